@@ -1,0 +1,119 @@
+"""The gradient of one optimizer step: every term backpropagated as it comes, synchronised once, divided once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from textadv.attacks import Attacked
+from textadv.batch import Batch, Role
+from textadv.data import Rows
+from textadv.mixing import Group
+from textadv.models import unsynced
+from textadv.objectives import Moment, Objective, Term, clean_terms
+
+
+class NonFiniteError(RuntimeError):
+    """A loss or gradient that is nan or infinite, met before the optimizer step."""
+
+
+@dataclass
+class StepReport:
+    """What one process saw in one optimizer step; sums over its own rows, kept on the device."""
+
+    device: torch.device
+    losses: dict[str, Tensor] = field(default_factory=dict)
+    adversarial_loss: Tensor = field(init=False)
+    total_loss: Tensor = field(init=False)
+    forwards: Tensor = field(init=False)
+    backwards: Tensor = field(init=False)
+    adversarial_rows: int = 0
+    measured: list[Attacked] = field(default_factory=list)
+    suspects: list[tuple[str, Tensor, Tensor]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.adversarial_loss = torch.zeros((), device=self.device, dtype=torch.float64)
+        self.total_loss = self.adversarial_loss.clone()
+        self.forwards = torch.zeros((), device=self.device, dtype=torch.int64)
+        self.backwards = self.forwards.clone()
+
+    def add(self, term: Term, batch: Batch) -> None:
+        """Takes note of a term of the rows `batch`."""
+        losses = term.losses.detach().double()
+        weighted = losses.sum() * term.weight
+        self.losses[term.name] = self.losses.get(term.name, torch.zeros_like(weighted)) + weighted
+        self.total_loss += weighted
+        self.suspects.append((term.name, losses, batch.ids))
+        self.forwards += term.passes * len(batch)
+        self.backwards += term.passes * len(batch)
+        if term.adversarial:
+            self.adversarial_loss += weighted
+        if term.attacked is not None:
+            cost = term.attacked.cost
+            self.forwards += cost.forwards.sum() + cost.queries.sum()
+            self.backwards += cost.backwards.sum()
+            if term.attacked.measured is not None:
+                self.measured.append(term.attacked)
+
+    def require_finite(self, step: int) -> None:
+        """Raises NonFiniteError, naming step, terms and row ids, where a loss is nan or infinite."""
+        if bool(torch.isfinite(self.total_loss)):
+            return
+        named = [
+            f"{name} at row ids {ids[~torch.isfinite(losses)].tolist()}"
+            for name, losses, ids in self.suspects
+            if not bool(torch.isfinite(losses).all())
+        ]
+        raise NonFiniteError(
+            f"The loss is not finite at step {step}: {'; '.join(named)}. No optimizer step was taken. Lower "
+            "training.learning_rate, or resume from the last checkpoint with training.precision: no."
+        )
+
+
+def accumulate(
+    model: nn.Module,
+    objective: Objective | None,
+    rows: Rows,
+    positions: Sequence[int],
+    groups: Sequence[Group],
+    moment: Moment,
+    *,
+    processes: int = 1,
+    device: torch.device | str = "cpu",
+    backward: Callable[[Tensor], None] = torch.Tensor.backward,
+) -> StepReport:
+    """Adds the gradient of one optimizer step to every parameter's `.grad`, and returns what was seen.
+
+    positions: the rows of the step's batch, over all processes; a group names places in it. Each loss is summed over
+    rows and divided once, by len(positions): the result depends neither on the groups nor on the number of processes
+    (whose mean DDP and FSDP take). Only the last term synchronises gradients.
+
+    Raises NonFiniteError before any optimizer step could be taken.
+    """
+    report = StepReport(torch.device(device))
+    expected = [1 if group.role is Role.CLEAN or objective is None else objective.terms for group in groups]
+    remaining = sum(expected)
+    for group, count in zip(groups, expected, strict=True):
+        batch = rows.batch([positions[place] for place in group.positions]).with_role(group.role).to(device)
+        report.adversarial_rows += len(batch) if group.role is Role.ADVERSARIAL else 0
+        terms = _terms(model, objective, batch, moment)
+        for _ in range(count):
+            remaining -= 1
+            with unsynced(model) if remaining else nullcontext():
+                term = next(terms)
+                backward(term.losses.sum() * (term.weight * processes / len(positions)))
+            report.add(term, batch)
+        if next(terms, None) is not None:
+            raise RuntimeError(f"{type(objective).__name__} yielded more than the {count} terms it announced.")
+    report.require_finite(moment.step)
+    return report
+
+
+def _terms(model: nn.Module, objective: Objective | None, batch: Batch, moment: Moment) -> Iterator[Term]:
+    if int(batch.role[0]) == Role.CLEAN or objective is None:
+        return clean_terms(model, batch)
+    return objective(model, batch, moment)

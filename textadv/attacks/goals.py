@@ -1,0 +1,82 @@
+"""What an adversary maximises, per row, and when a row counts as broken."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from textadv.batch import Batch
+from textadv.losses import Divergence, Loss, cross_entropy, kl
+
+
+class Goal(Protocol):
+    """needs_clean: whether `value` reads the logits of the unperturbed rows, (B, C) and detached."""
+
+    needs_clean: bool
+
+    def value(self, logits: Tensor, batch: Batch, clean: Tensor | None) -> Tensor: ...
+
+    def reached(self, logits: Tensor, batch: Batch) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Untargeted:
+    """Any wrong class: maximises a loss of the true label. Logits are divided by `temperature` first."""
+
+    loss: Loss = cross_entropy
+    temperature: float = 1.0
+    needs_clean: bool = False
+
+    def value(self, logits: Tensor, batch: Batch, clean: Tensor | None) -> Tensor:
+        """The loss of the true label, (B,)."""
+        return self.loss(logits / self.temperature, batch)
+
+    def reached(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Where the prediction is not the label, (B,) bool."""
+        return logits.argmax(dim=1) != batch.labels
+
+
+@dataclass(frozen=True)
+class Targeted:
+    """One chosen class: maximises minus a loss of that class."""
+
+    target: int
+    loss: Loss = cross_entropy
+    temperature: float = 1.0
+    needs_clean: bool = False
+
+    def _aimed(self, batch: Batch) -> Batch:
+        return Batch(batch.inputs, torch.full_like(batch.labels, self.target), batch.editable, batch.ids, batch.role)
+
+    def value(self, logits: Tensor, batch: Batch, clean: Tensor | None) -> Tensor:
+        """Minus the loss of the target class, (B,)."""
+        return -self.loss(logits / self.temperature, self._aimed(batch))
+
+    def reached(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Where the prediction is the target, (B,) bool."""
+        return logits.argmax(dim=1) == self.target
+
+
+@dataclass(frozen=True)
+class Diverge:
+    """A different output: maximises a divergence between the clean and the perturbed prediction; needs no label.
+
+    Its gradient is zero at delta = 0, so an attack with this goal starts from a random point.
+    """
+
+    divergence: Divergence = kl
+    temperature: float = 1.0
+    needs_clean: bool = True
+
+    def value(self, logits: Tensor, batch: Batch, clean: Tensor | None) -> Tensor:
+        """The divergence in nats, (B,)."""
+        if clean is None:
+            raise ValueError("Diverge compares with the clean logits, got none.")
+        return self.divergence(clean / self.temperature, logits / self.temperature)
+
+    def reached(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Where the prediction is not the label, (B,) bool."""
+        return logits.argmax(dim=1) != batch.labels

@@ -1,0 +1,272 @@
+"""White-box attacks that climb a gradient: FGSM, PGD and what lies between, in any space.
+
+An attack never calls `.backward()`, never changes `requires_grad`, seeds nothing and puts the model's mode back, so
+every parameter's `.grad` is bit-identical before and after.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+
+from textadv.attacks.ascent import Ascent, FixedStep, StepSize
+from textadv.attacks.attacked import Attacked, Cost, Outcome
+from textadv.attacks.goals import Goal, Untargeted
+from textadv.attacks.probe import Point, evaluate_at, half_to_single, uniform_start
+from textadv.attacks.threat import ThreatModel
+from textadv.batch import Batch
+from textadv.models import PerturbationError, bare, delta_shape, evaluating, forward
+
+Select = Literal["last", "most_damaging"]
+
+
+@dataclass
+class _Record:
+    """The point chosen so far for every row, and what finding it took."""
+
+    delta: Tensor
+    value: Tensor
+    reached: Tensor
+    margin: Tensor
+    start: Tensor
+    forwards: Tensor
+    backwards: Tensor
+    moved: Tensor
+
+    @classmethod
+    def empty(cls, delta: Tensor) -> _Record:
+        rows = len(delta)
+        low = torch.full((rows,), float("-inf"), device=delta.device, dtype=torch.float64)
+        no = torch.zeros(rows, device=delta.device, dtype=torch.bool)
+        zero = torch.zeros(rows, device=delta.device, dtype=torch.int64)
+        return cls(delta.clone(), low, no, low.clone(), low * float("nan"), zero, zero.clone(), no.any())
+
+    def see(self, index: Tensor, delta: Tensor, point: Point, select: Select) -> None:
+        """Takes note of a point that was evaluated for the rows `index`."""
+        self.forwards[index] += 1
+        if point.grad is not None:
+            self.backwards[index] += 1
+            self.moved = self.moved | point.grad.any()
+        fresh = self.start[index].isnan()
+        self.start[index] = torch.where(fresh, point.value, self.start[index])
+        reached, value = self.reached[index], self.value[index]
+        better = (point.reached & ~reached) | ((point.reached == reached) & (point.value > value))
+        taken = better if select == "most_damaging" else torch.ones_like(better)
+        chosen = index[taken]
+        self.delta[chosen] = delta.detach()[taken]
+        self.value[chosen] = point.value[taken]
+        self.reached[chosen] = point.reached[taken]
+        self.margin[chosen] = point.margin.double()[taken]
+
+
+@dataclass(frozen=True)
+class GradientAttack:
+    """Gradient ascent on a goal inside a ball (PGD: arXiv:1706.06083).
+
+    steps: gradients per restart. restarts: independent random starts, rows already broken dropped from the next.
+    random_start: start uniform in the ball; otherwise at zero, or where the batch's own perturbation in the same space
+        stands (that is how `then` continues an attack).
+    early_stop: a row that reached the goal is dropped from the computation.
+    select: `last` keeps the last iterate (training), `most_damaging` the worst iterate of all restarts (measuring).
+    seed: random starts are drawn from (seed, step, row id, restart).
+    """
+
+    threat: ThreatModel
+    ascent: Ascent
+    steps: int
+    goal: Goal = field(default_factory=Untargeted)
+    random_start: bool = True
+    restarts: int = 1
+    early_stop: bool = False
+    select: Select = "last"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(
+                f"attack.steps must be at least 1, got {self.steps}. To train without an attack set "
+                "objective.name: clean."
+            )
+        if self.restarts < 1:
+            raise ValueError(f"attack.restarts must be at least 1, got {self.restarts}.")
+        if self.restarts > 1 and not self.random_start:
+            raise ValueError(f"attack.restarts: {self.restarts} would repeat one start. Set attack.random_start: true.")
+        if self.restarts > 1 and self.select == "last":
+            raise ValueError("attack.restarts above 1 must choose between them: set attack.select: most_damaging.")
+
+    def __str__(self) -> str:
+        step = self.ascent.step_size
+        size = f"{step.relative:g} x radius" if step.relative is not None else f"{step.absolute:g}"
+        kind = type(self.ascent).__name__
+        parts = [f"{self.steps} steps of {size} ({kind})", f"{self.restarts} restart{'s' if self.restarts > 1 else ''}"]
+        parts += ["random start"] if self.random_start else []
+        return ", ".join([*parts, "early stop" if self.early_stop else "no early stop", self.select.replace("_", " ")])
+
+    def __call__(
+        self,
+        model: nn.Module,
+        batch: Batch,
+        *,
+        step: int = 0,
+        radius_scale: float | Tensor = 1.0,
+        measure: bool = True,
+    ) -> Attacked:
+        """The rows of `batch` perturbed; see `Attack` for the arguments.
+
+        Raises PerturbationError where the output does not depend on the delta, or its gradient is zero in every row.
+        """
+        if self.early_stop and isinstance(model, FSDPModule):
+            raise ValueError("attack.early_stop makes processes run different numbers of passes, which FSDP cannot do.")
+        threat = self.threat.resolved(model, batch).scaled(radius_scale)
+        rows = batch.clean()
+        with evaluating(model):
+            clean = None
+            if self.goal.needs_clean or measure:
+                with torch.no_grad():
+                    clean = forward(bare(model), rows)
+            record = self._search(model, batch, threat, clean, step, measure or self.select == "most_damaging")
+        if not bool(record.moved):
+            raise PerturbationError(
+                f"The gradient of the goal is exactly zero for every row's perturbation of the {threat.space}. Either "
+                "no position is editable, the hook is on a module that the output ignores, the model's output is "
+                "constant, or the goal is a divergence without attack.random_start."
+            )
+        cost = Cost(record.forwards, record.backwards, torch.zeros_like(record.forwards))
+        outcome = None
+        if clean is not None:
+            cost = cost._replace(queries=cost.queries + 1)
+            if measure:
+                before = self.goal.value(clean.double(), rows, clean.double())
+                outcome = Outcome(record.reached, record.value - before, record.value - record.start, record.margin)
+        return Attacked(rows.perturbed(threat.space, record.delta), threat.ball.gauge(record.delta), cost, outcome)
+
+    def _search(
+        self, model: nn.Module, batch: Batch, threat: ThreatModel, clean: Tensor | None, step: int, finish: bool
+    ) -> _Record:
+        dtype = half_to_single(clean.dtype) if clean is not None else half_to_single(next(model.parameters()).dtype)
+        delta = torch.zeros(delta_shape(model, batch, threat.space), device=batch.device, dtype=dtype)
+        record = _Record.empty(delta)
+        index = torch.arange(len(batch), device=batch.device)
+        for restart in range(self.restarts):
+            if restart and self.early_stop:
+                index = (~record.reached).nonzero().squeeze(1)
+                if not len(index):
+                    break
+            rows = batch.rows(index)
+            start = self._start(model, rows, threat.rows(index), delta[index], step, restart)
+            self._ascend(model, rows.clean(), threat, clean, start, index, record, finish)
+        return record
+
+    def _start(
+        self, model: nn.Module, rows: Batch, threat: ThreatModel, zero: Tensor, step: int, restart: int
+    ) -> Tensor:
+        given = rows.perturbation
+        if given is not None and given.space == threat.space and restart == 0:
+            return threat.confine(rows, given.delta.to(zero.dtype))
+        if not self.random_start:
+            return zero
+        return uniform_start(model, rows, threat, zero.dtype, self.seed, step, restart)
+
+    def _ascend(
+        self,
+        model: nn.Module,
+        rows: Batch,
+        threat: ThreatModel,
+        clean: Tensor | None,
+        delta: Tensor,
+        index: Tensor,
+        record: _Record,
+        finish: bool,
+    ) -> None:
+        """One restart for the rows `index` of the whole batch; leaves what it found in `record`."""
+        reference = None if clean is None else clean[index]
+        local = threat.rows(index)
+        state = self.ascent.init(delta)
+        for _ in range(self.steps):
+            point = evaluate_at(model, rows, local, delta, self.goal, reference, ascend=True)
+            record.see(index, delta, point, self.select)
+            grad = point.grad
+            assert grad is not None
+            if self.early_stop and bool(point.reached.any()):
+                kept = ~point.reached
+                index, rows, delta, grad = index[kept], rows.rows(kept), delta[kept], grad[kept]
+                state = tuple(part[kept] for part in state)
+                reference = None if reference is None else reference[kept]
+                local = local.rows(kept)
+                if not len(index):
+                    return
+            with torch.no_grad():
+                delta, state = self.ascent.update(delta, grad.to(delta.dtype), local.ball, state)
+                delta = local.confine(rows, delta)
+        if finish:
+            record.see(
+                index,
+                delta,
+                evaluate_at(model, rows, local, delta, self.goal, reference, ascend=False),
+                self.select,
+            )
+        else:
+            record.delta[index] = delta
+
+
+def pgd(
+    threat: ThreatModel,
+    *,
+    steps: int = 10,
+    step_size: float | None = None,
+    relative_step_size: float | None = None,
+    goal: Goal | None = None,
+    random_start: bool = True,
+    restarts: int = 1,
+    early_stop: bool = False,
+    select: Select = "last",
+    seed: int = 0,
+) -> GradientAttack:
+    """Projected gradient descent (arXiv:1706.06083); the step is 2.5 x radius / steps unless one is given."""
+    if step_size is None and relative_step_size is None:
+        relative_step_size = 2.5 / max(steps, 1)
+    return GradientAttack(
+        threat,
+        FixedStep(StepSize(step_size, relative_step_size)),
+        steps,
+        goal or Untargeted(),
+        random_start,
+        restarts,
+        early_stop,
+        select,
+        seed,
+    )
+
+
+def fgsm(threat: ThreatModel, *, goal: Goal | None = None) -> GradientAttack:
+    """One step of the whole radius from the clean row (arXiv:1412.6572), in any norm."""
+    return GradientAttack(
+        threat, FixedStep(StepSize(relative=1.0)), steps=1, goal=goal or Untargeted(), random_start=False
+    )
+
+
+def r_fgsm(
+    threat: ThreatModel, *, relative_step_size: float = 1.25, goal: Goal | None = None, seed: int = 0
+) -> GradientAttack:
+    """One step of 1.25 radii from a uniform random start, projected (arXiv:2001.03994, algorithm 3)."""
+    return GradientAttack(
+        threat, FixedStep(StepSize(relative=relative_step_size)), steps=1, goal=goal or Untargeted(), seed=seed
+    )
+
+
+def reach_warning(attack: GradientAttack) -> str | None:
+    """A sentence where `steps * step_size` cannot reach the radius from the clean row, else None."""
+    radius = attack.threat.ball.radius
+    if attack.ascent.step_size.relative is None and not isinstance(radius, float | int):
+        return None
+    reach = attack.ascent.step_size.reach(attack.steps, radius if isinstance(radius, float | int) else 1.0)
+    if reach >= 1:
+        return None
+    return (
+        f"attack: {attack.steps} steps reach only {reach:.2g} of the radius from the clean row: raise attack.steps or "
+        "attack.step_size, or state the smaller radius that is really explored."
+    )

@@ -1,0 +1,105 @@
+"""The goal at one point, with or without its gradient: the step that every attack is made of."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from textadv.attacks.attacked import Attacked, Cost, Outcome
+from textadv.attacks.goals import Goal
+from textadv.attacks.threat import ThreatModel
+from textadv.batch import Batch
+from textadv.losses import margin
+from textadv.models import PerturbationError, bare, delta_shape, editable_mask, forward
+from textadv.randomness import row_generators
+
+
+def half_to_single(dtype: torch.dtype) -> torch.dtype:
+    """The dtype that a delta is kept in: float32 for half precision, the model's own otherwise."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+
+
+class Point(NamedTuple):
+    """The goal at one delta: value (B,), reached (B,) bool, margin (B,), and the gradient, shaped as the delta."""
+
+    value: Tensor
+    reached: Tensor
+    margin: Tensor
+    grad: Tensor | None
+
+
+def evaluate_at(
+    model: nn.Module, batch: Batch, threat: ThreatModel, delta: Tensor, goal: Goal, clean: Tensor | None, ascend: bool
+) -> Point:
+    """The goal at `delta`, with its gradient where `ascend`.
+
+    The gradient is right in direction per row, not in length: what flows back from the logits is scaled per row to a
+    largest entry of 1, in float64. No ascent here depends on the length, and a confident row's tiny gradient then
+    survives float16 and float32 alike.
+
+    Raises PerturbationError where the output does not depend on the delta.
+    """
+    with torch.set_grad_enabled(ascend):
+        leaf = delta.detach().requires_grad_(ascend)
+        logits = forward(bare(model), batch.perturbed(threat.space, leaf))
+    with torch.enable_grad():
+        wide = logits.detach().double().requires_grad_(ascend)
+        value = goal.value(wide, batch, None if clean is None else clean.double())
+    gradient = None
+    if ascend:
+        (upstream,) = torch.autograd.grad(value.sum(), [wide])
+        largest = upstream.abs().amax(dim=1, keepdim=True)
+        upstream = upstream / torch.where(largest > 0, largest, 1)
+        gradient = _gradient(logits, leaf, upstream, threat)
+        gradient = gradient.masked_fill(~editable_mask(batch, tuple(delta.shape)), 0)
+    return Point(value.detach(), goal.reached(logits, batch), margin(logits.detach(), batch), gradient)
+
+
+def _gradient(logits: Tensor, leaf: Tensor, upstream: Tensor, threat: ThreatModel) -> Tensor:
+    missing = PerturbationError(
+        f"The output does not depend on the perturbation of the {threat.space}: the attack has no gradient. Check "
+        "threat.space, and that nothing between it and the logits detaches the graph."
+    )
+    if not logits.requires_grad:
+        raise missing
+    (grad,) = torch.autograd.grad(logits, [leaf], grad_outputs=upstream.to(logits.dtype), allow_unused=True)
+    if grad is None:
+        raise missing
+    return grad
+
+
+def uniform_start(
+    model: nn.Module, rows: Batch, threat: ThreatModel, dtype: torch.dtype, seed: int, step: int, draw: int = 0
+) -> Tensor:
+    """A delta uniform in the ball on the editable positions, drawn per row from (seed, step, row id, draw)."""
+    shape = delta_shape(model, rows, threat.space)
+    noise = threat.ball.sample(editable_mask(rows, shape), row_generators(seed, step, rows.ids, draw))
+    return threat.confine(rows, noise.to(half_to_single(dtype)))
+
+
+def assess(
+    model: nn.Module,
+    rows: Batch,
+    threat: ThreatModel,
+    delta: Tensor,
+    start: Tensor | None,
+    goal: Goal,
+    clean: Tensor | None,
+    cost: Cost,
+) -> Attacked:
+    """The rows at `delta`, measured against the clean rows where their logits are given.
+
+    start: where the search began, None where there was no search.
+    """
+    outcome = None
+    if clean is not None:
+        end = evaluate_at(model, rows, threat, delta, goal, clean, ascend=False)
+        first = torch.full_like(end.value, float("nan"))
+        if start is not None:
+            first = evaluate_at(model, rows, threat, start, goal, clean, ascend=False).value
+        before = goal.value(clean.double(), rows, clean.double())
+        outcome = Outcome(end.reached, end.value - before, end.value - first, end.margin.double())
+        cost = cost._replace(queries=cost.queries + (2 if start is None else 3))
+    return Attacked(rows.perturbed(threat.space, delta), threat.ball.gauge(delta), cost, outcome)

@@ -1,0 +1,103 @@
+"""The perturbations that need no label or no gradient: virtual adversarial direction and uniform noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from textadv.attacks.attacked import Attacked, Cost
+from textadv.attacks.goals import Diverge, Goal, Untargeted
+from textadv.attacks.probe import assess, evaluate_at, uniform_start
+from textadv.attacks.threat import ThreatModel
+from textadv.batch import Batch
+from textadv.models import PerturbationError, bare, evaluating, forward
+
+
+@dataclass(frozen=True)
+class VirtualAdversarial:
+    """The direction in which the output diverges fastest, by power iteration (arXiv:1704.03976, algorithm 1).
+
+    steps: power iterations. probe: length of the finite-difference probe, as a share of the radius; the paper's 1e-6
+    in absolute units is lost to rounding in half precision.
+    """
+
+    threat: ThreatModel
+    steps: int = 1
+    probe: float = 0.1
+    goal: Goal = field(default_factory=Diverge)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"attack.steps must be at least 1, got {self.steps}.")
+
+    def __str__(self) -> str:
+        return f"virtual adversarial direction, {self.steps} power iterations"
+
+    def __call__(
+        self,
+        model: nn.Module,
+        batch: Batch,
+        *,
+        step: int = 0,
+        radius_scale: float | Tensor = 1.0,
+        measure: bool = True,
+    ) -> Attacked:
+        """The rows of `batch` perturbed; see `Attack` for the arguments."""
+        rows = batch.clean()
+        threat = self.threat.resolved(model, rows).scaled(radius_scale)
+        cost = Cost.none(rows)
+        with evaluating(model):
+            with torch.no_grad():
+                clean = forward(bare(model), rows)
+            start = delta = uniform_start(model, rows, threat, clean.dtype, self.seed, step)
+            alive = torch.zeros((), dtype=torch.bool, device=rows.device)
+            for _ in range(self.steps):
+                probe = threat.ball.unit(delta) * threat.ball.bound(delta) * self.probe
+                grad = evaluate_at(model, rows, threat, probe, self.goal, clean, ascend=True).grad
+                assert grad is not None
+                alive = alive | grad.any()
+                delta = threat.ball.steepest(grad.to(delta.dtype)) * threat.ball.bound(delta)
+                delta = threat.confine(rows, delta)
+            if not bool(alive):
+                raise PerturbationError(
+                    f"The divergence has a zero gradient for every row's perturbation of the {threat.space}: no "
+                    "position is editable, or the output does not depend on the space."
+                )
+            passes = torch.full_like(rows.labels, self.steps)
+            cost = cost._replace(forwards=passes, backwards=passes.clone(), queries=cost.queries + 1)
+            return assess(model, rows, threat, delta, start, self.goal, clean if measure else None, cost)
+
+
+@dataclass(frozen=True)
+class Noise:
+    """A point uniform in the ball and no search at all: the control that every attack must beat."""
+
+    threat: ThreatModel
+    goal: Goal = field(default_factory=Untargeted)
+    seed: int = 0
+
+    def __str__(self) -> str:
+        return "uniform noise, no search"
+
+    def __call__(
+        self,
+        model: nn.Module,
+        batch: Batch,
+        *,
+        step: int = 0,
+        radius_scale: float | Tensor = 1.0,
+        measure: bool = True,
+    ) -> Attacked:
+        """The rows of `batch` with noise; see `Attack` for the arguments."""
+        rows = batch.clean()
+        threat = self.threat.resolved(model, rows).scaled(radius_scale)
+        with evaluating(model):
+            clean = None
+            if measure:
+                with torch.no_grad():
+                    clean = forward(bare(model), rows)
+            delta = uniform_start(model, rows, threat, next(model.parameters()).dtype, self.seed, step)
+            return assess(model, rows, threat, delta, None, self.goal, clean, Cost.none(rows))

@@ -1,0 +1,130 @@
+"""Checkpoints that a killed run can be resumed from exactly: atomic, pruned, safetensors and JSON only.
+
+A checkpoint holds the trainable weights, the optimizer, every process's global generators and the run's progress. The
+place in the data and the attack's random numbers are functions of (seed, step) and need no saving.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from textadv.models import load_trainable_state, trainable_state
+
+PREFIX = "step-"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be written, found or used."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What was saved: progress (JSON values), and the folder that holds the tensors."""
+
+    folder: Path
+    progress: dict[str, Any]
+    rng: list[dict[str, Tensor]]
+
+
+def optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's tensors as {"parameter name|key": tensor}, whole and on the CPU."""
+    names = {id(value): name for name, value in model.named_parameters()}
+    flat = {}
+    for parameter, values in optimizer.state.items():
+        for key, value in values.items():
+            whole = value.full_tensor() if isinstance(value, DTensor) else value
+            flat[f"{names[id(parameter)]}|{key}"] = whole.detach().cpu().clone()
+    return flat
+
+
+def load_optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer, flat: dict[str, Tensor]) -> None:
+    """Puts back what `optimizer_state` returned."""
+    parameters = dict(model.named_parameters())
+    optimizer.state.clear()
+    for name, value in flat.items():
+        parameter_name, key = name.rsplit("|", 1)
+        parameter = parameters[parameter_name]
+        if key != "step":
+            value = value.to(parameter.device)
+        if isinstance(parameter, DTensor) and value.shape == parameter.shape:
+            value = distribute_tensor(value, parameter.device_mesh, parameter.placements)
+        optimizer.state[parameter][key] = value
+
+
+def save(
+    folder: Path,
+    step: int,
+    weights: dict[str, Tensor],
+    optimizer: dict[str, Tensor],
+    rng: list[dict[str, Tensor]],
+    progress: dict[str, Any],
+    keep_last: int,
+) -> Path:
+    """Writes `folder`/step-N whole or not at all, then removes all but the newest `keep_last`."""
+    final = folder / f"{PREFIX}{step:08d}"
+    partial = folder / f".partial-{step:08d}"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    save_file(weights, partial / "weights.safetensors")
+    save_file(optimizer, partial / "optimizer.safetensors")
+    for rank, state in enumerate(rng):
+        save_file(state, partial / f"rng-{rank}.safetensors")
+    (partial / "progress.json").write_text(json.dumps(progress | {"step": step, "processes": len(rng)}))
+    shutil.rmtree(final, ignore_errors=True)
+    os.replace(partial, final)
+    for old in _steps(folder)[:-keep_last]:
+        shutil.rmtree(old)
+    return final
+
+
+def _steps(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob(f"{PREFIX}*") if (path / "progress.json").is_file())
+
+
+def latest(folder: Path) -> Checkpoint | None:
+    """The newest whole checkpoint under `folder`, or None."""
+    found = _steps(folder)
+    if not found:
+        return None
+    progress = json.loads((found[-1] / "progress.json").read_text())
+    rng = [load_file(found[-1] / f"rng-{rank}.safetensors") for rank in range(progress["processes"])]
+    return Checkpoint(found[-1], progress, rng)
+
+
+def restore(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer, processes: int) -> None:
+    """Puts weights and optimizer back in place.
+
+    Raises CheckpointError where the run now has another number of processes: its random numbers would differ.
+    """
+    if len(checkpoint.rng) != processes:
+        raise CheckpointError(
+            f"{checkpoint.folder} was written by {len(checkpoint.rng)} processes and this run has {processes}. Resume "
+            "with the same number, or start anew with checkpoint.resume: false."
+        )
+    load_trainable_state(model, load_file(checkpoint.folder / "weights.safetensors"))
+    load_optimizer_state(model, optimizer, load_file(checkpoint.folder / "optimizer.safetensors"))
+
+
+def save_weights(path: Path, weights: dict[str, Tensor]) -> None:
+    """Writes one safetensors file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    save_file(weights, partial)
+    os.replace(partial, path)
+
+
+def save_state_of(model: nn.Module, path: Path, write: bool) -> None:
+    """Writes the trainable state to `path` on the process that writes; under FSDP2 every process must call it."""
+    state = trainable_state(model)
+    if write:
+        save_weights(path, state)

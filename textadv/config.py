@@ -1,0 +1,322 @@
+"""The schema of a run: every key that a configuration file may hold, its unit, its default and its rules.
+
+Values are checked here and nowhere turned into objects of the library: `textadv.build` does that. Reading files,
+overrides and writing are in `textadv.config_file`; the wording of errors is in `textadv.config_errors`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from textadv.config_adversary import (
+    AdversarialConfig,
+    AlumConfig,
+    AttackConfig,
+    CleanConfig,
+    FreelbConfig,
+    LinearScheduleConfig,
+    MixingConfig,
+    ObjectiveConfig,
+    R3fConfig,
+    RegularisedConfig,
+    ScheduleConfig,
+    SmartConfig,
+    StepScheduleConfig,
+    ThreatConfig,
+    TradesConfig,
+    measuring,
+    selecting,
+)
+from textadv.config_types import (
+    AttackKey,
+    ConfigError,
+    Count,
+    Distinct,
+    Length,
+    Natural,
+    NotNegative,
+    Positive,
+    Section,
+    Share,
+    Targets,
+    Text,
+    Texts,
+    Whole,
+    checked,
+)
+
+__all__ = [
+    "AdversarialConfig",
+    "AlumConfig",
+    "AttackConfig",
+    "CheckpointConfig",
+    "CleanConfig",
+    "ConfigError",
+    "DataConfig",
+    "EvaluationConfig",
+    "FreelbConfig",
+    "LinearScheduleConfig",
+    "LoraConfig",
+    "MixingConfig",
+    "ModelConfig",
+    "ObjectiveConfig",
+    "R3fConfig",
+    "RegularisedConfig",
+    "RunConfig",
+    "ScheduleConfig",
+    "SelectionConfig",
+    "SmartConfig",
+    "StepScheduleConfig",
+    "ThreatConfig",
+    "TrackingConfig",
+    "TradesConfig",
+    "TrainingConfig",
+]
+
+Tracker = Literal["aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "tensorboard", "trackio", "wandb"]
+
+
+class LoraConfig(Section):
+    """Low-rank adapters in place of full fine-tuning (arXiv:2106.09685)."""
+
+    r: Count = Field(8, description="Rank of each adapter.")
+    alpha: Count = Field(16, description="Scale of the adapters; the update is multiplied by alpha / r.")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="Dropout before the adapters, 0 to below 1.")
+    targets: Targets = Field(
+        "all-linear", description="Layers that get an adapter: all-linear, or a list of module names."
+    )
+
+
+class ModelConfig(Section):
+    """The classifier that is hardened."""
+
+    name: Text = Field(description="Hub id, local folder, or builtin:tiny-encoder.")
+    revision: Text | None = Field(None, description="Branch, tag or commit on the Hub; null: the default branch.")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Number format of the weights.")
+    trust_remote_code: bool = Field(False, description="Run Python code that the model's repository brings along.")
+    gradient_checkpointing: bool = Field(False, description="Recompute activations in backward to save memory.")
+    lora: LoraConfig | None = Field(LoraConfig(), description="LoRA adapters; null: train all weights.")
+
+
+class DataConfig(Section):
+    """The data set, its columns and its splits. Selection uses validation rows only, reports use test rows only."""
+
+    name: Text = Field(description="builtin:reviews, a Hub id, or files for local files.")
+    config: Text | None = Field(None, description="Configuration of a Hub data set, such as sst2 of glue.")
+    train: Texts | None = Field(None, description="Training split on the Hub, or file path(s) when data.name is files.")
+    validation: Texts | None = Field(
+        None, description="Validation split or file path(s); null: data.validation_fraction of train is held out."
+    )
+    test: Texts | None = Field(None, description="Test split or file path(s).")
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.1, description="Share of the training rows held out when there is no validation split."
+    )
+    text: Text = Field("text", description="Column with the text.")
+    text_pair: Text | None = Field(None, description="Column with a second text, for pair tasks.")
+    label: Text = Field("label", description="Column with the class, as id or as name.")
+    columns: Distinct[Text] | None = Field(None, description="Column names of files that have no header, in order.")
+    labels: Distinct[Text] | None = Field(None, description="Class names in order of class id.")
+    label_offset: Whole = Field(
+        0, description="Subtracted from whole-number labels: 1 for data that counts its classes from 1."
+    )
+    max_length: Count = Field(128, description="Longest row in tokens; the rest of a text is cut off.")
+    train_rows: Count | None = Field(None, description="Seeded subset of the training rows; null: all.")
+    validation_rows: Count | None = Field(None, description="Seeded subset of the validation rows; null: all.")
+    test_rows: Count | None = Field(None, description="Seeded subset of the test rows; null: all.")
+
+    @model_validator(mode="after")
+    def _rules(self) -> DataConfig:
+        lines = []
+        if self.name == "files" and self.train is None:
+            lines.append("data.train is missing: data.name is files, so name the training file(s).")
+        if self.name != "files" and self.columns is not None:
+            lines.append(f"data.columns is for data.name: files, got data.name: {self.name}. Remove data.columns.")
+        roles = {"text": self.text, "text_pair": self.text_pair, "label": self.label}
+        named = [column for column in roles.values() if column is not None]
+        if len(set(named)) < len(named):
+            used = ", ".join(f"data.{role}: {column}" for role, column in roles.items() if column is not None)
+            lines.append(f"data.text, data.text_pair and data.label must be different columns, got {used}.")
+        if self.labels is not None and len(self.labels) < 2:
+            lines.append(f"data.labels must name at least 2 classes, got {self.labels}.")
+        return checked(self, lines)
+
+
+class TrainingConfig(Section):
+    """The optimizer and the loop."""
+
+    epochs: Positive | None = Field(None, description="Passes over the training rows; or set training.steps.")
+    steps: Count | None = Field(None, description="Optimizer steps; or set training.epochs.")
+    batch_size: Count = Field(32, description="Rows per optimizer step, over all processes.")
+    micro_batch_size: Count = Field(32, description="Rows per forward; at most training.batch_size.")
+    learning_rate: Positive = Field(1e-3, description="Peak learning rate of AdamW.")
+    weight_decay: NotNegative = Field(0.01, description="Decoupled weight decay of AdamW.")
+    warmup_ratio: Share = Field(0.06, description="Share of the optimizer steps in which the learning rate rises.")
+    schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="Learning rate after warm-up.")
+    clip_norm: Positive | None = Field(1.0, description="Largest norm of the gradient; null: no clipping.")
+    precision: Literal["no", "bf16", "fp16"] = Field("no", description="Mixed precision; no: the model's dtype.")
+    log_every: Count = Field(10, description="Optimizer steps between two log lines.")
+    liveness_window: Count = Field(
+        5, description="Measured adversarial steps without any gain after which the run stops with an error."
+    )
+
+    @model_validator(mode="after")
+    def _rules(self) -> TrainingConfig:
+        lines = []
+        if self.epochs is None and self.steps is None:
+            lines.append(
+                "training needs exactly one of training.epochs and training.steps, got neither. "
+                "Set for example training.epochs: 1."
+            )
+        if self.epochs is not None and self.steps is not None:
+            lines.append(
+                f"training needs exactly one of training.epochs and training.steps, got {self.epochs} and "
+                f"{self.steps}. Set the one that you do not mean to null."
+            )
+        if self.micro_batch_size > self.batch_size:
+            lines.append(
+                f"training.micro_batch_size must be at most training.batch_size ({self.batch_size}), got "
+                f"{self.micro_batch_size}. Lower it, or raise training.batch_size."
+            )
+        return checked(self, lines)
+
+
+class SelectionConfig(Section):
+    """How the best checkpoint is found, on validation rows only."""
+
+    every: Count | None = Field(None, description="Optimizer steps between two measurements; null: once per epoch.")
+    rows: Count = Field(256, description="Validation rows that are attacked.")
+    attack: Annotated[AttackConfig, BeforeValidator(selecting)] = Field(
+        AttackConfig(name="pgd", steps=10, select="most_damaging", early_stop=True),
+        description="The fixed attack; unset keys default to steps 10, select most_damaging and early_stop true.",
+    )
+
+
+class CheckpointConfig(Section):
+    """What is saved on the way."""
+
+    every: Count | None = Field(None, description="Optimizer steps between two checkpoints; null: once per epoch.")
+    keep_last: Count = Field(2, description="Checkpoints that are kept for resuming.")
+    resume: bool = Field(False, description="Continue from the last checkpoint in output.")
+
+
+class EvaluationConfig(Section):
+    """What is measured on test rows, before and after training."""
+
+    rows: Count | None = Field(256, description="Test rows that are attacked; null: all.")
+    batch_size: Count = Field(64, description="Rows per forward.")
+    attacks: Annotated[dict[AttackKey, Annotated[AttackConfig, BeforeValidator(measuring)]], Field(min_length=1)] = (
+        Field(
+            {"pgd20": AttackConfig(name="pgd", steps=20, restarts=3, select="most_damaging", early_stop=True)},
+            description="Attacks by names of your choice; unset keys default to select most_damaging, early_stop true.",
+        )
+    )
+    radii: list[Length] = Field(
+        [], description="Radii of the robustness curve, ascending, in the unit of the threat's radius; empty: no curve."
+    )
+    curve_attack: str | None = Field(None, description="Key of the attack that draws the curve; null: the first.")
+    calibrate: bool = Field(True, description="Fit a temperature on validation rows before attacking.")
+
+    @model_validator(mode="after")
+    def _rules(self) -> EvaluationConfig:
+        lines = []
+        if any(low >= high for low, high in zip(self.radii, self.radii[1:], strict=False)):
+            lines.append(f"evaluation.radii must be in ascending order without repeats, got {self.radii}.")
+        if self.curve_attack is not None and self.curve_attack not in self.attacks:
+            lines.append(
+                f"evaluation.curve_attack must be a key of evaluation.attacks ({', '.join(self.attacks)}), got "
+                f"{self.curve_attack}."
+            )
+        return checked(self, lines)
+
+
+class TrackingConfig(Section):
+    """Where numbers go while the run is on its way, besides the log file."""
+
+    log_with: Distinct[Tracker] = Field([], description="Trackers of accelerate.")
+    project: Text = Field("textadv", description="Project name in the trackers.")
+    progress: bool = Field(True, description="Show a progress bar.")
+
+
+class RunConfig(Section):
+    """A whole run: data, model, adversary, training and evaluation."""
+
+    seed: Annotated[Natural, Field(lt=2**32)] = Field(0, description="Source of all randomness of the run.")
+    output: Text = Field(description="Folder for everything that the run writes.")
+    model: ModelConfig = Field(description="The classifier.")
+    data: DataConfig = Field(description="The data set.")
+    threat: ThreatConfig = Field(description="What the adversary may do.")
+    attack: AttackConfig = Field(AttackConfig(), description="How hard the adversary of training tries.")
+    objective: ObjectiveConfig = Field(AdversarialConfig(), description="The loss that training lowers.")
+    mixing: MixingConfig = Field(MixingConfig(), description="How many rows are attacked.")
+    training: TrainingConfig = Field(description="The optimizer and the loop.")
+    selection: SelectionConfig = Field(SelectionConfig(), description="How the best checkpoint is found.")
+    checkpoint: CheckpointConfig = Field(CheckpointConfig(), description="What is saved on the way.")
+    evaluation: EvaluationConfig = Field(EvaluationConfig(), description="What is measured on test rows.")
+    baselines: Distinct[Literal["same_steps", "equal_cost"]] = Field(
+        ["same_steps"],
+        description="Plain fine-tunes to compare with: of as many steps, or of as many forwards and backwards.",
+    )
+    tracking: TrackingConfig = Field(TrackingConfig(), description="Where numbers go meanwhile.")
+
+    @model_validator(mode="after")
+    def _rules(self) -> RunConfig:
+        lines = _adversary_problems(self) + _freelb_problems(self)
+        if self.threat.space == "hidden" and self.model.gradient_checkpointing:
+            lines.append(
+                "model.gradient_checkpointing: true recomputes hidden states without their perturbation, so it cannot "
+                "be used with threat.space: hidden. Set model.gradient_checkpointing: false."
+            )
+        return checked(self, lines)
+
+
+def _adversary_problems(run: RunConfig) -> list[str]:
+    """What the objective does not allow in attack and mixing."""
+    name, attack, lines = run.objective.name, run.attack, []
+    if name == "r3f" and attack.name != "noise":
+        lines.append(f"objective.name: r3f needs attack.name: noise, got {attack.name}. Set attack.name: noise.")
+    if name in ("trades", "alum", "smart") and attack.goal is None and not attack.random_start:
+        lines.append(
+            f"objective.name: {name} raises a divergence, which has a zero gradient at the clean input, where this "
+            f"attack starts. Set attack.name: pgd with attack.random_start: true, or attack.goal: cross_entropy."
+        )
+    holds_clean = name in ("trades", "alum", "smart", "r3f", "regularised")
+    if run.mixing.policy == "pair" and (holds_clean or _has_clean_term(run)):
+        what = "objective.clean_term: true" if _has_clean_term(run) else f"objective.name: {name}"
+        lines.append(
+            f"mixing.policy: pair counts the clean loss of attacked rows twice, because {what} already contains it. "
+            f"Set mixing.policy: replace."
+        )
+    return lines
+
+
+def _has_clean_term(run: RunConfig) -> bool:
+    return isinstance(run.objective, FreelbConfig) and run.objective.clean_term
+
+
+def _freelb_problems(run: RunConfig) -> list[str]:
+    """What FreeLB, which trains on every step of the attack, does not allow in the attack."""
+    if run.objective.name != "freelb":
+        return []
+    attack = run.attack
+    if attack.name != "pgd":
+        return [f"objective.name: freelb needs attack.name: pgd, got {attack.name}. Set attack.name: pgd."]
+    lines = []
+    if attack.restarts != 1:
+        lines.append(f"attack.restarts must be 1 with objective.name: freelb, got {attack.restarts}.")
+    if attack.early_stop:
+        lines.append("attack.early_stop must be false with objective.name: freelb, got true.")
+    if attack.select != "last":
+        lines.append(f"attack.select must be last with objective.name: freelb, got {attack.select}.")
+    if attack.goal not in (None, "cross_entropy"):
+        lines.append(
+            f"attack.goal must be cross_entropy with objective.name: freelb, whose ascent uses the gradient of the "
+            f"training loss, got {attack.goal}. Remove it."
+        )
+    if not attack.random_start:
+        lines.append(
+            "attack.random_start must be true with objective.name: freelb, got false. To start at the clean input set "
+            "objective.start: 0."
+        )
+    return lines

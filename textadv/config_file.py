@@ -1,0 +1,232 @@
+"""Configurations as files: reading with overrides, writing, comparing, and the JSON Schema for editors."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from textadv.config import ConfigError, RunConfig
+from textadv.config_errors import explained, fields_at, shown
+
+# Setting one of these replaces the whole component: its other keys belong to the component that the file names.
+_COMPONENT = re.compile(
+    r"(objective|attack|selection\.attack|evaluation\.attacks\.[^.]+)\.name|mixing\.(ratio|radius)_schedule\.kind"
+)
+
+# The scalars of YAML 1.2. The parser's own rules are those of YAML 1.1, which read `no` as false and 1e-3 as text.
+_SCALARS = {
+    "bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    "int": (r"[-+]?(?:0|[1-9][0-9]*)", "-+0123456789"),
+    "float": (
+        r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+"
+        r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+        "-+0123456789.",
+    ),
+    "null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    "merge": (r"<<", "<"),
+}
+
+
+class _Loader(yaml.SafeLoader):
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - the parser's interface
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes text that YAML 1.1 or 1.2 would read as something else."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+for _tag, (_form, _first) in _SCALARS.items():
+    for _class in (_Loader, _Dumper):
+        _class.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_form})$"), list(_first))
+
+
+def _check_nodes(node: yaml.Node | None, path: str, ancestors: tuple[yaml.Node, ...], lines: list[str]) -> None:
+    """Appends a line for every key that a mapping holds twice and every anchor that contains itself."""
+    if node in ancestors:
+        lines.append(f"{path} refers to itself. Remove the alias.")
+        return
+    inner = (*ancestors, node) if node is not None else ancestors
+    if isinstance(node, yaml.SequenceNode):
+        for i, item in enumerate(node.value):
+            _check_nodes(item, f"{path}[{i}]", inner, lines)
+    if not isinstance(node, yaml.MappingNode):
+        return
+    seen: dict[str, int] = {}
+    for key, value in node.value:
+        line = key.start_mark.line + 1
+        name = f"{path}.{key.value}" if path else str(key.value)
+        if isinstance(key, yaml.ScalarNode) and key.value in seen:
+            lines.append(f"{name} is given twice, in lines {seen[key.value]} and {line}. Keep one.")
+        if isinstance(key, yaml.ScalarNode):
+            seen[key.value] = line
+        _check_nodes(value, name, inner, lines)
+
+
+def _parsed(text: str, source: str) -> Any:
+    """What a YAML text holds; ConfigError where it is not YAML, holds a key twice or an object of Python."""
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        lines: list[str] = []
+        _check_nodes(node, "", (), lines)
+        if not lines:
+            return None if node is None else loader.construct_document(node)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ConfigError([f"{source} is not valid YAML{place}: {error.problem or error.context}."]) from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError([f"{source} is not valid YAML: {error}."]) from error
+    raise ConfigError([f"{source}: {line}" for line in lines])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise ConfigError([f"configuration file {path} does not exist (looked in {Path.cwd()})."]) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError([f"configuration file {path} is not UTF-8 text: {error}."]) from error
+    except OSError as error:
+        raise ConfigError([f"configuration file {path} cannot be read: {error.strerror}."]) from error
+    data = _parsed(text, str(path))
+    if data is None:
+        raise ConfigError([f"configuration file {path} is empty. It needs at least output, model.name and data.name."])
+    if not isinstance(data, dict):
+        raise ConfigError([f"configuration file {path} must hold `key: value` lines, got {shown(data)}."])
+    return data
+
+
+def _split(override: str) -> tuple[tuple[str, ...], Any]:
+    """The path and the value of `attack.steps=5`."""
+    key, equals, text = override.partition("=")
+    path = tuple(key.strip().split("."))
+    if not equals or not all(path):
+        raise ConfigError([f"override {override!r} must have the form key=value, for example attack.steps=5."])
+    return path, _parsed(text, f"the value of override {override!r}")
+
+
+def _with(node: Any, path: tuple[str, ...], value: Any, done: tuple[str, ...], raw: Any) -> Any:
+    """A copy of `node`, which stands at `done` in `raw`, with `value` at `path` below it."""
+    if not path:
+        return value
+    if node is None:
+        node = {}
+    if not isinstance(node, dict):
+        raise ConfigError(
+            [f"{'.'.join(done)} is {shown(node)} and no section, so an override cannot set {'.'.join((*done, *path))}."]
+        )
+    key, *rest = path
+    known = {str(name): name for name in node}
+    default = fields_at(done, raw)[key].default if rest and key in fields_at(done, raw) else None
+    below = node.get(known.get(key, key))
+    if below is None and isinstance(default, dict):
+        below = {name: section.model_dump() for name, section in default.items()}
+    return {**node, known.get(key, key): _with(below, tuple(rest), value, (*done, key), raw)}
+
+
+def _overridden(raw: dict[str, Any], overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The configuration with the overrides, and the overrides by dotted key."""
+    done: dict[tuple[str, ...], tuple[Any, str]] = {}
+    for override in overrides:
+        path, value = _split(override)
+        done.pop(path, None)
+        if _COMPONENT.fullmatch(".".join(path)):
+            raw = _with(raw, path[:-1], {path[-1]: value}, (), raw)
+            again = [(key, kept) for key, (kept, _) in done.items() if key[: len(path) - 1] == path[:-1] != key]
+        else:
+            again = [(path, value)]
+        for key, kept in again:
+            raw = _with(raw, key, kept, (), raw)
+        done[path] = (value, override)
+    return raw, {".".join(path): text for path, (_, text) in done.items()}
+
+
+def _sections_filled(raw: dict[str, Any]) -> dict[str, Any]:
+    """Every section that is left out or left empty as an empty one, so that errors name the keys that it needs."""
+    filled = dict(raw)
+    for name, info in fields_at((), raw).items():
+        if fields_at((name,), raw) and filled.get(name) is None and (name in raw or info.is_required()):
+            filled[name] = {}
+    return filled
+
+
+def parse_config(raw: Mapping[str, Any], overrides: Sequence[str] = (), source: str = "the configuration") -> RunConfig:
+    """The checked configuration of a mapping such as a YAML file holds, with dotted overrides.
+
+    raw: sections and keys as in a configuration file. overrides: for example "attack.steps=5"; setting a component's
+    name, such as objective.name=trades, drops the component's other keys that `raw` holds. source: how errors call
+    `raw`. Raises ConfigError with one line per problem.
+    """
+    merged, given = _overridden(dict(raw), overrides)
+    filled = _sections_filled(merged)
+    try:
+        return RunConfig.model_validate(filled)
+    except ValidationError as error:
+        raise explained(error, filled, source, given) from error
+
+
+def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> RunConfig:
+    """The checked configuration of a YAML file with dotted overrides; without a path, of the overrides alone.
+
+    Raises ConfigError, as `parse_config` does, also where the file is missing, empty or not YAML.
+    """
+    if path is None:
+        return parse_config({}, overrides, "the overrides")
+    return parse_config(_read(Path(path)), overrides, str(path))
+
+
+def dump_config(config: RunConfig) -> str:
+    """YAML text with every key of the configuration, defaults included; reading it gives an equal configuration."""
+    return yaml.dump(config.model_dump(), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+
+
+def _leaves(value: Any, prefix: str) -> dict[str, Any]:
+    """The values of nested mappings by dotted key."""
+    if not isinstance(value, dict) or not value:
+        return {prefix: value}
+    leaves: dict[str, Any] = {}
+    for key, below in value.items():
+        leaves |= _leaves(below, f"{prefix}.{key}" if prefix else str(key))
+    return leaves
+
+
+def config_difference(old: RunConfig, new: RunConfig) -> list[str]:
+    """One line per key that differs, such as "attack.steps: 3 -> 5".
+
+    checkpoint.resume and tracking are left out, because a run may be continued with other values of them.
+    """
+    before, after = _leaves(old.model_dump(), ""), _leaves(new.model_dump(), "")
+    keys = [key for key in {**before, **after} if key != "checkpoint.resume" and not key.startswith("tracking.")]
+
+    def side(leaves: dict[str, Any], key: str) -> str:
+        return shown(leaves[key]) if key in leaves else "(not set)"
+
+    return [
+        f"{key}: {side(before, key)} -> {side(after, key)}"
+        for key in keys
+        if key not in before or key not in after or before[key] != after[key]
+    ]
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of a configuration file, with the meaning and unit of every key, for editors."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **RunConfig.model_json_schema(),
+        "title": "Configuration of a textadv run",
+    }
+
+
+def schema_text() -> str:
+    """The text of config.schema.json."""
+    return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"

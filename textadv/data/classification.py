@@ -1,0 +1,287 @@
+"""Text classification data sets: loading, column and label mapping, splits, checks.
+
+Everything wrong with the data is said here, before a model is loaded.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from textadv.data.examples import DataError, Examples, Splits, overlap
+from textadv.data.reviews import reviews
+from textadv.data.tables import Table, read_files, read_hub
+
+__all__ = ["DataError", "Examples", "Splits", "load_splits", "overlap"]
+
+BUILT_IN = "builtin:reviews"
+FILES = "files"
+ROLES = ("train", "validation", "test")
+
+T = TypeVar("T")
+
+
+def load_splits(
+    name: str,
+    *,
+    config: str | None = None,
+    train: str | Path | Sequence[str | Path] | None = None,
+    validation: str | Path | Sequence[str | Path] | None = None,
+    test: str | Path | Sequence[str | Path] | None = None,
+    validation_fraction: float = 0.1,
+    text: str | Mapping[str, str] = "text",
+    text_pair: str | Mapping[str, str] | None = None,
+    label: str | Mapping[str, str] = "label",
+    columns: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
+    labels: Sequence[str] | None = None,
+    label_offset: int = 0,
+    train_rows: int | None = None,
+    validation_rows: int | None = None,
+    test_rows: int | None = None,
+    seed: int = 0,
+) -> Splits:
+    """Train, validation and test rows of one data set, checked.
+
+    name: "builtin:reviews"; "files" (then train, validation and test are paths to csv, tsv, json, jsonl or parquet
+        files, one or several each); or a Hub data set (then they are its split names).
+    config: the Hub data set's configuration.
+    validation_fraction: the share of train that is held out, by class, where there is no validation split.
+    text, text_pair, label: column names; columns: the names, in order, where csv or tsv files have no header. Each is
+        one value for all splits or a mapping from train, validation and test to one.
+    labels: class names in the order of the class ids; without it they are what the Hub declares, or the train split's.
+    label_offset: the number that the source gives to its first class; subtracted from labels that are integers.
+    train_rows, validation_rows, test_rows: at most so many rows, drawn by `seed`, in the order of the source.
+
+    The test split is never held out of another one. Raises DataError, naming the key to change.
+    """
+    sizes = {"train": train_rows, "validation": validation_rows, "test": test_rows}
+    sources = {"train": train, "validation": validation, "test": test}
+    _check_numbers(sizes, validation_fraction)
+    if name == BUILT_IN:
+        _check_unused(sources)
+        splits = reviews()
+    else:
+        tables = _read(name, config, sources, columns)
+        names = _class_names(tables["train"], _per_split(label, "train"), labels, label_offset)
+        found = {
+            role: _examples(table, role, text, text_pair, label, names, label_offset) for role, table in tables.items()
+        }
+        if "validation" not in found:
+            found["train"], found["validation"] = _hold_out(found["train"], validation_fraction, seed)
+        splits = Splits(**found, labels=names)
+    splits = Splits(
+        train=_sample(splits.train, train_rows, seed),
+        validation=_sample(splits.validation, validation_rows, seed),
+        test=_sample(splits.test, test_rows, seed),
+        labels=splits.labels,
+    )
+    _check_classes(splits, train_rows)
+    return splits
+
+
+def _check_numbers(sizes: Mapping[str, int | None], validation_fraction: float) -> None:
+    for role, size in sizes.items():
+        if size is not None and size < 1:
+            raise DataError(f"data.{role}_rows must be at least 1, got {size}. Leave it out to take all rows.")
+    if not 0 < validation_fraction < 1:
+        raise DataError(f"data.validation_fraction must lie between 0 and 1, got {validation_fraction}.")
+
+
+def _check_unused(sources: Mapping[str, Any]) -> None:
+    given = [f"data.{role}" for role, source in sources.items() if source is not None]
+    if given:
+        raise DataError(
+            f"{', '.join(given)} cannot be set for data.name: {BUILT_IN}, which has its own splits. "
+            f"To read your own files set data.name: {FILES}."
+        )
+
+
+def _read(
+    name: str,
+    config: str | None,
+    sources: Mapping[str, str | Path | Sequence[str | Path] | None],
+    columns: Sequence[str] | Mapping[str, Sequence[str]] | None,
+) -> dict[str, Table]:
+    if name == FILES:
+        paths = {role: _listed(source) for role, source in sources.items() if source is not None}
+        _check_named(paths, "data.train: needed with data.name: files. Name a file of labelled rows.")
+        _check_distinct({role: {str(Path(p).resolve()) for p in given} for role, given in paths.items()})
+        tables = {role: read_files(given, _per_split(columns, role), f"data.{role}") for role, given in paths.items()}
+    else:
+        wanted = {role: _split_name(source, role) for role, source in sources.items()}
+        _check_distinct({role: {split} for role, split in wanted.items() if split is not None})
+        tables = read_hub(name, config, wanted)
+        _check_named(tables, f"data.train: {name} has no split of that name. Name one.")
+    for role, table in tables.items():
+        if len(table) == 0:
+            raise DataError(f"data.{role}: {table.place} has no rows. Name a split that has some.")
+    return tables
+
+
+def _listed(source: str | Path | Sequence[str | Path]) -> list[str | Path]:
+    return [source] if isinstance(source, (str, Path)) else list(source)
+
+
+def _split_name(source: str | Path | Sequence[str | Path] | None, role: str) -> str | None:
+    if source is None or isinstance(source, str):
+        return source
+    raise DataError(f"data.{role} must be the name of one Hub split, got {source!r}. For files set data.name: {FILES}.")
+
+
+def _check_named(roles: Mapping[str, Any], train_message: str) -> None:
+    if not roles.get("train"):
+        raise DataError(train_message)
+    if not roles.get("test"):
+        raise DataError(
+            "data.test: no test split. The report needs rows that neither training nor the choice of a checkpoint has "
+            "seen; name a test file or split (validation can be held out of train by data.validation_fraction)."
+        )
+    if "validation" in roles and not roles["validation"]:
+        raise DataError("data.validation: no file named. Leave it out to hold rows out of train.")
+
+
+def _check_distinct(roles: Mapping[str, set[str]]) -> None:
+    for first, second in (("validation", "test"), ("train", "test"), ("train", "validation")):
+        shared = roles.get(first, set()) & roles.get(second, set())
+        if shared:
+            raise DataError(
+                f"data.{first} and data.{second} both name {sorted(shared)[0]}. Each split needs rows of its own: a "
+                "checkpoint chosen on test rows would look better than it is. Leave data.validation out to hold "
+                "rows out of train."
+            )
+
+
+def _per_split(value: T | Mapping[str, T] | None, role: str) -> T | None:
+    return value.get(role) if isinstance(value, Mapping) else value
+
+
+def _class_names(train: Table, label: str | None, labels: Sequence[str] | None, label_offset: int) -> tuple[str, ...]:
+    """The class names: as configured, as the source declares them, or as found in the train split."""
+    values = train.column(_named(label, "label", "train"), "data.label")
+    if labels is not None:
+        names = tuple(str(name) for name in labels)
+        if len(names) < 2 or len(set(names)) < len(names):
+            raise DataError(f"data.labels must name at least two classes, each once, got {list(names)}.")
+        return names
+    declared = train.class_names.get(str(label))
+    if declared:
+        return declared
+    numbers = [_integer(value) for value in values]
+    if all(number is None for number in numbers):
+        return tuple(sorted({value for value in values if isinstance(value, str) and value}))
+    if None in numbers:
+        row = numbers.index(None)
+        raise DataError(
+            f"data.label: row {row} (counted from 0) of {train.place} has the label {values[row]!r} among labels that "
+            "are numbers. Correct the row, or list all classes in data.labels."
+        )
+    found = {number - label_offset for number in numbers if number is not None}
+    if found != set(range(len(found))):
+        raise DataError(
+            f"data.label: the labels of {train.place} are {_shortened(found)} after subtracting data.label_offset: "
+            f"{label_offset}, but classes are counted from 0 without gaps. Set data.label_offset to the number of the "
+            "first class, or list all classes in data.labels."
+        )
+    return tuple(str(number + label_offset) for number in sorted(found))
+
+
+def _examples(
+    table: Table,
+    role: str,
+    text: str | Mapping[str, str],
+    text_pair: str | Mapping[str, str] | None,
+    label: str | Mapping[str, str],
+    names: tuple[str, ...],
+    label_offset: int,
+) -> Examples:
+    texts = _texts(table, _named(_per_split(text, role), "text", role), "data.text")
+    pairs = None
+    if text_pair is not None:
+        pairs = _texts(table, _named(_per_split(text_pair, role), "text_pair", role), "data.text_pair")
+    values = table.column(_named(_per_split(label, role), "label", role), "data.label")
+    classes = {name: index for index, name in enumerate(names)}
+    ids = tuple(_class_id(value, row, table.place, classes, label_offset) for row, value in enumerate(values))
+    return Examples(texts=texts, pairs=pairs, labels=ids, ids=tuple(range(len(texts))))
+
+
+def _named(column: str | None, key: str, role: str) -> str:
+    if column is None:
+        raise DataError(f"data.{key}: no column is given for {role}. Name one for each of {', '.join(ROLES)}.")
+    return column
+
+
+def _texts(table: Table, column: str, key: str) -> tuple[str, ...]:
+    values = table.column(column, key)
+    for row, value in enumerate(values):
+        if not isinstance(value, str):
+            raise DataError(
+                f"{key}: row {row} (counted from 0) of {table.place} has {value!r} in column {column!r}, which is not "
+                "text. Correct or remove the row, or name another column."
+            )
+    return tuple(values)
+
+
+def _class_id(value: Any, row: int, place: str, classes: Mapping[str, int], label_offset: int) -> int:
+    """The class of one label: a string is a class name first and a number second, anything else a number."""
+    if isinstance(value, str) and value in classes:
+        return classes[value]
+    number = _integer(value)
+    where = f"data.label: row {row} (counted from 0) of {place} has the label {value!r}"
+    if number is None:
+        raise DataError(f"{where}, which is none of the classes {_shortened(classes)}. Set data.label or data.labels.")
+    if not 0 <= number - label_offset < len(classes):
+        raise DataError(
+            f"{where}, but the {len(classes)} classes are {label_offset} to {label_offset + len(classes) - 1}. "
+            "Set data.label_offset or data.labels, or name a split that is labelled (-1 often marks one that is not)."
+        )
+    return number - label_offset
+
+
+def _integer(value: Any) -> int | None:
+    """The integer that `value` is or spells, or None."""
+    try:
+        number = int(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return None if isinstance(value, float) and number != value else number
+
+
+def _shortened(values: Any) -> str:
+    listed = [str(value) for value in sorted(values)]
+    return ", ".join(listed if len(listed) <= 12 else [*listed[:10], f"... ({len(listed)} in all)"])
+
+
+def _hold_out(examples: Examples, fraction: float, seed: int) -> tuple[Examples, Examples]:
+    """The rows without and with the held-out share, drawn class by class."""
+    draw = random.Random(seed)
+    held: set[int] = set()
+    for label in sorted(set(examples.labels)):
+        rows = [i for i, other in enumerate(examples.labels) if other == label]
+        held.update(draw.sample(rows, round(fraction * len(rows))))
+    if not held or len(held) == len(examples):
+        raise DataError(
+            f"data.validation_fraction: {fraction} of {len(examples)} train rows leaves train or validation empty. "
+            "Change it, or name data.validation."
+        )
+    kept = [i for i in range(len(examples)) if i not in held]
+    return examples.select(kept), examples.select(sorted(held))
+
+
+def _sample(examples: Examples, rows: int | None, seed: int) -> Examples:
+    if rows is None or rows >= len(examples):
+        return examples
+    return examples.select(sorted(random.Random(seed).sample(range(len(examples)), rows)))
+
+
+def _check_classes(splits: Splits, train_rows: int | None) -> None:
+    present = set(splits.train.labels)
+    if len(present) > 1:
+        return
+    name = splits.labels[next(iter(present))]
+    remedy = "Check data.label" if train_rows is None else f"Raise data.train_rows ({train_rows}) or check data.label"
+    raise DataError(
+        f"data.train: all {len(splits.train)} train rows are of one class, {name!r}; a classifier needs at least two. "
+        f"{remedy}."
+    )

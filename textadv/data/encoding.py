@@ -1,0 +1,151 @@
+"""Texts -> token rows -> batches padded to their own longest row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from textadv.batch import Batch, Role
+from textadv.data.examples import DataError, Examples
+
+
+class Rows(Protocol):
+    """A data set that batches can be taken from: what the trainer and the evaluation consume."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def labels(self) -> tuple[int, ...]: ...
+
+    @property
+    def ids(self) -> tuple[int, ...]: ...
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Positions of each row; rows of like length go through the model together, with little padding."""
+        ...
+
+    def batch(self, index: Sequence[int]) -> Batch:
+        """The rows at these positions, in this order, with role CLEAN."""
+        ...
+
+
+@dataclass(frozen=True)
+class EncodedRows:
+    """Tokenised rows, not padded.
+
+    features: per row, what the model's forward takes, each a list of its length.
+    editable: per row, True where the token is the user's own: not special, not padding.
+    pad: per feature, the value that fills the place after (or before) the row.
+    padding_side: "right" or "left".
+    """
+
+    features: tuple[dict[str, list[int]], ...]
+    editable: tuple[list[bool], ...]
+    labels: tuple[int, ...]
+    ids: tuple[int, ...]
+    pad: dict[str, int]
+    padding_side: str
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Tokens of each row, special ones included."""
+        return tuple(len(row) for row in self.editable)
+
+    @property
+    def uneditable(self) -> int:
+        """How many rows have no editable token, as an empty text; no attack can move them."""
+        return sum(not any(row) for row in self.editable)
+
+    def batch(self, index: Sequence[int]) -> Batch:
+        """The rows at these positions, in this order, padded to the longest of them; role CLEAN.
+
+        Raises ValueError where `index` is empty.
+        """
+        if len(index) == 0:
+            raise ValueError("A batch needs at least one row, got an empty index.")
+        # A decoder's tokenizer turns an empty text into no token at all; one pad keeps the tensors two-dimensional.
+        width = max(1, *(len(self.editable[i]) for i in index))
+        inputs = {
+            name: torch.tensor([self._padded(self.features[i][name], value, width) for i in index])
+            for name, value in self.pad.items()
+        }
+        labels = torch.tensor([self.labels[i] for i in index])
+        return Batch(
+            inputs=inputs,
+            labels=labels,
+            editable=torch.tensor([self._padded(self.editable[i], False, width) for i in index]),
+            ids=torch.tensor([self.ids[i] for i in index]),
+            role=torch.full_like(labels, int(Role.CLEAN)),
+        )
+
+    def _padded(self, row: list[int] | list[bool], value: int, width: int) -> list[int]:
+        fill = [value] * (width - len(row))
+        return [*fill, *row] if self.padding_side == "left" else [*row, *fill]
+
+
+def encode(examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length: int) -> EncodedRows:
+    """Each row tokenised and cut to `max_length` tokens, special tokens included.
+
+    Raises DataError where the tokenizer has no padding token or `max_length` leaves no room for a text.
+    """
+    if tokenizer.pad_token_id is None:
+        raise DataError(
+            "tokenizer.pad_token is not set, so rows of different length cannot share a batch. The model loader "
+            "sets it to the end-of-sequence token for decoders; with your own tokenizer write "
+            "tokenizer.pad_token = tokenizer.eos_token before encode."
+        )
+    special = tokenizer.num_special_tokens_to_add(pair=examples.pairs is not None)
+    if max_length <= special:
+        raise DataError(
+            f"data.max_length must be more than the {special} special tokens this tokenizer adds, got {max_length}."
+        )
+    encoded = tokenizer(
+        list(examples.texts),
+        None if examples.pairs is None else list(examples.pairs),
+        truncation=True,
+        max_length=max_length,
+        return_attention_mask=True,
+        return_token_type_ids="token_type_ids" in tokenizer.model_input_names,
+        return_special_tokens_mask=True,
+    )
+    pad = {"input_ids": tokenizer.pad_token_id, "attention_mask": 0}
+    if "token_type_ids" in encoded:
+        pad["token_type_ids"] = tokenizer.pad_token_type_id
+    control = _control_ids(tokenizer)
+    return EncodedRows(
+        features=tuple({name: encoded[name][i] for name in pad} for i in range(len(examples))),
+        editable=tuple(
+            [not special and token not in control for token, special in zip(tokens, mask, strict=True)]
+            for tokens, mask in zip(encoded["input_ids"], encoded["special_tokens_mask"], strict=True)
+        ),
+        labels=examples.labels,
+        ids=examples.ids,
+        pad=pad,
+        padding_side=tokenizer.padding_side,
+    )
+
+
+def _control_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Ids that are never the user's own words, wherever they stand.
+
+    The tokenizer's mask marks only the special tokens it added itself; one that the text spells out is a control
+    token all the same. An unknown word is the user's own, unless its id also serves as another special token.
+    """
+    others = {
+        tokenizer.pad_token_id,
+        tokenizer.bos_token_id,
+        tokenizer.eos_token_id,
+        tokenizer.cls_token_id,
+        tokenizer.sep_token_id,
+        tokenizer.mask_token_id,
+    }
+    own = {tokenizer.unk_token_id} - others
+    return frozenset(set(tokenizer.all_special_ids) - own)

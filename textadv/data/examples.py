@@ -1,0 +1,58 @@
+"""Labelled texts before tokenisation: the values that loading returns and encoding takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class DataError(ValueError):
+    """The data cannot be used as configured; the message names the `data.` key to change."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """One split: a text, an optional second text, a class and a number per row.
+
+    ids: the row's index in its source before any sub-sampling, counted from 0; unique within the split.
+    """
+
+    texts: tuple[str, ...]
+    pairs: tuple[str, ...] | None
+    labels: tuple[int, ...]
+    ids: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        sizes = {len(self.texts), len(self.labels), len(self.ids)}
+        if self.pairs is not None:
+            sizes.add(len(self.pairs))
+        if len(sizes) != 1:
+            raise ValueError(f"texts, pairs, labels and ids need one entry per row, got sizes {sorted(sizes)}.")
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def select(self, index: Sequence[int]) -> Examples:
+        """The rows at these positions, in the order given."""
+        return Examples(
+            texts=tuple(self.texts[i] for i in index),
+            pairs=None if self.pairs is None else tuple(self.pairs[i] for i in index),
+            labels=tuple(self.labels[i] for i in index),
+            ids=tuple(self.ids[i] for i in index),
+        )
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Train, validation and test rows, and the class names in the order of the class ids."""
+
+    train: Examples
+    validation: Examples
+    test: Examples
+    labels: tuple[str, ...]
+
+
+def overlap(a: Examples, b: Examples) -> int:
+    """How many rows of `b` have a text (with its second text) that occurs in `a` letter for letter."""
+    seen = set(zip(a.texts, a.pairs or a.texts, strict=True))
+    return sum(row in seen for row in zip(b.texts, b.pairs or b.texts, strict=True))

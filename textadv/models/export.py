@@ -1,0 +1,27 @@
+"""Saving a trained model for others to load: safetensors only, the tokenizer always beside the weights."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+from peft import PeftModel
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from textadv.models.running import bare
+
+
+def save_adapter(model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Writes what training changed: the adapter and the head under LoRA, the whole model otherwise."""
+    bare(model).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def save_merged(model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Writes a plain model with the adapter folded into its weights; it loads without PEFT."""
+    inner = bare(model)
+    if isinstance(inner, PeftModel):
+        inner = copy.deepcopy(inner).merge_and_unload()
+    inner.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

@@ -1,0 +1,215 @@
+"""Loading a classifier and its tokenizer: from the Hub, a folder, an adapter folder, or the built-in tiny encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from peft import LoraConfig, PeftConfig, PeftModel, TaskType, get_peft_model
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.pytorch_utils import Conv1D
+from transformers.utils import logging
+
+from textadv.data import reviews_tokenizer
+from textadv.models.running import ModelError
+from textadv.randomness import seeded_scope
+
+TINY_ENCODER = "builtin:tiny-encoder"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Low-rank adapters (arXiv:2106.09685): rank, scale alpha / r, dropout, and the linear layers they sit on."""
+
+    r: int = 8
+    alpha: int = 16
+    dropout: float = 0.0
+    targets: Literal["all-linear"] | Sequence[str] = "all-linear"
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A classifier, its tokenizer, and the names of weights that the checkpoint lacked (a new head)."""
+
+    model: nn.Module
+    tokenizer: PreTrainedTokenizerBase
+    initialised: tuple[str, ...]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps transformers' loading report and bar off the screen; `LoadedModel.initialised` says what they would."""
+    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bar:
+            logging.enable_progress_bar()
+
+
+def load_classifier(
+    name: str,
+    labels: Sequence[str],
+    *,
+    seed: int = 0,
+    revision: str | None = None,
+    dtype: str = "float32",
+    trust_remote_code: bool = False,
+    gradient_checkpointing: bool = False,
+    lora: Lora | None = None,
+) -> LoadedModel:
+    """A sequence classifier over `labels` with its tokenizer, new weights drawn from `seed` alone.
+
+    name: a Hub id, a folder of a model or of a PEFT adapter, or "builtin:tiny-encoder".
+    lora: adapters to train, on top of frozen weights; None leaves every weight trainable. An adapter folder brings its
+        own and takes none.
+
+    Raises ModelError where the checkpoint's classes do not fit `labels`, the tokenizer has neither a pad nor an end
+    token, or an adapter is loaded with `lora` set.
+    """
+    folder = Path(name)
+    with seeded_scope(seed), _quiet():
+        if (folder / "adapter_config.json").is_file():
+            loaded = _load_adapter(name, labels, DTYPES[dtype], trust_remote_code, lora)
+        elif name == TINY_ENCODER:
+            loaded = _tiny_encoder(labels)
+        else:
+            loaded = _load_base(name, name, labels, revision, DTYPES[dtype], trust_remote_code)
+        _set_padding(loaded.model, loaded.tokenizer)
+        if gradient_checkpointing:
+            loaded.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        if lora is not None:
+            return LoadedModel(_with_lora(loaded.model, lora), loaded.tokenizer, loaded.initialised)
+    return loaded
+
+
+def _load_base(
+    name: str,
+    tokenizer_name: str,
+    labels: Sequence[str],
+    revision: str | None,
+    dtype: torch.dtype,
+    trust_remote_code: bool,
+) -> LoadedModel:
+    options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    try:
+        config = AutoConfig.from_pretrained(name, **options)
+        tokenizer = AutoTokenizer.from_pretrained(tokenizer_name, **options)
+        _check_labels(name, config, labels)
+        config.num_labels = len(labels)
+        config.id2label = dict(enumerate(labels))
+        config.label2id = {label: n for n, label in enumerate(labels)}
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            name, config=config, dtype=dtype, output_loading_info=True, **options
+        )
+    except OSError as error:
+        raise ModelError(
+            f"model.name {name!r} could not be loaded: {error} Give a Hub id, or the path of a folder that holds "
+            "config.json, the weights as safetensors and the tokenizer."
+        ) from error
+    return LoadedModel(model, tokenizer, tuple(sorted(report["missing_keys"])))
+
+
+def _check_labels(name: str, config: Any, labels: Sequence[str]) -> None:
+    """A checkpoint that already classifies must have the same classes in the same order."""
+    trained = any("ForSequenceClassification" in kind for kind in config.architectures or ())
+    if not trained:
+        return
+    if config.num_labels != len(labels):
+        raise ModelError(
+            f"model.name {name!r} was trained for {config.num_labels} classes and the data has {len(labels)}: "
+            f"{', '.join(labels)}. Use a base model without a head, or data with the model's classes."
+        )
+    own = [str(config.id2label[n]).lower() for n in range(config.num_labels)]
+    given = [label.lower() for label in labels]
+    if own != given and sorted(own) == sorted(given):
+        raise ModelError(
+            f"model.name {name!r} orders its classes {own} and the data {given}: every label would be wrong. Set "
+            f"data.labels: {own}."
+        )
+
+
+def _load_adapter(
+    name: str, labels: Sequence[str], dtype: torch.dtype, trust_remote_code: bool, lora: Lora | None
+) -> LoadedModel:
+    if lora is not None:
+        raise ModelError(
+            f"model.name {name!r} is an adapter and model.lora asks for another on top. Set model.lora: null to go on "
+            "training this one, or load the merged model."
+        )
+    settings = PeftConfig.from_pretrained(name)
+    base_name = str(settings.base_model_name_or_path)
+    if base_name == TINY_ENCODER:
+        base = _tiny_encoder(labels)
+    else:
+        base = _load_base(base_name, name, labels, settings.revision, dtype, trust_remote_code)
+    model = PeftModel.from_pretrained(base.model, name, is_trainable=True)
+    return LoadedModel(model, base.tokenizer, ())
+
+
+def _tiny_encoder(labels: Sequence[str]) -> LoadedModel:
+    """A BERT of about 0.5 M parameters with random weights and the built-in reviews' own tokenizer."""
+    tokenizer = reviews_tokenizer()
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=192,
+        max_position_embeddings=128,
+        pad_token_id=tokenizer.pad_token_id,
+        id2label=dict(enumerate(labels)),
+        label2id={label: n for n, label in enumerate(labels)},
+    )
+    config.name_or_path = TINY_ENCODER
+    model = BertForSequenceClassification(config)
+    return LoadedModel(model, tokenizer, tuple(sorted(name for name, _ in model.named_parameters())))
+
+
+def _set_padding(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Decoders ship without a pad token: their end token serves, as attention masks hide it."""
+    if tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise ModelError(
+                f"The tokenizer of {tokenizer.name_or_path!r} has neither a pad nor an end token, so rows of different "
+                "length cannot be batched. Add one with tokenizer.add_special_tokens({'pad_token': ...}), resize the "
+                "model's embeddings, and save both."
+            )
+        tokenizer.pad_token = tokenizer.eos_token
+    model.config.pad_token_id = tokenizer.pad_token_id
+
+
+def _with_lora(model: PreTrainedModel | nn.Module, lora: Lora) -> PeftModel:
+    targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
+    settings = LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=targets,
+        task_type=TaskType.SEQ_CLS,
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
+    )
+    try:
+        return get_peft_model(model, settings)
+    except ValueError as error:
+        raise ModelError(
+            f"model.lora.targets {targets!r} match no layer of {type(model).__name__}: {error} Use 'all-linear', or "
+            "names that model.named_modules() prints."
+        ) from error

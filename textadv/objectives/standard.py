@@ -1,0 +1,32 @@
+"""Adversarial training: the loss at the worst point that the attack found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import nn
+
+from textadv.attacks import Attack
+from textadv.batch import Batch
+from textadv.losses import cross_entropy
+from textadv.models import forward
+from textadv.objectives.terms import Moment, Term
+
+
+@dataclass(frozen=True)
+class Adversarial:
+    """Cross-entropy of the perturbed rows (Madry et al., arXiv:1706.06083, equation 2.1).
+
+    A row with losses 0.2 clean and 0.9 at the attack's point contributes 0.9.
+    """
+
+    attack: Attack
+    terms: int = 1
+    keeps_clean: bool = False
+
+    def __call__(self, model: nn.Module, batch: Batch, moment: Moment) -> Iterator[Term]:
+        """One term, the loss at the perturbed rows."""
+        attacked = self.attack(model, batch, step=moment.step, radius_scale=moment.radius_scale, measure=moment.measure)
+        losses = cross_entropy(forward(model, attacked.batch), batch)
+        yield Term("adversarial", losses, adversarial=True, attacked=attacked)

@@ -1,0 +1,72 @@
+"""What a training run is told, what it remembers between steps, and what it ends with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+
+class Scores(NamedTuple):
+    """A model on held-out rows: clean and robust accuracy, and whether it is no better than a constant answer."""
+
+    clean: float
+    robust: float
+    collapsed: bool
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train.
+
+    steps: optimizer steps. batch_size: rows per optimizer step over all processes. micro_batch_size: rows per forward.
+    learning_rate: peak. clip_norm: bound on the gradient's L2 norm, None for none. evaluate_every, checkpoint_every,
+    log_every: in steps; checkpoint_every None saves none. select: which kept checkpoint the run ends with.
+    """
+
+    steps: int
+    batch_size: int = 32
+    micro_batch_size: int = 32
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    warmup_ratio: float = 0.06
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    clip_norm: float | None = 1.0
+    log_every: int = 10
+    evaluate_every: int = 200
+    checkpoint_every: int | None = None
+    keep_last: int = 2
+    liveness_window: int = 5
+    select: Literal["robust_best", "clean_best", "last"] = "robust_best"
+    seed: int = 0
+
+
+@dataclass
+class Progress:
+    """What training has to remember between steps, saved with every checkpoint."""
+
+    step: int = 0
+    best: dict[str, dict[str, float]] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
+    pulses: list[list[float]] = field(default_factory=list)
+    forwards: int = 0
+    backwards: int = 0
+    adversarial_rows: int = 0
+    seconds: float = 0.0
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The end of a training run: its progress, the kept checkpoint the model now has, and where all three lie."""
+
+    progress: Progress
+    selected: str
+    selected_step: int
+    weights: dict[str, Path]
+
+    @property
+    def overfitting(self) -> float | None:
+        """Best minus last held-out robust accuracy; None where nothing was eligible."""
+        best = self.progress.best.get("robust_best")
+        return None if best is None else best["robust"] - self.progress.history[-1]["robust"]

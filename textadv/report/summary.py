@@ -1,0 +1,199 @@
+"""What the numbers say, in sentences: what was bought, what it cost, and what a reader should doubt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from textadv.report.comparison import (
+    Paired,
+    baseline_of,
+    compare,
+    p_text,
+    passes,
+    percent,
+    points_text,
+    radius_text,
+    rate_text,
+    right_clean,
+    right_everywhere,
+    training_of,
+)
+from textadv.evaluation.results import Evaluation, Results, Training
+
+Verdict = Literal["gain", "loss", "unproven", "uncompared"]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The verdict on robustness and the sentences that back it, the most important first."""
+
+    verdict: Verdict
+    sentences: tuple[str, ...]
+
+
+def summary(results: Results) -> Summary:
+    """What hardening bought against the baseline, what it cost, and for whom that is a good trade."""
+    if not results.evaluations:
+        return Summary("uncompared", ("No model was evaluated.",))
+    subject, baseline = results.evaluations[-1], baseline_of(results)
+    if not subject.rows:
+        return Summary("uncompared", (f"The {subject.split} split had no row to evaluate, so nothing is known.",))
+    if baseline is None or not subject.attacks:
+        return Summary("uncompared", (_standing(subject), "There is no second model to compare it with."))
+    robust = compare(baseline, subject, right_everywhere)
+    clean = compare(baseline, subject, right_clean)
+    if robust is None or clean is None:
+        told = f"{baseline.name} and {subject.name} were not measured on the same rows under the same attacks"
+        return Summary("uncompared", (_standing(baseline), _standing(subject), f"{told}, so no difference is tested."))
+    verdict = _verdict(robust)
+    cost = _cost(training_of(results, baseline), training_of(results, subject))
+    sentences = [_bought(baseline, subject, robust, verdict), _clean_change(clean), cost, _for_whom(verdict, clean)]
+    equal = next((e for e in results.evaluations[:-1] if e.name == "plain, equal cost"), None)
+    if equal is not None and equal is not baseline:
+        sentences.insert(3, _equal_cost(equal, subject))
+    return Summary(verdict, tuple(sentence for sentence in sentences if sentence))
+
+
+def threat_lines(results: Results) -> tuple[str, ...]:
+    """Each threat model with the attacks that were run inside it, once."""
+    found = [attack for evaluation in results.evaluations for attack in evaluation.attacks]
+    return tuple(
+        dict.fromkeys(
+            f"{a.name}: {a.threat}, {radius_text(a.radius, a.relative_radius)}; attack: {a.attack}" for a in found
+        )
+    )
+
+
+def training_lines(results: Results) -> tuple[str, ...]:
+    """One sentence or two per training run: what was kept and whether robust overfitting was seen."""
+    return tuple(_training_line(run) for run in results.trainings)
+
+
+def doubts(results: Results) -> tuple[str, ...]:
+    """The run's warnings and notes, then what the numbers themselves give away about a broken model or attack."""
+    found = list(results.warnings)
+    for run in results.trainings:
+        found += [f"{run.name}: {note}" for note in run.notes]
+    for evaluation in results.evaluations:
+        found += _collapse(evaluation) + _rising_curve(evaluation) + _idle_attacks(evaluation)
+    return tuple(dict.fromkeys(found))
+
+
+def _standing(evaluation: Evaluation) -> str:
+    clean = f"{evaluation.name} is right on {rate_text(evaluation.clean)} of {evaluation.rows} {evaluation.split} rows"
+    if not evaluation.attacks:
+        return f"{clean}; no attack was run."
+    return f"{clean} and on {rate_text(evaluation.worst_case)} under attack ({_attacks(evaluation)})."
+
+
+def _attacks(evaluation: Evaluation) -> str:
+    named: dict[str, list[str]] = {}
+    for attack in evaluation.attacks:
+        named.setdefault(radius_text(attack.radius, attack.relative_radius), []).append(attack.name)
+    return "; ".join(f"{', '.join(names)}, {radius}" for radius, names in named.items())
+
+
+def _verdict(robust: Paired) -> Verdict:
+    if robust.difference.low > 0:
+        return "gain"
+    return "loss" if robust.difference.high < 0 else "unproven"
+
+
+def _bought(baseline: Evaluation, subject: Evaluation, robust: Paired, verdict: Verdict) -> str:
+    measured = (
+        f"{subject.name} stays right under attack on {percent(subject.worst_case.value)} of {robust.rows} "
+        f"{subject.split} rows, {baseline.name} on {percent(baseline.worst_case.value)}: "
+        f"{points_text(robust.difference)} points, {p_text(robust.p)} ({_attacks(subject)})"
+    )
+    opening = {
+        "gain": "Hardening bought robustness",
+        "loss": "The hardened model is less robust than the baseline",
+        "unproven": "No gain in robustness was shown",
+        "uncompared": "",
+    }
+    return f"{opening[verdict]}: {measured}."
+
+
+def _clean_change(clean: Paired) -> str:
+    change = f"{points_text(clean.difference)} points, {p_text(clean.p)}"
+    if clean.difference.high < 0:
+        return f"It cost clean accuracy: {change}."
+    if clean.difference.low > 0:
+        return f"Clean accuracy rose: {change}."
+    return f"Clean accuracy changed by {change}; {clean.rows} rows cannot tell that from no change."
+
+
+def _cost(first: Training | None, second: Training | None) -> str:
+    if second is None:
+        return ""
+    if first is None or not passes(first) or not first.seconds:
+        return f"Training took {second.seconds:,.0f} s and {passes(second):,} passes of one row."
+    return (
+        f"Training took {passes(second) / passes(first):.1f} times the passes of {first.name} "
+        f"({second.seconds:,.0f} s against {first.seconds:,.0f} s)."
+    )
+
+
+def _equal_cost(equal: Evaluation, subject: Evaluation) -> str:
+    robust, clean = compare(equal, subject, right_everywhere), compare(equal, subject, right_clean)
+    if robust is None or clean is None:
+        return ""
+    return (
+        f"Against a plain fine-tune of equal cost: {points_text(robust.difference)} points under attack, "
+        f"{points_text(clean.difference)} points clean."
+    )
+
+
+def _for_whom(verdict: Verdict, clean: Paired) -> str:
+    if verdict == "loss":
+        return "Nobody is served by shipping this model instead of the baseline."
+    if verdict == "unproven":
+        return "Nothing here supports shipping this model instead of the baseline; more rows might decide it."
+    trade = "a trade" if clean.difference.high < 0 else "a good trade"
+    return (
+        f"That is {trade} where inputs may be perturbed as the threat model below describes; "
+        "these numbers say nothing about attacks outside it."
+    )
+
+
+def _training_line(run: Training) -> str:
+    line = (
+        f"{run.name}: objective {run.objective}, {run.steps:,} optimizer steps, {run.rows_seen:,} rows of which "
+        f"{run.adversarial_rows:,} attacked, {passes(run):,} passes, {run.seconds:,.0f} s. "
+        f"Kept: {run.selected}, from step {run.selected_step:,}."
+    )
+    if run.best_robust is not None and run.last_robust is not None and run.overfitting is not None:
+        line += (
+            f" Robust accuracy on validation rows: best {percent(run.best_robust)}, last {percent(run.last_robust)}, "
+            f"so robust overfitting is {100 * run.overfitting:.1f} points."
+        )
+    return line
+
+
+def _collapse(evaluation: Evaluation) -> list[str]:
+    predicted = {row.clean_prediction for row in evaluation.rows_detail}
+    if len(predicted) == 1 and len({row.label for row in evaluation.rows_detail}) > 1:
+        return [f"{evaluation.name} gives every row class {predicted.pop()}: it has collapsed, its robustness is void."]
+    return []
+
+
+def _rising_curve(evaluation: Evaluation) -> list[str]:
+    """A larger ball holds the smaller one, so a real rise means that the attack fails at the larger radius."""
+    pairs = zip(evaluation.curve, evaluation.curve[1:], strict=False)
+    return [
+        f"{evaluation.name}: robust accuracy rises from {percent(a.robust.value)} to {percent(b.robust.value)} between "
+        f"{radius_text(a.radius, a.relative_radius)} and {radius_text(b.radius, b.relative_radius)}; "
+        "the attack is too weak there or its gradient is masked."
+        for a, b in pairs
+        if b.robust.value > a.robust.value + 0.02
+    ]
+
+
+def _idle_attacks(evaluation: Evaluation) -> list[str]:
+    return [
+        f"{evaluation.name}: {a.name} broke none of {a.success.total} rows; check that the attack works before "
+        "reading this as robustness."
+        for a in evaluation.attacks
+        if a.success.total and not a.success.count
+    ]

@@ -1,0 +1,82 @@
+"""What a run prints and records: an aligned line per logged step, JSONL, a progress bar, Accelerate's trackers."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from accelerate import Accelerator
+from tqdm import tqdm
+
+COLUMNS = ("loss", "gain", "gauge", "broken", "share", "norm", "lr")
+
+
+class Tracker:
+    """Records one training run under `folder`: `log.jsonl`, a function of config, commit and data, and `timing.jsonl`.
+
+    Only the main process prints and writes. Timings have a file of their own so that the log of a resumed run is
+    identical to that of one never interrupted.
+    """
+
+    def __init__(
+        self, folder: Path, accelerator: Accelerator, *, name: str, total: int, bar: bool = True, start: int = 0
+    ) -> None:
+        self.accelerator, self.name, self.total = accelerator, name, total
+        self.log_path, self.timing_path = folder / "log.jsonl", folder / "timing.jsonl"
+        self.began = time.perf_counter()
+        self.bar: tqdm[int] | None = None
+        if accelerator.is_main_process:
+            folder.mkdir(parents=True, exist_ok=True)
+            self.bar = tqdm(total=total, initial=start, desc=name, unit="step", disable=None if bar else True)
+
+    def rewind(self, size: int) -> None:
+        """Cuts the log back to its first `size` bytes: what a checkpoint had seen. 0 starts it anew."""
+        if self.accelerator.is_main_process:
+            self.log_path.touch()
+            with self.log_path.open("r+b") as file:
+                file.truncate(size)
+
+    def size(self) -> int:
+        """The log's length in bytes, 0 on processes that write none."""
+        return self.log_path.stat().st_size if self.accelerator.is_main_process else 0
+
+    def advance(self) -> None:
+        """Moves the progress bar by one step."""
+        if self.bar is not None:
+            self.bar.update()
+
+    def step(self, step: int, values: Mapping[str, float]) -> None:
+        """Records the values of one logged step, counted from 1."""
+        self._write({"step": step, **values})
+        if self.accelerator.is_main_process:
+            cells = [f"{column} {values[column]:9.3g}" for column in COLUMNS if column in values]
+            self.say(f"{self.name:<9} step {step:>{len(str(self.total))}}/{self.total}  " + "  ".join(cells))
+        self.accelerator.log({f"{self.name}/{key}": value for key, value in values.items()}, step=step)
+
+    def evaluation(self, step: int, values: Mapping[str, float], note: str = "") -> None:
+        """Records a validation result."""
+        self._write({"step": step, **{f"validation_{key}": value for key, value in values.items()}})
+        cells = "  ".join(f"{key} {value:.1%}" for key, value in values.items())
+        self.say(f"{self.name:<9} step {step:>{len(str(self.total))}}/{self.total}  validation  {cells}{note}")
+        self.accelerator.log({f"{self.name}/validation_{key}": value for key, value in values.items()}, step=step)
+
+    def say(self, line: str) -> None:
+        """Prints a line above the progress bar, on the main process."""
+        if self.accelerator.is_main_process:
+            tqdm.write(line)
+
+    def close(self) -> None:
+        """Ends the progress bar."""
+        if self.bar is not None:
+            self.bar.close()
+
+    def _write(self, record: Mapping[str, float]) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        with self.log_path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+        elapsed = {"step": record["step"], "seconds": round(time.perf_counter() - self.began, 3)}
+        with self.timing_path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(elapsed) + "\n")

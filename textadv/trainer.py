@@ -1,0 +1,251 @@
+"""The training loop: mixes rows, accumulates, steps, watches the adversary, keeps the best checkpoints.
+
+It knows nothing about any particular objective, attack or data set.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from safetensors.torch import load_file
+from torch import nn
+
+from textadv import checkpoint as checkpoints
+from textadv.accumulation import NonFiniteError, StepReport, accumulate
+from textadv.data import Rows
+from textadv.liveness import LivenessGate, Pulse
+from textadv.mixing import Mixing
+from textadv.models import load_trainable_state
+from textadv.objectives import Moment, Objective
+from textadv.optimisation import LearningRate, adamw
+from textadv.progress import Progress, Scores, Settings, Trained
+from textadv.randomness import permutation, rng_state, seeded_scope, set_rng_state
+from textadv.tracking import Tracker
+
+ORDER, DROPOUT = 1, 2
+KINDS = ("robust_best", "clean_best", "last")
+
+
+class Trainer:
+    """One training run over `rows`; `score` measures a model on held-out rows.
+
+    folder: where the log, the kept weights and the checkpoints go. fingerprint: saved with every checkpoint.
+    objective None, or a mixing ratio of 0, is plain fine-tuning.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        model: nn.Module,
+        rows: Rows,
+        objective: Objective | None,
+        mixing: Mixing,
+        settings: Settings,
+        score: Callable[[nn.Module], Scores],
+        folder: Path,
+        *,
+        name: str = "hardened",
+        bar: bool = True,
+        fingerprint: dict[str, Any] | None = None,
+    ) -> None:
+        if len(rows) < settings.batch_size:
+            raise ValueError(
+                f"data.train has {len(rows)} rows, fewer than training.batch_size {settings.batch_size}. Lower the "
+                "batch size."
+            )
+        if objective is not None and objective.keeps_clean and mixing.policy == "pair":
+            raise ValueError(
+                "mixing.policy: pair would count the clean loss of attacked rows twice: this objective already holds "
+                "it. Set mixing.policy: replace."
+            )
+        for step in range(settings.steps):
+            mixing.count(step, settings.batch_size, accelerator.num_processes)
+        self.accelerator, self.rows, self.objective, self.mixing = accelerator, rows, objective, mixing
+        self.settings, self.score, self.folder = settings, score, folder
+        self.fingerprint = fingerprint or {}
+        optimizer = adamw(model, settings.learning_rate, settings.weight_decay)
+        self.model, self.optimizer = accelerator.prepare(model, optimizer)
+        self.rate = LearningRate(settings.learning_rate, settings.steps, settings.warmup_ratio, settings.schedule)
+        self.lengths = rows.lengths
+        self.progress = Progress()
+        self.name, self.bar = name, bar
+
+    def run(self, resume: checkpoints.Checkpoint | None = None) -> Trained:
+        """Trains, from the start or from a checkpoint, and leaves the model with the selected weights.
+
+        Raises NonFiniteError or DeadAdversaryError; whatever was kept until then stays on disk.
+        """
+        with seeded_scope(self.settings.seed, DROPOUT, self.accelerator.process_index):
+            if resume is not None:
+                self._restore(resume)
+            tracker = Tracker(
+                self.folder,
+                self.accelerator,
+                name=self.name,
+                total=self.settings.steps,
+                bar=self.bar,
+                start=self.progress.step,
+            )
+            tracker.rewind(0 if resume is None else resume.progress["log_bytes"])
+            gate = LivenessGate(self.settings.liveness_window, self.progress.pulses)
+            try:
+                while self.progress.step < self.settings.steps:
+                    self._step(tracker, gate)
+            finally:
+                tracker.close()
+        return self._finish()
+
+    def _step(self, tracker: Tracker, gate: LivenessGate) -> None:
+        began = time.perf_counter()
+        settings, progress = self.settings, self.progress
+        step = progress.step
+        logged = step % settings.log_every == 0 or step == settings.steps - 1
+        report = self._gradient(step, measure=logged)
+        rate = self.rate(step)
+        norm = self._update(step, rate)
+        progress.step += 1
+        progress.forwards += int(report.forwards)
+        progress.backwards += int(report.backwards)
+        progress.adversarial_rows += report.adversarial_rows
+        progress.seconds += time.perf_counter() - began
+        tracker.advance()
+        if logged:
+            values, pulse = self._summary(report)
+            tracker.step(progress.step, values | {"norm": norm, "lr": rate})
+            if pulse is not None:
+                gate.check(pulse, progress.step)
+                progress.pulses = [list(past) for past in gate.recent]
+        if progress.step % settings.evaluate_every == 0 or progress.step == settings.steps:
+            self._evaluate(tracker)
+        every = settings.checkpoint_every
+        if every is not None and progress.step % every == 0:
+            self._checkpoint(tracker)
+
+    def _gradient(self, step: int, measure: bool) -> StepReport:
+        """Fills every `.grad` for one optimizer step."""
+        settings, world = self.settings, self.accelerator.num_processes
+        self.model.train()
+        self.optimizer.zero_grad()
+        epoch, place = divmod(step, len(self.rows) // settings.batch_size)
+        order = permutation(settings.seed, ORDER, epoch, size=len(self.rows))
+        positions = order[place * settings.batch_size :][: settings.batch_size]
+        lengths = [self.lengths[position] for position in positions]
+        groups = self.mixing.groups(step, lengths, settings.micro_batch_size, world, self.accelerator.process_index)
+        return accumulate(
+            self.model,
+            self.objective,
+            self.rows,
+            positions,
+            groups,
+            Moment(step, self.mixing.radius(step), measure),
+            processes=world,
+            device=self.accelerator.device,
+            backward=self.accelerator.backward,
+        )
+
+    def _update(self, step: int, rate: float) -> float:
+        """Clips and steps; the gradient's norm before clipping. Raises NonFiniteError instead of stepping."""
+        limit = math.inf if self.settings.clip_norm is None else self.settings.clip_norm
+        norm = float(self.accelerator.clip_grad_norm_(self.model.parameters(), limit))
+        if not math.isfinite(norm) and self.accelerator.mixed_precision != "fp16":
+            raise NonFiniteError(
+                f"The gradient norm is {norm} at step {step}. No optimizer step was taken. Lower "
+                "training.learning_rate, or use training.precision: no."
+            )
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        return norm
+
+    def _summary(self, report: StepReport) -> tuple[dict[str, float], Pulse | None]:
+        """The logged values of a step over all processes, and the adversary's pulse where it was measured."""
+        mine = (
+            float(report.total_loss),
+            float(report.adversarial_loss),
+            report.adversarial_rows,
+            [(Pulse.of(attacked), len(attacked.batch)) for attacked in report.measured],
+        )
+        everyone = gather_object([mine])
+        total, adversarial, attacked_rows = (sum(part[n] for part in everyone) for n in range(3))
+        values = {
+            "loss": total / self.settings.batch_size,
+            "share": adversarial / total if total else 0.0,
+            "ratio": attacked_rows / self.settings.batch_size,
+        }
+        pulses = [entry for part in everyone for entry in part[3]]
+        if not pulses:
+            return values, None
+        count = sum(rows for _, rows in pulses)
+        pulse = Pulse(*(sum(p[n] * rows for p, rows in pulses) / count for n in range(4)))
+        return values | {"gain": pulse.gain, "gauge": pulse.gauge, "broken": pulse.success}, pulse
+
+    def _evaluate(self, tracker: Tracker) -> None:
+        """Scores the model on held-out rows and keeps it where it is the best so far."""
+        scores = self.score(self.model)
+        step = self.progress.step
+        entry = {"step": float(step), "clean": scores.clean, "robust": scores.robust}
+        self.progress.history.append(entry)
+        note = "" if not scores.collapsed else "  collapsed: no better than one constant answer, not eligible"
+        tracker.evaluation(step, {"clean": scores.clean, "robust": scores.robust}, note)
+        if scores.collapsed:
+            self.progress.notes.append(f"step {step}: the model answers no better than one constant class")
+        rank = {
+            "robust_best": (scores.robust, scores.clean),
+            "clean_best": (scores.clean, scores.robust),
+            "last": (float(step),),
+        }
+        for kind, value in rank.items():
+            kept = self.progress.best.get(kind)
+            beaten = kept is None or value > tuple(kept[f"rank{n}"] for n in range(len(value)))
+            if beaten and (kind == "last" or not scores.collapsed):
+                self.progress.best[kind] = entry | {f"rank{n}": part for n, part in enumerate(value)}
+                checkpoints.save_state_of(self.model, self._weights(kind), self.accelerator.is_main_process)
+        self.accelerator.wait_for_everyone()
+
+    def _weights(self, kind: str) -> Path:
+        return self.folder / "weights" / f"{kind}.safetensors"
+
+    def _checkpoint(self, tracker: Tracker) -> None:
+        rng = gather_object([rng_state()])
+        weights = checkpoints.trainable_state(self.model)
+        optimizer = checkpoints.optimizer_state(self.model, self.optimizer.optimizer)
+        if self.accelerator.is_main_process:
+            progress = asdict(self.progress) | {"log_bytes": tracker.size(), "fingerprint": self.fingerprint}
+            checkpoints.save(
+                self.folder / "checkpoints",
+                self.progress.step,
+                weights,
+                optimizer,
+                rng,
+                progress,
+                self.settings.keep_last,
+            )
+        self.accelerator.wait_for_everyone()
+
+    def _restore(self, checkpoint: checkpoints.Checkpoint) -> None:
+        checkpoints.restore(checkpoint, self.model, self.optimizer.optimizer, self.accelerator.num_processes)
+        names = Progress.__dataclass_fields__
+        self.progress = Progress(**{name: value for name, value in checkpoint.progress.items() if name in names})
+        set_rng_state(checkpoint.rng[self.accelerator.process_index])
+
+    def _finish(self) -> Trained:
+        """Loads the selected weights; the last ones, with a note, where no checkpoint was eligible."""
+        selected = self.settings.select
+        if selected not in self.progress.best:
+            self.progress.notes.append(
+                "NOT HARDENED: at every evaluation the model answered no better than one constant class, so no "
+                "checkpoint was eligible; the last one is kept. Lower the radius, or add warm-up or a ramp."
+            )
+            selected = "last"
+        load_trainable_state(self.model, load_file(self._weights(selected)))
+        step = int(self.progress.best[selected]["step"])
+        weights = {kind: self._weights(kind) for kind in KINDS if kind in self.progress.best}
+        return Trained(self.progress, selected, step, weights)
