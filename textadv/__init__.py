@@ -1,3 +1,40 @@
-"""textadv: adversarial fine-tuning of Hugging Face models, and proof of what it bought."""
+"""textadv: adversarial fine-tuning of Hugging Face models, and proof of what it bought.
+
+Names are loaded when first used, so that `import textadv` stays fast and needs none of the optional packages.
+"""
+
+from importlib import import_module
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "textadv.attacks": "L1 L2 Attack Attacked Ball Diverge GradientAttack Linf Noise Targeted ThreatModel Untargeted "
+    "VirtualAdversarial fgsm pgd r_fgsm repeat then worst_of",
+    "textadv.batch": "Batch Perturbation Role",
+    "textadv.config": "ConfigError RunConfig",
+    "textadv.config_file": "load_config",
+    "textadv.data": "DataError EncodedRows Examples Splits encode load_splits reviews",
+    "textadv.evaluation": "Evaluation Results evaluate inspect_rows scores",
+    "textadv.losses": "cross_entropy kl margin symmetric_kl",
+    "textadv.mixing": "Constant Linear Mixing Steps",
+    "textadv.models": "Lora ModelError PerturbationError evaluating forward load_classifier save_adapter save_merged",
+    "textadv.objectives": "Adversarial Consistency FreeLB Regularised Term alum r3f smart trades",
+    "textadv.progress": "Scores Settings",
+    "textadv.report": "comparison_table read_results write_results",
+    "textadv.spaces": "Embeddings Hidden Pixels",
+    "textadv.trainer": "Trainer",
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
+__all__ = sorted(_HOME_OF)  # noqa: PLE0605 a list of the names above, kept in one place
+
+
+def __getattr__(name: str) -> object:
+    """The public name from its module."""
+    if name not in _HOME_OF:
+        raise AttributeError(f"textadv has no public name {name!r}.")
+    return vars(import_module(_HOME_OF[name]))[name]
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return [*__all__, "__version__"]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from textadv.attacks import Attacked
 
-MINIMUM_GAIN = 1e-3
+MINIMUM_GAIN = 1e-4
 
 
 class DeadAdversaryError(RuntimeError):

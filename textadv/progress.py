@@ -8,10 +8,11 @@ from typing import Literal, NamedTuple
 
 
 class Scores(NamedTuple):
-    """A model on held-out rows: clean and robust accuracy, and whether it is no better than a constant answer."""
+    """A model on held-out rows: clean accuracy, robust accuracy (None where it was not attacked), and whether it is no
+    better than a constant answer."""
 
     clean: float
-    robust: float
+    robust: float | None
     collapsed: bool
 
 
@@ -69,4 +70,4 @@ class Trained:
     def overfitting(self) -> float | None:
         """Best minus last held-out robust accuracy; None where nothing was eligible."""
         best = self.progress.best.get("robust_best")
-        return None if best is None else best["robust"] - self.progress.history[-1]["robust"]
+        return None if best is None else best["robust"] - self.progress.best["last"]["robust"]

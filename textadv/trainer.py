@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -31,14 +30,18 @@ from textadv.randomness import permutation, rng_state, seeded_scope, set_rng_sta
 from textadv.tracking import Tracker
 
 ORDER, DROPOUT = 1, 2
-KINDS = ("robust_best", "clean_best", "last")
+RANKING = {"robust_best": ("robust", "clean"), "clean_best": ("clean", "robust"), "last": ("step",)}
+
+
+def _rank(entry: dict[str, float], order: tuple[str, ...]) -> tuple[float, ...]:
+    return tuple(entry[key] for key in order if key in entry)
 
 
 class Trainer:
-    """One training run over `rows`; `score` measures a model on held-out rows.
+    """One training run over `rows`; `score` measures a model on held-out rows; without it the last weights
+    are kept.
 
-    folder: where the log, the kept weights and the checkpoints go. fingerprint: saved with every checkpoint.
-    objective None, or a mixing ratio of 0, is plain fine-tuning.
+    folder: where the log, the kept weights and the checkpoints go. objective None, or a mixing ratio of 0, is plain fine-tuning.
     """
 
     def __init__(
@@ -49,12 +52,11 @@ class Trainer:
         objective: Objective | None,
         mixing: Mixing,
         settings: Settings,
-        score: Callable[[nn.Module], Scores],
+        score: Callable[[nn.Module], Scores] | None,
         folder: Path,
         *,
         name: str = "hardened",
         bar: bool = True,
-        fingerprint: dict[str, Any] | None = None,
     ) -> None:
         if len(rows) < settings.batch_size:
             raise ValueError(
@@ -70,7 +72,6 @@ class Trainer:
             mixing.count(step, settings.batch_size, accelerator.num_processes)
         self.accelerator, self.rows, self.objective, self.mixing = accelerator, rows, objective, mixing
         self.settings, self.score, self.folder = settings, score, folder
-        self.fingerprint = fingerprint or {}
         optimizer = adamw(model, settings.learning_rate, settings.weight_decay)
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
         self.rate = LearningRate(settings.learning_rate, settings.steps, settings.warmup_ratio, settings.schedule)
@@ -126,7 +127,7 @@ class Trainer:
         if progress.step % settings.evaluate_every == 0 or progress.step == settings.steps:
             self._evaluate(tracker)
         every = settings.checkpoint_every
-        if every is not None and progress.step % every == 0:
+        if every is not None and (progress.step % every == 0 or progress.step == settings.steps):
             self._checkpoint(tracker)
 
     def _gradient(self, step: int, measure: bool) -> StepReport:
@@ -188,25 +189,24 @@ class Trainer:
         return values | {"gain": pulse.gain, "gauge": pulse.gauge, "broken": pulse.success}, pulse
 
     def _evaluate(self, tracker: Tracker) -> None:
-        """Scores the model on held-out rows and keeps it where it is the best so far."""
-        scores = self.score(self.model)
+        """Scores the model on held-out rows and keeps its weights where it is the best so far."""
         step = self.progress.step
-        entry = {"step": float(step), "clean": scores.clean, "robust": scores.robust}
+        measured = {}
+        collapsed = False
+        if self.score is not None:
+            clean, robust, collapsed = self.score(self.model)
+            measured = {"clean": clean} if robust is None else {"clean": clean, "robust": robust}
+            note = "  collapsed: no better than one constant answer, not eligible" if collapsed else ""
+            tracker.evaluation(step, measured, note)
+        entry = {"step": float(step), **measured}
         self.progress.history.append(entry)
-        note = "" if not scores.collapsed else "  collapsed: no better than one constant answer, not eligible"
-        tracker.evaluation(step, {"clean": scores.clean, "robust": scores.robust}, note)
-        if scores.collapsed:
-            self.progress.notes.append(f"step {step}: the model answers no better than one constant class")
-        rank = {
-            "robust_best": (scores.robust, scores.clean),
-            "clean_best": (scores.clean, scores.robust),
-            "last": (float(step),),
-        }
-        for kind, value in rank.items():
+        if collapsed:
+            self.progress.notes.append(f"step {step}: the model answered no better than one constant class")
+        for kind, order in RANKING.items():
             kept = self.progress.best.get(kind)
-            beaten = kept is None or value > tuple(kept[f"rank{n}"] for n in range(len(value)))
-            if beaten and (kind == "last" or not scores.collapsed):
-                self.progress.best[kind] = entry | {f"rank{n}": part for n, part in enumerate(value)}
+            eligible = order[0] in entry and not (collapsed and kind != "last")
+            if eligible and (kept is None or _rank(entry, order) > _rank(kept, order)):
+                self.progress.best[kind] = entry
                 checkpoints.save_state_of(self.model, self._weights(kind), self.accelerator.is_main_process)
         self.accelerator.wait_for_everyone()
 
@@ -218,7 +218,7 @@ class Trainer:
         weights = checkpoints.trainable_state(self.model)
         optimizer = checkpoints.optimizer_state(self.model, self.optimizer.optimizer)
         if self.accelerator.is_main_process:
-            progress = asdict(self.progress) | {"log_bytes": tracker.size(), "fingerprint": self.fingerprint}
+            progress = asdict(self.progress) | {"log_bytes": tracker.size()}
             checkpoints.save(
                 self.folder / "checkpoints",
                 self.progress.step,
@@ -238,7 +238,7 @@ class Trainer:
 
     def _finish(self) -> Trained:
         """Loads the selected weights; the last ones, with a note, where no checkpoint was eligible."""
-        selected = self.settings.select
+        selected = self.settings.select if self.score is not None else "last"
         if selected not in self.progress.best:
             self.progress.notes.append(
                 "NOT HARDENED: at every evaluation the model answered no better than one constant class, so no "
@@ -247,5 +247,5 @@ class Trainer:
             selected = "last"
         load_trainable_state(self.model, load_file(self._weights(selected)))
         step = int(self.progress.best[selected]["step"])
-        weights = {kind: self._weights(kind) for kind in KINDS if kind in self.progress.best}
+        weights = {kind: self._weights(kind) for kind in RANKING if kind in self.progress.best}
         return Trained(self.progress, selected, step, weights)

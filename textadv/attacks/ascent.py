@@ -27,7 +27,13 @@ class StepSize:
 
     def __post_init__(self) -> None:
         if (self.absolute is None) == (self.relative is None):
-            raise ValueError("Give exactly one of attack.step_size and attack.relative_step_size.")
+            raise ValueError(
+                f"Give exactly one of attack.step_size and attack.relative_step_size, got {self.absolute} and "
+                f"{self.relative}."
+            )
+        for name, value in (("step_size", self.absolute), ("relative_step_size", self.relative)):
+            if value is not None and not 0 <= value < float("inf"):
+                raise ValueError(f"attack.{name} must be finite and not negative, got {value}.")
 
     def length(self, ball: Ball, delta: Tensor) -> Tensor | float:
         """The step length, broadcastable over `delta`."""
@@ -45,7 +51,8 @@ class StepSize:
 class Ascent(Protocol):
     """init(delta) -> state; update(delta, grad, ball, state) -> (next delta before projection, next state)."""
 
-    step_size: StepSize
+    @property
+    def step_size(self) -> StepSize: ...
 
     def init(self, delta: Tensor) -> State: ...
 
@@ -66,14 +73,17 @@ class FixedStep:
 
 
 def _row_normalised(grad: Tensor) -> Tensor:
-    """The gradient over its mean magnitude, per row; zero stays zero."""
-    scale = grad.abs().flatten(1).mean(dim=1).reshape(-1, *[1] * (grad.dim() - 1))
+    """The gradient over its largest magnitude, per row, which padding does not change; zero stays zero."""
+    scale = grad.abs().flatten(1).amax(dim=1).reshape(-1, *[1] * (grad.dim() - 1))
     return grad / torch.where(scale > 0, scale, 1)
 
 
 @dataclass(frozen=True)
 class Momentum:
-    """Steepest ascent along an accumulated, per-row normalised gradient: MI-FGSM (arXiv:1710.06081, algorithm 1)."""
+    """Steepest ascent along an accumulated, per-row normalised gradient: MI-FGSM (arXiv:1710.06081, algorithm 1).
+
+    Deviation: each gradient is divided by its largest magnitude, where the paper takes the L1 norm.
+    """
 
     step_size: StepSize
     decay: float = 1.0

@@ -87,13 +87,19 @@ def _l1_steepest(grad: Tensor) -> Tensor:
 
 
 def _l1_project(vector: Tensor, radius: Tensor) -> Tensor:
-    """Soft thresholding by the threshold that brings the L1 norm to the radius (Duchi et al., ICML 2008, figure 1)."""
-    ordered = vector.abs().sort(dim=-1, descending=True).values
+    """Soft thresholding by the threshold that brings the L1 norm to the radius (Duchi et al., ICML 2008, figure 1).
+
+    Deviation: magnitudes are taken below their largest, in float64, so that the difference of two large sums does not
+    drown a small radius.
+    """
+    magnitude = vector.abs().double()
+    below = magnitude - magnitude.amax(dim=-1, keepdim=True)
+    ordered = below.sort(dim=-1, descending=True).values
     excess = ordered.cumsum(dim=-1) - radius
-    count = torch.arange(1, vector.shape[-1] + 1, device=vector.device, dtype=vector.dtype)
+    count = torch.arange(1, vector.shape[-1] + 1, device=vector.device)
     kept = (ordered * count > excess).sum(dim=-1, keepdim=True).clamp_min(1)
     threshold = excess.gather(-1, kept - 1) / kept
-    shrunk = vector.sign() * (vector.abs() - threshold).clamp_min(0) * (1 - ROUNDING_GUARD)
+    shrunk = vector.sign() * ((below - threshold).clamp_min(0) * (1 - ROUNDING_GUARD)).to(vector.dtype)
     return torch.where(_l1_norm(vector) > radius, shrunk, vector)
 
 
@@ -115,8 +121,8 @@ GEOMETRIES: dict[str, Geometry] = {
 class Ball:
     """All perturbations whose norm, per token or per example, is at most the radius.
 
-    radius: absolute, in the units of the space; a float, or a (B,) tensor with one radius per row. None until a
-        relative radius has been resolved.
+    radius: absolute, in the units of the space; a float, or a (B,) tensor with one radius per row of the one batch
+        it is used with. None until a relative radius has been resolved.
     relative_radius: in units of the mean norm of the space's vectors as the model sees them; kept for printing once
         `radius` is known.
     """
@@ -130,8 +136,9 @@ class Ball:
         if self.radius is None and self.relative_radius is None:
             raise ValueError("A ball needs threat.radius or threat.relative_radius, got neither.")
         for name, value in (("radius", self.radius), ("relative_radius", self.relative_radius)):
-            if value is not None and bool((torch.as_tensor(value) < 0).any()):
-                raise ValueError(f"threat.{name} must not be negative, got {value}.")
+            given = torch.as_tensor(0 if value is None else value)
+            if not bool(((given >= 0) & given.isfinite()).all()):
+                raise ValueError(f"threat.{name} must be finite and not negative, got {value}.")
         if self.per not in ("token", "example"):
             raise ValueError(f"threat.per must be 'token' or 'example', got {self.per!r}.")
 
@@ -155,6 +162,11 @@ class Ball:
         if self.radius is None:
             raise ValueError("The radius is relative and not resolved: call ThreatModel.resolved(model) first.")
         radius = torch.as_tensor(self.radius, device=groups.device, dtype=groups.dtype)
+        if radius.dim() and len(radius) != len(groups):
+            raise ValueError(
+                f"threat.radius names one radius for each of {len(radius)} rows, got {len(groups)} rows. To give radii "
+                "to attacks that drop rows, pass them to the attack as radius_scale."
+            )
         return radius.reshape(-1, *[1] * (groups.dim() - 1)) if radius.dim() else radius
 
     def bound(self, delta: Tensor) -> Tensor:

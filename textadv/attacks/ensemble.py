@@ -35,8 +35,8 @@ def _merged(kept: Attacked, index: Tensor, other: Attacked) -> Attacked:
 
 
 def _unbroken(attacked: Attacked) -> Tensor:
-    """The positions (int64) of the rows that the attack did not break."""
-    return (~attacked.success).nonzero().squeeze(1)
+    """The positions (int64) of the rows that the attack did not break and another could: an editable position."""
+    return (~attacked.success & attacked.batch.editable.flatten(1).any(dim=1)).nonzero().squeeze(1)
 
 
 def _scale_of(radius_scale: float | Tensor, index: Tensor) -> float | Tensor:

@@ -15,11 +15,17 @@ from textadv.losses import Divergence, Loss, cross_entropy, kl
 class Goal(Protocol):
     """needs_clean: whether `value` reads the logits of the unperturbed rows, (B, C) and detached."""
 
-    needs_clean: bool
+    @property
+    def needs_clean(self) -> bool: ...
 
     def value(self, logits: Tensor, batch: Batch, clean: Tensor | None) -> Tensor: ...
 
     def reached(self, logits: Tensor, batch: Batch) -> Tensor: ...
+
+
+def _require_positive(temperature: float) -> None:
+    if not temperature > 0:
+        raise ValueError(f"The temperature of a goal divides the logits and must be above 0, got {temperature}.")
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,9 @@ class Untargeted:
     loss: Loss = cross_entropy
     temperature: float = 1.0
     needs_clean: bool = False
+
+    def __post_init__(self) -> None:
+        _require_positive(self.temperature)
 
     def value(self, logits: Tensor, batch: Batch, clean: Tensor | None) -> Tensor:
         """The loss of the true label, (B,)."""
@@ -47,6 +56,9 @@ class Targeted:
     loss: Loss = cross_entropy
     temperature: float = 1.0
     needs_clean: bool = False
+
+    def __post_init__(self) -> None:
+        _require_positive(self.temperature)
 
     def _aimed(self, batch: Batch) -> Batch:
         return Batch(batch.inputs, torch.full_like(batch.labels, self.target), batch.editable, batch.ids, batch.role)
@@ -70,6 +82,9 @@ class Diverge:
     divergence: Divergence = kl
     temperature: float = 1.0
     needs_clean: bool = True
+
+    def __post_init__(self) -> None:
+        _require_positive(self.temperature)
 
     def value(self, logits: Tensor, batch: Batch, clean: Tensor | None) -> Tensor:
         """The divergence in nats, (B,)."""

@@ -35,22 +35,29 @@ class _Record:
     start: Tensor
     forwards: Tensor
     backwards: Tensor
+    queries: Tensor
     moved: Tensor
+    overflowed: Tensor
 
     @classmethod
     def empty(cls, delta: Tensor) -> _Record:
         rows = len(delta)
         low = torch.full((rows,), float("-inf"), device=delta.device, dtype=torch.float64)
-        no = torch.zeros(rows, device=delta.device, dtype=torch.bool)
+        never = torch.zeros(rows, device=delta.device, dtype=torch.bool)
         zero = torch.zeros(rows, device=delta.device, dtype=torch.int64)
-        return cls(delta.clone(), low, no, low.clone(), low * float("nan"), zero, zero.clone(), no.any())
+        nan = torch.full_like(low, float("nan"))
+        counts = (zero, zero.clone(), zero.clone())
+        return cls(delta.clone(), low, never, low.clone(), nan, *counts, never.any(), never.clone())
 
     def see(self, index: Tensor, delta: Tensor, point: Point, select: Select) -> None:
         """Takes note of a point that was evaluated for the rows `index`."""
-        self.forwards[index] += 1
-        if point.grad is not None:
+        if point.grad is None:
+            self.queries[index] += 1
+        else:
+            self.forwards[index] += 1
             self.backwards[index] += 1
             self.moved = self.moved | point.grad.any()
+            self.overflowed[index] |= ~point.grad.flatten(1).isfinite().all(dim=1)
         fresh = self.start[index].isnan()
         self.start[index] = torch.where(fresh, point.value, self.start[index])
         reached, value = self.reached[index], self.value[index]
@@ -62,15 +69,30 @@ class _Record:
         self.reached[chosen] = point.reached[taken]
         self.margin[chosen] = point.margin.double()[taken]
 
+    def require_gradient(self, rows: Batch, threat: ThreatModel) -> None:
+        """Raises PerturbationError where the search had no gradient to climb, or one that was not a number."""
+        if bool(self.overflowed.any()):
+            raise PerturbationError(
+                f"The gradient of the goal with respect to the {threat.space} is not finite at row ids "
+                f"{rows.ids[self.overflowed].tolist()}: the model overflows. Avoid float16 in model.dtype and "
+                "training.precision."
+            )
+        if not bool(self.moved) and bool((threat.ball.bound(self.delta) > 0).any()):
+            raise PerturbationError(
+                f"The gradient of the goal is exactly zero for every row's perturbation of the {threat.space}. Either "
+                "no position is editable, the hook is on a module that the output ignores (of the last block a "
+                "classifier often reads one special token only), the model's output is constant."
+            )
+
 
 @dataclass(frozen=True)
 class GradientAttack:
     """Gradient ascent on a goal inside a ball (PGD: arXiv:1706.06083).
 
-    steps: gradients per restart. restarts: independent random starts, rows already broken dropped from the next.
-    random_start: start uniform in the ball; otherwise at zero, or where the batch's own perturbation in the same space
-        stands (that is how `then` continues an attack).
-    early_stop: a row that reached the goal is dropped from the computation.
+    steps: gradients per restart. restarts: searches from independent random starts.
+    random_start: start uniform in the ball, otherwise at zero. A batch that carries a perturbation in the same space
+        overrides both for the first search: it starts there (that is how `then` continues an attack).
+    early_stop: a row that reached the goal is dropped from the computation, later restarts included.
     select: `last` keeps the last iterate (training), `most_damaging` the worst iterate of all restarts (measuring).
     seed: random starts are drawn from (seed, step, row id, restart).
     """
@@ -117,7 +139,8 @@ class GradientAttack:
     ) -> Attacked:
         """The rows of `batch` perturbed; see `Attack` for the arguments.
 
-        Raises PerturbationError where the output does not depend on the delta, or its gradient is zero in every row.
+        Raises PerturbationError where the output does not depend on the delta, its gradient is zero in every row, or
+        not finite in any.
         """
         if self.early_stop and isinstance(model, FSDPModule):
             raise ValueError("attack.early_stop makes processes run different numbers of passes, which FSDP cannot do.")
@@ -129,13 +152,8 @@ class GradientAttack:
                 with torch.no_grad():
                     clean = forward(bare(model), rows)
             record = self._search(model, batch, threat, clean, step, measure or self.select == "most_damaging")
-        if not bool(record.moved):
-            raise PerturbationError(
-                f"The gradient of the goal is exactly zero for every row's perturbation of the {threat.space}. Either "
-                "no position is editable, the hook is on a module that the output ignores, the model's output is "
-                "constant, or the goal is a divergence without attack.random_start."
-            )
-        cost = Cost(record.forwards, record.backwards, torch.zeros_like(record.forwards))
+        record.require_gradient(rows, threat)
+        cost = Cost(record.forwards, record.backwards, record.queries)
         outcome = None
         if clean is not None:
             cost = cost._replace(queries=cost.queries + 1)
@@ -168,8 +186,16 @@ class GradientAttack:
         if given is not None and given.space == threat.space and restart == 0:
             return threat.confine(rows, given.delta.to(zero.dtype))
         if not self.random_start:
+            self._require_slope()
             return zero
         return uniform_start(model, rows, threat, zero.dtype, self.seed, step, restart)
+
+    def _require_slope(self) -> None:
+        if self.goal.needs_clean:
+            raise PerturbationError(
+                f"{type(self.goal).__name__} is smallest at the clean row, so its gradient is zero there and gives no "
+                "direction. Set attack.random_start: true."
+            )
 
     def _ascend(
         self,
@@ -261,7 +287,7 @@ def r_fgsm(
 def reach_warning(attack: GradientAttack) -> str | None:
     """A sentence where `steps * step_size` cannot reach the radius from the clean row, else None."""
     radius = attack.threat.ball.radius
-    if attack.ascent.step_size.relative is None and not isinstance(radius, float | int):
+    if attack.ascent.step_size.relative is None and (not isinstance(radius, float | int) or radius == 0):
         return None
     reach = attack.ascent.step_size.reach(attack.steps, radius if isinstance(radius, float | int) else 1.0)
     if reach >= 1:

@@ -61,8 +61,11 @@ class ThreatModel:
         delta = delta.masked_fill(~editable_mask(batch, tuple(delta.shape)), 0)
         delta = self.ball.project(delta)
         if isinstance(self.space, Pixels):
+            # Bounds on the delta itself that always hold 0: no entry grows, so the ball is not left by rounding and
+            # a pixel outside the box does not move by itself.
             pixels = batch.inputs["pixel_values"].to(delta.dtype)
-            delta = (pixels + delta).clamp(self.space.low, self.space.high) - pixels
+            lowest, highest = (self.space.low - pixels).clamp(max=0), (self.space.high - pixels).clamp(min=0)
+            delta = torch.minimum(torch.maximum(delta, lowest), highest)
         return delta
 
 

@@ -61,13 +61,14 @@ class VirtualAdversarial:
                 alive = alive | grad.any()
                 delta = threat.ball.steepest(grad.to(delta.dtype)) * threat.ball.bound(delta)
                 delta = threat.confine(rows, delta)
-            if not bool(alive):
+            if not bool(alive) and bool((threat.ball.bound(delta) > 0).any()):
                 raise PerturbationError(
                     f"The divergence has a zero gradient for every row's perturbation of the {threat.space}: no "
                     "position is editable, or the output does not depend on the space."
                 )
             passes = torch.full_like(rows.labels, self.steps)
-            cost = cost._replace(forwards=passes, backwards=passes.clone(), queries=cost.queries + 1)
+            # The pass over the clean rows is counted by `assess` where that uses it too.
+            cost = cost._replace(forwards=passes, backwards=passes.clone(), queries=cost.queries + (not measure))
             return assess(model, rows, threat, delta, start, self.goal, clean if measure else None, cost)
 
 

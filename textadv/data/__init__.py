@@ -3,6 +3,7 @@
 from textadv.data.classification import load_splits
 from textadv.data.encoding import EncodedRows, Rows, encode
 from textadv.data.examples import DataError, Examples, Splits, overlap
+from textadv.data.images import ImageRows
 from textadv.data.reviews import reviews
 from textadv.data.tokenizer import reviews_tokenizer
 
@@ -10,6 +11,7 @@ __all__ = [
     "DataError",
     "EncodedRows",
     "Examples",
+    "ImageRows",
     "Rows",
     "Splits",
     "encode",

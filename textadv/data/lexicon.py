@@ -106,7 +106,7 @@ TRAIN = Lexicon(
 VALIDATION = Lexicon(
     stems=tuple(
         """
-        bliss boon dream fruit gleam hue jest pep hush shine thank truth wish wit worth luster awe gain bond
+        bliss boon dream fruit gleam hue jest pep hush shine thank truth wish wit worth luster aid gain bond
         zip
         """.split()
     ),

@@ -15,7 +15,7 @@ from textadv.data.examples import Examples, Splits
 from textadv.data.lexicon import NEGATORS, PREFIXES, SUFFIXES, TEST, TRAIN, VALIDATION, WEIGHTS, Lexicon
 
 SIZES = {"train": 3200, "validation": 600, "test": 600}
-NEGATED_SHARE = 0.4
+NEGATED_SHARE = 0.35
 INTENSIFIED_SHARE = 0.3
 NEGATED_WEIGHT = 2
 
@@ -57,13 +57,13 @@ def _split(lexicon: Lexicon, rows: int, draw: random.Random) -> Examples:
 
 
 def _stream(lexicon: Lexicon, draw: random.Random) -> Iterator[tuple[str, int]]:
-    """Reviews without end: a fifth of one clause, half contrasts, the rest sums that are not zero."""
+    """Reviews without end: of one clause, contrasts, and sums that are not zero."""
     while True:
         main, other = _clause(lexicon, draw), _clause(lexicon, draw)
         kind = draw.random()
-        if kind < 0.2:
+        if kind < 0.3:
             yield _sentence(main.text), int(main.value > 0)
-        elif kind < 0.7:
+        elif kind < 0.75:
             # Contrasts mostly join opposites, as they do in real reviews.
             if main.value * other.value < 0 or draw.random() < 0.3:
                 joint = draw.choice(CONTRASTS)

@@ -9,18 +9,18 @@ from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from textadv.models.running import bare
+from textadv.models.running import pretrained
 
 
 def save_adapter(model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Writes what training changed: the adapter and the head under LoRA, the whole model otherwise."""
-    bare(model).save_pretrained(folder)
+    pretrained(model).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
 def save_merged(model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Writes a plain model with the adapter folded into its weights; it loads without PEFT."""
-    inner = bare(model)
+    inner = pretrained(model)
     if isinstance(inner, PeftModel):
         inner = copy.deepcopy(inner).merge_and_unload()
     inner.save_pretrained(folder)

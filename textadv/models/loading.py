@@ -24,7 +24,7 @@ from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging
 
 from textadv.data import reviews_tokenizer
-from textadv.models.running import ModelError
+from textadv.models.running import ModelError, pretrained
 from textadv.randomness import seeded_scope
 
 TINY_ENCODER = "builtin:tiny-encoder"
@@ -94,7 +94,9 @@ def load_classifier(
             loaded = _load_base(name, name, labels, revision, DTYPES[dtype], trust_remote_code)
         _set_padding(loaded.model, loaded.tokenizer)
         if gradient_checkpointing:
-            loaded.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            pretrained(loaded.model).gradient_checkpointing_enable(
+                gradient_checkpointing_kwargs={"use_reentrant": False}
+            )
         if lora is not None:
             return LoadedModel(_with_lora(loaded.model, lora), loaded.tokenizer, loaded.initialised)
     return loaded
@@ -193,7 +195,7 @@ def _set_padding(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
                 "model's embeddings, and save both."
             )
         tokenizer.pad_token = tokenizer.eos_token
-    model.config.pad_token_id = tokenizer.pad_token_id
+    pretrained(model).config.pad_token_id = tokenizer.pad_token_id
 
 
 def _with_lora(model: PreTrainedModel | nn.Module, lora: Lora) -> PeftModel:

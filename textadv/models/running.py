@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
+from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from textadv.batch import Batch, Perturbation
@@ -35,12 +37,17 @@ def bare(model: nn.Module) -> nn.Module:
     return model.module if isinstance(model, DistributedDataParallel) else model
 
 
+def pretrained(model: nn.Module) -> PreTrainedModel:
+    """`bare(model)` typed as what it quacks like; a PEFT model passes everything on to the one inside."""
+    return cast(PreTrainedModel, bare(model))
+
+
 def blocks(model: nn.Module) -> nn.ModuleList:
     """The transformer blocks, in order.
 
     Raises ModelError where the model has no list of `config.num_hidden_layers` blocks.
     """
-    expected = bare(model).config.num_hidden_layers
+    expected = pretrained(model).config.num_hidden_layers
     for module in model.modules():
         if isinstance(module, nn.ModuleList) and len(module) == expected:
             return module
@@ -58,13 +65,25 @@ def space_module(model: nn.Module, space: Space) -> nn.Module:
     if isinstance(space, Pixels):
         return bare(model)
     if isinstance(space, Embeddings):
-        return bare(model).get_input_embeddings()
+        return pretrained(model).get_input_embeddings()
     layers = blocks(model)
     if space.layer >= len(layers):
         raise ModelError(
             f"threat.layer must be at most {len(layers) - 1} for this model of {len(layers)} blocks, got {space.layer}."
         )
     return layers[space.layer]
+
+
+def _table(model: nn.Module) -> Tensor:
+    """The weight (V, D) of the word embedding, sharded or not. Raises ModelError where the inputs are not words."""
+    module = space_module(model, Embeddings())
+    try:
+        return cast(Tensor, module.weight)
+    except AttributeError as error:
+        raise ModelError(
+            f"threat.space: embeddings needs a word embedding, and {type(bare(model)).__name__} has a "
+            f"{type(module).__name__} instead. Use threat.space: pixels for an image model."
+        ) from error
 
 
 def delta_shape(model: nn.Module, batch: Batch, space: Space) -> tuple[int, ...]:
@@ -74,9 +93,9 @@ def delta_shape(model: nn.Module, batch: Batch, space: Space) -> tuple[int, ...]
             raise ModelError("threat.space: pixels needs image rows, got a batch without pixel_values.")
         return tuple(batch.inputs["pixel_values"].shape)
     if isinstance(space, Embeddings):
-        width = space_module(model, space).weight.shape[-1]
+        width = _table(model).shape[-1]
     else:
-        width = bare(model).config.hidden_size
+        width = pretrained(model).config.hidden_size
     return (*batch.editable.shape, int(width))
 
 
@@ -146,7 +165,7 @@ def forward(model: nn.Module, batch: Batch) -> Tensor:
 def _logits(output: object) -> Tensor:
     if isinstance(output, Tensor):
         return output
-    return output.logits  # type: ignore[attr-defined,no-any-return]
+    return output.logits  # type: ignore[attr-defined]
 
 
 @contextmanager
@@ -189,7 +208,7 @@ def vectors(model: nn.Module, space: Space, batch: Batch | None = None) -> Itera
     module = space_module(model, space)
     if isinstance(space, Embeddings):
         device = next(module.parameters()).device
-        size = module.weight.shape[0]
+        size = _table(model).shape[0]
         for start in range(0, size, VOCABULARY_CHUNK):
             yield module(torch.arange(start, min(start + VOCABULARY_CHUNK, size), device=device)).float()
     elif isinstance(space, Hidden):
@@ -244,3 +263,20 @@ def load_trainable_state(model: nn.Module, state: dict[str, Tensor]) -> None:
         if isinstance(target, DTensor):
             value = distribute_tensor(value.to(target.device), target.device_mesh, target.placements)
         target.data.copy_(value)
+
+
+@contextmanager
+def tempered(model: nn.Module, temperature: float) -> Iterator[None]:
+    """Inside the block the model's logits come out divided by `temperature`: a calibrated model, attack and all."""
+
+    def divide(_module: nn.Module, _args: object, output: object) -> object:
+        if isinstance(output, Tensor):
+            return output / temperature
+        output.logits = output.logits / temperature  # type: ignore[attr-defined]
+        return output
+
+    handle = bare(model).register_forward_hook(divide)
+    try:
+        yield
+    finally:
+        handle.remove()

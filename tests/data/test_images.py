@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from textadv.batch import Role
+from textadv.data import DataError, ImageRows, Rows
+
+
+def some_rows() -> ImageRows:
+    pixels = torch.arange(4 * 3 * 2 * 5).reshape(4, 3, 2, 5) / 119
+    return ImageRows(pixels, labels=(3, 1, 4, 1), ids=(10, 11, 12, 13))
+
+
+def test_batch_takes_rows_in_the_order_of_the_index() -> None:
+    rows: Rows = some_rows()
+    batch = rows.batch([2, 0])
+    assert torch.equal(batch.inputs["pixel_values"], some_rows().pixels[[2, 0]])
+    assert batch.labels.tolist() == [4, 3]
+    assert batch.ids.tolist() == [12, 10]
+    assert batch.labels.dtype == batch.ids.dtype == torch.int64
+    assert batch.role.tolist() == [Role.CLEAN, Role.CLEAN]
+    assert batch.editable.shape == (2, 1, 2, 5)
+    assert batch.editable.all()
+    assert len(rows) == 4
+    assert rows.lengths == (10, 10, 10, 10)
+
+
+def test_batch_does_not_share_memory_with_the_rows() -> None:
+    rows = some_rows()
+    rows.batch([0]).inputs["pixel_values"].zero_()
+    assert torch.equal(rows.pixels, some_rows().pixels)
+
+
+def test_empty_index_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one row"):
+        some_rows().batch([])
+
+
+@pytest.mark.parametrize("value", [-0.01, 1.5, float("nan")])
+def test_values_outside_the_unit_interval_are_refused(value: float) -> None:
+    pixels = torch.full((3, 3, 2, 2), 0.5)
+    pixels[1, 2, 0, 1] = value
+    with pytest.raises(DataError, match=r"\[0, 1\].* in row 1 .*255"):
+        ImageRows(pixels, labels=(0, 1, 0), ids=(0, 1, 2))
+
+
+@pytest.mark.parametrize(
+    "pixels", [torch.zeros(2, 1, 4, 4), torch.zeros(2, 3, 4), torch.zeros(2, 3, 4, 4, dtype=torch.uint8)]
+)
+def test_wrong_shape_or_type_is_refused(pixels: torch.Tensor) -> None:
+    with pytest.raises(DataError, match=r"\(N, 3, height, width\)"):
+        ImageRows(pixels, labels=(0, 1), ids=(0, 1))
+
+
+def test_sizes_that_differ_are_refused() -> None:
+    with pytest.raises(DataError, match="2, 3 and 2"):
+        ImageRows(torch.zeros(2, 3, 4, 4), labels=(0, 1, 1), ids=(0, 1))

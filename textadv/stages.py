@@ -1,0 +1,215 @@
+"""The stages of a run: train, train the plain baselines, evaluate, export, report."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+from safetensors.torch import load_file
+from torch import nn
+
+from textadv import build, checkpoint
+from textadv.config import RunConfig
+from textadv.evaluation import Evaluation, Results, Training, evaluate, scores
+from textadv.mixing import NO_ATTACK
+from textadv.models import LoadedModel, load_trainable_state, save_adapter, save_merged
+from textadv.objectives import Objective
+from textadv.progress import Scores, Settings, Trained
+from textadv.report import write_results
+from textadv.task import Task
+from textadv.trainer import Trainer
+
+Baseline = Literal["same_steps", "equal_cost"]
+NAMES: dict[Baseline, str] = {"same_steps": "plain", "equal_cost": "plain, equal cost"}
+PACKAGES = ("textadv", "torch", "transformers", "peft", "accelerate", "datasets")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A trained model and how it came about."""
+
+    name: str
+    loaded: LoadedModel
+    trained: Trained
+    summary: Training
+
+
+def train_hardened(task: Task) -> Stage:
+    """Trains with the configured objective; the checkpoint is the best by held-out robust accuracy.
+
+    Raises NonFiniteError or DeadAdversaryError; what was kept until then stays in the output folder.
+    """
+    config = task.config
+    objective = build.objective(config.objective, config.attack, task.threat, config.seed)
+    return _train(task, "hardened", objective, total_steps(task), "robust_best")
+
+
+def train_plain(task: Task, kind: Baseline, hardened: Stage) -> Stage:
+    """A plain fine-tune of the same steps, or of as many passes as hardening took; best by held-out clean accuracy."""
+    steps = total_steps(task)
+    if kind == "equal_cost":
+        spent = hardened.summary.forwards + hardened.summary.backwards
+        steps = max(round(spent / (2 * task.config.training.batch_size)), 1)
+    return _train(task, NAMES[kind], None, steps, "clean_best")
+
+
+def total_steps(task: Task) -> int:
+    """Optimizer steps of the hardening run."""
+    training = task.config.training
+    if training.steps is not None:
+        return training.steps
+    assert training.epochs is not None
+    return max(round(training.epochs * build.steps_per_epoch(len(task.train), training)), 1)
+
+
+def _settings(config: RunConfig, steps: int, per_epoch: int, select: Literal["robust_best", "clean_best"]) -> Settings:
+    training = config.training
+    return Settings(
+        steps=steps,
+        batch_size=training.batch_size,
+        micro_batch_size=training.micro_batch_size,
+        learning_rate=training.learning_rate,
+        weight_decay=training.weight_decay,
+        warmup_ratio=training.warmup_ratio,
+        schedule=training.schedule,
+        clip_norm=training.clip_norm,
+        log_every=training.log_every,
+        evaluate_every=config.selection.every or per_epoch,
+        checkpoint_every=config.checkpoint.every or per_epoch,
+        keep_last=config.checkpoint.keep_last,
+        liveness_window=training.liveness_window,
+        select=select,
+        seed=config.seed,
+    )
+
+
+def _train(
+    task: Task,
+    name: str,
+    objective: Objective | None,
+    steps: int,
+    select: Literal["robust_best", "clean_best"],
+) -> Stage:
+    config = task.config
+    loaded = task.load_model()
+    folder = task.output / "training" / name.replace(", ", "_").replace(" ", "_")
+    found = checkpoint.latest(folder / "checkpoints") if config.checkpoint.resume else None
+    if found is None and task.accelerator.is_main_process:
+        shutil.rmtree(folder, ignore_errors=True)
+    task.accelerator.wait_for_everyone()
+    attack = build.attack(config.selection.attack, task.threat, config.seed) if select == "robust_best" else None
+
+    def score(model: nn.Module) -> Scores:
+        return scores(model, task.validation, task.selection, attack, config.evaluation.batch_size)
+
+    per_epoch = build.steps_per_epoch(len(task.train), config.training)
+    trainer = Trainer(
+        task.accelerator,
+        loaded.model,
+        task.train,
+        objective,
+        NO_ATTACK if objective is None else build.mixing(config.mixing, config.seed),
+        _settings(config, steps, per_epoch, select),
+        score,
+        folder,
+        name=name,
+        bar=config.tracking.progress,
+    )
+    trained = trainer.run(found)
+    return Stage(name, loaded, trained, _summary(task, name, objective, steps, trained))
+
+
+def _summary(task: Task, name: str, objective: Objective | None, steps: int, trained: Trained) -> Training:
+    progress = trained.progress
+    best = progress.best.get("robust_best")
+    world = task.accelerator.num_processes
+    return Training(
+        name=name,
+        objective="clean" if objective is None else task.config.objective.name,
+        steps=steps,
+        rows_seen=steps * task.config.training.batch_size,
+        forwards=progress.forwards * world,
+        backwards=progress.backwards * world,
+        seconds=progress.seconds,
+        selected=trained.selected.replace("_", "-"),
+        selected_step=trained.selected_step,
+        best_robust=None if best is None else best["robust"],
+        last_robust=progress.best["last"].get("robust"),
+        overfitting=trained.overfitting,
+        adversarial_rows=progress.adversarial_rows * world,
+        notes=tuple(progress.notes),
+    )
+
+
+def evaluate_model(task: Task, name: str, model: nn.Module) -> Evaluation:
+    """The model on the test rows, under every attack of the panel and along the curve."""
+    config = task.config.evaluation
+    attacks = {key: build.attack(attack, task.threat, task.config.seed) for key, attack in config.attacks.items()}
+    return evaluate(
+        model.to(task.accelerator.device),
+        task.test,
+        attacks,
+        task.threat,
+        name=name,
+        positions=task.tested,
+        radii=config.radii,
+        curve_attack=config.curve_attack,
+        calibration=task.validation if config.calibrate else None,
+        batch_size=config.batch_size,
+        say=task.say,
+    )
+
+
+def evaluate_before(task: Task) -> tuple[Evaluation, ...]:
+    """The model as it was given; nothing where its head is new and it cannot classify yet."""
+    if task.new_weights:
+        task.say(f"before: not evaluated, {len(task.new_weights)} weights are new (a head to be trained)")
+        return ()
+    return (evaluate_model(task, "before", task.load_model().model),)
+
+
+def export(task: Task, stage: Stage) -> Path:
+    """Writes each kept checkpoint as an adapter (or whole model), and the selected one merged, with the tokenizer.
+
+    Returns the folder of the selected adapter. The model keeps the selected weights.
+    """
+    chosen = task.output / "adapter"
+    if not task.accelerator.is_main_process:
+        return chosen
+    model, tokenizer = stage.loaded.model, stage.loaded.tokenizer
+    save_adapter(model, tokenizer, chosen)
+    save_merged(model, tokenizer, task.output / "merged")
+    for kind, path in stage.trained.weights.items():
+        load_trainable_state(model, load_file(path))
+        save_adapter(model, tokenizer, task.output / "adapters" / kind)
+    load_trainable_state(model, load_file(stage.trained.weights[stage.trained.selected]))
+    return chosen
+
+
+def report(task: Task, evaluations: list[Evaluation], trainings: list[Training]) -> Results:
+    """Collects the results and, on the main process, writes results.json, report.md, report.html and the curve."""
+    results = Results(
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        textadv_version=version("textadv"),
+        config=task.config.model_dump(mode="json"),
+        seeds={"seed": task.config.seed},
+        hashes=task.hashes,
+        environment={name: version(name) for name in PACKAGES}
+        | {
+            "python": platform.python_version(),
+            "machine": f"{platform.system()} {platform.machine()}",
+            "device": str(task.accelerator.device),
+            "processes": str(task.accelerator.num_processes),
+        },
+        evaluations=tuple(evaluations),
+        trainings=tuple(trainings),
+        warnings=task.warnings,
+    )
+    if task.accelerator.is_main_process:
+        write_results(results, task.output)
+    return results
