@@ -9,12 +9,12 @@ results.json, report.md, report.html, curve.svg, config.yaml (re-runs this run),
 from __future__ import annotations
 
 import argparse
-import sys
 
 from textadv.config import RunConfig
 from textadv.config_file import load_config
-from textadv.errors import USER_ERRORS
+from textadv.errors import USER_ERRORS, ending
 from textadv.report import comparison_table
+from textadv.report.summary import doubts
 from textadv.stages import evaluate_before, evaluate_model, export, report, train_hardened, train_plain
 from textadv.task import prepare
 
@@ -22,9 +22,9 @@ from textadv.task import prepare
 def harden(config: RunConfig) -> None:
     """The whole run, from data to report."""
     task = prepare(config)
-    task.say(f"threat: {task.threat}")
     for warning in task.warnings:
         task.say(f"warning: {warning}")
+    task.say(f"rows:   {task.rows_text()}\nthreat: {task.threat}\n")
 
     hardened = train_hardened(task)
     plain = [train_plain(task, kind, hardened) for kind in config.baselines]
@@ -32,11 +32,14 @@ def harden(config: RunConfig) -> None:
     evaluations = [*evaluate_before(task)]
     evaluations += [evaluate_model(task, stage.name, stage.loaded.model) for stage in [*plain, hardened]]
 
-    adapter = export(task, hardened)
-    results = report(task, evaluations, [stage.summary for stage in [*plain, hardened]])
+    folder = export(task, hardened)
+    results = report(task, evaluations, [*plain, hardened])
 
     task.say(f"\n{comparison_table(results)}\n")
-    task.say(f"adapter: {adapter}\nreport:  {task.output / 'report.html'} (also report.md, results.json)")
+    for doubt in doubts(results):
+        task.say(f"note: {doubt}")
+    task.say(f"{'model' if config.model.lora is None else 'adapter'}: {folder}")
+    task.say(f"report: {task.output / 'report.html'} (also report.md, results.json)")
     task.accelerator.end_training()
 
 
@@ -49,7 +52,7 @@ def main() -> None:
     try:
         harden(load_config(arguments.config, arguments.overrides))
     except USER_ERRORS as error:
-        sys.exit(f"error: {error}")
+        raise ending(error) from None
 
 
 if __name__ == "__main__":

@@ -120,6 +120,15 @@ def token_rows(
     )
 
 
+def rightly_labelled(model: nn.Module, batch: Batch) -> Batch:
+    """The same rows, each labelled with what the model predicts in evaluation mode."""
+    training = model.training
+    with torch.no_grad():
+        predictions = model.eval()(**batch.inputs).argmax(dim=1)
+    model.train(training)
+    return replace(batch, labels=predictions)
+
+
 def padded(batch: Batch, left: int, right: int) -> Batch:
     """The same token rows with more padding on either side."""
     tokens, attention = batch.inputs["input_ids"], batch.inputs["attention_mask"]

@@ -36,6 +36,18 @@ REFUSED: dict[str, tuple[list[str], list[str]]] = {
     ),
     "section as text": (["objective=trades"], ["objective must be a section of keys, got 'trades'. Write objective.n"]),
     "section as number": (["model=5"], ["model must be a section of keys, got 5. (The classifier.)"]),
+    "attack as number": (["attack=5"], ["attack must be a section of keys, got 5. (How hard"]),
+    "attack named by a list": (["attack.name=[pgd]"], ["attack.name must be 'pgd', 'fgsm', "]),
+    "selection attack as number": (["selection.attack=5"], ["selection.attack must be a section of keys, got 5."]),
+    "selection attack by a list": (["selection.attack.name=[pgd]"], ["selection.attack.name must be 'pgd', 'fgsm', "]),
+    "panel entry as number": (
+        ["evaluation.attacks.pgd20=5"],
+        ["evaluation.attacks.pgd20 must be a section of keys, got 5."],
+    ),
+    "panel without a name": (
+        ["evaluation.attacks.steps=5"],
+        ["evaluation.attacks.steps must be a section of keys, got 5."],
+    ),
     "list as text": (["evaluation.radii=0.1"], ["evaluation.radii must be a list, got 0.1."]),
     "infinite radius": (["threat.relative_radius=.inf"], ["threat.relative_radius must be a finite number, got inf."]),
     "radius not a number": (["threat.relative_radius=.nan"], ["threat.relative_radius must be a finite number, got n"]),
@@ -290,6 +302,7 @@ def test_an_unknown_key_of_an_override_names_the_override(override: str, key: st
     (line,) = problems(override)
     assert line.startswith(f"unknown key {key} in the override {override}")
     assert meant in line
+    assert "None" not in line
 
 
 def test_a_key_of_another_objective_or_schedule_names_its_owner() -> None:

@@ -128,6 +128,10 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         ("? [a]\n: 1\n", "file.yaml is not valid YAML at line 1, column 3: found unhashable key."),
         ("a: &x {b: *x}\n", "file.yaml: a.b refers to itself. Remove the alias."),
         ("attack:\n  steps: 3\n  steps: 4\n", "file.yaml: attack.steps is given twice, in lines 2 and 3. Keep one."),
+        (
+            "data:\n  labels:\n  - {a: 1, a: 2}\n",
+            "file.yaml: data.labels[0].a is given twice, in lines 3 and 3. Keep one",
+        ),
         ("output: a\noutput: b\n", "file.yaml: output is given twice, in lines 1 and 2. Keep one."),
     ],
 )

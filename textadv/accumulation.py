@@ -60,7 +60,7 @@ class StepReport:
                 self.measured.append(term.attacked)
 
     def require_finite(self, step: int) -> None:
-        """Raises NonFiniteError, naming step, terms and row ids, where a loss is nan or infinite."""
+        """Raises NonFiniteError, naming the step as logged (from 1), terms and row ids, unless all losses are finite."""
         if bool(torch.isfinite(self.total_loss)):
             return
         named = [
@@ -69,7 +69,7 @@ class StepReport:
             if not bool(torch.isfinite(losses).all())
         ]
         raise NonFiniteError(
-            f"The loss is not finite at step {step}: {'; '.join(named)}. No optimizer step was taken. Lower "
+            f"The loss is not finite at step {step + 1}: {'; '.join(named)}. No optimizer step was taken. Lower "
             "training.learning_rate, or resume from the last checkpoint with training.precision: no."
         )
 
@@ -92,28 +92,30 @@ def accumulate(
     rows and divided once, by len(positions): the result depends neither on the groups nor on the number of processes
     (whose mean DDP and FSDP take). Only the last term synchronises gradients.
 
-    Raises NonFiniteError before any optimizer step could be taken.
+    Raises NonFiniteError before any optimizer step could be taken, and RuntimeError where an objective yields another
+    number of terms than it announced.
     """
     report = StepReport(torch.device(device))
-    expected = [1 if group.role is Role.CLEAN or objective is None else objective.terms for group in groups]
-    remaining = sum(expected)
-    for group, count in zip(groups, expected, strict=True):
+    objectives = [objective if group.role is Role.ADVERSARIAL else None for group in groups]
+    remaining = sum(1 if attacking is None else attacking.terms for attacking in objectives)
+    for group, attacking in zip(groups, objectives, strict=True):
         batch = rows.batch([positions[place] for place in group.positions]).with_role(group.role).to(device)
-        report.adversarial_rows += len(batch) if group.role is Role.ADVERSARIAL else 0
-        terms = _terms(model, objective, batch, moment)
-        for _ in range(count):
+        terms = clean_terms(model, batch) if attacking is None else attacking(model, batch, moment)
+        report.adversarial_rows += 0 if attacking is None else len(batch)
+        for _ in range(1 if attacking is None else attacking.terms):
             remaining -= 1
             with unsynced(model) if remaining else nullcontext():
-                term = next(terms)
+                term = _next(terms, attacking)
                 backward(term.losses.sum() * (term.weight * processes / len(positions)))
             report.add(term, batch)
         if next(terms, None) is not None:
-            raise RuntimeError(f"{type(objective).__name__} yielded more than the {count} terms it announced.")
+            raise RuntimeError(f"{type(attacking).__name__} yielded more terms than it announced.")
     report.require_finite(moment.step)
     return report
 
 
-def _terms(model: nn.Module, objective: Objective | None, batch: Batch, moment: Moment) -> Iterator[Term]:
-    if int(batch.role[0]) == Role.CLEAN or objective is None:
-        return clean_terms(model, batch)
-    return objective(model, batch, moment)
+def _next(terms: Iterator[Term], objective: Objective | None) -> Term:
+    term = next(terms, None)
+    if term is None:
+        raise RuntimeError(f"{type(objective).__name__} yielded fewer terms than it announced.")
+    return term

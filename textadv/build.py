@@ -47,7 +47,14 @@ PGD_REACH = 2.5
 
 def splits(config: DataConfig, seed: int) -> Splits:
     """The data set, mapped, checked and split."""
-    return load_splits(seed=seed, **config.model_dump(exclude={"max_length"}))
+    columns = {
+        "train": config.columns,
+        "validation": config.validation_columns or config.columns,
+        "test": config.test_columns or config.columns,
+    }
+    named = {split: names for split, names in columns.items() if names is not None}
+    plain = config.model_dump(exclude={"max_length", "columns", "validation_columns", "test_columns"})
+    return load_splits(seed=seed, columns=named or None, **plain)
 
 
 def model(config: ModelConfig, labels: tuple[str, ...], seed: int) -> LoadedModel:
@@ -150,3 +157,10 @@ def steps_per_epoch(rows: int, config: TrainingConfig) -> int:
     """Optimizer steps in one pass over the training rows; the last, smaller batch is left out."""
     return max(rows // config.batch_size, 1)
 
+
+def optimizer_steps(rows: int, config: TrainingConfig) -> int:
+    """Optimizer steps of a run over so many training rows."""
+    if config.steps is not None:
+        return config.steps
+    assert config.epochs is not None
+    return max(round(config.epochs * steps_per_epoch(rows, config)), 1)

@@ -70,7 +70,10 @@ def save(
     progress: dict[str, Any],
     keep_last: int,
 ) -> Path:
-    """Writes `folder`/step-N whole or not at all, then removes all but the newest `keep_last`."""
+    """Writes `folder`/step-N whole or not at all, then removes all but the last `keep_last` up to this step.
+
+    Checkpoints of later steps are removed too: they belong to a run that was given up for this one.
+    """
     final = folder / f"{PREFIX}{step:08d}"
     partial = folder / f".partial-{step:08d}"
     shutil.rmtree(partial, ignore_errors=True)
@@ -82,8 +85,10 @@ def save(
     (partial / "progress.json").write_text(json.dumps(progress | {"step": step, "processes": len(rng)}))
     shutil.rmtree(final, ignore_errors=True)
     os.replace(partial, final)
-    for old in _steps(folder)[:-keep_last]:
-        shutil.rmtree(old)
+    found = _steps(folder)
+    end = found.index(final) + 1
+    for stale in [*found[: max(end - keep_last, 0)], *found[end:]]:
+        shutil.rmtree(stale)
     return final
 
 

@@ -117,6 +117,12 @@ class DataConfig(Section):
     text_pair: Text | None = Field(None, description="Column with a second text, for pair tasks.")
     label: Text = Field("label", description="Column with the class, as id or as name.")
     columns: Distinct[Text] | None = Field(None, description="Column names of files that have no header, in order.")
+    validation_columns: Distinct[Text] | None = Field(
+        None, description="Those of the validation file(s), where they differ; null: data.columns."
+    )
+    test_columns: Distinct[Text] | None = Field(
+        None, description="Those of the test file(s), where they differ; null: data.columns."
+    )
     labels: Distinct[Text] | None = Field(None, description="Class names in order of class id.")
     label_offset: Whole = Field(
         0, description="Subtracted from whole-number labels: 1 for data that counts its classes from 1."
@@ -131,8 +137,9 @@ class DataConfig(Section):
         lines = []
         if self.name == "files" and self.train is None:
             lines.append("data.train is missing: data.name is files, so name the training file(s).")
-        if self.name != "files" and self.columns is not None:
-            lines.append(f"data.columns is for data.name: files, got data.name: {self.name}. Remove data.columns.")
+        for key in ("columns", "validation_columns", "test_columns"):
+            if self.name != "files" and key in self.model_dump(exclude_none=True):
+                lines.append(f"data.{key} is for data.name: files, got data.name: {self.name}. Remove data.{key}.")
         roles = {"text": self.text, "text_pair": self.text_pair, "label": self.label}
         named = [column for column in roles.values() if column is not None]
         if len(set(named)) < len(named):

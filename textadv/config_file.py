@@ -49,12 +49,12 @@ for _tag, (_form, _first) in _SCALARS.items():
         _class.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_form})$"), list(_first))
 
 
-def _check_nodes(node: yaml.Node | None, path: str, ancestors: tuple[yaml.Node, ...], lines: list[str]) -> None:
+def _check_nodes(node: yaml.Node, path: str, ancestors: tuple[yaml.Node, ...], lines: list[str]) -> None:
     """Appends a line for every key that a mapping holds twice and every anchor that contains itself."""
     if node in ancestors:
         lines.append(f"{path} refers to itself. Remove the alias.")
         return
-    inner = (*ancestors, node) if node is not None else ancestors
+    inner = (*ancestors, node)
     if isinstance(node, yaml.SequenceNode):
         for i, item in enumerate(node.value):
             _check_nodes(item, f"{path}[{i}]", inner, lines)
@@ -76,10 +76,12 @@ def _parsed(text: str, source: str) -> Any:
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
+        if node is None:
+            return None
         lines: list[str] = []
         _check_nodes(node, "", (), lines)
         if not lines:
-            return None if node is None else loader.construct_document(node)
+            return loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""

@@ -17,7 +17,10 @@ class DeadAdversaryError(RuntimeError):
 
 
 class Pulse(NamedTuple):
-    """Row means of one measured attack: loss gain and climb in the goal's units, norm / radius, share broken."""
+    """Row means of one measured attack: loss gain and climb in the goal's units, norm / radius, share broken.
+
+    The climb is over the rows that were searched; nan where none was.
+    """
 
     gain: float
     climb: float
@@ -30,9 +33,25 @@ class Pulse(NamedTuple):
         outcome = attacked.outcome
         return cls(
             float(outcome.loss_gain.mean()),
-            float(outcome.climb.mean()),
+            float(outcome.climb.nanmean()),
             float(attacked.gauge.mean()),
             float(outcome.success.double().mean()),
+        )
+
+    @classmethod
+    def mean(cls, parts: Sequence[tuple[Pulse, int]]) -> Pulse:
+        """One pulse of several attacks, each given with its number of rows."""
+
+        def averaged(values: Sequence[tuple[float, int]]) -> float:
+            count = sum(rows for _, rows in values)
+            return sum(value * rows for value, rows in values) / count if count else math.nan
+
+        searched = [(pulse.climb, rows) for pulse, rows in parts if not math.isnan(pulse.climb)]
+        return cls(
+            averaged([(pulse.gain, rows) for pulse, rows in parts]),
+            averaged(searched),
+            averaged([(pulse.gauge, rows) for pulse, rows in parts]),
+            averaged([(pulse.success, rows) for pulse, rows in parts]),
         )
 
     def dead(self) -> str | None:
@@ -41,8 +60,8 @@ class Pulse(NamedTuple):
             return "its perturbation is zero"
         if math.isnan(self.climb):
             return None
-        if self.climb <= 0 and self.success < 1:
-            return "its search climbs nothing"
+        if self.climb < MINIMUM_GAIN and self.success < 1:
+            return f"its search climbs less than {MINIMUM_GAIN:g}"
         if self.gain < MINIMUM_GAIN and self.success < 1:
             return f"it raises its goal by less than {MINIMUM_GAIN:g}"
         return None
@@ -59,14 +78,25 @@ class LivenessGate:
     def check(self, pulse: Pulse, step: int) -> None:
         """Takes note of one measured attack; raises DeadAdversaryError once all of the window are dead."""
         self.recent.append(pulse)
-        reasons = [past.dead() for past in self.recent]
-        if len(self.recent) < (self.recent.maxlen or 0) or not all(reasons):
+        if len(self.recent) < (self.recent.maxlen or 0) or not self._all_dead():
             return
         raise DeadAdversaryError(
             f"The adversary did nothing in the last {len(self.recent)} measured steps, up to step {step}: "
-            f"{reasons[-1]} (loss gain {pulse.gain:.2g}, climb {pulse.climb:.2g}, norm / radius {pulse.gauge:.2g}, "
+            f"{pulse.dead()} (loss gain {pulse.gain:.2g}, climb {pulse.climb:.2g}, norm / radius {pulse.gauge:.2g}, "
             f"{pulse.success:.0%} of its rows broken). Check that threat.radius and attack.step_size are above zero "
             "and that rows have editable positions. If the model has come to answer one class whatever the input, the "
             "radius is too large for it: lower threat.radius or threat.relative_radius, add mixing.warmup_steps, or "
             "ramp mixing.radius_schedule."
         )
+
+    def doubt(self) -> str | None:
+        """A sentence where a run ended before the window was full and its adversary did nothing at all."""
+        if not self.recent or len(self.recent) == self.recent.maxlen or not self._all_dead():
+            return None
+        return (
+            f"the adversary did nothing in any of the {len(self.recent)} measured steps: {self.recent[-1].dead()}; the "
+            f"run was too short for training.liveness_window {self.recent.maxlen} to stop it"
+        )
+
+    def _all_dead(self) -> bool:
+        return all(past.dead() for past in self.recent)

@@ -41,6 +41,20 @@ class Settings:
     select: Literal["robust_best", "clean_best", "last"] = "robust_best"
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        counts = {
+            "steps": self.steps,
+            "batch_size": self.batch_size,
+            "micro_batch_size": self.micro_batch_size,
+            "log_every": self.log_every,
+            "evaluate_every": self.evaluate_every,
+            "checkpoint_every": self.checkpoint_every,
+            "keep_last": self.keep_last,
+        }
+        for name, value in counts.items():
+            if value is not None and value < 1:
+                raise ValueError(f"Settings.{name} must be at least 1, got {value}.")
+
 
 @dataclass
 class Progress:
@@ -59,7 +73,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Trained:
-    """The end of a training run: its progress, the kept checkpoint the model now has, and where all three lie."""
+    """The end of a training run: its progress, the kept checkpoint the model now has, and where each lies."""
 
     progress: Progress
     selected: str
@@ -68,6 +82,6 @@ class Trained:
 
     @property
     def overfitting(self) -> float | None:
-        """Best minus last held-out robust accuracy; None where nothing was eligible."""
-        best = self.progress.best.get("robust_best")
-        return None if best is None else best["robust"] - self.progress.best["last"]["robust"]
+        """Best minus last held-out robust accuracy; None where it was not measured or nothing was eligible."""
+        best, last = self.progress.best.get("robust_best"), self.progress.best["last"].get("robust")
+        return None if best is None or last is None else best["robust"] - last

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import platform
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 from safetensors.torch import load_file
@@ -21,7 +23,7 @@ from textadv.models import LoadedModel, load_trainable_state, save_adapter, save
 from textadv.objectives import Objective
 from textadv.progress import Scores, Settings, Trained
 from textadv.report import write_results
-from textadv.task import Task
+from textadv.task import Task, weights_hash
 from textadv.trainer import Trainer
 
 Baseline = Literal["same_steps", "equal_cost"]
@@ -46,25 +48,20 @@ def train_hardened(task: Task) -> Stage:
     """
     config = task.config
     objective = build.objective(config.objective, config.attack, task.threat, config.seed)
-    return _train(task, "hardened", objective, total_steps(task), "robust_best")
+    return _train(task, "hardened", objective, _steps(task), "robust_best")
 
 
 def train_plain(task: Task, kind: Baseline, hardened: Stage) -> Stage:
     """A plain fine-tune of the same steps, or of as many passes as hardening took; best by held-out clean accuracy."""
-    steps = total_steps(task)
+    steps = _steps(task)
     if kind == "equal_cost":
         spent = hardened.summary.forwards + hardened.summary.backwards
         steps = max(round(spent / (2 * task.config.training.batch_size)), 1)
     return _train(task, NAMES[kind], None, steps, "clean_best")
 
 
-def total_steps(task: Task) -> int:
-    """Optimizer steps of the hardening run."""
-    training = task.config.training
-    if training.steps is not None:
-        return training.steps
-    assert training.epochs is not None
-    return max(round(training.epochs * build.steps_per_epoch(len(task.train), training)), 1)
+def _steps(task: Task) -> int:
+    return build.optimizer_steps(len(task.train), task.config.training)
 
 
 def _settings(config: RunConfig, steps: int, per_epoch: int, select: Literal["robust_best", "clean_best"]) -> Settings:
@@ -105,7 +102,7 @@ def _train(
     attack = build.attack(config.selection.attack, task.threat, config.seed) if select == "robust_best" else None
 
     def score(model: nn.Module) -> Scores:
-        return scores(model, task.validation, task.selection, attack, config.evaluation.batch_size)
+        return scores(model, task.validation, task.selection, attack, config.evaluation.batch_size, threat=task.threat)
 
     per_epoch = build.steps_per_epoch(len(task.train), config.training)
     trainer = Trainer(
@@ -191,14 +188,24 @@ def export(task: Task, stage: Stage) -> Path:
     return chosen
 
 
-def report(task: Task, evaluations: list[Evaluation], trainings: list[Training]) -> Results:
-    """Collects the results and, on the main process, writes results.json, report.md, report.html and the curve."""
+def report(
+    task: Task,
+    evaluations: Sequence[Evaluation],
+    stages: Sequence[Stage] = (),
+    *,
+    hashes: Mapping[str, str] = MappingProxyType({}),
+) -> Results:
+    """Collects the results and, on the main process, writes results.json, report.md, report.html and the curve.
+
+    hashes: more of them, by name, beside those of the task and of what the stages trained.
+    """
+    weights = {f"weights.{stage.name}": weights_hash(stage.loaded.model) for stage in stages}
     results = Results(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         textadv_version=version("textadv"),
         config=task.config.model_dump(mode="json"),
         seeds={"seed": task.config.seed},
-        hashes=task.hashes,
+        hashes={**task.hashes, **hashes, **weights},
         environment={name: version(name) for name in PACKAGES}
         | {
             "python": platform.python_version(),
@@ -207,7 +214,7 @@ def report(task: Task, evaluations: list[Evaluation], trainings: list[Training])
             "processes": str(task.accelerator.num_processes),
         },
         evaluations=tuple(evaluations),
-        trainings=tuple(trainings),
+        trainings=tuple(stage.summary for stage in stages),
         warnings=task.warnings,
     )
     if task.accelerator.is_main_process:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.tracking import get_available_trackers
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType
 from torch import nn
 
@@ -19,7 +20,7 @@ from textadv.attacks import GradientAttack, ThreatModel, reach_warning
 from textadv.config import ConfigError, RunConfig
 from textadv.config_file import config_difference, dump_config, load_config
 from textadv.data import EncodedRows, Examples, Splits, encode, overlap
-from textadv.models import LoadedModel
+from textadv.models import LoadedModel, evaluating, forward, space_module
 from textadv.randomness import permutation
 
 SELECTION_DRAW, TEST_DRAW, THREAT_ROWS = 11, 12, 256
@@ -52,6 +53,11 @@ class Task:
         """The untrained model, the same weights each time."""
         return build.model(self.config.model, self.splits.labels, self.config.seed)
 
+    def rows_text(self) -> str:
+        """How many rows do what, for the screen."""
+        selecting = f"{len(self.selection)} of {len(self.validation)} validation rows to choose the checkpoint"
+        return f"{len(self.train)} to train on, {selecting}, {len(self.tested)} of {len(self.test)} test rows to report"
+
     def say(self, line: str) -> None:
         """Prints a line on the main process."""
         self.accelerator.print(line)
@@ -60,23 +66,21 @@ class Task:
 def prepare(config: RunConfig) -> Task:
     """Reads, checks and tokenises the data, loads the model once, resolves the radius, and claims the output folder.
 
-    Raises ConfigError, DataError or ModelError, each saying what to change.
+    Raises ConfigError, DataError or ModelError, each saying what to change; nothing but empty folders is then left
+    behind.
     """
     if config.threat.space == "pixels":
         raise ConfigError(["threat.space: pixels needs images and data holds texts. Set threat.space: embeddings."])
     accelerator = _accelerator(config)
-    output = _claimed(config, accelerator)
+    output = _free_output(config)
+    _check_adversary(config)
     splits = build.splits(config.data, config.seed)
     loaded = build.model(config.model, splits.labels, config.seed)
-    parts = (splits.train, splits.validation, splits.test)
-    train, validation, test = (encode(part, loaded.tokenizer, config.data.max_length) for part in parts)
-    if len(train) < config.training.batch_size:
-        raise ConfigError(
-            [f"training.batch_size must be at most the {len(train)} training rows, got {config.training.batch_size}."]
-        )
-    sample = train.batch(range(min(len(train), THREAT_ROWS))).to(next(loaded.model.parameters()).device)
-    threat = build.threat(config.threat).resolved(loaded.model, sample)
-    return Task(
+    train, validation, test = encoded(splits, loaded, config)
+    _check_training(config, len(train), accelerator.num_processes)
+    _check_longest(config, loaded, (train, validation, test))
+    threat = resolved_threat(config, loaded, train)
+    task = Task(
         config=config,
         accelerator=accelerator,
         output=output,
@@ -85,40 +89,145 @@ def prepare(config: RunConfig) -> Task:
         validation=validation,
         test=test,
         selection=_drawn(config, SELECTION_DRAW, len(validation), config.selection.rows),
-        tested=_drawn(config, TEST_DRAW, len(test), config.evaluation.rows),
+        tested=reported_positions(config, len(test)),
         threat=threat,
         hashes=_hashes(splits, loaded),
         new_weights=loaded.initialised,
         warnings=tuple(_warnings(config, splits, threat, train)),
     )
+    _claim(config, accelerator, output)
+    return task
+
+
+def with_model(task: Task, name: str) -> Task:
+    """The task for another model: its own tokens and hashes, the same rows and the same radius.
+
+    Raises ConfigError, DataError or ModelError as `prepare` does.
+    """
+    config = task.config.model_copy(update={"model": task.config.model.model_copy(update={"name": name})})
+    loaded = build.model(config.model, task.splits.labels, config.seed)
+    train, validation, test = encoded(task.splits, loaded, config)
+    _check_longest(config, loaded, (train, validation, test))
+    space_module(loaded.model, task.threat.space)
+    return replace(
+        task,
+        config=config,
+        train=train,
+        validation=validation,
+        test=test,
+        hashes=_hashes(task.splits, loaded),
+        new_weights=loaded.initialised,
+    )
+
+
+def encoded(splits: Splits, loaded: LoadedModel, config: RunConfig) -> tuple[EncodedRows, EncodedRows, EncodedRows]:
+    """The train, validation and test rows in the tokens of `loaded`."""
+    parts = [encode(part, loaded.tokenizer, config.data.max_length) for _, part in _named(splits)]
+    return parts[0], parts[1], parts[2]
+
+
+def resolved_threat(config: RunConfig, loaded: LoadedModel, train: EncodedRows) -> ThreatModel:
+    """The threat with an absolute radius; one relative to hidden states is measured on the first training rows.
+
+    Raises ModelError where the model has no such layer.
+    """
+    threat = build.threat(config.threat)
+    space_module(loaded.model, threat.space)
+    sample = train.batch(range(min(len(train), THREAT_ROWS))).to(next(loaded.model.parameters()).device)
+    return threat.resolved(loaded.model, sample)
+
+
+def reported_positions(config: RunConfig, size: int) -> tuple[int, ...]:
+    """Which of `size` test rows are attacked: a seeded subset, in order."""
+    return _drawn(config, TEST_DRAW, size, config.evaluation.rows)
 
 
 def _accelerator(config: RunConfig) -> Accelerator:
-    output = Path(config.output)
-    accelerator = Accelerator(
-        mixed_precision=config.training.precision,
-        log_with=list(config.tracking.log_with) or None,
-        project_dir=str(output / "trackers"),
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
-    )
+    absent = [name for name in config.tracking.log_with if name not in map(str, get_available_trackers())]
+    if absent:
+        raise ConfigError([f"tracking.log_with: {', '.join(absent)} cannot be imported. Install it, or leave it out."])
+    try:
+        accelerator = Accelerator(
+            mixed_precision=config.training.precision,
+            log_with=list(config.tracking.log_with) or None,
+            project_dir=str(Path(config.output) / "trackers"),
+            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
+        )
+    except ValueError as error:
+        wanted = config.training.precision
+        raise ConfigError(
+            [f"training.precision: {wanted} cannot be used on this machine: {error} Set training.precision: no."]
+        ) from error
+    lines = []
+    if accelerator.gradient_accumulation_steps != 1:
+        lines.append(
+            f"accelerate's gradient_accumulation_steps must be 1, got {accelerator.gradient_accumulation_steps}: "
+            "training.batch_size and training.micro_batch_size say how much is accumulated."
+        )
     if accelerator.distributed_type is DistributedType.FSDP and config.attack.early_stop:
-        raise ConfigError(
-            ["attack.early_stop: true makes processes run different numbers of passes, which FSDP cannot do."]
-        )
+        lines.append("attack.early_stop: true makes processes run different numbers of passes, which FSDP cannot do.")
     if config.training.batch_size % accelerator.num_processes:
-        raise ConfigError(
-            [
-                f"training.batch_size must be divisible by the {accelerator.num_processes} processes, got "
-                f"{config.training.batch_size}."
-            ]
+        lines.append(
+            f"training.batch_size must be divisible by the {accelerator.num_processes} processes, got "
+            f"{config.training.batch_size}."
         )
-    if config.tracking.log_with:
-        accelerator.init_trackers(config.tracking.project)
+    if lines:
+        raise ConfigError(lines)
     return accelerator
 
 
-def _claimed(config: RunConfig, accelerator: Accelerator) -> Path:
-    """The output folder, writable, and free of a run with another configuration; the resolved config is written."""
+def _check_adversary(config: RunConfig) -> None:
+    """Builds every attack and the objective once: what they refuse is the configuration's fault."""
+    threat = build.threat(config.threat)
+    measured = {f"evaluation.attacks.{name}": attack for name, attack in config.evaluation.attacks.items()}
+    lines = []
+    for key, attack in {"attack": config.attack, "selection.attack": config.selection.attack, **measured}.items():
+        try:
+            build.attack(attack, threat, config.seed)
+        except ValueError as error:
+            lines.append(f"{key}: {error}")
+    if lines:
+        raise ConfigError(lines)
+    try:
+        build.objective(config.objective, config.attack, threat, config.seed)
+    except ValueError as error:
+        raise ConfigError([str(error)]) from error
+
+
+def _check_training(config: RunConfig, rows: int, processes: int) -> None:
+    """That there are rows for a batch, and that each optimizer step can be shared out as `mixing` asks."""
+    size = config.training.batch_size
+    if rows < size:
+        raise ConfigError([f"training.batch_size must be at most the {rows} training rows, got {size}."])
+    if config.objective.name == "clean":
+        return
+    mixing = build.mixing(config.mixing, config.seed)
+    try:
+        for step in range(build.optimizer_steps(rows, config.training)):
+            mixing.count(step, size, processes)
+    except ValueError as error:
+        raise ConfigError([str(error)]) from error
+
+
+def _check_longest(config: RunConfig, loaded: LoadedModel, splits: Sequence[EncodedRows]) -> None:
+    """Sends the longest row of all through the model, which may know fewer positions than data.max_length allows."""
+    rows = max(splits, key=lambda part: max(part.lengths))
+    length = max(rows.lengths)
+    batch = rows.batch([rows.lengths.index(length)]).to(next(loaded.model.parameters()).device)
+    try:
+        with evaluating(loaded.model), torch.no_grad():
+            forward(loaded.model, batch)
+    except (IndexError, RuntimeError) as error:
+        raise ConfigError(
+            [
+                f"data.max_length: {config.data.max_length} lets rows of {length} tokens through, and model.name "
+                f"{config.model.name} does not take the longest one: {error}. Lower data.max_length."
+            ]
+        ) from error
+
+
+def _free_output(config: RunConfig) -> Path:
+    """The output folder: writable, and free of a run with another configuration."""
     output = Path(config.output)
     saved = output / CONFIG_FILE
     try:
@@ -128,28 +237,35 @@ def _claimed(config: RunConfig, accelerator: Accelerator) -> Path:
         probe.unlink()
     except OSError as error:
         raise ConfigError([f"output {config.output} cannot be written: {error}. Name another folder."]) from error
-    if saved.is_file():
-        differences = config_difference(load_config(saved), config)
-        if differences and config.checkpoint.resume:
-            raise ConfigError(
-                [
-                    f"checkpoint.resume: true needs the configuration that {output} was written with. These differ: "
-                    f"{'; '.join(differences)}. Undo them, or start anew in another output folder."
-                ]
-            )
-        if differences:
-            raise ConfigError(
-                [
-                    f"output {output} holds a run with another configuration ({'; '.join(differences)}). Name another "
-                    "output folder, or remove that one, so that nothing is lost by accident."
-                ]
-            )
-    elif config.checkpoint.resume:
-        raise ConfigError([f"checkpoint.resume: true, and {output} holds no run. Set checkpoint.resume: false."])
+    if not saved.is_file():
+        if config.checkpoint.resume:
+            raise ConfigError([f"checkpoint.resume: true, and {output} holds no run. Set checkpoint.resume: false."])
+        return output
+    differences = "; ".join(config_difference(load_config(saved), config))
+    if differences and config.checkpoint.resume:
+        raise ConfigError(
+            [
+                f"checkpoint.resume: true needs the configuration that {output} was written with. These differ: "
+                f"{differences}. Undo them, or start anew in another output folder."
+            ]
+        )
+    if differences:
+        raise ConfigError(
+            [
+                f"output {output} holds a run with another configuration ({differences}). Name another output folder, "
+                "or remove that one, so that nothing is lost by accident."
+            ]
+        )
+    return output
+
+
+def _claim(config: RunConfig, accelerator: Accelerator, output: Path) -> None:
+    """Writes the resolved configuration into the output folder, and starts the trackers."""
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        saved.write_text(dump_config(config), encoding="utf-8")
-    return output
+        (output / CONFIG_FILE).write_text(dump_config(config), encoding="utf-8")
+    if config.tracking.log_with:
+        accelerator.init_trackers(config.tracking.project)
 
 
 def _drawn(config: RunConfig, draw: int, size: int, wanted: int | None) -> tuple[int, ...]:
@@ -161,8 +277,13 @@ def _hashes(splits: Splits, loaded: LoadedModel) -> dict[str, str]:
     """SHA-256 of each split's rows, of the tokenizer and of the weights that the run starts from."""
     found = {f"data.{name}": _digest([_rows_text(part)]) for name, part in _named(splits)}
     found["tokenizer"] = _digest([json.dumps(sorted(loaded.tokenizer.get_vocab().items())).encode()])
-    found["initial weights"] = _digest(_weight_bytes(loaded.model))
+    found["weights.initial"] = weights_hash(loaded.model)
     return found
+
+
+def weights_hash(model: nn.Module) -> str:
+    """SHA-256 of all weights and buffers of the model, by name."""
+    return _digest(_weight_bytes(model))
 
 
 def _named(splits: Splits) -> list[tuple[str, Examples]]:

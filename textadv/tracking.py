@@ -32,11 +32,22 @@ class Tracker:
             self.bar = tqdm(total=total, initial=start, desc=name, unit="step", disable=None if bar else True)
 
     def rewind(self, size: int) -> None:
-        """Cuts the log back to its first `size` bytes: what a checkpoint had seen. 0 starts it anew."""
-        if self.accelerator.is_main_process:
-            self.log_path.touch()
-            with self.log_path.open("r+b") as file:
-                file.truncate(size)
+        """Cuts the log back to its first `size` bytes: what a checkpoint had seen. 0 starts log and timings anew.
+
+        Raises ValueError where the log is shorter than that, as after it was removed.
+        """
+        if not self.accelerator.is_main_process:
+            return
+        self.log_path.touch()
+        if self.size() < size:
+            raise ValueError(
+                f"{self.log_path} has {self.size()} bytes and the checkpoint had seen {size}: it was cut or removed. "
+                "Put it back, or start anew with checkpoint.resume: false."
+            )
+        with self.log_path.open("r+b") as file:
+            file.truncate(size)
+        if size == 0:
+            self.timing_path.unlink(missing_ok=True)
 
     def size(self) -> int:
         """The log's length in bytes, 0 on processes that write none."""

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from safetensors.torch import load_file
@@ -21,7 +20,7 @@ from textadv import checkpoint as checkpoints
 from textadv.accumulation import NonFiniteError, StepReport, accumulate
 from textadv.data import Rows
 from textadv.liveness import LivenessGate, Pulse
-from textadv.mixing import Mixing
+from textadv.mixing import NO_ATTACK, Mixing
 from textadv.models import load_trainable_state
 from textadv.objectives import Moment, Objective
 from textadv.optimisation import LearningRate, adamw
@@ -41,7 +40,8 @@ class Trainer:
     """One training run over `rows`; `score` measures a model on held-out rows; without it the last weights
     are kept.
 
-    folder: where the log, the kept weights and the checkpoints go. objective None, or a mixing ratio of 0, is plain fine-tuning.
+    folder: where the log, the kept weights and the checkpoints go. objective None, or a mixing ratio of 0, is plain
+    fine-tuning.
     """
 
     def __init__(
@@ -68,6 +68,12 @@ class Trainer:
                 "mixing.policy: pair would count the clean loss of attacked rows twice: this objective already holds "
                 "it. Set mixing.policy: replace."
             )
+        if accelerator.gradient_accumulation_steps != 1:
+            raise ValueError(
+                f"Accelerator(gradient_accumulation_steps={accelerator.gradient_accumulation_steps}) would divide the "
+                "gradient once more. Leave it out and set training.micro_batch_size."
+            )
+        mixing = NO_ATTACK if objective is None else mixing
         for step in range(settings.steps):
             mixing.count(step, settings.batch_size, accelerator.num_processes)
         self.accelerator, self.rows, self.objective, self.mixing = accelerator, rows, objective, mixing
@@ -102,6 +108,8 @@ class Trainer:
                     self._step(tracker, gate)
             finally:
                 tracker.close()
+        doubt = gate.doubt()
+        self.progress.notes += [] if doubt is None else [doubt]
         return self._finish()
 
     def _step(self, tracker: Tracker, gate: LivenessGate) -> None:
@@ -122,7 +130,8 @@ class Trainer:
             values, pulse = self._summary(report)
             tracker.step(progress.step, values | {"norm": norm, "lr": rate})
             if pulse is not None:
-                gate.check(pulse, progress.step)
+                if self.mixing.radius(step) > 0:
+                    gate.check(pulse, progress.step)
                 progress.pulses = [list(past) for past in gate.recent]
         if progress.step % settings.evaluate_every == 0 or progress.step == settings.steps:
             self._evaluate(tracker)
@@ -158,7 +167,7 @@ class Trainer:
         norm = float(self.accelerator.clip_grad_norm_(self.model.parameters(), limit))
         if not math.isfinite(norm) and self.accelerator.mixed_precision != "fp16":
             raise NonFiniteError(
-                f"The gradient norm is {norm} at step {step}. No optimizer step was taken. Lower "
+                f"The gradient norm is {norm} at step {step + 1}. No optimizer step was taken. Lower "
                 "training.learning_rate, or use training.precision: no."
             )
         for group in self.optimizer.param_groups:
@@ -184,8 +193,7 @@ class Trainer:
         pulses = [entry for part in everyone for entry in part[3]]
         if not pulses:
             return values, None
-        count = sum(rows for _, rows in pulses)
-        pulse = Pulse(*(sum(p[n] * rows for p, rows in pulses) / count for n in range(4)))
+        pulse = Pulse.mean(pulses)
         return values | {"gain": pulse.gain, "gauge": pulse.gauge, "broken": pulse.success}, pulse
 
     def _evaluate(self, tracker: Tracker) -> None:
@@ -238,14 +246,26 @@ class Trainer:
 
     def _finish(self) -> Trained:
         """Loads the selected weights; the last ones, with a note, where no checkpoint was eligible."""
-        selected = self.settings.select if self.score is not None else "last"
-        if selected not in self.progress.best:
-            self.progress.notes.append(
-                "NOT HARDENED: at every evaluation the model answered no better than one constant class, so no "
-                "checkpoint was eligible; the last one is kept. Lower the radius, or add warm-up or a ramp."
-            )
-            selected = "last"
+        selected = self._selected()
         load_trainable_state(self.model, load_file(self._weights(selected)))
         step = int(self.progress.best[selected]["step"])
         weights = {kind: self._weights(kind) for kind in RANKING if kind in self.progress.best}
         return Trained(self.progress, selected, step, weights)
+
+    def _selected(self) -> str:
+        progress, wanted = self.progress, self.settings.select
+        if self.score is None:
+            return "last"
+        if wanted == "robust_best" and not any("robust" in entry for entry in progress.history):
+            progress.notes.append("robust accuracy was not measured: the checkpoint was chosen by clean accuracy")
+            wanted = "clean_best"
+        if wanted in progress.best:
+            return wanted
+        state, remedy = "NOT HARDENED", "Lower the radius, or add warm-up or a ramp."
+        if self.objective is None:
+            state, remedy = "NOT TRAINED", "Train for more steps, or change training.learning_rate."
+        progress.notes.append(
+            f"{state}: at every evaluation the model answered no better than one constant class, so no checkpoint was "
+            f"eligible; the last one is kept. {remedy}"
+        )
+        return "last"

@@ -73,7 +73,6 @@ TABLE: dict[str, Callable[[ThreatModel], Attack]] = {
     "r_fgsm": lambda threat: r_fgsm(threat),
     "pgd": lambda threat: pgd(threat, steps=5),
     "pgd zero start": lambda threat: pgd(threat, steps=5, random_start=False),
-    "pgd long": lambda threat: pgd(threat, steps=40, relative_step_size=0.25),
     "pgd margin": lambda threat: pgd(threat, steps=5, goal=MARGIN),
     "pgd kl": lambda threat: pgd(threat, steps=5, goal=Diverge()),
     "pgd early stop": lambda threat: pgd(threat, steps=5, early_stop=True),
@@ -87,13 +86,12 @@ TABLE: dict[str, Callable[[ThreatModel], Attack]] = {
     "repeat": lambda threat: repeat(pgd(threat, steps=2), 3),
 }
 
-# Attacks that must find the best point of a linear model exactly, and in which balls.
-EXACT = {
-    "fgsm": BALLS,
-    "pgd zero start": BALLS,
-    "pgd long": BALLS,
-    "momentum": BALLS,
-    "adam": [("linf", "token"), ("linf", "example")],
+# Attacks that must find the best point of a linear model, and in which balls.
+EXACT: dict[str, tuple[Callable[[ThreatModel], GradientAttack], list[tuple[str, str]]]] = {
+    "fgsm": (fgsm, BALLS),
+    "pgd from a random start": (lambda threat: pgd(threat, steps=40, relative_step_size=0.25), BALLS),
+    "momentum": (momentum, BALLS),
+    "adam": (adam, [("linf", "token"), ("linf", "example")]),
 }
 
 attacks = pytest.mark.parametrize("attack", TABLE.values(), ids=TABLE)
@@ -115,37 +113,35 @@ def test_pgd_reaches_the_optimum_in_just_enough_steps_and_not_in_half(norm, per,
     assert torch.equal(full.outcome.climb, full.outcome.loss_gain)
 
 
-@pytest.mark.parametrize("name, norm, per", [(name, *ball) for name, found in EXACT.items() for ball in found])
+@pytest.mark.parametrize("name, norm, per", [(name, *ball) for name, (_, found) in EXACT.items() for ball in found])
 def test_exact_attacks_reach_the_optimum_of_a_linear_model(name, norm, per):
     model, rows = BagOfEmbeddings(seed=3), token_rows([5, 9, 7, 3], seed=3)
     threat = threat_of(norm, per)
-    attacked = replace(TABLE[name](threat), goal=MARGIN)(model, rows)
+    attacked = replace(EXACT[name][0](threat), goal=MARGIN)(model, rows)
     best = bag_margin_gain(model, rows, threat.ball)
     assert bool((attacked.outcome.loss_gain <= best * (1 + 1e-9)).all())
     assert torch.allclose(attacked.outcome.loss_gain, best, rtol=1e-2, atol=0)
 
 
 @balls
-def test_pgd_reaches_the_optimum_of_three_classes_towards_one_of_them(norm, per):
-    """With three classes the best point is the largest of two linear problems; a restart from there finds no more."""
-    model, rows = BagOfEmbeddings(classes=3), token_rows([5, 9, 7, 3], classes=3)
+def test_pgd_finds_the_best_of_three_classes_in_most_rows(norm, per):
+    """The best point is the larger of two linear optima, one per wrong class; PGD may climb the lower one."""
+    model, rows = BagOfEmbeddings(classes=3), token_rows([5, 9, 7, 3] * 4, classes=3)
     threat = threat_of(norm, per)
     attacked = pgd(threat, steps=10, goal=MARGIN, random_start=False)(model, rows)
+    best = torch.full_like(attacked.outcome.margin, -torch.inf)
     logits = model(**rows.inputs).detach()
-    gains = []
-    for other in range(3):
-        two = BagOfEmbeddings()
-        two.embeddings, two.importance = model.embeddings, model.importance
-        found = []
-        for row, label in enumerate(rows.labels.tolist()):
+    two = BagOfEmbeddings()
+    two.embeddings, two.importance = model.embeddings, model.importance
+    for row, label in enumerate(rows.labels.tolist()):
+        for other in {0, 1, 2} - {label}:
             two.head = nn.Parameter(model.head[[label, other]].detach())
             alone = replace(rows.rows(torch.tensor([row])), labels=torch.tensor([0]))
-            rise = bag_margin_gain(two, alone, threat.ball)[0] + logits[row, other] - logits[row, label]
-            found.append(rise if other != label else torch.tensor(-torch.inf))
-        gains.append(torch.stack(found))
-    best = torch.stack(gains).amax(dim=0)
+            rise = bag_margin_gain(two, alone, threat.ball)[0]
+            best[row] = torch.maximum(best[row], logits[row, other] - logits[row, label] + rise)
     assert bool((attacked.outcome.margin <= best + 1e-9).all())
-    assert float((best - attacked.outcome.margin).abs().min()) < 0.01 * float(best.abs().mean())
+    found = attacked.outcome.margin > best - 0.01 * attacked.outcome.loss_gain
+    assert float(found.double().mean()) > 0.5
 
 
 @attacks

@@ -15,7 +15,8 @@ from torch import Tensor
 from textadv.attacks.balls import Ball
 
 State = tuple[Tensor, ...]
-ADAM_EPS = 1e-12
+# Relative to a row's largest gradient entry: smaller ones are rounding, which Adam would blow up to full size.
+ADAM_EPS = 1e-8
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from torch import Tensor
 Per = Literal["token", "example"]
 Draw = Callable[[tuple[int, int], torch.Generator], Tensor]
 
-# A projected vector is scaled this much inside the ball, so that rounding in float32 never leaves it outside.
-ROUNDING_GUARD = 1e-6
+# A projected vector is scaled by this much inside the ball, so that rounding never leaves it outside.
+INSIDE = {torch.float32: 1 - 1e-6, torch.float64: 1 - 1e-12}
 
 
 class Geometry(NamedTuple):
@@ -25,7 +25,7 @@ class Geometry(NamedTuple):
 
     norm: (..., n) -> (..., 1).
     steepest: the v with |v| <= 1 that maximises <g, v>; zero where g is zero.
-    project: (vector, radius (..., 1)) -> the Euclidean nearest point of the ball.
+    project: (vector, radius (..., 1)) -> the Euclidean nearest point of the ball; float32 or float64.
     draw: ((rows, n), generator) -> rows points uniform in the unit ball, float32.
     """
 
@@ -55,7 +55,7 @@ def _l2_steepest(grad: Tensor) -> Tensor:
 
 def _l2_project(vector: Tensor, radius: Tensor) -> Tensor:
     length = _l2_norm(vector)
-    shrunk = radius * (1 - ROUNDING_GUARD) / torch.where(length > 0, length, 1)
+    shrunk = radius * INSIDE[vector.dtype] / torch.where(length > 0, length, 1)
     return torch.where(length > radius, vector * shrunk, vector)
 
 
@@ -99,7 +99,7 @@ def _l1_project(vector: Tensor, radius: Tensor) -> Tensor:
     count = torch.arange(1, vector.shape[-1] + 1, device=vector.device)
     kept = (ordered * count > excess).sum(dim=-1, keepdim=True).clamp_min(1)
     threshold = excess.gather(-1, kept - 1) / kept
-    shrunk = vector.sign() * ((below - threshold).clamp_min(0) * (1 - ROUNDING_GUARD)).to(vector.dtype)
+    shrunk = vector.sign() * ((below - threshold).clamp_min(0) * INSIDE[vector.dtype]).to(vector.dtype)
     return torch.where(_l1_norm(vector) > radius, shrunk, vector)
 
 
@@ -197,11 +197,13 @@ class Ball:
         return torch.where(bound > 0, length / torch.where(bound > 0, bound, 1), 0).flatten(1).amax(dim=1)
 
     def sample(self, mask: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-        """A point uniform in the ball, zero outside `mask` (bool, shaped as the delta), one generator per row.
+        """A point uniform in the ball, float64, zero outside `mask` (bool, shaped as the delta), a generator per row.
 
         A row's noise fills its masked positions in order, so padding on either side does not change it.
         """
-        noise = torch.zeros(mask.shape, device=mask.device)
+        # Draws are float32 and made row by row. What is done to all rows at once is float64, since float32 kernels round
+        # differently for different shapes, and a row's start must not depend on its batch.
+        noise = torch.zeros(mask.shape, device=mask.device, dtype=torch.float64)
         counts = mask.flatten(1).sum(dim=1).tolist()
         drawn = []
         for count, generator in zip(counts, generators, strict=True):
@@ -209,7 +211,7 @@ class Ball:
             if count:
                 drawn.append(self.geometry.draw(shape, generator).flatten())
         if drawn:
-            noise[mask] = torch.cat(drawn).to(noise.device)
+            noise[mask] = torch.cat(drawn).to(noise)
         return self.project(noise * self.bound(noise))
 
 

@@ -30,11 +30,11 @@ class ThreatModel:
 
     def __str__(self) -> str:
         ball = self.ball
-        size = "radius per row" if isinstance(ball.radius, Tensor) else f"radius {ball.radius:.4g}"
         if ball.radius is None:
             size = f"relative radius {ball.relative_radius:g}"
-        elif ball.relative_radius is not None:
-            size += f" ({ball.relative_radius:g} x the mean norm)"
+        else:
+            size = "radius per row" if isinstance(ball.radius, Tensor) else f"radius {ball.radius:.4g}"
+            size += "" if ball.relative_radius is None else f" ({ball.relative_radius:g} x the mean norm)"
         return f"{ball.geometry.name} ball per {ball.per}, {size}, in {self.space}"
 
     def resolved(self, model: nn.Module, batch: Batch | None = None) -> ThreatModel:

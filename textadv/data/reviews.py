@@ -15,7 +15,7 @@ from textadv.data.examples import Examples, Splits
 from textadv.data.lexicon import NEGATORS, PREFIXES, SUFFIXES, TEST, TRAIN, VALIDATION, WEIGHTS, Lexicon
 
 SIZES = {"train": 3200, "validation": 600, "test": 600}
-NEGATED_SHARE = 0.35
+NEGATED_SHARE = 0.25
 INTENSIFIED_SHARE = 0.3
 NEGATED_WEIGHT = 2
 
@@ -65,7 +65,7 @@ def _stream(lexicon: Lexicon, draw: random.Random) -> Iterator[tuple[str, int]]:
             yield _sentence(main.text), int(main.value > 0)
         elif kind < 0.75:
             # Contrasts mostly join opposites, as they do in real reviews.
-            if main.value * other.value < 0 or draw.random() < 0.3:
+            if main.value * other.value < 0 or draw.random() < 0.6:
                 joint = draw.choice(CONTRASTS)
                 yield _sentence(joint.format(main=main.text, other=other.text)), int(main.value > 0)
         elif main.value + other.value != 0 and (main.value * other.value < 0 or draw.random() < 0.5):

@@ -12,16 +12,19 @@ from scipy.stats import binom
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
+from textadv.accumulation import NonFiniteError
 from textadv.attacks import Attack, ThreatModel
+from textadv.attacks.attacked import Cost
 from textadv.data import Rows
 from textadv.evaluation.calibration import expected_calibration_error, fit_temperature
 from textadv.evaluation.results import AttackResult, CurvePoint, Evaluation, RowOutcome
 from textadv.evaluation.statistics import Rate, wilson
-from textadv.models import bare, evaluating, forward, tempered
+from textadv.models import bare, editable_mask, evaluating, forward, tempered
 from textadv.progress import Scores
 
 BALL_TOLERANCE = 1e-4
 COLLAPSE_LEVEL = 0.05
+NOT_FINITE = -1
 
 
 class Hit(NamedTuple):
@@ -59,14 +62,28 @@ def _device(model: nn.Module) -> torch.device:
 
 @torch.no_grad()
 def clean_logits(model: nn.Module, rows: Rows, positions: Sequence[int], batch_size: int = 64) -> Tensor:
-    """The logits of the rows at `positions`, (N, C) float32 on the CPU, in their order; in evaluation mode."""
+    """The logits of the rows at `positions`, (N, C) float32 on the CPU, in their order; in evaluation mode.
+
+    Raises NonFiniteError where a logit is nan or infinite: an argmax over it would look like a prediction.
+    """
     found: list[tuple[int, list[float]]] = []
     with evaluating(model):
         for part in _batches(rows, positions, batch_size, model):
             logits = forward(bare(model), rows.batch(part).to(_device(model)))
             found += zip(part, logits.float().tolist(), strict=True)
     by_position = dict(_gathered(found, model))
-    return torch.tensor([by_position[position] for position in positions])
+    logits = torch.tensor([by_position[position] for position in positions])
+    odd = (~logits.isfinite().reshape(len(positions), -1).all(dim=1)).nonzero().flatten().tolist()
+    _require_finite(rows, [positions[n] for n in odd], "without an attack")
+    return logits
+
+
+def _require_finite(rows: Rows, odd: Sequence[int], when: str) -> None:
+    if odd:
+        raise NonFiniteError(
+            f"The logits of {len(odd)} rows are not finite {when}, first row ids {[rows.ids[n] for n in odd[:5]]}. "
+            "The model has diverged or overflows: lower training.learning_rate, or do without float16."
+        )
 
 
 def attack_rows(
@@ -76,37 +93,67 @@ def attack_rows(
     attack: Attack,
     batch_size: int = 64,
     radius_scale: float = 1.0,
+    *,
+    threat: ThreatModel | None = None,
 ) -> list[Hit]:
-    """What the attack does to the rows at `positions`, in their order.
+    """What the attack does to the rows at `positions`, in their order; rows without an editable position hold.
 
-    The prediction is computed anew from the perturbation that the attack hands back, and the perturbation's norm is
-    checked: an attack that misreports itself or leaves its ball is found out.
+    What the attack says about its success is not believed: its perturbation is put on the original rows and the
+    prediction is computed anew. threat: with an absolute radius; the perturbation's norm is measured against it.
+    Without it the norms that the attack reports are taken.
 
-    Raises RuntimeError where a perturbation lies outside its ball.
+    Raises RuntimeError where a perturbation lies outside its ball or moves a position that is not editable, and
+    NonFiniteError as `clean_logits`.
     """
     found: list[Hit] = []
+    threat = None if threat is None else threat.scaled(radius_scale)
     with evaluating(model):
         for part in _batches(rows, positions, batch_size, model):
-            attacked = attack(model, rows.batch(part).to(_device(model)), radius_scale=radius_scale)
-            with torch.no_grad():
-                predictions = forward(bare(model), attacked.batch).argmax(dim=1)
-            cost = attacked.cost
-            found += map(
-                Hit._make,
-                zip(
-                    part,
-                    predictions.tolist(),
-                    attacked.gauge.tolist(),
-                    (cost.forwards + cost.queries + 1).tolist(),
-                    cost.backwards.tolist(),
-                    strict=True,
-                ),
-            )
+            movable = rows.batch(part).editable.flatten(1).any(dim=1).tolist()
+            # An attack asked to move nothing would report, rightly, that it has no gradient.
+            for attacker, wanted in ((attack, True), (None, False)):
+                places = [place for place, moves in zip(part, movable, strict=True) if moves is wanted]
+                if places:
+                    found += _hits(model, rows, places, attacker, threat, radius_scale)
     by_position = {hit[0]: Hit(*hit) for hit in _gathered(found, model)}
-    outside = [hit for hit in by_position.values() if hit.gauge > 1 + BALL_TOLERANCE]
+    hits = [by_position[position] for position in positions]
+    _require_finite(rows, [hit.position for hit in hits if hit.prediction == NOT_FINITE], f"under {attack}")
+    outside = [hit for hit in hits if not hit.gauge <= 1 + BALL_TOLERANCE]
     if outside:
-        raise RuntimeError(f"{attack} left its ball: norm / radius {outside[0].gauge} at row {outside[0].position}.")
-    return [by_position[position] for position in positions]
+        first = outside[0]
+        limits = f" ({threat})" if threat is not None else ""
+        raise RuntimeError(
+            f"{attack} left its threat model{limits} at {len(outside)} rows: norm / radius {first.gauge:.6g} at row id "
+            f"{rows.ids[first.position]}. What it breaks says nothing about that threat model; correct the attack."
+        )
+    return hits
+
+
+def _hits(
+    model: nn.Module,
+    rows: Rows,
+    places: Sequence[int],
+    attack: Attack | None,
+    threat: ThreatModel | None,
+    radius_scale: float,
+) -> list[Hit]:
+    """The rows at `places` as one batch; without an attack they stay as they are."""
+    batch = rows.batch(places).to(_device(model))
+    gauge, cost = torch.zeros(len(batch)), Cost.none(batch)
+    if attack is not None:
+        attacked = attack(model, batch, radius_scale=radius_scale)
+        space, delta = attacked.perturbation.space, attacked.perturbation.delta.detach()
+        if threat is not None and space != threat.space:
+            raise RuntimeError(f"{attack} perturbed {space}, the threat model allows {threat.space}.")
+        stray = delta.masked_fill(editable_mask(batch, tuple(delta.shape)), 0).flatten(1).any(dim=1)
+        found = attacked.gauge if threat is None else threat.ball.gauge(delta)
+        gauge, cost = found.masked_fill(stray, float("inf")), attacked.cost
+        batch = batch.perturbed(space, delta)
+    with torch.no_grad():
+        logits = forward(bare(model), batch)
+    predictions = logits.argmax(dim=1).masked_fill(~logits.isfinite().all(dim=1), NOT_FINITE)
+    values = (predictions, gauge, cost.forwards + cost.queries + 1, cost.backwards)
+    return list(map(Hit._make, zip(places, *(value.tolist() for value in values), strict=True)))
 
 
 def no_better_than_constant(predictions: Sequence[int], labels: Sequence[int]) -> bool:
@@ -121,15 +168,24 @@ def no_better_than_constant(predictions: Sequence[int], labels: Sequence[int]) -
 
 
 def scores(
-    model: nn.Module, rows: Rows, positions: Sequence[int], attack: Attack | None, batch_size: int = 64
+    model: nn.Module,
+    rows: Rows,
+    positions: Sequence[int],
+    attack: Attack | None,
+    batch_size: int = 64,
+    *,
+    threat: ThreatModel | None = None,
 ) -> Scores:
-    """Clean and robust accuracy on held-out rows; without an attack the robust accuracy is None."""
+    """Clean and robust accuracy on held-out rows; without an attack the robust accuracy is None.
+
+    threat: what the attack's perturbations are measured against, see `attack_rows`.
+    """
     labels = [rows.labels[position] for position in positions]
     predictions = clean_logits(model, rows, positions, batch_size).argmax(dim=1).tolist()
     right = [p for p, guess, label in zip(positions, predictions, labels, strict=True) if guess == label]
     robust = None
     if attack is not None:
-        hits = attack_rows(model, rows, right, attack, batch_size) if right else []
+        hits = attack_rows(model, rows, right, attack, batch_size, threat=threat)
         robust = sum(hit.prediction == rows.labels[hit.position] for hit in hits) / len(positions)
     return Scores(len(right) / len(positions), robust, no_better_than_constant(predictions, labels))
 
@@ -151,30 +207,36 @@ def evaluate(
 ) -> Evaluation:
     """Everything measured on one classifier.
 
-    attacks: by name, each built for `threat`; run on the rows that are right without attack. positions: the rows to
-    attack, all by default; clean accuracy is over the same rows. radii: ascending, in the threat's own unit (relative
+    attacks: by name, each built for `threat`; run on the rows that are right without attack. threat: a relative radius
+    in embeddings is resolved on this model. positions: the rows to attack, all by default; clean accuracy is over the
+    same rows. radii: ascending, in the threat's own unit (relative
     where that is relative); the attack `curve_attack` (by default the first) runs at each, on rows that no smaller
     radius broke, since a larger ball holds the smaller one's perturbations. calibration: validation rows on which a
-    temperature is fitted first; predictions and attacks then see calibrated logits.
+    temperature is fitted first; predictions and attacks then see calibrated logits. say: told how it goes.
+
+    Raises RuntimeError where an attack leaves the threat model, NonFiniteError where a logit is nan or infinite, and
+    ModelError where the radius is relative and the space needs rows to measure it on.
     """
     positions = range(len(rows)) if positions is None else positions
-    labels = [rows.labels[position] for position in positions]
-    temperature = _temperature(model, calibration, batch_size)
+    threat = threat.resolved(model)
+    temperature = fitted_temperature(model, calibration, batch_size) if calibration is not None else 1.0
     raw = clean_logits(model, rows, positions, batch_size)
-    truth = torch.tensor(labels)
+    truth = torch.tensor([rows.labels[position] for position in positions])
     guesses = dict(zip(positions, raw.argmax(dim=1).tolist(), strict=True))
     right = [position for position in positions if guesses[position] == rows.labels[position]]
+    say(f"{name}: {len(right)} of {len(positions)} {split} rows right without an attack")
     hits: dict[str, dict[int, Hit]] = {}
     results = []
     with tempered(model, temperature):
         for key, attack in attacks.items():
             began = time.perf_counter()
-            hits[key] = {hit.position: hit for hit in attack_rows(model, rows, right, attack, batch_size)}
+            found = attack_rows(model, rows, right, attack, batch_size, threat=threat)
+            hits[key] = {hit.position: hit for hit in found}
             result = _attack_result(key, attack, threat, rows, positions, hits[key], time.perf_counter() - began)
-            say(f"{name}: {key} leaves {result.robust.value:.1%} of {len(positions)} rows right")
+            say(f"{name}: {key} leaves {result.robust.count} right, in {result.seconds:.0f} s")
             results.append(result)
         drawn = curve_attack or next(iter(attacks), None)
-        curve = ()
+        curve: tuple[CurvePoint, ...] = ()
         if drawn is not None:
             curve = _curve(model, rows, positions, right, attacks[drawn], threat, radii, hits[drawn], batch_size)
     alive = [p for p in right if all(found[p].prediction == rows.labels[p] for found in hits.values())]
@@ -194,11 +256,9 @@ def evaluate(
     )
 
 
-def _temperature(model: nn.Module, calibration: Rows | None, batch_size: int) -> float:
-    if calibration is None:
-        return 1.0
-    everything = range(len(calibration))
-    logits = clean_logits(model, calibration, everything, batch_size)
+def fitted_temperature(model: nn.Module, calibration: Rows, batch_size: int = 64) -> float:
+    """The temperature that makes the model's confidence fit the labels of `calibration`, which are validation rows."""
+    logits = clean_logits(model, calibration, range(len(calibration)), batch_size)
     return fit_temperature(logits, torch.tensor(calibration.labels))
 
 
@@ -249,7 +309,7 @@ def _curve(
         if radius == own:
             found = [known[position] for position in alive]
         else:
-            found = attack_rows(model, rows, alive, attack, batch_size, radius / own) if alive else []
+            found = attack_rows(model, rows, alive, attack, batch_size, radius / own, threat=threat)
         alive = [hit.position for hit in found if hit.prediction == rows.labels[hit.position]]
         robust: Rate = wilson(len(alive), len(positions))
         absolute = float(threat.ball.radius) * radius / own

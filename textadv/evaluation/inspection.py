@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from textadv.attacks import Attack, Attacked
+from textadv.attacks import Attack, Attacked, ThreatModel
 from textadv.data import Rows
-from textadv.models import bare, evaluating, forward, vectors
+from textadv.models import bare, evaluating, forward, tempered, vectors
 from textadv.spaces import Embeddings
 
 
@@ -18,8 +18,8 @@ from textadv.spaces import Embeddings
 class Inspected:
     """One row before and after an attack.
 
-    tokens: the row's tokens; moved: how far each was moved, in units of the radius. nearest: the vocabulary's token
-    closest to each moved embedding, empty for other spaces. clean, adversarial: class name and probability.
+    tokens: the row's tokens; moved: how far each was moved, in radii and the ball's norm. nearest: the vocabulary's
+    token closest to each moved embedding, empty for other spaces. clean, adversarial: class name and probability.
     """
 
     id: int
@@ -38,10 +38,8 @@ class Inspected:
     def __str__(self) -> str:
         (before, sure), (after, now) = self.clean, self.adversarial
         mark = "BROKEN" if self.broken else "held" if before == self.label else "wrong already"
-        words = [
-            f"{token}({share:.2f})" if near in ("", token) else f"{token}->{near}({share:.2f})"
-            for token, share, near in zip(self.tokens, self.moved, self.nearest or [""] * len(self.tokens), strict=True)
-        ]
+        nearest = self.nearest or self.tokens
+        words = map(_word, self.tokens, self.moved, nearest)
         return (
             f"row {self.id}  label {self.label}  {mark}\n"
             f"  original     {before} {sure:.1%}   {' '.join(self.tokens)}\n"
@@ -49,35 +47,48 @@ class Inspected:
         )
 
 
+def _word(token: str, moved: float, near: str) -> str:
+    """A token with how far it was moved, where it was, and the token it is now nearest to, where that is another."""
+    size = f"({moved:.2f})" if moved > 0 else ""
+    return f"{token}{size}" if near == token else f"{token}->{near}{size}"
+
+
 def inspect_rows(
     model: nn.Module,
     rows: Rows,
     positions: Sequence[int],
     attack: Attack,
+    threat: ThreatModel,
     token_names: Callable[[list[int]], list[str]],
     labels: Sequence[str],
+    *,
+    temperature: float = 1.0,
 ) -> list[Inspected]:
-    """What the attack does to each row at `positions`, attacked together as one batch."""
+    """What the attack, built for `threat`, does to each row at `positions`, attacked together as one batch.
+
+    token_names: from token ids to what to print for them. labels: class names by class id. temperature: divides the
+    logits that the attack and the probabilities see, as in `evaluate`.
+
+    Raises ModelError where the radius is relative and the space needs rows to measure it on.
+    """
     batch = rows.batch(positions).to(next(model.parameters()).device)
-    with evaluating(model):
+    with evaluating(model), tempered(model, temperature):
         attacked = attack(model, batch)
         with torch.no_grad():
             clean = forward(bare(model), batch).float().softmax(dim=1)
             adversarial = forward(bare(model), attacked.batch).float().softmax(dim=1)
         nearest = _nearest(model, attacked)
-    moved = attacked.perturbation.delta.float().norm(dim=-1)
-    moved = moved / moved.amax().clamp_min(1e-12) * float(attacked.gauge.max())
+    moved = _lengths(attacked, threat.resolved(model))
     found = []
-    for place in range(len(batch)):
-        length = rows.lengths[positions[place]]
+    for place, position in enumerate(positions):
         kept = batch.inputs["attention_mask"][place].bool()
         ids = batch.inputs["input_ids"][place][kept].tolist()
         near = token_names(nearest[place][kept].tolist()) if nearest is not None else []
         found.append(
             Inspected(
-                rows.ids[positions[place]],
-                labels[rows.labels[positions[place]]],
-                tuple(token_names(ids)[:length]),
+                rows.ids[position],
+                labels[rows.labels[position]],
+                tuple(token_names(ids)),
                 tuple(moved[place][kept].tolist()),
                 tuple(near),
                 _top(clean[place], labels),
@@ -85,6 +96,14 @@ def inspect_rows(
             )
         )
     return found
+
+
+def _lengths(attacked: Attacked, threat: ThreatModel) -> Tensor:
+    """The norm of each position's perturbation in units of the radius, (B, S)."""
+    delta = attacked.perturbation.delta.float()
+    radius = threat.ball.radius
+    assert isinstance(radius, float | int)
+    return threat.ball.geometry.norm(delta).squeeze(-1) / radius
 
 
 def _top(probabilities: Tensor, labels: Sequence[str]) -> tuple[str, float]:

@@ -9,13 +9,19 @@ from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from textadv.models.loading import quiet
 from textadv.models.running import pretrained
 
 
 def save_adapter(model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Writes what training changed: the adapter and the head under LoRA, the whole model otherwise."""
-    pretrained(model).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    """Writes what training changed: the adapter and the head under LoRA, the whole model otherwise.
+
+    The model's config.json, which PEFT leaves out, lies beside an adapter: it holds the class names in their order.
+    """
+    with quiet():
+        pretrained(model).save_pretrained(folder)
+        pretrained(model).config.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
 
 
 def save_merged(model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
@@ -23,5 +29,6 @@ def save_merged(model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Pa
     inner = pretrained(model)
     if isinstance(inner, PeftModel):
         inner = copy.deepcopy(inner).merge_and_unload()
-    inner.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    with quiet():
+        inner.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)

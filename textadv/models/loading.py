@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any, Literal
 
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, TaskType, get_peft_model
+from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -17,7 +19,6 @@ from transformers import (
     AutoTokenizer,
     BertConfig,
     BertForSequenceClassification,
-    PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 from transformers.pytorch_utils import Conv1D
@@ -28,6 +29,9 @@ from textadv.models.running import ModelError, pretrained
 from textadv.randomness import seeded_scope
 
 TINY_ENCODER = "builtin:tiny-encoder"
+TINY_SEED = 0
+HEADS = ("classifier", "score")
+UNUSABLE = (OSError, ValueError, RuntimeError, ImportError, SafetensorError)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -51,8 +55,8 @@ class LoadedModel:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps transformers' loading report and bar off the screen; `LoadedModel.initialised` says what they would."""
+def quiet() -> Iterator[None]:
+    """Keeps transformers' reports and bars off the screen; `LoadedModel.initialised` says what matters of them."""
     level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -78,27 +82,26 @@ def load_classifier(
     """A sequence classifier over `labels` with its tokenizer, new weights drawn from `seed` alone.
 
     name: a Hub id, a folder of a model or of a PEFT adapter, or "builtin:tiny-encoder".
-    lora: adapters to train, on top of frozen weights; None leaves every weight trainable. An adapter folder brings its
-        own and takes none.
+    lora: adapters to train, on top of frozen weights; None leaves every weight trainable. Weights that the checkpoint
+        lacked are trained and saved whole. An adapter folder brings its own and takes none.
 
-    Raises ModelError where the checkpoint's classes do not fit `labels`, the tokenizer has neither a pad nor an end
-    token, or an adapter is loaded with `lora` set.
+    Raises ModelError where nothing usable is found, the checkpoint's classes do not fit `labels`, the tokenizer has
+    neither a pad nor an end token, or an adapter is loaded with `lora` set.
     """
     folder = Path(name)
-    with seeded_scope(seed), _quiet():
+    with seeded_scope(seed), quiet():
         if (folder / "adapter_config.json").is_file():
-            loaded = _load_adapter(name, labels, DTYPES[dtype], trust_remote_code, lora)
+            loaded = _load_adapter(folder, labels, DTYPES[dtype], trust_remote_code, lora)
         elif name == TINY_ENCODER:
-            loaded = _tiny_encoder(labels)
+            loaded = _tiny_encoder(labels, seed)
+            loaded.model.to(DTYPES[dtype])
         else:
             loaded = _load_base(name, name, labels, revision, DTYPES[dtype], trust_remote_code)
         _set_padding(loaded.model, loaded.tokenizer)
         if gradient_checkpointing:
-            pretrained(loaded.model).gradient_checkpointing_enable(
-                gradient_checkpointing_kwargs={"use_reentrant": False}
-            )
+            _checkpoint_gradients(name, loaded.model)
         if lora is not None:
-            return LoadedModel(_with_lora(loaded.model, lora), loaded.tokenizer, loaded.initialised)
+            return LoadedModel(_with_lora(loaded, lora, name), loaded.tokenizer, loaded.initialised)
     return loaded
 
 
@@ -110,23 +113,43 @@ def _load_base(
     dtype: torch.dtype,
     trust_remote_code: bool,
 ) -> LoadedModel:
+    if _is_path(name) and not Path(name).is_dir():
+        raise ModelError(
+            f"model.name: there is no folder {name} (looked in {Path.cwd()}). Correct it, or give a Hub id."
+        )
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     try:
         config = AutoConfig.from_pretrained(name, **options)
-        tokenizer = AutoTokenizer.from_pretrained(tokenizer_name, **options)
         _check_labels(name, config, labels)
+        tokenizer = AutoTokenizer.from_pretrained(tokenizer_name, **options)
         config.num_labels = len(labels)
         config.id2label = dict(enumerate(labels))
         config.label2id = {label: n for n, label in enumerate(labels)}
         model, report = AutoModelForSequenceClassification.from_pretrained(
             name, config=config, dtype=dtype, output_loading_info=True, **options
         )
-    except OSError as error:
+    except ModelError:
+        raise
+    except UNUSABLE as error:
         raise ModelError(
             f"model.name {name!r} could not be loaded: {error} Give a Hub id, or the path of a folder that holds "
-            "config.json, the weights as safetensors and the tokenizer."
+            "config.json, the weights as safetensors and the tokenizer of a text model."
         ) from error
     return LoadedModel(model, tokenizer, tuple(sorted(report["missing_keys"])))
+
+
+def _is_path(name: str) -> bool:
+    """Whether a name cannot be a Hub id, which is one word or two with a slash between."""
+    return name.startswith((".", "~", os.sep)) or name.count("/") > 1 or "\\" in name
+
+
+def _checkpoint_gradients(name: str, model: nn.Module) -> None:
+    try:
+        pretrained(model).gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    except ValueError as error:
+        raise ModelError(
+            f"model.gradient_checkpointing: true is not possible with model.name {name!r}: {error} Set it to false."
+        ) from error
 
 
 def _check_labels(name: str, config: Any, labels: Sequence[str]) -> None:
@@ -140,34 +163,45 @@ def _check_labels(name: str, config: Any, labels: Sequence[str]) -> None:
             f"{', '.join(labels)}. Use a base model without a head, or data with the model's classes."
         )
     own = [str(config.id2label[n]).lower() for n in range(config.num_labels)]
-    given = [label.lower() for label in labels]
-    if own != given and sorted(own) == sorted(given):
+    spelled = {label.lower(): label for label in labels}
+    if own != list(spelled) and sorted(own) == sorted(spelled):
+        right = ", ".join(spelled[label] for label in own)
         raise ModelError(
-            f"model.name {name!r} orders its classes {own} and the data {given}: every label would be wrong. Set "
-            f"data.labels: {own}."
+            f"model.name {name!r} orders its classes {', '.join(own)} and the data {', '.join(labels)}: labels would "
+            f"be mistaken for one another. Set data.labels: [{right}]."
         )
 
 
 def _load_adapter(
-    name: str, labels: Sequence[str], dtype: torch.dtype, trust_remote_code: bool, lora: Lora | None
+    folder: Path, labels: Sequence[str], dtype: torch.dtype, trust_remote_code: bool, lora: Lora | None
 ) -> LoadedModel:
     if lora is not None:
         raise ModelError(
-            f"model.name {name!r} is an adapter and model.lora asks for another on top. Set model.lora: null to go on "
-            "training this one, or load the merged model."
+            f"model.name {str(folder)!r} is an adapter and model.lora asks for another on top. Set model.lora: null to "
+            "go on training this one, or load the merged model."
         )
-    settings = PeftConfig.from_pretrained(name)
+    settings = PeftConfig.from_pretrained(str(folder))
+    if (folder / "config.json").is_file():
+        _check_labels(str(folder), AutoConfig.from_pretrained(folder), labels)
     base_name = str(settings.base_model_name_or_path)
     if base_name == TINY_ENCODER:
-        base = _tiny_encoder(labels)
+        base = _tiny_encoder(labels, TINY_SEED)
+        base.model.to(dtype)
     else:
-        base = _load_base(base_name, name, labels, settings.revision, dtype, trust_remote_code)
-    model = PeftModel.from_pretrained(base.model, name, is_trainable=True)
+        base = _load_base(base_name, str(folder), labels, settings.revision, dtype, trust_remote_code)
+    try:
+        model = PeftModel.from_pretrained(base.model, folder, is_trainable=True)
+    except UNUSABLE as error:
+        raise ModelError(f"model.name {str(folder)!r} does not fit its base model {base_name}: {error}") from error
     return LoadedModel(model, base.tokenizer, ())
 
 
-def _tiny_encoder(labels: Sequence[str]) -> LoadedModel:
-    """A BERT of about 0.5 M parameters with random weights and the built-in reviews' own tokenizer."""
+def _tiny_encoder(labels: Sequence[str], seed: int) -> LoadedModel:
+    """A BERT of about 0.2 M parameters with random weights and the built-in reviews' own tokenizer.
+
+    Only the head is drawn from `seed`: the rest is the same at every call, as a downloaded model's is, so that an
+    adapter finds the base it was trained on.
+    """
     tokenizer = reviews_tokenizer()
     config = BertConfig(
         vocab_size=len(tokenizer),
@@ -181,7 +215,10 @@ def _tiny_encoder(labels: Sequence[str]) -> LoadedModel:
         label2id={label: n for n, label in enumerate(labels)},
     )
     config.name_or_path = TINY_ENCODER
-    model = BertForSequenceClassification(config)
+    with seeded_scope(TINY_SEED):
+        model = BertForSequenceClassification(config)
+    with seeded_scope(seed):
+        torch.nn.init.normal_(model.classifier.weight, std=config.initializer_range)
     return LoadedModel(model, tokenizer, tuple(sorted(name for name, _ in model.named_parameters())))
 
 
@@ -195,10 +232,17 @@ def _set_padding(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
                 "model's embeddings, and save both."
             )
         tokenizer.pad_token = tokenizer.eos_token
+    known = pretrained(model).get_input_embeddings()
+    if isinstance(known, nn.Embedding) and tokenizer.pad_token_id >= known.num_embeddings:
+        raise ModelError(
+            f"The pad token of {tokenizer.name_or_path!r} has id {tokenizer.pad_token_id} and the model knows only "
+            f"{known.num_embeddings} tokens. Call model.resize_token_embeddings(len(tokenizer)) and save the model."
+        )
     pretrained(model).config.pad_token_id = tokenizer.pad_token_id
 
 
-def _with_lora(model: PreTrainedModel | nn.Module, lora: Lora) -> PeftModel:
+def _with_lora(loaded: LoadedModel, lora: Lora, name: str) -> PeftModel:
+    model = loaded.model
     targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
     settings = LoraConfig(
         r=lora.r,
@@ -206,6 +250,7 @@ def _with_lora(model: PreTrainedModel | nn.Module, lora: Lora) -> PeftModel:
         lora_dropout=lora.dropout,
         target_modules=targets,
         task_type=TaskType.SEQ_CLS,
+        modules_to_save=None if name == TINY_ENCODER else _new_modules(loaded.initialised),
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
     )
     try:
@@ -215,3 +260,12 @@ def _with_lora(model: PreTrainedModel | nn.Module, lora: Lora) -> PeftModel:
             f"model.lora.targets {targets!r} match no layer of {type(model).__name__}: {error} Use 'all-linear', or "
             "names that model.named_modules() prints."
         ) from error
+
+
+def _new_modules(initialised: Sequence[str]) -> list[str] | None:
+    """The modules, besides the head that PEFT always saves, whose weights the checkpoint lacked.
+
+    They must travel with the adapter: nobody could draw the same random weights again.
+    """
+    modules = dict.fromkeys(name.rpartition(".")[0] for name in initialised)
+    return [module for module in modules if not set(module.split(".")) & set(HEADS)] or None

@@ -80,11 +80,13 @@ class FreeLB:
             return forward(model, batch)
 
     def _gradient(self, delta: Tensor, rows: Batch, threat: ThreatModel) -> Tensor:
-        if delta.grad is None:
+        if delta.grad is None or not bool(delta.grad.any()):
             raise PerturbationError(
-                f"The backward pass left no gradient at the perturbation of the {threat.space}: each term must be "
-                "backpropagated before the next is asked for."
+                f"The backward pass left {'no' if delta.grad is None else 'a zero'} gradient at the perturbation of "
+                f"the {threat.space}: the output does not depend on it, or a term was not backpropagated before the "
+                "next was asked for."
             )
+        # A loss scaler's overflow leaves infinities here; the trainer then skips the optimizer step.
         return torch.nan_to_num(delta.grad).masked_fill(~editable_mask(rows, tuple(delta.shape)), 0)
 
     def _measured(self, model: nn.Module, rows: Batch, threat: ThreatModel, delta: Tensor, first: Tensor) -> Attacked:

@@ -1,0 +1,473 @@
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from textadv.data import DataError, Examples, Splits, load_splits, overlap, reviews
+
+ROWS = [("good soup", "1"), ("bad soup", "0"), ("bad film", "0"), ("good film", "1")]
+CLASSES = ("negative", "positive")
+
+Row = tuple[object, ...]
+Writer = Callable[[Path, list[Row], list[str]], None]
+
+
+def write_csv(path: Path, rows: list[Row], columns: list[str]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([columns, *rows] if columns else rows)
+
+
+def write_tsv(path: Path, rows: list[Row], columns: list[str]) -> None:
+    lines = ["\t".join(map(str, row)) for row in ([tuple(columns), *rows] if columns else rows)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def write_json(path: Path, rows: list[Row], columns: list[str]) -> None:
+    path.write_text(json.dumps([dict(zip(columns, row, strict=True)) for row in rows]), encoding="utf-8")
+
+
+def write_jsonl(path: Path, rows: list[Row], columns: list[str]) -> None:
+    lines = [json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False) for row in rows]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def write_parquet(path: Path, rows: list[Row], columns: list[str]) -> None:
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([dict(zip(columns, row, strict=True)) for row in rows]), path)
+
+
+WRITERS: dict[str, Writer] = {
+    "csv": write_csv,
+    "tsv": write_tsv,
+    "json": write_json,
+    "jsonl": write_jsonl,
+    "parquet": write_parquet,
+}
+
+
+def write(path: Path, rows: list[Any] = ROWS, columns: list[str] | None = None) -> Path:
+    WRITERS[path.suffix[1:]](path, rows, ["text", "label"] if columns is None else columns)
+    return path
+
+
+def many(count: int, classes: int = 2, start: int = 0) -> list[Row]:
+    return [(f"row {i}", i % classes + start) for i in range(count)]
+
+
+def load(folder: Path, rows: list[Any] = ROWS, **options: Any) -> Splits:
+    """Splits with `rows` as train, and plain rows as validation and test."""
+    names = {role: write(folder / f"{role}.jsonl", ROWS) for role in ("validation", "test")}
+    names["train"] = write(folder / "train.jsonl", rows)
+    return load_splits("files", **{**names, **options})
+
+
+# ---- what is read
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_every_kind_of_file_gives_the_same_rows(tmp_path: Path, kind: str) -> None:
+    rows = [('a "quoted", crème brûlée ☃', 1), ("bad\\n soup", 0), ("", 1), ("NA", 0)]
+    files = {role: write(tmp_path / f"{role}.{kind}", rows) for role in ("train", "validation", "test")}
+    splits = load_splits("files", **files)
+    assert splits.train.texts == tuple(text for text, _ in rows)
+    assert splits.train.labels == (1, 0, 1, 0)
+    assert splits.train.ids == (0, 1, 2, 3)
+    assert splits.train.pairs is None
+    assert splits.labels == ("0", "1")
+    assert splits.train == splits.validation == splits.test
+
+
+def test_tsv_quotes_are_plain_characters(tmp_path: Path) -> None:
+    rows = [('" never closed', "1"), ('a " in between', "0"), ('"both"', "1"), ("it 's", "0")]
+    files = {role: write(tmp_path / f"{role}.tsv", rows) for role in ("train", "validation", "test")}
+    assert load_splits("files", **files).train.texts == tuple(text for text, _ in rows)
+
+
+def test_csv_fields_may_hold_line_breaks_and_be_very_long(tmp_path: Path) -> None:
+    rows = [("one\ntwo", 1), ("x" * 200_000, 0)]
+    files = {role: write(tmp_path / f"{role}.csv", rows) for role in ("train", "validation", "test")}
+    limit = csv.field_size_limit()
+    assert load_splits("files", **files).train.texts == tuple(text for text, _ in rows)
+    assert csv.field_size_limit() == limit
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv"])
+def test_columns_name_the_fields_of_a_file_without_header(tmp_path: Path, kind: str) -> None:
+    rows = [(label, f"title {text}", text) for text, label in ROWS]
+    files = {role: write(tmp_path / f"{role}.{kind}", rows, []) for role in ("train", "validation", "test")}
+    splits = load_splits("files", **files, columns=["label", "title", "text"], text_pair="title")
+    assert splits.train.texts == tuple(text for text, _ in ROWS)
+    assert splits.train.pairs == tuple(f"title {text}" for text, _ in ROWS)
+    assert splits.train.labels == (1, 0, 0, 1)
+
+
+def test_several_files_are_joined_in_order(tmp_path: Path) -> None:
+    parts = [write(tmp_path / "a.csv", ROWS[:2]), write(tmp_path / "b.csv", ROWS[2:])]
+    test = write(tmp_path / "test.csv")
+    splits = load_splits("files", train=parts, test=test, validation_fraction=0.5)
+    assert sorted(splits.train.ids + splits.validation.ids) == [0, 1, 2, 3]
+    texts = dict(
+        zip(splits.train.ids + splits.validation.ids, splits.train.texts + splits.validation.texts, strict=True)
+    )
+    assert [texts[i] for i in range(4)] == [text for text, _ in ROWS]
+
+
+def test_json_lines_in_a_json_file_are_understood(tmp_path: Path) -> None:
+    train = tmp_path / "train.json"
+    write_jsonl(train, ROWS, ["text", "label"])
+    assert load(tmp_path, train=train).train.texts == tuple(text for text, _ in ROWS)
+
+
+def test_splits_may_differ_in_columns_and_labels(tmp_path: Path) -> None:
+    train = write(tmp_path / "train.tsv", [("soup", "food"), ("film", "art"), ("poem", "art"), ("pie", "food")], [])
+    test = write(tmp_path / "test.csv", [("2", "mural"), ("1", "bread")], [])
+    splits = load_splits(
+        "files",
+        train=train,
+        test=test,
+        validation_fraction=0.5,
+        columns={"train": ["text", "topic"], "test": ["class", "text"]},
+        label={"train": "topic", "test": "class"},
+        labels=["food", "art"],
+        label_offset=1,
+    )
+    assert splits.test.labels == (1, 0)
+    assert splits.labels == ("food", "art")
+    assert sorted(splits.train.labels + splits.validation.labels) == [0, 0, 1, 1]
+
+
+# ---- labels
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "expected", "names"),
+    [
+        ([0, 1, 2, 1], {}, (0, 1, 2, 1), ("0", "1", "2")),
+        (["0", "1", "2", "1"], {}, (0, 1, 2, 1), ("0", "1", "2")),
+        ([1, 2, 3, 2], {"label_offset": 1}, (0, 1, 2, 1), ("1", "2", "3")),
+        (["1", "2", "3", "2"], {"label_offset": 1}, (0, 1, 2, 1), ("1", "2", "3")),
+        ([0.0, 1.0, 2.0, 1.0], {}, (0, 1, 2, 1), ("0", "1", "2")),
+        (["b", "a", "c", "a"], {}, (1, 0, 2, 0), ("a", "b", "c")),
+        (["b", "a", "c", "a"], {"labels": ["c", "b", "a"]}, (1, 2, 0, 2), ("c", "b", "a")),
+        ([0, 1, 2, 1], {"labels": ["c", "b", "a"]}, (0, 1, 2, 1), ("c", "b", "a")),
+        ([0, 2, 2, 0], {"labels": ["c", "b", "a"]}, (0, 2, 2, 0), ("c", "b", "a")),
+        ([1, 2, 2, 1], {"labels": ["1", "2", "3"]}, (1, 2, 2, 1), ("1", "2", "3")),
+    ],
+)
+def test_forms_of_labels(
+    tmp_path: Path, values: list[Any], options: dict[str, Any], expected: tuple[int, ...], names: tuple[str, ...]
+) -> None:
+    rows = [(f"row {i}", value) for i, value in enumerate(values)]
+    files = {role: write(tmp_path / f"{role}.jsonl", rows) for role in ("train", "validation", "test")}
+    splits = load_splits("files", **files, **options)
+    assert splits.train.labels == splits.test.labels == expected
+    assert splits.labels == names
+
+
+# ---- splits
+
+
+def test_held_out_rows_are_seeded_disjoint_and_by_class(tmp_path: Path) -> None:
+    rows = many(80) + [(f"more {i}", 0) for i in range(20)]
+    train, test = write(tmp_path / "train.jsonl", rows), write(tmp_path / "test.jsonl")
+
+    def held_out(seed: int) -> Splits:
+        return load_splits("files", train=train, test=test, validation_fraction=0.2, seed=seed)
+
+    splits = held_out(0)
+    assert len(splits.validation) == 20
+    assert Counter(splits.validation.labels) == {0: 12, 1: 8}
+    assert sorted(splits.train.ids + splits.validation.ids) == list(range(100))
+    assert list(splits.train.ids) == sorted(splits.train.ids)
+    assert list(splits.validation.ids) == sorted(splits.validation.ids)
+    assert all(rows[i][0] == text for i, text in zip(splits.validation.ids, splits.validation.texts, strict=True))
+    assert held_out(0) == splits
+    assert held_out(1).validation != splits.validation
+
+
+def test_row_limits_draw_by_seed_and_keep_the_order(tmp_path: Path) -> None:
+    splits = load(tmp_path, many(100), train_rows=10, test_rows=3)
+    assert len(splits.train) == 10
+    assert list(splits.train.ids) == sorted(splits.train.ids)
+    assert splits.train.ids != tuple(range(10))
+    assert splits.train.texts == tuple(f"row {i}" for i in splits.train.ids)
+    assert splits.train.labels == tuple(i % 2 for i in splits.train.ids)
+    assert len(splits.test) == 3
+    assert len(splits.validation) == 4
+    assert load(tmp_path, many(100), train_rows=10, test_rows=3) == splits
+    assert load(tmp_path, many(100), train_rows=10, seed=1).train.ids != splits.train.ids
+
+
+def test_more_rows_than_there_are_takes_all(tmp_path: Path) -> None:
+    assert load(tmp_path, many(10), train_rows=1000).train == load(tmp_path, many(10)).train
+
+
+def test_overlap_counts_rows_with_a_known_text() -> None:
+    def some(*texts: str, pairs: tuple[str, ...] | None = None) -> Examples:
+        return Examples(texts, pairs, (0,) * len(texts), tuple(range(len(texts))))
+
+    assert overlap(some("a", "b"), some("b", "b", "c", "B")) == 2
+    assert overlap(some("a", "b", pairs=("x", "y")), some("a", "b", pairs=("y", "y"))) == 1
+    assert overlap(some("a"), some("b")) == 0
+
+
+def test_built_in_reviews() -> None:
+    assert load_splits("builtin:reviews") == reviews()
+    assert load_splits("builtin:reviews", seed=3).train == reviews().train
+    small = load_splits("builtin:reviews", train_rows=100, test_rows=7)
+    assert (len(small.train), len(small.test)) == (100, 7)
+
+
+# ---- data sets of the Hub
+
+
+def hub(monkeypatch: pytest.MonkeyPatch, **splits: list[Row]) -> list[tuple[Any, ...]]:
+    """Puts a data set in place of the Hub's and returns the list of calls that will be made."""
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=list(CLASSES))})
+    made = {
+        name: datasets.Dataset.from_dict(
+            {"text": [r[0] for r in rows], "label": [r[1] for r in rows]}, features=features
+        )
+        for name, rows in splits.items()
+    }
+    calls: list[tuple[Any, ...]] = []
+
+    def fake(name: str, config: str | None = None, split: str | None = None) -> Any:
+        calls.append((name, config, split))
+        if split is None:
+            return datasets.DatasetDict(made)
+        rows, share = split.removesuffix("%]").split("[:")
+        return made[rows].select(range(len(made[rows]) * int(share) // 100))
+
+    monkeypatch.setattr(datasets, "load_dataset", fake)
+    return calls
+
+
+def test_hub_splits_and_class_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = hub(monkeypatch, train=many(10), validation=many(4), test=many(6))
+    splits = load_splits("some/set", config="small")
+    assert calls == [("some/set", "small", None)]
+    assert [len(s) for s in (splits.train, splits.validation, splits.test)] == [10, 4, 6]
+    assert splits.labels == CLASSES
+    assert splits.train.labels == (0, 1) * 5
+
+
+def test_hub_split_names_and_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    hub(monkeypatch, train=many(10), dev=many(4), test=many(6))
+    splits = load_splits("some/set", train="train[:40%]", validation="dev")
+    assert [len(s) for s in (splits.train, splits.validation, splits.test)] == [4, 4, 6]
+
+
+def test_hub_validation_taken_as_test_is_not_selected_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    hub(monkeypatch, train=many(20), validation=many(4), test=[("unlabelled", -1)])
+    splits = load_splits("some/set", test="validation")
+    assert [len(s) for s in (splits.train, splits.validation, splits.test)] == [18, 2, 4]
+
+
+def test_hub_test_split_without_labels_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    hub(monkeypatch, train=many(20), validation=many(4), test=[("unlabelled", -1)])
+    with pytest.raises(DataError, match="data.label: row 0 .*some/set, split test.* -1.*a split that is labelled"):
+        load_splits("some/set")
+
+
+def test_hub_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    hub(monkeypatch, train=many(20), dev=many(4))
+    with pytest.raises(DataError, match="data.test: no test split"):
+        load_splits("some/set")
+    with pytest.raises(DataError, match="data.validation: some/set has no split 'valid'; there are train, dev"):
+        load_splits("some/set", validation="valid", test="dev")
+    with pytest.raises(DataError, match="data.validation and data.test both name dev"):
+        load_splits("some/set", validation="dev", test="dev")
+    with pytest.raises(DataError, match="data.train must be the name of one Hub split.*data.name: files"):
+        load_splits("some/set", train=["a", "b"])
+
+
+def test_unknown_hub_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise FileNotFoundError("no such thing.")
+
+    monkeypatch.setattr(datasets, "load_dataset", fail)
+    with pytest.raises(DataError, match="data.name: the data set 'sst3' .*no such thing.*data.name: files"):
+        load_splits("sst3")
+
+
+# ---- what is refused
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "message"),
+    [
+        (
+            ROWS,
+            {"text": "txt"},
+            "data.text: no column 'txt' in .*train.jsonl; there are text, label. Set data.text: text",
+        ),
+        (ROWS, {"label": "class"}, "data.label: no column 'class' .*there are text, label"),
+        (ROWS, {"text_pair": "other"}, "data.text_pair: no column 'other'"),
+        (ROWS, {"text": {"train": "text"}}, "data.text: no column is given for "),
+        ([*ROWS, (7, 1)], {}, r"data.text: row 4 \(counted from 0\) of .*train.jsonl has 7 .*not text"),
+        ([*ROWS, (None, 1)], {}, r"data.text: row 4 .* has None"),
+        (
+            [*ROWS, ("x", "one")],
+            {},
+            "data.label: row 4 .*train.jsonl has the label 'one' among labels that are numbers",
+        ),
+        (
+            [*ROWS, ("x", None)],
+            {"labels": CLASSES},
+            "data.label: row 4 .* None, which is none of the classes negative, ",
+        ),
+        ([*ROWS, ("x", "odd")], {"labels": CLASSES}, "data.label: row 4 .*'odd', which is none of the classes"),
+        ([*ROWS, ("x", 2)], {"labels": CLASSES}, "data.label: row 4 .*label 2, but the 2 classes are 0 to 1"),
+        ([*ROWS, ("x", -1)], {"labels": CLASSES}, "data.label: row 4 .*label -1, but the 2 classes are 0 to 1"),
+        ([*ROWS, ("x", 0.5)], {"labels": CLASSES}, "data.label: row 4 .*0.5, which is none of the classes"),
+        (
+            many(6, start=1),
+            {},
+            "data.label: the labels of .* are 1, 2 after .*data.label_offset: 0.*Set data.label_offset",
+        ),
+        ([("a", 0), ("b", 4)], {}, "data.label: the labels of .* are 0, 4 .*data.labels"),
+        ([("a", 0), ("b", 0)], {}, "one class|out of range|the 1 classes"),
+        (ROWS, {"labels": ["one"]}, "data.labels must name at least two classes"),
+        (ROWS, {"labels": ["one", "one"]}, "data.labels must name at least two classes, each once"),
+        (ROWS, {"train_rows": 1}, r"data.train: all 1 train rows are of one class.*Raise data.train_rows \(1\)"),
+        (ROWS, {"train_rows": 0}, "data.train_rows must be at least 1, got 0"),
+        (ROWS, {"test_rows": -3}, "data.test_rows must be at least 1, got -3"),
+        (ROWS, {"validation_fraction": 1.0}, "data.validation_fraction must lie between 0 and 1, got 1.0"),
+        (ROWS, {"validation": None}, "data.validation_fraction: 0.1 of 4 train rows leaves"),
+        (ROWS, {"validation": []}, "data.validation: no file named"),
+        (ROWS, {"test": None}, "data.test: no test split"),
+        (ROWS, {"test": None, "validation": None}, "data.test: no test split"),
+        (ROWS, {"train": None}, "data.train: needed with data.name: files"),
+        ([], {}, "data.train: .*train.jsonl has no rows"),
+    ],
+)
+def test_unusable_data(tmp_path: Path, rows: list[Any], options: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        load(tmp_path, rows, **options)
+
+
+def test_one_class_only(tmp_path: Path) -> None:
+    rows = [("a", 1), ("b", 1)]
+    with pytest.raises(DataError, match="data.train: all 2 train rows are of one class, 'positive'.*Check data.label"):
+        load(tmp_path, rows, labels=CLASSES)
+
+
+def test_class_that_train_does_not_have(tmp_path: Path) -> None:
+    test = write(tmp_path / "more.jsonl", [*ROWS, ("x", 2)])
+    with pytest.raises(DataError, match="data.label: row 4 .*more.jsonl has the label 2, but the 2 classes are 0 to 1"):
+        load(tmp_path, test=test)
+
+
+@pytest.mark.parametrize(("first", "second"), [("validation", "test"), ("train", "test"), ("train", "validation")])
+def test_one_file_for_two_splits(tmp_path: Path, first: str, second: str) -> None:
+    file = write(tmp_path / "same.csv")
+    (tmp_path / "deeper").mkdir()
+    detour = tmp_path / "deeper" / ".." / "same.csv"
+    with pytest.raises(DataError, match=f"data.{first} and data.{second} both name .*same.csv"):
+        load(tmp_path, **{first: file, second: [detour]})
+
+
+def test_unreadable_files(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="data.train: there is no file .*gone.csv"):
+        load(tmp_path, train=tmp_path / "gone.csv")
+    with pytest.raises(DataError, match=r"data.test: .*rows.txt has no known extension; use one of .csv, .json"):
+        load(tmp_path, test=tmp_path / "rows.txt")
+    (tmp_path / "latin.csv").write_bytes("text,label\ncrème,1\n".encode("latin-1"))
+    with pytest.raises(DataError, match="data.train: .*latin.csv is not UTF-8"):
+        load(tmp_path, train=tmp_path / "latin.csv")
+    (tmp_path / "broken.json").write_text('[{"text": ')
+    with pytest.raises(DataError, match="data.train: .*broken.json cannot be read as .json"):
+        load(tmp_path, train=tmp_path / "broken.json")
+    (tmp_path / "list.jsonl").write_text('["a", 1]\n')
+    with pytest.raises(DataError, match="data.train: .*list.jsonl .*one object per row"):
+        load(tmp_path, train=tmp_path / "list.jsonl")
+    (tmp_path / "broken.parquet").write_bytes(b"not parquet at all")
+    with pytest.raises(DataError, match="data.train: .*broken.parquet cannot be read as .parquet"):
+        load(tmp_path, train=tmp_path / "broken.parquet")
+    (tmp_path / "open.csv").write_text('text,label\n"never closed,1\n')
+    with pytest.raises(DataError, match="data.train: .*open.csv cannot be read as .csv"):
+        load(tmp_path, train=tmp_path / "open.csv")
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv"])
+def test_rows_with_missing_or_extra_fields(tmp_path: Path, kind: str) -> None:
+    short = write(tmp_path / f"short.{kind}", [("a", 1), ("b",)])
+    with pytest.raises(DataError, match=r"data.train: .*row 1 \(counted from 0\) has 1 fields, text, label are 2"):
+        load(tmp_path, train=short)
+    with pytest.raises(DataError, match=r"row 0 .*has 2 fields, text, title, label are 3 \(set by data.columns\)"):
+        load(tmp_path, train=write(tmp_path / f"full.{kind}"), columns=["text", "title", "label"])
+
+
+def test_files_with_different_columns(tmp_path: Path) -> None:
+    parts = [write(tmp_path / "a.csv"), write(tmp_path / "b.csv", columns=["text", "class"])]
+    with pytest.raises(
+        DataError, match="data.train: the files do not have the same columns: .*a.csv has text, label; "
+    ):
+        load(tmp_path, train=parts)
+
+
+def test_header_of_a_file_without_one_is_shown_short(tmp_path: Path) -> None:
+    train = write(tmp_path / "train.tsv", [("word " * 40, "1"), ("b", "0")], [])
+    with pytest.raises(DataError, match="no column 'text' .*word [.]{3}, 1.*data.columns") as caught:
+        load(tmp_path, train=train)
+    assert len(str(caught.value)) < 300 + len(str(train))
+
+
+def test_built_in_reviews_take_no_files(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="data.test cannot be set for data.name: builtin:reviews"):
+        load_splits("builtin:reviews", test=write(tmp_path / "test.csv"))
+
+
+def test_examples_of_unequal_sizes_are_refused() -> None:
+    with pytest.raises(ValueError, match="one entry per row"):
+        Examples(("a", "b"), None, (0,), (0, 1))
+
+
+# ---- real data
+
+
+def test_sst2_sentences(shared: Path) -> None:
+    folder = shared / "data" / "sst2_sentence"
+    files = {"train": folder / "train.tsv", "validation": folder / "dev.tsv", "test": folder / "test.tsv"}
+    splits = load_splits("files", **files, columns=["sentence", "label"], text="sentence", test_rows=256)
+    assert [len(s) for s in (splits.train, splits.validation, splits.test)] == [6920, 872, 256]
+    assert splits.labels == ("0", "1")
+    assert splits.validation.texts[0] == "one long string of cliches"
+    assert splits.validation.labels[0] == 0
+    assert overlap(splits.train, splits.test) == 0
+
+
+def test_sst2_of_glue(shared: Path) -> None:
+    folder = shared / "data" / "sst2_glue"
+    splits = load_splits(
+        "files",
+        train=folder / "train.tsv",
+        test=folder / "dev.tsv",
+        text={"train": "sentence", "test": "content"},
+    )
+    assert [len(s) for s in (splits.train, splits.validation, splits.test)] == [60614, 6735, 872]
+
+
+def test_ag_news(shared: Path) -> None:
+    folder = shared / "data" / "ag_news"
+    splits = load_splits(
+        "files",
+        train=folder / "alps_dev_from_train.tsv",
+        test=folder / "test.csv",
+        columns={"train": ["text", "label"], "test": ["label", "title", "text"]},
+        labels=(folder / "classes.txt").read_text().split(),
+        label_offset=1,
+    )
+    assert [len(s) for s in (splits.train, splits.validation, splits.test)] == [9000, 1001, 7600]
+    assert Counter(splits.test.labels) == dict.fromkeys(range(4), 1900)
+    assert splits.labels[splits.test.labels[0]] == "Business"
+    assert splits.test.texts[0].startswith("Unions representing workers")

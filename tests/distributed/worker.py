@@ -1,0 +1,125 @@
+"""What each of two processes does: `python -m torch.distributed.run --nproc_per_node 2 worker.py FOLDER`.
+
+The main process leaves the gradients of every case, and what it counted, in FOLDER/ddp and FOLDER/fsdp.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+from torch.distributed.fsdp import fully_shard
+
+from tests import tiny
+from tests.distributed.cases import CASES, DTYPE, Case
+from textadv.checkpoint import Checkpoint, latest
+from textadv.models import bare, load_trainable_state, trainable_state
+from textadv.progress import Scores
+from textadv.tracking import Tracker
+from textadv.trainer import Trainer
+
+
+def gradient(model: nn.Module, case: Case) -> dict[str, Tensor]:
+    """The whole gradient of one step, by the parameter names of the model as it was before wrapping."""
+    tiny.one_step(
+        model,
+        tiny.rows(),
+        None if case.objective is None else tiny.objectives()[case.objective],
+        case.micro_batch_size,
+        mixing=case.mixing,
+        processes=dist.get_world_size(),
+        rank=dist.get_rank(),
+    )
+    found = tiny.gradients(bare(model))
+    return {name: value.full_tensor() if hasattr(value, "full_tensor") else value for name, value in found.items()}
+
+
+def counted_allreduce(state, bucket):  # type: ignore[no-untyped-def]  # DDP refuses postponed annotations
+    """DDP's usual mean over processes, taking note of the bucket."""
+    state.append(bucket.index())
+    return allreduce_hook(None, bucket)
+
+
+def ddp(folder: Path) -> None:
+    """Gradients and synchronisations under DistributedDataParallel, then a whole training run."""
+    accelerator = Accelerator(cpu=True, kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)])
+    assert accelerator.num_processes == 2
+    counts = {}
+    for name, case in CASES.items():
+        model = accelerator.prepare(tiny.bert(dtype=DTYPE))
+        syncs: list[int] = []
+        model.register_comm_hook(syncs, counted_allreduce)
+        keep(folder / f"{name}.safetensors", gradient(model, case))
+        counts[name] = syncs
+    train(accelerator, folder)
+    if dist.get_rank() == 0:
+        (folder / "counts.json").write_text(json.dumps(counts))
+
+
+def train(accelerator: Accelerator, folder: Path) -> None:
+    """Six steps at one go, and the same once more from the third."""
+    tracker = Tracker(folder / f"tracker-{dist.get_rank()}", accelerator, name="tracked", total=1, bar=False)
+    tracker.step(1, {"loss": 1.0})
+    tracker.close()
+    whole, resumed = folder / "whole", folder / "resumed"
+    keep(folder / "whole.safetensors", trained(accelerator, whole, None))
+    if dist.get_rank() == 0:
+        shutil.copytree(whole, resumed)
+        shutil.rmtree(resumed / "checkpoints" / "step-00000006")
+    dist.barrier()
+    keep(folder / "resumed.safetensors", trained(accelerator, resumed, latest(resumed / "checkpoints")))
+
+
+def trained(accelerator: Accelerator, folder: Path, resume: Checkpoint | None) -> dict[str, Tensor]:
+    """The weights after a run, which must have gone through its last step."""
+    trainer = Trainer(
+        accelerator,
+        tiny.bert(dropout=0.1, dtype=DTYPE),
+        tiny.rows(),
+        tiny.objectives()["adversarial"],
+        tiny.HALF,
+        tiny.settings(steps=6, evaluate_every=2, checkpoint_every=3, select="last", learning_rate=1e-2),
+        lambda model: Scores(0.5, 0.5, False),
+        folder,
+        bar=False,
+    )
+    assert resume is None or resume.progress["step"] == 3
+    assert trainer.run(resume).selected_step == 6
+    return trainable_state(trainer.model)
+
+
+def fsdp(folder: Path) -> None:
+    """Gradients and a state round trip under fully_shard."""
+    mesh = dist.init_device_mesh("cpu", (2,))
+    for name, case in CASES.items():
+        model = tiny.bert(dtype=DTYPE)
+        for layer in model.base_model.model.bert.encoder.layer:
+            fully_shard(layer, mesh=mesh)
+        fully_shard(model, mesh=mesh)
+        keep(folder / f"{name}.safetensors", gradient(model, case))
+    state = trainable_state(model)
+    load_trainable_state(model, {key: value + 1 for key, value in state.items()})
+    moved = trainable_state(model)
+    assert all(torch.equal(moved[key], value + 1) for key, value in state.items())
+
+
+def keep(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Writes the tensors on the main process."""
+    if dist.get_rank() == 0:
+        path.parent.mkdir(exist_ok=True)
+        save_file({name: value.detach().clone().contiguous() for name, value in tensors.items()}, path)
+
+
+if __name__ == "__main__":
+    ddp(Path(sys.argv[1]) / "ddp")
+    fsdp(Path(sys.argv[1]) / "fsdp")
+    dist.destroy_process_group()
