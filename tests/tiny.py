@@ -35,15 +35,13 @@ SETTINGS = Settings(
 
 
 def rows(count: int = 32, seed: int = 0, first_id: int = 500) -> EncodedRows:
-    """Rows of 5 to 11 tokens; words of class 1 come from the upper half of the vocabulary, those of 0 from the lower."""
+    """Rows of 5 to 11 tokens; each class has eight words of its own."""
     generator = torch.Generator().manual_seed(seed)
-    middle = (WORDS + VOCABULARY) // 2
     features, editable, labels = [], [], []
     for row in range(count):
         label = row % 2
-        low, high = (middle, VOCABULARY) if label else (WORDS, middle)
         length = int(torch.randint(3, 10, (), generator=generator))
-        words = torch.randint(low, high, (length,), generator=generator).tolist()
+        words = (WORDS + 8 * label + torch.randint(0, 8, (length,), generator=generator)).tolist()
         features.append({"input_ids": [FIRST, *words, LAST], "attention_mask": [1] * (length + 2)})
         editable.append([False, *[True] * length, False])
         labels.append(label)
@@ -88,9 +86,9 @@ def threat(radius: float = 0.5, space: Space | None = None) -> ThreatModel:
     return ThreatModel(space or Embeddings(), L2(radius))
 
 
-def objectives(space: Space | None = None) -> dict[str, Objective]:
+def objectives(radius: float = 0.5, space: Space | None = None) -> dict[str, Objective]:
     """One objective of each kind, all with random starts."""
-    attack = pgd(threat(space=space), steps=3)
+    attack = pgd(threat(radius, space), steps=3)
     return {
         "adversarial": Adversarial(attack),
         "trades": trades(attack),

@@ -60,7 +60,7 @@ class StepReport:
                 self.measured.append(term.attacked)
 
     def require_finite(self, step: int) -> None:
-        """Raises NonFiniteError, naming the step as logged (from 1), terms and row ids, unless all losses are finite."""
+        """Raises NonFiniteError, naming the step (as logged), terms and row ids, unless all losses are finite."""
         if bool(torch.isfinite(self.total_loss)):
             return
         named = [

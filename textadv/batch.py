@@ -120,8 +120,17 @@ class Batch:
 
 
 def concatenate(batches: Sequence[Batch]) -> Batch:
-    """One batch of all rows, in order; every batch must have the same shapes and none or all a perturbation."""
+    """One batch of all rows, in order.
+
+    Raises ValueError where some batches carry a perturbation and others do not, or not all in one space.
+    """
     first = batches[0]
+    spaces = {None if batch.perturbation is None else batch.perturbation.space for batch in batches}
+    if len(spaces) > 1:
+        raise ValueError(
+            "Batches can be joined where all carry a perturbation of one space or none does, got "
+            f"{', '.join(sorted(str(space or 'none') for space in spaces))}."
+        )
     perturbation = None
     if first.perturbation is not None:
         deltas = [b.perturbation.delta for b in batches if b.perturbation is not None]

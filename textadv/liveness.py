@@ -55,14 +55,14 @@ class Pulse(NamedTuple):
         )
 
     def dead(self) -> str | None:
-        """Why this attack did nothing; None where it did something, had nothing left to break, or is mere noise."""
+        """Why this attack did nothing; None where it did something or is mere noise."""
         if self.gauge == 0:
             return "its perturbation is zero"
         if math.isnan(self.climb):
             return None
-        if self.climb < MINIMUM_GAIN and self.success < 1:
+        if self.climb < MINIMUM_GAIN:
             return f"its search climbs less than {MINIMUM_GAIN:g}"
-        if self.gain < MINIMUM_GAIN and self.success < 1:
+        if self.gain < MINIMUM_GAIN:
             return f"it raises its goal by less than {MINIMUM_GAIN:g}"
         return None
 
@@ -76,7 +76,13 @@ class LivenessGate:
         self.recent: deque[Pulse] = deque((Pulse(*pulse) for pulse in pulses), maxlen=window)
 
     def check(self, pulse: Pulse, step: int) -> None:
-        """Takes note of one measured attack; raises DeadAdversaryError once all of the window are dead."""
+        """Takes note of one measured attack; raises DeadAdversaryError once all of the window are dead.
+
+        Where every row was broken and nothing was gained, the attack may have had nothing left to do: that step counts
+        neither for nor against it.
+        """
+        if pulse.success == 1 and pulse.gauge > 0 and pulse.dead():
+            return
         self.recent.append(pulse)
         if len(self.recent) < (self.recent.maxlen or 0) or not self._all_dead():
             return

@@ -50,6 +50,7 @@ class Settings:
             "evaluate_every": self.evaluate_every,
             "checkpoint_every": self.checkpoint_every,
             "keep_last": self.keep_last,
+            "liveness_window": self.liveness_window,
         }
         for name, value in counts.items():
             if value is not None and value < 1:

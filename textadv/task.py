@@ -159,6 +159,8 @@ def _accelerator(config: RunConfig) -> Accelerator:
             [f"training.precision: {wanted} cannot be used on this machine: {error} Set training.precision: no."]
         ) from error
     lines = []
+    if config.training.precision == "fp16" and accelerator.device.type == "cpu":
+        lines.append("training.precision: fp16 needs a GPU, accelerate would leave it out here. Set bf16 or no.")
     if accelerator.gradient_accumulation_steps != 1:
         lines.append(
             f"accelerate's gradient_accumulation_steps must be 1, got {accelerator.gradient_accumulation_steps}: "

@@ -10,6 +10,8 @@ from pathlib import Path
 from accelerate import Accelerator
 from tqdm import tqdm
 
+from textadv.checkpoint import CheckpointError
+
 COLUMNS = ("loss", "gain", "gauge", "broken", "share", "norm", "lr")
 
 
@@ -34,13 +36,13 @@ class Tracker:
     def rewind(self, size: int) -> None:
         """Cuts the log back to its first `size` bytes: what a checkpoint had seen. 0 starts log and timings anew.
 
-        Raises ValueError where the log is shorter than that, as after it was removed.
+        Raises CheckpointError where the log is shorter than that, as after it was removed.
         """
         if not self.accelerator.is_main_process:
             return
         self.log_path.touch()
         if self.size() < size:
-            raise ValueError(
+            raise CheckpointError(
                 f"{self.log_path} has {self.size()} bytes and the checkpoint had seen {size}: it was cut or removed. "
                 "Put it back, or start anew with checkpoint.resume: false."
             )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tests.evaluation.linear import ROWS, Counted, Fixed, bag, ball_threat, closed_form, idle, labelled_rows
 from tests.oracles import BagOfEmbeddings, CurvedBag, FixedRows, token_rows
 from textadv.accumulation import NonFiniteError
-from textadv.attacks import L2, Ball, Linf, fgsm, pgd, worst_of
+from textadv.attacks import L2, Attacked, Ball, GradientAttack, Linf, fgsm, pgd, worst_of
 from textadv.batch import Batch
 from textadv.evaluation import attack_rows, clean_logits, evaluate, fitted_temperature, no_better_than_constant, scores
 from textadv.spaces import Hidden
@@ -24,8 +24,9 @@ BALLS = {
 }
 
 
-def strong(ball: Ball, **options: object):  # type: ignore[no-untyped-def]
-    return pgd(ball_threat(ball), steps=20, early_stop=True, select="most_damaging", **options)
+def strong(ball: Ball) -> GradientAttack:
+    """From the clean row the steps go straight to the optimum of a linear model, and reach it exactly."""
+    return pgd(ball_threat(ball), steps=10, random_start=False, early_stop=True, select="most_damaging")
 
 
 @pytest.mark.parametrize("ball", BALLS.values(), ids=BALLS)
@@ -36,12 +37,12 @@ def test_robust_accuracy_is_the_closed_form_count(ball: Ball) -> None:
     found = evaluate(model, rows, {"pgd": strong(threat.ball)}, threat, batch_size=16)
     expected = closed_form(model, rows, threat.ball)
     assert 5 < int(expected.sum()) < found.clean.count
-    assert found.attacks[0].robust[:2] == (int(expected.sum()), ROWS) or found.attacks[0].robust.count == expected.sum()
+    assert (found.attacks[0].robust.count, found.attacks[0].robust.total) == (int(expected.sum()), ROWS)
     assert [row.predictions["pgd"] == row.label for row in found.rows_detail] == expected.tolist()
     assert found.worst_case == found.attacks[0].robust
     assert found.attacks[0].radius == pytest.approx(threat.ball.radius)
     assert found.attacks[0].relative_radius == ball.relative_radius
-    assert 0.9 < found.attacks[0].norm_ratio <= 1
+    assert 0.1 < found.attacks[0].norm_ratio <= 1, "of the broken rows, which the early stop leaves on their way"
 
 
 def test_success_counts_only_rows_that_were_right_and_wrong_rows_are_not_attacked() -> None:
@@ -76,9 +77,7 @@ def test_the_worst_case_is_per_row_over_the_panel() -> None:
         return Fixed(make)
 
     found = evaluate(model, rows, {"even": only(half), "odd": only([not h for h in half])}, ball_threat(L2(9.0)))
-    assert [result.success.count for result in found.attacks] == [27, 26] or sum(
-        result.success.count for result in found.attacks
-    ) == found.clean.count
+    assert sum(result.success.count for result in found.attacks) == found.clean.count
     assert min(result.robust.count for result in found.attacks) > 20
     assert found.worst_case.count == 0
 
@@ -159,24 +158,23 @@ def test_a_radius_reported_above_one_is_an_error_without_a_threat_too() -> None:
     model = bag()
     rows = labelled_rows(model)
 
-    class Honest(Fixed):
-        def __call__(self, *args: object, **options: object):  # type: ignore[no-untyped-def]
-            return replace(Fixed.__call__(self, *args, **options), gauge=torch.full((16,), 1.01))  # type: ignore[arg-type]
+    def wide(model: nn.Module, batch: Batch, **options: object) -> Attacked:
+        return replace(Fixed(idle)(model, batch), gauge=torch.full((len(batch),), 1.01))
 
     with pytest.raises(RuntimeError, match="norm / radius 1.01"):
-        attack_rows(model, rows, range(16), Honest(idle))
+        attack_rows(model, rows, range(16), wide)
 
 
 def test_an_attack_that_does_nothing_has_success_zero_whatever_it_claims() -> None:
     model = bag()
     rows = labelled_rows(model)
 
+    # Such an attack hands back other words and labels: they must not be taken for the rows that were asked about.
     def swapped(batch: Batch) -> Batch:
-        """Other words and labels, as if broken: the evaluation must not take the attack's rows for the real ones."""
-        return replace(batch, inputs=token_rows([9] * len(batch), seed=5).inputs, labels=1 - batch.labels)
+        words = batch.inputs | {"input_ids": 3 + (batch.inputs["input_ids"] + 20) % 61}
+        return replace(batch, inputs=words, labels=1 - batch.labels)
 
-    lazy = {"idle": Fixed(idle), "swapping": Fixed(idle, edit=lambda b: replace(b, labels=1 - b.labels))}
-    assert swapped(rows.whole).labels.tolist() != rows.whole.labels.tolist()
+    lazy = {"idle": Fixed(idle), "swapping": Fixed(idle, edit=swapped)}
     found = evaluate(model, rows, lazy, ball_threat(L2(0.5)))
     for result in found.attacks:
         assert (result.success.count, result.success.total) == (0, ROWS - 7)
@@ -198,23 +196,22 @@ class Sharpened(nn.Module):
         return self.inner(input_ids, attention_mask) * self.factor
 
 
-def test_calibration_undoes_a_sharpening_that_starves_the_attack() -> None:
+@pytest.mark.parametrize("factor", [20.0, 150.0])
+def test_calibration_undoes_a_sharpening_of_the_logits(factor: float) -> None:
     inner = BagOfEmbeddings(dtype=torch.float32).eval()
     with torch.no_grad():
-        inner.head *= 0.3
-        inner.bias *= 0.3
-    rows, held_out = labelled_rows(inner, wrong=12), labelled_rows(inner, wrong=24, count=120, seed=1)
+        inner.head *= 0.1
+        inner.bias *= 0.1
+    rows, held_out = labelled_rows(inner, wrong=12), labelled_rows(inner, wrong=1, count=120, seed=1)
     threat = ball_threat(L2(0.4))
     attack = pgd(threat, steps=3, random_start=False, select="most_damaging")
-    plain = evaluate(inner, rows, {"pgd": attack}, threat, calibration=held_out, batch_size=1)
-    sharp = Sharpened(inner, 20.0)
+    plain = evaluate(inner, rows, {"pgd": attack}, threat, calibration=held_out)
+    sharp = Sharpened(inner, factor)
     calibrated = evaluate(sharp, rows, {"pgd": attack}, threat, calibration=held_out)
-    assert calibrated.temperature == pytest.approx(20 * plain.temperature, rel=1e-3)
+    assert calibrated.temperature == pytest.approx(factor * plain.temperature, rel=1e-3)
     assert calibrated.attacks[0].robust == plain.attacks[0].robust
-    assert calibrated.ece_after == pytest.approx(plain.ece_after, abs=1e-4) and calibrated.ece_before > 0.1
-    starved = evaluate(sharp, rows, {"pgd": attack}, threat)
-    assert starved.temperature == 1.0
-    assert starved.attacks[0].robust.count > calibrated.attacks[0].robust.count
+    assert calibrated.ece_after == pytest.approx(plain.ece_after, abs=1e-4)
+    assert evaluate(sharp, rows, {}, threat).temperature == 1.0
 
 
 def test_a_temperature_changes_no_clean_prediction_and_leaves_no_hook_behind() -> None:

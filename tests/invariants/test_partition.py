@@ -20,13 +20,13 @@ MIXINGS = {"replace": tiny.HALF, "pair": replace(tiny.HALF, policy="pair")}
 @pytest.mark.parametrize("name", tiny.objectives())
 def test_micro_batches_make_the_same_gradient(name: str, space: Hidden | None, dtype: torch.dtype) -> None:
     data, found = tiny.rows(), {}
-    for size in (8, 4, 2, 1):
+    for size in (8, 4, 1):
         model = tiny.bert(dtype=dtype)
-        report = tiny.one_step(model, data, tiny.objectives(space)[name], size)
+        report = tiny.one_step(model, data, tiny.objectives(space=space)[name], size)
         found[size] = tiny.gradients(model)
         assert report.adversarial_rows == 4
         assert float(report.total_loss) > 0
-    for size in (4, 2, 1):
+    for size in (4, 1):
         assert tiny.largest_difference(found[8], found[size]) < TOLERANCE[dtype]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -42,8 +43,8 @@ def walked(objective: FreeLB, model: nn.Module, batch: Batch, moment: Moment | N
 def test_terms_average_the_losses_of_the_ascent() -> None:
     """0.4, 0.6 and 0.8 contribute 0.6."""
     terms = walked(climbing(), dial.Dial(0.4), dial.rows())
-    assert [float(term.losses) for term in terms] == approx([0.4, 0.6, 0.8])
-    assert sum(float(term.losses) * term.weight for term in terms) == approx(0.6)
+    assert [term.losses.item() for term in terms] == approx([0.4, 0.6, 0.8])
+    assert sum(term.losses.item() * term.weight for term in terms) == approx(0.6)
     assert all(term.adversarial for term in terms)
 
 
@@ -51,7 +52,7 @@ def test_a_clean_term_has_the_same_weight() -> None:
     """0.4 clean and 0.4, 0.6, 0.8 perturbed contribute 0.55."""
     terms = walked(climbing(clean_term=True), dial.Dial(0.4), dial.rows())
     assert [(term.name, term.adversarial) for term in terms[:2]] == [("clean", False), ("adversarial", True)]
-    assert sum(float(term.losses) * term.weight for term in terms) == approx(0.55)
+    assert sum(term.losses.item() * term.weight for term in terms) == approx(0.55)
 
 
 @pytest.mark.parametrize("clean_term", [False, True])
@@ -124,7 +125,7 @@ def test_each_delta_is_a_projected_step_from_the_one_before(space: Space, monkey
     model, batch = tiny.bert(dtype=torch.float64), tiny.rows().batch(range(4))
     walked(FreeLB(pgd(tiny.threat(radius, space), steps=3, relative_step_size=share)), model, batch)
     assert 0 < float(deltas[0].norm(dim=-1).max()) <= radius / 2 * (1 + 1e-6), "initial noise fills half the radius"
-    for before, after in zip(deltas, deltas[1:], strict=False):
+    for before, after in pairwise(deltas):
         leaf = before.clone().requires_grad_()
         (grad,) = torch.autograd.grad(independent_loss(model, batch, space, leaf), [leaf])
         moved = (before + share * radius * nn.functional.normalize(grad, dim=-1)) * batch.editable.unsqueeze(-1)

@@ -88,7 +88,7 @@ def test_clean_terms_forget_a_perturbation() -> None:
 def test_losses_are_per_row(objective: Callable[[Attack], Objective]) -> None:
     """Two rows pushed differently give what each gives alone."""
     together = only_term(objective(push(0.3, 0.9)), Dial(0.5), batch_size=2).losses
-    alone = [float(only_term(objective(push(amount)), Dial(0.5)).losses) for amount in (0.3, 0.9)]
+    alone = [only_term(objective(push(amount)), Dial(0.5)).losses.item() for amount in (0.3, 0.9)]
     assert together.tolist() == approx(alone, abs=1e-12)
     assert alone[0] != approx(alone[1])
 
@@ -146,7 +146,7 @@ def test_regularised_gradient_flows_through_both_branches() -> None:
 
 def test_a_zero_push_costs_nothing() -> None:
     """An attack that finds nothing leaves the clean loss, and the divergence no gradient."""
-    assert float(only_term(trades(push(0.0)), Dial(0.8)).losses) == approx(0.8, abs=1e-12)
+    assert only_term(trades(push(0.0)), Dial(0.8)).losses.item() == approx(0.8, abs=1e-12)
     model = Dial(0.8)
     only_term(trades(push(0.0)), model).losses.sum().backward()
     assert torch.equal(model.slope.grad, torch.zeros((), dtype=torch.float64))

@@ -77,7 +77,7 @@ def load_splits(
         test=_sample(splits.test, test_rows, seed),
         labels=splits.labels,
     )
-    _check_classes(splits, train_rows)
+    _check_classes([splits.labels[label] for label in splits.train.labels], train_rows)
     return splits
 
 
@@ -160,6 +160,7 @@ def _per_split(value: T | Mapping[str, T] | None, role: str) -> T | None:
 def _class_names(train: Table, label: str | None, labels: Sequence[str] | None, label_offset: int) -> tuple[str, ...]:
     """The class names: as configured, as the source declares them, or as found in the train split."""
     values = train.column(_named(label, "label", "train"), "data.label")
+    _check_classes([str(value) for value in values], None)
     if labels is not None:
         names = tuple(str(name) for name in labels)
         if len(names) < 2 or len(set(names)) < len(names):
@@ -275,13 +276,11 @@ def _sample(examples: Examples, rows: int | None, seed: int) -> Examples:
     return examples.select(sorted(random.Random(seed).sample(range(len(examples)), rows)))
 
 
-def _check_classes(splits: Splits, train_rows: int | None) -> None:
-    present = set(splits.train.labels)
-    if len(present) > 1:
+def _check_classes(labels: Sequence[str], train_rows: int | None) -> None:
+    if len(set(labels)) > 1:
         return
-    name = splits.labels[next(iter(present))]
     remedy = "Check data.label" if train_rows is None else f"Raise data.train_rows ({train_rows}) or check data.label"
     raise DataError(
-        f"data.train: all {len(splits.train)} train rows are of one class, {name!r}; a classifier needs at least two. "
+        f"data.train: all {len(labels)} train rows are of one class, {labels[0]!r}; a classifier needs at least two. "
         f"{remedy}."
     )

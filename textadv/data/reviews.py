@@ -16,7 +16,7 @@ from textadv.data.lexicon import NEGATORS, PREFIXES, SUFFIXES, TEST, TRAIN, VALI
 
 SIZES = {"train": 3200, "validation": 600, "test": 600}
 NEGATED_SHARE = 0.25
-INTENSIFIED_SHARE = 0.3
+INTENSIFIED_SHARE = 0.35
 NEGATED_WEIGHT = 2
 
 CONTRASTS = ("{other}, but {main}", "{other}, yet {main}", "although {other}, {main}", "while {other}, {main}")
@@ -61,14 +61,14 @@ def _stream(lexicon: Lexicon, draw: random.Random) -> Iterator[tuple[str, int]]:
     while True:
         main, other = _clause(lexicon, draw), _clause(lexicon, draw)
         kind = draw.random()
-        if kind < 0.3:
+        if kind < 0.25:
             yield _sentence(main.text), int(main.value > 0)
-        elif kind < 0.75:
+        elif kind < 0.68:
             # Contrasts mostly join opposites, as they do in real reviews.
             if main.value * other.value < 0 or draw.random() < 0.6:
                 joint = draw.choice(CONTRASTS)
                 yield _sentence(joint.format(main=main.text, other=other.text)), int(main.value > 0)
-        elif main.value + other.value != 0 and (main.value * other.value < 0 or draw.random() < 0.5):
+        elif main.value + other.value != 0 and (main.value * other.value < 0 or draw.random() < 0.4):
             joint = draw.choice(SUMS)
             yield _sentence(joint.format(main=main.text, other=other.text)), int(main.value + other.value > 0)
 

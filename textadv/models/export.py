@@ -10,7 +10,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from textadv.models.loading import quiet
-from textadv.models.running import pretrained
+from textadv.models.running import bare, pretrained
 
 
 def save_adapter(model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
@@ -18,9 +18,16 @@ def save_adapter(model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: P
 
     The model's config.json, which PEFT leaves out, lies beside an adapter: it holds the class names in their order.
     """
+    inner = bare(model)
     with quiet():
-        pretrained(model).save_pretrained(folder)
-        pretrained(model).config.save_pretrained(folder)
+        if isinstance(inner, PeftModel):
+            # The vocabulary is never changed here, so PEFT need not ask the Hub whether it was.
+            inner.save_pretrained(str(folder), save_embedding_layers=False)
+            config = copy.deepcopy(pretrained(model).config)
+            config.architectures = [type(inner.get_base_model()).__name__]
+            config.save_pretrained(folder)
+        else:
+            pretrained(model).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -61,7 +62,10 @@ def quiet() -> Iterator[None]:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            # PEFT and this file use the names that every release of transformers 5 knows.
+            warnings.filterwarnings("ignore", r"`\w*gradient_checkpointing\w*` is deprecated", FutureWarning)
+            yield
     finally:
         logging.set_verbosity(level)
         if bar:
@@ -98,10 +102,10 @@ def load_classifier(
         else:
             loaded = _load_base(name, name, labels, revision, DTYPES[dtype], trust_remote_code)
         _set_padding(loaded.model, loaded.tokenizer)
+        if lora is not None:
+            loaded = replace(loaded, model=_with_lora(loaded, lora, name))
         if gradient_checkpointing:
             _checkpoint_gradients(name, loaded.model)
-        if lora is not None:
-            return LoadedModel(_with_lora(loaded, lora, name), loaded.tokenizer, loaded.initialised)
     return loaded
 
 
@@ -144,8 +148,14 @@ def _is_path(name: str) -> bool:
 
 
 def _checkpoint_gradients(name: str, model: nn.Module) -> None:
+    """Recomputes activations in backward.
+
+    To be called after the adapters are in: transformers and PEFT make the embeddings' output ask for a gradient, which
+    only the reentrant kind of checkpointing needs and which would show in everything computed from it.
+    """
     try:
         pretrained(model).gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        pretrained(model).disable_input_require_grads()
     except ValueError as error:
         raise ModelError(
             f"model.gradient_checkpointing: true is not possible with model.name {name!r}: {error} Set it to false."
@@ -250,6 +260,9 @@ def _with_lora(loaded: LoadedModel, lora: Lora, name: str) -> PeftModel:
         lora_dropout=lora.dropout,
         target_modules=targets,
         task_type=TaskType.SEQ_CLS,
+        # PEFT trains whole every module whose name ends with a head's, so that DistilBERT's pre_classifier is one too
+        # and cannot carry an adapter as well.
+        exclude_modules=rf".*({'|'.join(HEADS)})",
         modules_to_save=None if name == TINY_ENCODER else _new_modules(loaded.initialised),
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
     )

@@ -252,12 +252,16 @@ def trainable_state(model: nn.Module) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def load_trainable_state(model: nn.Module, state: dict[str, Tensor]) -> None:
-    """Puts back what `trainable_state` returned, in place. Raises ModelError on any missing or unexpected name."""
+    """Puts back what `trainable_state` returned, in place. Raises ModelError where names or shapes differ."""
     own = bare(model).state_dict(keep_vars=True)
     wanted = {name for name, value in own.items() if value.requires_grad or not isinstance(value, nn.Parameter)}
     if wanted != set(state):
         odd = sorted(wanted ^ set(state))
         raise ModelError(f"The saved weights do not fit this model: {len(odd)} names differ, first {odd[0]}.")
+    for name, value in state.items():
+        if own[name].shape != value.shape:
+            shapes = f"{tuple(value.shape)}, in the model {tuple(own[name].shape)}"
+            raise ModelError(f"The saved weights do not fit this model: {name} has the shape {shapes}.")
     for name, value in state.items():
         target = own[name]
         if isinstance(target, DTensor):

@@ -48,8 +48,11 @@ class Objective(Protocol):
     keeps_clean: whether the terms already hold the clean loss of the attacked rows.
     """
 
-    terms: int
-    keeps_clean: bool
+    @property
+    def terms(self) -> int: ...
+
+    @property
+    def keeps_clean(self) -> bool: ...
 
     def __call__(self, model: nn.Module, batch: Batch, moment: Moment) -> Iterator[Term]: ...
 

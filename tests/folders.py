@@ -1,0 +1,98 @@
+"""Tiny models saved as a user's would be: a folder with config.json, safetensors and a tokenizer."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from torch import nn
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    BertModel,
+    DistilBertConfig,
+    DistilBertModel,
+    GPT2Config,
+    GPT2Model,
+    PretrainedConfig,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaModel,
+)
+from transformers.utils import logging
+
+from textadv.data import reviews_tokenizer
+from textadv.randomness import seeded_scope
+
+WIDTH, BLOCKS = 16, 2
+
+
+@cache
+def _trained() -> PreTrainedTokenizerFast:
+    return reviews_tokenizer()
+
+
+def tokenizer(**special: str | None) -> PreTrainedTokenizerFast:
+    """The built-in reviews' tokenizer; `special` changes its special tokens, None removes one."""
+    made = copy.deepcopy(_trained())
+    for name, token in special.items():
+        setattr(made, name, token)
+    return made
+
+
+def _saved(folder: Path, kind: type, config: PretrainedConfig, tokens: PreTrainedTokenizerFast) -> Path:
+    with seeded_scope(1):
+        model = kind(config)
+    logging.disable_progress_bar()
+    try:
+        model.save_pretrained(folder)
+    finally:
+        logging.enable_progress_bar()
+    tokens.save_pretrained(folder)
+    return folder
+
+
+def _bert(**changes: object) -> BertConfig:
+    sizes = {"hidden_size": WIDTH, "num_hidden_layers": BLOCKS, "num_attention_heads": 2, "intermediate_size": 24}
+    fixed = {"vocab_size": len(tokenizer()), "max_position_embeddings": 64, "initializer_range": 0.2, "pad_token_id": 0}
+    return BertConfig(**{**sizes, **fixed, **changes})
+
+
+def bert(folder: Path, **special: str | None) -> Path:
+    """A BERT without a head; `special` as in `tokenizer`."""
+    return _saved(folder, BertModel, _bert(), tokenizer(**special))
+
+
+def bert_classifier(folder: Path, labels: Sequence[str]) -> Path:
+    """A BERT that already classifies."""
+    names = {"id2label": dict(enumerate(labels)), "label2id": {label: n for n, label in enumerate(labels)}}
+    return _saved(folder, BertForSequenceClassification, _bert(**names), tokenizer())
+
+
+def distilbert(folder: Path) -> Path:
+    """A DistilBERT without a head: its classifier has two new layers."""
+    config = DistilBertConfig(
+        vocab_size=len(tokenizer()), dim=WIDTH, n_layers=BLOCKS, n_heads=2, hidden_dim=24, max_position_embeddings=64
+    )
+    return _saved(folder, DistilBertModel, config, tokenizer())
+
+
+def roberta(folder: Path) -> Path:
+    """A RoBERTa without a head."""
+    config = RobertaConfig(**{**_bert().to_dict(), "model_type": "roberta"})
+    return _saved(folder, RobertaModel, config, tokenizer())
+
+
+def gpt2(folder: Path, end: str | None = "[SEP]") -> Path:
+    """A GPT-2 without a head whose tokenizer has no pad token, and `end` as its end token."""
+    config = GPT2Config(
+        vocab_size=len(tokenizer()), n_embd=WIDTH, n_layer=BLOCKS, n_head=2, n_positions=64, initializer_range=0.2
+    )
+    return _saved(folder, GPT2Model, config, tokenizer(pad_token=None, eos_token=end))
+
+
+def parameters(model: nn.Module, trainable: bool) -> list[str]:
+    """The names of the parameters that are, or are not, trained."""
+    return [name for name, value in model.named_parameters() if value.requires_grad is trainable]

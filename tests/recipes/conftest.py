@@ -1,0 +1,46 @@
+"""Fixtures of the recipe tests."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from accelerate.state import AcceleratorState, GradientState
+
+from tests import folders
+from tests.recipes.running import ROOT, Ended, Recipe
+
+
+def _forget_accelerator() -> None:
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+
+
+@pytest.fixture
+def recipe(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Recipe]:
+    """Runs the `main` of a recipe's module with these command-line arguments, from the project's folder."""
+    monkeypatch.chdir(ROOT)
+
+    def run(module: ModuleType, *arguments: str) -> Ended:
+        _forget_accelerator()
+        monkeypatch.setattr(sys, "argv", [f"{module.__name__}.py", *arguments])
+        capsys.readouterr()
+        code, error = 0, ""
+        try:
+            module.main()
+        except SystemExit as ended:
+            code, error = (1, str(ended.code)) if isinstance(ended.code, str) else (int(ended.code or 0), "")
+        printed = capsys.readouterr()
+        return Ended(code, printed.out, error + printed.err)
+
+    yield run
+    _forget_accelerator()
+
+
+@pytest.fixture(scope="session")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny BERT without a head, with its tokenizer."""
+    return folders.bert(tmp_path_factory.mktemp("models") / "bert")

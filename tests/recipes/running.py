@@ -1,0 +1,99 @@
+"""How tests run a recipe: as its users do, in a process of its own, or by its `main` in this one."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.processes import free_port
+from textadv.data import reviews
+from textadv.evaluation import Results
+from textadv.report import read_results
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = "tests/recipes/small.yaml"
+
+
+class Ended(NamedTuple):
+    """How a recipe ended: exit status, what it printed, and the message of the error that ended it."""
+
+    code: int
+    printed: str
+    error: str
+
+
+Recipe = Callable[..., Ended]
+
+
+def launched(script: str, *arguments: str) -> Ended:
+    """`accelerate launch` of a script, offline, on the CPU, as `make quickstart` does."""
+    flags = [
+        "--cpu",
+        "--num_processes",
+        "1",
+        "--num_machines",
+        "1",
+        "--mixed_precision",
+        "no",
+        "--dynamo_backend",
+        "no",
+    ]
+    return _ended([sys.executable, "-m", "accelerate.commands.launch", *flags, script, *arguments])
+
+
+def in_two_processes(script: str, *arguments: str) -> Ended:
+    """The script in two processes on the CPU, where `accelerate launch --cpu` starts one whatever it is told."""
+    port = f"--master-port={free_port()}"
+    return _ended([sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", port, script, *arguments])
+
+
+def _ended(command: list[str]) -> Ended:
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    return Ended(done.returncode, done.stdout, done.stderr)
+
+
+def results_of(folder: Path) -> Results:
+    return read_results(folder)
+
+
+def check_consistent(results: Results) -> None:
+    """That the numbers of an evaluation cannot contradict one another."""
+    assert results.evaluations
+    for found in results.evaluations:
+        assert found.clean.total == found.worst_case.total == found.rows == len(found.rows_detail)
+        assert found.clean.count == sum(row.clean_prediction == row.label for row in found.rows_detail)
+        for attack in found.attacks:
+            assert attack.robust.total == found.rows and attack.success.total == found.clean.count
+            assert attack.success.count == found.clean.count - attack.robust.count
+            survivors = [row for row in found.rows_detail if row.predictions[attack.name] == row.label]
+            assert attack.robust.count == len(survivors)
+            assert found.worst_case.count <= attack.robust.count <= found.clean.count
+            assert not found.clean.count or (attack.forwards > 0 and attack.seconds > 0)
+        counts = [found.clean.count, *(point.robust.count for point in found.curve)]
+        assert counts == sorted(counts, reverse=True)
+        assert all(point.robust.total == found.rows for point in found.curve)
+
+
+def review_rows(count: int, split: str = "train") -> list[dict[str, str]]:
+    """The first rows of the built-in reviews, the label as a word."""
+    part, names = getattr(reviews(), split), reviews().labels
+    return [{"text": part.texts[n], "label": names[part.labels[n]]} for n in range(count)]
+
+
+def write_csv(path: Path, rows: Sequence[dict[str, str]]) -> Path:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def file_overrides(**paths: Path) -> list[str]:
+    """data.* for local files, by split."""
+    return ["data={name: files, max_length: 32, " + ", ".join(f"{role}: {path}" for role, path in paths.items()) + "}"]

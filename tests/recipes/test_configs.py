@@ -1,0 +1,44 @@
+"""Every configuration that is shipped: it loads, is written and read back equal, and says how to run it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.recipes.running import ROOT
+from textadv import build
+from textadv.config_file import dump_config, load_config
+
+CONFIGS = sorted((ROOT / "recipes/configs").glob("*.yaml"))
+
+
+def test_there_are_configurations() -> None:
+    assert "quickstart.yaml" in [path.name for path in CONFIGS]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_it_loads_and_is_written_and_read_back_equal(path: Path, tmp_path: Path) -> None:
+    config = load_config(path)
+    written = tmp_path / "config.yaml"
+    written.write_text(dump_config(config), encoding="utf-8")
+    assert load_config(written) == config
+    assert dump_config(load_config(written)) == dump_config(config)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_it_opens_with_the_command_that_runs_it(path: Path) -> None:
+    opening = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
+    assert any(f"recipes/adv_finetune.py recipes/configs/{path.name}" in line for line in opening)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_its_attacks_objective_and_mixing_can_be_built(path: Path) -> None:
+    config = load_config(path)
+    threat = build.threat(config.threat)
+    measured = [build.attack(attack, threat, config.seed) for attack in config.evaluation.attacks.values()]
+    assert len(measured) == len(config.evaluation.attacks)
+    objective = build.objective(config.objective, config.attack, threat, config.seed)
+    assert (objective is None) == (config.objective.name == "clean")
+    attacked = build.mixing(config.mixing, config.seed).count(10**6, config.training.batch_size, 1)
+    assert attacked == round(config.mixing.ratio * config.training.batch_size)

@@ -1,0 +1,172 @@
+"""Checkpoints are whole or absent, exact, and few."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from pytest import MonkeyPatch
+from torch import nn
+
+from tests import tiny
+from textadv import checkpoint
+from textadv.checkpoint import CheckpointError, latest, restore, save
+from textadv.models import ModelError, trainable_state
+from textadv.optimisation import adamw
+from textadv.randomness import rng_state
+
+Optimizer = torch.optim.Optimizer
+
+
+def trained(steps: int = 2) -> tuple[nn.Module, Optimizer]:
+    model = tiny.bert()
+    optimizer = adamw(model, 1e-2, 0.1)
+    for step in range(steps):
+        optimizer.zero_grad()
+        tiny.one_step(model, tiny.rows(), None, 8, step=step)
+        optimizer.step()
+    return model, optimizer
+
+
+def saved(folder: Path, step: int, keep_last: int = 2, **progress: object) -> Path:
+    model, optimizer = trained(1)
+    state = checkpoint.optimizer_state(model, optimizer)
+    return save(folder, step, trainable_state(model), state, [rng_state()], dict(progress), keep_last)
+
+
+def steps(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_weights_and_optimizer_come_back_bit_for_bit(tmp_path: Path) -> None:
+    model, optimizer = trained()
+    state = checkpoint.optimizer_state(model, optimizer)
+    save(tmp_path, 2, trainable_state(model), state, [rng_state()], {"note": [0.1, 1e-17]}, 1)
+    found = latest(tmp_path)
+    assert found is not None
+    assert found.progress == {"note": [0.1, 1e-17], "step": 2, "processes": 1}
+    assert torch.equal(found.rng[0]["cpu"], rng_state()["cpu"])
+    other, other_optimizer = trained(0)
+    assert any(not torch.equal(value, trainable_state(other)[name]) for name, value in trainable_state(model).items())
+    restore(found, other, other_optimizer, processes=1)
+    assert all(torch.equal(value, trainable_state(other)[name]) for name, value in trainable_state(model).items())
+    again = checkpoint.optimizer_state(other, other_optimizer)
+    assert again.keys() == state.keys() and any(name.endswith("|exp_avg_sq") for name in state)
+    assert all(torch.equal(value, again[name]) and value.dtype == again[name].dtype for name, value in state.items())
+
+
+def test_a_restored_optimizer_takes_the_same_next_step(tmp_path: Path) -> None:
+    model, optimizer = trained(3)
+    save(tmp_path, 3, trainable_state(model), checkpoint.optimizer_state(model, optimizer), [rng_state()], {}, 1)
+    found, (other, other_optimizer) = latest(tmp_path), trained(0)
+    assert found is not None
+    restore(found, other, other_optimizer, processes=1)
+    for mine, its in ((model, optimizer), (other, other_optimizer)):
+        its.zero_grad()
+        tiny.one_step(mine, tiny.rows(), None, 8, step=9)
+        its.step()
+    assert all(torch.equal(value, trainable_state(other)[name]) for name, value in trainable_state(model).items())
+
+
+def test_only_the_last_checkpoints_are_kept(tmp_path: Path) -> None:
+    for step in (5, 10, 15, 100):
+        saved(tmp_path, step, keep_last=2)
+    assert steps(tmp_path) == ["step-00000015", "step-00000100"]
+    found = latest(tmp_path)
+    assert found is not None and found.progress["step"] == 100
+
+
+def test_a_new_run_does_not_lose_its_checkpoints_to_those_of_an_older_one(tmp_path: Path) -> None:
+    for step in (100, 110):
+        saved(tmp_path, step, run="old")
+    saved(tmp_path, 5, keep_last=1, run="new")
+    found = latest(tmp_path)
+    assert found is not None
+    assert (found.progress["step"], found.progress["run"]) == (5, "new")
+    assert steps(tmp_path) == ["step-00000005"]
+
+
+def test_saving_a_step_again_replaces_it(tmp_path: Path) -> None:
+    saved(tmp_path, 5, run="old")
+    saved(tmp_path, 5, run="new")
+    found = latest(tmp_path)
+    assert found is not None and found.progress["run"] == "new"
+    assert steps(tmp_path) == ["step-00000005"]
+
+
+def test_no_checkpoint_is_none(tmp_path: Path) -> None:
+    assert latest(tmp_path) is None
+    assert latest(tmp_path / "missing") is None
+
+
+@pytest.mark.parametrize("writes", [0, 1, 2])
+def test_a_save_that_breaks_off_leaves_the_one_before(writes: int, tmp_path: Path, monkeypatch: MonkeyPatch) -> None:
+    """Whichever file the process died at."""
+    saved(tmp_path, 5)
+    real, done = checkpoint.save_file, []
+
+    def breaking(tensors: dict[str, torch.Tensor], path: Path) -> None:
+        if len(done) == writes:
+            raise OSError("disk full")
+        done.append(path)
+        real(tensors, path)
+
+    monkeypatch.setattr(checkpoint, "save_file", breaking)
+    with pytest.raises(OSError, match="disk full"):
+        saved(tmp_path, 10)
+    found = latest(tmp_path)
+    assert found is not None and found.progress["step"] == 5
+    monkeypatch.undo()
+    saved(tmp_path, 10)
+    assert steps(tmp_path) == ["step-00000005", "step-00000010"], "what was left half done is gone"
+
+
+def test_a_folder_without_its_progress_is_no_checkpoint(tmp_path: Path) -> None:
+    saved(tmp_path, 5)
+    (tmp_path / "step-00000010").mkdir()
+    found = latest(tmp_path)
+    assert found is not None and found.progress["step"] == 5
+
+
+def test_another_number_of_processes_is_refused(tmp_path: Path) -> None:
+    saved(tmp_path, 5)
+    found, (model, optimizer) = latest(tmp_path), trained(0)
+    assert found is not None
+    before = trainable_state(model)
+    with pytest.raises(CheckpointError, match="written by 1 processes and this run has 2. Resume with the same number"):
+        restore(found, model, optimizer, processes=2)
+    assert all(torch.equal(value, before[name]) for name, value in trainable_state(model).items())
+
+
+def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
+    saved(tmp_path, 5)
+    found, other = latest(tmp_path), nn.Linear(2, 2)
+    assert found is not None
+    with pytest.raises(ModelError, match="do not fit this model"):
+        restore(found, other, adamw(other, 0.1, 0.0), processes=1)
+
+
+def test_weights_are_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: MonkeyPatch) -> None:
+    path = tmp_path / "weights" / "last.safetensors"
+    checkpoint.save_state_of(tiny.bert(), path, write=True)
+    before = path.read_bytes()
+
+    def broken(tensors: dict[str, torch.Tensor], where: Path) -> None:
+        where.write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(checkpoint, "save_file", broken)
+    with pytest.raises(OSError, match="disk full"):
+        checkpoint.save_state_of(trained()[0], path, write=True)
+    assert path.read_bytes() == before
+
+
+def test_a_process_that_does_not_write_leaves_no_file(tmp_path: Path) -> None:
+    checkpoint.save_state_of(tiny.bert(), tmp_path / "weights" / "last.safetensors", write=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_file_is_a_pickle(tmp_path: Path) -> None:
+    folder = saved(tmp_path, 5)
+    assert steps(folder) == ["optimizer.safetensors", "progress.json", "rng-0.safetensors", "weights.safetensors"]

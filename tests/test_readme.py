@@ -1,0 +1,41 @@
+"""What the README shows must run as it stands."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def python_example() -> str:
+    (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    return example
+
+
+def test_the_example_has_at_most_15_lines() -> None:
+    assert len([line for line in python_example().splitlines() if line.strip()]) <= 15
+
+
+def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    short = python_example().replace("steps=300", "steps=4").replace("evaluate_every=100", "evaluate_every=2")
+    short = short.replace("range(200)", "range(16)").replace(", threat,", ", threat, positions=range(16),")
+    assert short.count("steps=4") == 1 and "positions=range(16)" in short
+    exec(compile(short, "README.md", "exec"), {})  # noqa: S102 our own README
+    assert "Rate(count=" in capsys.readouterr().out
+    assert (tmp_path / "runs" / "notebook" / "log.jsonl").is_file()
+
+
+def test_the_start_commands_are_targets() -> None:
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    shown = re.findall(r"^make ([a-z]+)", README, flags=re.MULTILINE)
+    assert shown and set(shown) <= set(targets)
+
+
+def test_every_config_that_the_readme_names_exists() -> None:
+    named = set(re.findall(r"recipes/configs/[a-z0-9_]+\.yaml", README))
+    assert named and all((ROOT / path).is_file() for path in named)
