@@ -80,6 +80,8 @@ TABLE: dict[str, Callable[[ThreatModel], Attack]] = {
     "pgd restarts early stop": lambda threat: strong(threat, early_stop=True),
     "momentum": momentum,
     "adam": adam,
+    "momentum early stop": lambda threat: replace(momentum(threat), early_stop=True, random_start=True),
+    "adam early stop": lambda threat: replace(adam(threat), early_stop=True, random_start=True),
     "virtual": lambda threat: VirtualAdversarial(threat, steps=2),
     "worst_of": lambda threat: worst_of(fgsm(threat), pgd(threat, steps=3)),
     "then": lambda threat: then(Noise(threat), pgd(threat, steps=3)),

@@ -140,6 +140,15 @@ def test_then_overrides_a_random_start_too():
     assert not torch.allclose(onward(model, batch).perturbation.delta, given.perturbation.delta)
 
 
+def test_a_start_outside_the_threat_is_brought_inside():
+    model, batch = CurvedBag(), rows()
+    stray = batch.perturbed(Embeddings(), torch.ones(16, 9, 8, dtype=torch.float64))
+    attacked = pgd(THREAT, steps=1, step_size=0.0)(model, stray)
+    assert float(attacked.gauge.max()) <= 1
+    assert not attacked.perturbation.delta[~batch.editable].any()
+    assert torch.allclose(attacked.perturbation.delta[batch.editable], torch.tensor(0.2 / 8**0.5).double())
+
+
 def test_repeat_draws_anew_on_the_rows_that_are_left():
     model, batch = CurvedBag(), rows()
     watched = Watched(Noise(THREAT))

@@ -208,6 +208,10 @@ def test_restarts_multiply_the_cost_except_for_rows_that_early_stop_dropped():
     assert plain.cost.backwards.tolist() == [12] * len(batch)
     assert plain.cost.queries.tolist() == [4] * len(batch)
     assert torch.equal(early.success, plain.success)
+    once = pgd(THREAT, steps=4, early_stop=True)(model, batch)
+    assert 0 < int(once.success.sum()) < len(batch)
+    assert torch.equal(early.cost.backwards[once.success], once.cost.backwards[once.success])
+    assert torch.equal(early.cost.queries[once.success], once.cost.queries[once.success])
     assert early.cost.backwards[~early.success].tolist() == [12] * int((~early.success).sum())
     assert bool((early.cost.backwards[early.success] < 12).all())
 

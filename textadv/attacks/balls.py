@@ -201,7 +201,7 @@ class Ball:
 
         A row's noise fills its masked positions in order, so padding on either side does not change it.
         """
-        # Draws are float32 and made row by row. What is done to all rows at once is float64, since float32 kernels round
+        # Draws are float32 and made row by row. What is done to all rows at once is float64: float32 kernels round
         # differently for different shapes, and a row's start must not depend on its batch.
         noise = torch.zeros(mask.shape, device=mask.device, dtype=torch.float64)
         counts = mask.flatten(1).sum(dim=1).tolist()
