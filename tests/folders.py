@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from pathlib import Path
 
 from torch import nn
@@ -17,6 +17,7 @@ from transformers import (
     GPT2Config,
     GPT2Model,
     PretrainedConfig,
+    PreTrainedModel,
     PreTrainedTokenizerFast,
     RobertaConfig,
     RobertaModel,
@@ -42,7 +43,12 @@ def tokenizer(**special: str | None) -> PreTrainedTokenizerFast:
     return made
 
 
-def _saved(folder: Path, kind: type, config: PretrainedConfig, tokens: PreTrainedTokenizerFast) -> Path:
+def _saved(
+    folder: Path,
+    kind: Callable[[PretrainedConfig], PreTrainedModel],
+    config: PretrainedConfig,
+    tokens: PreTrainedTokenizerFast,
+) -> Path:
     with seeded_scope(1):
         model = kind(config)
     logging.disable_progress_bar()
@@ -63,6 +69,11 @@ def _bert(**changes: object) -> BertConfig:
 def bert(folder: Path, **special: str | None) -> Path:
     """A BERT without a head; `special` as in `tokenizer`."""
     return _saved(folder, BertModel, _bert(), tokenizer(**special))
+
+
+def bert_without_pooler(folder: Path) -> Path:
+    """A BERT as pretraining leaves it: without the pooler that classifying needs."""
+    return _saved(folder, partial(BertModel, add_pooling_layer=False), _bert(), tokenizer())
 
 
 def bert_classifier(folder: Path, labels: Sequence[str]) -> Path:

@@ -32,7 +32,13 @@ from textadv.spaces import Embeddings
 
 LABELS = ("negative", "positive")
 TEXTS = ("the plot was not bad at all", "dull", "a warm and funny film", "never again, sorry")
-BASES = {"bert": folders.bert, "distilbert": folders.distilbert, "roberta": folders.roberta, "gpt2": folders.gpt2}
+BASES = {
+    "bert": folders.bert,
+    "bert without pooler": folders.bert_without_pooler,
+    "distilbert": folders.distilbert,
+    "roberta": folders.roberta,
+    "gpt2": folders.gpt2,
+}
 
 
 def logits(loaded: LoadedModel) -> Tensor:
@@ -47,7 +53,7 @@ def shaken(loaded: LoadedModel) -> LoadedModel:
     with torch.no_grad():
         for value in loaded.model.parameters():
             if value.requires_grad:
-                value += 0.3 * torch.randn(value.shape, generator=generator)
+                value += 0.1 * torch.randn(value.shape, generator=generator)
     return loaded
 
 

@@ -101,8 +101,9 @@ class Momentum:
 class Adam:
     """Adam's direction (arXiv:1412.6980), rescaled so that its norm is the step size.
 
-    Deviations: the rescaling makes step sizes mean the same for every ascent; gradients are normalised per row first,
-    so that a confident row's small gradient is not lost in Adam's eps.
+    Deviations: the rescaling makes step sizes mean the same for every ascent, and leaves nothing for the bias
+    corrections to do, which are factors; gradients are normalised per row first, so that a confident row's small
+    gradient is not lost in Adam's eps.
     """
 
     step_size: StepSize
@@ -110,15 +111,11 @@ class Adam:
     beta2: float = 0.999
 
     def init(self, delta: Tensor) -> State:
-        count = torch.zeros(len(delta), device=delta.device, dtype=delta.dtype)
-        return torch.zeros_like(delta), torch.zeros_like(delta), count
+        return torch.zeros_like(delta), torch.zeros_like(delta)
 
     def update(self, delta: Tensor, grad: Tensor, ball: Ball, state: State) -> tuple[Tensor, State]:
         grad = _row_normalised(grad)
         first = self.beta1 * state[0] + (1 - self.beta1) * grad
         second = self.beta2 * state[1] + (1 - self.beta2) * grad.square()
-        count = state[2] + 1
-        per_row = count.reshape(-1, *[1] * (delta.dim() - 1))
-        direction = first / (1 - self.beta1**per_row)
-        direction = direction / ((second / (1 - self.beta2**per_row)).sqrt() + ADAM_EPS)
-        return delta + self.step_size.length(ball, delta) * ball.unit(direction), (first, second, count)
+        direction = first / (second.sqrt() + ADAM_EPS)
+        return delta + self.step_size.length(ball, delta) * ball.unit(direction), (first, second)
