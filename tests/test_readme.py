@@ -25,7 +25,7 @@ def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     short = python_example().replace("steps=300", "steps=4").replace("evaluate_every=100", "evaluate_every=2")
     short = short.replace("range(200)", "range(16)").replace(", threat,", ", threat, positions=range(16),")
     assert short.count("steps=4") == 1 and "positions=range(16)" in short
-    exec(compile(short, "README.md", "exec"), {})  # noqa: S102 our own README
+    exec(compile(short, "README.md", "exec"), {})
     assert "Rate(count=" in capsys.readouterr().out
     assert (tmp_path / "runs" / "notebook" / "log.jsonl").is_file()
 

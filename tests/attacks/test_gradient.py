@@ -75,11 +75,14 @@ def test_a_zero_gradient_raises_and_names_the_space(attack):
 
 
 @pytest.mark.parametrize("attack", [fgsm(THREAT), pgd(THREAT), VirtualAdversarial(THREAT)], ids=["fgsm", "pgd", "vat"])
-def test_rows_without_any_editable_position_raise(attack):
+def test_rows_without_any_editable_position_stay_as_they_are(attack):
+    """A micro-batch of empty texts must not stop a run; a run of nothing else is the liveness gate's affair."""
     batch = rows()
     frozen = replace(batch, editable=torch.zeros_like(batch.editable))
-    with pytest.raises(PerturbationError, match="no position is editable"):
-        attack(CurvedBag(), frozen)
+    attacked = attack(CurvedBag(), frozen)
+    assert not attacked.perturbation.delta.any()
+    assert attacked.gauge.tolist() == [0.0] * len(batch)
+    assert attacked.outcome.loss_gain.tolist() == [0.0] * len(batch)
 
 
 def test_one_row_without_an_editable_position_stays_as_it_is():

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from tests.report.made_up import evaluated, made
-from textadv.report import Results, from_json, read_results, report_markdown, to_json, write_results
 from textadv.evaluation.results import write_atomically
+from textadv.report import Results, from_json, read_results, report_markdown, to_json, write_results
 
 
 def test_json_round_trip(results: Results) -> None:

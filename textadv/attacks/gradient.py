@@ -77,10 +77,11 @@ class _Record:
                 f"{rows.ids[self.overflowed].tolist()}: the model overflows. Avoid float16 in model.dtype and "
                 "training.precision."
             )
-        if not bool(self.moved) and bool((threat.ball.bound(self.delta) > 0).any()):
+        # Rows without an editable position (an empty text) cannot be moved: that is the data's affair, not a fault.
+        if not bool(self.moved) and bool(rows.editable.any()) and bool((threat.ball.bound(self.delta) > 0).any()):
             raise PerturbationError(
                 f"The gradient of the goal is exactly zero for every row's perturbation of the {threat.space}. Either "
-                "no position is editable, the hook is on a module that the output ignores (of the last block a "
+                "no editable position counts, the hook is on a module that the output ignores (of the last block a "
                 "classifier often reads one special token only), the model's output is constant."
             )
 

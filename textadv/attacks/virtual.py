@@ -61,10 +61,10 @@ class VirtualAdversarial:
                 alive = alive | grad.any()
                 delta = threat.ball.steepest(grad.to(delta.dtype)) * threat.ball.bound(delta)
                 delta = threat.confine(rows, delta)
-            if not bool(alive) and bool((threat.ball.bound(delta) > 0).any()):
+            if not bool(alive) and bool(rows.editable.any()) and bool((threat.ball.bound(delta) > 0).any()):
                 raise PerturbationError(
-                    f"The divergence has a zero gradient for every row's perturbation of the {threat.space}: no "
-                    "position is editable, or the output does not depend on the space."
+                    f"The divergence has a zero gradient for every row's perturbation of the {threat.space}: the "
+                    "output does not depend on the editable positions."
                 )
             passes = torch.full_like(rows.labels, self.steps)
             # The pass over the clean rows is counted by `assess` where that uses it too.

@@ -1,9 +1,5 @@
 """Results as files: JSON for programs, a table, Markdown and HTML for people."""
 
-from textadv.report.files import read_results, write_results
-from textadv.report.markdown import comparison_table, report_markdown
-from textadv.report.page import report_html
-from textadv.report.plots import curve_svg
 from textadv.evaluation.results import (
     SCHEMA_VERSION,
     AttackResult,
@@ -15,6 +11,10 @@ from textadv.evaluation.results import (
     from_json,
     to_json,
 )
+from textadv.report.files import read_results, write_results
+from textadv.report.markdown import comparison_table, report_markdown
+from textadv.report.page import report_html
+from textadv.report.plots import curve_svg
 
 __all__ = [
     "SCHEMA_VERSION",

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from textadv.evaluation.statistics import Difference, Rate, mcnemar, paired_difference
 from textadv.evaluation.results import AttackResult, Evaluation, Results, RowOutcome, Training
+from textadv.evaluation.statistics import Difference, Rate, mcnemar, paired_difference
 
 MISSING = "-"
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from textadv.evaluation.results import Results, from_json, to_json, write_atomically
 from textadv.report.markdown import report_markdown
 from textadv.report.page import report_html
 from textadv.report.plots import curve_svg
-from textadv.evaluation.results import Results, from_json, to_json, write_atomically
 
 
 def write_results(results: Results, folder: str | Path) -> dict[str, Path]:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import yaml
 
-from textadv.report.comparison import comparison
 from textadv.evaluation.results import Results
+from textadv.report.comparison import comparison
 from textadv.report.summary import doubts, summary, threat_lines, training_lines
 from textadv.report.tables import attack_table, curve_table
 

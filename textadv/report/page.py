@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from textadv.evaluation.results import Evaluation, Results, RowOutcome
 from textadv.report.comparison import (
     baseline_of,
     compare,
@@ -21,7 +22,6 @@ from textadv.report.comparison import (
 )
 from textadv.report.markdown import config_yaml, subject_names
 from textadv.report.plots import curve_svg
-from textadv.evaluation.results import Evaluation, Results, RowOutcome
 from textadv.report.summary import doubts, summary, threat_lines, training_lines
 from textadv.report.tables import attack_table, curve_table
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from textadv.evaluation.results import Evaluation, Results, Training
 from textadv.report.comparison import (
     Paired,
     baseline_of,
@@ -19,7 +20,6 @@ from textadv.report.comparison import (
     right_everywhere,
     training_of,
 )
-from textadv.evaluation.results import Evaluation, Results, Training
 
 Verdict = Literal["gain", "loss", "unproven", "uncompared"]
 

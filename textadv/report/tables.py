@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from textadv.report.comparison import MISSING, radius_text, rate_text
 from textadv.evaluation.results import Results
+from textadv.report.comparison import MISSING, radius_text, rate_text
 
 
 def curve_table(results: Results) -> list[list[str]]:
