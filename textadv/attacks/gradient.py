@@ -143,7 +143,7 @@ class GradientAttack:
         Raises PerturbationError where the output does not depend on the delta, its gradient is zero in every row, or
         not finite in any.
         """
-        if self.early_stop and isinstance(model, FSDPModule):
+        if self.early_stop and isinstance(model, FSDPModule) and model.training:
             raise ValueError("attack.early_stop makes processes run different numbers of passes, which FSDP cannot do.")
         threat = self.threat.resolved(model, batch).scaled(radius_scale)
         rows = batch.clean()

@@ -13,7 +13,7 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 LOWEST_TEMPERATURE = 0.05
-HIGHEST_TEMPERATURE = 20.0
+HIGHEST_TEMPERATURE = 100.0
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:

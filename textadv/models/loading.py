@@ -207,7 +207,7 @@ def _load_adapter(
 
 
 def _tiny_encoder(labels: Sequence[str], seed: int) -> LoadedModel:
-    """A BERT of about 0.2 M parameters with random weights and the built-in reviews' own tokenizer.
+    """A BERT of about 0.1 M parameters with random weights and the built-in reviews' own tokenizer.
 
     Only the head is drawn from `seed`: the rest is the same at every call, as a downloaded model's is, so that an
     adapter finds the base it was trained on.
@@ -215,10 +215,10 @@ def _tiny_encoder(labels: Sequence[str], seed: int) -> LoadedModel:
     tokenizer = reviews_tokenizer()
     config = BertConfig(
         vocab_size=len(tokenizer),
-        hidden_size=96,
+        hidden_size=64,
         num_hidden_layers=2,
         num_attention_heads=4,
-        intermediate_size=192,
+        intermediate_size=128,
         max_position_embeddings=128,
         pad_token_id=tokenizer.pad_token_id,
         id2label=dict(enumerate(labels)),
