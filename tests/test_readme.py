@@ -22,9 +22,10 @@ def test_the_example_has_at_most_15_lines() -> None:
 
 def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
-    short = python_example().replace("steps=300", "steps=4").replace("evaluate_every=100", "evaluate_every=2")
-    short = short.replace("range(200)", "range(16)").replace(", threat,", ", threat, positions=range(16),")
-    assert short.count("steps=4") == 1 and "positions=range(16)" in short
+    short = python_example().replace("steps=800", "steps=4").replace("evaluate_every=200", "evaluate_every=2")
+    short = short.replace("warmup_steps=350", "warmup_steps=1").replace("range(100)", "range(16)")
+    short = short.replace(", threat, calibration", ", threat, positions=range(16), calibration")
+    assert short.count("steps=4") == 1 and short.count("range(16)") == 2
     exec(compile(short, "README.md", "exec"), {})
     assert "Rate(count=" in capsys.readouterr().out
     assert (tmp_path / "runs" / "notebook" / "log.jsonl").is_file()

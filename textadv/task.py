@@ -151,7 +151,7 @@ def _accelerator(config: RunConfig) -> Accelerator:
             mixed_precision=config.training.precision,
             log_with=list(config.tracking.log_with) or None,
             project_dir=str(Path(config.output) / "trackers"),
-            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
+            kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
         )
     except ValueError as error:
         wanted = config.training.precision
