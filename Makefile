@@ -14,7 +14,7 @@ PYTHON ?=
 
 # The flags answer what `accelerate config` would ask, so that a fresh machine is not asked and prints no warning.
 LAUNCH := $(BIN)/accelerate launch --cpu --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
-    --num_cpu_threads_per_process 2 --quiet
+    --num_cpu_threads_per_process 1 --quiet
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
