@@ -82,6 +82,7 @@ class Trainer:
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
         self.rate = LearningRate(settings.learning_rate, settings.steps, settings.warmup_ratio, settings.schedule)
         self.lengths = rows.lengths
+        self.order: tuple[int, list[int]] = (-1, [])
         self.progress = Progress()
         self.name, self.bar = name, bar
 
@@ -145,8 +146,9 @@ class Trainer:
         self.model.train()
         self.optimizer.zero_grad()
         epoch, place = divmod(step, len(self.rows) // settings.batch_size)
-        order = permutation(settings.seed, ORDER, epoch, size=len(self.rows))
-        positions = order[place * settings.batch_size :][: settings.batch_size]
+        if self.order[0] != epoch:
+            self.order = epoch, permutation(settings.seed, ORDER, epoch, size=len(self.rows))
+        positions = self.order[1][place * settings.batch_size :][: settings.batch_size]
         lengths = [self.lengths[position] for position in positions]
         groups = self.mixing.groups(step, lengths, settings.micro_batch_size, world, self.accelerator.process_index)
         return accumulate(
