@@ -29,7 +29,19 @@ from textadv.batch import Role
 from textadv.data import ChatRows, JoinedRows, Segment, joined
 from textadv.mixing import Constant, Mixing
 from textadv.objectives import Adversarial, FreeLB, Moment, Objective, Objectives, trades
-from textadv.objectives.alignment import Away, KlToBase, Part, Preference, PrefillRecovery, Supervised, Together, Toward
+from textadv.objectives.alignment import (
+    REFUSAL,
+    RESPONSE,
+    Away,
+    KlToBase,
+    Part,
+    Preference,
+    PrefillRecovery,
+    Supervised,
+    Tempted,
+    Together,
+    Toward,
+)
 from textadv.objectives.rerouting import Reroute, Retain
 from textadv.randomness import seeded_scope
 from textadv.sampling import Streams
@@ -115,10 +127,17 @@ def _direction() -> RefusalDirection:
     return RefusalDirection((0, 1), data.batch(range(4)), data.batch(range(8, 12)), every=2)
 
 
+def over_refusal() -> Tempted:
+    """Borderline rows: their answer, and both parts at a perturbation that elicits a refusal of one or two tokens."""
+    parts = (Part(Supervised()), Part(Away(answer=REFUSAL), True), Part(Toward(answer=RESPONSE), True))
+    return Tempted(Together(parts, attack(), REFUSAL), ((5, 2), (6,)))
+
+
 PLACES = Several((Embeddings(), Hidden(0), Hidden(1)))
 HARDENING: dict[str, Callable[[], Objective]] = {
     "cat": lambda: together(Away(), Toward(), by=attack()),
     "cat, recovery and kl": lambda: together(Away(), Toward(), by=attack(), also=(PrefillRecovery(), KlToBase())),
+    "cat and over-refusal": lambda: together(Away(), Toward(), by=attack()),
     "capo ipo": lambda: together(Preference("ipo"), by=attack()),
     "capo dpo": lambda: together(Preference("dpo"), by=attack()),
     "lat": lambda: together(Away(), Toward(), by=Held(attack(PLACES), 2)),
@@ -139,7 +158,9 @@ def objectives(name: str) -> Objectives:
         useful = together(Supervised(), KlToBase())
     if name == "rerouting":
         useful = Retain((0, 1))
-    close = Supervised(name="borderline")
+    close: Objective = Supervised(name="borderline")
+    if "over-refusal" in name:
+        close = over_refusal()
     return {Role.ADVERSARIAL: HARDENING[name](), Role.UTILITY: useful, Role.BORDERLINE: close, Role.CLEAN: close}
 
 

@@ -33,6 +33,7 @@ from textadv.objectives.alignment import (
     Preference,
     PrefillRecovery,
     Supervised,
+    Tempted,
     Together,
     Toward,
 )
@@ -116,6 +117,26 @@ def test_lat_perturbs_several_places_and_holds_what_it_found(rows: tuple[ChatRow
     assert isinstance(inner, GradientAttack) and inner.goal == Elicit()
     threat = build_chat.threat(small(*several).threat)
     assert threat.space == Several((Embeddings(), Hidden(1), Hidden(3))) and threat.ball.relative_radius == 0.1
+
+
+def test_over_refusal_attacks_borderline_rows_toward_the_safe_answers_of_the_adversarial_stream(rows) -> None:
+    found = build_chat.objectives(
+        small("objective.parts=[{name: cat}, {name: over_refusal, toward: 2, cutoff: 3}]"), THREAT, LAYERS, *rows
+    )
+    goal = found[Role.BORDERLINE]
+    assert isinstance(goal, Tempted) and isinstance(goal.objective, Together)
+    assert set(goal.refusals) == set(rows[0].answers["safe"])
+    assert goal.objective.parts == (
+        Part(Supervised(1.0)),
+        Part(Away(0.5, 3.0, 1e-3, "refusal"), True),
+        Part(Toward(2.0, 0.0, answer="response"), True),
+    )
+    attack = goal.objective.attack
+    assert isinstance(attack, GradientAttack) and (attack.goal, attack.threat) == (Elicit(), THREAT)
+    assert goal.objective.answer == "refusal"
+    useful, hard = found[Role.UTILITY], found[Role.ADVERSARIAL]
+    assert isinstance(useful, Together) and useful.parts == (Part(Supervised(1.0)),)
+    assert isinstance(hard, Together) and len(hard.parts) == 2
 
 
 def test_a_recovery_may_see_the_delta(rows: tuple[ChatRows, ChatRows]) -> None:

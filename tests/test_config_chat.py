@@ -45,7 +45,7 @@ def test_the_task_chooses_the_schema() -> None:
     plain = yaml.safe_load("{output: o, model: {name: m}, data: {name: d}, threat: {radius: 1}, training: {epochs: 1}}")
     assert isinstance(parse_config(plain), RunConfig)
     (line,) = problems("task=chats")[:1]
-    assert line.startswith("task must be 'classification', got 'chats'.")
+    assert line == "task must be one of classification, images, chat, got 'chats'."
 
 
 def test_defaults_are_those_of_the_papers_and_of_the_issue() -> None:
@@ -127,6 +127,18 @@ RULES = {
         "objective.parts: trades has an attack of its own and cannot share one with cat.",
     ),
     "nothing adversarial": (["objective.parts=[{name: kl}]"], "objective.parts trains nothing on adversarial rows."),
+    "over-refusal alone": (
+        ["objective.parts=[{name: kl}, {name: over_refusal}]"],
+        "objective.parts trains nothing on adversarial rows.",
+    ),
+    "over-refusal without borderline rows": (
+        ["objective.parts=[{name: cat}, {name: over_refusal}]", "mixing.borderline_share=0"],
+        "objective.parts: over_refusal trains on borderline rows.",
+    ),
+    "over-refusal held": (
+        ["objective={parts: [{name: cat}, {name: over_refusal}], defence_steps: 2}"],
+        "objective.defence_steps: 2 holds the attack on adversarial rows, and over_refusal attacks borderline rows.",
+    ),
     "nothing to hold": (
         ["objective={parts: [{name: trades}], defence_steps: 2}"],
         "objective.defence_steps: 2 holds the attack of cat, capo or lat",
@@ -220,7 +232,7 @@ def sections(annotation: Any) -> set[type[BaseModel]]:
 
 def test_every_key_says_what_it_means() -> None:
     found = sections(ChatRunConfig)
-    assert sections(PartConfig) < found and len(sections(PartConfig)) == 11
+    assert sections(PartConfig) < found and len(sections(PartConfig)) == 12
     silent = [f"{s.__name__}.{key}" for s in found for key, info in s.model_fields.items() if not info.description]
     assert silent == []
 

@@ -37,6 +37,7 @@ from textadv.config_chat_objective import (
     FreelbPartConfig,
     KlConfig,
     LatConfig,
+    OverRefusalConfig,
     PrefillRecoveryConfig,
     RefusalDirectionConfig,
     ReroutingConfig,
@@ -54,12 +55,16 @@ from textadv.mixing import Mixing
 from textadv.models import LoadedModel, Lora, ModelError, load_causal, load_trained_classifier
 from textadv.objectives import Adversarial, FreeLB, Objective, Objectives, trades
 from textadv.objectives.alignment import (
+    REFUSAL,
+    RESPONSE,
+    SAFE,
     Away,
     KlToBase,
     Part,
     Preference,
     PrefillRecovery,
     Supervised,
+    Tempted,
     Together,
     Toward,
 )
@@ -68,6 +73,7 @@ from textadv.spaces import Embeddings, Hidden, Several, Space
 
 PartConfig = (
     CatConfig
+    | OverRefusalConfig
     | CapoConfig
     | LatConfig
     | RefusalDirectionConfig
@@ -152,9 +158,22 @@ def objectives(
     return {
         Role.ADVERSARIAL: Together(tuple(parts), attack),
         Role.UTILITY: Together(tuple(useful)),
-        Role.BORDERLINE: Together(tuple(close)),
+        Role.BORDERLINE: _borderline(config, threat, close, adversarial),
         Role.CLEAN: Supervised(1.0, "refusal"),
     }
+
+
+def _borderline(config: ChatRunConfig, threat: ThreatModel, parts: list[Part], adversarial: ChatRows) -> Objective:
+    """What is trained on borderline rows; with over_refusal on a perturbation that elicits a refusal as well."""
+    wanted = next((part for part in config.objective.parts if isinstance(part, OverRefusalConfig)), None)
+    if wanted is None:
+        return Together(tuple(parts))
+    away = Part(Away(wanted.away, wanted.cutoff, wanted.slope, REFUSAL), True)
+    toward = Part(Toward(wanted.toward, 0.0, answer=RESPONSE), True)
+    attacked = [found for found, weight in ((away, wanted.away), (toward, wanted.toward)) if weight > 0]
+    attack = eliciting(config, threat) if attacked else None
+    refusals = tuple(dict.fromkeys(adversarial.answers[SAFE]))
+    return Tempted(Together((*parts, *attacked), attack, REFUSAL), refusals)
 
 
 def _direction(part: RefusalDirectionConfig, layers: int, adversarial: ChatRows, utility: ChatRows) -> Attack:
@@ -193,7 +212,7 @@ def _adversarial_parts(
         return [Part(Reroute(chosen, part.alpha))]
     if isinstance(part, SupervisedPartConfig):
         return [Part(Supervised(part.weight, "refusal"))]
-    if isinstance(part, KlConfig):
+    if isinstance(part, KlConfig | OverRefusalConfig):
         return []
     return [Part(_own_attack(part, config, threat))]
 

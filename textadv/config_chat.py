@@ -274,6 +274,11 @@ class ChatRunConfig(Section):
                 "mixing.borderline_share needs data.borderline, which is missing. Name it, or set "
                 "mixing.borderline_share: 0."
             )
+        if "over_refusal" in names and (self.data.borderline is None or self.mixing.borderline_share == 0):
+            lines.append(
+                "objective.parts: over_refusal trains on borderline rows. Name data.borderline and set "
+                "mixing.borderline_share above 0, or leave the part out."
+            )
         if "refusal_direction" in names and self.mixing.radius_schedule is not None:
             lines.append("objective.parts: refusal_direction has no radius. Remove mixing.radius_schedule.")
         held = self.objective.held_steps

@@ -69,6 +69,19 @@ class KlConfig(Section):
     scale_free: bool = Field(False, description="Divide each row's divergence by its own value.")
 
 
+class OverRefusalConfig(Section):
+    """CAT's mirror image on borderline rows, no paper: away from a refusal and toward the helpful answer.
+
+    Both are taken at a perturbation that elicits the refusal, which is one of the adversarial stream's safe answers.
+    """
+
+    name: Literal["over_refusal"] = Field("over_refusal", description="Borderline rows, attacked to be refused.")
+    away: NotNegative = Field(0.5, description="Weight of the loss that drives away from the refusal; 0: none.")
+    toward: NotNegative = Field(0.5, description="Weight of the loss of the helpful answer; 0: none.")
+    cutoff: Positive = Field(5.0, description="Nats per token of the refusal beyond which away hardly counts.")
+    slope: Share = Field(1e-3, description="Share of the gradient that is left beyond cutoff.")
+
+
 class ReroutingConfig(Section):
     """Circuit breakers (arXiv:2406.04313): reroute harmful hidden states, retain useful ones; no attack."""
 
@@ -114,6 +127,7 @@ PartConfig = Annotated[
     | RefusalDirectionConfig
     | PrefillRecoveryConfig
     | KlConfig
+    | OverRefusalConfig
     | ReroutingConfig
     | AdversarialPartConfig
     | TradesPartConfig
@@ -154,7 +168,12 @@ class ChatObjectiveConfig(Section):
                 f"objective.parts: {alone[0]} has an attack of its own and cannot share one with "
                 f"{', '.join(name for name in [*alone[1:], *searching])}. Train with one of them."
             )
-        if set(names) <= {"kl"}:
+        if self.defence_steps > 1 and "over_refusal" in names:
+            lines.append(
+                f"objective.defence_steps: {self.defence_steps} holds the attack on adversarial rows, and over_refusal "
+                "attacks borderline rows. Set objective.defence_steps: 1, or leave over_refusal out."
+            )
+        if set(names) <= {"kl", "over_refusal"}:
             lines.append("objective.parts trains nothing on adversarial rows. Add for example {name: cat}.")
         if self.defence_steps > 1 and not searching:
             lines.append(

@@ -143,10 +143,11 @@ def test_the_search_does_what_it_is_for(name: str) -> None:
     """The loss of what it aims at changes its way on most rows, so that no test here passes on a dead attack."""
     model = streams.model()
     report = streams.backpropagated(model, streams.objectives(name), Cut(8))
-    (measured,) = report.measured
-    assert float(measured.outcome.loss_gain.mean()) > 0.02
-    if name != "refusal direction":
-        assert float(measured.gauge.max()) > 0.9
+    assert len(report.measured) == (2 if "over-refusal" in name else 1)
+    for measured in report.measured:
+        assert float(measured.outcome.loss_gain.mean()) > 0.02
+        if name != "refusal direction":
+            assert float(measured.gauge.max()) > 0.9
 
 
 # ---- the cut

@@ -23,6 +23,7 @@ from textadv.objectives.alignment import (
     Preference,
     PrefillRecovery,
     Supervised,
+    Tempted,
     Together,
     Toward,
     beyond,
@@ -89,6 +90,25 @@ def test_both_are_taken_at_the_perturbed_prompt(objective: Objective, expected: 
     term = only(objective, model, become(ROW, 6))
     assert term.losses.tolist() == approx([expected], abs=1e-9)
     assert term.adversarial
+
+
+def test_a_tempted_row_is_attacked_toward_its_refusal_and_drawn_to_its_own_answer() -> None:
+    """At the prompt's end 6 the refusals 5 and 3 cost 1.5 and 7 nats, the answer 4 costs 2.5."""
+    model = plain(table({2: {3: 0.7, 4: 0.9}, 6: {5: 1.5, 3: 7.0, 4: 2.5}}))
+    rows = replace(chats([[7]] * 2, [[4]] * 2), answers={"response": chats([[7]] * 2, [[4]] * 2).answers["safe"]})
+    attack = Replace(6)
+    parts = (Part(Away(answer="refusal"), True), Part(Toward(answer="response"), True), Part(Supervised()))
+    goal = Tempted(Together(parts, attack, "refusal"), ((5,), (3,)))
+    assert rows.ids.tolist() == [40, 41] and goal.terms == 3 and goal.keeps_clean
+    away, toward, plainly = goal(model, rows, NOW)
+    assert attack.calls[0][0] == [[1, 2, 5], [1, 2, 3]]
+    assert away.losses.tolist() == approx([-1.5, -5.002], abs=1e-9)
+    assert toward.losses.tolist() == approx([2.5, 2.5], abs=1e-9)
+    assert plainly.losses.tolist() == approx([0.9, 0.9], abs=1e-9)
+    assert (away.adversarial, toward.adversarial, plainly.adversarial) == (True, True, False)
+    assert away.attacked is not None and toward.attacked is None
+    with pytest.raises(ValueError, match="over_refusal needs the safe answers"):
+        Tempted(goal.objective, ())
 
 
 # ---- preference

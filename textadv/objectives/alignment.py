@@ -7,20 +7,20 @@ answer, in nats per token, so that a weight means the same for long and short an
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from textadv.attacks import Attack, Attacked
-from textadv.batch import IGNORED, Batch, concatenate
+from textadv.batch import IGNORED, Batch, concatenate, padded
 from textadv.losses import cross_entropy, kl, sequence_nll
 from textadv.models import as_reference, bare, evaluating, forward
 from textadv.objectives.terms import Moment, Objective, Term
 from textadv.randomness import row_generators
 
-HARMFUL, SAFE = "harmful", "safe"
+HARMFUL, SAFE, RESPONSE, REFUSAL = "harmful", "safe", "response", "refusal"
 RECOVERY_DRAW = 23
 
 
@@ -39,18 +39,21 @@ class Away:
 
     With cutoff 5 and slope 0.001, a target at 3 nats per token contributes -3 and one at 7 contributes -5.002.
 
+    answer: the name of the answer that is driven away.
+
     Deviation: continuous at the cut-off, where the released code jumps from -x to -cutoff - slope x.
     """
 
     weight: float = 0.5
     cutoff: float = 5.0
     slope: float = 1e-3
+    answer: str = HARMFUL
     terms: int = 1
     keeps_clean: bool = False
 
     def __call__(self, model: nn.Module, batch: Batch, moment: Moment) -> Iterator[Term]:
         """One term."""
-        rows = batch.answering(HARMFUL)
+        rows = batch.answering(self.answer)
         losses = -beyond(cross_entropy(forward(model, rows), rows), self.cutoff, self.slope, above=True)
         yield Term("away", losses, self.weight, adversarial=batch.perturbation is not None)
 
@@ -60,7 +63,7 @@ class Toward:
     """The loss of the safe answer at the perturbed prompt, down to a floor (CAT, arXiv:2405.15589).
 
     With floor 0.5 and slope 0.001, an answer at 2 nats per token contributes 2 and one at 0.1 contributes 0.4996.
-    A floor of 0 is adversarial supervised fine-tuning.
+    A floor of 0 is adversarial supervised fine-tuning. answer: the name of the answer that is drawn near.
 
     Deviation: continuous at the floor.
     """
@@ -68,12 +71,13 @@ class Toward:
     weight: float = 0.5
     floor: float = 0.5
     slope: float = 1e-3
+    answer: str = SAFE
     terms: int = 1
     keeps_clean: bool = False
 
     def __call__(self, model: nn.Module, batch: Batch, moment: Moment) -> Iterator[Term]:
         """One term."""
-        rows = batch.answering(SAFE)
+        rows = batch.answering(self.answer)
         losses = beyond(cross_entropy(forward(model, rows), rows), self.floor, self.slope, above=False)
         yield Term("toward", losses, self.weight, adversarial=batch.perturbation is not None)
 
@@ -243,3 +247,33 @@ class Together:
             return None
         rows = batch.clean().answering(self.answer)
         return self.attack(model, rows, step=moment.step, radius_scale=moment.radius_scale, measure=moment.measure)
+
+
+@dataclass(frozen=True)
+class Tempted:
+    """An objective on rows that are also offered a refusal, as the answer of that name.
+
+    refusals: token ids, end of turn included; each row is offered one of them, by its id.
+    """
+
+    objective: Objective
+    refusals: tuple[tuple[int, ...], ...]
+
+    def __post_init__(self) -> None:
+        if not self.refusals:
+            raise ValueError("objective.parts: over_refusal needs the safe answers of data.adversarial, got none.")
+
+    @property
+    def terms(self) -> int:
+        """Those of the objective."""
+        return self.objective.terms
+
+    @property
+    def keeps_clean(self) -> bool:
+        """Whether the objective holds the loss of the unperturbed row's own answer."""
+        return self.objective.keeps_clean
+
+    def __call__(self, model: nn.Module, batch: Batch, moment: Moment) -> Iterator[Term]:
+        """The objective's terms."""
+        offered = padded([self.refusals[row % len(self.refusals)] for row in batch.ids.tolist()]).to(batch.device)
+        yield from self.objective(model, replace(batch, answers={**batch.answers, REFUSAL: offered}), moment)
