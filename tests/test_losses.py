@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from tests.oracles import token_rows
 from textadv import losses
 from textadv.batch import Batch
-from textadv.losses import DIVERGENCES, LOSSES, cross_entropy, margin
+from textadv.losses import DIVERGENCES, LOSSES, cross_entropy, dlr, margin, targeted_dlr
 
 
 def labelled(labels: list[int]) -> Batch:
@@ -42,6 +42,46 @@ def test_cross_entropy_of_worked_rows():
 def test_margin_of_worked_rows():
     logits = torch.tensor([[3.0, 1.0, 2.5], [0.0, 1.0, 4.0]])
     assert margin(logits, labelled([0, 1])).tolist() == [-0.5, 3.0]
+
+
+def test_dlr_of_worked_rows():
+    """-(4 - 2) / (4 - 0) and, of a misclassified row, -(1 - 4) / (4 - 0)."""
+    logits = torch.tensor([[4.0, 2.0, 0.0], [4.0, 1.0, 0.0]]).double()
+    assert dlr(logits, labelled([0, 1])).tolist() == pytest.approx([-0.5, 0.75])
+
+
+def test_targeted_dlr_of_worked_rows_ranks_the_label_too():
+    """-(4 - 2) / (4 - (1 + 0) / 2), and with the label third: -(1 - 0) / (4 - (1 + 0) / 2)."""
+    logits = torch.tensor([[4.0, 2.0, 1.0, 0.0], [4.0, 2.0, 1.0, 0.0]]).double()
+    found = targeted_dlr(logits, labelled([0, 2]), torch.tensor([1, 3]))
+    assert found.tolist() == pytest.approx([-2 / 3.5, -1 / 3.5])
+
+
+@pytest.mark.parametrize("targets", [None, [4, 3, 2, 1, 0]], ids=["dlr", "targeted"])
+def test_dlr_does_not_change_with_shift_and_scale_and_its_denominator_carries_a_gradient(targets):
+    logits, batch = drawn(5, 5), labelled([0, 1, 4, 3, 2])
+
+    def value(logits: Tensor) -> Tensor:
+        return dlr(logits, batch) if targets is None else targeted_dlr(logits, batch, torch.tensor(targets))
+
+    assert torch.allclose(value(logits), value(7 * logits + 3))
+    assert torch.allclose(value(logits.float()).double(), value(logits), atol=1e-5)
+    assert torch.autograd.gradcheck(lambda leaf: value(leaf), logits.requires_grad_())
+    (grad,) = torch.autograd.grad(value(logits).sum(), logits)
+    # Of degree 0 in the logits: the gradient is orthogonal to them, which a constant denominator would break.
+    assert float((grad * logits.detach()).sum(dim=1).abs().max()) < 1e-9
+    assert float(grad.abs().amax(dim=1).min()) > 0
+
+
+def test_dlr_says_where_it_does_not_exist():
+    batch, targets = labelled([0, 1]), torch.tensor([1, 0])
+    with pytest.raises(ValueError, match="dlr needs at least 3 classes, got 2. Use margin"):
+        dlr(torch.zeros(2, 2), batch)
+    with pytest.raises(ValueError, match="targeted dlr needs at least 4 classes, got 3"):
+        targeted_dlr(torch.zeros(2, 3), batch, targets)
+    for chats in (lambda logits: dlr(logits, batch), lambda logits: targeted_dlr(logits, batch, targets)):
+        with pytest.raises(ValueError, match="chats have none. Use margin or cross_entropy"):
+            chats(torch.zeros(2, 4, 9))
 
 
 def test_kl_of_worked_rows():

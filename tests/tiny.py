@@ -14,10 +14,22 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from tests.oracles import FIRST, LAST, PAD, VOCABULARY, WORDS
 from textadv.accumulation import StepReport, accumulate
-from textadv.attacks import L2, ThreatModel, pgd
+from textadv.attacks import L2, AdaptiveRadius, PenalisedAscent, ThreatModel, pgd
 from textadv.data import EncodedRows
 from textadv.mixing import NO_ATTACK, Constant, Mixing
-from textadv.objectives import Adversarial, FreeLB, Moment, Objective, Regularised, hardening, trades
+from textadv.objectives import (
+    Adversarial,
+    Distributional,
+    Free,
+    FreeLB,
+    Mart,
+    Moment,
+    Objective,
+    Regularised,
+    WeightPerturbation,
+    hardening,
+    trades,
+)
 from textadv.progress import Scores, Settings
 from textadv.randomness import seeded_scope
 from textadv.spaces import Embeddings, Space
@@ -92,7 +104,12 @@ def objectives(radius: float = 0.5, space: Space | None = None) -> dict[str, Obj
     return {
         "adversarial": Adversarial(attack),
         "trades": trades(attack),
+        "mart": Mart(attack),
         "regularised": Regularised(attack),
+        "distributional": Distributional(PenalisedAscent(attack.threat, 2.0, 3, random_start=True), 2.0),
+        "adaptive radius": Adversarial(AdaptiveRadius(attack, attack.threat)),
+        "weight perturbation": WeightPerturbation(attack, Adversarial, 0.05),
+        "free": Free(pgd(threat(radius, space), steps=1, relative_step_size=1.0), replays=1),
         "freelb": FreeLB(attack),
         "freelb with a clean term": FreeLB(attack, clean_term=True),
     }

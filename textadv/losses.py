@@ -15,6 +15,8 @@ from torch import Tensor
 
 from textadv.batch import IGNORED, Batch
 
+DLR_EPS = 1e-12
+
 Loss = Callable[[Tensor, Batch], Tensor]
 """(logits (B, C) or (B, K, V), batch) -> (B,)."""
 
@@ -93,6 +95,44 @@ def margin(logits: Tensor, batch: Batch) -> Tensor:
     return lowest.masked_scatter(counted, each).amax(dim=1)
 
 
+def dlr(logits: Tensor, batch: Batch) -> Tensor:
+    """Difference of logits ratio, (B,): the margin over the gap of the first to the third largest logit.
+
+    -(z_y - max over i != y of z_i) / (z_(1) - z_(3) + 1e-12), arXiv:2003.01690 equation 6: at most 1, and the same for
+    logits shifted or multiplied. Logits (4, 2, 0) of label 0 give -(4 - 2) / (4 - 0) = -0.5. The denominator carries a
+    gradient too.
+
+    Raises ValueError for fewer than 3 classes, where it is constant, and for chats.
+    """
+    _require_classes("dlr", logits, 3)
+    full = _full(logits)
+    ordered = full.sort(dim=1, descending=True).values
+    return _label_margin(full, batch.labels) / (ordered[:, 0] - ordered[:, 2] + DLR_EPS)
+
+
+def targeted_dlr(logits: Tensor, batch: Batch, targets: Tensor) -> Tensor:
+    """The same towards one class, (B,): -(z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2 + 1e-12).
+
+    arXiv:2003.01690 equation 7; the ranks are over all logits, the label's included. Logits (4, 2, 1, 0) of label 0
+    with target 1 give -(4 - 2) / (4 - 0.5) = -0.571.
+
+    targets: (B,) int64 class ids.
+    Raises ValueError for fewer than 4 classes and for chats.
+    """
+    _require_classes("targeted dlr", logits, 4)
+    full = _full(logits)
+    ordered = full.sort(dim=1, descending=True).values
+    apart = full.gather(1, targets.unsqueeze(1)) - full.gather(1, batch.labels.unsqueeze(1))
+    return apart.squeeze(1) / (ordered[:, 0] - (ordered[:, 2] + ordered[:, 3]) / 2 + DLR_EPS)
+
+
+def _require_classes(name: str, logits: Tensor, least: int) -> None:
+    if logits.dim() != 2:
+        raise ValueError(f"{name} compares the logits of classes, and chats have none. Use margin or cross_entropy.")
+    if logits.shape[1] < least:
+        raise ValueError(f"{name} needs at least {least} classes, got {logits.shape[1]}. Use margin, which needs two.")
+
+
 def kl(clean: Tensor, perturbed: Tensor, batch: Batch) -> Tensor:
     """KL(softmax(clean) || softmax(perturbed)) in nats, (B,): the term of TRADES (arXiv:1901.08573).
 
@@ -128,5 +168,5 @@ def symmetric_kl(clean: Tensor, perturbed: Tensor, batch: Batch) -> Tensor:
     return kl(clean, perturbed, batch) + kl(perturbed, clean, batch)
 
 
-LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "margin": margin}
+LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "margin": margin, "dlr": dlr}
 DIVERGENCES: dict[str, Divergence] = {"kl": kl, "symmetric_kl": symmetric_kl}

@@ -23,18 +23,23 @@ from textadv.attacks import (
     L1,
     L2,
     Adam,
+    Apgd,
     Attack,
     Attacked,
     Ball,
     Diverge,
+    Eot,
     GradientAttack,
     Linf,
     Momentum,
     Noise,
+    Stages,
     StepSize,
     ThreatModel,
+    Transfer,
     Untargeted,
     VirtualAdversarial,
+    apgd_targeted,
     fgsm,
     pgd,
     r_fgsm,
@@ -43,7 +48,7 @@ from textadv.attacks import (
     worst_of,
 )
 from textadv.batch import Batch
-from textadv.losses import cross_entropy, margin
+from textadv.losses import cross_entropy, dlr, margin
 from textadv.spaces import Embeddings
 
 NORMS: dict[str, Callable[..., Ball]] = {"l2": L2, "linf": Linf, "l1": L1}
@@ -82,10 +87,16 @@ TABLE: dict[str, Callable[[ThreatModel], Attack]] = {
     "adam": adam,
     "momentum early stop": lambda threat: replace(momentum(threat), early_stop=True, random_start=True),
     "adam early stop": lambda threat: replace(adam(threat), early_stop=True, random_start=True),
+    "apgd": lambda threat: Apgd(threat, steps=6, early_stop=False),
+    "apgd dlr": lambda threat: Apgd(threat, steps=6, goal=Untargeted(dlr), restarts=2, early_stop=False),
+    "apgd targeted": lambda threat: apgd_targeted(threat, 3, steps=4, early_stop=False),
     "virtual": lambda threat: VirtualAdversarial(threat, steps=2),
     "worst_of": lambda threat: worst_of(fgsm(threat), pgd(threat, steps=3)),
     "then": lambda threat: then(Noise(threat), pgd(threat, steps=3)),
     "repeat": lambda threat: repeat(pgd(threat, steps=2), 3),
+    "stages": lambda threat: Stages({0: fgsm(threat), 4: pgd(threat, steps=3)}),
+    "eot": lambda threat: Eot(pgd(threat, steps=3), samples=2),
+    "transfer": lambda threat: Transfer(CurvedBag(seed=1), pgd(threat, steps=3), threat, "another bag"),
 }
 
 # Attacks that must find the best point of a linear model, and in which balls.
@@ -94,6 +105,7 @@ EXACT: dict[str, tuple[Callable[[ThreatModel], GradientAttack], list[tuple[str, 
     "pgd from a random start": (lambda threat: pgd(threat, steps=40, relative_step_size=0.25), BALLS),
     "momentum": (momentum, BALLS),
     "adam": (adam, [("linf", "token"), ("linf", "example")]),
+    "apgd": (lambda threat: Apgd(threat, steps=20, early_stop=False), BALLS),
 }
 
 attacks = pytest.mark.parametrize("attack", TABLE.values(), ids=TABLE)

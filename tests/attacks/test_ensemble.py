@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.oracles import CurvedBag, rightly_labelled, token_rows
-from textadv.attacks import L2, Attack, Attacked, Linf, Noise, ThreatModel, fgsm, pgd, repeat, then, worst_of
+from textadv.attacks import L2, Attack, Attacked, DeepFool, Linf, Noise, ThreatModel, fgsm, pgd, repeat, then, worst_of
 from textadv.batch import Batch
 from textadv.spaces import Embeddings, Hidden
 
@@ -45,6 +45,18 @@ def rows() -> Batch:
 
 def unbroken(attacked: Attacked) -> list[int]:
     return attacked.batch.ids[~attacked.success].tolist()
+
+
+def test_a_minimal_attack_that_ends_outside_the_ball_does_not_replace_what_is_inside():
+    """DeepFool's point lies over the border, so its margin is larger; the row is not broken inside the ball."""
+    model, batch = CurvedBag(), rows()
+    far, near = DeepFool(THREAT), fgsm(THREAT)
+    left = (far(model, batch).gauge > 1) & ~near(model, batch).success
+    assert int(left.sum()) > 0
+    for attack in (worst_of(near, far), worst_of(far, near)):
+        found = attack(model, batch)
+        assert bool((found.gauge <= 1).all())
+        assert torch.equal(found.outcome.margin[left], near(model, batch).outcome.margin[left])
 
 
 def test_the_worst_of_several_is_at_least_as_bad_as_each_in_every_row():

@@ -6,9 +6,21 @@ import pytest
 import torch
 
 from tests.oracles import CurvedBag, rightly_labelled, token_rows
-from textadv.attacks import L2, Diverge, Targeted, ThreatModel, Untargeted, pgd
+from textadv.attacks import (
+    L2,
+    Diverge,
+    Elicit,
+    Targeted,
+    TargetedDlr,
+    TargetedMargin,
+    ThreatModel,
+    Untargeted,
+    pgd,
+    ranked_target,
+    target_count,
+)
 from textadv.batch import Batch
-from textadv.losses import cross_entropy, kl, margin, symmetric_kl
+from textadv.losses import cross_entropy, dlr, kl, margin, symmetric_kl, targeted_dlr
 from textadv.models import PerturbationError, forward
 from textadv.spaces import Embeddings
 
@@ -99,3 +111,58 @@ def test_a_divergence_does_not_look_at_the_labels():
     attack = pgd(THREAT, steps=3, goal=Diverge())
     other = Batch(batch.inputs, (batch.labels + 1) % 3, batch.editable, batch.ids, batch.role)
     assert torch.equal(attack(model, batch).perturbation.delta, attack(model, other).perturbation.delta)
+
+
+FOUR = torch.tensor([[1.0, 4.0, 2.0, 3.0], [5.0, 0.0, 1.0, 2.0]], dtype=torch.float64)
+
+
+def test_targets_are_ranked_by_the_clean_logits_without_the_label():
+    batch = labelled([1, 3])
+    assert [ranked_target(FOUR, batch, rank).tolist() for rank in (1, 2, 3)] == [[3, 0], [2, 2], [0, 1]]
+    ties = torch.zeros(2, 4)
+    assert [ranked_target(ties, batch, rank).tolist() for rank in (1, 2, 3)] == [[0, 0], [2, 1], [3, 2]]
+    with pytest.raises(ValueError, match="rank 4 needs at least 5 classes, got 4: try ranks 1 to 3"):
+        ranked_target(FOUR, batch, 4)
+    with pytest.raises(ValueError, match="taken from the clean logits, got none"):
+        ranked_target(None, batch, 1)
+    with pytest.raises(ValueError, match="chats have none"):
+        ranked_target(torch.zeros(2, 3, 9), batch, 1)
+
+
+@pytest.mark.parametrize("classes, targets", [(2, 1), (3, 2), (4, 3), (10, 9), (11, 9), (1000, 9)])
+def test_every_wrong_class_is_a_target_up_to_nine(classes, targets):
+    assert target_count(classes) == targets
+    with pytest.raises(ValueError, match="at least 2 classes, got 1"):
+        target_count(1)
+
+
+def test_targeted_goals_aim_at_the_clean_runner_up_wherever_the_logits_are_now():
+    batch, now = labelled([1, 3]), FOUR.flip(1)
+    assert TargetedMargin(1).value(now, batch, FOUR).tolist() == [1 - 2, 2 - 5]
+    assert TargetedMargin(2).value(now, batch, FOUR).tolist() == [4 - 2, 0 - 5]
+    right = targeted_dlr(now, batch, torch.tensor([3, 0]))
+    assert torch.equal(TargetedDlr(1).value(now, batch, FOUR), right)
+    for goal in (TargetedMargin(1), TargetedDlr(1)):
+        assert goal.reached(torch.tensor([[1.0, 0.0, 3.0, 2.0], [0.0, 0.0, 0.0, 1.0]]), batch).tolist() == [True, False]
+        assert goal.needs_clean
+        assert not goal.flat_at_clean
+    for kind in (TargetedMargin, TargetedDlr):
+        with pytest.raises(ValueError, match="rank must be at least 1 .*, got 0"):
+            kind(0)
+
+
+def test_a_targeted_goal_has_a_slope_at_the_clean_row():
+    model, batch = CurvedBag(), rows()
+    attacked = pgd(THREAT, steps=5, goal=TargetedMargin(2), random_start=False)(model, batch)
+    assert bool((attacked.outcome.loss_gain > 0).all())
+
+
+def test_goals_have_names():
+    assert [str(goal) for goal in (Untargeted(), Untargeted(margin), Untargeted(dlr))] == [
+        "cross_entropy",
+        "margin",
+        "dlr",
+    ]
+    assert str(Untargeted(lambda logits, batch: logits[:, 0])) == "untargeted"
+    assert [str(TargetedMargin(2)), str(TargetedDlr(3))] == ["targeted margin, rank 2", "targeted dlr, rank 3"]
+    assert [str(Targeted(2)), str(Diverge()), str(Elicit())] == ["targeted at class 2", "diverge", "elicit"]

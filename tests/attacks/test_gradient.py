@@ -291,6 +291,7 @@ def test_bad_arguments_say_which_key_is_wrong(arguments, message):
 def test_a_goal_of_ones_own_needs_only_the_protocol():
     class Confuse:
         needs_clean = False
+        flat_at_clean = False
 
         def value(self, logits: Tensor, batch: Batch, clean: Tensor | None) -> Tensor:
             return -logits.log_softmax(dim=1).amax(dim=1)

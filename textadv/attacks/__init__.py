@@ -1,47 +1,96 @@
 """Attacks: functions from a model and a batch to the batch with a perturbation."""
 
+from textadv.attacks.apgd import Apgd, apgd_ce, apgd_dlr, apgd_targeted
 from textadv.attacks.ascent import Adam, Ascent, FixedStep, Momentum, StepSize
 from textadv.attacks.attacked import Attack, Attacked, Cost, Outcome
+from textadv.attacks.autoattack import AutoAttack, Stage, autoattack
 from textadv.attacks.balls import L1, L2, Ball, Linf
+from textadv.attacks.bisection import BrokenAt, MinimumRadius
+from textadv.attacks.carlini_wagner import CarliniWagner, CarliniWagnerL0, CarliniWagnerLinf, changed_units
+from textadv.attacks.curriculum import AdaptiveRadius, Stages
+from textadv.attacks.deepfool import DeepFool
 from textadv.attacks.direction import RefusalDirection
 from textadv.attacks.ensemble import repeat, then, worst_of
-from textadv.attacks.goals import Diverge, Elicit, Goal, Targeted, Untargeted
+from textadv.attacks.fab import Fab, fab_targeted
+from textadv.attacks.goals import (
+    Diverge,
+    Elicit,
+    Goal,
+    Targeted,
+    TargetedDlr,
+    TargetedMargin,
+    Untargeted,
+    ranked_target,
+    target_count,
+)
 from textadv.attacks.gradient import GradientAttack, fgsm, pgd, r_fgsm, reach_warning
 from textadv.attacks.held import Held
+from textadv.attacks.penalty import PenalisedAscent
+from textadv.attacks.randomised import Eot
+from textadv.attacks.square import Square
 from textadv.attacks.threat import ThreatModel, radius_unit
+from textadv.attacks.transfer import Transfer
 from textadv.attacks.virtual import Noise, VirtualAdversarial
+from textadv.attacks.within import Within
 
 __all__ = [
     "L1",
     "L2",
     "Adam",
+    "AdaptiveRadius",
+    "Apgd",
     "Ascent",
     "Attack",
     "Attacked",
+    "AutoAttack",
     "Ball",
+    "BrokenAt",
+    "CarliniWagner",
+    "CarliniWagnerL0",
+    "CarliniWagnerLinf",
     "Cost",
+    "DeepFool",
     "Diverge",
     "Elicit",
+    "Eot",
+    "Fab",
     "FixedStep",
     "Goal",
     "GradientAttack",
     "Held",
     "Linf",
+    "MinimumRadius",
     "Momentum",
     "Noise",
     "Outcome",
+    "PenalisedAscent",
     "RefusalDirection",
+    "Square",
+    "Stage",
+    "Stages",
     "StepSize",
     "Targeted",
+    "TargetedDlr",
+    "TargetedMargin",
     "ThreatModel",
+    "Transfer",
     "Untargeted",
     "VirtualAdversarial",
+    "Within",
+    "apgd_ce",
+    "apgd_dlr",
+    "apgd_targeted",
+    "autoattack",
+    "changed_units",
+    "fab_targeted",
     "fgsm",
     "pgd",
     "r_fgsm",
     "radius_unit",
+    "ranked_target",
     "reach_warning",
     "repeat",
+    "target_count",
     "then",
     "worst_of",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor, nn
 
 from textadv.attacks.attacked import Attack, Attacked, Cost, Outcome
@@ -12,11 +13,16 @@ from textadv.randomness import derived_seed
 
 
 def _merged(kept: Attacked, index: Tensor, other: Attacked) -> Attacked:
-    """`kept`, with the rows `index` replaced by those of `other` that do more damage; the cost is that of both."""
+    """`kept`, with the rows `index` replaced by those of `other` that do more damage; the cost is that of both.
+
+    A minimal attack may hand back a delta outside the ball: one inside is preferred, whatever their margins.
+    """
     mine, theirs = kept.outcome, other.outcome
-    better = (theirs.success & ~mine.success[index]) | (
+    outside, leaves = kept.gauge[index] > 1, other.gauge > 1
+    more = (theirs.success & ~mine.success[index]) | (
         (theirs.success == mine.success[index]) & (theirs.margin > mine.margin[index])
     )
+    better = torch.where(outside == leaves, more, outside)
     rows = index[better]
     if kept.perturbation.space != other.perturbation.space:
         raise ValueError(

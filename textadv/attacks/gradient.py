@@ -7,83 +7,19 @@ every parameter's `.grad` is bit-identical before and after.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
 from textadv.attacks.ascent import Ascent, FixedStep, StepSize
-from textadv.attacks.attacked import Attacked, Cost, Outcome
-from textadv.attacks.goals import Goal, Untargeted
-from textadv.attacks.probe import Point, evaluate_at, half_to_single, uniform_start, value_at_clean
+from textadv.attacks.attacked import Attacked, Outcome
+from textadv.attacks.goals import Goal, Untargeted, require_slope
+from textadv.attacks.probe import evaluate_at, half_to_single, uniform_start, value_at_clean
+from textadv.attacks.record import Record, Select
 from textadv.attacks.threat import ThreatModel
 from textadv.batch import Batch, Perturbation
-from textadv.models import PerturbationError, bare, delta_shape, evaluating, forward, with_prefix
-
-Select = Literal["last", "most_damaging"]
-
-
-@dataclass
-class _Record:
-    """The point chosen so far for every row, and what finding it took."""
-
-    delta: Tensor
-    value: Tensor
-    reached: Tensor
-    margin: Tensor
-    start: Tensor
-    forwards: Tensor
-    backwards: Tensor
-    queries: Tensor
-    moved: Tensor
-    overflowed: Tensor
-
-    @classmethod
-    def empty(cls, delta: Tensor) -> _Record:
-        rows = len(delta)
-        low = torch.full((rows,), float("-inf"), device=delta.device, dtype=torch.float64)
-        never = torch.zeros(rows, device=delta.device, dtype=torch.bool)
-        zero = torch.zeros(rows, device=delta.device, dtype=torch.int64)
-        nan = torch.full_like(low, float("nan"))
-        counts = (zero, zero.clone(), zero.clone())
-        return cls(delta.clone(), low, never, low.clone(), nan, *counts, never.any(), never.clone())
-
-    def see(self, index: Tensor, delta: Tensor, point: Point, select: Select) -> None:
-        """Takes note of a point that was evaluated for the rows `index`."""
-        if point.grad is None:
-            self.queries[index] += 1
-        else:
-            self.forwards[index] += 1
-            self.backwards[index] += 1
-            self.moved = self.moved | point.grad.any()
-            self.overflowed[index] |= ~point.grad.flatten(1).isfinite().all(dim=1)
-        fresh = self.start[index].isnan()
-        self.start[index] = torch.where(fresh, point.value, self.start[index])
-        reached, value = self.reached[index], self.value[index]
-        better = (point.reached & ~reached) | ((point.reached == reached) & (point.value > value))
-        taken = better if select == "most_damaging" else torch.ones_like(better)
-        chosen = index[taken]
-        self.delta[chosen] = delta.detach()[taken]
-        self.value[chosen] = point.value[taken]
-        self.reached[chosen] = point.reached[taken]
-        self.margin[chosen] = point.margin.double()[taken]
-
-    def require_gradient(self, rows: Batch, threat: ThreatModel) -> None:
-        """Raises PerturbationError where the search had no gradient to climb, or one that was not a number."""
-        if bool(self.overflowed.any()):
-            raise PerturbationError(
-                f"The gradient of the goal with respect to the {threat.space} is not finite at row ids "
-                f"{rows.ids[self.overflowed].tolist()}: the model overflows. Avoid float16 in model.dtype and "
-                "training.precision."
-            )
-        # Rows without an editable position (an empty text) cannot be moved: that is the data's affair, not a fault.
-        if not bool(self.moved) and bool(rows.editable.any()) and bool((threat.ball.bound(self.delta) > 0).any()):
-            raise PerturbationError(
-                f"The gradient of the goal is exactly zero for every row's perturbation of the {threat.space}. Either "
-                "no editable position counts, the hook is on a module that the output ignores (of the last block a "
-                "classifier often reads one special token only), the model's output is constant."
-            )
+from textadv.models import bare, delta_shape, evaluating, forward, with_prefix
 
 
 @dataclass(frozen=True)
@@ -157,7 +93,7 @@ class GradientAttack:
                     clean = forward(bare(model), rows)
             record = self._search(model, batch, threat, clean, step, measure or self.select == "most_damaging")
         record.require_gradient(rows, threat)
-        cost = Cost(record.forwards, record.backwards, record.queries)
+        cost = record.cost
         outcome = None
         if clean is not None:
             cost = cost._replace(queries=cost.queries + 1)
@@ -168,10 +104,10 @@ class GradientAttack:
 
     def _search(
         self, model: nn.Module, batch: Batch, threat: ThreatModel, clean: Tensor | None, step: int, finish: bool
-    ) -> _Record:
+    ) -> Record:
         dtype = half_to_single(clean.dtype) if clean is not None else half_to_single(next(model.parameters()).dtype)
         delta = torch.zeros(delta_shape(model, batch, threat.space), device=batch.device, dtype=dtype)
-        record = _Record.empty(delta)
+        record = Record.empty(delta)
         index = torch.arange(len(batch), device=batch.device)
         for restart in range(self.restarts):
             if restart and self.early_stop:
@@ -190,16 +126,9 @@ class GradientAttack:
         if given is not None and given.space == threat.space and restart == 0:
             return threat.confine(rows, given.delta.to(zero.dtype))
         if not self.random_start:
-            self._require_slope()
+            require_slope(self.goal)
             return zero
         return uniform_start(model, rows, threat, zero.dtype, self.seed, step, restart)
-
-    def _require_slope(self) -> None:
-        if self.goal.needs_clean:
-            raise PerturbationError(
-                f"{type(self.goal).__name__} is smallest at the clean row, so its gradient is zero there and gives no "
-                "direction. Set attack.random_start: true."
-            )
 
     def _ascend(
         self,
@@ -209,7 +138,7 @@ class GradientAttack:
         clean: Tensor | None,
         delta: Tensor,
         index: Tensor,
-        record: _Record,
+        record: Record,
         finish: bool,
     ) -> None:
         """One restart for the rows `index` of the whole batch; leaves what it found in `record`."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +17,8 @@ from textadv.batch import Batch
 from textadv.losses import margin
 from textadv.models import PerturbationError, bare, delta_shape, editable_mask, forward
 from textadv.randomness import row_generators
+
+_passes: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
 
 
 def half_to_single(dtype: torch.dtype) -> torch.dtype:
@@ -30,6 +35,18 @@ class Point(NamedTuple):
     grad: Tensor | None
 
 
+@contextmanager
+def averaging(model: nn.Module, passes: int) -> Iterator[None]:
+    """Inside the block every point of this model is the mean over `passes` forward passes; see `evaluate_at`."""
+    inner = bare(model)
+    before = _passes.get(inner, 1)
+    _passes[inner] = passes
+    try:
+        yield
+    finally:
+        _passes[inner] = before
+
+
 def evaluate_at(
     model: nn.Module, batch: Batch, threat: ThreatModel, delta: Tensor, goal: Goal, clean: Tensor | None, ascend: bool
 ) -> Point:
@@ -39,24 +56,80 @@ def evaluate_at(
     largest entry of 1, in float64 (float32 for chats, whose logits are many). No ascent here depends on the length, and
     a confident row's tiny gradient then survives float16 and float32 alike.
 
+    Inside `averaging` value and gradient are the means over that many passes, and `reached` and `margin` are those of
+    the mean logits.
+
     Raises PerturbationError where the output does not depend on the delta.
     """
+    seen, value, gradient, largest = _pass(model, batch, threat, delta, goal, clean, ascend)
+    passes = _passes.get(bare(model), 1)
+    if passes > 1:
+        seen, value = seen.to(_precise(seen)) / passes, value / passes
+        for _ in range(passes - 1):
+            more = _pass(model, batch, threat, delta, goal, clean, ascend)
+            seen, value = seen + more.logits / passes, value + more.value / passes
+            if gradient is not None and more.grad is not None:
+                gradient, largest = _summed(gradient, largest, more.grad, more.scale)
+    return Point(value, goal.reached(seen, batch), margin(seen, batch), gradient)
+
+
+def mean_logits(model: nn.Module, batch: Batch) -> Tensor:
+    """The logits of the batch, detached; inside `averaging` their mean over that many passes."""
+    passes = _passes.get(bare(model), 1)
+    with torch.no_grad():
+        logits = forward(bare(model), batch)
+        if passes > 1:
+            logits = logits.to(_precise(logits)) / passes
+            for _ in range(passes - 1):
+                logits = logits + forward(bare(model), batch) / passes
+    return logits
+
+
+class _Pass(NamedTuple):
+    """One forward pass: the gradient is the goal's divided by `scale`, (B,)."""
+
+    logits: Tensor
+    value: Tensor
+    grad: Tensor | None
+    scale: Tensor
+
+
+def _precise(logits: Tensor) -> torch.dtype:
+    return torch.float64 if logits.dim() == 2 else half_to_single(logits.dtype)
+
+
+def _over(row: Tensor, tensor: Tensor) -> Tensor:
+    """Values per row, (B,), broadcastable over a tensor (B, ...)."""
+    return row.reshape(-1, *[1] * (tensor.dim() - 1))
+
+
+def _pass(
+    model: nn.Module, batch: Batch, threat: ThreatModel, delta: Tensor, goal: Goal, clean: Tensor | None, ascend: bool
+) -> _Pass:
     with torch.set_grad_enabled(ascend):
         leaf = delta.detach().requires_grad_(ascend)
         logits = forward(bare(model), batch.perturbed(threat.space, leaf))
     with torch.enable_grad():
-        precise = torch.float64 if logits.dim() == 2 else half_to_single(logits.dtype)
+        precise = _precise(logits)
         wide = logits.detach().to(precise).requires_grad_(ascend)
         value = goal.value(wide, batch, None if clean is None else clean.to(precise)).double()
-    gradient = None
+    gradient, largest = None, torch.ones_like(value)
     if ascend:
         (upstream,) = torch.autograd.grad(value.sum(), [wide])
-        largest = upstream.abs().flatten(1).amax(dim=1).reshape(-1, *[1] * (upstream.dim() - 1))
-        upstream = upstream / torch.where(largest > 0, largest, 1)
+        largest = upstream.abs().flatten(1).amax(dim=1)
+        scale = _over(largest, upstream)
+        upstream = upstream / torch.where(scale > 0, scale, 1)
         gradient = _gradient(logits, leaf, upstream, threat)
         gradient = gradient.masked_fill(~editable_mask(batch, tuple(delta.shape)), 0)
-    seen = logits.detach()
-    return Point(value.detach(), goal.reached(seen, batch), margin(seen, batch), gradient)
+    return _Pass(logits.detach(), value.detach(), gradient, largest.detach())
+
+
+def _summed(grad: Tensor, scale: Tensor, other: Tensor, other_scale: Tensor) -> tuple[Tensor, Tensor]:
+    """The sum of two gradients that are each divided by a scale per row, divided by the larger scale; and that."""
+    larger = torch.maximum(scale, other_scale)
+    safe = torch.where(larger > 0, larger, 1)
+    mine, theirs = _over(scale / safe, grad).to(grad.dtype), _over(other_scale / safe, grad).to(grad.dtype)
+    return grad * mine + other * theirs, larger
 
 
 def _gradient(logits: Tensor, leaf: Tensor, upstream: Tensor, threat: ThreatModel) -> Tensor:

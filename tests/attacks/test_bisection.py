@@ -1,0 +1,232 @@
+"""The minimum radius search: closed forms, what it keeps track of, and what it costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.attacks.linear_pixels import LinearPixels, distance, pixel_rows
+from tests.attacks.plane import SPACING, plane, smallest_on_grid
+from tests.chats import causal, chats
+from tests.networks import mnist, trades_mnist
+from tests.oracles import BagOfEmbeddings, bag_margin_gain, rightly_labelled, token_rows
+from textadv.attacks import (
+    L1,
+    L2,
+    Attack,
+    Attacked,
+    Cost,
+    Elicit,
+    Linf,
+    MinimumRadius,
+    Outcome,
+    ThreatModel,
+    fgsm,
+    pgd,
+    worst_of,
+)
+from textadv.batch import Batch
+from textadv.spaces import Embeddings, Pixels
+
+NORMS = {"l2": L2, "linf": Linf, "l1": L1}
+
+
+def search(threat: ThreatModel) -> Attack:
+    return pgd(threat, steps=8, random_start=False, select="most_damaging", early_stop=True)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("per", ["token", "example"])
+def test_the_radius_of_a_linear_model_within_the_tolerance(norm, per):
+    model = BagOfEmbeddings()
+    rows = rightly_labelled(model, token_rows([5, 9, 7, 4]))
+    threat = ThreatModel(Embeddings(), NORMS[norm](1.0, per=per))
+    logits = model(**rows.inputs).detach()
+    behind = logits.gather(1, rows.labels[:, None]) - logits.gather(1, 1 - rows.labels[:, None])
+    best = behind.squeeze(1) / bag_margin_gain(model, rows, threat.ball)
+    for attack_of in (search, fgsm, lambda within: worst_of(fgsm(within), search(within))):
+        found = MinimumRadius(attack_of, threat, upper=10.0)(model, rows)
+        assert bool((found.radius >= best * (1 - 1e-9)).all())
+        assert bool((found.radius <= 1.01 * best).all())
+        assert torch.allclose(found.attacked.gauge, found.radius)
+        assert torch.equal(found.attacked.success, found.radius <= 1)
+        assert bool((found.attacked.outcome.margin > 0).all())
+
+
+def test_pixels_and_a_relative_radius():
+    model = LinearPixels(seed=1)
+    rows = pixel_rows(model, 8)
+    found = MinimumRadius(search, ThreatModel(Pixels(), Linf(8 / 255, per="example")), upper=0.3)(model, rows)
+    best = distance(model, rows, "linf")
+    assert bool(((found.radius >= best * (1 - 1e-9)) & (found.radius <= 1.01 * best)).all())
+    assert torch.allclose(found.attacked.gauge, found.radius / (8 / 255))
+    bag = BagOfEmbeddings()
+    texts = rightly_labelled(bag, token_rows([5, 9]))
+    relative = ThreatModel(Embeddings(), L2(relative_radius=0.5, per="example"))
+    absolute = ThreatModel(Embeddings(), L2(1.0, per="example"))
+    radii = [MinimumRadius(search, threat, upper=10.0)(bag, texts).radius for threat in (relative, absolute)]
+    assert torch.equal(*radii)
+
+
+def test_rows_wrong_already_and_rows_that_upper_does_not_break():
+    model = BagOfEmbeddings()
+    rows = rightly_labelled(model, token_rows([5, 9, 7, 4]))
+    rows.labels[1] = 1 - rows.labels[1]
+    threat = ThreatModel(Embeddings(), L2(1.0, per="example"))
+    whole = MinimumRadius(search, threat, upper=10.0)(model, rows)
+    middle = float(whole.radius.sort().values[2]) * 1.05
+    found = MinimumRadius(search, threat, upper=middle)(model, rows)
+    assert found.radius.isinf().tolist() == (whole.radius > middle).tolist()
+    assert int(found.radius.isinf().sum()) == 1
+    assert float(found.radius[1]) == 0
+    assert bool(found.attacked.success[1])
+    never = found.radius.isinf()
+    assert not bool(found.attacked.perturbation.delta[never].any())
+    assert not bool(found.attacked.success[never].any())
+    assert bool((found.attacked.outcome.margin[never] < 0).all())
+    assert found.attacked.cost.forwards[1] == 0
+
+
+@dataclass(frozen=True)
+class _Lottery:
+    """Breaks a row at the radii listed for it and writes down what it was asked; its delta has the whole radius."""
+
+    threat: ThreatModel
+    breaks: tuple[tuple[float, float], ...]
+    asked: list[list[float]]
+
+    def __call__(
+        self,
+        model: nn.Module,
+        batch: Batch,
+        *,
+        step: int = 0,
+        radius_scale: float | Tensor = 1.0,
+        measure: bool = True,
+    ) -> Attacked:
+        assert isinstance(radius_scale, Tensor)
+        self.asked.append(radius_scale.tolist())
+        broken = torch.tensor([any(low <= r < high for low, high in self.breaks) for r in radius_scale.tolist()])
+        delta = torch.zeros(*batch.editable.shape, 8, dtype=torch.float64)
+        delta[:, 1, 0] = radius_scale
+        zero = torch.zeros(len(batch), dtype=torch.float64)
+        one = torch.ones_like(batch.labels)
+        outcome = Outcome(broken, zero + 3, zero + 2, zero + 1)
+        return Attacked(batch.perturbed(Embeddings(), delta), zero + 1, Cost(one, 2 * one, 3 * one), outcome)
+
+
+def lottery(*breaks: tuple[float, float], upper: float = 8.0, **options: float) -> tuple[MinimumRadius, list]:
+    asked: list[list[float]] = []
+    threat = ThreatModel(Embeddings(), L2(1.0, per="example"))
+    return MinimumRadius(lambda within: _Lottery(within, breaks, asked), threat, upper, **options), asked
+
+
+def test_the_bracket_is_halved_and_the_cost_summed():
+    model = BagOfEmbeddings()
+    rows = rightly_labelled(model, token_rows([5]))
+    run, asked = lottery((3.0, 100.0), tolerance=0.0, steps=5)
+    found = run(model, rows)
+    assert asked == [[8.0], [4.0], [2.0], [3.0], [2.5], [2.75]]
+    assert found.radius.tolist() == [3.0]
+    assert [int(count) for count in found.attacked.cost] == [6, 12, 19]  # one query for the clean row
+    assert found.attacked.outcome.loss_gain.tolist() == [3]
+    assert found.attacked.outcome.climb.tolist() == [2]
+    assert found.attacked.outcome.margin.tolist() == [1]
+
+
+def test_a_row_is_done_within_the_tolerance():
+    model = BagOfEmbeddings()
+    rows = rightly_labelled(model, token_rows([5]))
+    run, asked = lottery((3.0, 100.0), tolerance=0.3, steps=20)
+    assert run(model, rows).radius.tolist() == [3.0]
+    assert asked == [[8.0], [4.0], [2.0], [3.0], [2.5]]
+
+
+def test_luck_at_a_small_radius_counts_though_larger_ones_failed():
+    """An inner attack that needs less than it was given: the upper end is the norm of what it found."""
+    model = BagOfEmbeddings()
+    rows = rightly_labelled(model, token_rows([5]))
+    asked: list[list[float]] = []
+    threat = ThreatModel(Embeddings(), L2(1.0, per="example"))
+
+    @dataclass(frozen=True)
+    class Short:
+        within: ThreatModel
+
+        def __call__(self, model, batch, *, step=0, radius_scale=1.0, measure=True):
+            attacked = _Lottery(self.within, ((6.0, 100.0),), asked)(model, batch, radius_scale=radius_scale)
+            delta = attacked.perturbation.delta * (0.25 if float(radius_scale) < 7.5 else 1.0)
+            return Attacked(batch.perturbed(Embeddings(), delta), attacked.gauge, attacked.cost, attacked.measured)
+
+    found = MinimumRadius(Short, threat, upper=8.0, tolerance=0.0, steps=4)(model, rows)
+    assert asked == [[8.0], [4.0], [6.0], [0.75], [1.125]]
+    assert found.radius.tolist() == [1.5]
+
+
+def test_rows_do_not_depend_on_each_other():
+    model, rows = plane(3)
+    threat = ThreatModel(Embeddings(), L2(1.0, per="example"))
+    run = MinimumRadius(lambda within: pgd(within, restarts=2, select="most_damaging"), threat, upper=1.5)
+    together = run(model, rows)
+    for row in range(len(rows)):
+        alone = run(model, rows.rows(torch.tensor([row])))
+        assert float(alone.radius) == pytest.approx(float(together.radius[row]), rel=1e-12)
+        assert [int(count) for count in alone.attacked.cost] == [int(count[row]) for count in together.attacked.cost]
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_in_the_plane_it_finds_the_best_and_never_better(norm):
+    model, rows = plane()
+    best = smallest_on_grid(model, rows, norm)
+    threat = ThreatModel(Embeddings(), NORMS[norm](1.0, per="example"))
+
+    def strong(within: ThreatModel) -> Attack:
+        return pgd(within, steps=12, restarts=6, select="most_damaging", early_stop=True)
+
+    radius = MinimumRadius(strong, threat, upper=1.5, tolerance=0.02)(model, rows).radius
+    assert bool((radius > best - 2 * SPACING).all())
+    assert int((radius < 1.05 * best).sum()) >= 7
+    assert bool((radius < 1.15 * best).all())
+    weak = MinimumRadius(fgsm, threat, upper=1.5)(model, rows).radius
+    assert bool((weak >= radius * 0.99).all())
+    assert bool((weak > 1.2 * best).any())
+
+
+def test_an_answer_elicited_from_a_chat_model():
+    model, rows = causal(), chats(((6, 4), (5, 3))).answering("harmful").rows(torch.tensor([0]))
+    threat = ThreatModel(Embeddings(), L2(1.0))
+
+    def eliciting(within: ThreatModel) -> Attack:
+        return pgd(within, steps=30, goal=Elicit(), random_start=False, select="most_damaging", early_stop=True)
+
+    found = MinimumRadius(eliciting, threat, upper=30.0, steps=3, goal=Elicit())(model, rows)
+    assert bool(found.radius.isfinite().all())
+    assert bool((found.radius > 0).all())
+    assert bool((found.attacked.outcome.margin < 0).all())
+
+
+def test_what_it_refuses():
+    threat = ThreatModel(Embeddings(), L2(1.0))
+    for upper in (0.0, float("inf")):
+        with pytest.raises(ValueError, match="attack.upper must be finite and above 0"):
+            MinimumRadius(search, threat, upper)
+    with pytest.raises(ValueError, match="attack.steps must be at least 1"):
+        MinimumRadius(search, threat, 1.0, steps=0)
+    with pytest.raises(ValueError, match="attack.tolerance is a share"):
+        MinimumRadius(search, threat, 1.0, tolerance=1.0)
+    assert str(MinimumRadius(search, threat, 1.0)).startswith("minimum radius up to 1 within 0.01, by 20 bisections of")
+
+
+def test_on_the_network_of_trades(shared):
+    """All eight images stand at 0.3, the radius it was trained at, and none at half as much again."""
+    model, rows = trades_mnist(shared), mnist(shared, 8)
+    threat = ThreatModel(Pixels(), Linf(0.3, per="example"))
+
+    def attack(within: ThreatModel) -> Attack:
+        return pgd(within, steps=20, random_start=False, select="most_damaging", early_stop=True)
+
+    radius = MinimumRadius(attack, threat, upper=1.0, tolerance=0.02)(model, rows).radius
+    assert bool(((radius > 0.3) & (radius < 0.45)).all())

@@ -1,0 +1,80 @@
+"""Windows of the Square attack: their sizes, where they may lie, and the bumps that fill them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from textadv.attacks.windows import Draws, bump, canvas_of, drawn_window, tiles, window_sides
+from textadv.randomness import row_generators
+
+
+def test_windows_have_their_share_of_the_area_and_reach_the_last_offset_of_oblong_pictures():
+    canvas = canvas_of(torch.ones((1, 3, 6, 20), dtype=torch.bool))
+    for share, sides in ((0.3, (6, 6)), (0.8, (6, 16)), (0.05, (2, 2)), (0.001, (1, 1)), (1.0, (6, 20))):
+        assert tuple(int(side) for side in window_sides(canvas, share)) == sides
+    tall = canvas_of(torch.ones((1, 3, 20, 6), dtype=torch.bool))
+    assert tuple(int(side) for side in window_sides(tall, 0.8)) == (16, 6)
+    assert tuple(int(side) for side in window_sides(canvas, 0.001, odd=True)) == (3, 3)
+    assert tuple(int(side) for side in window_sides(canvas, 0.15, odd=True)) == (5, 5)
+    corners = set()
+    for down in (0.0, 0.5, 1 - 2**-24):
+        for right in (0.0, 1 - 2**-24):
+            window = drawn_window(canvas, window_sides(canvas, 0.05), torch.tensor([down]), torch.tensor([right]))
+            corners.add((int(window.top), int(window.left)))
+            assert int(window.mask(canvas).sum()) == 4
+    assert corners == {(0, 0), (0, 18), (2, 0), (2, 18), (4, 0), (4, 18)}
+
+
+def test_only_lines_with_an_editable_cell_are_places():
+    mask = torch.zeros((2, 1, 5, 6), dtype=torch.bool)
+    mask[0, :, 1:4, 2:] = True
+    mask[1, :, [0, 4], 3] = True
+    canvas = canvas_of(mask)
+    assert (canvas.height.tolist(), canvas.width.tolist()) == ([3, 2], [4, 1])
+    assert canvas.y.tolist() == [[-1, 0, 1, 2, -1], [0, -1, -1, -1, 1]]
+    assert canvas.x.tolist() == [[-1, -1, 0, 1, 2, 3], [-1, -1, -1, 0, -1, -1]]
+
+
+def nested(tall: int, wide: int) -> Tensor:
+    """One bump as the paper builds it: rectangles around the centre, each a cell larger on all sides and flatter."""
+    heights = torch.zeros((tall, wide), dtype=torch.float64)
+    y, x = tall // 2, wide // 2
+    for n in range(max(y, x) + 1):
+        heights[max(y - n, 0) : y + n + 1, max(x - n, 0) : x + n + 1] += 1 / (n + 1) ** 2
+    return heights
+
+
+@pytest.mark.parametrize("sides", [(3, 3), (5, 5), (4, 7), (9, 6), (1, 4), (1, 1)])
+def test_a_bump_is_the_papers(sides):
+    tall, wide = sides
+    down, right = torch.arange(tall)[None], torch.arange(wide)[None]
+    sizes = (torch.tensor([tall]), torch.tensor([wide]))
+    above = torch.cat([nested(tall // 2, wide), -nested(tall - tall // 2, wide)])
+    beside = torch.cat([nested(tall, wide // 2), -nested(tall, wide - wide // 2)], dim=1)
+    assert torch.allclose(bump(down, right, sizes, torch.tensor([True]))[0], above)
+    assert torch.allclose(bump(down, right, sizes, torch.tensor([False]))[0], beside)
+
+
+def test_tiles_cover_the_canvas_with_bumps_of_their_own_signs():
+    canvas = canvas_of(torch.ones((1, 2, 10, 15), dtype=torch.bool))
+    signs = torch.ones((1, 2, 25), dtype=torch.int64)
+    signs[0, 1, 7] = -1
+    found = tiles(canvas, signs)
+    one = torch.cat([nested(1, 3), -nested(1, 3)])
+    assert torch.allclose(found[0, 0], one.repeat(5, 5))
+    assert torch.allclose(found[0, 1, 2:4, 6:9], -one)
+    assert int((found[0, 0] != found[0, 1]).sum()) == int((one != 0).sum())
+
+
+def test_a_rows_numbers_do_not_depend_on_which_rows_are_dropped():
+    ids = torch.tensor([5, 6, 7])
+    together, alone = (Draws.of(row_generators(0, 0, rows, 0), 3) for rows in (ids, ids[2:]))
+    assert torch.equal(together.numbers(4)[2], alone.numbers(4)[0])
+    for query in range(600):
+        if query == 100:
+            together = together.rows(torch.tensor([True, False, True]))
+        if query == 256:
+            together = together.rows(torch.tensor([False, True]))
+        assert torch.equal(together.query()[-1], alone.query()[0])

@@ -1,0 +1,162 @@
+"""What minimal attacks share: the contract, and the record of the smallest perturbation found for every row.
+
+A minimal attack looks for the smallest perturbation, in the norm of `threat.ball` (for Carlini-Wagner L0: with the
+fewest changed units), that changes the decision. Row by row it returns the smallest one that it found, even where that
+is longer than the radius: the gauge is then above 1 and success is False, since a row counts as broken only inside the
+radius. A row for which it found none carries delta 0 and success False. A row that is wrong already carries delta 0 and
+success True. Pixels stay in the image box and frozen positions at 0. The search itself does not look at `radius_scale`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from textadv.attacks.attacked import Attacked, Cost, Outcome
+from textadv.attacks.balls import Ball
+from textadv.attacks.goals import Goal, Untargeted
+from textadv.attacks.probe import evaluate_at, half_to_single, value_at_clean
+from textadv.attacks.threat import ThreatModel
+from textadv.batch import Batch
+from textadv.losses import margin
+from textadv.models import PerturbationError, bare, delta_shape, editable_mask, forward
+
+# Far outside every space, and squares of it still fit into float32 after the scaling in `balls`.
+UNBOUNDED = 1e30
+
+
+def unbounded(threat: ThreatModel) -> ThreatModel:
+    """The same threat without a limit on the norm: `confine` then keeps the editable positions and the box only."""
+    return replace(threat, ball=replace(threat.ball, radius=UNBOUNDED, relative_radius=None))
+
+
+def size_of(ball: Ball, delta: Tensor) -> Tensor:
+    """The norm of each row's delta in the ball's geometry, (B,) float64; per token that of the longest token."""
+    return replace(ball, radius=1.0, relative_radius=None).gauge(delta.double())
+
+
+def logits_at(model: nn.Module, rows: Batch, threat: ThreatModel, delta: Tensor) -> tuple[Tensor, Tensor]:
+    """The logits at `delta` with their graph, and the leaf that stands for the delta in it."""
+    leaf = delta.detach().requires_grad_()
+    with torch.enable_grad():
+        return forward(bare(model), rows.perturbed(threat.space, leaf)), leaf
+
+
+def slope(values: Tensor, leaf: Tensor, rows: Batch, threat: ThreatModel, *, keep_graph: bool = False) -> Tensor:
+    """The gradient of each row's value (B,) with respect to its own delta, shaped as the leaf; 0 where frozen.
+
+    Unlike the gradient of `evaluate_at` it is right in length. Raises PerturbationError where it is not finite.
+    """
+    (grad,) = torch.autograd.grad(values.sum(), [leaf], retain_graph=keep_graph)
+    grad = grad.masked_fill(~editable_mask(rows, tuple(leaf.shape)), 0)
+    finite = grad.flatten(1).isfinite().all(dim=1)
+    if not bool(finite.all()):
+        raise PerturbationError(
+            f"The gradient with respect to the {threat.space} is not finite at row ids {rows.ids[~finite].tolist()}: "
+            "the model overflows. Avoid float16 in model.dtype and training.precision."
+        )
+    return grad
+
+
+@dataclass
+class Smallest:
+    """The smallest perturbation known for every row that changes the decision, and the passes spent on it.
+
+    rows: without a perturbation. clean: their logits. low, high: what every entry of a delta must lie between: 0 where
+    frozen, and for pixels the box. measure: (delta (n, ...)) -> (n,) float64, what is to be small; the norm in the
+    threat's ball, if nothing else is put here. size: (B,) float64, its value at `delta`, inf where nothing is known.
+    gain, climb, margin: (B,) float64, as in `Outcome`, at `delta`.
+    """
+
+    rows: Batch
+    threat: ThreatModel
+    goal: Goal
+    clean: Tensor
+    low: Tensor
+    high: Tensor
+    measure: Callable[[Tensor], Tensor]
+    delta: Tensor
+    reached: Tensor
+    size: Tensor
+    gain: Tensor
+    climb: Tensor
+    margin: Tensor
+    cost: Cost
+
+    @classmethod
+    def of_clean(cls, model: nn.Module, batch: Batch, threat: ThreatModel, goal: Goal | None = None) -> Smallest:
+        """What one pass over the clean rows tells: rows that are wrong already need a perturbation of size 0."""
+        rows, goal = batch.clean(), goal or Untargeted()
+        with torch.no_grad():
+            clean = forward(bare(model), rows)
+        delta = torch.zeros(
+            delta_shape(model, rows, threat.space), device=rows.device, dtype=half_to_single(clean.dtype)
+        )
+        low, high = (unbounded(threat).confine(rows, torch.full_like(delta, far)) for far in (-UNBOUNDED, UNBOUNDED))
+        reached = goal.reached(clean, rows)
+        zero = torch.zeros(len(rows), device=rows.device, dtype=torch.float64)
+        size = zero.masked_fill(~reached, float("inf"))
+        cost = Cost.none(rows)
+        cost = cost._replace(queries=cost.queries + 1)
+        lead = margin(clean, rows).double()
+        measure = partial(size_of, threat.ball)
+        return cls(rows, threat, goal, clean, low, high, measure, delta, reached, size, zero, zero.clone(), lead, cost)
+
+    def open(self) -> Tensor:
+        """The positions (int64) of the rows that are not wrong already and that an adversary may touch."""
+        return (~self.reached & self.rows.editable.flatten(1).any(dim=1)).nonzero().squeeze(1)
+
+    def spend(self, index: Tensor, *, forwards: int = 0, backwards: int = 0, queries: int = 0) -> None:
+        """Counts passes for the rows `index`."""
+        for field, passes in zip(self.cost, (forwards, backwards, queries), strict=True):
+            field[index] += passes
+
+    def confine(self, index: Tensor, delta: Tensor) -> Tensor:
+        """The delta of the rows `index` on the editable positions and, for pixels, in the box; of any norm."""
+        return torch.minimum(torch.maximum(delta, self.low[index]), self.high[index])
+
+    def see(self, index: Tensor, rows: Batch, delta: Tensor, logits: Tensor, broken: Tensor) -> None:
+        """Takes note of a `delta` of the rows `index` where it is `broken` and smaller than what is known."""
+        if not bool(broken.any()):
+            return
+        size = self.measure(delta)
+        better = broken & (size < self.size[index])
+        if not bool(better.any()):
+            return
+        wide = logits.detach().double()
+        gain = self.goal.value(wide, rows, None).double() - value_at_clean(self.goal, self.rows, self.clean)[index]
+        lead = margin(wide, rows)
+        self.take(index[better], delta[better], size[better], gain[better], gain[better], lead[better])
+
+    def take(self, index: Tensor, delta: Tensor, size: Tensor, gain: Tensor, climb: Tensor, lead: Tensor) -> None:
+        """Takes these perturbations of the rows `index` for the smallest known."""
+        self.delta[index] = delta.detach().to(self.delta.dtype)
+        self.reached[index] = True
+        self.size[index], self.gain[index], self.climb[index], self.margin[index] = size, gain, climb, lead
+
+    def require_slope(self, model: nn.Module, index: Tensor) -> None:
+        """Raises PerturbationError where the margin has no gradient at the clean rows `index`, or none but zeros."""
+        rows = self.rows.rows(index)
+        self.spend(index, forwards=1, backwards=1)
+        point = evaluate_at(model, rows, self.threat, self.delta[index], Untargeted(margin), None, ascend=True)
+        assert point.grad is not None
+        if not bool(point.grad.any()):
+            raise PerturbationError(
+                f"The gradient of the margin is exactly zero for every row's perturbation of the {self.threat.space}: "
+                "no editable position counts, the hook is on a module that the output ignores, or the output is "
+                "constant."
+            )
+
+    def attacked(self, measure: bool) -> Attacked:
+        """The rows at the smallest perturbation known, a success only inside the radius."""
+        gauge = self.threat.ball.gauge(self.delta)
+        radius = torch.as_tensor(self.threat.ball.radius, device=gauge.device)
+        outside = self.delta.flatten(1).any(dim=1) & (radius == 0)
+        gauge = gauge.masked_fill(outside, float("inf"))
+        outcome = Outcome(self.reached & (gauge <= 1), self.gain, self.climb, self.margin)
+        batch = self.rows.perturbed(self.threat.space, self.delta)
+        return Attacked(batch, gauge, self.cost, outcome if measure else None)

@@ -1,0 +1,80 @@
+"""Attacks crafted on one model and judged on another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from textadv.attacks.attacked import Attack, Attacked
+from textadv.attacks.goals import Goal, Untargeted
+from textadv.attacks.probe import assess, half_to_single, mean_logits
+from textadv.attacks.threat import ThreatModel
+from textadv.batch import Batch
+from textadv.models import delta_shape, evaluating
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """What `attack` finds on `surrogate`, carried over to the model that is attacked (arXiv:1605.07277).
+
+    surrogate: a model over the same inputs and classes, on the same device. Only it is searched, in evaluation mode.
+    attack: searches the surrogate, in the space of `threat`.
+    threat: what the adversary may do to the attacked model. A perturbation that is longer, because the surrogate's
+        embeddings are or because the attack looks for the shortest, is brought back into this ball.
+    name: what the surrogate is called where the attack is printed.
+    goal: what is measured on the attacked model.
+
+    The outcome is that on the attacked model; nothing was searched there, so its climb is nan. Of the cost, `forwards`
+    are all passes through the surrogate, with a gradient or without, `backwards` are the surrogate's too, and
+    `queries` are passes through the attacked model: two where it is measured.
+
+    Raises ValueError where the two models' deltas differ in shape or space.
+    """
+
+    surrogate: nn.Module = field(repr=False)
+    attack: Attack
+    threat: ThreatModel
+    name: str
+    goal: Goal = field(default_factory=Untargeted)
+
+    def __str__(self) -> str:
+        return f"{self.attack}, transferred from {self.name}"
+
+    def __call__(
+        self,
+        model: nn.Module,
+        batch: Batch,
+        *,
+        step: int = 0,
+        radius_scale: float | Tensor = 1.0,
+        measure: bool = True,
+    ) -> Attacked:
+        """The rows of `batch` perturbed; see `Attack` for the arguments."""
+        rows = batch.clean()
+        self._require_one_shape(model, rows)
+        threat = self.threat.resolved(model, rows).scaled(radius_scale)
+        with evaluating(self.surrogate):
+            crafted = self.attack(self.surrogate, batch, step=step, radius_scale=radius_scale, measure=False)
+        found = crafted.perturbation
+        if str(found.space) != str(threat.space):
+            raise ValueError(
+                f"A transferred attack must move what the threat model names, {threat.space}, got {found.space}."
+            )
+        delta = found.delta.detach().to(half_to_single(next(model.parameters()).dtype))
+        delta = threat.confine(rows, delta)
+        spent = crafted.cost
+        cost = spent._replace(forwards=spent.forwards + spent.queries, queries=torch.zeros_like(spent.queries))
+        with evaluating(model):
+            clean = mean_logits(model, rows) if measure else None
+            return assess(model, rows, threat, delta, None, self.goal, clean, cost)
+
+    def _require_one_shape(self, model: nn.Module, rows: Batch) -> None:
+        theirs, ours = (delta_shape(each, rows, self.threat.space) for each in (self.surrogate, model))
+        if theirs != ours:
+            raise ValueError(
+                f"An attack on the {self.threat.space} cannot be transferred from {self.name}: a row's delta has shape "
+                f"{theirs[1:]} there and {ours[1:]} in the attacked model. Take a surrogate of the same width, or "
+                "attack the pixels."
+            )
