@@ -1,19 +1,21 @@
-"""Harden a text classifier or a chat model by adversarial fine-tuning, and measure what that bought.
+"""Harden a text or image classifier or a chat model by adversarial fine-tuning, and measure what that bought.
 
     accelerate launch recipes/adv_finetune.py recipes/configs/quickstart.yaml [key=value ...]
 
-A config with `task: chat` hardens a chat model. Writes to the config's `output`: adapter/ and merged/ (with the
-tokenizer), adapters/ (robust-best, clean-best, last), results.json, report.md, report.html, curve.svg, answers/ (of a
-chat model), config.yaml (re-runs this run), training/ (logs, checkpoints).
+A config with `task: images` hardens an image classifier, one with `task: chat` a chat model. Writes to the config's
+`output`: adapter/ and merged/ (with the tokenizer or image processor), adapters/ (robust-best, clean-best, last),
+results.json, report.md, report.html, curve.svg, answers/ (of a chat model), config.yaml (re-runs this run), training/
+(logs, checkpoints).
 """
 
 from __future__ import annotations
 
 import argparse
 
-from textadv.config import RunConfig
 from textadv.config_chat import ChatRunConfig
 from textadv.config_file import load_config
+from textadv.config_images import ImageRunConfig
+from textadv.config_tasks import ClassifierRunConfig
 from textadv.errors import USER_ERRORS, ending
 from textadv.report import comparison_table
 from textadv.report.chat import chat_notes, chat_table_text
@@ -22,11 +24,12 @@ from textadv.stages import evaluate_before, evaluate_model, export, report, trai
 from textadv.stages_chat import evaluate_chat_model, export_chat, report_chat, train_chat
 from textadv.task import prepare
 from textadv.task_chat import prepare_chat
+from textadv.task_images import prepare_images
 
 
-def harden(config: RunConfig) -> None:
-    """The whole run, from data to report."""
-    task = prepare(config)
+def harden(config: ClassifierRunConfig) -> None:
+    """The whole run on texts or images, from data to report."""
+    task = prepare_images(config) if isinstance(config, ImageRunConfig) else prepare(config)
     for warning in task.warnings:
         task.say(f"warning: {warning}")
     task.say(f"rows:   {task.rows_text()}\nthreat: {task.threat}\n")

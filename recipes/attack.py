@@ -5,6 +5,8 @@
 The threat model and the attack are the config's `threat` and the first of `evaluation.attacks` (or --attack NAME); the
 rows are among those that recipes/evaluate.py attacks. A relative radius is measured on the model that is attacked.
 
+Of an image classifier (`task: images`) it also writes a picture to --picture: original, adversarial, difference.
+
 Of a chat model (`task: chat`) it shows forbidden requests with the answer to each as it stands and under the embedding
 attack, or another attack of `evaluation.elicitation` by its name in the table, such as "prefill 10". What the model
 says goes to the screen and nowhere else.
@@ -15,28 +17,39 @@ from __future__ import annotations
 import argparse
 import textwrap
 
-from textadv import build
+from textadv import build, build_attacks
 from textadv.config import ConfigError, RunConfig
 from textadv.config_chat import ChatRunConfig
 from textadv.config_file import load_config
+from textadv.config_images import ImageRunConfig
+from textadv.config_tasks import ClassifierRunConfig
 from textadv.errors import USER_ERRORS, ending
-from textadv.evaluation import fitted_temperature, inspect_rows
+from textadv.evaluation import fitted_temperature, inspect_images, inspect_rows
 from textadv.evaluation.adversaries import Direct, EmbeddingAttack
 from textadv.evaluation.elicitation import BehaviourOutcome, elicit
+from textadv.report import write_grid
 from textadv.task import encoded, reported_positions, resolved_threat
 from textadv.task_chat import inspected
+from textadv.task_images import ready, require_trained, resolved_image_threat
+
+
+def named_attack(config: ClassifierRunConfig, wanted: str | None) -> str:
+    """The name of the attack to show, the first by default; ConfigError where the config has no such attack."""
+    name = wanted or next(iter(config.evaluation.attacks))
+    if name not in config.evaluation.attacks:
+        raise ConfigError([f"--attack {name} is not among evaluation.attacks: {', '.join(config.evaluation.attacks)}."])
+    return name
 
 
 def show(config: RunConfig, model_name: str, count: int, attack_name: str | None) -> None:
     """Prints `count` test rows before and after the attack."""
-    name = attack_name or next(iter(config.evaluation.attacks))
-    if name not in config.evaluation.attacks:
-        raise ConfigError([f"--attack {name} is not among evaluation.attacks: {', '.join(config.evaluation.attacks)}."])
+    name = named_attack(config, attack_name)
     splits = build.splits(config.data, config.seed)
     loaded = build.model(config.model.model_copy(update={"name": model_name, "lora": None}), splits.labels, config.seed)
     train, validation, test = encoded(splits, loaded, config)
     threat = resolved_threat(config, loaded, train)
-    attack = build.attack(config.evaluation.attacks[name], threat, config.seed)
+    wanted = {name: config.evaluation.attacks[name]}
+    attack = build_attacks.panel(wanted, threat, config.seed, len(splits.labels))[name]
     print(f"model:  {model_name}\nthreat: {threat}\nattack: {attack}")
     print("each token: (how far it moved, in radii), -> the token it is now nearest to, where that is another\n")
 
@@ -59,6 +72,36 @@ def show(config: RunConfig, model_name: str, count: int, attack_name: str | None
         print(f"{row}\n")
     right = sum(row.clean[0] == row.label for row in found)
     print(f"{sum(row.broken for row in found)} of {right} rows that were right are broken ({len(found)} rows shown)")
+
+
+def show_images(config: ImageRunConfig, model_name: str, count: int, attack_name: str | None, picture: str) -> None:
+    """Prints what the attack does to `count` test images, and writes them side by side."""
+    name = named_attack(config, attack_name)
+    model = config.model.model_copy(update={"name": model_name, "lora": None})
+    config = config.model_copy(update={"model": model})
+    found = ready(config)
+    require_trained(found)
+    threat = resolved_image_threat(config, found)
+    wanted = {name: config.evaluation.attacks[name]}
+    attack = build_attacks.panel(wanted, threat, config.seed, len(found.splits.labels))[name]
+    print(f"model:  {model_name}\nthreat: {threat}\nattack: {attack}\n")
+
+    size, network = config.evaluation.batch_size, found.loaded.model
+    temperature = fitted_temperature(network, found.parts.validation, size) if config.evaluation.calibrate else 1.0
+    rows = inspect_images(
+        network,
+        found.parts.test,
+        reported_positions(config, len(found.parts.test))[:count],
+        attack,
+        threat,
+        found.splits.labels,
+        temperature=temperature,
+    )
+    for row in rows:
+        print(row)
+    right = sum(row.clean[0] == row.label for row in rows)
+    print(f"\n{sum(row.broken for row in rows)} of {right} rows that were right are broken ({len(rows)} rows shown)")
+    print(f"picture: {write_grid(rows, picture)}")
 
 
 def show_chat(config: ChatRunConfig, model_name: str, count: int, attack_name: str | None) -> None:
@@ -105,6 +148,7 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="Hub id, model folder or adapter folder")
     parser.add_argument("--rows", type=int, default=5, help="test rows to show (default: 5)")
     parser.add_argument("--attack", metavar="NAME", help="name of an attack (default: the first that searches)")
+    parser.add_argument("--picture", default="attack.png", help="PNG file for images (default: attack.png)")
     arguments = parser.parse_intermixed_args()
     try:
         config = load_config(arguments.config, arguments.overrides)
@@ -112,6 +156,8 @@ def main() -> None:
             raise ConfigError([f"--rows must be at least 1, got {arguments.rows}."])
         if isinstance(config, ChatRunConfig):
             show_chat(config, arguments.model, arguments.rows, arguments.attack)
+        elif isinstance(config, ImageRunConfig):
+            show_images(config, arguments.model, arguments.rows, arguments.attack, arguments.picture)
         else:
             show(config, arguments.model, arguments.rows, arguments.attack)
     except USER_ERRORS as error:

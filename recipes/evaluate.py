@@ -1,4 +1,4 @@
-"""Measure saved classifiers, or saved chat models, under attack: side by side and without training.
+"""Measure saved text or image classifiers, or saved chat models, under attack: side by side and without training.
 
     accelerate launch recipes/evaluate.py recipes/configs/quickstart.yaml --model runs/quickstart/merged \
         [--model OTHER] --output runs/evaluation [key=value ...]
@@ -12,26 +12,40 @@ from __future__ import annotations
 
 import argparse
 
-from textadv.config import RunConfig
 from textadv.config_chat import ChatRunConfig
 from textadv.config_chat_objective import ChatObjectiveConfig, PrefillRecoveryConfig
 from textadv.config_file import load_config
+from textadv.config_images import ImageRunConfig
+from textadv.config_tasks import ClassifierRunConfig
 from textadv.errors import USER_ERRORS, ending
 from textadv.report import comparison_table
 from textadv.report.chat import chat_notes, chat_table_text
 from textadv.report.summary import doubts
 from textadv.stages import evaluate_model, report
 from textadv.stages_chat import evaluate_chat_model, report_chat
-from textadv.task import prepare, with_model
+from textadv.task import Task, prepare, with_model
 from textadv.task_chat import prepare_chat, with_chat_model
+from textadv.task_images import prepare_images, require_trained, with_image_model
 
 
-def measure(config: RunConfig, models: list[str], output: str) -> None:
-    """Evaluates each classifier on the config's test rows and writes one report."""
+def tasks_of(config: ClassifierRunConfig, models: list[str], output: str) -> list[Task]:
+    """One task for each model; all are tried before the first is measured, so that a mistake shows at once."""
     first = config.model.model_copy(update={"name": models[0], "lora": None})
-    task = prepare(config.model_copy(update={"model": first, "output": output}))
-    # Every model is tried before the first is measured, so that a mistake in the last shows at once.
-    tasks = [task, *(with_model(task, name) for name in models[1:])]
+    own = config.model_copy(update={"model": first, "output": output})
+    if not isinstance(own, ImageRunConfig):
+        task = prepare(own)
+        return [task, *(with_model(task, name) for name in models[1:])]
+    task = prepare_images(own)
+    tasks = [task, *(with_image_model(task, name) for name in models[1:])]
+    for found in tasks:
+        require_trained(found)
+    return tasks
+
+
+def measure(config: ClassifierRunConfig, models: list[str], output: str) -> None:
+    """Evaluates each classifier on the config's test rows and writes one report."""
+    tasks = tasks_of(config, models, output)
+    task = tasks[0]
     hashes = {f"weights.{own.config.model.name}": own.hashes["weights.initial"] for own in tasks}
     task.say(f"threat: {task.threat}\n")
 

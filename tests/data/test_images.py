@@ -46,7 +46,7 @@ def test_values_outside_the_unit_interval_are_refused(value: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "pixels", [torch.zeros(2, 1, 4, 4), torch.zeros(2, 3, 4), torch.zeros(2, 3, 4, 4, dtype=torch.uint8)]
+    "pixels", [torch.zeros(2, 4, 4, 4), torch.zeros(2, 3, 4), torch.zeros(2, 3, 4, 4, dtype=torch.int64)]
 )
 def test_wrong_shape_or_type_is_refused(pixels: torch.Tensor) -> None:
     with pytest.raises(DataError, match=r"\(N, 3, height, width\)"):
@@ -56,3 +56,16 @@ def test_wrong_shape_or_type_is_refused(pixels: torch.Tensor) -> None:
 def test_sizes_that_differ_are_refused() -> None:
     with pytest.raises(DataError, match="2, 3 and 2"):
         ImageRows(torch.zeros(2, 3, 4, 4), labels=(0, 1, 1), ids=(0, 1))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_bytes_are_divided_by_255_in_the_batch(channels: int) -> None:
+    pixels = torch.tensor([0, 51, 255], dtype=torch.uint8).repeat(2, channels, 3, 1)
+    batch = ImageRows(pixels, labels=(0, 1), ids=(4, 5)).batch([1])
+    assert batch.inputs["pixel_values"].dtype == torch.float32
+    assert torch.equal(batch.inputs["pixel_values"][0, 0, 0], torch.tensor([0.0, 51 / 255, 1.0]))
+
+
+def test_positions_of_hidden_states_take_the_place_of_pixels() -> None:
+    rows = ImageRows(torch.zeros(2, 3, 4, 4), labels=(0, 1), ids=(0, 1), positions=(5, 2))
+    assert rows.batch([0, 1]).editable.tolist() == [[False, False, True, True, True]] * 2

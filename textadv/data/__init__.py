@@ -1,4 +1,4 @@
-"""Data sets as batches: loading, splits, tokenising, the built-in offline set."""
+"""Data sets as batches: loading, splits, tokenising, images, the built-in offline sets."""
 
 from textadv.data.chat import Chat, ChatSplits, load_chats
 from textadv.data.chat_rows import ChatRows, JoinedRows, encode_chats, joined
@@ -7,8 +7,11 @@ from textadv.data.classification import load_splits
 from textadv.data.contamination import Contamination, find_contamination
 from textadv.data.encoding import EncodedRows, Rows, encode
 from textadv.data.examples import DataError, Examples, Splits, overlap
+from textadv.data.image_files import ImageSplits, Pictures
+from textadv.data.image_splits import Fitting, fitted, images_digest, load_image_splits, own_shape, shared_images
 from textadv.data.images import ImageRows
 from textadv.data.reviews import reviews
+from textadv.data.shapes import shapes
 from textadv.data.tokenizer import reviews_tokenizer
 
 __all__ = [
@@ -20,9 +23,12 @@ __all__ = [
     "Encoded",
     "EncodedRows",
     "Examples",
+    "Fitting",
     "ImageRows",
+    "ImageSplits",
     "JoinedRows",
     "Message",
+    "Pictures",
     "Rows",
     "Segment",
     "Splits",
@@ -32,10 +38,16 @@ __all__ = [
     "encode_chats",
     "encode_prompt",
     "find_contamination",
+    "fitted",
+    "images_digest",
     "joined",
     "load_chats",
+    "load_image_splits",
     "load_splits",
     "overlap",
+    "own_shape",
     "reviews",
     "reviews_tokenizer",
+    "shapes",
+    "shared_images",
 ]

@@ -64,7 +64,7 @@ def load_splits(
         splits = reviews()
     else:
         tables = _read(name, config, sources, columns)
-        names = _class_names(tables["train"], _per_split(label, "train"), labels, label_offset)
+        names = class_names(tables["train"], _per_split(label, "train"), labels, label_offset)
         found = {
             role: _examples(table, role, text, text_pair, label, names, label_offset) for role, table in tables.items()
         }
@@ -157,8 +157,8 @@ def _per_split(value: T | Mapping[str, T] | None, role: str) -> T | None:
     return value.get(role) if isinstance(value, Mapping) else value
 
 
-def _class_names(train: Table, label: str | None, labels: Sequence[str] | None, label_offset: int) -> tuple[str, ...]:
-    """The class names: as configured, as the source declares them, or as found in the train split."""
+def class_names(train: Table, label: str | None, labels: Sequence[str] | None, label_offset: int) -> tuple[str, ...]:
+    """The class names: as configured, as the source declares them, or as found in the train split; else DataError."""
     values = train.column(_named(label, "label", "train"), "data.label")
     _check_classes([str(value) for value in values], None)
     if labels is not None:
@@ -203,7 +203,7 @@ def _examples(
         pairs = _texts(table, _named(_per_split(text_pair, role), "text_pair", role), "data.text_pair")
     values = table.column(_named(_per_split(label, role), "label", role), "data.label")
     classes = {name: index for index, name in enumerate(names)}
-    ids = tuple(_class_id(value, row, table.place, classes, label_offset) for row, value in enumerate(values))
+    ids = tuple(class_id(value, row, table.place, classes, label_offset) for row, value in enumerate(values))
     return Examples(texts=texts, pairs=pairs, labels=ids, ids=tuple(range(len(texts))))
 
 
@@ -224,8 +224,11 @@ def _texts(table: Table, column: str, key: str) -> tuple[str, ...]:
     return tuple(values)
 
 
-def _class_id(value: Any, row: int, place: str, classes: Mapping[str, int], label_offset: int) -> int:
-    """The class of one label: a string is a class name first and a number second, anything else a number."""
+def class_id(value: Any, row: int, place: str, classes: Mapping[str, int], label_offset: int) -> int:
+    """The class of one label: a string is a class name first and a number second, anything else a number.
+
+    Raises DataError where it is neither.
+    """
     if isinstance(value, str) and value in classes:
         return classes[value]
     number = _integer(value)
@@ -255,19 +258,24 @@ def _shortened(values: Any) -> str:
 
 
 def _hold_out(examples: Examples, fraction: float, seed: int) -> tuple[Examples, Examples]:
-    """The rows without and with the held-out share, drawn class by class."""
+    """The rows without and with the held-out share."""
+    kept, held = held_out_rows(examples.labels, fraction, seed)
+    return examples.select(kept), examples.select(held)
+
+
+def held_out_rows(labels: Sequence[int], fraction: float, seed: int) -> tuple[list[int], list[int]]:
+    """The positions without and with the share that is held out, drawn class by class; DataError where one is empty."""
     draw = random.Random(seed)
     held: set[int] = set()
-    for label in sorted(set(examples.labels)):
-        rows = [i for i, other in enumerate(examples.labels) if other == label]
+    for label in sorted(set(labels)):
+        rows = [i for i, other in enumerate(labels) if other == label]
         held.update(draw.sample(rows, round(fraction * len(rows))))
-    if not held or len(held) == len(examples):
+    if not held or len(held) == len(labels):
         raise DataError(
-            f"data.validation_fraction: {fraction} of {len(examples)} train rows leaves train or validation empty. "
+            f"data.validation_fraction: {fraction} of {len(labels)} train rows leaves train or validation empty. "
             "Change it, or name data.validation."
         )
-    kept = [i for i in range(len(examples)) if i not in held]
-    return examples.select(kept), examples.select(sorted(held))
+    return [i for i in range(len(labels)) if i not in held], sorted(held)
 
 
 def _sample(examples: Examples, rows: int | None, seed: int) -> Examples:

@@ -11,38 +11,42 @@ from torch import Tensor
 from textadv.batch import Batch, Role
 from textadv.data.examples import DataError
 
+CHANNELS = (1, 3)
+CHECKED_AT_ONCE = 4096
+BYTES = 255
+
 
 @dataclass(frozen=True)
 class ImageRows:
     """Images of one size, with a class and a number each.
 
-    pixels: (N, 3, height, width), floating point, in [0, 1]: before the model's normalisation.
+    pixels: (N, channels, height, width) with 1 or 3 channels: floating point in [0, 1], before the model's
+        normalisation, or uint8 in 0..255, which batches divide by 255.
+    positions: the positions of the hidden states that an attack moves in place of the pixels, and the first of them
+        that belongs to the image's patches; None where pixels are moved.
     Raises DataError where the pixels are not that.
     """
 
     pixels: Tensor
     labels: tuple[int, ...]
     ids: tuple[int, ...]
+    positions: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
-        if self.pixels.dim() != 4 or self.pixels.shape[1] != 3 or not self.pixels.is_floating_point():
+        shape, dtype = tuple(self.pixels.shape), self.pixels.dtype
+        if len(shape) != 4 or shape[1] not in CHANNELS or not (dtype.is_floating_point or dtype == torch.uint8):
             raise DataError(
-                f"pixels must be floating point of shape (N, 3, height, width), got {self.pixels.dtype} of shape "
-                f"{tuple(self.pixels.shape)}. For grey images repeat the channel; for bytes divide by 255."
+                "pixels must be uint8, or floating point in [0, 1], of shape (N, 3, height, width), or of 1 channel if "
+                f"grey, got {dtype} of shape {shape}. Move the channels to the front, and drop an alpha channel."
             )
         if not len(self.pixels) == len(self.labels) == len(self.ids):
             raise DataError(
                 f"pixels, labels and ids need one entry per row, got {len(self.pixels)}, {len(self.labels)} and "
                 f"{len(self.ids)}."
             )
-        inside = ((self.pixels >= 0) & (self.pixels <= 1)).flatten(1).all(1)
-        if not inside.all():
-            row = int(inside.logical_not().nonzero()[0])
-            low, high = self.pixels[row].aminmax()
-            raise DataError(
-                f"pixels must lie in [0, 1], got {low:g} to {high:g} in row {row} (counted from 0). Divide bytes by "
-                "255 and leave the normalisation by mean and deviation to the model."
-            )
+        if dtype.is_floating_point:
+            for start in range(0, len(self), CHECKED_AT_ONCE):
+                _check_interval(self.pixels[start : start + CHECKED_AT_ONCE], start)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -53,19 +57,37 @@ class ImageRows:
         return (self.pixels.shape[2] * self.pixels.shape[3],) * len(self)
 
     def batch(self, index: Sequence[int]) -> Batch:
-        """The rows at these positions, in this order, every pixel editable; role CLEAN.
+        """The rows at these positions, in this order, every pixel (or every patch) editable; role CLEAN.
 
         Raises ValueError where `index` is empty.
         """
         if len(index) == 0:
             raise ValueError("A batch needs at least one row, got an empty index.")
-        places = torch.as_tensor(index)
-        pixels = self.pixels[places]
+        pixels = self.pixels[torch.as_tensor(index)]
+        if pixels.dtype == torch.uint8:
+            pixels = pixels.float() / BYTES
         labels = torch.tensor([self.labels[i] for i in index])
+        editable = torch.ones_like(pixels[:, :1], dtype=torch.bool)
+        if self.positions is not None:
+            count, first = self.positions
+            editable = (torch.arange(count) >= first).expand(len(index), count).clone()
         return Batch(
             inputs={"pixel_values": pixels},
             labels=labels,
-            editable=torch.ones_like(pixels[:, :1], dtype=torch.bool),
+            editable=editable,
             ids=torch.tensor([self.ids[i] for i in index]),
             role=torch.full_like(labels, int(Role.CLEAN)),
         )
+
+
+def _check_interval(pixels: Tensor, start: int) -> None:
+    """Raises DataError unless all pixels lie in [0, 1]; `start` is the number of the first row."""
+    inside = ((pixels >= 0) & (pixels <= 1)).flatten(1).all(1)
+    if inside.all():
+        return
+    row = int(inside.logical_not().nonzero()[0])
+    low, high = pixels[row].aminmax()
+    raise DataError(
+        f"pixels must lie in [0, 1], got {low:g} to {high:g} in row {start + row} (counted from 0). Store bytes as "
+        "uint8 or divide them by 255, and leave the normalisation by mean and deviation to the model."
+    )

@@ -148,6 +148,12 @@ def read_hub(name: str, config: str | None, wanted: Mapping[str, str | None]) ->
         other role takes. A role without a split is left out.
     Raises DataError for an unknown data set or split.
     """
+    found = hub_rows(name, config, wanted)
+    return {role: Table(place, *_columns(rows)) for role, (place, rows) in found.items()}
+
+
+def hub_rows(name: str, config: str | None, wanted: Mapping[str, str | None]) -> dict[str, tuple[str, Any]]:
+    """As `read_hub`, with what the split is called and the `datasets.Dataset` itself in place of its columns."""
     import datasets
 
     try:
@@ -157,7 +163,7 @@ def read_hub(name: str, config: str | None, wanted: Mapping[str, str | None]) ->
             f"data.name: the data set {name!r} (data.config: {config}) cannot be loaded: {error} "
             "Check the name and the network, or use data.name: files."
         ) from error
-    tables = {}
+    found = {}
     for role, split in wanted.items():
         if split is None and (role not in loaded or role in wanted.values()):
             continue
@@ -168,8 +174,8 @@ def read_hub(name: str, config: str | None, wanted: Mapping[str, str | None]) ->
             rows = datasets.load_dataset(name, config, split=chosen)
         else:
             raise DataError(f"data.{role}: {name} has no split {chosen!r}; there are {', '.join(loaded)}.")
-        tables[role] = Table(f"{name}, split {chosen}", *_columns(rows))
-    return tables
+        found[role] = (f"{name}, split {chosen}", rows)
+    return found
 
 
 def _columns(rows: Any) -> tuple[dict[str, list[Any]], dict[str, tuple[str, ...]]]:

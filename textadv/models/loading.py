@@ -140,7 +140,7 @@ def _load_base(
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     try:
         config = AutoConfig.from_pretrained(name, **options)
-        _check_labels(name, config, labels)
+        check_labels(name, config, labels)
         tokenizer = AutoTokenizer.from_pretrained(tokenizer_name, **options)
         config.num_labels = len(labels)
         config.id2label = dict(enumerate(labels))
@@ -178,9 +178,12 @@ def checkpoint_gradients(name: str, model: nn.Module) -> None:
         ) from error
 
 
-def _check_labels(name: str, config: Any, labels: Sequence[str]) -> None:
-    """A checkpoint that already classifies must have the same classes in the same order."""
-    trained = any("ForSequenceClassification" in kind for kind in config.architectures or ())
+def check_labels(name: str, config: Any, labels: Sequence[str], head: str = "ForSequenceClassification") -> None:
+    """Raises ModelError unless a checkpoint that already classifies has the same classes in the same order.
+
+    head: how the names of classes with a head for the task end.
+    """
+    trained = any(head in kind for kind in config.architectures or ())
     if not trained:
         return
     if config.num_labels != len(labels):
@@ -208,7 +211,7 @@ def _load_adapter(
         )
     settings = PeftConfig.from_pretrained(str(folder))
     if (folder / "config.json").is_file():
-        _check_labels(str(folder), AutoConfig.from_pretrained(folder), labels)
+        check_labels(str(folder), AutoConfig.from_pretrained(folder), labels)
     base_name = str(settings.base_model_name_or_path)
     if base_name == TINY_ENCODER:
         base = _tiny_encoder(labels, TINY_SEED)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import cast
 
@@ -23,6 +24,7 @@ from textadv.batch import Batch, Perturbation
 from textadv.spaces import Ablation, Embeddings, Hidden, Pixels, Several, Space
 
 VOCABULARY_CHUNK = 8192
+_passing: ContextVar[Batch | None] = ContextVar("passing", default=None)
 
 
 class ModelError(ValueError):
@@ -175,8 +177,9 @@ def _added(model: nn.Module, perturbation: Perturbation, skipped: int = 0) -> It
         )
 
 
-def _checkpointed(model: nn.Module) -> bool:
-    return model.training and any(
+def recomputes(model: nn.Module) -> bool:
+    """Whether the model, in training mode, throws activations away and computes them again in the backward pass."""
+    return any(
         module.gradient_checkpointing for module in model.modules() if isinstance(module, GradientCheckpointingLayer)
     )
 
@@ -196,7 +199,7 @@ def forward(model: nn.Module, batch: Batch) -> Tensor:
         pixels = batch.inputs["pixel_values"]
         moved = pixels + perturbation.delta.to(pixels.dtype)
         return _run(model, replace(batch, inputs=batch.inputs | {"pixel_values": moved}))
-    if not isinstance(perturbation.space, Embeddings) and _checkpointed(model):
+    if not isinstance(perturbation.space, Embeddings) and model.training and recomputes(model):
         raise ModelError(
             "A perturbation of hidden states does not go with model.gradient_checkpointing: the recomputed block would "
             "lack it. Set model.gradient_checkpointing: false."
@@ -210,7 +213,20 @@ def prefix_length(batch: Batch) -> int:
     return batch.prefix[0][0].shape[2] if batch.prefix else 0
 
 
+def passing() -> Batch | None:
+    """The batch that `forward` is sending through a model at this moment, for modules that depend on its rows."""
+    return _passing.get()
+
+
 def _run(model: nn.Module, batch: Batch) -> Tensor:
+    token = _passing.set(batch)
+    try:
+        return _passed(model, batch)
+    finally:
+        _passing.reset(token)
+
+
+def _passed(model: nn.Module, batch: Batch) -> Tensor:
     if batch.targets is None:
         return _logits(model(**batch.inputs))
     known = prefix_length(batch)

@@ -8,6 +8,9 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from textadv.models.running import ModelError, bare
 
+TRAINING_ONLY = "training_only_"
+"""Submodules whose name begins so exist while a model is trained, and are neither exported nor missed."""
+
 
 def _whole(tensor: Tensor) -> Tensor:
     """The full tensor of a sharded one (a collective call), the tensor itself otherwise."""
@@ -31,8 +34,12 @@ def trainable_state(model: nn.Module) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def load_trainable_state(model: nn.Module, state: dict[str, Tensor]) -> None:
-    """Puts back what `trainable_state` returned, in place. Raises ModelError where names or shapes differ."""
+    """Puts back what `trainable_state` returned, in place. Raises ModelError where names or shapes differ.
+
+    What a training-only submodule left in `state` is passed over where the model has no such submodule any more.
+    """
     own = bare(model).state_dict(keep_vars=True)
+    state = {name: value for name, value in state.items() if name in own or not name.startswith(TRAINING_ONLY)}
     wanted = {name for name, value in own.items() if value.requires_grad or not isinstance(value, nn.Parameter)}
     if wanted != set(state):
         odd = sorted(wanted ^ set(state))

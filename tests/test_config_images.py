@@ -1,0 +1,116 @@
+"""The configuration of an image run: defaults, its own rules, and what it shares with that of a text run."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+
+from textadv.config import AttackConfig, ConfigError, RunConfig
+from textadv.config_chat import ChatRunConfig
+from textadv.config_file import config_difference, dump_config, json_schema, parse_config
+from textadv.config_images import ImageDataConfig, ImageModelConfig, ImageRunConfig
+from textadv.config_tasks import SCHEMAS, schema_of
+
+SMALL = """\
+task: images
+output: runs/small
+model: {name: some/model}
+data: {name: "builtin:shapes"}
+threat: {norm: linf, radius: 8/255}
+training: {epochs: 1}
+"""
+
+
+def small(*overrides: str) -> ImageRunConfig:
+    found = parse_config(yaml.safe_load(SMALL), overrides)
+    assert isinstance(found, ImageRunConfig)
+    return found
+
+
+def problems(*overrides: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        small(*overrides)
+    return list(caught.value.lines)
+
+
+def test_defaults_are_those_of_images() -> None:
+    run = small()
+    assert (run.threat.space, run.threat.per, run.threat.norm) == ("pixels", "example", "linf")
+    assert run.threat.radius == 8 / 255
+    assert run.model.lora is None and run.attack == AttackConfig()
+    assert (run.data.channels, run.data.image_size, run.data.validation_fraction) == (None, None, 0.1)
+    assert small("threat={space: hidden, layer: 2, radius: 1}").threat.per == "token"
+
+
+def test_the_task_chooses_the_schema() -> None:
+    assert {"classification": RunConfig, "images": ImageRunConfig, "chat": ChatRunConfig} == SCHEMAS
+    assert schema_of({"task": "images"}) is ImageRunConfig
+    assert (
+        schema_of({}) is schema_of({"task": "pictures"}) is schema_of({"task": ["images"]}) is schema_of(3) is RunConfig
+    )
+    for task in ("pictures", "[images]", "null"):
+        assert problems(f"task={task}")[0].startswith("task must be one of classification, images, chat, got ")
+
+
+def test_it_is_written_and_read_back_equal_and_differences_are_named() -> None:
+    run = small("data={name: files, path: a.npz, keys: {train: [a, b]}}")
+    assert parse_config(yaml.safe_load(dump_config(run))) == run
+    assert config_difference(small(), small("threat.radius=4/255", "data.channels=3")) == [
+        "data.channels: null -> 3",
+        f"threat.radius: {8 / 255} -> {4 / 255}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("threat.radius=0", "threat.radius must be greater than 0, got 0."),
+        ("threat.radius=-0.1", "threat.radius must be greater than 0, got -0.1."),
+        ("threat.radius=0/255", "threat.radius must be greater than 0, got '0/255'."),
+        ("threat.radius=8", "threat.radius: 8 in pixels of 0 to 1 allows every image."),
+        ("threat.per=token", "threat.per: token has no meaning for threat.space: pixels."),
+        ("threat={relative_radius: 0.1}", "threat.relative_radius counts in norms of vectors"),
+        ("threat={space: embeddings, radius: 1}", "threat.space: embeddings needs words, and task: images has none."),
+        ("data={name: files}", "data.path is missing: data.name is files"),
+        ("data={name: some/set, path: a.npz}", "data.path is for data.name: files, got data.name: some/set."),
+        ("data.train=a", "data.train cannot be set for data.name: builtin:shapes"),
+        ("data.channels=2", "data.channels must be"),
+        ("data={name: files, path: a.npz, keys: {train: [a]}}", "data.keys.train must name two arrays"),
+        ("data={name: files, path: a.npz, keys: {tran: [a, b]}}", "data.keys: the key 'tran' must be"),
+        ("data.labels=[a]", "data.labels must name at least 2 classes"),
+        ("data.max_length=3", "unknown key data.max_length"),
+        ("model.gradient_checkpointing=true", "unknown key model.gradient_checkpointing"),
+        ("objective.name=r3f", "objective.name: r3f needs attack.name: noise"),
+        ("mixing={policy: pair}", ""),
+    ],
+)
+def test_what_is_refused(override: str, line: str) -> None:
+    if not line:
+        assert small(override).mixing.policy == "pair"
+        return
+    assert any(found.startswith(line) for found in problems(override)), problems(override)
+
+
+def test_built_in_networks_have_neither_adapters_nor_blocks() -> None:
+    name = "model.name=builtin:small-cnn"
+    assert problems(name, "model.lora={r: 4}") == [
+        "model.lora: builtin:small-cnn is trained whole. Set model.lora: null."
+    ]
+    (line,) = problems(name, "threat={space: hidden, layer: 0, radius: 1}")
+    assert line.startswith("threat.space: hidden needs transformer blocks, got model.name: builtin:small-cnn.")
+
+
+def test_the_schema_for_editors_knows_it() -> None:
+    schema = json.loads(json.dumps(json_schema()))
+    images = schema["$defs"]["ImageRunConfig"]
+    assert images["properties"]["task"]["const"] == "images"
+    assert set(images["required"]) == {"task", "output", "model", "data", "threat", "training"}
+    radius = schema["$defs"]["ThreatConfig"]["properties"]["radius"]
+    assert {"type": "string", "pattern": "/"} in [*radius["anyOf"], *radius["anyOf"][0].get("anyOf", [])]
+
+
+@pytest.mark.parametrize("section", [ImageRunConfig, ImageModelConfig, ImageDataConfig])
+def test_every_key_says_what_it_means(section: type[ImageRunConfig]) -> None:
+    assert [key for key, info in section.model_fields.items() if not info.description] == []

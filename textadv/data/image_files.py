@@ -1,0 +1,265 @@
+"""Images from npz files, folders of a class each, parquet files and the Hub, as they are stored there."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+from zipfile import BadZipFile
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from textadv.data.examples import DataError
+from textadv.data.tables import Table, hub_rows
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+FOLDERS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
+ARRAYS = {
+    "train": (("x_train", "y_train"), ("train_images", "train_labels"), ("X_train", "y_train")),
+    "validation": (("x_val", "y_val"), ("val_images", "val_labels"), ("x_validation", "y_validation")),
+    "test": (("x_test", "y_test"), ("test_images", "test_labels"), ("X_test", "y_test")),
+}
+LABEL = "label"
+GREY_MODES = ("1", "L", "LA")
+WIDE_MODES = ("I", "I;16", "I;16B", "I;16L", "F")
+
+
+class Source(Protocol):
+    """Images by number: arrays (height, width) or (height, width, channels), uint8 or floating point."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, place: int, /) -> np.ndarray: ...
+
+
+class Labelled(NamedTuple):
+    """One split as it was read: images, and a table with their classes in the column `label`."""
+
+    images: Source
+    table: Table
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """One split with class ids; images keep the size and the channels that they are stored with.
+
+    ids: the row's index in its source before any sub-sampling. place: what the source is called in errors.
+    """
+
+    images: Source
+    labels: tuple[int, ...]
+    ids: tuple[int, ...]
+    place: str
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def select(self, index: Sequence[int]) -> Pictures:
+        """The rows at these positions, in the order given."""
+        return Pictures(
+            _Some(self.images, tuple(index)),
+            tuple(self.labels[i] for i in index),
+            tuple(self.ids[i] for i in index),
+            self.place,
+        )
+
+
+@dataclass(frozen=True)
+class ImageSplits:
+    """Train, validation and test images, and the class names in the order of the class ids."""
+
+    train: Pictures
+    validation: Pictures
+    test: Pictures
+    labels: tuple[str, ...]
+
+    @property
+    def parts(self) -> dict[str, Pictures]:
+        """The splits by name."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
+
+@dataclass(frozen=True)
+class _Some:
+    """Some rows of a source."""
+
+    source: Source
+    index: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, place: int, /) -> np.ndarray:
+        return self.source[self.index[place]]
+
+
+@dataclass(frozen=True)
+class _Files:
+    """Images that are opened when they are asked for."""
+
+    paths: tuple[Path, ...]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, place: int, /) -> np.ndarray:
+        try:
+            with Image.open(self.paths[place]) as image:
+                return _array(image, str(self.paths[place]))
+        except (OSError, UnidentifiedImageError) as error:
+            raise DataError(f"data: {self.paths[place]} cannot be read as an image: {error}") from error
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column of images of a data set of `datasets`."""
+
+    rows: Any
+    column: str
+    place: str
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, place: int, /) -> np.ndarray:
+        value = self.rows[place][self.column]
+        if isinstance(value, dict) and isinstance(value.get("bytes"), bytes):
+            value = Image.open(io.BytesIO(value["bytes"]))
+        if not isinstance(value, Image.Image):
+            raise DataError(
+                f"data.image: row {place} (counted from 0) of {self.place} has a {type(value).__name__} in column "
+                f"{self.column!r}, which is no image. Name another column."
+            )
+        return _array(value, f"row {place} of {self.place}")
+
+
+def _array(image: Image.Image, place: str) -> np.ndarray:
+    """Grey images as (height, width), others as (height, width, 3); transparency is dropped."""
+    if image.mode in WIDE_MODES:
+        raise DataError(
+            f"data: {place} has more than 8 bits a pixel (mode {image.mode}), and what its white is cannot be known. "
+            "Convert it to 8 bits."
+        )
+    return np.asarray(image.convert("L" if image.mode in GREY_MODES else "RGB"))
+
+
+def read_npz(path: Path, keys: Mapping[str, Sequence[str]]) -> dict[str, Labelled]:
+    """The splits of an npz file: of each, images (N, height, width[, channels]) and labels (N,).
+
+    keys: the names of the two arrays of a split; by default x_train and y_train or the like, see `ARRAYS`.
+    Raises DataError where an array is missing or is not that, or the file cannot be read without running code.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (OSError, ValueError, BadZipFile) as error:
+        raise DataError(f"data.path: {path} cannot be read as an npz file of plain arrays: {error}") from error
+    found = {}
+    for role, known in ARRAYS.items():
+        pair = tuple(keys.get(role, ())) or next((pair for pair in known if set(pair) <= set(arrays)), ())
+        if not pair:
+            continue
+        missing = [name for name in pair if name not in arrays]
+        if len(pair) != 2 or missing:
+            raise DataError(
+                f"data.keys.{role} must name the array of images and that of labels in {path}, got {list(pair)}; there "
+                f"are {', '.join(arrays)}."
+            )
+        images, labels = (arrays[name] for name in pair)
+        _check_arrays(images, labels, f"{pair[0]} and {pair[1]} of {path}")
+        table = Table(f"the {role} split of {path}", {LABEL: labels.reshape(-1).tolist()}, {})
+        found[role] = Labelled(images if images.dtype == np.uint8 else images.astype(np.float32), table)
+    if not found:
+        raise DataError(f"data.keys: {path} holds {', '.join(arrays)}. Say which are images and labels of which split.")
+    return found
+
+
+def _check_arrays(images: np.ndarray, labels: np.ndarray, place: str) -> None:
+    kind = images.dtype == np.uint8 or np.issubdtype(images.dtype, np.floating)
+    if images.ndim not in (3, 4) or not kind or not len(images):
+        raise DataError(
+            f"data.path: {place}: images must be uint8, or floating point in [0, 1], of shape (rows, height, width) or "
+            f"(rows, height, width, channels), got {images.dtype} of shape {images.shape}."
+        )
+    if labels.size != len(images):
+        raise DataError(f"data.path: {place}: {len(images)} images and {labels.size} labels.")
+    if images.dtype == np.uint8 and images.max() <= 1:
+        raise DataError(
+            f"data.path: {place}: the images are bytes and none is above 1, so they would be all but black. Store "
+            "bytes as 0 to 255, or numbers in [0, 1] as floating point."
+        )
+
+
+def read_folders(path: Path, names: Mapping[str, str | None]) -> dict[str, Labelled]:
+    """The splits of a folder that holds one folder for each split; names: other names than train, validation, test.
+
+    Raises DataError as `read_folder`.
+    """
+    found = {}
+    for role, known in FOLDERS.items():
+        wanted = names.get(role)
+        folder = path / wanted if wanted else next((path / name for name in known if (path / name).is_dir()), None)
+        if folder is not None:
+            found[role] = read_folder(folder, f"data.{role}")
+    if not found:
+        raise DataError(f"data.path: {path} holds no folder train or test. Name them in data.train and data.test.")
+    return found
+
+
+def read_folder(path: Path, key: str) -> Labelled:
+    """The images of a folder that holds one folder of images for each class, in the order of their names.
+
+    Raises DataError, naming `key`, where there is no such folder, no class in it, or a class without images.
+    """
+    if not path.is_dir():
+        raise DataError(f"{key}: there is no folder {path} (looked in {Path.cwd()}).")
+    classes = sorted(folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+    if not classes:
+        raise DataError(f"{key}: {path} has no folders in it. It needs one for each class, with its images.")
+    files: list[Path] = []
+    labels: list[str] = []
+    for folder in classes:
+        inside = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
+        if not inside:
+            raise DataError(
+                f"{key}: the class {folder.name} is empty: {folder} holds no image ({', '.join(SUFFIXES)})."
+            )
+        files += inside
+        labels += [folder.name] * len(inside)
+    return Labelled(_Files(tuple(files)), Table(str(path), {LABEL: labels}, {}))
+
+
+def read_parquet(paths: Sequence[str], key: str, image: str, label: str) -> Labelled:
+    """The images and labels of parquet files. Raises DataError, naming `key`, where a file or a column is missing."""
+    import datasets
+    import pyarrow
+
+    tables = []
+    for path in paths:
+        try:
+            tables.append(pyarrow.parquet.read_table(path))
+        except (OSError, ValueError) as error:
+            raise DataError(f"{key}: {path} cannot be read as parquet: {error}") from error
+    return _columns(datasets.Dataset(pyarrow.concat_tables(tables)), ", ".join(paths), image, label)
+
+
+def read_hub_images(
+    name: str, config: str | None, wanted: Mapping[str, str | None], image: str, label: str
+) -> dict[str, Labelled]:
+    """The splits of a Hub data set, by role, see `read_hub`."""
+    found = hub_rows(name, config, wanted)
+    return {role: _columns(rows, place, image, label) for role, (place, rows) in found.items()}
+
+
+def _columns(rows: Any, place: str, image: str, label: str) -> Labelled:
+    import datasets
+
+    empty = Table(place, {name: [] for name in rows.column_names}, {})
+    empty.column(image, "data.image")
+    empty.column(label, "data.label")
+    feature = rows.features[label]
+    declared = {LABEL: tuple(feature.names)} if isinstance(feature, datasets.ClassLabel) else {}
+    return Labelled(_Column(rows, image, place), Table(place, {LABEL: list(rows[label])}, declared))

@@ -1,0 +1,367 @@
+"""Loading and saving image classifiers: from the Hub, a folder, an adapter folder, or built in."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from transformers import AutoConfig, AutoModelForImageClassification
+from transformers.image_processing_base import ImageProcessingMixin
+
+from textadv.models.loading import DTYPES, UNUSABLE, LoadedModel, Lora, check_labels, is_path, quiet
+from textadv.models.networks import NETWORKS, SMALLEST
+from textadv.models.running import ModelError, bare, pretrained
+from textadv.models.vision import Normalised
+from textadv.randomness import seeded_scope
+
+PROCESSOR_FILE, CONFIG_FILE, WEIGHTS_FILE = "preprocessor_config.json", "config.json", "model.safetensors"
+HEAD = "classifier"
+BYTES = 255
+BILINEAR = 2
+
+
+class ImageShape(NamedTuple):
+    """What an image tensor looks like, in channels and pixels."""
+
+    channels: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What a model's image processor says, and nothing else is done to an image: resizing and normalisation.
+
+    settings: the keys of preprocessor_config.json.
+    """
+
+    settings: Mapping[str, Any]
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Height and width that the model is given; None where any size does.
+
+        A centre crop is left out: images are resized to the size after it, so that nothing of them is lost.
+        """
+        cropped = self.settings.get("do_center_crop") and self.settings.get("crop_size")
+        size = cropped or self.settings.get("size")
+        if isinstance(size, Mapping):
+            side = size.get("shortest_edge")
+            height, width = size.get("height", side), size.get("width", side)
+            return None if height is None or width is None else (int(height), int(width))
+        return None if size is None else (int(size), int(size))
+
+    @property
+    def resample(self) -> int:
+        """Pillow's number of the filter for resizing."""
+        return int(self.settings.get("resample", BILINEAR))
+
+    @property
+    def mean_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Per channel, what to subtract from pixels in [0, 1] and to divide by, rescaling included.
+
+        Raises ModelError where the settings ask for a normalisation and do not say which.
+        """
+        known = self.settings
+        scale = BYTES * float(known.get("rescale_factor", 1 / BYTES)) if known.get("do_rescale", True) else float(BYTES)
+        shift = 1.0 if known.get("rescale_offset", False) else 0.0
+        if not known.get("do_normalize", "image_mean" in known):
+            return (shift / scale,), (1 / scale,)
+        mean, std = known.get("image_mean"), known.get("image_std")
+        if mean is None or std is None:
+            raise ModelError(
+                f"{PROCESSOR_FILE} says do_normalize: true without image_mean and image_std. Write them into it."
+            )
+        means, stds = ([v] if isinstance(v, int | float) else list(v) for v in (mean, std))
+        # EfficientNet's processor divides by the deviation a second time, and says so by this key.
+        again = stds if known.get("include_top", False) else [1.0] * len(stds)
+        return (
+            tuple((shift + value) / scale for value in means),
+            tuple(value * more / scale for value, more in zip(stds, again, strict=True)),
+        )
+
+    def sized(self, side: int) -> Preprocessing:
+        """The same for square images of `side` pixels."""
+        size = self.settings.get("size")
+        edge = isinstance(size, Mapping) and "shortest_edge" in size
+        wanted = {"shortest_edge": side} if edge else {"height": side, "width": side}
+        cropped = {"crop_size": {"height": side, "width": side}} if "crop_size" in self.settings else {}
+        return replace(self, settings={**self.settings, "size": wanted, **cropped})
+
+
+@dataclass(frozen=True)
+class LoadedVision:
+    """An image classifier and its preprocessing.
+
+    initialised: names of weights that the checkpoint lacked (a new head). labels: class names, in order.
+    source: what it was loaded by. replaced: how many classes the checkpoint's own head had, where it was replaced.
+    shape: of the images it takes.
+    """
+
+    model: Normalised
+    preprocessing: Preprocessing
+    initialised: tuple[str, ...]
+    labels: tuple[str, ...]
+    source: str
+    shape: ImageShape
+    replaced: int | None = None
+
+
+Loaded = LoadedModel | LoadedVision
+
+
+def built_in(name: str) -> str | None:
+    """The built-in network that `name` is, or that a folder of that name holds; None otherwise."""
+    if name in NETWORKS:
+        return name
+    return _saved(name).get("architecture")
+
+
+def _saved(name: str) -> dict[str, Any]:
+    """config.json of a folder that holds a built-in network; empty where there is none."""
+    path = Path(name) / CONFIG_FILE
+    settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return settings if settings.get("architecture") in NETWORKS else {}
+
+
+def read_preprocessing(name: str, revision: str | None = None, trust_remote_code: bool = False) -> Preprocessing:
+    """What the processor of a Hub id, of a folder or of an adapter's base model says; built-in networks take any size.
+
+    Raises ModelError where there is no preprocessor_config.json: nobody could know what pixels the model was made for.
+    """
+    folder = Path(name)
+    if name in NETWORKS:
+        return Preprocessing({"image_processor_type": "ViTImageProcessor", "do_normalize": False})
+    if is_path(name) and not folder.is_dir():
+        raise ModelError(
+            f"model.name: there is no folder {name} (looked in {Path.cwd()}). Correct it, or give a Hub id."
+        )
+    if (folder / "adapter_config.json").is_file() and not (folder / PROCESSOR_FILE).is_file():
+        name = str(PeftConfig.from_pretrained(str(folder)).base_model_name_or_path)
+    try:
+        with quiet():
+            settings = ImageProcessingMixin.get_image_processor_dict(name, revision=revision)[0]
+    except UNUSABLE as error:
+        raise ModelError(
+            f"model.name {name!r} has no {PROCESSOR_FILE} that can be read, so how its pixels are normalised is not "
+            f"known: {error}. Save the model's image processor beside its weights, or write the file: "
+            '{"do_normalize": false} for a model that takes pixels in [0, 1].'
+        ) from error
+    if "size" not in settings:
+        with quiet():
+            known = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code).to_dict()
+        settings |= {"size": known["image_size"]} if known.get("image_size") is not None else {}
+    return Preprocessing(settings)
+
+
+def load_image_classifier(
+    name: str,
+    labels: Sequence[str],
+    shape: ImageShape,
+    preprocessing: Preprocessing,
+    *,
+    seed: int = 0,
+    revision: str | None = None,
+    dtype: str = "float32",
+    trust_remote_code: bool = False,
+    lora: Lora | None = None,
+) -> LoadedVision:
+    """An image classifier over `labels` that takes pixels in [0, 1], new weights drawn from `seed` alone.
+
+    name: a Hub id, a folder of a model or of a PEFT adapter, "builtin:small-cnn" or "builtin:small-resnet".
+    shape: of the images. preprocessing: as `read_preprocessing` returns it, see `Preprocessing.sized`.
+    lora: adapters to train, on top of frozen weights; None leaves every weight trainable.
+
+    A head for another number of classes is replaced by a new one. Raises ModelError where nothing usable is found, the
+    classes of a head that fits are named in another order, the channels differ, or `lora` has no layer to sit on.
+    """
+    with seeded_scope(seed), quiet():
+        if built_in(name) is not None:
+            if lora is not None:
+                raise ModelError(f"model.lora: {name} is trained whole. Set model.lora: null.")
+            network, new = _built(name, tuple(labels), shape, seed)
+            inner, initialised, replaced = network.to(DTYPES[dtype]), new, None
+        elif (Path(name) / "adapter_config.json").is_file():
+            if lora is not None:
+                raise ModelError(
+                    f"model.name {name!r} is an adapter and model.lora asks for another on top. Set model.lora: null "
+                    "to go on training this one, or load the merged model."
+                )
+            inner, initialised, replaced = _with_adapter(name, labels, shape, dtype, trust_remote_code), (), None
+        else:
+            found = _hugging_face(name, labels, shape, revision, dtype, trust_remote_code)
+            inner, initialised, replaced = found
+            inner = inner if lora is None else _with_lora(inner, lora, initialised)
+    mean, std = preprocessing.mean_std
+    if len(mean) not in (1, shape.channels):
+        raise ModelError(
+            f"model.name {name!r} normalises {len(mean)} channels and the images have {shape.channels}. Set "
+            f"data.channels: {len(mean)}."
+        )
+    settings = dict(preprocessing.settings)
+    settings.setdefault("size", {"height": shape.height, "width": shape.width})
+    kept = Preprocessing(settings)
+    return LoadedVision(Normalised(inner, mean, std), kept, initialised, tuple(labels), name, shape, replaced)
+
+
+def _built(name: str, labels: tuple[str, ...], shape: ImageShape, seed: int) -> tuple[nn.Module, tuple[str, ...]]:
+    """A built-in network and its new weights: all of them, or none where a folder holds them."""
+    kind = str(built_in(name))
+    if name in NETWORKS:
+        if min(shape.height, shape.width) < SMALLEST[kind]:
+            raise ModelError(
+                f"model.name: {name} needs images of {SMALLEST[kind]} pixels a side or more, got {shape.height} x "
+                f"{shape.width}. Set data.image_size: {SMALLEST[kind]} or more."
+            )
+        with seeded_scope(seed):
+            network = NETWORKS[kind](*shape, len(labels))
+        return network, tuple(key for key, _ in network.named_parameters())
+    known = _saved(name)
+    own = ImageShape(known["channels"], known["height"], known["width"])
+    if own != shape:
+        raise ModelError(
+            f"model.name {name!r} takes images of {own.channels} channels and {own.height} x {own.width} pixels, got "
+            f"{shape.channels} channels and {shape.height} x {shape.width}. Set data.channels and data.image_size."
+        )
+    if known["labels"] != list(labels):
+        raise ModelError(
+            f"model.name {name!r} was trained for the classes {', '.join(known['labels'])} and the data has "
+            f"{', '.join(labels)}. Set data.labels to the model's."
+        )
+    network = NETWORKS[kind](*own, len(labels))
+    try:
+        network.load_state_dict(load_file(Path(name) / WEIGHTS_FILE))
+    except UNUSABLE as error:
+        raise ModelError(f"model.name {name!r}: its {WEIGHTS_FILE} does not fit {kind}: {error}") from error
+    return network, ()
+
+
+def _hugging_face(
+    name: str, labels: Sequence[str], shape: ImageShape, revision: str | None, dtype: str, trust_remote_code: bool
+) -> tuple[nn.Module, tuple[str, ...], int | None]:
+    """The model, the names of its new weights, and the classes of the head that was replaced."""
+    options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    try:
+        config = AutoConfig.from_pretrained(name, **options)
+        before = int(config.num_labels)
+        trained = any("ForImageClassification" in kind for kind in config.architectures or ())
+        if before == len(labels):
+            check_labels(name, config, labels, "ForImageClassification")
+        takes = config.to_dict().get("num_channels", shape.channels)
+        if takes != shape.channels:
+            raise ModelError(
+                f"model.name {name!r} takes images of {takes} channels and the data has {shape.channels}. Set "
+                f"data.channels: {takes}."
+            )
+        config.num_labels = len(labels)
+        config.id2label = dict(enumerate(labels))
+        config.label2id = {label: n for n, label in enumerate(labels)}
+        model, report = AutoModelForImageClassification.from_pretrained(
+            name,
+            config=config,
+            dtype=DTYPES[dtype],
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            **options,
+        )
+    except ModelError:
+        raise
+    except UNUSABLE as error:
+        raise ModelError(
+            f"model.name {name!r} could not be loaded: {error} Give a Hub id, or the path of a folder that holds "
+            "config.json, the weights as safetensors and preprocessor_config.json of an image classifier."
+        ) from error
+    new = tuple(sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}))
+    outside = [key for key in report["mismatched_keys"] if HEAD not in str(key[0]) and "head" not in str(key[0])]
+    if outside:
+        raise ModelError(f"model.name {name!r}: the weight {outside[0][0]} has another shape than config.json says.")
+    return model, new, before if trained and before != len(labels) else None
+
+
+def _with_adapter(
+    name: str, labels: Sequence[str], shape: ImageShape, dtype: str, trust_remote_code: bool
+) -> nn.Module:
+    settings = PeftConfig.from_pretrained(name)
+    if (Path(name) / CONFIG_FILE).is_file():
+        known = AutoConfig.from_pretrained(name)
+        own = [str(known.id2label[n]) for n in range(known.num_labels)]
+        if own != list(labels):
+            raise ModelError(
+                f"model.name {name!r} was trained for the classes {', '.join(own)} and the data has "
+                f"{', '.join(labels)}. Set data.labels to the model's."
+            )
+    base = str(settings.base_model_name_or_path)
+    model, _, _ = _hugging_face(base, labels, shape, settings.revision, dtype, trust_remote_code)
+    try:
+        return PeftModel.from_pretrained(model, name, is_trainable=True)
+    except UNUSABLE as error:
+        raise ModelError(f"model.name {name!r} does not fit its base model {base}: {error}") from error
+
+
+def _with_lora(model: nn.Module, lora: Lora, initialised: Sequence[str]) -> nn.Module:
+    """The model with adapters; the head, and whatever else the checkpoint lacked, is trained and saved whole."""
+    if any(isinstance(module, _BatchNorm) for module in model.modules()):
+        raise ModelError(
+            f"model.lora: {type(model).__name__} has BatchNorm layers, whose statistics move in training and which an "
+            "adapter does not hold. Set model.lora: null."
+        )
+    whole = dict.fromkeys([HEAD, *(name.rpartition(".")[0] for name in initialised)])
+    present = [name for name in whole if any(name == key for key, _ in model.named_modules())]
+    targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
+    settings = LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=targets,
+        exclude_modules=rf"({'|'.join(present)})(\..*)?" if present else None,
+        modules_to_save=present or None,
+    )
+    try:
+        return get_peft_model(model, settings)
+    except ValueError as error:
+        raise ModelError(
+            f"model.lora.targets {targets!r} match no layer of {type(model).__name__}: {error} Set model.lora: null."
+        ) from error
+
+
+def save_vision(loaded: LoadedVision, folder: Path, *, merged: bool = False) -> None:
+    """Writes what training changed (the adapter and the head under LoRA, the whole model otherwise) with the processor.
+
+    merged: a plain model with the adapter folded into its weights; it loads without PEFT. Hugging Face models load with
+    AutoModelForImageClassification, built-in networks with `load_image_classifier`; safetensors and JSON only.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    inner = _inner(loaded.model)
+    kind = built_in(loaded.source)
+    if merged and isinstance(inner, PeftModel):
+        inner = copy.deepcopy(inner).merge_and_unload()
+    with quiet():
+        if kind is not None:
+            state = {name: value.detach().cpu().contiguous() for name, value in inner.state_dict().items()}
+            save_file(state, folder / WEIGHTS_FILE)
+            written = {"architecture": kind, "labels": list(loaded.labels), **loaded.shape._asdict()}
+            (folder / CONFIG_FILE).write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
+        elif isinstance(inner, PeftModel):
+            inner.save_pretrained(str(folder), save_embedding_layers=False)
+            config = copy.deepcopy(pretrained(inner).config)
+            config.architectures = [type(inner.get_base_model()).__name__]
+            config.save_pretrained(folder)
+        else:
+            pretrained(inner).save_pretrained(folder)
+    text = json.dumps(dict(loaded.preprocessing.settings), indent=2)
+    (folder / PROCESSOR_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def _inner(model: nn.Module) -> nn.Module:
+    """The model that is saved: without the wrappers of processes and of normalisation."""
+    found = bare(model)
+    assert isinstance(found, Normalised)
+    return found.model

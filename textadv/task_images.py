@@ -1,0 +1,178 @@
+"""One run on an image classifier, ready to go: everything wrong with its input is found here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+from textadv import build, build_attacks, build_images
+from textadv.attacks import ThreatModel
+from textadv.batch import Batch
+from textadv.build_images import Parts
+from textadv.config_images import ImageRunConfig
+from textadv.data import ImageSplits, images_digest, shared_images
+from textadv.models import ImageShape, LoadedVision, ModelError, logits_warning, patch_positions, space_module
+from textadv.spaces import Hidden
+from textadv.split_norm import convert
+from textadv.task import (
+    THREAT_ROWS,
+    Task,
+    accelerator_of,
+    check_adversary,
+    check_training,
+    claim,
+    digest,
+    free_output,
+    reach_warnings,
+    reported_positions,
+    selecting_positions,
+    weights_hash,
+)
+
+LOOKED_AT = 32
+
+
+@dataclass(frozen=True)
+class Ready:
+    """An image model and the rows in its size, as far as they need no output folder.
+
+    load: gives the untrained model, the same weights each time. doubt: a sentence about the model's output.
+    """
+
+    splits: ImageSplits
+    parts: Parts
+    loaded: LoadedVision
+    load: Callable[[], LoadedVision]
+    doubt: str | None
+
+
+def ready(config: ImageRunConfig, splits: ImageSplits | None = None) -> Ready:
+    """The data and the model of a configuration, tried on a few images.
+
+    splits: what was read before. Raises ConfigError, DataError or ModelError.
+    """
+    splits = splits or build_images.splits(config.data, config.seed)
+    build_attacks.panel(config.evaluation.attacks, build.threat(config.threat), config.seed, len(splits.labels))
+    processor = build_images.preprocessing(config.model, config.data)
+    parts = build_images.rows(splits, config.data, processor)
+    labels, shape = splits.labels, ImageShape(*parts.train.pixels.shape[1:])
+
+    def load() -> LoadedVision:
+        return build_images.model(config.model, labels, shape, processor, config.seed)
+
+    loaded = load()
+    sample = _sample(parts, loaded, LOOKED_AT)
+    doubt = logits_warning(loaded.model, sample)
+    if config.threat.space == "hidden":
+        assert config.threat.layer is not None
+        found = patch_positions(loaded.model, sample, config.threat.layer)
+        parts = Parts(*(replace(part, positions=found) for part in parts))
+    return Ready(splits, parts, loaded, load, doubt)
+
+
+def _sample(parts: Parts, loaded: LoadedVision, size: int) -> Batch:
+    device = next(loaded.model.parameters()).device
+    return parts.train.batch(range(min(len(parts.train), size))).to(device)
+
+
+def resolved_image_threat(config: ImageRunConfig, found: Ready) -> ThreatModel:
+    """The threat with an absolute radius; one relative to hidden states is measured on the first training images.
+
+    Raises ModelError where the model has no such layer.
+    """
+    threat = build.threat(config.threat)
+    space_module(found.loaded.model, threat.space)
+    return threat.resolved(found.loaded.model, _sample(found.parts, found.loaded, THREAT_ROWS))
+
+
+def prepare_images(config: ImageRunConfig) -> Task:
+    """Reads, checks and resizes the images, tries the model once, and claims the output folder.
+
+    Raises ConfigError, DataError or ModelError, each saying what to change; nothing but empty folders is then left
+    behind.
+    """
+    accelerator = accelerator_of(config)
+    output = free_output(config)
+    check_adversary(config)
+    found = ready(config)
+    parts = found.parts
+    check_training(config, len(parts.train), accelerator.num_processes)
+    threat = resolved_image_threat(config, found)
+    task = Task(
+        config=config,
+        accelerator=accelerator,
+        output=output,
+        splits=found.splits,
+        train=parts.train,
+        validation=parts.validation,
+        test=parts.test,
+        selection=selecting_positions(config, len(parts.validation)),
+        tested=reported_positions(config, len(parts.test)),
+        threat=threat,
+        hashes=_hashes(found),
+        new_weights=found.loaded.initialised,
+        load_model=found.load,
+        warnings=(*reach_warnings(config, threat), *_warnings(found)),
+        split_norm=config.model.split_norm,
+    )
+    if task.split_norm is not None:
+        convert(found.load().model)
+    claim(config, accelerator, output)
+    return task
+
+
+def with_image_model(task: Task, name: str) -> Task:
+    """The task for another model: the images in its size, the same rows and the same radius.
+
+    Raises ConfigError, DataError or ModelError as `prepare_images` does.
+    """
+    config, splits = task.config, task.splits
+    assert isinstance(config, ImageRunConfig) and isinstance(splits, ImageSplits)
+    config = config.model_copy(update={"model": config.model.model_copy(update={"name": name})})
+    found = ready(config, splits)
+    if isinstance(task.threat.space, Hidden):
+        space_module(found.loaded.model, task.threat.space)
+    parts = found.parts
+    return replace(
+        task,
+        config=config,
+        train=parts.train,
+        validation=parts.validation,
+        test=parts.test,
+        hashes=_hashes(found),
+        new_weights=found.loaded.initialised,
+        load_model=found.load,
+    )
+
+
+def require_trained(found: Task | Ready) -> None:
+    """Raises ModelError where the model's head is new, so that it cannot classify yet."""
+    new = found.new_weights if isinstance(found, Task) else found.loaded.initialised
+    if new:
+        raise ModelError(
+            f"--model has no trained head for these {len(found.splits.labels)} classes: weights {new[0]} ... are new. "
+            "Name a model that was trained for them."
+        )
+
+
+def _hashes(found: Ready) -> dict[str, str]:
+    """SHA-256 of each split's rows, of the preprocessing and of the weights that the run starts from."""
+    hashes = {f"data.{name}": images_digest(part) for name, part in found.parts._asdict().items()}
+    settings = json.dumps(dict(found.loaded.preprocessing.settings), sort_keys=True)
+    hashes["preprocessing"] = digest([settings.encode()])
+    hashes["weights.initial"] = weights_hash(found.loaded.model)
+    return hashes
+
+
+def _warnings(found: Ready) -> Iterable[str]:
+    """What a reader must know before trusting a number."""
+    if found.doubt is not None:
+        yield found.doubt
+    if found.loaded.replaced is not None:
+        classes = len(found.loaded.labels)
+        yield f"model: its head for {found.loaded.replaced} classes was replaced by a new one for {classes}."
+    for name, part in list(found.parts._asdict().items())[1:]:
+        shared = shared_images(found.parts.train, part)
+        if shared:
+            yield f"data: {shared} of {len(part)} {name} rows are images that also stand in train, pixel by pixel."
