@@ -20,6 +20,7 @@ from textadv.attacks import (
     Goal,
     GradientAttack,
     Held,
+    PenalisedAscent,
     RefusalDirection,
     StepSize,
     ThreatModel,
@@ -28,7 +29,17 @@ from textadv.attacks import (
 from textadv.batch import Role
 from textadv.data import ChatRows, JoinedRows, Segment, joined
 from textadv.mixing import Constant, Mixing
-from textadv.objectives import Adversarial, FreeLB, Moment, Objective, Objectives, trades
+from textadv.objectives import (
+    Adversarial,
+    Distributional,
+    FreeLB,
+    Mart,
+    Moment,
+    Objective,
+    Objectives,
+    WeightPerturbation,
+    trades,
+)
 from textadv.objectives.alignment import (
     REFUSAL,
     RESPONSE,
@@ -147,6 +158,9 @@ HARDENING: dict[str, Callable[[], Objective]] = {
     "freelb": lambda: FreeLB(attack(goal=Untargeted())),
     "trades": lambda: trades(attack(goal=Diverge())),
     "adversarial": lambda: Adversarial(attack(goal=Untargeted())),
+    "mart": lambda: Mart(attack(goal=Untargeted())),
+    "distributional": lambda: Distributional(PenalisedAscent(attack().threat, 2.0, 3, random_start=True), 2.0),
+    "weight perturbation": lambda: WeightPerturbation(attack(), lambda by: together(Away(), Toward(), by=by), 0.01),
     "kl": lambda: together(KlToBase(scale_free=True)),
 }
 

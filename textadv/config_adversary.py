@@ -1,4 +1,4 @@
-"""The sections of a configuration that describe the adversary and what training makes of it."""
+"""The sections of a configuration that describe the adversary and how many rows it is let loose on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from textadv.config_types import Count, Length, Natural, NotNegative, Section, Share, StepKey, Whole, checked
+from textadv.config_types import (
+    ConfigError,
+    Count,
+    Length,
+    Natural,
+    NotNegative,
+    Positive,
+    Section,
+    Share,
+    StepKey,
+    Whole,
+    checked,
+)
 
 
 class ThreatConfig(Section):
@@ -58,11 +70,12 @@ class ThreatConfig(Section):
 
 # What a named attack settles by itself; setting such a key to anything else is an error.
 _NO_SIZE: dict[str, Any] = {"step_size": None, "ascent": "fixed"}
+_ONE_STEP: dict[str, Any] = {"steps": 1, "steps_schedule": None}
 _ONE_RUN: dict[str, Any] = {"restarts": 1, "early_stop": False, "select": "last"}
 _SETTLED: dict[str, dict[str, Any]] = {
     "pgd": {},
-    "fgsm": {"steps": 1, "relative_step_size": None, "random_start": False, **_NO_SIZE, **_ONE_RUN},
-    "r_fgsm": {"steps": 1, "random_start": True, **_NO_SIZE, **_ONE_RUN},
+    "fgsm": {"relative_step_size": None, "random_start": False, **_ONE_STEP, **_NO_SIZE, **_ONE_RUN},
+    "r_fgsm": {"random_start": True, **_ONE_STEP, **_NO_SIZE, **_ONE_RUN},
     "virtual_adversarial": {
         "relative_step_size": None,
         "random_start": True,
@@ -70,7 +83,14 @@ _SETTLED: dict[str, dict[str, Any]] = {
         **_NO_SIZE,
         **_ONE_RUN,
     },
-    "noise": {"steps": 0, "relative_step_size": None, "random_start": True, **_NO_SIZE, **_ONE_RUN},
+    "noise": {
+        "steps": 0,
+        "steps_schedule": None,
+        "relative_step_size": None,
+        "random_start": True,
+        **_NO_SIZE,
+        **_ONE_RUN,
+    },
 }
 
 
@@ -82,6 +102,9 @@ class AttackConfig(Section):
         3,
         description="Ascent steps, 1 or more; fgsm and r_fgsm always take 1, noise takes 0.",
         json_schema_extra={"minimum": 0},
+    )
+    steps_schedule: Annotated[dict[StepKey, Count], Field(min_length=1)] | None = Field(
+        None, description="Ascent steps from each of these optimizer steps on, in place of steps; in training only."
     )
     step_size: Length | None = Field(None, description="Length of one step, absolute, as threat.radius is.")
     relative_step_size: Length | None = Field(
@@ -118,6 +141,10 @@ class AttackConfig(Section):
                 )
         if "steps" not in settled and self.steps < 1:
             lines.append(f"attack.steps must be at least 1, got {self.steps}.")
+        if self.steps_schedule is not None and 0 not in self.steps_schedule:
+            lines.append(
+                f"attack.steps_schedule must say what holds from step 0, got {self.steps_schedule}. Add 0: ..."
+            )
         if self.step_size is not None and self.relative_step_size is not None:
             lines.append(
                 f"attack.step_size and attack.relative_step_size are both set ({self.step_size} and "
@@ -142,7 +169,14 @@ class AttackConfig(Section):
 
 
 def with_defaults(data: object, defaults: dict[str, Any]) -> object:
-    """The keys of an attack with `defaults` for those that are neither given nor settled by its name."""
+    """The keys of an attack that measures, with `defaults` for those neither given nor settled by its name."""
+    if isinstance(data, dict) and data.get("steps_schedule") is not None:
+        raise ConfigError(
+            [
+                f"attack.steps_schedule is for the attack of training, and this one measures, got "
+                f"{data['steps_schedule']}. Remove it."
+            ]
+        )
     name = data.get("name", "pgd") if isinstance(data, dict) else None
     if not isinstance(data, dict) or not isinstance(name, str):
         return data
@@ -157,75 +191,6 @@ def measuring(data: object) -> object:
 def selecting(data: object) -> object:
     """Like `measuring`, with 10 steps where the file gives none."""
     return with_defaults(measuring(data), {"steps": 10})
-
-
-class CleanConfig(Section):
-    """Plain fine-tuning: attack and mixing are ignored."""
-
-    name: Literal["clean"] = Field("clean", description="Cross-entropy of clean rows.")
-
-
-class AdversarialConfig(Section):
-    """Adversarial training (arXiv:1706.06083)."""
-
-    name: Literal["adversarial"] = Field("adversarial", description="Cross-entropy of attacked rows.")
-
-
-class TradesConfig(Section):
-    """TRADES (arXiv:1901.08573)."""
-
-    name: Literal["trades"] = Field("trades", description="Clean cross-entropy + beta x KL between clean and attacked.")
-    beta: NotNegative = Field(6.0, description="Weight of the divergence.")
-
-
-class AlumConfig(Section):
-    """ALUM (arXiv:2004.08994)."""
-
-    name: Literal["alum"] = Field("alum", description="Clean cross-entropy + weight x symmetric KL.")
-    weight: NotNegative = Field(1.0, description="Weight of the divergence.")
-
-
-class SmartConfig(Section):
-    """SMART (arXiv:1911.03437)."""
-
-    name: Literal["smart"] = Field("smart", description="Clean cross-entropy + weight x symmetric KL.")
-    weight: NotNegative = Field(1.0, description="Weight of the divergence.")
-
-
-class R3fConfig(Section):
-    """R3F (arXiv:2008.03156), the control without an adversary."""
-
-    name: Literal["r3f"] = Field("r3f", description="Clean cross-entropy + weight x symmetric KL under noise.")
-    weight: NotNegative = Field(1.0, description="Weight of the divergence.")
-
-
-class FreelbConfig(Section):
-    """FreeLB (arXiv:1909.11764)."""
-
-    name: Literal["freelb"] = Field("freelb", description="Mean loss over all steps of the attack.")
-    clean_term: bool = Field(False, description="Add the loss of the unperturbed rows as one more term.")
-    hold_dropout: bool = Field(False, description="Use one dropout mask for all steps of a batch.")
-    start: Share = Field(0.5, description="Size of the initial noise as a share of the radius, 0 to 1.")
-
-
-class RegularisedConfig(Section):
-    """Adversarial regularisation (arXiv:1412.6572)."""
-
-    name: Literal["regularised"] = Field("regularised", description="Clean + multiplier x adversarial cross-entropy.")
-    multiplier: NotNegative = Field(0.2, description="Weight of the adversarial loss.")
-
-
-ObjectiveConfig = Annotated[
-    CleanConfig
-    | AdversarialConfig
-    | TradesConfig
-    | AlumConfig
-    | SmartConfig
-    | R3fConfig
-    | FreelbConfig
-    | RegularisedConfig,
-    Field(discriminator="name"),
-]
 
 
 class LinearScheduleConfig(Section):
@@ -275,6 +240,29 @@ def schedule_problems(ratio: ScheduleConfig | None, radius: ScheduleConfig | Non
     return lines
 
 
+def lowest_level(schedule: ScheduleConfig | None, otherwise: float) -> float:
+    """The smallest value of a schedule; `otherwise` where there is none."""
+    return otherwise if schedule is None else min(_levels(schedule).values())
+
+
+class AdaptiveRadiusConfig(Section):
+    """A factor on the radius of each attacked row: how many radii it seems to be away from being misclassified."""
+
+    lowest: Positive = Field(0.5, description="Smallest factor; that of rows which are misclassified already.")
+    highest: Positive = Field(1.5, description="Largest factor; above 1 training goes beyond threat.radius.")
+    reference: Positive = Field(1.0, description="Distance to misclassification, in radii, that gives a factor of 1.")
+
+    @model_validator(mode="after")
+    def _rules(self) -> AdaptiveRadiusConfig:
+        lines = []
+        if self.lowest > self.highest:
+            lines.append(
+                f"mixing.adaptive_radius.lowest must be at most mixing.adaptive_radius.highest ({self.highest}), got "
+                f"{self.lowest}."
+            )
+        return checked(self, lines)
+
+
 class MixingConfig(Section):
     """How many rows are attacked, which, and how far."""
 
@@ -288,6 +276,9 @@ class MixingConfig(Section):
     ratio_schedule: ScheduleConfig | None = Field(None, description="The ratio over time, in place of mixing.ratio.")
     radius_schedule: ScheduleConfig | None = Field(
         None, description="A factor on the threat's radius over time, above 0 and at most 1."
+    )
+    adaptive_radius: AdaptiveRadiusConfig | None = Field(
+        None, description="A factor on each attacked row's radius, from its clean margin and gradient; null: none."
     )
 
     @model_validator(mode="after")

@@ -1,21 +1,43 @@
-"""Objectives that keep the gradients of the ascent itself: FreeLB."""
+"""Objectives that keep the gradients of the ascent itself: FreeLB, and adversarial training for free.
+
+The third of the cheap ones, FGSM from a random start (arXiv:2001.03994), needs no objective of its own: it is
+`Adversarial(r_fgsm(threat))`. It departs from the paper in that the attack sees the model in evaluation mode, where the
+authors keep training mode throughout: a row's perturbation then depends on no other row and on no dropout mask.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from textadv.attacks import GradientAttack, ThreatModel
+from textadv.attacks.ascent import State
 from textadv.attacks.attacked import Attacked, Cost
-from textadv.attacks.probe import assess, uniform_start
+from textadv.attacks.probe import assess, evaluate_at, half_to_single, uniform_start
 from textadv.batch import Batch
 from textadv.losses import cross_entropy
 from textadv.models import PerturbationError, bare, editable_mask, evaluating, forward
 from textadv.objectives.terms import Moment, Term
 from textadv.randomness import preserved_rng, rng_state, set_rng_state
+from textadv.spaces import per_position
+
+
+def left_gradient(delta: Tensor, rows: Batch, threat: ThreatModel) -> Tensor:
+    """The gradient that the trainer's backward pass left at the delta, zero where it may not move.
+
+    Raises PerturbationError where there is none.
+    """
+    if delta.grad is None or not bool(delta.grad.any()):
+        raise PerturbationError(
+            f"The backward pass left {'no' if delta.grad is None else 'a zero'} gradient at the perturbation of "
+            f"the {threat.space}: the output does not depend on it, or a term was not backpropagated before the "
+            "next was asked for."
+        )
+    # A loss scaler's overflow leaves infinities here; the trainer then skips the optimizer step.
+    return torch.nan_to_num(delta.grad).masked_fill(~editable_mask(rows, tuple(delta.shape)), 0)
 
 
 @dataclass(frozen=True)
@@ -67,7 +89,7 @@ class FreeLB:
             yield Term("adversarial", cross_entropy(logits, rows), 1 / self.terms, adversarial=True, attacked=attacked)
             if not last:
                 with torch.no_grad():
-                    grad = self._gradient(delta, rows, threat)
+                    grad = left_gradient(delta, rows, threat)
                     delta, state = attack.ascent.update(delta.detach(), grad, threat.ball, state)
                     delta = threat.confine(rows, delta)
 
@@ -79,18 +101,145 @@ class FreeLB:
             set_rng_state(dropout)
             return forward(model, batch)
 
-    def _gradient(self, delta: Tensor, rows: Batch, threat: ThreatModel) -> Tensor:
-        if delta.grad is None or not bool(delta.grad.any()):
-            raise PerturbationError(
-                f"The backward pass left {'no' if delta.grad is None else 'a zero'} gradient at the perturbation of "
-                f"the {threat.space}: the output does not depend on it, or a term was not backpropagated before the "
-                "next was asked for."
-            )
-        # A loss scaler's overflow leaves infinities here; the trainer then skips the optimizer step.
-        return torch.nan_to_num(delta.grad).masked_fill(~editable_mask(rows, tuple(delta.shape)), 0)
-
     def _measured(self, model: nn.Module, rows: Batch, threat: ThreatModel, delta: Tensor, first: Tensor) -> Attacked:
         """The last delta in evaluation mode, against the clean rows and the initial noise."""
         with evaluating(model), torch.no_grad():
             clean = forward(bare(model), rows)
             return assess(model, rows, threat, delta.detach(), first, self.attack.goal, clean, Cost.none(rows))
+
+
+@dataclass(frozen=True)
+class _Replayed:
+    """A group's perturbation between two replays: where it is, where its batch began, and the ascent's state."""
+
+    delta: Tensor
+    first: Tensor
+    state: State
+
+
+@dataclass
+class Carried:
+    """The perturbations of the batch that is replayed, by the ids of the rows that stand in a group.
+
+    started: the optimizer step at which the batch was new. before: the batch before, in the order of its groups.
+    """
+
+    started: int = -1
+    found: dict[tuple[int, ...], _Replayed] = field(default_factory=dict)
+    before: Tensor | None = None
+    taken: int = 0
+
+    def begin(self, step: int) -> None:
+        """A new batch, of which nothing is known yet."""
+        self.before, self.started, self.taken = self._together(), step, 0
+        self.found.clear()
+
+    def next(self, like: Tensor) -> Tensor:
+        """`like` (B, ...), with the rows that the batch before has for the next B places."""
+        place, self.taken = self.taken, self.taken + len(like)
+        if self.before is None or self.before.shape[1:] != like.shape[1:]:
+            return like
+        known = self.before[place : self.taken].to(like.device, like.dtype)
+        return torch.cat([known, like[len(known) :]])
+
+    def _together(self) -> Tensor | None:
+        """All perturbations, in the order of the groups; None where there are none, or of several shapes."""
+        deltas = [replayed.delta for replayed in self.found.values()]
+        if len({delta.shape[1:] for delta in deltas}) != 1:
+            return None
+        return torch.cat(deltas)
+
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint has to hold, at the end of a batch."""
+        deltas = self._together()
+        return {} if deltas is None else {"delta": deltas.cpu().clone().contiguous()}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Goes on from what `state` returned, with a new batch."""
+        self.started, self.found = -1, {}
+        if state:
+            self.found[()] = _Replayed(state["delta"], state["delta"], ())
+
+
+@dataclass(frozen=True)
+class Free:
+    """Adversarial training for free (arXiv:1904.12843, algorithm 1): a batch stands for `replays` optimizer steps.
+
+    At each of them one backward pass gives the gradients of the weights and of the delta, which takes one step of the
+    ascent: from 0.5 with a gradient of -0.1 and a step of 0.2 it goes to 0.3, where the next replay is taken. So an
+    optimizer step costs one forward and one backward, and `training.steps`, which counts optimizer steps, sees 1 /
+    replays as many different batches: an epoch's worth of optimizer steps passes over 1 / replays of the rows.
+
+    attack: its threat model, ascent (the paper steps by the radius), seed and goal are used; the goal only to measure.
+    replays: to be used with a sampler that repeats the rows for as long: `OneStream(repeat=replays)`.
+    carry: a batch begins with the delta that the batch before ended with, row by row in the order of the rows that are
+        attacked, as in the paper. That order does not depend on micro-batches and processes where all rows are of one
+        length. Only for spaces without token positions; there, and where the batch before had fewer rows, a row begins
+        uniform in the ball, as arXiv:2001.03994 advises.
+    memory: what is carried; a checkpoint must save it, and a run be resumed at a multiple of `replays` only.
+
+    Deviations from the paper: the very first delta is uniform, not zero; the rows that are not attacked stay clean.
+    """
+
+    attack: GradientAttack
+    replays: int = 4
+    carry: bool = True
+    memory: Carried = field(default_factory=Carried, repr=False, compare=False)
+    terms: int = 1
+    keeps_clean: bool = False
+
+    def __post_init__(self) -> None:
+        if self.replays < 1:
+            raise ValueError(f"objective.replays must be at least 1, got {self.replays}.")
+
+    def __call__(self, model: nn.Module, batch: Batch, moment: Moment) -> Iterator[Term]:
+        """One term, the loss at the delta as it is; the trainer's backward on it moves the delta.
+
+        Raises ValueError at rows that the batch did not begin with.
+        """
+        threat = self.attack.threat.resolved(model, batch).scaled(moment.radius_scale)
+        rows, ids = batch.clean(), tuple(batch.ids.tolist())
+        now = self._begun(model, rows, threat, moment.step, ids)
+        delta = threat.confine(rows, now.delta).requires_grad_()
+        attacked = self._measured(model, rows, threat, delta, now) if moment.measure else None
+        losses = cross_entropy(forward(model, rows.perturbed(threat.space, delta)), rows)
+        yield Term("adversarial", losses, adversarial=True, attacked=attacked)
+        moved, state = self._moved(rows, threat, delta, left_gradient(delta, rows, threat), now.state)
+        self.memory.found[ids] = _Replayed(moved, now.first, state)
+
+    def _begun(self, model: nn.Module, rows: Batch, threat: ThreatModel, step: int, ids: tuple[int, ...]) -> _Replayed:
+        """Where the delta of these rows is; at the first replay, where it begins."""
+        memory, started = self.memory, step - step % self.replays
+        if step == started:
+            if memory.started != started:
+                memory.begin(started)
+            dtype = half_to_single(next(model.parameters()).dtype)
+            first = uniform_start(model, rows, threat, dtype, self.attack.seed, started)
+            if self.carry and not per_position(threat.space):
+                first = threat.confine(rows, memory.next(first))
+            memory.found[ids] = _Replayed(first, first, self.attack.ascent.init(first))
+        if memory.started != started or ids not in memory.found:
+            raise ValueError(
+                f"Rows {list(ids)} were not attacked at optimizer step {started}, so there is nothing to replay at "
+                f"step {step}. Set checkpoint.every to a multiple of objective.replays ({self.replays})."
+            )
+        return memory.found[ids]
+
+    def _moved(
+        self, rows: Batch, threat: ThreatModel, delta: Tensor, grad: Tensor, state: State
+    ) -> tuple[Tensor, State]:
+        with torch.no_grad():
+            moved, state = self.attack.ascent.update(delta.detach(), grad, threat.ball, state)
+            return threat.confine(rows, moved), state
+
+    def _measured(self, model: nn.Module, rows: Batch, threat: ThreatModel, delta: Tensor, now: _Replayed) -> Attacked:
+        """The delta after the step that is about to be made, as far as evaluation mode foresees it."""
+        goal, spent = self.attack.goal, torch.ones_like(rows.labels)
+        with evaluating(model):
+            with torch.no_grad():
+                clean = forward(bare(model), rows)
+            point = evaluate_at(model, rows, threat, delta, goal, clean, ascend=True)
+            assert point.grad is not None
+            moved, _ = self._moved(rows, threat, delta, point.grad.to(delta.dtype), now.state)
+            cost = Cost(spent, spent.clone(), torch.zeros_like(spent))
+            return assess(model, rows, threat, moved, now.first, goal, clean, cost)

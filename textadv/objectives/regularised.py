@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from textadv.attacks import Attack, Attacked
-from textadv.batch import Batch, concatenate
+from textadv.batch import Batch, Role, concatenate
 from textadv.losses import Divergence, cross_entropy, kl, symmetric_kl
 from textadv.models import forward
 from textadv.objectives.terms import Moment, Term
@@ -22,7 +22,7 @@ from textadv.objectives.terms import Moment, Term
 def both_logits(model: nn.Module, attacked: Attacked) -> tuple[Tensor, Tensor]:
     """The logits of the clean and of the perturbed rows, (B, C) each, from one forward pass."""
     delta = attacked.perturbation.delta
-    clean = attacked.batch.perturbed(attacked.perturbation.space, torch.zeros_like(delta))
+    clean = attacked.batch.perturbed(attacked.perturbation.space, torch.zeros_like(delta)).with_role(Role.CLEAN)
     clean_logits, perturbed_logits = forward(model, concatenate([clean, attacked.batch])).chunk(2)
     return clean_logits, perturbed_logits
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -37,12 +37,15 @@ class Moment:
     """Where training stands: the optimizer step, the factor on the radius, and whether to measure the attack.
 
     progress: share of the run's optimizer steps that are done, 0 to below 1; what schedules of weights follow.
+    companions: makes the batches of all groups of this role that this process computes in the optimizer step, the
+        objective's own one among them; None: its own is the only one.
     """
 
     step: int
     radius_scale: float = 1.0
     measure: bool = False
     progress: float = 0.0
+    companions: Callable[[], Sequence[Batch]] | None = None
 
 
 class Objective(Protocol):

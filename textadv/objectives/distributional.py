@@ -1,0 +1,40 @@
+"""Distributionally robust training: the worst shift of the data that a price on moving it allows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import nn
+
+from textadv.attacks import Attack
+from textadv.batch import Batch
+from textadv.losses import cross_entropy
+from textadv.models import forward
+from textadv.objectives.terms import Moment, Term
+
+
+@dataclass(frozen=True)
+class Distributional:
+    """Cross-entropy at the perturbed row minus penalty x gauge^2 (Sinha et al., arXiv:1710.10571, equation 2b).
+
+    The gauge is |delta|_2 / radius; the attack should be a `PenalisedAscent` of the same penalty. The price is a
+    constant for the weights: the gradient is that of the loss at the perturbed row (the paper's algorithm 1). With loss
+    1.5 at a delta of half the radius and penalty 2 a row contributes 1.5 - 2 x 0.25 = 1.
+    """
+
+    attack: Attack
+    penalty: float = 1.0
+    terms: int = 1
+    keeps_clean: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.penalty > 0:
+            raise ValueError(f"objective.penalty must be above 0, got {self.penalty}.")
+
+    def __call__(self, model: nn.Module, batch: Batch, moment: Moment) -> Iterator[Term]:
+        """One term."""
+        attacked = self.attack(model, batch, step=moment.step, radius_scale=moment.radius_scale, measure=moment.measure)
+        losses = cross_entropy(forward(model, attacked.batch), batch)
+        priced = losses - self.penalty * attacked.gauge.detach().to(losses.dtype).square()
+        yield Term("distributional", priced, adversarial=True, attacked=attacked)
