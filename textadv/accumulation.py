@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from textadv.attacks import Attacked
 from textadv.batch import Batch, Role
 from textadv.data import Rows
+from textadv.liveness import Pulse
 from textadv.mixing import Group
 from textadv.models import unsynced
 from textadv.objectives import Moment, Objective, Objectives, Term
@@ -105,8 +108,9 @@ def accumulate(
     remaining = sum(objectives[group.role].terms for group in groups)
     for group in groups:
         objective = objectives[group.role]
-        batch = rows.batch([positions[place] for place in group.positions]).with_role(group.role).to(device)
-        terms = objective(model, batch, moment)
+        batch = _batch(rows, positions, group, device)
+        companions = partial(_batches, rows, positions, groups, group.role, device)
+        terms = objective(model, batch, replace(moment, companions=companions))
         report.adversarial_rows += len(batch) if group.role is Role.ADVERSARIAL else 0
         for _ in range(objective.terms):
             remaining -= 1
@@ -120,8 +124,42 @@ def accumulate(
     return report
 
 
+def _batch(rows: Rows, positions: Sequence[int], group: Group, device: torch.device | str) -> Batch:
+    return rows.batch([positions[place] for place in group.positions]).with_role(group.role).to(device)
+
+
+def _batches(
+    rows: Rows, positions: Sequence[int], groups: Sequence[Group], role: Role, device: torch.device | str
+) -> list[Batch]:
+    """The batches of all groups of one role."""
+    return [_batch(rows, positions, group, device) for group in groups if group.role is role]
+
+
 def _next(terms: Iterator[Term], objective: Objective) -> Term:
     term = next(terms, None)
     if term is None:
         raise RuntimeError(f"{type(objective).__name__} yielded fewer terms than it announced.")
     return term
+
+
+def over_processes(report: StepReport, batch_size: int) -> tuple[dict[str, float], Pulse | None]:
+    """The values of a step to be logged, over all processes, and the adversary's pulse where it was measured."""
+    mine = (
+        float(report.total_loss),
+        float(report.adversarial_size),
+        float(report.total_size),
+        report.adversarial_rows,
+        [(Pulse.of(attacked), len(attacked.batch)) for attacked in report.measured],
+    )
+    everyone = gather_object([mine])
+    total, adversarial, size, attacked_rows = (sum(part[n] for part in everyone) for n in range(4))
+    values = {
+        "loss": total / batch_size,
+        "share": adversarial / size if size else 0.0,
+        "ratio": attacked_rows / batch_size,
+    }
+    pulses = [entry for part in everyone for entry in part[4]]
+    if not pulses:
+        return values, None
+    pulse = Pulse.mean(pulses)
+    return values | {"gain": pulse.gain, "gauge": pulse.gauge, "broken": pulse.success}, pulse

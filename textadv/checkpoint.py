@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Protocol
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -34,6 +36,14 @@ class Checkpoint:
     folder: Path
     progress: dict[str, Any]
     rng: list[dict[str, Tensor]]
+
+
+class Memory(Protocol):
+    """What one process carries from optimizer step to optimizer step, beside weights and optimizer."""
+
+    def state(self) -> dict[str, Tensor]: ...
+
+    def load(self, state: dict[str, Tensor]) -> None: ...
 
 
 def optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -69,9 +79,11 @@ def save(
     rng: list[dict[str, Tensor]],
     progress: dict[str, Any],
     keep_last: int,
+    more: Mapping[str, dict[str, Tensor]] = MappingProxyType({}),
 ) -> Path:
     """Writes `folder`/step-N whole or not at all, then removes all but the last `keep_last` up to this step.
 
+    more: further tensors by the name of their file; empty ones are left out. `extra` reads them.
     Checkpoints of later steps are removed too: they belong to a run that was given up for this one.
     """
     final = folder / f"{PREFIX}{step:08d}"
@@ -82,6 +94,9 @@ def save(
     save_file(optimizer, partial / "optimizer.safetensors")
     for rank, state in enumerate(rng):
         save_file(state, partial / f"rng-{rank}.safetensors")
+    for name, tensors in more.items():
+        if tensors:
+            save_file(tensors, partial / f"{name}.safetensors")
     (partial / "progress.json").write_text(json.dumps(progress | {"step": step, "processes": len(rng)}))
     shutil.rmtree(final, ignore_errors=True)
     os.replace(partial, final)
@@ -104,6 +119,12 @@ def latest(folder: Path) -> Checkpoint | None:
     progress = json.loads((found[-1] / "progress.json").read_text())
     rng = [load_file(found[-1] / f"rng-{rank}.safetensors") for rank in range(progress["processes"])]
     return Checkpoint(found[-1], progress, rng)
+
+
+def extra(checkpoint: Checkpoint, name: str) -> dict[str, Tensor]:
+    """The tensors that were saved under `name` in `more`; empty where there were none."""
+    path = checkpoint.folder / f"{name}.safetensors"
+    return load_file(path) if path.is_file() else {}
 
 
 def restore(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer, processes: int) -> None:

@@ -59,7 +59,11 @@ class Settings:
 
 @dataclass
 class Progress:
-    """What training has to remember between steps, saved with every checkpoint."""
+    """What training has to remember between steps, saved with every checkpoint.
+
+    probes: what the guard found, as [step, clean, trained, robust]. ended_with: the step whose weights the guard ended
+    the run with, None where it did not.
+    """
 
     step: int = 0
     best: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -70,6 +74,9 @@ class Progress:
     adversarial_rows: int = 0
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
+    probes: list[list[float]] = field(default_factory=list)
+    rollbacks: int = 0
+    ended_with: int | None = None
 
 
 @dataclass(frozen=True)

@@ -52,12 +52,15 @@ class OneStream:
     """Rows of one data set, some of them attacked; each pass takes them in an order of its own.
 
     The last, smaller batch of a pass is left out.
+
+    repeat: optimizer steps in a row that take the same rows, and attack the same ones of them.
     """
 
     rows: Rows
     mixing: Mixing
     batch_size: int
     seed: int = 0
+    repeat: int = 1
     _orders: dict[int, list[int]] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -66,6 +69,8 @@ class OneStream:
                 f"data.train has {len(self.rows)} rows, fewer than training.batch_size {self.batch_size}. Lower the "
                 "batch size."
             )
+        if self.repeat < 1:
+            raise ValueError(f"objective.replays must be at least 1, got {self.repeat}.")
 
     @cached_property
     def _lengths(self) -> tuple[int, ...]:
@@ -73,18 +78,19 @@ class OneStream:
 
     def check(self, steps: int, processes: int) -> None:
         """Raises ValueError where `Mixing.count` does, at any step of the run."""
-        for step in range(steps):
+        for step in range(0, steps, self.repeat):
             self.mixing.count(step, self.batch_size, processes)
 
     def step(self, step: int, micro_batch_size: int, processes: int = 1, rank: int = 0) -> Step:
         """The rows of `step`, and the groups of process `rank`."""
-        epoch, place = divmod(step, len(self.rows) // self.batch_size)
+        block = step // self.repeat
+        epoch, place = divmod(block, len(self.rows) // self.batch_size)
         if epoch not in self._orders:
             self._orders.clear()
             self._orders[epoch] = permutation(self.seed, ORDER, epoch, size=len(self.rows))
         positions = self._orders[epoch][place * self.batch_size :][: self.batch_size]
         lengths = [self._lengths[position] for position in positions]
-        return Step(positions, self.mixing.groups(step, lengths, micro_batch_size, processes, rank))
+        return Step(positions, self.mixing.groups(block * self.repeat, lengths, micro_batch_size, processes, rank))
 
 
 class Counts(NamedTuple):

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -17,23 +19,22 @@ from safetensors.torch import load_file
 from torch import nn
 
 from textadv import checkpoint as checkpoints
-from textadv.accumulation import NonFiniteError, StepReport, accumulate
-from textadv.batch import Role
-from textadv.liveness import LivenessGate, Pulse
+from textadv.accumulation import NonFiniteError, StepReport, accumulate, over_processes
+from textadv.averaging import Average, Averaging
+from textadv.batch import Batch, Role
+from textadv.keeping import RANKING, improved, selected
+from textadv.liveness import LivenessGate
 from textadv.models import load_trainable_state
 from textadv.objectives import Moment, Objectives
 from textadv.optimisation import LearningRate, adamw
+from textadv.overfitting import SLOWER, Guard, Watch
 from textadv.progress import Progress, Scores, Settings, Trained
 from textadv.randomness import rng_state, seeded_scope, set_rng_state
 from textadv.sampling import Sampler
+from textadv.split_norm import require_adversarial_rows
 from textadv.tracking import Tracker
 
 DROPOUT = 2
-RANKING = {"robust_best": ("robust", "clean"), "clean_best": ("clean", "robust"), "last": ("step",)}
-
-
-def _rank(entry: dict[str, float], order: tuple[str, ...]) -> tuple[float, ...]:
-    return tuple(entry[key] for key in order if key in entry)
 
 
 class Trainer:
@@ -41,6 +42,8 @@ class Trainer:
 
     sampler: the rows of every optimizer step. objectives: what is minimised on the rows of each role.
     folder: where the log, the kept weights and the checkpoints go.
+    averaging: averaged weights are scored, kept and ended with, the raw ones trained on. guard: against catastrophic
+    overfitting of the raw weights. memory: what an objective carries from step to step, saved with checkpoints.
     """
 
     def __init__(
@@ -55,6 +58,9 @@ class Trainer:
         *,
         name: str = "hardened",
         bar: bool = True,
+        averaging: Averaging | None = None,
+        guard: Guard | None = None,
+        memory: checkpoints.Memory | None = None,
     ) -> None:
         attacking = objectives.get(Role.ADVERSARIAL)
         if attacking is not None and attacking.keeps_clean and sampler.mixing.policy == "pair":
@@ -68,13 +74,19 @@ class Trainer:
                 "gradient once more. Leave it out and set training.micro_batch_size."
             )
         sampler.check(settings.steps, accelerator.num_processes)
+        ratios = (sampler.mixing.ratio(step) for step in range(sampler.mixing.warmup_steps, settings.steps))
+        require_adversarial_rows(model, attacking is not None and any(ratio > 0 for ratio in ratios))
         self.accelerator, self.sampler, self.objectives = accelerator, sampler, objectives
         self.settings, self.score, self.folder = settings, score, folder
         optimizer = adamw(model, settings.learning_rate, settings.weight_decay)
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
         self.rate = LearningRate(settings.learning_rate, settings.steps, settings.warmup_ratio, settings.schedule)
         self.progress = Progress()
-        self.name, self.bar = name, bar
+        self.name, self.bar, self.memory = name, bar, memory
+        self.average = None if averaging is None else Average(averaging)
+        self.watch = None
+        if guard is not None:
+            self.watch = Watch(guard, self.model, self.optimizer.optimizer, self.average)
 
     def run(self, resume: checkpoints.Checkpoint | None = None) -> Trained:
         """Trains, from the start or from a checkpoint, and leaves the model with the selected weights.
@@ -95,7 +107,9 @@ class Trainer:
             tracker.rewind(0 if resume is None else resume.progress["log_bytes"])
             gate = LivenessGate(self.settings.liveness_window, self.progress.pulses)
             try:
-                while self.progress.step < self.settings.steps:
+                if self.watch is not None and not self.progress.probes:
+                    self.watch.look(self.progress, tracker)
+                while self.progress.step < self.settings.steps and self.progress.ended_with is None:
                     self._step(tracker, gate)
             finally:
                 tracker.close()
@@ -109,25 +123,33 @@ class Trainer:
         step = progress.step
         logged = step % settings.log_every == 0 or step == settings.steps - 1
         report = self._gradient(step, measure=logged)
-        rate = self.rate(step)
+        rate = self.rate(step) * SLOWER**progress.rollbacks
         norm = self._update(step, rate)
         progress.step += 1
+        if self.average is not None:
+            self.average.take(self.model, progress.step)
         progress.forwards += int(report.forwards)
         progress.backwards += int(report.backwards)
         progress.adversarial_rows += report.adversarial_rows
         progress.seconds += time.perf_counter() - began
         tracker.advance()
         if logged:
-            values, pulse = self._summary(report)
+            values, pulse = over_processes(report, settings.batch_size)
             tracker.step(progress.step, values | {"norm": norm, "lr": rate})
             if pulse is not None:
                 if self.sampler.mixing.radius(step) > 0:
                     gate.check(pulse, progress.step)
                 progress.pulses = [list(past) for past in gate.recent]
-        if progress.step % settings.evaluate_every == 0 or progress.step == settings.steps:
+        if self.watch is not None and self.watch.due(progress.step):
+            self.watch.look(progress, tracker)
+        last = progress.step == settings.steps or progress.ended_with is not None
+        if progress.ended_with is not None:
+            # What was kept as the last has overfitted since: the run ends with what it was rolled back to.
+            progress.best.pop("last", None)
+        if last or progress.step % settings.evaluate_every == 0:
             self._evaluate(tracker)
         every = settings.checkpoint_every
-        if every is not None and (progress.step % every == 0 or progress.step == settings.steps):
+        if every is not None and (last or progress.step % every == 0):
             self._checkpoint(tracker)
 
     def _gradient(self, step: int, measure: bool) -> StepReport:
@@ -162,49 +184,38 @@ class Trainer:
         self.optimizer.step()
         return norm
 
-    def _summary(self, report: StepReport) -> tuple[dict[str, float], Pulse | None]:
-        """The logged values of a step over all processes, and the adversary's pulse where it was measured."""
-        mine = (
-            float(report.total_loss),
-            float(report.adversarial_size),
-            float(report.total_size),
-            report.adversarial_rows,
-            [(Pulse.of(attacked), len(attacked.batch)) for attacked in report.measured],
-        )
-        everyone = gather_object([mine])
-        total, adversarial, size, attacked_rows = (sum(part[n] for part in everyone) for n in range(4))
-        values = {
-            "loss": total / self.settings.batch_size,
-            "share": adversarial / size if size else 0.0,
-            "ratio": attacked_rows / self.settings.batch_size,
-        }
-        pulses = [entry for part in everyone for entry in part[4]]
-        if not pulses:
-            return values, None
-        pulse = Pulse.mean(pulses)
-        return values | {"gain": pulse.gain, "gauge": pulse.gauge, "broken": pulse.success}, pulse
-
     def _evaluate(self, tracker: Tracker) -> None:
         """Scores the model on held-out rows and keeps its weights where it is the best so far."""
-        step = self.progress.step
+        progress = self.progress
+        step = progress.step if progress.ended_with is None else progress.ended_with
         measured = {}
         collapsed = False
-        if self.score is not None:
-            clean, robust, collapsed = self.score(self.model)
-            measured = {"clean": clean} if robust is None else {"clean": clean, "robust": robust}
-            note = "  collapsed: no better than one constant answer, not eligible" if collapsed else ""
-            tracker.evaluation(step, measured, note)
-        entry = {"step": float(step), **measured}
-        self.progress.history.append(entry)
-        if collapsed:
-            self.progress.notes.append(f"step {step}: the model answered no better than one constant class")
-        for kind, order in RANKING.items():
-            kept = self.progress.best.get(kind)
-            eligible = order[0] in entry and not (collapsed and kind != "last")
-            if eligible and (kept is None or _rank(entry, order) > _rank(kept, order)):
-                self.progress.best[kind] = entry
+        with self._shown():
+            if self.score is not None:
+                clean, robust, collapsed = self.score(self.model)
+                measured = {"clean": clean} if robust is None else {"clean": clean, "robust": robust}
+                note = "  averaged" if self.average is not None and self.average.taken else ""
+                note += "  collapsed: no better than one constant answer, not eligible" if collapsed else ""
+                tracker.evaluation(step, measured, note)
+            entry = {"step": float(step), **measured}
+            progress.history.append(entry)
+            if collapsed:
+                progress.notes.append(f"step {step}: the model answered no better than one constant class")
+            for kind in improved(progress.best, entry, collapsed):
+                progress.best[kind] = entry
                 checkpoints.save_state_of(self.model, self._weights(kind), self.accelerator.is_main_process)
         self.accelerator.wait_for_everyone()
+
+    def _shown(self) -> AbstractContextManager[None]:
+        """The block in which the model has the weights that are scored and kept."""
+        return nullcontext() if self.average is None else self.average.shown(self.model, self._training_rows)
+
+    def _training_rows(self, count: int) -> Iterator[Batch]:
+        """Whole batches of as many rows as a forward takes: those of the first optimizer steps, on every process."""
+        size = self.settings.micro_batch_size
+        steps = (self.sampler.step(step, size).positions for step in range(count))
+        parts = (rows[n : n + size] for rows in steps for n in range(0, len(rows) - size + 1, size))
+        return map(self.sampler.rows.batch, islice(parts, count))
 
     def _weights(self, kind: str) -> Path:
         return self.folder / "weights" / f"{kind}.safetensors"
@@ -213,47 +224,33 @@ class Trainer:
         rng = gather_object([rng_state()])
         weights = checkpoints.trainable_state(self.model)
         optimizer = checkpoints.optimizer_state(self.model, self.optimizer.optimizer)
+        more = {"average": {} if self.average is None else self.average.state()}
+        more["guard"] = {} if self.watch is None else self.watch.state()
+        memories = gather_object([{} if self.memory is None else self.memory.state()])
+        more |= {f"memory-{rank}": state for rank, state in enumerate(memories)}
         if self.accelerator.is_main_process:
             progress = asdict(self.progress) | {"log_bytes": tracker.size()}
-            checkpoints.save(
-                self.folder / "checkpoints",
-                self.progress.step,
-                weights,
-                optimizer,
-                rng,
-                progress,
-                self.settings.keep_last,
-            )
+            folder, keep = self.folder / "checkpoints", self.settings.keep_last
+            checkpoints.save(folder, self.progress.step, weights, optimizer, rng, progress, keep, more)
         self.accelerator.wait_for_everyone()
 
     def _restore(self, checkpoint: checkpoints.Checkpoint) -> None:
         checkpoints.restore(checkpoint, self.model, self.optimizer.optimizer, self.accelerator.num_processes)
+        if self.average is not None:
+            self.average.load(self.model, checkpoints.extra(checkpoint, "average"))
+        if self.watch is not None:
+            self.watch.load(checkpoints.extra(checkpoint, "guard"))
+        rank = self.accelerator.process_index
+        if self.memory is not None:
+            self.memory.load(checkpoints.extra(checkpoint, f"memory-{rank}"))
         names = Progress.__dataclass_fields__
         self.progress = Progress(**{name: value for name, value in checkpoint.progress.items() if name in names})
-        set_rng_state(checkpoint.rng[self.accelerator.process_index])
+        set_rng_state(checkpoint.rng[rank])
 
     def _finish(self) -> Trained:
         """Loads the selected weights; the last ones, with a note, where no checkpoint was eligible."""
-        selected = self._selected()
-        load_trainable_state(self.model, load_file(self._weights(selected)))
-        step = int(self.progress.best[selected]["step"])
-        weights = {kind: self._weights(kind) for kind in RANKING if kind in self.progress.best}
-        return Trained(self.progress, selected, step, weights)
-
-    def _selected(self) -> str:
-        progress, wanted = self.progress, self.settings.select
-        if self.score is None:
-            return "last"
-        if wanted == "robust_best" and not any("robust" in entry for entry in progress.history):
-            progress.notes.append("robust accuracy was not measured: the checkpoint was chosen by clean accuracy")
-            wanted = "clean_best"
-        if wanted in progress.best:
-            return wanted
-        state, remedy = "NOT HARDENED", "Lower the radius, or add warm-up or a ramp."
-        if Role.ADVERSARIAL not in self.objectives:
-            state, remedy = "NOT TRAINED", "Train for more steps, or change training.learning_rate."
-        progress.notes.append(
-            f"{state}: at every evaluation the model answered no better than one constant class, so no checkpoint was "
-            f"eligible; the last one is kept. {remedy}"
-        )
-        return "last"
+        progress, hardening = self.progress, Role.ADVERSARIAL in self.objectives
+        kind = selected(progress, self.settings.select, measured=self.score is not None, hardening=hardening)
+        load_trainable_state(self.model, load_file(self._weights(kind)))
+        weights = {kind: self._weights(kind) for kind in RANKING if kind in progress.best}
+        return Trained(progress, kind, int(progress.best[kind]["step"]), weights)

@@ -1,0 +1,87 @@
+"""What each of two processes does: `python -m torch.distributed.run --nproc_per_node 2 guard_worker.py FOLDER`.
+
+Free training of a network with split batch norms, rolled back by the guard, with averaged weights: once at one go, once
+from a checkpoint. Every process leaves its end in FOLDER.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import torch.distributed as dist
+from accelerate import Accelerator
+from safetensors.torch import save_file
+from torch import nn
+
+from tests import normed, tiny
+from textadv.attacks import pgd
+from textadv.averaging import Averaging
+from textadv.checkpoint import latest, optimizer_state
+from textadv.mixing import Constant, Mixing
+from textadv.models import trainable_state
+from textadv.objectives import Free, hardening
+from textadv.overfitting import Guard, Probe
+from textadv.sampling import OneStream
+from textadv.split_norm import convert
+from textadv.trainer import Trainer
+
+RESUMED_AT = 6
+
+
+def guard(asked: int) -> Guard:
+    """Probes before the first step and after every fourth; the third of them, after step 8, finds a collapse."""
+    robust = iter([0.5, 0.6, 0.1, 0.6][asked:])
+    return Guard(4, lambda model: Probe(0.9, 0.7, next(robust)), action="rollback")
+
+
+def run(accelerator: Accelerator, folder: Path, asked: int) -> None:
+    """Trains, from the last checkpoint where there is one."""
+    settings = tiny.settings(micro_batch_size=4, checkpoint_every=2, keep_last=9, learning_rate=1e-2)
+    objective = Free(pgd(normed.threat(), steps=1, relative_step_size=1.0), replays=2)
+    trainer = Trainer(
+        accelerator,
+        convert(normed.network()),
+        OneStream(normed.rows(), Mixing(Constant(0.5), warmup_steps=2), settings.batch_size, settings.seed, 2),
+        hardening(objective),
+        settings,
+        None,
+        folder,
+        bar=False,
+        averaging=Averaging("ema", 0.8, start=2, refresh=3),
+        guard=guard(asked),
+        memory=objective.memory,
+    )
+    progress = trainer.run(latest(folder / "checkpoints")).progress
+    assert (progress.step, progress.rollbacks, progress.probes[2][0]) == (12, 1, 8)
+    assert trainer.average is not None
+    parameters = {name: value.detach().clone() for name, value in inner(trainer.model).named_parameters()}
+    state = optimizer_state(trainer.model, trainer.optimizer.optimizer) | trainer.average.state()
+    end = parameters | state | {f"kept|{name}": value for name, value in trainable_state(trainer.model).items()}
+    save_file(end, folder.with_name(f"{folder.name}-{dist.get_rank()}.safetensors"))
+
+
+def inner(model: nn.Module) -> nn.Module:
+    """The model inside DDP, as it must be here."""
+    assert isinstance(model, nn.parallel.DistributedDataParallel)
+    return model.module
+
+
+def main(place: Path) -> None:
+    """Both runs."""
+    accelerator = Accelerator(cpu=True)
+    assert accelerator.num_processes == 2
+    run(accelerator, place / "whole", 0)
+    if dist.get_rank() == 0:
+        shutil.copytree(place / "whole", place / "resumed")
+        for path in (place / "resumed" / "checkpoints").iterdir():
+            if int(path.name[-8:]) > RESUMED_AT:
+                shutil.rmtree(path)
+    dist.barrier()
+    run(accelerator, place / "resumed", 2)
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

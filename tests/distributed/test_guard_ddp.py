@@ -1,0 +1,58 @@
+"""Free training, split batch norms, averaging and the guard, in two processes and resumed."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests import tiny
+from tests.processes import ROOT, finished, free_port
+
+
+@pytest.fixture(scope="module")
+def left(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which two processes left their ends."""
+    folder = tmp_path_factory.mktemp("guarded")
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port())]
+    worker = str(ROOT / "tests" / "distributed" / "guard_worker.py")
+    result = finished([sys.executable, *launcher, worker, str(folder)])
+    assert result.returncode == 0, result.stdout[-4000:]
+    return folder
+
+
+def end(folder: Path, name: str, rank: int) -> dict[str, torch.Tensor]:
+    return load_file(folder / f"{name}-{rank}.safetensors")
+
+
+def differing(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> list[str]:
+    assert one.keys() == other.keys()
+    return [name for name, value in one.items() if not torch.equal(value, other[name])]
+
+
+def test_both_processes_end_with_the_same_weights_optimizer_and_average(left: Path) -> None:
+    first, second = end(left, "whole", 0), end(left, "whole", 1)
+    assert {"norm1.adversarial.weight", "taken", "mean|head.weight", "module.head.weight|exp_avg"} <= first.keys()
+    assert differing(first, second) == []
+
+
+def test_the_averaged_batch_norms_are_refreshed_alike(left: Path) -> None:
+    found = end(left, "whole", 0)
+    assert int(found["kept|norm1.clean.num_batches_tracked"]) == 3
+    assert not torch.equal(found["kept|norm1.clean.running_mean"], found["kept|norm1.adversarial.running_mean"])
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_resumed_run_ends_bit_for_bit_where_the_whole_one_does(rank: int, left: Path) -> None:
+    assert differing(end(left, "whole", rank), end(left, "resumed", rank)) == []
+    assert tiny.log_of(left / "whole") == tiny.log_of(left / "resumed")
+
+
+def test_a_checkpoint_holds_the_delta_of_each_process(left: Path) -> None:
+    folder = left / "whole" / "checkpoints" / "step-00000006"
+    first, second = (load_file(folder / f"memory-{rank}.safetensors")["delta"] for rank in range(2))
+    assert first.shape == second.shape == (2, 3, 8, 8) and not torch.equal(first, second)
+    assert load_file(folder / "guard.safetensors")["step"] == 4

@@ -1,0 +1,37 @@
+"""What the guard against catastrophic overfitting looks at: one set of rows under two attacks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from textadv.attacks import Attack, ThreatModel
+from textadv.data import Rows
+from textadv.evaluation.attacking import attack_rows, clean_logits
+from textadv.overfitting import Probe
+
+
+def probed(
+    model: nn.Module,
+    rows: Rows,
+    positions: Sequence[int],
+    training: Attack,
+    strong: Attack,
+    batch_size: int = 64,
+    *,
+    threat: ThreatModel | None = None,
+) -> Probe:
+    """Accuracy on the rows at `positions`: without an attack, under that of training, and under a strong one.
+
+    A row that is wrong without an attack counts as wrong under both. Random starts are the same at every call, and the
+    numbers the same on every process. threat: what the perturbations are measured against, see `attack_rows`.
+    """
+    predictions = clean_logits(model, rows, positions, batch_size).argmax(dim=1).tolist()
+    right = [p for p, guess in zip(positions, predictions, strict=True) if guess == rows.labels[p]]
+
+    def kept(attack: Attack) -> float:
+        hits = attack_rows(model, rows, right, attack, batch_size, threat=threat)
+        return sum(hit.prediction == rows.labels[hit.position] for hit in hits) / len(positions)
+
+    return Probe(len(right) / len(positions), kept(training), kept(strong))
