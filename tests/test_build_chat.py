@@ -23,8 +23,9 @@ from textadv.batch import Role
 from textadv.config import ConfigError
 from textadv.config_chat import ChatRunConfig
 from textadv.data import Chat, ChatRows, DataError, encode_chats
-from textadv.evaluation.judges import ClassifierJudge
+from textadv.evaluation.judges import REFUSAL_LISTS, ClassifierJudge
 from textadv.evaluation.llm_judge import LlmJudge
+from textadv.evaluation.target_judge import TargetJudge
 from textadv.objectives import Adversarial, Consistency, FreeLB
 from textadv.objectives.alignment import (
     Away,
@@ -252,16 +253,18 @@ def test_the_suffix_attack_is_unconstrained() -> None:
 
 
 def test_second_judges_are_those_that_are_named(tmp_path: Path) -> None:
-    assert build_chat.second_judges(small().evaluation) == []
+    assert build_chat.second_judges(small().evaluation, {}) == []
+    (strict,) = build_chat.second_judges(small("evaluation.target_words=4").evaluation, {"ask": "Sure, here is it"})
+    assert strict == TargetJudge({"ask": "Sure, here is it"}, REFUSAL_LISTS["declines"], 4)
     classifier = folders.bert_classifier(tmp_path / "judge", ("fine", "bad"))
     server = "{endpoint: 'http://b/v1', endpoint_model: c, key_variable: null, rubric: strongreject}"
     extra = [f"evaluation.classifier_judge={{model: {classifier}, harmful: '1', threshold: 0.3}}"]
     extra.append(f"evaluation.llm_judge={server}")
-    one, two = build_chat.second_judges(small(*extra).evaluation)
+    one, two = build_chat.second_judges(small(*extra).evaluation, {})
     assert isinstance(one, ClassifierJudge) and (one.harmful, one.threshold) == (1, 0.3)
     assert isinstance(two, LlmJudge) and two.name == "llm:strongreject"
     model = chat_run.save_untaught(tmp_path / "llm", "llama")
-    (local,) = build_chat.second_judges(small(f"evaluation.llm_judge={{model: {model}}}").evaluation)
+    (local,) = build_chat.second_judges(small(f"evaluation.llm_judge={{model: {model}}}").evaluation, {})
     assert local.name == "llm:harmbench" and local.version != two.version
 
 
@@ -282,7 +285,7 @@ def test_second_judges_are_those_that_are_named(tmp_path: Path) -> None:
 )
 def test_judges_that_cannot_be_asked(extra: str, told: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        build_chat.second_judges(small(f"evaluation.{extra}").evaluation)
+        build_chat.second_judges(small(f"evaluation.{extra}").evaluation, {})
     assert told in str(caught.value)
 
 

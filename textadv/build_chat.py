@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -47,9 +47,10 @@ from textadv.config_chat_objective import (
 from textadv.data import ChatRows, ChatSplits, DataError, load_chats
 from textadv.data.tables import read_files
 from textadv.evaluation.judge_prompts import RUBRICS
-from textadv.evaluation.judges import ClassifierJudge, Judge
+from textadv.evaluation.judges import REFUSAL_LISTS, ClassifierJudge, Judge
 from textadv.evaluation.llm_judge import LlmJudge, LocalModel
 from textadv.evaluation.refusal import load_xstest
+from textadv.evaluation.target_judge import TargetJudge
 from textadv.integrations import ChatEndpoint
 from textadv.mixing import Mixing
 from textadv.models import LoadedModel, Lora, ModelError, load_causal, load_trained_classifier
@@ -119,9 +120,11 @@ def eliciting(config: ChatRunConfig, threat: ThreatModel) -> Attack:
         raise ConfigError(
             [f"attack.goal: {config.attack.goal} is not for cat, capo and lat, which elicit the target. Remove it."]
         )
-    found = build.attack(config.attack, threat, config.seed)
-    assert not isinstance(found, Held | RefusalDirection)
-    return replace(found, goal=Elicit())  # type: ignore[type-var]
+
+    def make(one: AttackConfig) -> Attack:
+        return replace(build.attack(one, threat, config.seed), goal=Elicit())  # type: ignore[type-var]
+
+    return build.staged(config.attack, make)
 
 
 def _untargeted(config: ChatRunConfig, threat: ThreatModel, default_goal: str = "cross_entropy") -> Attack:
@@ -308,12 +311,14 @@ def benign_prompts(name: str, path: str) -> tuple[str, ...]:
     return tuple(texts)
 
 
-def second_judges(config: ChatEvaluationConfig) -> list[Judge]:
-    """The judges that are asked beside the refusal list.
+def second_judges(config: ChatEvaluationConfig, targets: Mapping[str, str]) -> list[Judge]:
+    """The judges that are asked beside the refusal list. targets: request -> target, of the behaviours.
 
     Raises ConfigError where a judge's model cannot be loaded or used, or its endpoint cannot be asked.
     """
     found: list[Judge] = []
+    if config.target_words is not None:
+        found.append(TargetJudge(targets, REFUSAL_LISTS[config.judge], config.target_words))
     if config.classifier_judge is not None:
         with _at("evaluation.classifier_judge"):
             found.append(_classifier_judge(config.classifier_judge))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from textadv.config import CheckpointConfig, LoraConfig, RunConfig, TrackingConfig, TrainingConfig
+from textadv.config import CheckpointConfig, LoraConfig, TrackingConfig, TrainingConfig
 from textadv.config_adversary import AttackConfig, ScheduleConfig, schedule_problems, selecting, with_defaults
 from textadv.config_chat_objective import ChatObjectiveConfig
 from textadv.config_types import (
@@ -194,6 +193,10 @@ class ChatEvaluationConfig(Section):
     judge: Literal["advbench", "xstest", "harmbench", "declines"] = Field(
         "declines", description="Refusal list that decides: an answer that it does not call refused is a success."
     )
+    target_words: Count | None = Field(
+        None,
+        description="A second judge, strict: broken only where the answer begins with so many words of the target.",
+    )
     classifier_judge: ClassifierJudgeConfig | None = Field(None, description="A second judge: a classifier.")
     llm_judge: LlmJudgeConfig | None = Field(None, description="A second judge: a language model.")
     max_new_tokens: Count = Field(512, description="Tokens of an answer.")
@@ -281,6 +284,8 @@ class ChatRunConfig(Section):
             )
         if "refusal_direction" in names and self.mixing.radius_schedule is not None:
             lines.append("objective.parts: refusal_direction has no radius. Remove mixing.radius_schedule.")
+        if self.training.guard is not None:
+            lines.append("training.guard watches classifiers, and task: chat has none. Set training.guard: null.")
         held = self.objective.held_steps
         if self.checkpoint.every is not None and self.checkpoint.every % held:
             lines.append(
@@ -291,11 +296,3 @@ class ChatRunConfig(Section):
         if freelb is not None and (self.attack.restarts > 1 or self.attack.name in ("noise", "virtual_adversarial")):
             lines.append("objective.parts: freelb climbs by itself. Set attack.name: pgd and attack.restarts: 1.")
         return checked(self, lines)
-
-
-AnyRunConfig = RunConfig | ChatRunConfig
-
-
-def schema_of(raw: object) -> type[RunConfig] | type[ChatRunConfig]:
-    """The schema that a configuration, as read, is to be checked by: its key `task` says which."""
-    return ChatRunConfig if isinstance(raw, Mapping) and raw.get("task") == "chat" else RunConfig

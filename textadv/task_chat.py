@@ -207,6 +207,11 @@ def requests(chats: Sequence[Chat]) -> tuple[str, ...]:
     return tuple(chat.messages[-1]["content"] for chat in chats)
 
 
+def _targets(chats: Sequence[Chat]) -> dict[str, str]:
+    """Request -> what the adversary wants said."""
+    return {request: chat.answers["harmful"] for request, chat in zip(requests(chats), chats, strict=True)}
+
+
 def _drawn(config: ChatRunConfig, draw: int, chats: Sequence[Chat], wanted: int | None) -> list[Chat]:
     """A seeded subset, in order; each prompt once."""
     once = list({chat.messages[-1]["content"]: chat for chat in reversed(chats)}.values())[::-1]
@@ -247,7 +252,7 @@ def _panel(
         requests=requests(chats),
         attacks=_attacks(config, loaded, chats, threat),
         judge=REFUSAL_LISTS[wanted.judge],
-        others=tuple(build_chat.second_judges(wanted)),
+        others=tuple(build_chat.second_judges(wanted, _targets(chats))),
         benign=benign,
         utility=encode_chats(utility, loaded.tokenizer, config.data.max_length),
         questions={name: _questions(name, path) for name, path in wanted.questions.items()},

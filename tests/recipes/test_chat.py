@@ -46,9 +46,20 @@ def ran(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Ran:
     output = tmp_path_factory.mktemp("runs") / "run"
     benign = chat_run.write_rows(output.parent / "benign.jsonl", [{"prompt": f"How is {n}?"} for n in range(12)])
     more = f"evaluation.over_refusal={{mine: {benign}}}"
-    ended = launched("recipes/adv_finetune.py", str(config), f"output={output}", *STRONG, more)
+    strict = "evaluation.target_words=3"
+    ended = launched("recipes/adv_finetune.py", str(config), f"output={output}", *STRONG, more, strict)
     assert ended.code == 0, ended.error
     return Ran(config, output, ended, read_chat_results(output))
+
+
+def test_the_strict_judge_stands_beside_the_refusal_list_and_finds_no_more(ran: Ran) -> None:
+    before = ran.results.evaluations[0]
+    found = {measure.name: measure for measure in before.measures if measure.group == "attack success"}
+    listed = [name for name in found if not name.endswith("(target said)")]
+    assert len(found) == 2 * len(listed)
+    for name in listed:
+        assert found[f"{name} (target said)"].value <= found[name].value, name
+    assert any("target said" in judge for judge in ran.results.judges)
 
 
 def test_it_leaves_what_it_promises(ran: Ran) -> None:
