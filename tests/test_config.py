@@ -157,7 +157,7 @@ def _sections(annotation: Any) -> set[type[BaseModel]]:
 
 def test_every_key_says_what_it_means() -> None:
     sections = _sections(RunConfig)
-    assert len(sections) == 22
+    assert len(sections) == 39
     silent = [f"{s.__name__}.{key}" for s in sections for key, info in s.model_fields.items() if not info.description]
     assert silent == []
 
@@ -170,7 +170,8 @@ def test_the_schema_file_is_up_to_date() -> None:
 def test_the_schema_tells_editors_types_bounds_and_defaults() -> None:
     schema = json.loads(json.dumps(json_schema()))
     attack = schema["$defs"]["AttackConfig"]
-    assert {kind["$ref"].rpartition("/")[2] for kind in schema["anyOf"]} == {"RunConfig", "ChatRunConfig"}
+    kinds = {kind["$ref"].rpartition("/")[2] for kind in schema["anyOf"]}
+    assert kinds == {"RunConfig", "ImageRunConfig", "ChatRunConfig"}
     needed = {"output", "model", "data", "threat", "training"}
     assert set(schema["$defs"]["ChatRunConfig"]["required"]) == {"task", *needed}
     schema = {**schema["$defs"]["RunConfig"], "$defs": schema["$defs"]}
@@ -182,7 +183,8 @@ def test_the_schema_tells_editors_types_bounds_and_defaults() -> None:
     assert (number["type"], number["exclusiveMinimum"], text["type"]) == ("number", 0, "string")
     objective = schema["properties"]["objective"]
     assert set(objective["discriminator"]["mapping"]) == {
-        "clean", "adversarial", "trades", "alum", "smart", "r3f", "freelb", "regularised"
+        "clean", "adversarial", "trades", "mart", "alum", "smart", "r3f", "freelb", "free", "regularised",
+        "distributional", "predictor",
     }  # fmt: skip
     assert schema["properties"]["evaluation"]["default"]["attacks"]["pgd20"]["restarts"] == 3
 

@@ -134,7 +134,7 @@ REFUSED: dict[str, tuple[list[str], list[str]]] = {
     ),
     "objective of another name": (
         ["objective.name=trade"],
-        ["objective.name must be one of 'clean', 'adversarial', 'trades', 'alum', 'smart', 'r3f', 'freelb', 'regul"],
+        ["objective.name must be one of 'clean', 'adversarial', 'trades', 'mart', 'alum', 'smart', 'r3f', 'freel"],
     ),
     "objective without name": (
         ["objective.beta=3"],
@@ -278,7 +278,8 @@ def test_a_wrong_value_is_refused_with_the_key_the_value_and_the_remedy(case: st
 def test_an_unknown_key_names_the_file_the_nearest_key_and_the_valid_ones(tmp_path: Path) -> None:
     assert file_problems(tmp_path, SMALL + "attack: {stesp: 5}\n") == [
         "unknown key attack.stesp in file.yaml: did you mean attack.steps? Valid keys of attack: name, steps, "
-        "step_size, relative_step_size, ascent, momentum, random_start, restarts, early_stop, select, goal."
+        "steps_schedule, step_size, relative_step_size, ascent, momentum, random_start, restarts, early_stop, select, "
+        "goal."
     ]
 
 
@@ -308,7 +309,7 @@ def test_an_unknown_key_of_an_override_names_the_override(override: str, key: st
 def test_a_key_of_another_objective_or_schedule_names_its_owner() -> None:
     assert problems("objective.name=alum", "objective.beta=3") == [
         "unknown key objective.beta in the override objective.beta=3: it belongs to objective.name: trades. "
-        "Valid keys of objective: name, weight."
+        "Valid keys of objective: name, weight, weight_perturbation."
     ]
     (line,) = problems("mixing.ratio_schedule={kind: step, values: {0: 1}, end: 1}")
     assert line.startswith("unknown key mixing.ratio_schedule.end in the override mixing.ratio_schedule={kind: step")
@@ -320,7 +321,7 @@ def test_a_key_of_another_objective_or_schedule_names_its_owner() -> None:
 
 
 def test_all_problems_come_at_once(tmp_path: Path) -> None:
-    text = "outptu: x\nmodel: {name: 5}\nattack: {steps: 0, momentum: 2}\nmixing: {ratio: 3}\nobjective: {name: mart}\n"
+    text = "outptu: x\nmodel: {name: 5}\nattack: {steps: 0, momentum: 2}\nmixing: {ratio: 3}\nobjective: {name: smat}\n"
     lines = file_problems(tmp_path, text, "selection.row=3")
     assert [line.split(" (")[0].split(": did")[0] for line in lines] == [
         "output is missing in file.yaml.",
@@ -329,8 +330,8 @@ def test_all_problems_come_at_once(tmp_path: Path) -> None:
         "threat needs exactly one of threat.radius",
         "attack.steps must be at least 1, got 0. To train without an attack set objective.name: clean.",
         "attack.momentum does not apply to attack.ascent: fixed, got 2.0. Remove it, or set attack.ascent: momentum.",
-        "objective.name must be one of 'clean', 'adversarial', 'trades', 'alum', 'smart', 'r3f', 'freelb', "
-        "'regularised', got 'mart'. Did you mean smart?",
+        "objective.name must be one of 'clean', 'adversarial', 'trades', 'mart', 'alum', 'smart', 'r3f', 'freelb', "
+        "'free', 'regularised', 'distributional', 'predictor', got 'smat'. Did you mean smart?",
         "mixing.ratio must be at most 1, got 3.",
         "training needs exactly one of training.epochs and training.steps, got neither. Set for example "
         "training.epochs: 1.",

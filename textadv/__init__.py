@@ -14,16 +14,17 @@ _HOMES = {
     "textadv.config": "ConfigError RunConfig",
     "textadv.config_chat": "ChatRunConfig",
     "textadv.config_file": "load_config",
-    "textadv.data": "ChatRows DataError EncodedRows Examples Splits encode encode_chats joined load_chats "
-    "load_splits reviews",
-    "textadv.evaluation": "Evaluation Results evaluate inspect_rows scores",
+    "textadv.config_images": "ImageRunConfig",
+    "textadv.data": "ChatRows DataError EncodedRows Examples Fitting ImageRows ImageSplits Splits encode encode_chats "
+    "fitted joined load_chats load_image_splits load_splits reviews shapes",
+    "textadv.evaluation": "Evaluation Results evaluate inspect_images inspect_rows scores",
     "textadv.losses": "cross_entropy kl margin symmetric_kl",
     "textadv.mixing": "Constant Linear Mixing Steps",
-    "textadv.models": "Lora ModelError PerturbationError evaluating forward load_causal load_classifier save_adapter "
-    "save_merged",
+    "textadv.models": "Lora ModelError Normalised PerturbationError as_classifier evaluating forward load_causal "
+    "load_classifier load_image_classifier read_preprocessing save_adapter save_merged save_vision",
     "textadv.objectives": "Adversarial Clean Consistency FreeLB Regularised Term alum hardening r3f smart trades",
     "textadv.progress": "Scores Settings",
-    "textadv.report": "comparison_table read_results write_results",
+    "textadv.report": "comparison_table read_results write_grid write_results",
     "textadv.sampling": "OneStream Streams",
     "textadv.spaces": "Ablation Embeddings Hidden Pixels Several",
     "textadv.trainer": "Trainer",

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+
+from torch import nn
+
 from textadv.attacks import (
     L1,
     L2,
     Adam,
+    AdaptiveRadius,
     Ascent,
     Attack,
     Ball,
@@ -16,11 +23,14 @@ from textadv.attacks import (
     Linf,
     Momentum,
     Noise,
+    PenalisedAscent,
+    Stages,
     StepSize,
     ThreatModel,
     Untargeted,
     VirtualAdversarial,
 )
+from textadv.averaging import Averaging
 from textadv.config import (
     AttackConfig,
     DataConfig,
@@ -33,15 +43,46 @@ from textadv.config import (
     TrainingConfig,
 )
 from textadv.config_chat import ChatMixingConfig
-from textadv.data import Splits, load_splits
+from textadv.config_objective import (
+    AdversarialConfig,
+    AlumConfig,
+    DistributionalConfig,
+    FreeConfig,
+    FreelbConfig,
+    MartConfig,
+    PredictorConfig,
+    R3fConfig,
+    RegularisedConfig,
+    SmartConfig,
+    TradesConfig,
+    weight_perturbation_of,
+)
+from textadv.data import Rows, Splits, load_splits
 from textadv.losses import DIVERGENCES, LOSSES
 from textadv.mixing import Constant, Linear, Mixing, Schedule, Steps
 from textadv.models import LoadedModel, Lora, load_classifier
-from textadv.objectives import Adversarial, FreeLB, Objective, Regularised, alum, r3f, smart, trades
+from textadv.objectives import (
+    Adversarial,
+    Distributional,
+    Free,
+    FreeLB,
+    Mart,
+    Objective,
+    PredictorConsistency,
+    Regularised,
+    WeightPerturbation,
+    alum,
+    r3f,
+    smart,
+    trades,
+    with_predictor,
+)
+from textadv.overfitting import Guard, Probe
 from textadv.spaces import Embeddings, Hidden, Pixels, Space
 
 BALLS = {"l2": L2, "linf": Linf, "l1": L1}
 FGSM_STEP = 1.0
+FREE_STEP = 1.0
 R_FGSM_STEP = 1.25
 PGD_REACH = 2.5
 
@@ -83,6 +124,8 @@ def goal(name: str) -> Goal:
 
 def attack(config: AttackConfig, threat: ThreatModel, seed: int, default_goal: str = "cross_entropy") -> Attack:
     """The attack that `config` names, inside `threat`."""
+    if config.steps_schedule is not None:
+        return staged(config, lambda one: attack(one, threat, seed, default_goal))
     aim = goal(config.goal or default_goal)
     if config.name == "noise":
         return Noise(threat, aim, seed)
@@ -101,6 +144,17 @@ def attack(config: AttackConfig, threat: ThreatModel, seed: int, default_goal: s
     )
 
 
+def staged(config: AttackConfig, make: Callable[[AttackConfig], Attack]) -> Attack:
+    """What `make` makes of the attack, for each number of steps that its schedule names."""
+    if config.steps_schedule is None:
+        return make(config)
+    fixed = {
+        first: config.model_copy(update={"steps": steps, "steps_schedule": None})
+        for first, steps in config.steps_schedule.items()
+    }
+    return Stages({first: make(one) for first, one in fixed.items()})
+
+
 def _ascent(config: AttackConfig) -> Ascent:
     relative = config.relative_step_size
     if config.step_size is None and relative is None:
@@ -111,28 +165,82 @@ def _ascent(config: AttackConfig) -> Ascent:
     return Adam(size) if config.ascent == "adam" else FixedStep(size)
 
 
-def objective(config: ObjectiveConfig, attack_config: AttackConfig, threat: ThreatModel, seed: int) -> Objective | None:
-    """What training minimises on attacked rows; None for plain fine-tuning."""
+def objective(
+    config: ObjectiveConfig,
+    attack_config: AttackConfig,
+    threat: ThreatModel,
+    seed: int,
+    mixing_config: MixingConfig | None = None,
+) -> Objective | None:
+    """What training minimises on attacked rows; None for plain fine-tuning.
+
+    mixing_config: says whether each row has a radius of its own.
+    """
+    found = adversary(config, attack_config, threat, seed)
+    adaptive = None if mixing_config is None else mixing_config.adaptive_radius
+    if adaptive is not None:
+        found = AdaptiveRadius(found, threat, adaptive.lowest, adaptive.highest, adaptive.reference)
+    if config.name == "clean":
+        return None
+    make, gamma = partial(_of_attack, config), weight_perturbation_of(config)
+    return WeightPerturbation(found, make, gamma) if gamma > 0 else make(found)
+
+
+def adversary(config: ObjectiveConfig, attack_config: AttackConfig, threat: ThreatModel, seed: int) -> Attack:
+    """The attack of training, with the objective's own goal and step where the configuration names none."""
     default = {"trades": "kl", "alum": "symmetric_kl", "smart": "symmetric_kl"}.get(config.name, "cross_entropy")
     if attack_config.name == "virtual_adversarial":
         default = "kl"
-    adversary = attack(attack_config, threat, seed, default)
-    if config.name == "clean":
-        return None
-    if config.name == "adversarial":
+    if isinstance(config, FreeConfig) and attack_config.step_size is None and attack_config.relative_step_size is None:
+        attack_config = attack_config.model_copy(update={"relative_step_size": FREE_STEP})
+    if not isinstance(config, DistributionalConfig):
+        return attack(attack_config, threat, seed, default)
+    penalty = config.penalty
+
+    def priced(one: AttackConfig) -> Attack:
+        share, aim = one.relative_step_size or 1.0, goal(one.goal or default)
+        return PenalisedAscent(threat, penalty, one.steps, share, aim, one.random_start, seed)
+
+    return staged(attack_config, priced)
+
+
+def _of_attack(config: ObjectiveConfig, adversary: Attack) -> Objective:
+    """The objective that `config` names, with this attack."""
+    if isinstance(config, AdversarialConfig):
         return Adversarial(adversary)
-    if config.name == "trades":
+    if isinstance(config, TradesConfig):
         return trades(adversary, config.beta)
-    if config.name == "alum":
+    if isinstance(config, MartConfig):
+        return Mart(adversary, config.weight)
+    if isinstance(config, AlumConfig):
         return alum(adversary, config.weight)
-    if config.name == "smart":
+    if isinstance(config, SmartConfig):
         return smart(adversary, config.weight)
-    if config.name == "r3f":
+    if isinstance(config, R3fConfig):
         return r3f(adversary, config.weight)
-    if config.name == "regularised":
+    if isinstance(config, RegularisedConfig):
         return Regularised(adversary, config.multiplier)
+    if isinstance(config, DistributionalConfig):
+        return Distributional(adversary, config.penalty)
+    if isinstance(config, PredictorConfig):
+        return PredictorConsistency(adversary, config.weight)
     assert isinstance(adversary, GradientAttack)
+    if isinstance(config, FreeConfig):
+        return Free(adversary, config.replays, config.carry)
+    assert isinstance(config, FreelbConfig)
     return FreeLB(adversary, config.start, config.clean_term, config.hold_dropout)
+
+
+def trained_with(
+    config: ObjectiveConfig | None, model: nn.Module, rows: Rows, seed: int
+) -> AbstractContextManager[object]:
+    """The block in which a model is trained with this objective: what it needs beside the model is there inside.
+
+    rows: those that it is trained on. Raises ValueError where the objective does not fit the model.
+    """
+    if isinstance(config, PredictorConfig):
+        return with_predictor(model, rows.batch([0]), config.hidden, seed)
+    return nullcontext()
 
 
 def _schedule(config: ScheduleConfig | None, otherwise: float) -> Schedule:
@@ -165,3 +273,20 @@ def optimizer_steps(rows: int, config: TrainingConfig) -> int:
         return config.steps
     assert config.epochs is not None
     return max(round(config.epochs * steps_per_epoch(rows, config)), 1)
+
+
+def averaging(config: TrainingConfig, steps: int) -> Averaging | None:
+    """Which weights of a run of so many optimizer steps are averaged, if any."""
+    wanted = config.averaging
+    if wanted is None:
+        return None
+    start = wanted.start if wanted.start >= 1 else wanted.start * steps
+    return Averaging(wanted.kind, wanted.decay, max(round(start), 1), wanted.every, wanted.refresh_batches)
+
+
+def guard(config: TrainingConfig, probe: Callable[[nn.Module], Probe]) -> Guard | None:
+    """The guard against catastrophic overfitting, if any; `probe` measures a model on held-out rows."""
+    wanted = config.guard
+    if wanted is None:
+        return None
+    return Guard(wanted.every, probe, wanted.drop, wanted.action, wanted.rollbacks)

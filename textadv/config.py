@@ -11,24 +11,35 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from textadv.config_adversary import (
-    AdversarialConfig,
-    AlumConfig,
+    AdaptiveRadiusConfig,
     AttackConfig,
-    CleanConfig,
-    FreelbConfig,
     LinearScheduleConfig,
     MixingConfig,
-    ObjectiveConfig,
-    R3fConfig,
-    RegularisedConfig,
     ScheduleConfig,
-    SmartConfig,
     StepScheduleConfig,
     ThreatConfig,
-    TradesConfig,
-    measuring,
     selecting,
 )
+from textadv.config_attacks import MaskingConfig, NamedAttackConfig
+from textadv.config_objective import (
+    AdversarialConfig,
+    AlumConfig,
+    CleanConfig,
+    DistributionalConfig,
+    FreeConfig,
+    FreelbConfig,
+    MartConfig,
+    ObjectiveConfig,
+    PredictorConfig,
+    R3fConfig,
+    RegularisedConfig,
+    SmartConfig,
+    TradesConfig,
+    objective_problems,
+    replays_of,
+    weight_perturbation_problems,
+)
+from textadv.config_training import AveragingConfig, GuardConfig, TrainingConfig, training_problems
 from textadv.config_types import (
     AttackKey,
     ConfigError,
@@ -36,10 +47,7 @@ from textadv.config_types import (
     Distinct,
     Length,
     Natural,
-    NotNegative,
-    Positive,
     Section,
-    Share,
     Targets,
     Text,
     Texts,
@@ -48,20 +56,27 @@ from textadv.config_types import (
 )
 
 __all__ = [
+    "AdaptiveRadiusConfig",
     "AdversarialConfig",
     "AlumConfig",
     "AttackConfig",
+    "AveragingConfig",
     "CheckpointConfig",
     "CleanConfig",
     "ConfigError",
     "DataConfig",
+    "DistributionalConfig",
     "EvaluationConfig",
+    "FreeConfig",
     "FreelbConfig",
+    "GuardConfig",
     "LinearScheduleConfig",
     "LoraConfig",
+    "MartConfig",
     "MixingConfig",
     "ModelConfig",
     "ObjectiveConfig",
+    "PredictorConfig",
     "R3fConfig",
     "RegularisedConfig",
     "RunConfig",
@@ -150,45 +165,6 @@ class DataConfig(Section):
         return checked(self, lines)
 
 
-class TrainingConfig(Section):
-    """The optimizer and the loop."""
-
-    epochs: Positive | None = Field(None, description="Passes over the training rows; or set training.steps.")
-    steps: Count | None = Field(None, description="Optimizer steps; or set training.epochs.")
-    batch_size: Count = Field(32, description="Rows per optimizer step, over all processes.")
-    micro_batch_size: Count = Field(32, description="Rows per forward; at most training.batch_size.")
-    learning_rate: Positive = Field(1e-3, description="Peak learning rate of AdamW.")
-    weight_decay: NotNegative = Field(0.01, description="Decoupled weight decay of AdamW.")
-    warmup_ratio: Share = Field(0.06, description="Share of the optimizer steps in which the learning rate rises.")
-    schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="Learning rate after warm-up.")
-    clip_norm: Positive | None = Field(1.0, description="Largest norm of the gradient; null: no clipping.")
-    precision: Literal["no", "bf16", "fp16"] = Field("no", description="Mixed precision; no: the model's dtype.")
-    log_every: Count = Field(10, description="Optimizer steps between two log lines.")
-    liveness_window: Count = Field(
-        5, description="Measured adversarial steps without any gain after which the run stops with an error."
-    )
-
-    @model_validator(mode="after")
-    def _rules(self) -> TrainingConfig:
-        lines = []
-        if self.epochs is None and self.steps is None:
-            lines.append(
-                "training needs exactly one of training.epochs and training.steps, got neither. "
-                "Set for example training.epochs: 1."
-            )
-        if self.epochs is not None and self.steps is not None:
-            lines.append(
-                f"training needs exactly one of training.epochs and training.steps, got {self.epochs} and "
-                f"{self.steps}. Set the one that you do not mean to null."
-            )
-        if self.micro_batch_size > self.batch_size:
-            lines.append(
-                f"training.micro_batch_size must be at most training.batch_size ({self.batch_size}), got "
-                f"{self.micro_batch_size}. Lower it, or raise training.batch_size."
-            )
-        return checked(self, lines)
-
-
 class SelectionConfig(Section):
     """How the best checkpoint is found, on validation rows only."""
 
@@ -213,17 +189,19 @@ class EvaluationConfig(Section):
 
     rows: Count | None = Field(256, description="Test rows that are attacked; null: all.")
     batch_size: Count = Field(64, description="Rows per forward.")
-    attacks: Annotated[dict[AttackKey, Annotated[AttackConfig, BeforeValidator(measuring)]], Field(min_length=1)] = (
-        Field(
-            {"pgd20": AttackConfig(name="pgd", steps=20, restarts=3, select="most_damaging", early_stop=True)},
-            description="Attacks by names of your choice; unset keys default to select most_damaging, early_stop true.",
-        )
+    attacks: Annotated[dict[AttackKey, NamedAttackConfig], Field(min_length=1)] = Field(
+        {"pgd20": AttackConfig(name="pgd", steps=20, restarts=3, select="most_damaging", early_stop=True)},
+        description="Attacks by names of your choice; unset keys of pgd and its kin default to select most_damaging, "
+        "early_stop true.",
     )
     radii: list[Length] = Field(
         [], description="Radii of the robustness curve, ascending, in the unit of the threat's radius; empty: no curve."
     )
     curve_attack: str | None = Field(None, description="Key of the attack that draws the curve; null: the first.")
     calibrate: bool = Field(True, description="Fit a temperature on validation rows before attacking.")
+    masking: MaskingConfig | None = Field(
+        MaskingConfig(), description="Checks whether the attacks met masked gradients; null: none."
+    )
 
     @model_validator(mode="after")
     def _rules(self) -> EvaluationConfig:
@@ -249,7 +227,9 @@ class TrackingConfig(Section):
 class RunConfig(Section):
     """A whole run: data, model, adversary, training and evaluation."""
 
-    task: Literal["classification"] = Field("classification", description="classification, or chat for a chat model.")
+    task: Literal["classification"] = Field(
+        "classification", description="classification; or images, or chat for a chat model."
+    )
     seed: Annotated[Natural, Field(lt=2**32)] = Field(0, description="Source of all randomness of the run.")
     output: Text = Field(description="Folder for everything that the run writes.")
     model: ModelConfig = Field(description="The classifier.")
@@ -270,61 +250,13 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _rules(self) -> RunConfig:
-        lines = _adversary_problems(self) + _freelb_problems(self)
+        lines = objective_problems(self.objective, self.attack, self.threat, self.mixing)
+        training = self.training
+        lines += weight_perturbation_problems(self.objective, training.precision)
+        lines += training_problems(training, self.objective.name, replays_of(self.objective), self.checkpoint.every)
         if self.threat.space == "hidden" and self.model.gradient_checkpointing:
             lines.append(
                 "model.gradient_checkpointing: true recomputes hidden states without their perturbation, so it cannot "
                 "be used with threat.space: hidden. Set model.gradient_checkpointing: false."
             )
         return checked(self, lines)
-
-
-def _adversary_problems(run: RunConfig) -> list[str]:
-    """What the objective does not allow in attack and mixing."""
-    name, attack, lines = run.objective.name, run.attack, []
-    if name == "r3f" and attack.name != "noise":
-        lines.append(f"objective.name: r3f needs attack.name: noise, got {attack.name}. Set attack.name: noise.")
-    if name in ("trades", "alum", "smart") and attack.goal is None and not attack.random_start:
-        lines.append(
-            f"objective.name: {name} raises a divergence, which has a zero gradient at the clean input, where this "
-            f"attack starts. Set attack.name: pgd with attack.random_start: true, or attack.goal: cross_entropy."
-        )
-    holds_clean = name in ("trades", "alum", "smart", "r3f", "regularised")
-    if run.mixing.policy == "pair" and (holds_clean or _has_clean_term(run)):
-        what = "objective.clean_term: true" if _has_clean_term(run) else f"objective.name: {name}"
-        lines.append(
-            f"mixing.policy: pair counts the clean loss of attacked rows twice, because {what} already contains it. "
-            f"Set mixing.policy: replace."
-        )
-    return lines
-
-
-def _has_clean_term(run: RunConfig) -> bool:
-    return isinstance(run.objective, FreelbConfig) and run.objective.clean_term
-
-
-def _freelb_problems(run: RunConfig) -> list[str]:
-    """What FreeLB, which trains on every step of the attack, does not allow in the attack."""
-    if run.objective.name != "freelb":
-        return []
-    attack = run.attack
-    if attack.name != "pgd":
-        return [f"objective.name: freelb needs attack.name: pgd, got {attack.name}. Set attack.name: pgd."]
-    lines = []
-    if attack.restarts != 1:
-        lines.append(f"attack.restarts must be 1 with objective.name: freelb, got {attack.restarts}.")
-    if attack.early_stop:
-        lines.append("attack.early_stop must be false with objective.name: freelb, got true.")
-    if attack.select != "last":
-        lines.append(f"attack.select must be last with objective.name: freelb, got {attack.select}.")
-    if attack.goal not in (None, "cross_entropy"):
-        lines.append(
-            f"attack.goal must be cross_entropy with objective.name: freelb, whose ascent uses the gradient of the "
-            f"training loss, got {attack.goal}. Remove it."
-        )
-    if not attack.random_start:
-        lines.append(
-            "attack.random_start must be true with objective.name: freelb, got false. To start at the clean input set "
-            "objective.start: 0."
-        )
-    return lines

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from textadv.config import ConfigError
-from textadv.config_chat import schema_of
+from textadv.config_tasks import schema_of
 
 Path = tuple[str | int, ...]
 
@@ -79,10 +79,16 @@ def _chosen(models: list[type[BaseModel]], node: object) -> list[type[BaseModel]
     """Of several sections those that the name or kind in `node` stands for; all where it stands for none."""
     if len(models) < 2 or not isinstance(node, Mapping):
         return models
-    given = [node[kind] for kind in _KINDS if kind in node]
-    return [
-        m for m in models if any(m.model_fields[k].default in given for k in _KINDS if k in m.model_fields)
-    ] or models
+    return [model for model in models if _stands_for(model, node)] or models
+
+
+def _stands_for(model: type[BaseModel], node: Mapping[Any, Any]) -> bool:
+    """Whether the name or kind in `node` is the section's; without any, the section of several names is meant."""
+    for kind in _KINDS:
+        names = get_args(model.model_fields[kind].annotation) if kind in model.model_fields else ()
+        if (node[kind] in names) if kind in node else len(names) > 1:
+            return True
+    return False
 
 
 def fields_at(path: Path, raw: object) -> dict[str, FieldInfo]:
@@ -105,7 +111,8 @@ def fields_at(path: Path, raw: object) -> dict[str, FieldInfo]:
         annotations = [m.model_fields[str(key)].annotation for m in models if key in m.model_fields]
         free_key = any(_holds_any_key(annotation) for annotation in annotations)
         listed = any(_holds_list(annotation) for annotation in annotations)
-        models = _chosen([m for annotation in annotations for m in _models(annotation)], node)
+        found = [m for annotation in annotations for m in _models(annotation)]
+        models = found if free_key else _chosen(found, node)
     return {} if free_key or listed else {name: info for m in models for name, info in m.model_fields.items()}
 
 
@@ -132,6 +139,10 @@ def _models_around(path: Path, raw: object) -> list[type[BaseModel]]:
     """Every section that could stand at `path`, whatever stands there."""
     named = path[:-1] if path and isinstance(path[-1], int) else path
     info = fields_at(named[:-1], raw).get(str(named[-1])) if named else None
+    if info is None and len(named) > 1:
+        # Below a key of the user's choice the section is what the key around it holds.
+        around = fields_at(named[:-2], raw).get(str(named[-2]))
+        info = around if around is not None and _holds_any_key(around.annotation) else None
     return [] if info is None else _models(info.annotation)
 
 
@@ -187,7 +198,8 @@ def _rule_lines(problem: ConfigError, path: Path, value: object, raw: object) ->
             lines.append(f"{dotted(path)} {line}, got {shown(value)}.{_meaning(path, raw)}")
             continue
         # The rules of an attack call it attack, wherever it stands.
-        text = re.sub(r"\battack\.(?=\w)", f"{dotted(path)}.", line) if fields_at(path, raw).get("restarts") else line
+        measuring = path[:2] == ("evaluation", "attacks") or fields_at(path, raw).get("restarts")
+        text = re.sub(r"\battack\.(?=\w)", f"{dotted(path)}.", line) if measuring else line
         lines.append(f"{text} {_NO_ATTACK}" if text.startswith("attack.steps must be") else text)
     return lines
 

@@ -12,8 +12,8 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from textadv.config import ConfigError
-from textadv.config_chat import AnyRunConfig, schema_of
 from textadv.config_errors import explained, fields_at, shown
+from textadv.config_tasks import SCHEMAS, AnyRunConfig, schema_of
 
 # Setting one of these replaces the whole component: its other keys belong to the component that the file names.
 _COMPONENT = re.compile(
@@ -173,6 +173,8 @@ def parse_config(
     `raw`. Raises ConfigError with one line per problem.
     """
     merged, given = _overridden(dict(raw), overrides)
+    if str(merged.get("task", "classification")) not in SCHEMAS:
+        raise ConfigError([f"task must be one of {', '.join(map(str, SCHEMAS))}, got {shown(merged['task'])}."])
     filled = _sections_filled(merged)
     try:
         return schema_of(filled).model_validate(filled)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -13,23 +13,30 @@ from types import MappingProxyType
 from typing import Literal
 
 from accelerate import Accelerator
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
-from textadv import build, checkpoint
-from textadv.config import RunConfig
-from textadv.evaluation import Evaluation, Results, Training, evaluate, scores
+from textadv import build, build_attacks, checkpoint
+from textadv.config_objective import replays_of
+from textadv.config_tasks import ClassifierRunConfig
+from textadv.evaluation import Evaluation, Finished, Results, Training, evaluate, scores
+from textadv.evaluation.probing import probed
 from textadv.mixing import NO_ATTACK
-from textadv.models import LoadedModel, load_trainable_state, save_adapter, save_merged
-from textadv.objectives import Objective, hardening
+from textadv.models import LoadedModel, LoadedVision, load_trainable_state, save_adapter, save_merged, save_vision
+from textadv.objectives import Free, Objective, hardening
+from textadv.overfitting import Guard, Probe
 from textadv.progress import Scores, Settings, Trained
+from textadv.randomness import permutation
 from textadv.report import write_results
 from textadv.sampling import OneStream
+from textadv.split_norm import Which, convert, merge, merged_state, using
 from textadv.task import Task, weights_hash
 from textadv.trainer import Trainer
 
 Baseline = Literal["same_steps", "equal_cost"]
 NAMES: dict[Baseline, str] = {"same_steps": "plain", "equal_cost": "plain, equal cost"}
+GUARD_DRAW = 13
+FINISHED = "evaluated"
 PACKAGES = ("textadv", "torch", "transformers", "peft", "accelerate", "datasets")
 
 
@@ -38,7 +45,7 @@ class Stage:
     """A trained model and how it came about."""
 
     name: str
-    loaded: LoadedModel
+    loaded: LoadedModel | LoadedVision
     trained: Trained
     summary: Training
 
@@ -49,7 +56,7 @@ def train_hardened(task: Task) -> Stage:
     Raises NonFiniteError or DeadAdversaryError; what was kept until then stays in the output folder.
     """
     config = task.config
-    objective = build.objective(config.objective, config.attack, task.threat, config.seed)
+    objective = build.objective(config.objective, config.attack, task.threat, config.seed, config.mixing)
     return _train(task, "hardened", objective, _steps(task), "robust_best")
 
 
@@ -66,8 +73,10 @@ def _steps(task: Task) -> int:
     return build.optimizer_steps(len(task.train), task.config.training)
 
 
-def _settings(config: RunConfig, steps: int, per_epoch: int, select: Literal["robust_best", "clean_best"]) -> Settings:
-    training = config.training
+def _settings(
+    config: ClassifierRunConfig, steps: int, per_epoch: int, select: Literal["robust_best", "clean_best"]
+) -> Settings:
+    training, replays = config.training, replays_of(config.objective)
     return Settings(
         steps=steps,
         batch_size=training.batch_size,
@@ -79,7 +88,7 @@ def _settings(config: RunConfig, steps: int, per_epoch: int, select: Literal["ro
         clip_norm=training.clip_norm,
         log_every=training.log_every,
         evaluate_every=config.selection.every or per_epoch,
-        checkpoint_every=config.checkpoint.every or per_epoch,
+        checkpoint_every=config.checkpoint.every or -(-per_epoch // replays) * replays,
         keep_last=config.checkpoint.keep_last,
         liveness_window=training.liveness_window,
         select=select,
@@ -102,36 +111,78 @@ def _train(
         shutil.rmtree(folder, ignore_errors=True)
     task.accelerator.wait_for_everyone()
     attack = build.attack(config.selection.attack, task.threat, config.seed) if select == "robust_best" else None
+    split = None if objective is None else task.split_norm
+    if split is not None:
+        convert(loaded.model)
 
     def score(model: nn.Module) -> Scores:
-        return scores(model, task.validation, task.selection, attack, config.evaluation.batch_size, threat=task.threat)
+        at_once = config.evaluation.batch_size
+        with using(model, split):
+            return scores(model, task.validation, task.selection, attack, at_once, threat=task.threat)
 
     per_epoch = build.steps_per_epoch(len(task.train), config.training)
     mixing = NO_ATTACK if objective is None else build.mixing(config.mixing, config.seed)
-    trainer = Trainer(
-        task.accelerator,
-        loaded.model,
-        OneStream(task.train, mixing, config.training.batch_size, config.seed),
-        hardening(objective),
-        _settings(config, steps, per_epoch, select),
-        score,
-        folder,
-        name=name,
-        bar=config.tracking.progress,
-    )
-    trained = trainer.run(found)
-    return Stage(name, loaded, trained, _summary(task, name, objective, steps, trained))
+    repeat = 1 if objective is None else replays_of(config.objective)
+    with build.trained_with(None if objective is None else config.objective, loaded.model, task.train, config.seed):
+        trainer = Trainer(
+            task.accelerator,
+            loaded.model,
+            OneStream(task.train, mixing, config.training.batch_size, config.seed, repeat),
+            hardening(objective),
+            _settings(config, steps, per_epoch, select),
+            score,
+            folder,
+            name=name,
+            bar=config.tracking.progress,
+            averaging=build.averaging(config.training, steps),
+            guard=None if objective is None else _guard(task),
+            memory=objective.memory if isinstance(objective, Free) else None,
+        )
+        trained = trainer.run(found)
+    if split is not None:
+        trained = _merged(task, loaded.model, trained, split)
+    return Stage(name, loaded, trained, _summary(task, name, objective, trained))
 
 
-def _summary(task: Task, name: str, objective: Objective | None, steps: int, trained: Trained) -> Training:
+def _merged(task: Task, model: nn.Module, trained: Trained, which: Which) -> Trained:
+    """The model with one batch norm of each two, and so the kept weights, in a folder beside those to resume from."""
+    weights = {kind: path.parent / "merged" / path.name for kind, path in trained.weights.items()}
+    if task.accelerator.is_main_process:
+        for kind, path in weights.items():
+            path.parent.mkdir(exist_ok=True)
+            save_file(merged_state(model, load_file(trained.weights[kind]), which), path)
+    task.accelerator.wait_for_everyone()
+    merge(model, which)
+    return replace(trained, weights=weights)
+
+
+def _guard(task: Task) -> Guard | None:
+    """The configured guard, looking at validation rows."""
+    config, wanted = task.config, task.config.training.guard
+    if wanted is None:
+        return None
+    training = build.adversary(config.objective, config.attack, task.threat, config.seed)
+    strong = build.attack(wanted.attack, task.threat, config.seed)
+    size = len(task.validation)
+    positions = sorted(permutation(config.seed, GUARD_DRAW, size=size)[: wanted.rows])
+
+    def probe(model: nn.Module) -> Probe:
+        at_once = config.evaluation.batch_size
+        with using(model, task.split_norm):
+            return probed(model, task.validation, positions, training, strong, at_once, threat=task.threat)
+
+    return build.guard(config.training, probe)
+
+
+def _summary(task: Task, name: str, objective: Objective | None, trained: Trained) -> Training:
     progress = trained.progress
     best = progress.best.get("robust_best")
     world = task.accelerator.num_processes
     return Training(
         name=name,
         objective="clean" if objective is None else task.config.objective.name,
-        steps=steps,
-        rows_seen=steps * task.config.training.batch_size,
+        steps=progress.step,
+        rows_seen=progress.step * task.config.training.batch_size,
         forwards=progress.forwards * world,
         backwards=progress.backwards * world,
         seconds=progress.seconds,
@@ -146,9 +197,12 @@ def _summary(task: Task, name: str, objective: Objective | None, steps: int, tra
 
 
 def evaluate_model(task: Task, name: str, model: nn.Module) -> Evaluation:
-    """The model on the test rows, under every attack of the panel and along the curve."""
-    config = task.config.evaluation
-    attacks = {key: build.attack(attack, task.threat, task.config.seed) for key, attack in config.attacks.items()}
+    """The model on the test rows, under every attack of the panel and along the curve.
+
+    Rows that an earlier, interrupted call with the same weights finished are read back from the output folder.
+    """
+    config, seed = task.config.evaluation, task.config.seed
+    attacks = build_attacks.panel(config.attacks, task.threat, seed, len(task.splits.labels))
     return evaluate(
         model.to(task.accelerator.device),
         task.test,
@@ -161,6 +215,8 @@ def evaluate_model(task: Task, name: str, model: nn.Module) -> Evaluation:
         calibration=task.validation if config.calibrate else None,
         batch_size=config.batch_size,
         say=task.say,
+        finished=Finished(task.output / FINISHED, (weights_hash(model),)),
+        alarm=build_attacks.alarm(config.masking, seed),
     )
 
 
@@ -173,26 +229,36 @@ def evaluate_before(task: Task) -> tuple[Evaluation, ...]:
 
 
 def export(task: Task, stage: Stage) -> Path:
-    """Writes each kept checkpoint as an adapter (or whole model), and the selected one merged, with the tokenizer.
+    """Writes each kept checkpoint as an adapter (or whole model), and the selected one merged.
 
-    Returns the folder of the selected adapter. The model keeps the selected weights.
+    The tokenizer, or the image processor, lies beside each. Returns the folder of the selected adapter. The
+    model keeps the selected weights.
     """
     return exported(task.accelerator, task.output, stage.loaded, stage.trained)
 
 
-def exported(accelerator: Accelerator, output: Path, loaded: LoadedModel, trained: Trained) -> Path:
+def exported(accelerator: Accelerator, output: Path, loaded: LoadedModel | LoadedVision, trained: Trained) -> Path:
     """What `export` writes and returns, for a trained model of any task."""
     chosen = output / "adapter"
     if not accelerator.is_main_process:
         return chosen
-    model, tokenizer = loaded.model, loaded.tokenizer
-    save_adapter(model, tokenizer, chosen)
-    save_merged(model, tokenizer, output / "merged")
+    _save(loaded, chosen)
+    _save(loaded, output / "merged", merged=True)
     for kind, path in trained.weights.items():
-        load_trainable_state(model, load_file(path))
-        save_adapter(model, tokenizer, output / "adapters" / kind)
-    load_trainable_state(model, load_file(trained.weights[trained.selected]))
+        load_trainable_state(loaded.model, load_file(path))
+        _save(loaded, output / "adapters" / kind)
+    load_trainable_state(loaded.model, load_file(trained.weights[trained.selected]))
     return chosen
+
+
+def _save(loaded: LoadedModel | LoadedVision, folder: Path, *, merged: bool = False) -> None:
+    """Writes an adapter (or whole model), or a plain model where it is to be merged."""
+    if isinstance(loaded, LoadedVision):
+        save_vision(loaded, folder, merged=merged)
+    elif merged:
+        save_merged(loaded.model, loaded.tokenizer, folder)
+    else:
+        save_adapter(loaded.model, loaded.tokenizer, folder)
 
 
 def environment(accelerator: Accelerator) -> dict[str, str]:

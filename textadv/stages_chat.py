@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from torch import nn
 
-from textadv import checkpoint
+from textadv import build, checkpoint
 from textadv.config_chat import ChatRunConfig
 from textadv.evaluation.chat import ChatEvaluation, evaluate_chat, share_answered
 from textadv.evaluation.chat_results import ChatResults, ChatTraining
@@ -66,6 +66,7 @@ def train_chat(task: ChatTask) -> ChatStage:
         folder,
         name="hardened",
         bar=task.config.tracking.progress,
+        averaging=build.averaging(task.config.training, task.steps()),
     )
     trained = trainer.run(found)
     return ChatStage(loaded, trained, _summary(task, trained))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,16 +15,17 @@ from accelerate.tracking import get_available_trackers
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType
 from torch import nn
 
-from textadv import build
+from textadv import build, build_attacks
 from textadv.attacks import GradientAttack, ThreatModel, reach_warning
 from textadv.config import ConfigError, RunConfig
-from textadv.config_chat import AnyRunConfig
 from textadv.config_file import config_difference, dump_config, load_config
-from textadv.data import EncodedRows, Examples, Splits, encode, overlap
-from textadv.models import LoadedModel, evaluating, forward, space_module
+from textadv.config_tasks import AnyRunConfig, ClassifierRunConfig
+from textadv.data import EncodedRows, Examples, ImageSplits, Rows, Splits, encode, overlap
+from textadv.models import LoadedModel, LoadedVision, evaluating, forward, logits_warning, space_module
 from textadv.randomness import permutation
+from textadv.split_norm import Which
 
-SELECTION_DRAW, TEST_DRAW, THREAT_ROWS = 11, 12, 256
+SELECTION_DRAW, TEST_DRAW, THREAT_ROWS, LOOKED_AT = 11, 12, 256, 32
 CONFIG_FILE = "config.yaml"
 
 
@@ -32,27 +33,27 @@ CONFIG_FILE = "config.yaml"
 class Task:
     """What every stage of a run shares.
 
-    train, validation, test: tokenised rows. selection: positions in `validation` that choose the checkpoint. tested:
-    positions in `test` that are reported. threat: with an absolute radius. warnings: sentences for the report.
+    train, validation, test: tokenised texts, or images of the model's size. selection: positions in `validation` that
+    choose the checkpoint. tested: positions in `test` that are reported. threat: with an absolute radius. load_model:
+    gives the untrained model, the same weights each time. warnings: sentences for the report. split_norm: which of two
+    batch norms is measured and kept where attacked rows train their own; None: there is one.
     """
 
-    config: RunConfig
+    config: ClassifierRunConfig
     accelerator: Accelerator
     output: Path
-    splits: Splits
-    train: EncodedRows
-    validation: EncodedRows
-    test: EncodedRows
+    splits: Splits | ImageSplits
+    train: Rows
+    validation: Rows
+    test: Rows
     selection: tuple[int, ...]
     tested: tuple[int, ...]
     threat: ThreatModel
     hashes: dict[str, str]
     new_weights: tuple[str, ...]
+    load_model: Callable[[], LoadedModel | LoadedVision]
     warnings: tuple[str, ...]
-
-    def load_model(self) -> LoadedModel:
-        """The untrained model, the same weights each time."""
-        return build.model(self.config.model, self.splits.labels, self.config.seed)
+    split_norm: Which | None = None
 
     def rows_text(self) -> str:
         """How many rows do what, for the screen."""
@@ -71,14 +72,17 @@ def prepare(config: RunConfig) -> Task:
     behind.
     """
     if config.threat.space == "pixels":
-        raise ConfigError(["threat.space: pixels needs images and data holds texts. Set threat.space: embeddings."])
+        raise ConfigError(
+            ["threat.space: pixels needs images and data holds texts. Set threat.space: embeddings, or task: images."]
+        )
     accelerator = accelerator_of(config)
     output = free_output(config)
-    _check_adversary(config)
+    check_adversary(config)
     splits = build.splits(config.data, config.seed)
+    build_attacks.panel(config.evaluation.attacks, build.threat(config.threat), config.seed, len(splits.labels))
     loaded = build.model(config.model, splits.labels, config.seed)
     train, validation, test = encoded(splits, loaded, config)
-    _check_training(config, len(train), accelerator.num_processes)
+    check_training(config, len(train), accelerator.num_processes)
     _check_longest(config, loaded, (train, validation, test))
     threat = resolved_threat(config, loaded, train)
     task = Task(
@@ -89,12 +93,13 @@ def prepare(config: RunConfig) -> Task:
         train=train,
         validation=validation,
         test=test,
-        selection=_drawn(config, SELECTION_DRAW, len(validation), config.selection.rows),
+        selection=selecting_positions(config, len(validation)),
         tested=reported_positions(config, len(test)),
         threat=threat,
         hashes=_hashes(splits, loaded),
         new_weights=loaded.initialised,
-        warnings=tuple(_warnings(config, splits, threat, train)),
+        load_model=lambda: build.model(config.model, splits.labels, config.seed),
+        warnings=tuple(_warnings(config, splits, threat, train, loaded)),
     )
     claim(config, accelerator, output)
     return task
@@ -106,8 +111,10 @@ def with_model(task: Task, name: str) -> Task:
     Raises ConfigError, DataError or ModelError as `prepare` does.
     """
     config = task.config.model_copy(update={"model": task.config.model.model_copy(update={"name": name})})
-    loaded = build.model(config.model, task.splits.labels, config.seed)
-    train, validation, test = encoded(task.splits, loaded, config)
+    splits = task.splits
+    assert isinstance(config, RunConfig) and isinstance(splits, Splits)
+    loaded = build.model(config.model, splits.labels, config.seed)
+    train, validation, test = encoded(splits, loaded, config)
     _check_longest(config, loaded, (train, validation, test))
     space_module(loaded.model, task.threat.space)
     return replace(
@@ -116,8 +123,9 @@ def with_model(task: Task, name: str) -> Task:
         train=train,
         validation=validation,
         test=test,
-        hashes=_hashes(task.splits, loaded),
+        hashes=_hashes(splits, loaded),
         new_weights=loaded.initialised,
+        load_model=lambda: build.model(config.model, splits.labels, config.seed),
     )
 
 
@@ -138,7 +146,12 @@ def resolved_threat(config: RunConfig, loaded: LoadedModel, train: EncodedRows) 
     return threat.resolved(loaded.model, sample)
 
 
-def reported_positions(config: RunConfig, size: int) -> tuple[int, ...]:
+def selecting_positions(config: ClassifierRunConfig, size: int) -> tuple[int, ...]:
+    """Which of `size` validation rows choose the checkpoint: a seeded subset, in order."""
+    return _drawn(config, SELECTION_DRAW, size, config.selection.rows)
+
+
+def reported_positions(config: ClassifierRunConfig, size: int) -> tuple[int, ...]:
     """Which of `size` test rows are attacked: a seeded subset, in order."""
     return _drawn(config, TEST_DRAW, size, config.evaluation.rows)
 
@@ -188,26 +201,32 @@ def accelerator_of(config: AnyRunConfig) -> Accelerator:
     return accelerator
 
 
-def _check_adversary(config: RunConfig) -> None:
-    """Builds every attack and the objective once: what they refuse is the configuration's fault."""
+def check_adversary(config: ClassifierRunConfig) -> None:
+    """Builds every attack and the objective once: what they refuse is the configuration's fault, a ConfigError."""
     threat = build.threat(config.threat)
-    measured = {f"evaluation.attacks.{name}": attack for name, attack in config.evaluation.attacks.items()}
     lines = []
-    for key, attack in {"attack": config.attack, "selection.attack": config.selection.attack, **measured}.items():
+    named = {"attack": config.attack, "selection.attack": config.selection.attack}
+    if config.training.guard is not None:
+        named["training.guard.attack"] = config.training.guard.attack
+    for key, attack in named.items():
         try:
             build.attack(attack, threat, config.seed)
         except ValueError as error:
             lines.append(f"{key}: {error}")
+    try:
+        build_attacks.panel(config.evaluation.attacks, threat, config.seed)
+    except ConfigError as error:
+        lines += error.lines
     if lines:
         raise ConfigError(lines)
     try:
-        build.objective(config.objective, config.attack, threat, config.seed)
+        build.objective(config.objective, config.attack, threat, config.seed, config.mixing)
     except ValueError as error:
         raise ConfigError([str(error)]) from error
 
 
-def _check_training(config: RunConfig, rows: int, processes: int) -> None:
-    """That there are rows for a batch, and that each optimizer step can be shared out as `mixing` asks."""
+def check_training(config: ClassifierRunConfig, rows: int, processes: int) -> None:
+    """ConfigError unless there are rows for a batch, and each optimizer step can be shared out as `mixing` asks."""
     size = config.training.batch_size
     if rows < size:
         raise ConfigError([f"training.batch_size must be at most the {rows} training rows, got {size}."])
@@ -280,7 +299,7 @@ def claim(config: AnyRunConfig, accelerator: Accelerator, output: Path) -> None:
         accelerator.init_trackers(config.tracking.project)
 
 
-def _drawn(config: RunConfig, draw: int, size: int, wanted: int | None) -> tuple[int, ...]:
+def _drawn(config: ClassifierRunConfig, draw: int, size: int, wanted: int | None) -> tuple[int, ...]:
     """Positions of a seeded subset, in order."""
     return tuple(sorted(permutation(config.seed, draw, size=size)[:wanted]))
 
@@ -320,13 +339,24 @@ def digest(parts: Iterable[bytes]) -> str:
     return digest.hexdigest()
 
 
-def _warnings(config: RunConfig, splits: Splits, threat: ThreatModel, train: EncodedRows) -> Iterable[str]:
-    """What a reader must know before trusting a number."""
+def reach_warnings(config: ClassifierRunConfig, threat: ThreatModel) -> Iterable[str]:
+    """A sentence where the adversary of training cannot walk as far as the radius."""
     if config.objective.name != "clean":
         adversary = build.attack(config.attack, threat, config.seed)
         short = reach_warning(adversary) if isinstance(adversary, GradientAttack) else None
         if short is not None:
             yield short
+
+
+def _warnings(
+    config: RunConfig, splits: Splits, threat: ThreatModel, train: EncodedRows, loaded: LoadedModel
+) -> Iterable[str]:
+    """What a reader must know before trusting a number. Raises ModelError where the model returns probabilities."""
+    yield from reach_warnings(config, threat)
+    sample = train.batch(range(min(len(train), LOOKED_AT))).to(next(loaded.model.parameters()).device)
+    doubt = logits_warning(loaded.model, sample)
+    if doubt is not None:
+        yield doubt
     for name, part in _named(splits)[1:]:
         shared = overlap(splits.train, part)
         if shared:

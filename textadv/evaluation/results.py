@@ -23,6 +23,38 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
+class StageResult:
+    """One stage of an attack that comes in stages, run on the rows that those before it left right.
+
+    robust: rows right after it, out of all; broken: how many it broke. forwards: all forward passes of one row;
+    queries: those of them that no gradient was taken of. seconds: wall clock.
+    """
+
+    name: str
+    attack: str
+    robust: Rate
+    broken: int
+    forwards: int
+    backwards: int
+    queries: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class MaskingFlag:
+    """One check of whether the attacks failed for want of a gradient, and not for the model's robustness.
+
+    state: "ring", "silent" or "not run". number: what was compared with a bound, a share of rows in 0..1; None where
+    nothing was measured. told: the finding in a sentence.
+    """
+
+    name: str
+    state: str
+    number: float | None
+    told: str
+
+
+@dataclass(frozen=True)
 class AttackResult:
     """One attack on one model.
 
@@ -32,6 +64,7 @@ class AttackResult:
     robust: rows still right under the attack; success: rows broken, out of those that were right without it.
     norm_ratio: mean norm / radius of the successful rows, nan when there is none.
     forwards, backwards: passes of one row through the model; seconds: wall clock.
+    cascade: its stages in order, empty for an attack without.
     """
 
     name: str
@@ -45,6 +78,7 @@ class AttackResult:
     forwards: int
     backwards: int
     seconds: float
+    cascade: tuple[StageResult, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,8 +106,9 @@ class Evaluation:
 
     name: "before", "plain", "plain, equal cost" or "hardened".
     temperature: fitted on validation data; ece_before and ece_after: expected calibration error without and with it.
-    worst_case: rows that no attack of the panel broke.
+    worst_case: rows that no attack of the panel broke; worst_case_meaning: what that number stands for.
     curve: robust accuracy by radius under the attack `curve_attack`.
+    masking: whether the number may be owed to masked gradients, check by check.
     """
 
     name: str
@@ -88,6 +123,8 @@ class Evaluation:
     curve: tuple[CurvePoint, ...]
     rows_detail: tuple[RowOutcome, ...]
     curve_attack: str | None = None
+    worst_case_meaning: str = ""
+    masking: tuple[MaskingFlag, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from textadv.evaluation.results import (
     to_json,
 )
 from textadv.report.files import read_results, write_results
+from textadv.report.grid import write_grid
 from textadv.report.markdown import comparison_table, report_markdown
 from textadv.report.page import report_html
 from textadv.report.plots import curve_svg
@@ -31,5 +32,6 @@ __all__ = [
     "report_html",
     "report_markdown",
     "to_json",
+    "write_grid",
     "write_results",
 ]

@@ -11,7 +11,16 @@ from textadv.evaluation.chat_results import ChatResults
 from textadv.evaluation.results import Results
 from textadv.report.comparison import comparison
 from textadv.report.summary import doubts, summary, threat_lines, training_lines
-from textadv.report.tables import attack_table, curve_table
+from textadv.report.tables import attack_table, cascade_table, curve_table, masking_table, worst_case_lines
+
+CASCADE = (
+    "Each stage starts from the clean row and runs on the rows that those before it left right. Passes are of one row; "
+    "queries are the forwards that no gradient was taken of."
+)
+MASKING = (
+    "Whether attacks failed for want of a gradient, in which case the numbers above are too high. A check rings, is "
+    "silent, or was not run; points are percent of rows."
+)
 
 
 def comparison_table(results: Results) -> str:
@@ -46,6 +55,8 @@ def report_markdown(results: Results) -> str:
     )
     parts.append(section("Robust accuracy by radius", _curve(results)))
     parts.append(section("Threat model and attacks", _attacks(results)))
+    parts.append(section("Stage by stage", _grid(CASCADE, cascade_table(results))))
+    parts.append(section("Masked gradients", _grid(MASKING, masking_table(results))))
     parts.append(section("Training", bullets(training_lines(results))))
     parts.append(reproduce(results))
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -118,7 +129,12 @@ def reproduce(results: Results | ChatResults) -> str:
 
 def _attacks(results: Results) -> str:
     rows = attack_table(results)
-    return f"{bullets(threat_lines(results))}\n\n{aligned(rows)}" if rows else ""
+    lines = (*threat_lines(results), *worst_case_lines(results))
+    return f"{bullets(lines)}\n\n{aligned(rows)}" if rows else ""
+
+
+def _grid(told: str, rows: Sequence[Sequence[str]]) -> str:
+    return f"{told}\n\n{aligned(rows)}" if rows else ""
 
 
 def _curve(results: Results) -> str:

@@ -20,10 +20,10 @@ from textadv.report.comparison import (
     right_everywhere,
     training_of,
 )
-from textadv.report.markdown import config_yaml, subject_names
+from textadv.report.markdown import CASCADE, MASKING, config_yaml, subject_names
 from textadv.report.plots import curve_svg
 from textadv.report.summary import doubts, summary, threat_lines, training_lines
-from textadv.report.tables import attack_table, curve_table
+from textadv.report.tables import attack_table, cascade_table, curve_table, masking_table, worst_case_lines
 
 VERDICTS = {
     "gain": "Robustness gained",
@@ -54,7 +54,11 @@ def report_html(results: Results) -> str:
         curve=_curve(results),
         curve_rows=curve_table(results),
         attack_rows=attack_table(results),
-        threats=threat_lines(results),
+        cascade_rows=cascade_table(results),
+        cascade_told=CASCADE,
+        masking_rows=masking_table(results),
+        masking_told=MASKING,
+        threats=(*threat_lines(results), *worst_case_lines(results)),
         trainings=training_lines(results),
         doubts=doubts(results),
         config=config_yaml(results),

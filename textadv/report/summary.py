@@ -76,7 +76,7 @@ def doubts(results: Results) -> tuple[str, ...]:
     for run in results.trainings:
         found += [f"{run.name}: {note}" for note in run.notes]
     for evaluation in results.evaluations:
-        found += _collapse(evaluation) + _rising_curve(evaluation) + _idle_attacks(evaluation)
+        found += _collapse(evaluation) + _rising_curve(evaluation) + _idle_attacks(evaluation) + _masking(evaluation)
     return tuple(dict.fromkeys(found))
 
 
@@ -197,3 +197,8 @@ def _idle_attacks(evaluation: Evaluation) -> list[str]:
         for a in evaluation.attacks
         if a.success.total and not a.success.count
     ]
+
+
+def _masking(evaluation: Evaluation) -> list[str]:
+    ringing = [flag for flag in evaluation.masking if flag.state == "ring"]
+    return [f"{evaluation.name}: masking alarm, {flag.name}: {flag.told}" for flag in ringing]

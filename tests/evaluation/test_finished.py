@@ -1,0 +1,171 @@
+"""An interrupted evaluation goes on where it stopped: nothing is attacked twice, and the numbers are the same."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from tests.evaluation.linear import ball_threat
+from tests.evaluation.test_cascade import BALL, curved, small
+from tests.processes import finished as process
+from textadv.attacks import L1, Eot, Linf, Square, Transfer, apgd_ce, pgd
+from textadv.evaluation import Alarm, Evaluation, Finished, attack_rows, attacking, evaluate
+from textadv.evaluation.finished import UndescribedError, described, row_digest
+
+# Batches of 10 of 24 rows: 3 for the first stage, then fewer.
+BATCH = 10
+
+
+def measured(folder: Path | None, batch_size: int = BATCH, said: list[str] | None = None) -> Evaluation:
+    model, rows = curved()
+    threat = ball_threat(BALL)
+    attacks = {"aa": small(), "pgd": pgd(threat, steps=3, early_stop=True, select="most_damaging")}
+    finished = None if folder is None else Finished(folder, ("weights",))
+    say = (lambda line: None) if said is None else said.append
+    options = {"radii": [0.2, 0.8], "curve_attack": "pgd", "alarm": Alarm(rows=8, queries=10)}
+    return evaluate(model, rows, attacks, threat, batch_size=batch_size, finished=finished, say=say, **options)
+
+
+def without_seconds(found: Evaluation) -> Evaluation:
+    def timeless(attack: Any) -> Any:
+        return replace(attack, seconds=0.0, cascade=tuple(replace(stage, seconds=0.0) for stage in attack.cascade))
+
+    return replace(found, attacks=tuple(map(timeless, found.attacks)))
+
+
+@pytest.fixture
+def begun(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """Every row that is attacked, with the attack."""
+    seen: list[tuple[str, int]] = []
+    inner = attacking._attacked
+
+    def watched(*arguments: Any) -> Any:
+        seen.extend((f"{arguments[3]} {arguments[5]:g}", position) for position in arguments[2])
+        return inner(*arguments)
+
+    monkeypatch.setattr(attacking, "_attacked", watched)
+    return seen
+
+
+@pytest.mark.parametrize("batches", [4, 9])
+def test_a_killed_evaluation_goes_on_where_it_stopped(tmp_path: Path, begun: list[Any], batches: int) -> None:
+    worker = [sys.executable, "tests/evaluation/killed_worker.py", str(tmp_path / "state"), str(batches)]
+    ended = process(worker)
+    assert ended.returncode == 9, ended.stdout
+    plain = measured(None)
+    in_all = len(begun)
+    begun.clear()
+    said: list[str] = []
+    resumed = measured(tmp_path / "state", said=said)
+    written = [line for path in (tmp_path / "state").iterdir() for line in path.read_text().splitlines()]
+    assert in_all - 40 - 10 * batches <= len(begun) < in_all - 10
+    assert len(set(begun)) == len(begun)
+    assert len(written) > batches
+    assert without_seconds(resumed) == without_seconds(plain)
+    assert any("rows were attacked before this run and are read back" in line for line in said)
+    begun.clear()
+    assert without_seconds(measured(tmp_path / "state")) == without_seconds(plain)
+    assert begun == []
+    assert measured(tmp_path / "state").attacks[0].seconds > 0
+
+
+def test_rows_are_read_back_in_batches_of_another_size(tmp_path: Path, begun: list[Any]) -> None:
+    first = measured(tmp_path)
+    begun.clear()
+    assert without_seconds(measured(tmp_path, batch_size=7)) == without_seconds(first)
+    assert begun == []
+
+
+def test_half_a_line_is_attacked_again_and_swallows_nothing(tmp_path: Path, begun: list[Any]) -> None:
+    model, rows = curved()
+    threat, attack = ball_threat(BALL), pgd(ball_threat(BALL), steps=2)
+
+    def hits() -> Any:
+        ledger = Finished(tmp_path, ("w",)).ledger(attack, threat)
+        return attack_rows(model, rows, range(24), attack, BATCH, threat=threat, ledger=ledger)
+
+    whole = hits()
+    (path,) = tmp_path.iterdir()
+    lines = path.read_text().splitlines()
+    path.write_text(lines[0] + "\n" + lines[1][: len(lines[1]) // 2])
+    begun.clear()
+    assert hits() == whole
+    assert len(begun) == 14
+    begun.clear()
+    assert hits() == whole and begun == []
+
+
+def test_nothing_is_read_back_for_other_weights_attacks_balls_radii_or_rows(tmp_path: Path, begun: list[Any]) -> None:
+    model, rows = curved()
+    threat, attack = ball_threat(BALL), pgd(ball_threat(BALL), steps=2)
+
+    def attacked(change: Callable[[dict[str, Any]], None] = lambda given: None) -> int:
+        given = {"origin": ("w",), "attack": attack, "threat": threat, "scale": 1.0, "rows": rows}
+        change(given)
+        ledger = Finished(tmp_path, given["origin"]).ledger(given["attack"], given["threat"], given["scale"])
+        begun.clear()
+        options = {"threat": given["threat"], "ledger": ledger}
+        attack_rows(model, given["rows"], range(24), given["attack"], BATCH, given["scale"], **options)
+        return len(begun)
+
+    assert attacked() == 24
+    assert attacked() == 0
+    assert attacked(lambda given: given.update(origin=("other",))) == 24
+    assert attacked(lambda given: given.update(attack=replace(attack, seed=1))) == 24
+    assert attacked(lambda given: given.update(attack=replace(attack, threat=ball_threat(Linf(0.1))))) == 24
+    assert attacked(lambda given: given.update(scale=0.5)) == 24
+    tokens = rows.whole.inputs["input_ids"].clone()
+    tokens[3, 1] = 3 + (tokens[3, 1] - 2) % 60
+    inputs = dict(rows.whole.inputs) | {"input_ids": tokens}
+    other = replace(rows, whole=replace(rows.whole, inputs=inputs))
+    assert attacked(lambda given: given.update(rows=other)) == 1
+    assert attacked() == 0
+
+
+def test_a_row_is_known_by_its_content_and_not_by_its_neighbours() -> None:
+    _, rows = curved()
+    shuffled = replace(rows, whole=rows.whole.rows(torch.tensor([5, 3, 1])))
+    assert row_digest(rows, 3) == row_digest(shuffled, 1) != row_digest(rows, 5)
+
+
+def test_attacks_are_described_by_all_that_they_are_made_of() -> None:
+    threat = ball_threat(BALL)
+    models = [nn.Linear(2, 2), nn.Linear(2, 2)]
+    same = [pgd(threat, steps=3), pgd(ball_threat(BALL), steps=3)]
+    different = [*same[:1], pgd(threat, steps=3, seed=1), apgd_ce(threat), Eot(apgd_ce(threat), 3), Square(threat, 3)]
+    different += [apgd_ce(ball_threat(ball)) for ball in (Linf(0.8), L1(0.8))]
+    different += [Transfer(model, same[0], threat, "name") for model in models]
+    assert described(same[0]) == described(same[1])
+    assert len({described(attack) for attack in different}) == len(different)
+    assert "0x" not in described(small())
+
+
+@dataclass(frozen=True)
+class Holding:
+    """Something that holds a function."""
+
+    function: Callable[[], None]
+
+
+def test_what_cannot_be_described_is_not_kept(tmp_path: Path) -> None:
+    for odd in (Holding(lambda: None), Holding(int), Holding([].append), {1, 2}):
+        with pytest.raises(UndescribedError):
+            described(odd)
+        assert Finished(tmp_path, ()).ledger(odd) is None
+    assert described(Holding(test_what_cannot_be_described_is_not_kept))
+
+
+def test_an_attack_that_left_its_ball_is_not_kept(tmp_path: Path) -> None:
+    model, rows = curved()
+    wide, narrow = ball_threat(BALL), ball_threat(replace(BALL, radius=0.1))
+    ledger = Finished(tmp_path, ()).ledger(pgd(wide), narrow)
+    with pytest.raises(RuntimeError, match="left its threat model"):
+        attack_rows(model, rows, range(10), pgd(wide), threat=narrow, ledger=ledger)
+    assert list(tmp_path.iterdir()) == []

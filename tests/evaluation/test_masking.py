@@ -1,0 +1,163 @@
+"""The masking alarm: it rings on models that mislead attacks, each flag for its own reason, and is silent otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.evaluation.linear import bag, ball_threat, labelled_rows
+from tests.evaluation.test_cascade import curved
+from tests.misleading import MisleadingBag
+from tests.oracles import BagOfEmbeddings, FixedRows
+from textadv.attacks import L1, L2, Attack, Ball, Linf, Noise, Square, autoattack, fgsm, pgd
+from textadv.evaluation import Alarm, Evaluation, MaskingFlag, evaluate
+
+NAMES = ["attacks without gradients", "one step beats many", "zero gradient", "gradient not finite"]
+
+
+def measured(model: nn.Module, rows: FixedRows, attacks: Mapping[str, Attack], ball: Ball, **options: object):
+    alarm = Alarm(**{"rows": 40, "queries": 150} | options)
+    return evaluate(model, rows, attacks, ball_threat(ball), alarm=alarm)
+
+
+def flags_of(found: Evaluation) -> dict[str, MaskingFlag]:
+    assert [flag.name for flag in found.masking] == NAMES
+    return {flag.name: flag for flag in found.masking}
+
+
+def states(found: Evaluation) -> list[str]:
+    return [flag.state for flag in flags_of(found).values()]
+
+
+def strong(ball: Ball) -> Attack:
+    return pgd(ball_threat(ball), steps=10, random_start=False, early_stop=True, select="most_damaging")
+
+
+def test_it_is_silent_where_the_gradient_tells_the_truth() -> None:
+    model = bag()
+    rows = labelled_rows(model)
+    ball = Linf(0.12)
+    attacks = {"pgd": strong(ball), "square": Square(ball_threat(ball), 100)}
+    found = measured(model, rows, attacks, ball)
+    assert 10 < found.worst_case.count < 50
+    assert states(found) == ["silent"] * 4
+    assert all(flag.number == 0 for flag in found.masking)
+    assert found.masking[0].told.count(f"broke 0 of {found.attacks[0].robust.count} ") == 1, "Square"
+    assert "noise (10 draws) broke 0 of" in found.masking[0].told
+
+
+def test_square_in_the_panel_rings_where_the_gradient_misleads() -> None:
+    model, ball = MisleadingBag().eval(), Linf(0.12)
+    rows = labelled_rows(bag(), wrong=0)
+    attacks = {"aa": autoattack(ball_threat(ball), 2, steps=5, queries=150)}
+    found = measured(model, rows, attacks, ball)
+    flag = flags_of(found)[NAMES[0]]
+    square = found.attacks[0].cascade[-1]
+    assert square.name == "Square" and square.broken >= 5
+    assert flag.state == "ring" and flag.number == pytest.approx(square.broken / 60)
+    assert f"Square broke {square.broken} of" in flag.told and "masked" in flag.told
+
+
+def test_fast_says_when_a_square_probe_on_a_sample_beats_it() -> None:
+    model, ball = MisleadingBag().eval(), Linf(0.12)
+    rows = labelled_rows(bag(), wrong=0)
+    fast = {"aa": autoattack(ball_threat(ball), 2, version="fast", steps=5)}
+    found = measured(model, rows, fast, ball, rows=20)
+    flag = flags_of(found)[NAMES[0]]
+    assert flag.state == "ring" and "Square (150 queries) broke" in flag.told and "of 20 sampled rows" in flag.told
+    assert "version: standard" in flag.told
+    assert found.worst_case.count == found.attacks[0].cascade[-1].robust.count, "a probe is no attack of the panel"
+    honest = measured(bag(), rows, fast, ball, rows=20)
+    assert states(honest) == ["silent"] * 4
+    assert "Square (150 queries) broke 0 of 20 sampled rows" in honest.masking[0].told
+    plain = measured(model, rows, {"pgd": strong(ball)}, ball, rows=20)
+    assert "Square" not in plain.masking[0].told and "noise" in plain.masking[0].told
+
+
+def test_a_probe_that_the_ball_does_not_allow_is_left_out() -> None:
+    model, ball = bag(), L1(0.5)
+    rows = labelled_rows(model, wrong=0)
+    found = measured(model, rows, {"aa": autoattack(ball_threat(ball), 2, version="fast", steps=5)}, ball)
+    assert "Square" not in found.masking[0].told and found.masking[0].state == "silent"
+
+
+def test_one_step_beats_many_that_are_too_small() -> None:
+    model, ball = bag(), L2(0.4)
+    rows = labelled_rows(model)
+    weak = pgd(ball_threat(ball), steps=2, relative_step_size=0.01, random_start=False, select="most_damaging")
+    found = measured(model, rows, {"pgd": weak}, ball)
+    flag = flags_of(found)[NAMES[1]]
+    assert flag.state == "ring" and "FGSM broke" in flag.told and "more steps" in flag.told
+    assert flag.number > 0.05
+    both = measured(model, rows, {"pgd": weak, "fgsm": fgsm(ball_threat(ball))}, ball)
+    assert flags_of(both)[NAMES[1]].number == pytest.approx(flag.number, abs=0.05)
+    assert states(measured(model, rows, {"pgd": strong(ball)}, ball))[1] == "silent"
+
+
+class PartlyFlat(BagOfEmbeddings):
+    """A bag that has no gradient where the first word is odd."""
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        logits = super().forward(input_ids, attention_mask)
+        flat = (input_ids[:, 1] % 2 == 1).unsqueeze(1)
+        return torch.where(flat, logits.detach() + 0 * logits, logits)
+
+
+class PartlyInfinite(BagOfEmbeddings):
+    """A bag whose gradient is infinite where the first word is odd."""
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        logits = super().forward(input_ids, attention_mask)
+        odd = (input_ids[:, 1] % 2 == 1).unsqueeze(1)
+        return logits + torch.where(odd, (logits - logits.detach()).abs().sqrt(), 0.0)
+
+
+def test_rows_without_a_gradient_ring() -> None:
+    model, ball = PartlyFlat().eval(), L2(0.4)
+    rows = labelled_rows(model, wrong=0)
+    share = float((rows.whole.inputs["input_ids"][:, 1] % 2 == 1).double().mean())
+    found = measured(model, rows, {"pgd": strong(ball)}, ball, rows=60)
+    flag = flags_of(found)[NAMES[2]]
+    assert 0.2 < share < 0.8
+    assert flag.state == "ring" and flag.number == pytest.approx(share) and "exactly zero" in flag.told
+    assert flags_of(found)[NAMES[3]].state == "silent"
+
+
+def test_a_gradient_that_is_not_finite_rings() -> None:
+    model, ball = PartlyInfinite().eval(), L2(0.4)
+    rows = labelled_rows(model, wrong=0)
+    found = measured(model, rows, {"noise": Noise(ball_threat(ball))}, ball, rows=60)
+    assert states(found)[:2] == ["not run", "not run"]
+    assert all(flag.number is None for flag in found.masking[:2])
+    assert flags_of(found)[NAMES[3]].state == "ring"
+
+
+def test_one_lucky_row_does_not_ring_and_the_sample_is_a_function_of_the_seed() -> None:
+    alarm = Alarm(rows=5, seed=3)
+    assert alarm.sample(range(40)) == Alarm(rows=5, seed=3).sample(range(40)) != Alarm(rows=5, seed=4).sample(range(40))
+    assert alarm.sample([7, 9]) == [7, 9] and alarm.sample([]) == []
+    with pytest.raises(ValueError, match="evaluation.masking.rows must be at least 1, got 0"):
+        Alarm(rows=0)
+    # Of three rows that the gradient misleads, one is within reach of Square: no alarm for a single row.
+    model, ball = MisleadingBag().eval(), Linf(0.12)
+    rows = labelled_rows(bag(), wrong=0)
+    found = evaluate(model, rows, {"s": Square(ball_threat(ball), 150)}, ball_threat(ball))
+    broken = [n for n, row in enumerate(found.rows_detail) if row.predictions["s"] != row.label]
+    kept = [n for n in range(60) if n not in broken]
+    panel = {"pgd": strong(ball), "square": Square(ball_threat(ball), 150)}
+    for count, state in ((1, "silent"), (2, "ring")):
+        positions = sorted([*broken[:count], *kept[:8]])
+        again = evaluate(model, rows, panel, ball_threat(ball), positions=positions, alarm=Alarm())
+        assert again.masking[0].state == state
+        assert again.masking[0].number == pytest.approx(count / len(positions))
+
+
+def test_nothing_is_looked_at_where_it_is_not_asked_for_or_no_row_is_right() -> None:
+    model, rows = curved(6)
+    threat = ball_threat(L2(0.5))
+    assert evaluate(model, rows, {"fgsm": fgsm(threat)}, threat).masking == ()
+    wrong = FixedRows(rows.whole.__class__(**{**vars(rows.whole), "labels": (rows.whole.labels + 1) % 3}))
+    assert evaluate(model, wrong, {"fgsm": fgsm(threat)}, threat, alarm=Alarm()).masking == ()

@@ -1,0 +1,120 @@
+"""From the attacks of an evaluation, as configured, to attacks; those of training are in `build`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from textadv import build
+from textadv.attacks import (
+    Attack,
+    CarliniWagner,
+    CarliniWagnerL0,
+    CarliniWagnerLinf,
+    DeepFool,
+    Eot,
+    Fab,
+    Square,
+    ThreatModel,
+    Within,
+    apgd_ce,
+    apgd_dlr,
+    apgd_targeted,
+    autoattack,
+    fab_targeted,
+)
+from textadv.config import AttackConfig, ConfigError
+from textadv.config_attacks import (
+    ApgdCeConfig,
+    ApgdDlrConfig,
+    ApgdTargetedConfig,
+    AutoAttackConfig,
+    CarliniWagnerConfig,
+    DeepFoolConfig,
+    FabConfig,
+    FabTargetedConfig,
+    MaskingConfig,
+    PanelAttackConfig,
+    SquareConfig,
+)
+from textadv.evaluation import Alarm
+
+# Stands for the number of classes where the data has not been read yet.
+SOME_CLASSES = 10
+CARLINI_WAGNER = {"l2": CarliniWagner, "linf": CarliniWagnerLinf, "l0": CarliniWagnerL0}
+
+
+def panel(
+    configs: Mapping[str, PanelAttackConfig], threat: ThreatModel, seed: int, classes: int | None = None
+) -> dict[str, Attack]:
+    """The attacks of an evaluation, by their keys.
+
+    classes: of the model; None where they are not known yet, to see what can be seen before.
+    Raises ConfigError that names every attack which cannot work in this threat model, or for these classes.
+    """
+    made, lines = {}, []
+    for key, config in configs.items():
+        try:
+            made[key] = measuring(config, threat, seed, SOME_CLASSES if classes is None else classes)
+        except ValueError as error:
+            lines.append(f"evaluation.attacks.{key}: {error}")
+    if lines:
+        raise ConfigError(lines)
+    return made
+
+
+def measuring(config: PanelAttackConfig, threat: ThreatModel, seed: int, classes: int) -> Attack:
+    """The attack that `config` names, inside `threat`, for a model of so many classes; it never leaves the ball.
+
+    Raises ValueError where it does not know such balls, or needs more classes.
+    """
+    if isinstance(config, AttackConfig):
+        return build.attack(config, threat, seed)
+    if isinstance(config, AutoAttackConfig):
+        return autoattack(threat, classes, seed=seed, **config.model_dump(exclude={"name"}))
+    if isinstance(config, FabConfig):
+        return Within(Fab(threat, config.steps, config.restarts, seed=seed, early_stop=True), threat)
+    if isinstance(config, FabTargetedConfig):
+        return Within(fab_targeted(threat, classes, steps=config.steps, restarts=config.restarts, seed=seed), threat)
+    if isinstance(config, DeepFoolConfig):
+        return Within(DeepFool(threat, config.steps, config.candidates, config.overshoot), threat)
+    if isinstance(config, CarliniWagnerConfig):
+        return Within(_carlini_wagner(config, threat), threat)
+    found = _averaged(config, threat, seed, classes)
+    return found if config.samples == 1 else Eot(found, config.samples, seed=seed)
+
+
+def _averaged(
+    config: ApgdCeConfig | ApgdDlrConfig | ApgdTargetedConfig | SquareConfig,
+    threat: ThreatModel,
+    seed: int,
+    classes: int,
+) -> Attack:
+    """An attack that knows the model by `probe.evaluate_at` alone, so that `Eot` can average what it sees."""
+    if isinstance(config, SquareConfig):
+        return Square(threat, config.queries, config.p_init, config.rescale, seed=seed)
+    if isinstance(config, ApgdTargetedConfig):
+        return apgd_targeted(threat, classes, steps=config.steps, restarts=config.restarts, seed=seed)
+    if isinstance(config, ApgdDlrConfig):
+        if classes < 3:
+            raise ValueError(
+                f"apgd_dlr needs at least 3 classes, got {classes}. Set name: apgd_ce, or apgd_targeted, which raises "
+                "the margin there."
+            )
+        return apgd_dlr(threat, steps=config.steps, restarts=config.restarts, seed=seed)
+    return apgd_ce(threat, steps=config.steps, restarts=config.restarts, seed=seed)
+
+
+def _carlini_wagner(config: CarliniWagnerConfig, threat: ThreatModel) -> Attack:
+    """The form that is asked for, or else that of the threat's norm, with its own defaults for keys that are null."""
+    form = config.form or threat.ball.geometry.name.lower()
+    if form not in CARLINI_WAGNER:
+        raise ValueError(
+            f"carlini_wagner has the forms {', '.join(CARLINI_WAGNER)}, got threat.norm: {form}. Set name: fab or "
+            "deepfool, which know l1."
+        )
+    return CARLINI_WAGNER[form](threat, **config.model_dump(exclude={"name", "form"}, exclude_none=True))
+
+
+def alarm(config: MaskingConfig | None, seed: int) -> Alarm | None:
+    """How much is looked at for masked gradients, if anything."""
+    return None if config is None else Alarm(config.rows, config.queries, seed)

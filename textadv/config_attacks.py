@@ -1,0 +1,156 @@
+"""The sections of a configuration that name the attacks of an evaluation: each with the keys that it reads."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from textadv.config_adversary import AttackConfig, measuring
+from textadv.config_types import Count, NotNegative, Positive, Section, checked
+
+TRAINABLE = ("pgd", "fgsm", "r_fgsm", "virtual_adversarial", "noise")
+
+SamplesCount = Annotated[
+    int,
+    Field(
+        ge=1, description="Passes that each value and gradient is the mean of; above 1 for models with random output."
+    ),
+]
+
+
+class ApgdCeConfig(Section):
+    """APGD on the cross-entropy (arXiv:2003.01690)."""
+
+    name: Literal["apgd_ce"] = Field("apgd_ce", description="The attack.")
+    steps: Count = Field(100, description="Gradients per restart.")
+    restarts: Count = Field(1, description="Searches per row, each from its own random start.")
+    samples: SamplesCount = 1
+
+
+class ApgdDlrConfig(Section):
+    """APGD on the difference of logits ratio (arXiv:2003.01690); for 3 classes or more."""
+
+    name: Literal["apgd_dlr"] = Field("apgd_dlr", description="The attack.")
+    steps: Count = Field(100, description="Gradients per restart.")
+    restarts: Count = Field(1, description="Searches per row, each from its own random start.")
+    samples: SamplesCount = 1
+
+
+class ApgdTargetedConfig(Section):
+    """APGD towards each of the 9 strongest other classes (arXiv:2003.01690)."""
+
+    name: Literal["apgd_targeted"] = Field("apgd_targeted", description="The attack.")
+    steps: Count = Field(100, description="Gradients per target and restart.")
+    restarts: Count = Field(1, description="Searches per row and target, each from its own random start.")
+    samples: SamplesCount = 1
+
+
+class FabConfig(Section):
+    """FAB, towards the nearest of all other classes (arXiv:1907.02044); for a ball per example."""
+
+    name: Literal["fab"] = Field("fab", description="The attack.")
+    steps: Count = Field(100, description="Linearisations per search.")
+    restarts: Count = Field(1, description="Searches per row, the first from the clean row.")
+
+
+class FabTargetedConfig(Section):
+    """FAB towards each of the 9 strongest other classes (arXiv:2003.01690); for a ball per example."""
+
+    name: Literal["fab_targeted"] = Field("fab_targeted", description="The attack.")
+    steps: Count = Field(100, description="Linearisations per target and search.")
+    restarts: Count = Field(1, description="Searches per row and target, the first from the clean row.")
+
+
+class SquareConfig(Section):
+    """Square, random search by the scores alone (arXiv:1912.00049); for l2 and linf balls."""
+
+    name: Literal["square"] = Field("square", description="The attack.")
+    queries: Count = Field(5000, description="Points tried per row.")
+    p_init: Annotated[float, Field(gt=0, le=1)] = Field(0.8, description="Share of the row that the first window has.")
+    rescale: bool = Field(False, description="Shrink the windows in proportion to the queries; false: as AutoAttack.")
+    samples: SamplesCount = 1
+
+
+class DeepFoolConfig(Section):
+    """DeepFool, straight to the nearest linearised boundary (arXiv:1511.04599)."""
+
+    name: Literal["deepfool"] = Field("deepfool", description="The attack.")
+    steps: Count = Field(50, description="Linearisations per row.")
+    candidates: Annotated[int, Field(ge=2)] = Field(
+        10, description="Classes with the largest clean logits that are looked at, the label among them."
+    )
+    overshoot: NotNegative = Field(0.02, description="Share by which the total is lengthened.")
+
+
+class CarliniWagnerConfig(Section):
+    """Carlini-Wagner, the smallest change that Adam can find (arXiv:1608.04644); for a ball per example."""
+
+    name: Literal["carlini_wagner"] = Field("carlini_wagner", description="The attack.")
+    form: Literal["l2", "linf", "l0"] | None = Field(
+        None, description="What is made small, l0 in a large l2 ball; null: the threat's norm."
+    )
+    confidence: NotNegative = Field(0.0, description="How far the other logit must lead.")
+    search_steps: Count | None = Field(None, description="Constants tried, at most; null: the form's own.")
+    steps: Count = Field(1000, description="Gradients for each constant.")
+    learning_rate: Positive | None = Field(None, description="Adam's; null: the form's own.")
+    initial_constant: Positive | None = Field(None, description="The first constant; null: the form's own.")
+    abort_early: bool = Field(True, description="Leave a constant where nothing improves any more.")
+
+
+class AutoAttackConfig(Section):
+    """AutoAttack, whose worst case is one number (arXiv:2003.01690)."""
+
+    name: Literal["autoattack"] = Field("autoattack", description="The attack.")
+    version: Literal["standard", "rand", "fast"] = Field(
+        "standard",
+        description="standard: APGD-CE, APGD-T, FAB-T, Square; fast: the first two; rand: for models of random output.",
+    )
+    steps: Count = Field(100, description="Steps of every APGD and FAB search.")
+    queries: Count = Field(5000, description="Points that Square tries per row; only with version standard.")
+    samples: Count = Field(20, description="Passes that each gradient is the mean of; only with version rand.")
+
+    @model_validator(mode="after")
+    def _rules(self) -> AutoAttackConfig:
+        lines = []
+        for key, version in (("queries", "standard"), ("samples", "rand")):
+            given, default = self.model_dump()[key], type(self).model_fields[key].default
+            if self.version != version and given != default:
+                lines.append(
+                    f"attack.{key} does not apply to attack.version: {self.version}, got {given}. Remove it, or set "
+                    f"attack.version: {version}."
+                )
+        return checked(self, lines)
+
+
+def of_panel(data: object) -> object:
+    """An attack of the panel: pgd where no name is given, and its kin get the defaults of attacks that measure."""
+    if not isinstance(data, dict):
+        return data
+    named: dict[Any, Any] = {"name": "pgd", **data}
+    return measuring(named) if isinstance(named["name"], str) and named["name"] in TRAINABLE else named
+
+
+StrongAttackConfig = (
+    ApgdCeConfig
+    | ApgdDlrConfig
+    | ApgdTargetedConfig
+    | FabConfig
+    | FabTargetedConfig
+    | SquareConfig
+    | DeepFoolConfig
+    | CarliniWagnerConfig
+    | AutoAttackConfig
+)
+PanelAttackConfig = AttackConfig | StrongAttackConfig
+NamedAttackConfig = Annotated[
+    Annotated[PanelAttackConfig, Field(discriminator="name")],
+    BeforeValidator(of_panel),
+]
+
+
+class MaskingConfig(Section):
+    """The masking alarm: signs that the attacks failed for want of a gradient."""
+
+    rows: Count = Field(256, description="Rows that each check looks at, at most: a seeded sample.")
+    queries: Count = Field(1000, description="Queries of the Square probe beside an autoattack without Square.")

@@ -1,0 +1,203 @@
+"""Rows of a data set put through a classifier, as they are and under an attack, and the predictions checked anew."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+
+from textadv.accumulation import NonFiniteError
+from textadv.attacks import Attack, AutoAttack, Eot, ThreatModel
+from textadv.attacks.attacked import Cost
+from textadv.attacks.probe import averaging, mean_logits
+from textadv.batch import Batch
+from textadv.data import Rows
+from textadv.evaluation.finished import Hit, Ledger
+from textadv.models import editable_mask, evaluating
+from textadv.randomness import seeded_scope
+
+BALL_TOLERANCE = 1e-4
+NOT_FINITE = -1
+CHECK_SEED = 17
+
+
+def samples_of(attack: Attack | None) -> int:
+    """How many passes one prediction is the mean of, where the attack is one on models whose output is random."""
+    if isinstance(attack, Eot) or (isinstance(attack, AutoAttack) and attack.version == "rand"):
+        return attack.samples
+    return 1
+
+
+@contextmanager
+def _looking(model: nn.Module, samples: int) -> Iterator[None]:
+    """Evaluation mode without gradients; where a prediction is a mean of passes, these are the same at every call."""
+    with evaluating(model), torch.no_grad():
+        if samples == 1:
+            yield
+            return
+        with seeded_scope(CHECK_SEED), averaging(model, samples):
+            yield
+
+
+def _batches(rows: Rows, positions: Sequence[int], size: int, model: nn.Module) -> list[list[int]]:
+    """This process' share of the positions, rows of like length together.
+
+    Under FSDP, whose passes are collective, every process takes all rows.
+    """
+    ordered = sorted(positions, key=lambda position: (rows.lengths[position], position))
+    cut = [ordered[start : start + size] for start in range(0, len(ordered), size)]
+    if isinstance(model, FSDPModule) or not torch.distributed.is_initialized():
+        return cut
+    return cut[torch.distributed.get_rank() :: torch.distributed.get_world_size()]
+
+
+def _gathered(mine: list[Any], model: nn.Module) -> list[Any]:
+    if isinstance(model, FSDPModule) or not torch.distributed.is_initialized():
+        return mine
+    gathered: list[Any] = gather_object(mine)
+    return gathered
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model's parameters are."""
+    return next(model.parameters()).device
+
+
+def clean_logits(
+    model: nn.Module, rows: Rows, positions: Sequence[int], batch_size: int = 64, samples: int = 1
+) -> Tensor:
+    """The logits of the rows at `positions`, (N, C) float32 on the CPU, in their order; in evaluation mode.
+
+    samples: passes that they are the mean of, where the model's output is random.
+
+    Raises NonFiniteError where a logit is nan or infinite: an argmax over it would look like a prediction.
+    """
+    found: list[tuple[int, list[float]]] = []
+    with _looking(model, samples):
+        for part in _batches(rows, positions, batch_size, model):
+            logits = mean_logits(model, rows.batch(part).to(device_of(model)))
+            found += zip(part, logits.float().tolist(), strict=True)
+    by_position = dict(_gathered(found, model))
+    logits = torch.tensor([by_position[position] for position in positions])
+    odd = (~logits.isfinite().reshape(len(positions), -1).all(dim=1)).nonzero().flatten().tolist()
+    _require_finite(rows, [positions[n] for n in odd], "without an attack")
+    return logits
+
+
+def _require_finite(rows: Rows, odd: Sequence[int], when: str) -> None:
+    if odd:
+        raise NonFiniteError(
+            f"The logits of {len(odd)} rows are not finite {when}, first row ids {[rows.ids[n] for n in odd[:5]]}. "
+            "The model has diverged or overflows: lower training.learning_rate, or do without float16."
+        )
+
+
+def attack_rows(
+    model: nn.Module,
+    rows: Rows,
+    positions: Sequence[int],
+    attack: Attack,
+    batch_size: int = 64,
+    radius_scale: float = 1.0,
+    *,
+    threat: ThreatModel | None = None,
+    ledger: Ledger | None = None,
+) -> list[Hit]:
+    """What the attack does to the rows at `positions`, in their order; rows without an editable position hold.
+
+    What the attack says about its success is not believed: its perturbation is put on the original rows and the
+    prediction is computed anew. threat: with an absolute radius; the perturbation's norm is measured against it.
+    Without it the norms that the attack reports are taken. ledger: rows that it knows are not attacked again, and
+    every batch is written to it.
+
+    Raises RuntimeError where a perturbation lies outside its ball or moves a position that is not editable, and
+    NonFiniteError as `clean_logits`.
+    """
+    found: list[Hit] = []
+    threat = None if threat is None else threat.scaled(radius_scale)
+    with evaluating(model):
+        for part in _batches(rows, positions, batch_size, model):
+            known = [] if ledger is None else ledger.look_up(rows, part)
+            done = {hit.position for hit in known}
+            began = time.perf_counter()
+            fresh = _attacked(model, rows, [p for p in part if p not in done], attack, threat, radius_scale)
+            if ledger is not None and fresh and all(map(_is_sound, fresh)):
+                ledger.write(fresh, time.perf_counter() - began)
+            found += known + fresh
+    by_position = {hit[0]: Hit(*hit) for hit in _gathered(found, model)}
+    hits = [by_position[position] for position in positions]
+    _require_finite(rows, [hit.position for hit in hits if hit.prediction == NOT_FINITE], f"under {attack}")
+    outside = [hit for hit in hits if not hit.gauge <= 1 + BALL_TOLERANCE]
+    if outside:
+        first = outside[0]
+        limits = f" ({threat})" if threat is not None else ""
+        raise RuntimeError(
+            f"{attack} left its threat model{limits} at {len(outside)} rows: norm / radius {first.gauge:.6g} at row id "
+            f"{rows.ids[first.position]}. What it breaks says nothing about that threat model; correct the attack."
+        )
+    return hits
+
+
+def _is_sound(hit: Hit) -> bool:
+    return hit.prediction != NOT_FINITE and hit.gauge <= 1 + BALL_TOLERANCE
+
+
+def _attacked(
+    model: nn.Module,
+    rows: Rows,
+    part: Sequence[int],
+    attack: Attack,
+    threat: ThreatModel | None,
+    radius_scale: float,
+) -> list[Hit]:
+    """The rows at `part`: those that can be moved as one batch under attack, the others as they are."""
+    if not part:
+        return []
+    movable = rows.batch(part).editable.flatten(1).any(dim=1).tolist()
+    found: list[Hit] = []
+    # An attack asked to move nothing would report, rightly, that it has no gradient.
+    for attacker, wanted in ((attack, True), (None, False)):
+        places = [place for place, moves in zip(part, movable, strict=True) if moves is wanted]
+        if places:
+            found += _hits(model, rows, places, attacker, threat, radius_scale, samples_of(attack))
+    return found
+
+
+def _hits(
+    model: nn.Module,
+    rows: Rows,
+    places: Sequence[int],
+    attack: Attack | None,
+    threat: ThreatModel | None,
+    radius_scale: float,
+    samples: int,
+) -> list[Hit]:
+    """The rows at `places` as one batch; without an attack they stay as they are."""
+    batch = rows.batch(places).to(device_of(model))
+    gauge, cost = torch.zeros(len(batch)), Cost.none(batch)
+    if attack is not None:
+        attacked = attack(model, batch, radius_scale=radius_scale)
+        space, delta = attacked.perturbation.space, attacked.perturbation.delta.detach()
+        if threat is not None and space != threat.space:
+            raise RuntimeError(f"{attack} perturbed {space}, the threat model allows {threat.space}.")
+        stray = delta.masked_fill(editable_mask(batch, tuple(delta.shape)), 0).flatten(1).any(dim=1)
+        found = attacked.gauge if threat is None else threat.ball.gauge(delta)
+        gauge, cost = found.masked_fill(stray, float("inf")), attacked.cost
+        batch = batch.perturbed(space, delta)
+    predictions = _predictions(model, batch, samples)
+    queries = cost.queries + samples
+    values = (predictions, gauge, cost.forwards + queries, cost.backwards, queries)
+    return list(map(Hit._make, zip(places, *(value.tolist() for value in values), strict=True)))
+
+
+def _predictions(model: nn.Module, batch: Batch, samples: int) -> Tensor:
+    """The predicted classes (B,) int64, NOT_FINITE where a logit is nan or infinite."""
+    with _looking(model, samples):
+        logits = mean_logits(model, batch)
+    return logits.argmax(dim=1).masked_fill(~logits.isfinite().all(dim=1), NOT_FINITE)

@@ -1,0 +1,184 @@
+"""What an attack did to single rows, written down as it happens, so that an interrupted evaluation goes on from there.
+
+One file per attack, model, threat model and process, one line per batch. A row is known again by its content, so that
+neither its position nor the other rows matter; a model by its weights, an attack by its description.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from types import BuiltinFunctionType, FunctionType
+from typing import NamedTuple
+
+import torch
+from accelerate.utils import gather_object
+from torch import Tensor
+
+from textadv.data import Rows
+
+
+class Hit(NamedTuple):
+    """One attacked row: its position, the prediction under attack, norm / radius, and the passes it took.
+
+    forwards: all forward passes; queries: those of them that no gradient was taken of.
+    """
+
+    position: int
+    prediction: int
+    gauge: float
+    forwards: int
+    backwards: int
+    queries: int = 0
+
+
+class UndescribedError(Exception):
+    """An attack that holds something of which no description can be made that tells it from another."""
+
+
+def described(value: object) -> str:
+    """A text that two values share where they are the same: of attacks, threat models and what they are made of.
+
+    Raises UndescribedError for functions made inside others, whose code a name does not tell, and for unknown objects.
+    """
+    if value is None or isinstance(value, bool | int | float | str):
+        return repr(value)
+    if isinstance(value, Tensor):
+        content = value.detach().cpu().contiguous()
+        return f"tensor{tuple(content.shape)}{content.dtype}{_digest([_bytes(content)])}"
+    if isinstance(value, torch.nn.Module):
+        return f"module{_digest(part for name, t in value.state_dict().items() for part in (name.encode(), _bytes(t)))}"
+    if isinstance(value, tuple | list):
+        return f"({', '.join(described(part) for part in value)})"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{described(key)}: {described(part)}' for key, part in value.items())}}}"
+    kind = type(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        parts = ((part.name, vars(value)[part.name]) for part in fields(value))
+        return f"{kind.__module__}.{kind.__qualname__}({', '.join(f'{name}={described(p)}' for name, p in parts)})"
+    if isinstance(value, FunctionType) and "<" not in value.__qualname__:
+        return f"{value.__module__}.{value.__qualname__}"
+    if isinstance(value, BuiltinFunctionType) and isinstance(value.__self__, type):
+        return f"builtin {value.__qualname__}"
+    raise UndescribedError(f"{kind.__module__}.{kind.__qualname__}")
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
+def _digest(parts: Iterable[bytes]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def row_digest(rows: Rows, position: int) -> str:
+    """A hash of all that an attack sees of one row: inputs, label, editable positions and id."""
+    batch = rows.batch([position])
+    seen = {**batch.inputs, "labels": batch.labels, "editable": batch.editable, "ids": batch.ids}
+    parts = (part for name, value in sorted(seen.items()) for part in (name.encode(), _bytes(value)))
+    return _digest(parts)[:32]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """Where finished rows are kept.
+
+    folder: made when the first line is written. origin: what the results follow from beside rows and attack, such as
+    the hash of the weights.
+    """
+
+    folder: Path
+    origin: tuple[str, ...]
+
+    def under(self, *more: object) -> Finished:
+        """The same for results that follow from more."""
+        return replace(self, origin=(*self.origin, *map(repr, more)))
+
+    def ledger(self, attack: object, *parts: object) -> Ledger | None:
+        """The ledger of one attack, `parts` being what else it depends on; None where nothing can describe it.
+
+        In a distributed run every process must call it: all get what the first one reads.
+        """
+        try:
+            told = [version("textadv"), *self.origin, described(attack), *map(described, parts)]
+        except UndescribedError:
+            return None
+        key = _digest([json.dumps(told).encode()])[:32]
+        known, seconds = _read(sorted(self.folder.glob(f"{key}.*.jsonl")))
+        rank = 0
+        if torch.distributed.is_initialized():
+            rank = torch.distributed.get_rank()
+            known, seconds = gather_object([(known, seconds)])[0]
+        return Ledger(self.folder / f"{key}.{rank}.jsonl", str(attack), known, seconds)
+
+
+@dataclass
+class Ledger:
+    """The finished rows of one attack: known ones by their content, and the file that new ones go to.
+
+    seconds: what the known ones took. read: how many rows were taken from it.
+    """
+
+    path: Path
+    attack: str
+    known: dict[str, list[float]]
+    seconds: float
+    read: int = 0
+    _digests: dict[int, str] = field(default_factory=dict, repr=False)
+
+    def look_up(self, rows: Rows, positions: Sequence[int]) -> list[Hit]:
+        """What is known of the rows at `positions`, in their order; rows that are not known are left out."""
+        found = []
+        for position in positions:
+            self._digests[position] = row_digest(rows, position)
+            line = self.known.get(self._digests[position])
+            if line is not None:
+                prediction, gauge, forwards, backwards, queries = line
+                found.append(Hit(position, int(prediction), gauge, int(forwards), int(backwards), int(queries)))
+        self.read += len(found)
+        return found
+
+    def write(self, hits: Sequence[Hit], seconds: float) -> None:
+        """Appends rows that `look_up` did not know, and what they took together, as one line that reaches the disk."""
+        rows = {self._digests[hit.position]: list(hit[1:]) for hit in hits}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        line = json.dumps({"attack": self.attack, "seconds": seconds, "rows": rows})
+        with open(self.path, "ab+") as file:
+            # A process that was killed while it wrote leaves half a line, which must not swallow this one.
+            if file.tell() and not _ends_a_line(self.path):
+                file.write(b"\n")
+            file.write(line.encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _ends_a_line(path: Path) -> bool:
+    with open(path, "rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"
+
+
+def _read(paths: Sequence[Path]) -> tuple[dict[str, list[float]], float]:
+    """The rows of all whole lines, and the most seconds that any one file tells of."""
+    known: dict[str, list[float]] = {}
+    longest = 0.0
+    for path in paths:
+        seconds = 0.0
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                told = json.loads(line)
+                known |= told["rows"]
+                seconds += told["seconds"]
+            except (ValueError, KeyError, TypeError):
+                # Half a line, see `write`: its rows are attacked again.
+                continue
+        longest = max(longest, seconds)
+    return known, longest
