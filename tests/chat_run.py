@@ -252,7 +252,8 @@ def check_consistent(results: ChatResults, output: Path, printed: str) -> None:
     behaviours = results.config["evaluation"]["behaviours"]
     for model in results.evaluations:
         answers = kept_answers(output, model.name)
-        success = {m.name: m for m in model.measures if m.group == "attack success"}
+        measured = [m for m in model.measures if m.group == "attack success"]
+        success = {m.name: m for m in measured if not m.name.endswith("(target said)")}
         assert list(success) == [*results.attacks, "worst case"]
         broken: dict[str, dict[int, bool]] = {}
         for answer in answers:

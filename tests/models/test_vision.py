@@ -106,7 +106,7 @@ def test_log_probabilities_are_attacked_as_the_logits_are() -> None:
 def test_a_model_that_does_not_take_the_images_or_returns_something_else_is_named() -> None:
     with pytest.raises(ModelError, match=r"does not take images of 1 channels and 20 x 20 pixels: .* data.channels"):
         logits_warning(as_classifier(Ending(nn.Identity())), images(1))
-    with pytest.raises(ModelError, match=r"returns \(6, 2, 2\) for 6 images"):
+    with pytest.raises(ModelError, match=r"returns \(6, 2, 2\) for 6 rows"):
         logits_warning(as_classifier(Ending(nn.Unflatten(1, (2, 2)))), images())
 
 
