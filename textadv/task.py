@@ -116,6 +116,7 @@ def with_model(task: Task, name: str) -> Task:
     loaded = build.model(config.model, splits.labels, config.seed)
     train, validation, test = encoded(splits, loaded, config)
     _check_longest(config, loaded, (train, validation, test))
+    _logits_doubt(loaded, train)
     space_module(loaded.model, task.threat.space)
     return replace(
         task,
@@ -299,6 +300,12 @@ def claim(config: AnyRunConfig, accelerator: Accelerator, output: Path) -> None:
         accelerator.init_trackers(config.tracking.project)
 
 
+def _logits_doubt(loaded: LoadedModel, rows: EncodedRows) -> str | None:
+    """See `logits_warning`; on the first rows."""
+    sample = rows.batch(range(min(len(rows), LOOKED_AT))).to(next(loaded.model.parameters()).device)
+    return logits_warning(loaded.model, sample)
+
+
 def _drawn(config: ClassifierRunConfig, draw: int, size: int, wanted: int | None) -> tuple[int, ...]:
     """Positions of a seeded subset, in order."""
     return tuple(sorted(permutation(config.seed, draw, size=size)[:wanted]))
@@ -353,8 +360,7 @@ def _warnings(
 ) -> Iterable[str]:
     """What a reader must know before trusting a number. Raises ModelError where the model returns probabilities."""
     yield from reach_warnings(config, threat)
-    sample = train.batch(range(min(len(train), LOOKED_AT))).to(next(loaded.model.parameters()).device)
-    doubt = logits_warning(loaded.model, sample)
+    doubt = _logits_doubt(loaded, train)
     if doubt is not None:
         yield doubt
     for name, part in _named(splits)[1:]:

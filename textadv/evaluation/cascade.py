@@ -65,7 +65,7 @@ def run_stages(
         again = ""
         if ledger is not None and ledger.read:
             seconds += ledger.seconds
-            again = f" ({ledger.read} rows were attacked before this run and are read back)"
+            again = f" ({ledger.read} rows read back, having been attacked before)"
         found.append(StageHits(stage, str(one), hits, seconds))
         alive = [hit.position for hit in hits if hit.prediction == rows.labels[hit.position]]
         told = name if len(stages) == 1 else f"{name}, {stage}"
@@ -92,16 +92,15 @@ def stage_results(stages: Sequence[StageHits], rows: Rows, right: int, total: in
     for stage in stages:
         broken = len(stage.broken(rows))
         left -= broken
-        forwards, backwards, queries = (sum(hit[place] for hit in stage.hits) for place in (3, 4, 5))
         results.append(
             StageResult(
                 name=stage.name,
                 attack=stage.attack,
                 robust=wilson(left, total),
                 broken=broken,
-                forwards=forwards,
-                backwards=backwards,
-                queries=queries,
+                forwards=sum(hit.forwards for hit in stage.hits),
+                backwards=sum(hit.backwards for hit in stage.hits),
+                queries=sum(hit.queries for hit in stage.hits),
                 seconds=stage.seconds,
             )
         )

@@ -58,14 +58,17 @@ def described(value: object) -> str:
     if isinstance(value, dict):
         return f"{{{', '.join(f'{described(key)}: {described(part)}' for key, part in value.items())}}}"
     kind = type(value)
+    module = kind.__module__
     if is_dataclass(value) and not isinstance(value, type):
         parts = ((part.name, vars(value)[part.name]) for part in fields(value))
-        return f"{kind.__module__}.{kind.__qualname__}({', '.join(f'{name}={described(p)}' for name, p in parts)})"
+        return f"{module}.{kind.__qualname__}({', '.join(f'{name}={described(p)}' for name, p in parts)})"
     if isinstance(value, FunctionType) and "<" not in value.__qualname__:
         return f"{value.__module__}.{value.__qualname__}"
-    if isinstance(value, BuiltinFunctionType) and isinstance(value.__self__, type):
-        return f"builtin {value.__qualname__}"
-    raise UndescribedError(f"{kind.__module__}.{kind.__qualname__}")
+    if isinstance(value, BuiltinFunctionType):
+        name = value.__name__
+        if vars(torch).get(name) is value:
+            return f"torch.{name}"
+    raise UndescribedError(f"{module}.{kind.__qualname__}")
 
 
 def _bytes(tensor: Tensor) -> bytes:

@@ -1,0 +1,208 @@
+"""The attacks of an evaluation in the configuration: every name, every key, what is refused, and what is built."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.config_sample import problems, small
+from textadv import build, build_attacks
+from textadv.attacks import (
+    Apgd,
+    AutoAttack,
+    CarliniWagner,
+    CarliniWagnerL0,
+    CarliniWagnerLinf,
+    DeepFool,
+    Eot,
+    Fab,
+    GradientAttack,
+    Square,
+    ThreatModel,
+    Within,
+)
+from textadv.attacks.ensemble import WorstOf
+from textadv.config import AttackConfig, ConfigError
+from textadv.config_attacks import AutoAttackConfig, StrongAttackConfig
+from textadv.evaluation import Alarm, Finished
+
+STRONG = [section.model_fields["name"].default for section in StrongAttackConfig.__args__]
+EXAMPLE = "threat.per=example"
+
+
+def threat_of(*overrides: str) -> ThreatModel:
+    return build.threat(small(*overrides).threat)
+
+
+def built(attack: str, *overrides: str, classes: int = 4) -> Any:
+    config = small(f"evaluation.attacks={{a: {attack}}}", *overrides)
+    return build_attacks.panel(config.evaluation.attacks, build.threat(config.threat), 7, classes)["a"]
+
+
+def refused(attack: str, *overrides: str, classes: int | None = 4) -> str:
+    config = small(f"evaluation.attacks={{a: {attack}}}", *overrides)
+    with pytest.raises(ConfigError) as caught:
+        build_attacks.panel(config.evaluation.attacks, build.threat(config.threat), 7, classes)
+    (line,) = caught.value.lines
+    assert line.startswith("evaluation.attacks.a: ")
+    return line
+
+
+def test_every_name_is_read_with_its_defaults_and_built() -> None:
+    assert len(STRONG) == 9
+    for name in STRONG:
+        config = small(f"evaluation.attacks={{a: {{name: {name}}}}}")
+        assert config.evaluation.attacks["a"].name == name
+        attack = built(f"{{name: {name}}}", EXAMPLE)
+        assert str(attack)
+        assert Finished(Path("nowhere"), ()).ledger(attack, threat_of(EXAMPLE)) is not None, name
+
+
+# What is written -> the type that is built, what its description must hold.
+BUILT: dict[str, tuple[str, type, str]] = {
+    "apgd_ce": ("{name: apgd_ce, steps: 7, restarts: 2}", Apgd, "APGD (cross_entropy), 7 steps, 2 restarts"),
+    "apgd_dlr": ("{name: apgd_dlr, steps: 7}", Apgd, "APGD (dlr), 7 steps, 1 restart"),
+    "apgd_targeted": ("{name: apgd_targeted, steps: 7, restarts: 3}", WorstOf, "rank 3), 7 steps, 3 restarts"),
+    "fab": ("{name: fab, steps: 7, restarts: 2}", Within, "FAB, 7 steps, 2 restarts, nearest class, early stop"),
+    "fab_targeted": (
+        "{name: fab_targeted, steps: 7}",
+        Within,
+        "FAB, 7 steps, 1 restart, targets of rank 1, 2, 3, earl",
+    ),
+    "square": (
+        "{name: square, queries: 30, p_init: 0.5, rescale: true}",
+        Square,
+        "30 queries, first windows 0.5 of the area, schedule rescaled",
+    ),
+    "deepfool": (
+        "{name: deepfool, steps: 7, candidates: 3, overshoot: 0.1}",
+        Within,
+        "DeepFool, 7 steps, 3 candidates, overshoot 0.1",
+    ),
+    "carlini_wagner": (
+        "{name: carlini_wagner, search_steps: 4, steps: 7, confidence: 2}",
+        Within,
+        "Carlini-Wagner L2, 4 constants of 7 steps, confidence 2",
+    ),
+    "autoattack": ("{name: autoattack, steps: 7, queries: 30}", AutoAttack, "AutoAttack standard: APGD-CE (7 steps); "),
+    "averaged": ("{name: apgd_ce, samples: 5}", Eot, "each point the mean of 5 passes"),
+    "unnamed": ("{steps: 4}", GradientAttack, "4 steps of 0.625 x radius (FixedStep), 1 restart, random start, early "),
+    "fgsm": ("{name: fgsm}", GradientAttack, "1 steps of 1 x radius"),
+}
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_what_is_written_is_what_is_built(name: str) -> None:
+    written, kind, told = BUILT[name]
+    attack = built(written, EXAMPLE)
+    assert type(attack) is kind
+    assert told in str(attack)
+
+
+def test_every_key_reaches_the_attack() -> None:
+    form = built("{name: carlini_wagner, learning_rate: 0.5, initial_constant: 2, abort_early: false}", EXAMPLE)
+    assert form.attack == CarliniWagner(
+        threat_of(EXAMPLE), learning_rate=0.5, initial_constant=2.0, abort_early=False, steps=1000
+    )
+    rand = built("{name: autoattack, version: rand, samples: 3}")
+    assert (rand.version, rand.samples, rand.seed, rand.classes) == ("rand", 3, 7, 4)
+    assert built("{name: square}").seed == built("{name: apgd_ce}").seed == 7
+    assert built("{name: fab}", EXAMPLE).attack == Fab(threat_of(EXAMPLE), seed=7, early_stop=True)
+    assert built("{name: deepfool}").attack == DeepFool(threat_of())
+
+
+@pytest.mark.parametrize(
+    "norm, form, kind",
+    [("l2", None, CarliniWagner), ("linf", None, CarliniWagnerLinf), ("l2", "l0", CarliniWagnerL0)],
+)
+def test_the_form_of_carlini_wagner_is_that_of_the_norm_or_asked_for(norm: str, form: str | None, kind: type) -> None:
+    asked = f", form: {form}" if form else ""
+    assert type(built(f"{{name: carlini_wagner{asked}}}", EXAMPLE, f"threat.norm={norm}").attack) is kind
+
+
+REFUSED = {
+    "FAB per token": ("{name: fab}", [], 4, "FAB measures the perturbation of a whole row, got threat.per: token."),
+    "FAB-T per token": ("{name: fab_targeted}", [], 4, "got threat.per: token. Set threat.per: example"),
+    "Square in L1": ("{name: square}", ["threat.norm=l1"], 4, "works in Linf and L2 balls, got L1. Set threat.norm"),
+    "Carlini-Wagner in L1": (
+        "{name: carlini_wagner}",
+        ["threat.norm=l1"],
+        4,
+        "has the forms l2, linf, l0, got threat.norm: l1.",
+    ),
+    "Carlini-Wagner per token": ("{name: carlini_wagner}", [], 4, "needs threat.per: example, got token"),
+    "another form": (
+        "{name: carlini_wagner, form: linf}",
+        [EXAMPLE],
+        4,
+        "needs threat.norm: linf, got l2.",
+    ),
+    "DLR of 2 classes": ("{name: apgd_dlr}", [], 2, "apgd_dlr needs at least 3 classes, got 2. Set name: apgd_ce"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_the_threat_model_or_the_classes_do_not_allow_is_named_with_its_key(case: str) -> None:
+    attack, overrides, classes, told = REFUSED[case]
+    assert told in refused(attack, *overrides, classes=classes)
+
+
+def test_before_the_classes_are_known_only_the_threat_model_counts() -> None:
+    config = small("evaluation.attacks={a: {name: apgd_dlr}, b: {name: fab}}")
+    with pytest.raises(ConfigError) as caught:
+        build_attacks.panel(config.evaluation.attacks, build.threat(config.threat), 0)
+    assert [line.split(":")[0] for line in caught.value.lines] == ["evaluation.attacks.b"]
+
+
+UNKNOWN = {
+    "{name: fab, samples: 4}": "it belongs to evaluation.attacks.a.name: apgd_ce and ",
+    "{name: fgsm, queries: 4}": "it belongs to evaluation.attacks.a.name: square and evaluation.attacks.a.name: autoat",
+    "{name: square, querys: 4}": "did you mean evaluation.attacks.a.queries? Valid keys of evaluation.attacks.a: name, "
+    "queries, p_init, rescale, samples.",
+    "{name: square, select: last}": "Valid keys of evaluation.attacks.a: name, queries, p_init, rescale, samples.",
+    "{querys: 4}": "Valid keys of evaluation.attacks.a: name, steps, steps_schedule, step_size,",
+}
+
+
+@pytest.mark.parametrize("written", UNKNOWN)
+def test_an_unknown_key_of_an_attack_is_told_with_those_of_that_attack(written: str) -> None:
+    (line,) = problems(f"evaluation.attacks={{a: {written}}}")
+    assert line.startswith("unknown key evaluation.attacks.a.")
+    assert UNKNOWN[written] in line
+
+
+WRONG = {
+    "{name: autoatack}": "evaluation.attacks.a.name must be one of 'pgd', 'fgsm',",
+    "{name: square, queries: 0}": "evaluation.attacks.a.queries must be at least 1, got 0.",
+    "{name: square, p_init: 1.5}": "evaluation.attacks.a.p_init must be at most 1, got 1.5.",
+    "{name: autoattack, version: full}": "evaluation.attacks.a.version must be 'standard', 'rand' or 'fast', got",
+    "{name: autoattack, version: fast, queries: 9}": "evaluation.attacks.a.queries does not apply to evaluation."
+    "attacks.a.version: fast, got 9. Remove it, or set evaluation.attacks.a.version: standard.",
+    "{name: autoattack, samples: 9}": "evaluation.attacks.a.samples does not apply to evaluation.attacks.a.version:",
+    "{name: carlini_wagner, form: l1}": "evaluation.attacks.a.form must be 'l2', 'linf' or 'l0', got 'l1'.",
+    "{name: deepfool, candidates: 1}": "evaluation.attacks.a.candidates must be at least 2, got 1.",
+}
+
+
+@pytest.mark.parametrize("written", WRONG)
+def test_a_wrong_value_of_an_attack_is_told(written: str) -> None:
+    (line,) = problems(f"evaluation.attacks={{a: {written}}}")
+    assert line.startswith(WRONG[written])
+    if "autoatack" in written:
+        assert line.endswith("Did you mean autoattack?")
+
+
+def test_the_attacks_of_training_stay_what_they_are() -> None:
+    (line,) = problems("attack.name=apgd_ce")
+    assert line.startswith("attack.name must be 'pgd', 'fgsm', 'r_fgsm', 'virtual_adversarial' or 'noise'")
+    assert isinstance(small().evaluation.attacks["pgd20"], AttackConfig)
+    assert isinstance(small("evaluation.attacks={a: {name: autoattack}}").evaluation.attacks["a"], AutoAttackConfig)
+
+
+def test_the_masking_alarm_can_be_sized_and_left_out() -> None:
+    assert build_attacks.alarm(small().evaluation.masking, 3) == Alarm(256, 1000, 3)
+    sized = small("evaluation.masking={rows: 5, queries: 6}").evaluation.masking
+    assert build_attacks.alarm(sized, 0) == Alarm(5, 6, 0)
+    assert build_attacks.alarm(small("evaluation.masking=null").evaluation.masking, 0) is None
