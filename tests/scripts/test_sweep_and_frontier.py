@@ -12,6 +12,8 @@ from pytest import CaptureFixture, MonkeyPatch
 from tests import chat_run
 from tests.recipes.running import ROOT
 from textadv.report.chat import read_chat_results
+from textadv.report.frontier import style_of
+from textadv.report.plots import STYLES
 
 QUICK = ["training.steps=2", "selection.every=2", "evaluation.behaviours=2", "evaluation.benign=2", "selection.rows=1"]
 
@@ -56,3 +58,8 @@ def test_bad_input_ends_with_one_message(tmp_path: Path, monkeypatch: MonkeyPatc
         run("ratio_sweep.py", monkeypatch, classifier, "--output", str(tmp_path), "--ratios", "0.5", "--seeds", "0")
     with pytest.raises(SystemExit, match=r"No such file"):
         run("frontier.py", monkeypatch, str(tmp_path / "nothing"), "--output", str(tmp_path))
+
+
+def test_many_labels_can_be_told_apart() -> None:
+    assert len({style_of(place) for place in range(36)}) == 36
+    assert style_of(0) == STYLES[0] and style_of(6) == (STYLES[0][0], STYLES[1][1])

@@ -63,19 +63,26 @@ def runs_markdown(runs: Sequence[Run]) -> str:
 def write_frontier(runs: Sequence[Run], path: Path, title: str) -> None:
     """An SVG plot at `path`: worst-case attack success against over-refusal, with 95 % intervals.
 
-    Best is the lower left corner. Runs of one label share a colour; a run that lacks either measure is left out.
+    Best is the lower left corner. Runs of one label share a style, up to 36 labels have their own; a run that lacks
+    either measure is left out.
     """
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
         labels = list(dict.fromkeys(run.label for run in runs))
-        for label in labels:
-            _points(axes, [run for run in runs if run.label == label], STYLES[labels.index(label) % len(STYLES)])
+        for place, label in enumerate(labels):
+            _points(axes, [run for run in runs if run.label == label], style_of(place))
         axes.set(xlabel="over-refusal, % of benign prompts", ylabel="worst-case attack success, % of behaviours")
         axes.set(xlim=(-2, 102), ylim=(-2, 102), title=title)
         axes.legend(fontsize=8)
 
     write_atomically(path, svg_text(draw, height=5.0))
+
+
+def style_of(place: int) -> tuple[str, str]:
+    """Colour and marker of the label at this place: after every colour was used, each gets another marker."""
+    count = len(STYLES)
+    return STYLES[place % count][0], STYLES[(place + place // count) % count][1]
 
 
 def _points(axes: Axes, runs: Sequence[Run], style: tuple[str, str]) -> None:
