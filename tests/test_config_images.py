@@ -114,3 +114,11 @@ def test_the_schema_for_editors_knows_it() -> None:
 @pytest.mark.parametrize("section", [ImageRunConfig, ImageModelConfig, ImageDataConfig])
 def test_every_key_says_what_it_means(section: type[ImageRunConfig]) -> None:
     assert [key for key, info in section.model_fields.items() if not info.description] == []
+
+
+def test_split_norms_need_attacked_rows_at_some_step() -> None:
+    split = "model={name: builtin:small-resnet, split_norm: adversarial}"
+    later = "mixing={ratio: 0, ratio_schedule: {kind: step, values: {0: 0, 2: 0.5}}}"
+    assert small(split, later).model.split_norm == "adversarial"
+    for nothing in ("mixing.ratio=0", "objective.name=clean"):
+        assert problems(split, nothing)[0].startswith("model.split_norm keeps batch norms for attacked rows"), nothing

@@ -143,7 +143,8 @@ class ImageRunConfig(Section):
             )
         if self.model.name.startswith("builtin:") and self.model.lora is not None:
             lines.append(f"model.lora: {self.model.name} is trained whole. Set model.lora: null.")
-        if self.model.split_norm is not None and (self.objective.name == "clean" or self.mixing.ratio == 0):
+        never = self.mixing.ratio == 0 and self.mixing.ratio_schedule is None
+        if self.model.split_norm is not None and (self.objective.name == "clean" or never):
             lines.append(
                 "model.split_norm keeps batch norms for attacked rows, and this run attacks none (objective.name: "
                 "clean, or mixing.ratio: 0). Set model.split_norm: null."
