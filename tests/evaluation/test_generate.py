@@ -293,6 +293,7 @@ PartialState(cpu=True)
 folder = Path(sys.argv[1])
 found = test_generate.answered(test_generate.prompts(), test_generate.SAMPLED, store=folder / "answers.jsonl")
 (folder / f"found-{dist.get_rank()}.json").write_text(json.dumps([vars(answer) for answer in found]))
+dist.destroy_process_group()
 """
 
 
