@@ -69,6 +69,31 @@ def test_a_restored_optimizer_takes_the_same_next_step(tmp_path: Path) -> None:
     assert all(torch.equal(value, trainable_state(other)[name]) for name, value in trainable_state(model).items())
 
 
+def test_weights_that_lie_channel_by_channel_come_back(tmp_path: Path) -> None:
+    def made() -> tuple[nn.Module, torch.optim.Optimizer]:
+        network: nn.Module = nn.Conv2d(3, 4, 3)
+        nn.utils.convert_conv2d_weight_memory_format(network, torch.channels_last)
+        return network, torch.optim.AdamW(network.parameters(), lr=0.1)
+
+    def step(network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        optimizer.zero_grad()
+        network(torch.linspace(0, 1, 75).reshape(1, 3, 5, 5)).square().sum().backward()
+        optimizer.step()
+
+    network, optimizer = made()
+    step(network, optimizer)
+    state = checkpoint.optimizer_state(network, optimizer)
+    save(tmp_path, 1, trainable_state(network), state, [rng_state()], {}, 1)
+    found, (other, other_optimizer) = latest(tmp_path), made()
+    assert found is not None
+    restore(found, other, other_optimizer, processes=1)
+    moment = other_optimizer.state[dict(other.named_parameters())["weight"]]["exp_avg"]
+    assert moment.is_contiguous(memory_format=torch.channels_last)
+    step(network, optimizer)
+    step(other, other_optimizer)
+    assert all(torch.equal(value, trainable_state(other)[name]) for name, value in trainable_state(network).items())
+
+
 def test_only_the_last_checkpoints_are_kept(tmp_path: Path) -> None:
     for step in (5, 10, 15, 100):
         saved(tmp_path, step, keep_last=2)

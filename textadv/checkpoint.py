@@ -53,7 +53,7 @@ def optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[
     for parameter, values in optimizer.state.items():
         for key, value in values.items():
             whole = value.full_tensor() if isinstance(value, DTensor) else value
-            flat[f"{names[id(parameter)]}|{key}"] = whole.detach().cpu().clone()
+            flat[f"{names[id(parameter)]}|{key}"] = whole.detach().cpu().clone().contiguous()
     return flat
 
 
@@ -66,6 +66,8 @@ def load_optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer, fla
         parameter = parameters[parameter_name]
         if key != "step":
             value = value.to(parameter.device)
+        if value.shape == parameter.shape and not isinstance(parameter, DTensor):
+            value = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
         if isinstance(parameter, DTensor) and value.shape == parameter.shape:
             value = distribute_tensor(value, parameter.device_mesh, parameter.placements)
         optimizer.state[parameter][key] = value
