@@ -1,0 +1,70 @@
+"""Finished runs side by side: each one's best and last checkpoint under one panel, and what its training cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from textadv.evaluation.results import Evaluation, Results, Training
+from textadv.evaluation.statistics import Rate
+from textadv.report.comparison import rate_cell
+
+HARDENED = "hardened"
+KINDS = {"best": "robust_best", "last": "last"}
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run by the name of its folder: what training cost, and its checkpoints that were measured, by kind."""
+
+    label: str
+    training: Training
+    measured: dict[str, Evaluation]
+
+
+def finished_run(folder: Path, results: Results, panel: Results) -> FinishedRun:
+    """What `folder` trained, as its own results say, and those models of `panel` that lie in its adapters/.
+
+    Raises ValueError where the folder hardened nothing, or none of its checkpoints were measured.
+    """
+    trained = [training for training in results.trainings if training.name == HARDENED]
+    if not trained:
+        raise ValueError(f"{folder} holds no hardened model. Name output folders of recipes/adv_finetune.py.")
+    places = {kind: (folder / "adapters" / name).resolve() for kind, name in KINDS.items()}
+    by_place = {Path(evaluation.name).resolve(): evaluation for evaluation in panel.evaluations}
+    measured = {kind: by_place[place] for kind, place in places.items() if place in by_place}
+    if not measured:
+        raise ValueError(
+            f"None of the checkpoints of {folder} was measured. Run recipes/evaluate.py with --model {places['best']} "
+            f"--model {places['last']}."
+        )
+    return FinishedRun(folder.name, trained[0], measured)
+
+
+def side_by_side(runs: Sequence[FinishedRun]) -> str:
+    """A Markdown table with a row per checkpoint: accuracy in percent with 95 % intervals, passes in millions of rows.
+
+    Training costs stand in a run's first row alone. An attack that a checkpoint was not measured by shows "-".
+    """
+    attacks = list(dict.fromkeys(a.name for run in runs for e in run.measured.values() for a in e.attacks))
+    header = ["run", "checkpoint", "clean", *attacks, "worst case", "forwards", "backwards", "seconds"]
+    lines = [_line(header), _line("---" for _ in header)]
+    for run in runs:
+        costs = _costs(run.training)
+        for kind, found in run.measured.items():
+            step = run.training.selected_step if kind == "best" else run.training.steps
+            rates: dict[str, Rate] = {attack.name: attack.robust for attack in found.attacks}
+            cells = [rate_cell(found.clean), *(rate_cell(rates.get(name)) for name in attacks)]
+            lines.append(_line([run.label, f"{kind}, step {step}", *cells, rate_cell(found.worst_case), *costs]))
+            costs = [""] * len(costs)
+    return "\n".join(lines) + "\n"
+
+
+def _costs(training: Training) -> list[str]:
+    passes = (f"{rows / 1e6:.2f} M" for rows in (training.forwards, training.backwards))
+    return [*passes, f"{training.seconds:,.0f}"]
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
