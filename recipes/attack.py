@@ -17,7 +17,7 @@ from __future__ import annotations
 import argparse
 import textwrap
 
-from textadv import build, build_attacks
+from textadv import build, build_attacks, build_surrogates
 from textadv.config import ConfigError, RunConfig
 from textadv.config_chat import ChatRunConfig
 from textadv.config_file import load_config
@@ -48,8 +48,10 @@ def show(config: RunConfig, model_name: str, count: int, attack_name: str | None
     loaded = build.model(config.model.model_copy(update={"name": model_name, "lora": None}), splits.labels, config.seed)
     train, validation, test = encoded(splits, loaded, config)
     threat = resolved_threat(config, loaded, train)
+    surrogates = build_surrogates.text_surrogates(config, loaded, splits, test)
+    modules = {key: found.model for key, found in surrogates.items()}
     wanted = {name: config.evaluation.attacks[name]}
-    attack = build_attacks.panel(wanted, threat, config.seed, len(splits.labels))[name]
+    attack = build_attacks.panel(wanted, threat, config.seed, len(splits.labels), modules)[name]
     print(f"model:  {model_name}\nthreat: {threat}\nattack: {attack}")
     print("each token: (how far it moved, in radii), -> the token it is now nearest to, where that is another\n")
 
@@ -83,7 +85,8 @@ def show_images(config: ImageRunConfig, model_name: str, count: int, attack_name
     require_trained(found)
     threat = resolved_image_threat(config, found)
     wanted = {name: config.evaluation.attacks[name]}
-    attack = build_attacks.panel(wanted, threat, config.seed, len(found.splits.labels))[name]
+    modules = {key: surrogate.model for key, surrogate in found.surrogates.items()}
+    attack = build_attacks.panel(wanted, threat, config.seed, len(found.splits.labels), modules)[name]
     print(f"model:  {model_name}\nthreat: {threat}\nattack: {attack}\n")
 
     size, network = config.evaluation.batch_size, found.loaded.model

@@ -76,10 +76,10 @@ def bert_without_pooler(folder: Path) -> Path:
     return _saved(folder, partial(BertModel, add_pooling_layer=False), _bert(), tokenizer())
 
 
-def bert_classifier(folder: Path, labels: Sequence[str]) -> Path:
-    """A BERT that already classifies."""
+def bert_classifier(folder: Path, labels: Sequence[str], **changes: object) -> Path:
+    """A BERT that already classifies; `changes` in its configuration."""
     names = {"id2label": dict(enumerate(labels)), "label2id": {label: n for n, label in enumerate(labels)}}
-    return _saved(folder, BertForSequenceClassification, _bert(**names), tokenizer())
+    return _saved(folder, BertForSequenceClassification, _bert(**names, **changes), tokenizer())
 
 
 def distilbert(folder: Path) -> Path:

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.config_sample import problems, small
+from tests.oracles import BagOfEmbeddings, token_rows
 from textadv import build, build_attacks
 from textadv.attacks import (
     Apgd,
@@ -21,11 +23,12 @@ from textadv.attacks import (
     GradientAttack,
     Square,
     ThreatModel,
+    Transfer,
     Within,
 )
 from textadv.attacks.ensemble import WorstOf
 from textadv.config import AttackConfig, ConfigError
-from textadv.config_attacks import AutoAttackConfig, StrongAttackConfig
+from textadv.config_attacks import TRAINABLE, AutoAttackConfig, SquareConfig, StrongAttackConfig, TransferConfig
 from textadv.evaluation import Alarm, Finished
 
 STRONG = [section.model_fields["name"].default for section in StrongAttackConfig.__args__]
@@ -113,6 +116,32 @@ def test_every_key_reaches_the_attack() -> None:
     assert built("{name: deepfool}").attack == DeepFool(threat_of())
 
 
+def test_a_transfer_holds_any_other_attack_and_the_model_it_is_made_on() -> None:
+    surrogate = torch.nn.Linear(1, 1)
+    for name in (*STRONG, *TRAINABLE):
+        config = small(f"evaluation.attacks={{a: {{name: transfer, model: runs/plain, attack: {{name: {name}}}}}}}")
+        inner = config.evaluation.attacks["a"].attack
+        panel = small(f"evaluation.attacks={{a: {{name: {name}}}}}").evaluation.attacks["a"]
+        expected = panel.model_copy(update={"early_stop": False}) if name in TRAINABLE else panel
+        assert inner == expected
+        made = build_attacks.panel(config.evaluation.attacks, threat_of(EXAMPLE), 7, 4, {"runs/plain": surrogate})["a"]
+        assert isinstance(made, Transfer) and made.surrogate is surrogate and made.threat == threat_of(EXAMPLE)
+        assert made.attack == build_attacks.measuring(inner, threat_of(EXAMPLE), 7, 4)
+        assert str(made) == f"{made.attack}, transferred from runs/plain"
+    unnamed = small("evaluation.attacks={a: {name: transfer, model: x, attack: {steps: 4}}}").evaluation.attacks["a"]
+    assert unnamed == TransferConfig(model="x", attack=AttackConfig(steps=4, select="most_damaging"))
+    asked = small("evaluation.attacks={a: {name: transfer, model: x, attack: {early_stop: true}}}")
+    assert asked.evaluation.attacks["a"].attack.early_stop
+    square = small("evaluation.attacks={a: {name: transfer, model: x}}", "evaluation.attacks.a.attack.name=square")
+    assert square.evaluation.attacks["a"].attack == SquareConfig()
+
+
+def test_a_transfer_whose_model_is_not_loaded_runs_on_nothing() -> None:
+    attack = built("{name: transfer, model: x, attack: {name: fgsm}}")
+    with pytest.raises(AttributeError):
+        attack(BagOfEmbeddings(), token_rows([5]))
+
+
 @pytest.mark.parametrize(
     "norm, form, kind",
     [("l2", None, CarliniWagner), ("linf", None, CarliniWagnerLinf), ("l2", "l0", CarliniWagnerL0)],
@@ -139,6 +168,12 @@ REFUSED = {
         4,
         "needs threat.norm: linf, got l2.",
     ),
+    "a transfer of what does not fit": (
+        "{name: transfer, model: x, attack: {name: fab}}",
+        [],
+        4,
+        "FAB measures the perturbation of a whole row, got threat.per: token.",
+    ),
     "DLR of 2 classes": ("{name: apgd_dlr}", [], 2, "apgd_dlr needs at least 3 classes, got 2. Set name: apgd_ce"),
 }
 
@@ -162,6 +197,11 @@ UNKNOWN = {
     "{name: square, querys: 4}": "did you mean evaluation.attacks.a.queries? Valid keys of evaluation.attacks.a: name, "
     "queries, p_init, rescale, samples.",
     "{name: square, select: last}": "Valid keys of evaluation.attacks.a: name, queries, p_init, rescale, samples.",
+    "{name: transfer, model: x, models: y, attack: {}}": "did you mean evaluation.attacks.a.model? Valid keys of "
+    "evaluation.attacks.a: name, model, attack.",
+    "{name: transfer, model: x, attack: {name: square, querys: 4}}": "did you mean evaluation.attacks.a.attack."
+    "queries? Valid keys of evaluation.attacks.a.attack: name, queries, p_init, rescale, samples.",
+    "{name: fgsm, model: x}": "it belongs to evaluation.attacks.a.name: transfer.",
     "{querys: 4}": "Valid keys of evaluation.attacks.a: name, steps, steps_schedule, step_size,",
 }
 
@@ -182,6 +222,13 @@ WRONG = {
     "attacks.a.version: fast, got 9. Remove it, or set evaluation.attacks.a.version: standard.",
     "{name: autoattack, samples: 9}": "evaluation.attacks.a.samples does not apply to evaluation.attacks.a.version:",
     "{name: carlini_wagner, form: l1}": "evaluation.attacks.a.form must be 'l2', 'linf' or 'l0', got 'l1'.",
+    "{name: transfer, attack: {}}": "evaluation.attacks.a.model is missing in",
+    "{name: transfer, model: x}": "evaluation.attacks.a.attack is missing in",
+    "{name: transfer, model: x, attack: {name: transfer, model: y, attack: {}}}": "evaluation.attacks.a.attack.name "
+    "must be one of 'pgd',",
+    "{name: transfer, model: x, attack: {steps: 0}}": "evaluation.attacks.a.attack.steps must be at least 1, got 0.",
+    "{name: transfer, model: x, attack: {name: autoattack, samples: 9}}": "evaluation.attacks.a.attack.samples does "
+    "not apply to evaluation.attacks.a.attack.version:",
     "{name: deepfool, candidates: 1}": "evaluation.attacks.a.candidates must be at least 2, got 1.",
 }
 

@@ -198,6 +198,10 @@ RULES = {
     "a stream without a name": (["data.utility=null"], "data.utility"),
     "a column of nothing": (["data.adversarial.columns={promt: x}"], "data.adversarial.columns"),
     "a classifier's key": (["baselines=[same_steps]"], "unknown key baselines"),
+    "a classifier's attacks": (
+        ["evaluation.attacks={a: {name: transfer, model: x, attack: {}}}"],
+        "unknown key evaluation.attacks",
+    ),
 }
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
+
+from torch import nn
 
 from textadv import build
 from textadv.attacks import (
@@ -15,6 +18,7 @@ from textadv.attacks import (
     Fab,
     Square,
     ThreatModel,
+    Transfer,
     Within,
     apgd_ce,
     apgd_dlr,
@@ -35,26 +39,37 @@ from textadv.config_attacks import (
     MaskingConfig,
     PanelAttackConfig,
     SquareConfig,
+    StrongAttackConfig,
+    TransferConfig,
 )
 from textadv.evaluation import Alarm
 
 # Stands for the number of classes where the data has not been read yet.
 SOME_CLASSES = 10
+# Stands for a surrogate that has not been loaded yet, and runs on nothing.
+NOT_LOADED = nn.Identity()
 CARLINI_WAGNER = {"l2": CarliniWagner, "linf": CarliniWagnerLinf, "l0": CarliniWagnerL0}
 
 
 def panel(
-    configs: Mapping[str, PanelAttackConfig], threat: ThreatModel, seed: int, classes: int | None = None
+    configs: Mapping[str, PanelAttackConfig],
+    threat: ThreatModel,
+    seed: int,
+    classes: int | None = None,
+    surrogates: Mapping[str, nn.Module] = MappingProxyType({}),
 ) -> dict[str, Attack]:
     """The attacks of an evaluation, by their keys.
 
     classes: of the model; None where they are not known yet, to see what can be seen before.
+    surrogates: the models that attacks are transferred from, by the names that they are configured by and on the device
+        of the attacked model; without them what is built can be looked at and not run.
+
     Raises ConfigError that names every attack which cannot work in this threat model, or for these classes.
     """
     made, lines = {}, []
     for key, config in configs.items():
         try:
-            made[key] = measuring(config, threat, seed, SOME_CLASSES if classes is None else classes)
+            made[key] = _made(config, threat, seed, SOME_CLASSES if classes is None else classes, surrogates)
         except ValueError as error:
             lines.append(f"evaluation.attacks.{key}: {error}")
     if lines:
@@ -62,7 +77,16 @@ def panel(
     return made
 
 
-def measuring(config: PanelAttackConfig, threat: ThreatModel, seed: int, classes: int) -> Attack:
+def _made(
+    config: PanelAttackConfig, threat: ThreatModel, seed: int, classes: int, surrogates: Mapping[str, nn.Module]
+) -> Attack:
+    if isinstance(config, TransferConfig):
+        attack = measuring(config.attack, threat, seed, classes)
+        return Transfer(surrogates.get(config.model, NOT_LOADED), attack, threat, config.model)
+    return measuring(config, threat, seed, classes)
+
+
+def measuring(config: AttackConfig | StrongAttackConfig, threat: ThreatModel, seed: int, classes: int) -> Attack:
     """The attack that `config` names, inside `threat`, for a model of so many classes; it never leaves the ball.
 
     Raises ValueError where it does not know such balls, or needs more classes.

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from textadv.config_adversary import AttackConfig, measuring
-from textadv.config_types import Count, NotNegative, Positive, Section, checked
+from textadv.config_adversary import AttackConfig, measuring, with_defaults
+from textadv.config_types import Count, NotNegative, Positive, Section, Text, checked
 
 TRAINABLE = ("pgd", "fgsm", "r_fgsm", "virtual_adversarial", "noise")
 
@@ -128,7 +128,15 @@ def of_panel(data: object) -> object:
     if not isinstance(data, dict):
         return data
     named: dict[Any, Any] = {"name": "pgd", **data}
-    return measuring(named) if isinstance(named["name"], str) and named["name"] in TRAINABLE else named
+    return measuring(named) if named["name"] in TRAINABLE else named
+
+
+def crafting(data: object) -> object:
+    """Like `of_panel`, but a row is searched on where it is broken: it is not the surrogate that must be."""
+    if not isinstance(data, dict):
+        return data
+    named: dict[Any, Any] = {"name": "pgd", **data}
+    return with_defaults(named, {"select": "most_damaging"}) if named["name"] in TRAINABLE else named
 
 
 StrongAttackConfig = (
@@ -142,7 +150,22 @@ StrongAttackConfig = (
     | CarliniWagnerConfig
     | AutoAttackConfig
 )
-PanelAttackConfig = AttackConfig | StrongAttackConfig
+
+
+class TransferConfig(Section):
+    """An attack on another model, whose perturbations are then put on this one's inputs (arXiv:1605.07277)."""
+
+    name: Literal["transfer"] = Field("transfer", description="The attack.")
+    model: Text = Field(
+        description="The other model: Hub id, or folder of a model or adapter, trained for the same classes; with the "
+        "same tokenizer, or for images of the same size."
+    )
+    attack: Annotated[
+        Annotated[AttackConfig | StrongAttackConfig, Field(discriminator="name")], BeforeValidator(crafting)
+    ] = Field(description="Any other attack of a panel; unset early_stop of pgd and its kin is false.")
+
+
+PanelAttackConfig = AttackConfig | StrongAttackConfig | TransferConfig
 NamedAttackConfig = Annotated[
     Annotated[PanelAttackConfig, Field(discriminator="name")],
     BeforeValidator(of_panel),

@@ -202,7 +202,8 @@ def evaluate_model(task: Task, name: str, model: nn.Module) -> Evaluation:
     Rows that an earlier, interrupted call with the same weights finished are read back from the output folder.
     """
     config, seed = task.config.evaluation, task.config.seed
-    attacks = build_attacks.panel(config.attacks, task.threat, seed, len(task.splits.labels))
+    surrogates = {key: found.model.to(task.accelerator.device) for key, found in task.surrogates.items()}
+    attacks = build_attacks.panel(config.attacks, task.threat, seed, len(task.splits.labels), surrogates)
     return evaluate(
         model.to(task.accelerator.device),
         task.test,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -15,7 +15,7 @@ from accelerate.tracking import get_available_trackers
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType
 from torch import nn
 
-from textadv import build, build_attacks
+from textadv import build, build_attacks, build_surrogates
 from textadv.attacks import GradientAttack, ThreatModel, reach_warning
 from textadv.config import ConfigError, RunConfig
 from textadv.config_file import config_difference, dump_config, load_config
@@ -36,7 +36,8 @@ class Task:
     train, validation, test: tokenised texts, or images of the model's size. selection: positions in `validation` that
     choose the checkpoint. tested: positions in `test` that are reported. threat: with an absolute radius. load_model:
     gives the untrained model, the same weights each time. warnings: sentences for the report. split_norm: which of two
-    batch norms is measured and kept where attacked rows train their own; None: there is one.
+    batch norms is measured and kept where attacked rows train their own; None: there is one. surrogates: the models
+    that attacks of the evaluation are transferred from, by name.
     """
 
     config: ClassifierRunConfig
@@ -54,6 +55,7 @@ class Task:
     load_model: Callable[[], LoadedModel | LoadedVision]
     warnings: tuple[str, ...]
     split_norm: Which | None = None
+    surrogates: Mapping[str, LoadedModel | LoadedVision] = field(default_factory=dict)
 
     def rows_text(self) -> str:
         """How many rows do what, for the screen."""
@@ -84,6 +86,7 @@ def prepare(config: RunConfig) -> Task:
     train, validation, test = encoded(splits, loaded, config)
     check_training(config, len(train), accelerator.num_processes)
     _check_longest(config, loaded, (train, validation, test))
+    surrogates = build_surrogates.text_surrogates(config, loaded, splits, test)
     threat = resolved_threat(config, loaded, train)
     task = Task(
         config=config,
@@ -96,9 +99,10 @@ def prepare(config: RunConfig) -> Task:
         selection=selecting_positions(config, len(validation)),
         tested=reported_positions(config, len(test)),
         threat=threat,
-        hashes=_hashes(splits, loaded),
+        hashes=_hashes(splits, loaded) | surrogate_hashes(surrogates),
         new_weights=loaded.initialised,
         load_model=lambda: build.model(config.model, splits.labels, config.seed),
+        surrogates=surrogates,
         warnings=tuple(_warnings(config, splits, threat, train, loaded)),
     )
     claim(config, accelerator, output)
@@ -116,6 +120,7 @@ def with_model(task: Task, name: str) -> Task:
     loaded = build.model(config.model, splits.labels, config.seed)
     train, validation, test = encoded(splits, loaded, config)
     _check_longest(config, loaded, (train, validation, test))
+    surrogates = build_surrogates.text_surrogates(config, loaded, splits, test, task.surrogates)
     _logits_doubt(loaded, train)
     space_module(loaded.model, task.threat.space)
     return replace(
@@ -124,9 +129,10 @@ def with_model(task: Task, name: str) -> Task:
         train=train,
         validation=validation,
         test=test,
-        hashes=_hashes(splits, loaded),
+        hashes=_hashes(splits, loaded) | surrogate_hashes(surrogates),
         new_weights=loaded.initialised,
         load_model=lambda: build.model(config.model, splits.labels, config.seed),
+        surrogates=surrogates,
     )
 
 
@@ -317,6 +323,11 @@ def _hashes(splits: Splits, loaded: LoadedModel) -> dict[str, str]:
     found["tokenizer"] = digest([json.dumps(sorted(loaded.tokenizer.get_vocab().items())).encode()])
     found["weights.initial"] = weights_hash(loaded.model)
     return found
+
+
+def surrogate_hashes(surrogates: Mapping[str, LoadedModel | LoadedVision]) -> dict[str, str]:
+    """SHA-256 of the weights of each model that attacks are transferred from."""
+    return {f"weights.surrogate.{name}": weights_hash(found.model) for name, found in surrogates.items()}
 
 
 def weights_hash(model: nn.Module) -> str:

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
-from textadv import build, build_attacks, build_images
+from textadv import build, build_attacks, build_images, build_surrogates
 from textadv.attacks import ThreatModel
 from textadv.batch import Batch
 from textadv.build_images import Parts
 from textadv.config_images import ImageRunConfig
 from textadv.data import ImageSplits, images_digest, shared_images
-from textadv.models import ImageShape, LoadedVision, ModelError, logits_warning, patch_positions, space_module
+from textadv.models import (
+    ImageShape,
+    LoadedModel,
+    LoadedVision,
+    ModelError,
+    logits_warning,
+    patch_positions,
+    space_module,
+)
 from textadv.spaces import Hidden
 from textadv.split_norm import convert
 from textadv.task import (
@@ -27,6 +36,7 @@ from textadv.task import (
     reach_warnings,
     reported_positions,
     selecting_positions,
+    surrogate_hashes,
     weights_hash,
 )
 
@@ -38,6 +48,7 @@ class Ready:
     """An image model and the rows in its size, as far as they need no output folder.
 
     load: gives the untrained model, the same weights each time. doubt: a sentence about the model's output.
+    surrogates: the models that attacks of the evaluation are transferred from, by name.
     """
 
     splits: ImageSplits
@@ -45,12 +56,17 @@ class Ready:
     loaded: LoadedVision
     load: Callable[[], LoadedVision]
     doubt: str | None
+    surrogates: Mapping[str, LoadedVision]
 
 
-def ready(config: ImageRunConfig, splits: ImageSplits | None = None) -> Ready:
+def ready(
+    config: ImageRunConfig,
+    splits: ImageSplits | None = None,
+    surrogates: Mapping[str, LoadedModel | LoadedVision] = MappingProxyType({}),
+) -> Ready:
     """The data and the model of a configuration, tried on a few images.
 
-    splits: what was read before. Raises ConfigError, DataError or ModelError.
+    splits, surrogates: what was read and loaded before. Raises ConfigError, DataError or ModelError.
     """
     splits = splits or build_images.splits(config.data, config.seed)
     build_attacks.panel(config.evaluation.attacks, build.threat(config.threat), config.seed, len(splits.labels))
@@ -68,7 +84,8 @@ def ready(config: ImageRunConfig, splits: ImageSplits | None = None) -> Ready:
         assert config.threat.layer is not None
         found = patch_positions(loaded.model, sample, config.threat.layer)
         parts = Parts(*(replace(part, positions=found) for part in parts))
-    return Ready(splits, parts, loaded, load, doubt)
+    found_surrogates = build_surrogates.image_surrogates(config, loaded, splits, parts, surrogates)
+    return Ready(splits, parts, loaded, load, doubt, found_surrogates)
 
 
 def _sample(parts: Parts, loaded: LoadedVision, size: int) -> Batch:
@@ -115,6 +132,7 @@ def prepare_images(config: ImageRunConfig) -> Task:
         load_model=found.load,
         warnings=(*reach_warnings(config, threat), *_warnings(found)),
         split_norm=config.model.split_norm,
+        surrogates=found.surrogates,
     )
     if task.split_norm is not None:
         convert(found.load().model)
@@ -130,7 +148,7 @@ def with_image_model(task: Task, name: str) -> Task:
     config, splits = task.config, task.splits
     assert isinstance(config, ImageRunConfig) and isinstance(splits, ImageSplits)
     config = config.model_copy(update={"model": config.model.model_copy(update={"name": name})})
-    found = ready(config, splits)
+    found = ready(config, splits, task.surrogates)
     if isinstance(task.threat.space, Hidden):
         space_module(found.loaded.model, task.threat.space)
     parts = found.parts
@@ -143,6 +161,7 @@ def with_image_model(task: Task, name: str) -> Task:
         hashes=_hashes(found),
         new_weights=found.loaded.initialised,
         load_model=found.load,
+        surrogates=found.surrogates,
     )
 
 
@@ -162,7 +181,7 @@ def _hashes(found: Ready) -> dict[str, str]:
     settings = json.dumps(dict(found.loaded.preprocessing.settings), sort_keys=True)
     hashes["preprocessing"] = digest([settings.encode()])
     hashes["weights.initial"] = weights_hash(found.loaded.model)
-    return hashes
+    return hashes | surrogate_hashes(found.surrogates)
 
 
 def _warnings(found: Ready) -> Iterable[str]:

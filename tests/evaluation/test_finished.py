@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from tests.processes import finished as process
 from textadv.attacks import L1, Eot, Linf, Square, Transfer, apgd_ce, pgd
 from textadv.evaluation import Alarm, Evaluation, Finished, attack_rows, attacking, evaluate
 from textadv.evaluation.finished import UndescribedError, described, row_digest
+from textadv.models import as_classifier
 
 # Batches of 10 of 24 rows: 3 for the first stage, then fewer.
 BATCH = 10
@@ -137,12 +139,15 @@ def test_a_row_is_known_by_its_content_and_not_by_its_neighbours() -> None:
 
 def test_attacks_are_described_by_all_that_they_are_made_of() -> None:
     threat = ball_threat(BALL)
-    models = [nn.Linear(2, 2), nn.Linear(2, 2)]
+    linear = nn.Linear(2, 2)
+    models = [linear, nn.Linear(2, 2), as_classifier(linear), as_classifier(linear, [0.5])]
+    models += [nn.Sequential(linear, nn.ReLU()), nn.Sequential(linear, nn.GELU())]
     same = [pgd(threat, steps=3), pgd(ball_threat(BALL), steps=3)]
     different = [*same[:1], pgd(threat, steps=3, seed=1), apgd_ce(threat), Eot(apgd_ce(threat), 3), Square(threat, 3)]
     different += [apgd_ce(ball_threat(ball)) for ball in (Linf(0.8), L1(0.8))]
     different += [Transfer(model, same[0], threat, "name") for model in models]
     assert described(same[0]) == described(same[1])
+    assert described(different[-1]) == described(replace(different[-1], surrogate=deepcopy(models[-1])))
     assert len({described(attack) for attack in different}) == len(different)
     assert "0x" not in described(small())
 

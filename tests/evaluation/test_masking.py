@@ -12,7 +12,7 @@ from tests.evaluation.linear import bag, ball_threat, labelled_rows
 from tests.evaluation.test_cascade import curved
 from tests.misleading import MisleadingBag
 from tests.oracles import BagOfEmbeddings, FixedRows
-from textadv.attacks import L1, L2, Attack, Ball, Linf, Noise, Square, autoattack, fgsm, pgd
+from textadv.attacks import L1, L2, Attack, Ball, Linf, Noise, Square, Transfer, autoattack, fgsm, pgd
 from textadv.evaluation import Alarm, Evaluation, MaskingFlag, evaluate
 
 NAMES = ["attacks without gradients", "one step beats many", "zero gradient", "gradient not finite"]
@@ -79,6 +79,22 @@ def test_fast_says_when_a_square_probe_on_a_sample_beats_it() -> None:
     assert "Square (150 queries) broke 0 of 20 sampled rows" in honest.masking[0].told
     plain = measured(model, rows, {"pgd": strong(ball)}, ball, sample=20)
     assert "Square" not in plain.masking[0].told and "noise" in plain.masking[0].told
+
+
+def test_a_transfer_rings_where_it_beats_the_gradients_of_the_model_itself() -> None:
+    ball = Linf(0.12)
+    threat, rows = ball_threat(ball), labelled_rows(bag(), wrong=0)
+    attacks = {"pgd": strong(ball), "carried": Transfer(bag(), pgd(threat, steps=10), threat, "runs/plain")}
+    found = measured(MisleadingBag().eval(), rows, attacks, ball, sample=20)
+    flag = flags_of(found)[NAMES[0]]
+    own, carried = found.attacks
+    left = [row for row in found.rows_detail if row.predictions["pgd"] == row.label]
+    broken = sum(row.predictions["carried"] != row.label for row in left)
+    assert carried.backwards > 0 and broken >= 5
+    assert flag.state == "ring" and f"carried broke {broken} of {own.robust.count} rows that they left" in flag.told
+    assert states(measured(bag(), rows, attacks, ball, sample=20)) == ["silent"] * 4
+    alone = measured(bag(), rows, {"carried": attacks["carried"]}, ball, sample=20)
+    assert states(alone)[:2] == ["not run", "not run"]
 
 
 def test_a_probe_that_the_ball_does_not_allow_is_left_out() -> None:

@@ -52,7 +52,7 @@ def described(value: object) -> str:
         content = value.detach().cpu().contiguous()
         return f"tensor{tuple(content.shape)}{content.dtype}{_digest([_bytes(content)])}"
     if isinstance(value, torch.nn.Module):
-        return f"module{_digest(part for name, t in value.state_dict().items() for part in (name.encode(), _bytes(t)))}"
+        return f"module{_digest(_module_parts(value))}"
     if isinstance(value, tuple | list):
         return f"({', '.join(described(part) for part in value)})"
     if isinstance(value, dict):
@@ -69,6 +69,14 @@ def described(value: object) -> str:
         if vars(torch).get(name) is value:
             return f"torch.{name}"
     raise UndescribedError(f"{module}.{kind.__qualname__}")
+
+
+def _module_parts(module: torch.nn.Module) -> Iterable[bytes]:
+    """What it is made of, its weights and all its buffers, also those that are not saved."""
+    yield repr([(name, type(part).__qualname__) for name, part in module.named_modules()]).encode()
+    for name, value in (*module.named_parameters(), *module.named_buffers()):
+        yield name.encode()
+        yield _bytes(value)
 
 
 def _bytes(tensor: Tensor) -> bytes:

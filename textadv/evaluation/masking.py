@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from textadv.attacks import Attack, AutoAttack, Eot, Noise, Square, ThreatModel, Untargeted, fgsm, repeat
+from textadv.attacks import Attack, AutoAttack, Eot, Noise, Square, ThreatModel, Transfer, Untargeted, fgsm, repeat
 from textadv.attacks.probe import evaluate_at, half_to_single
 from textadv.data import Rows
 from textadv.evaluation.attacking import attack_rows, device_of, samples_of
@@ -91,8 +91,9 @@ class Looked:
         return [position for position in self.right if position not in broken]
 
     def gradient_stages(self, backwards: int = 1) -> list[StageHits]:
-        """The stages that took at least so many gradients of some row."""
-        found = (stage for ran in self.panel.values() for stage in ran.stages)
+        """The stages that took at least so many gradients of this model at some row."""
+        own = (ran for ran in self.panel.values() if not isinstance(ran.attack, Transfer))
+        found = (stage for ran in own for stage in ran.stages)
         return [stage for stage in found if any(hit.backwards >= backwards for hit in stage.hits)]
 
 
@@ -141,7 +142,7 @@ def _judged(name: str, tried: Sequence[_Tried], who: str, total: int, remedy: st
 
 
 def _without_gradients(looked: Looked) -> MaskingFlag:
-    """Whether what needs no gradient breaks rows that gradient attacks left."""
+    """Whether what needs no gradient of this model, as one of another's does not, breaks rows that its own left."""
     name, gradient = "attacks without gradients", looked.gradient_stages()
     if not gradient:
         return MaskingFlag(name, "not run", None, "No attack that takes gradients ran on any row.")

@@ -63,7 +63,8 @@ class AttackResult:
     radius: absolute, in the unit of the threat model's norm; relative_radius: in units of the mean embedding norm.
     robust: rows still right under the attack; success: rows broken, out of those that were right without it.
     norm_ratio: mean norm / radius of the successful rows, nan when there is none.
-    forwards, backwards: passes of one row through the model; seconds: wall clock.
+    forwards, backwards: passes of one row through the model, and through the other one where the attack is transferred;
+    seconds: wall clock.
     cascade: its stages in order, empty for an attack without.
     """
 
