@@ -76,6 +76,11 @@ def test_it_is_written_and_read_back_equal_and_differences_are_named() -> None:
         ("data={name: files}", "data.path is missing: data.name is files"),
         ("data={name: some/set, path: a.npz}", "data.path is for data.name: files, got data.name: some/set."),
         ("data.train=a", "data.train cannot be set for data.name: builtin:shapes"),
+        ("data.labels=[a, b]", "data.labels cannot be set for data.name: builtin:shapes"),
+        ("data.label_offset=1", "data.label_offset cannot be set for data.name: builtin:shapes"),
+        ("data.keys={train: [a, b]}", "data.keys cannot be set for data.name: builtin:shapes"),
+        ("data.image=img", "data.image cannot be set for data.name: builtin:shapes"),
+        ("data.validation_fraction=0.2", "data.validation_fraction cannot be set for data.name: builtin:shapes"),
         ("data.channels=2", "data.channels must be"),
         ("data={name: files, path: a.npz, keys: {train: [a]}}", "data.keys.train must name two arrays"),
         ("data={name: files, path: a.npz, keys: {tran: [a, b]}}", "data.keys: the key 'tran' must be"),
@@ -122,3 +127,34 @@ def test_split_norms_need_attacked_rows_at_some_step() -> None:
     assert small(split, later).model.split_norm == "adversarial"
     for nothing in ("mixing.ratio=0", "objective.name=clean"):
         assert problems(split, nothing)[0].startswith("model.split_norm keeps batch norms for attacked rows"), nothing
+
+
+@pytest.mark.parametrize(
+    ("more", "fine"),
+    [
+        ([], False),
+        (["mixing.policy=pair"], True),
+        (["mixing.warmup_steps=3"], True),
+        (["mixing.ratio_schedule={kind: step, values: {0: 1, 4: 0.5}}"], True),
+        (["mixing.ratio_schedule={kind: step, values: {0: 1, 4: 1}}"], False),
+        (["objective.name=trades"], True),
+        (["objective.name=mart"], True),
+        (["objective.name=freelb"], False),
+        (["objective={name: freelb, clean_term: true}"], True),
+    ],
+)
+def test_split_norms_need_clean_rows_at_some_step(more: list[str], fine: bool) -> None:
+    given = ["model={name: builtin:small-resnet, split_norm: clean}", "mixing.ratio=1", *more]
+    if fine:
+        assert small(*given).model.split_norm == "clean"
+        return
+    (line,) = problems(*given)
+    assert line.startswith("model.split_norm keeps batch norms for clean rows, and this run passes none")
+
+
+def test_averaged_weights_do_not_go_with_the_norms_of_attacked_rows() -> None:
+    """Their statistics could only be computed anew under attack."""
+    split = "model={name: builtin:small-resnet, split_norm: %s}"
+    assert small(split % "clean", "training.averaging={}").training.averaging is not None
+    (line,) = problems(split % "adversarial", "training.averaging={}")
+    assert line.startswith("training.averaging computes statistics for averaged weights on clean rows")

@@ -19,11 +19,13 @@ from textadv.config import (
     TrackingConfig,
     TrainingConfig,
 )
-from textadv.config_objective import objective_problems, replays_of, weight_perturbation_problems
+from textadv.config_adversary import lowest_level
+from textadv.config_objective import objective_problems, passes_clean, replays_of, weight_perturbation_problems
 from textadv.config_training import training_problems
 from textadv.config_types import Count, Distinct, Natural, Section, Text, Texts, Whole, checked
 
 KNOWN_DATA = ("builtin:shapes", "files")
+WITH_SHAPES = ("name", "path", "channels", "image_size", "train_rows", "validation_rows", "test_rows")
 
 
 class ImageModelConfig(Section):
@@ -83,14 +85,16 @@ class ImageDataConfig(Section):
     @model_validator(mode="after")
     def _rules(self) -> ImageDataConfig:
         lines = []
-        given = self.model_dump(exclude_none=True)
-        sources = [key for key in ("train", "validation", "test") if key in given]
+        given = self.model_dump(exclude_defaults=True)
+        ignored = [key for key in given if key not in WITH_SHAPES]
         if self.name == "files" and self.path is None and self.train is None:
             lines.append("data.path is missing: data.name is files, so name an npz file or a folder.")
         if self.name != "files" and self.path is not None:
             lines.append(f"data.path is for data.name: files, got data.name: {self.name}. Set data.name: files.")
-        if self.name == KNOWN_DATA[0] and sources:
-            lines.append(f"data.{sources[0]} cannot be set for data.name: {self.name}, which has its own splits.")
+        if self.name == KNOWN_DATA[0] and ignored:
+            lines.append(
+                f"data.{ignored[0]} cannot be set for data.name: {self.name}, which has its own splits and classes."
+            )
         for split, pair in self.keys.items():
             if len(pair) != 2:
                 lines.append(f"data.keys.{split} must name two arrays, of images and of labels, got {pair}.")
@@ -143,12 +147,7 @@ class ImageRunConfig(Section):
             )
         if self.model.name.startswith("builtin:") and self.model.lora is not None:
             lines.append(f"model.lora: {self.model.name} is trained whole. Set model.lora: null.")
-        never = self.mixing.ratio == 0 and self.mixing.ratio_schedule is None
-        if self.model.split_norm is not None and (self.objective.name == "clean" or never):
-            lines.append(
-                "model.split_norm keeps batch norms for attacked rows, and this run attacks none (objective.name: "
-                "clean, or mixing.ratio: 0). Set model.split_norm: null."
-            )
+        lines += [] if self.model.split_norm is None else self._split_norm_problems()
         if self.model.name.startswith("builtin:") and self.threat.space == "hidden":
             lines.append(
                 f"threat.space: hidden needs transformer blocks, got model.name: {self.model.name}. Set threat.space: "
@@ -161,3 +160,27 @@ class ImageRunConfig(Section):
                 "meant."
             )
         return checked(self, lines)
+
+    def _split_norm_problems(self) -> list[str]:
+        """What batch norms of their own for attacked rows ask of mixing, objective and averaging, one line each."""
+        mixing, objective, lines = self.mixing, self.objective, []
+        never = mixing.ratio == 0 and mixing.ratio_schedule is None
+        if objective.name == "clean" or never:
+            lines.append(
+                "model.split_norm keeps batch norms for attacked rows, and this run attacks none (objective.name: "
+                "clean, or mixing.ratio: 0). Set model.split_norm: null."
+            )
+        always = mixing.warmup_steps == 0 and lowest_level(mixing.ratio_schedule, mixing.ratio) == 1
+        if always and mixing.policy == "replace" and not passes_clean(objective):
+            lines.append(
+                "model.split_norm keeps batch norms for clean rows, and this run passes none (mixing.ratio: 1 with "
+                f"mixing.policy: replace and objective.name: {objective.name}). Set model.split_norm: null, or "
+                "mixing.policy: pair, or lower mixing.ratio."
+            )
+        if self.model.split_norm == "adversarial" and self.training.averaging is not None:
+            lines.append(
+                "training.averaging computes statistics for averaged weights on clean rows, and model.split_norm: "
+                "adversarial measures and keeps those of attacked rows. Set training.averaging: null, or "
+                "model.split_norm: clean."
+            )
+        return lines

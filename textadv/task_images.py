@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import combinations
 from types import MappingProxyType
 
 from textadv import build, build_attacks, build_images, build_surrogates
@@ -191,7 +192,7 @@ def _warnings(found: Ready) -> Iterable[str]:
     if found.loaded.replaced is not None:
         classes = len(found.loaded.labels)
         yield f"model: its head for {found.loaded.replaced} classes was replaced by a new one for {classes}."
-    for name, part in list(found.parts._asdict().items())[1:]:
-        shared = shared_images(found.parts.train, part)
+    for (first, seen), (name, part) in combinations(found.parts._asdict().items(), 2):
+        shared = shared_images(seen, part)
         if shared:
-            yield f"data: {shared} of {len(part)} {name} rows are images that also stand in train, pixel by pixel."
+            yield f"data: {shared} of {len(part)} {name} rows are images that also stand in {first}, pixel by pixel."

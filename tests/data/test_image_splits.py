@@ -60,6 +60,12 @@ def class_folders(root: Path, **classes: int) -> Path:
     return root
 
 
+def encoded(image: Image.Image, **options: Any) -> dict[str, Any]:
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", **options)
+    return {"bytes": buffer.getvalue(), "path": None}
+
+
 def test_an_npz_file_gives_its_splits_and_validation_is_held_out_class_by_class(tmp_path: Path) -> None:
     splits = load_image_splits("files", path=npz(tmp_path), validation_fraction=0.2, seed=3)
     assert [len(part) for part in splits.parts.values()] == [16, 4, 6]
@@ -160,25 +166,103 @@ def test_an_empty_class_folder_and_a_missing_folder_are_named(tmp_path: Path) ->
 def test_parquet_files_hold_encoded_images(tmp_path: Path) -> None:
     import datasets
 
-    def encoded(seed: int) -> dict[str, Any]:
-        buffer = io.BytesIO()
-        Image.fromarray(drawn(1, seed=seed)[0]).save(buffer, format="PNG")
-        return {"bytes": buffer.getvalue(), "path": None}
-
     features = datasets.Features({"img": datasets.Image(), "kind": datasets.ClassLabel(names=["cat", "dog"])})
-    rows = {"img": [encoded(n) for n in range(8)], "kind": [n % 2 for n in range(8)]}
-    declared, plain = tmp_path / "declared.parquet", tmp_path / "plain.parquet"
-    datasets.Dataset.from_dict(rows, features=features).to_parquet(str(declared))
-    datasets.Dataset.from_dict(rows).to_parquet(str(plain))
+    rows = {"img": [encoded(Image.fromarray(drawn(1, seed=n)[0])) for n in range(8)], "kind": [n % 2 for n in range(8)]}
+    declared, plain, test = (str(tmp_path / f"{name}.parquet") for name in ("declared", "plain", "test"))
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(declared)
+    for path in (plain, test):
+        datasets.Dataset.from_dict(rows).to_parquet(path)
     part = {"validation_fraction": 0.25}
     for path, names in ((declared, ("cat", "dog")), (plain, ("0", "1"))):
-        splits = load_image_splits("files", train=[str(path)], test=str(path), image="img", label="kind", **part)
+        splits = load_image_splits("files", train=[path], test=test, image="img", label="kind", **part)
         assert splits.labels == names
         assert torch.equal(as_stored(splits, "test").pixels[3, 0], torch.from_numpy(drawn(1, seed=3)[0]))
     with pytest.raises(DataError, match=r"data.image: no column 'image' .* there are img, kind"):
-        load_image_splits("files", train=str(plain), test=str(plain), label="kind")
+        load_image_splits("files", train=plain, test=test, label="kind")
     with pytest.raises(DataError, match="which is no image"):
-        as_stored(load_image_splits("files", train=str(plain), test=str(plain), image="kind", label="kind", **part))
+        as_stored(load_image_splits("files", train=plain, test=test, image="kind", label="kind", **part))
+
+
+def test_two_splits_may_not_be_the_same_images(tmp_path: Path) -> None:
+    one, other = (str(class_folders(tmp_path / name, cat=4, dog=4)) for name in ("one", "other"))
+    class_folders(tmp_path / "one" / "dog" / "more", cat=2, dog=2)
+    (tmp_path / "link").symlink_to(tmp_path / "one")
+    told = r"data.{}: \S+ and data.{}: \S+ hold the same images"
+    both = told.format("validation", "test")
+    for sources, message in (
+        ({"train": one, "validation": other, "test": other}, both),
+        ({"train": one, "test": str(tmp_path / "link")}, told.format("train", "test")),
+        ({"train": one, "test": str(tmp_path / "one" / "dog" / "more")}, told.format("train", "test")),
+        ({"train": one, "validation": [one], "test": other}, told.format("train", "validation")),
+        ({"train": "a", "validation": ["b.parquet", "c.parquet"], "test": "./c.parquet"}, both),
+        ({"path": str(tmp_path), "train": "one", "validation": "other", "test": "other"}, both),
+        ({"path": str(tmp_path), "train": "one", "test": "link"}, told.format("train", "test")),
+    ):
+        with pytest.raises(DataError, match=message):
+            load_image_splits("files", **sources)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=both):
+        load_image_splits("some/set", validation="test", test="test")
+    splits = load_image_splits("files", train=one, test=other, validation_fraction=0.25)
+    assert [len(part) for part in splits.parts.values()] == [9, 3, 8]
+
+
+def test_a_folder_or_an_array_that_one_split_names_is_not_found_for_another(tmp_path: Path) -> None:
+    class_folders(tmp_path / "val", cat=8, dog=8)
+    class_folders(tmp_path / "test", cat=2, dog=2)
+    splits = load_image_splits("files", path=str(tmp_path), train="val", validation_fraction=0.25)
+    assert [len(part) for part in splits.parts.values()] == [12, 4, 4]
+    path = npz(tmp_path, x_val=drawn(8, seed=2), y_val=np.arange(8) % 2)
+    splits = load_image_splits("files", path=path, keys={"test": ["x_val", "y_val"]})
+    assert [len(part) for part in splits.parts.values()] == [18, 2, 8]
+    with pytest.raises(DataError, match="data.keys.validation: x_test and data.keys.test: x_test hold the same images"):
+        load_image_splits("files", path=path, keys={"validation": ["x_test", "y_test"], "test": ["x_test", "y_test"]})
+
+
+def test_names_that_would_be_ignored_are_refused(tmp_path: Path) -> None:
+    path = npz(tmp_path)
+    for role in ("train", "validation", "test"):
+        with pytest.raises(DataError, match=rf"data.{role} cannot be set for the npz file .* data.keys.{role}"):
+            load_image_splits("files", path=path, **{role: "extra"})
+    for sources in ({"path": str(tmp_path)}, {"train": str(tmp_path)}):
+        with pytest.raises(DataError, match="data.keys names the arrays of an npz file"):
+            load_image_splits("files", keys={"test": ["x_test", "y_test"]}, **sources)
+
+
+def test_images_stand_upright_wherever_they_are_read(tmp_path: Path) -> None:
+    import datasets
+
+    lying = drawn(1, 3)[0, :4]
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright = torch.from_numpy(np.rot90(lying, -1).copy()).permute(2, 0, 1)
+    for split in ("train", "test"):
+        for name in ("cat", "dog"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for row in range(2):
+                Image.fromarray(lying).save(tmp_path / split / name / f"{row}.png", exif=exif)
+    splits = load_image_splits("files", path=str(tmp_path), validation_fraction=0.5)
+    assert own_shape(splits.train) == (3, SIDE, 4) and torch.equal(as_stored(splits).pixels[0], upright)
+
+    rows = {"image": [encoded(Image.fromarray(lying), exif=exif)] * 4, "label": [0, 1, 0, 1]}
+    declared = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+    for name, features in (("plain", None), ("declared", declared)):
+        for split in ("train", "test"):
+            datasets.Dataset.from_dict(rows, features=features).to_parquet(str(tmp_path / f"{split}.parquet"))
+        files = {split: str(tmp_path / f"{split}.parquet") for split in ("train", "test")}
+        read = as_stored(load_image_splits("files", **files, validation_fraction=0.5))
+        assert torch.equal(read.pixels[0], upright), name
+
+
+def test_exif_that_cannot_be_read_turns_nothing_and_transparency_is_laid_on_white(tmp_path: Path) -> None:
+    class_folders(tmp_path / "train", cat=2, dog=2)
+    class_folders(tmp_path / "test", cat=1, dog=1)
+    clear = np.concatenate([drawn(1, 3)[0], np.full((SIDE, SIDE, 1), 51, np.uint8)], axis=2)
+    Image.fromarray(clear).save(tmp_path / "test" / "cat" / "0.png")
+    Image.fromarray(drawn(1, 3)[0]).save(tmp_path / "test" / "dog" / "0.png", exif=b"no EXIF")
+    found = as_stored(load_image_splits("files", path=str(tmp_path), validation_fraction=0.5), "test").pixels
+    assert torch.equal(found[1], torch.from_numpy(drawn(1, 3)[0]).permute(2, 0, 1))
+    wanted = torch.from_numpy(0.2 * drawn(1, 3)[0] + 0.8 * 255).permute(2, 0, 1)
+    assert (found[0] - wanted).abs().max() <= 1
 
 
 def test_shapes_are_four_balanced_classes_drawn_from_a_seed() -> None:

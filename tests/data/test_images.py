@@ -69,3 +69,12 @@ def test_bytes_are_divided_by_255_in_the_batch(channels: int) -> None:
 def test_positions_of_hidden_states_take_the_place_of_pixels() -> None:
     rows = ImageRows(torch.zeros(2, 3, 4, 4), labels=(0, 1), ids=(0, 1), positions=(5, 2))
     assert rows.batch([0, 1]).editable.tolist() == [[False, False, True, True, True]] * 2
+
+
+@pytest.mark.parametrize(("stored", "given"), [("float16", "float32"), ("bfloat16", "float32"), ("float64", "float64")])
+def test_pixels_of_half_precision_are_single_in_the_batch(stored: str, given: str) -> None:
+    """In half precision pixel + delta would be rounded, by more than a small radius."""
+    pixels = torch.rand(2, 3, 4, 4).to(vars(torch)[stored])
+    batch = ImageRows(pixels, labels=(0, 1), ids=(0, 1)).batch([1])
+    assert batch.inputs["pixel_values"].dtype == vars(torch)[given]
+    assert torch.equal(batch.inputs["pixel_values"].to(pixels.dtype), pixels[1:])

@@ -19,7 +19,6 @@ from textadv.models import (
     LoadedVision,
     Lora,
     ModelError,
-    Preprocessing,
     evaluating,
     forward,
     load_image_classifier,
@@ -165,58 +164,6 @@ def test_folders_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     (folder / "model.safetensors").write_bytes(b"nothing")
     with pytest.raises(ModelError, match="could not be loaded"):
         loaded(folder)
-
-
-NO_MEAN = ((0.0,), (1.0,))
-
-
-@pytest.mark.parametrize(
-    ("settings", "expected"),
-    [
-        ({"image_mean": [0.5], "image_std": [0.25]}, ((0.5,), (0.25,))),
-        ({"do_normalize": False, "image_mean": [0.5], "image_std": [0.25]}, NO_MEAN),
-        ({}, NO_MEAN),
-        # The model wants bytes: x 255.
-        ({"do_rescale": False}, ((0.0,), (1 / 255,))),
-        # x 2, then - 1: pixels in [-1, 1].
-        ({"rescale_factor": 1 / 127.5, "rescale_offset": True}, ((0.5,), (0.5,))),
-        # (2 x - 0.5) / 0.25 = (x - 0.25) / 0.125.
-        ({"rescale_factor": 1 / 127.5, "image_mean": [0.5], "image_std": [0.25]}, ((0.25,), (0.125,))),
-        # EfficientNet: divided by the deviation twice.
-        ({"image_mean": [0.5], "image_std": [0.25], "include_top": True}, ((0.5,), (0.0625,))),
-    ],
-)
-def test_rescaling_and_normalisation_are_one_mean_and_one_deviation(settings: Any, expected: Any) -> None:
-    mean, std = Preprocessing(settings).mean_std
-    assert mean == pytest.approx(expected[0]) and std == pytest.approx(expected[1])
-
-
-@pytest.mark.parametrize(
-    ("settings", "size"),
-    [
-        ({"size": 24}, (24, 24)),
-        ({"size": {"height": 24, "width": 32}}, (24, 32)),
-        ({"size": {"shortest_edge": 24}, "crop_pct": 0.875}, (24, 24)),
-        ({"size": {"shortest_edge": 32}, "do_center_crop": True, "crop_size": {"height": 24, "width": 24}}, (24, 24)),
-        ({"size": 32, "do_center_crop": False, "crop_size": 24}, (32, 32)),
-        ({}, None),
-    ],
-)
-def test_the_size_is_what_the_model_is_given(settings: Any, size: Any) -> None:
-    found = Preprocessing(settings)
-    assert found.size == size
-    assert found.sized(48).size == (48, 48)
-
-
-def test_a_normalisation_without_its_numbers_is_an_error() -> None:
-    with pytest.raises(ModelError, match="do_normalize: true without image_mean"):
-        _ = Preprocessing({"do_normalize": True}).mean_std
-
-
-def test_the_size_of_the_model_stands_in_where_the_processor_has_none(tmp_path: Path) -> None:
-    folder = saved(tiny("vit"), tmp_path / "model", size=None)
-    assert read_preprocessing(str(folder)).size == (SIDE, SIDE)
-    assert read_preprocessing("builtin:small-cnn").size is None
 
 
 def test_bfloat16_weights_take_pixels_of_full_precision(tmp_path: Path) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 from zipfile import BadZipFile
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from textadv.data.examples import DataError
 from textadv.data.tables import Table, hub_rows
@@ -137,13 +139,43 @@ class _Column:
 
 
 def _array(image: Image.Image, place: str) -> np.ndarray:
-    """Grey images as (height, width), others as (height, width, 3); transparency is dropped."""
+    """Grey images as (height, width), others as (height, width, 3); transparent ones are laid on white.
+
+    They stand upright: turned as their EXIF orientation says, where there is one that can be read.
+    """
     if image.mode in WIDE_MODES:
         raise DataError(
             f"data: {place} has more than 8 bits a pixel (mode {image.mode}), and what its white is cannot be known. "
             "Convert it to 8 bits."
         )
-    return np.asarray(image.convert("L" if image.mode in GREY_MODES else "RGB"))
+    with suppress(SyntaxError):
+        ImageOps.exif_transpose(image, in_place=True)
+    mode = "L" if image.mode in GREY_MODES else "RGB"
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+    return np.asarray(image.convert(mode))
+
+
+def check_distinct(parts: Mapping[str, Sequence[str | Path]], key: str = "data") -> None:
+    """Raises DataError where two splits have the same source, or one's folder lies in that of the other.
+
+    parts: what each split is read from, by role: resolved paths, or names. key: what the roles are subkeys of.
+    """
+    for first, second in (("validation", "test"), ("train", "test"), ("train", "validation")):
+        for one, other in product(parts.get(first, ()), parts.get(second, ())):
+            if one == other or _nested(one, other):
+                raise DataError(
+                    f"{key}.{first}: {one} and {key}.{second}: {other} hold the same images. Each split needs images "
+                    "of its own: what was trained or chosen on test images would look better than it is. Name others; "
+                    f"without {key}.validation images are held out of train."
+                )
+
+
+def _nested(one: str | Path, other: str | Path) -> bool:
+    if not isinstance(one, Path) or not isinstance(other, Path):
+        return False
+    return (one in other.parents and other.is_dir()) or (other in one.parents and one.is_dir())
 
 
 def read_npz(path: Path, keys: Mapping[str, Sequence[str]]) -> dict[str, Labelled]:
@@ -157,11 +189,10 @@ def read_npz(path: Path, keys: Mapping[str, Sequence[str]]) -> dict[str, Labelle
             arrays = {name: file[name] for name in file.files}
     except (OSError, ValueError, BadZipFile) as error:
         raise DataError(f"data.path: {path} cannot be read as an npz file of plain arrays: {error}") from error
+    pairs = {role: pair for role, known in ARRAYS.items() if (pair := _pair(role, known, arrays, keys))}
+    check_distinct({role: pair[:1] for role, pair in pairs.items()}, "data.keys")
     found = {}
-    for role, known in ARRAYS.items():
-        pair = tuple(keys.get(role, ())) or next((pair for pair in known if set(pair) <= set(arrays)), ())
-        if not pair:
-            continue
+    for role, pair in pairs.items():
         missing = [name for name in pair if name not in arrays]
         if len(pair) != 2 or missing:
             raise DataError(
@@ -175,6 +206,16 @@ def read_npz(path: Path, keys: Mapping[str, Sequence[str]]) -> dict[str, Labelle
     if not found:
         raise DataError(f"data.keys: {path} holds {', '.join(arrays)}. Say which are images and labels of which split.")
     return found
+
+
+def _pair(
+    role: str, known: Sequence[tuple[str, str]], arrays: Mapping[str, np.ndarray], keys: Mapping[str, Sequence[str]]
+) -> tuple[str, ...]:
+    """The names of a split's arrays: those in `keys`, or known ones that are no other split's; empty where none are."""
+    if keys.get(role):
+        return tuple(keys[role])
+    taken = {name for pair in keys.values() for name in pair[:1]}
+    return next((pair for pair in known if set(pair) <= set(arrays) and pair[0] not in taken), ())
 
 
 def _check_arrays(images: np.ndarray, labels: np.ndarray, place: str) -> None:
@@ -196,17 +237,18 @@ def _check_arrays(images: np.ndarray, labels: np.ndarray, place: str) -> None:
 def read_folders(path: Path, names: Mapping[str, str | None]) -> dict[str, Labelled]:
     """The splits of a folder that holds one folder for each split; names: other names than train, validation, test.
 
-    Raises DataError as `read_folder`.
+    Raises DataError as `read_folder` and `check_distinct`.
     """
-    found = {}
+    folders = {}
     for role, known in FOLDERS.items():
-        wanted = names.get(role)
-        folder = path / wanted if wanted else next((path / name for name in known if (path / name).is_dir()), None)
-        if folder is not None:
-            found[role] = read_folder(folder, f"data.{role}")
-    if not found:
+        there = (name for name in known if (path / name).is_dir() and name not in names.values())
+        name = names.get(role) or next(there, None)
+        if name is not None:
+            folders[role] = path / name
+    if not folders:
         raise DataError(f"data.path: {path} holds no folder train or test. Name them in data.train and data.test.")
-    return found
+    check_distinct({role: [folder.resolve()] for role, folder in folders.items()})
+    return {role: read_folder(folder, f"data.{role}") for role, folder in folders.items()}
 
 
 def read_folder(path: Path, key: str) -> Labelled:

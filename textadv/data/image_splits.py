@@ -20,6 +20,7 @@ from textadv.data.image_files import (
     ImageSplits,
     Labelled,
     Pictures,
+    check_distinct,
     read_folder,
     read_folders,
     read_hub_images,
@@ -88,17 +89,23 @@ def _files(
     label: str,
 ) -> dict[str, Labelled]:
     """What data.path holds, or what data.train, data.validation and data.test do."""
-    if path is None:
-        return {
-            role: _source([source] if isinstance(source, str) else list(source), f"data.{role}", image, label)
-            for role, source in sources.items()
-            if source is not None
-        }
-    if not Path(path).exists():
+    if path is not None and not Path(path).exists():
         raise DataError(f"data.path: there is no file or folder {path} (looked in {Path.cwd()}).")
-    if Path(path).is_dir():
+    given = {role: [source] if isinstance(source, str) else list(source) for role, source in sources.items() if source}
+    if path is not None and not Path(path).is_dir():
+        if given:
+            role = next(iter(given))
+            raise DataError(
+                f"data.{role} cannot be set for the npz file {path}, which holds all splits. Leave it out, and name "
+                f"the split's arrays in data.keys.{role} if need be."
+            )
+        return read_npz(Path(path), keys)
+    if keys:
+        raise DataError("data.keys names the arrays of an npz file, and data.path is none. Leave data.keys out.")
+    if path is not None:
         return read_folders(Path(path), _split_names(sources))
-    return read_npz(Path(path), keys)
+    check_distinct({role: [Path(source).resolve() for source in paths] for role, paths in given.items()})
+    return {role: _source(paths, f"data.{role}", image, label) for role, paths in given.items()}
 
 
 def _source(paths: list[str], key: str, image: str, label: str) -> Labelled:
@@ -111,7 +118,9 @@ def _split_names(sources: Mapping[str, str | Sequence[str] | None]) -> dict[str,
     for role, source in sources.items():
         if source is not None and not isinstance(source, str):
             raise DataError(f"data.{role} must be one name, got {list(source)}.")
-    return {role: source if isinstance(source, str) else None for role, source in sources.items()}
+    names = {role: source if isinstance(source, str) else None for role, source in sources.items()}
+    check_distinct({role: [name] for role, name in names.items() if name is not None})
+    return names
 
 
 def _checked(

@@ -21,7 +21,7 @@ class ImageRows:
     """Images of one size, with a class and a number each.
 
     pixels: (N, channels, height, width) with 1 or 3 channels: floating point in [0, 1], before the model's
-        normalisation, or uint8 in 0..255, which batches divide by 255.
+        normalisation, or uint8 in 0..255, which batches divide by 255. Batches hold float32, or float64 as given.
     positions: the positions of the hidden states that an attack moves in place of the pixels, and the first of them
         that belongs to the image's patches; None where pixels are moved.
     Raises DataError where the pixels are not that.
@@ -63,9 +63,11 @@ class ImageRows:
         """
         if len(index) == 0:
             raise ValueError("A batch needs at least one row, got an empty index.")
-        pixels = self.pixels[torch.as_tensor(index)]
-        if pixels.dtype == torch.uint8:
-            pixels = pixels.float() / BYTES
+        stored = self.pixels[torch.as_tensor(index)]
+        # In half precision a pixel could not take a small delta up exactly, and might leave the ball.
+        pixels = stored.to(torch.promote_types(stored.dtype, torch.float32))
+        if stored.dtype == torch.uint8:
+            pixels = pixels / BYTES
         labels = torch.tensor([self.labels[i] for i in index])
         editable = torch.ones_like(pixels[:, :1], dtype=torch.bool)
         if self.positions is not None:

@@ -4,6 +4,7 @@ from textadv.models.causal import load_causal
 from textadv.models.export import save_adapter, save_merged
 from textadv.models.loading import LoadedModel, Lora, load_classifier, load_trained_classifier
 from textadv.models.prefix import with_prefix
+from textadv.models.preprocessing import ImageShape, Preprocessing, read_preprocessing
 from textadv.models.running import (
     ModelError,
     PerturbationError,
@@ -24,15 +25,7 @@ from textadv.models.running import (
 )
 from textadv.models.state import TRAINING_ONLY, load_trainable_state, trainable_state
 from textadv.models.vision import Normalised, as_classifier, logits_warning, patch_positions
-from textadv.models.vision_loading import (
-    ImageShape,
-    LoadedVision,
-    Preprocessing,
-    built_in,
-    load_image_classifier,
-    read_preprocessing,
-    save_vision,
-)
+from textadv.models.vision_loading import LoadedVision, built_in, load_image_classifier, save_vision
 
 __all__ = [
     "TRAINING_ONLY",

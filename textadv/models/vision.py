@@ -18,13 +18,14 @@ class Normalised(nn.Module):
     """An image classifier that takes pixels in [0, 1] and returns logits (B, C).
 
     model: takes normalised pixels and returns logits, or an output that holds them as Hugging Face models do.
-    mean, std: (channels,), subtracted from the pixels and divided by; no part of the saved weights. The model gets
-    pixels in the number format of its own parameters.
+    mean, std: (channels,), subtracted from the pixels and divided by; no part of the saved weights. flipped: the model
+    gets the channels in the opposite order, blue first. It gets pixels in the number format of its own parameters.
     """
 
-    def __init__(self, model: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(self, model: nn.Module, mean: Sequence[float], std: Sequence[float], flipped: bool = False) -> None:
         super().__init__()
         self.model = model
+        self.flipped = flipped
         self.register_buffer("mean", torch.tensor(mean).reshape(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).reshape(-1, 1, 1), persistent=False)
 
@@ -32,7 +33,8 @@ class Normalised(nn.Module):
         """The logits (B, C) of pixels (B, channels, height, width) in [0, 1]."""
         mean, std = self.get_buffer("mean"), self.get_buffer("std")
         dtype = next((value.dtype for value in self.model.parameters()), pixel_values.dtype)
-        output = self.model(((pixel_values - mean) / std).to(dtype))
+        normalised = ((pixel_values - mean) / std).to(dtype)
+        output = self.model(normalised.flip(1) if self.flipped else normalised)
         return output if isinstance(output, Tensor) else output.logits
 
     @property

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
@@ -16,92 +16,21 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import convert_conv2d_weight_memory_format
 from transformers import AutoConfig, AutoModelForImageClassification
-from transformers.image_processing_base import ImageProcessingMixin
 
-from textadv.models.loading import DTYPES, UNUSABLE, LoadedModel, Lora, check_labels, is_path, quiet
+from textadv.models.loading import DTYPES, UNUSABLE, LoadedModel, Lora, check_labels, quiet
 from textadv.models.networks import NETWORKS, SMALLEST
+from textadv.models.preprocessing import PROCESSOR_FILE, ImageShape, Preprocessing
 from textadv.models.running import ModelError, bare, pretrained
 from textadv.models.vision import Normalised
 from textadv.randomness import seeded_scope
 
-PROCESSOR_FILE, CONFIG_FILE, WEIGHTS_FILE = "preprocessor_config.json", "config.json", "model.safetensors"
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 HEAD = "classifier"
-BYTES = 255
-BILINEAR = 2
-
-
-class ImageShape(NamedTuple):
-    """What an image tensor looks like, in channels and pixels."""
-
-    channels: int
-    height: int
-    width: int
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """What a model's image processor says, and nothing else is done to an image: resizing and normalisation.
-
-    settings: the keys of preprocessor_config.json.
-    """
-
-    settings: Mapping[str, Any]
-
-    @property
-    def size(self) -> tuple[int, int] | None:
-        """Height and width that the model is given; None where any size does.
-
-        A centre crop is left out: images are resized to the size after it, so that nothing of them is lost.
-        """
-        cropped = self.settings.get("do_center_crop") and self.settings.get("crop_size")
-        size = cropped or self.settings.get("size")
-        if isinstance(size, Mapping):
-            side = size.get("shortest_edge")
-            height, width = size.get("height", side), size.get("width", side)
-            return None if height is None or width is None else (int(height), int(width))
-        return None if size is None else (int(size), int(size))
-
-    @property
-    def resample(self) -> int:
-        """Pillow's number of the filter for resizing."""
-        return int(self.settings.get("resample", BILINEAR))
-
-    @property
-    def mean_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Per channel, what to subtract from pixels in [0, 1] and to divide by, rescaling included.
-
-        Raises ModelError where the settings ask for a normalisation and do not say which.
-        """
-        known = self.settings
-        scale = BYTES * float(known.get("rescale_factor", 1 / BYTES)) if known.get("do_rescale", True) else float(BYTES)
-        shift = 1.0 if known.get("rescale_offset", False) else 0.0
-        if not known.get("do_normalize", "image_mean" in known):
-            return (shift / scale,), (1 / scale,)
-        mean, std = known.get("image_mean"), known.get("image_std")
-        if mean is None or std is None:
-            raise ModelError(
-                f"{PROCESSOR_FILE} says do_normalize: true without image_mean and image_std. Write them into it."
-            )
-        means, stds = ([v] if isinstance(v, int | float) else list(v) for v in (mean, std))
-        # EfficientNet's processor divides by the deviation a second time, and says so by this key.
-        again = stds if known.get("include_top", False) else [1.0] * len(stds)
-        return (
-            tuple((shift + value) / scale for value in means),
-            tuple(value * more / scale for value, more in zip(stds, again, strict=True)),
-        )
-
-    def sized(self, side: int) -> Preprocessing:
-        """The same for square images of `side` pixels."""
-        size = self.settings.get("size")
-        edge = isinstance(size, Mapping) and "shortest_edge" in size
-        wanted = {"shortest_edge": side} if edge else {"height": side, "width": side}
-        cropped = {"crop_size": {"height": side, "width": side}} if "crop_size" in self.settings else {}
-        return replace(self, settings={**self.settings, "size": wanted, **cropped})
 
 
 @dataclass(frozen=True)
 class LoadedVision:
-    """An image classifier and its preprocessing.
+    """An image classifier and its preprocessing, as it is saved: see `Preprocessing.kept`.
 
     initialised: names of weights that the checkpoint lacked (a new head). labels: class names, in order.
     source: what it was loaded by. replaced: how many classes the checkpoint's own head had, where it was replaced.
@@ -132,36 +61,6 @@ def _saved(name: str) -> dict[str, Any]:
     path = Path(name) / CONFIG_FILE
     settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return settings if settings.get("architecture") in NETWORKS else {}
-
-
-def read_preprocessing(name: str, revision: str | None = None, trust_remote_code: bool = False) -> Preprocessing:
-    """What the processor of a Hub id, of a folder or of an adapter's base model says; built-in networks take any size.
-
-    Raises ModelError where there is no preprocessor_config.json: nobody could know what pixels the model was made for.
-    """
-    folder = Path(name)
-    if name in NETWORKS:
-        return Preprocessing({"image_processor_type": "ViTImageProcessor", "do_normalize": False})
-    if is_path(name) and not folder.is_dir():
-        raise ModelError(
-            f"model.name: there is no folder {name} (looked in {Path.cwd()}). Correct it, or give a Hub id."
-        )
-    if (folder / "adapter_config.json").is_file() and not (folder / PROCESSOR_FILE).is_file():
-        name = str(PeftConfig.from_pretrained(str(folder)).base_model_name_or_path)
-    try:
-        with quiet():
-            settings = ImageProcessingMixin.get_image_processor_dict(name, revision=revision)[0]
-    except UNUSABLE as error:
-        raise ModelError(
-            f"model.name {name!r} has no {PROCESSOR_FILE} that can be read, so how its pixels are normalised is not "
-            f"known: {error}. Save the model's image processor beside its weights, or write the file: "
-            '{"do_normalize": false} for a model that takes pixels in [0, 1].'
-        ) from error
-    if "size" not in settings:
-        with quiet():
-            known = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code).to_dict()
-        settings |= {"size": known["image_size"]} if known.get("image_size") is not None else {}
-    return Preprocessing(settings)
 
 
 def load_image_classifier(
@@ -208,10 +107,8 @@ def load_image_classifier(
             f"model.name {name!r} normalises {len(mean)} channels and the images have {shape.channels}. Set "
             f"data.channels: {len(mean)}."
         )
-    settings = dict(preprocessing.settings)
-    settings.setdefault("size", {"height": shape.height, "width": shape.width})
-    kept = Preprocessing(settings)
-    return LoadedVision(Normalised(inner, mean, std), kept, initialised, tuple(labels), name, shape, replaced)
+    model = Normalised(inner, mean, std, preprocessing.flipped)
+    return LoadedVision(model, preprocessing.kept(shape), initialised, tuple(labels), name, shape, replaced)
 
 
 def _built(name: str, labels: tuple[str, ...], shape: ImageShape, seed: int) -> tuple[nn.Module, tuple[str, ...]]:
