@@ -62,9 +62,17 @@ def test_swa_is_the_plain_mean() -> None:
 
 
 def test_ema_forgets() -> None:
-    rule = Averaging("ema", decay=0.5)
+    """The plain mean of two; the third weight counts 0.4, which is more than a third."""
+    rule = Averaging("ema", decay=0.6)
     values = [seen(*course(rule, [1.0, 2.0, 4.0][:count])) for count in (1, 2, 3)]
-    assert values == approx([1.0, 1.5, 2.75], rel=1e-12)
+    assert values == approx([1.0, 1.5, 2.5], rel=1e-12)
+
+
+def test_the_first_weights_of_a_short_run_do_not_outweigh_the_rest() -> None:
+    weights = [float(n) for n in range(50)]
+    assert seen(*course(Averaging("ema", decay=0.999), weights)) == approx(24.5, rel=1e-12)
+    long = seen(*course(Averaging("ema", decay=0.9), [9.0] + [0.0] * 9 + [1.0] * 20))
+    assert long == approx(1 - 0.1 * 0.9**20, rel=1e-12), "a mean of 0.9 over ten, and then it forgets"
 
 
 def test_start_and_every_say_which_weights_are_taken_in() -> None:
@@ -83,7 +91,7 @@ def test_half_precision_is_averaged_in_single() -> None:
     """In bfloat16 a step of 1/1000 of the way is lost to rounding: the mean would stay at 1."""
     rule = Averaging("ema", decay=0.999)
     average, model = course(rule, [1.0] + [2.0] * 500, Numbers(torch.bfloat16))
-    expected = 2 - 0.999**500
+    expected = 2 - 1 / 501
     assert float(average.means["trained"]) == approx(expected, rel=1e-5)
     assert model.trained.dtype == torch.bfloat16
     assert seen(average, model) == approx(expected, rel=1e-2)

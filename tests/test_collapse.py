@@ -119,7 +119,8 @@ def healthy(digits: FixedRows, tmp_path_factory: pytest.TempPathFactory) -> tupl
 def test_a_healthy_run_is_not_stopped(healthy: tuple[Trained, dict[str, Tensor]]) -> None:
     progress = healthy[0].progress
     assert progress.step == 240 and progress.ended_with is None and progress.notes == []
-    clean, attacked, robust = progress.probes[-1][1:]
+    clean, attacked, robust, radius = progress.probes[-1][1:]
+    assert radius == 1 and progress.probes[1][4] < 0.2, "the radius grew"
     assert clean > 0.85 and robust > 0.4 and attacked - robust < 0.2
 
 
@@ -130,7 +131,7 @@ def test_fgsm_with_a_large_step_collapses_and_is_caught_within_one_interval(
     """One step of the whole radius from the clean image: the model learns to bend the gradient, not to be robust."""
     model = network(healthy[1])
     watched = trained(digits, tmp_path / "watched", model, FGSM, 60, drop=0.99)
-    course = [(robust, attacked) for _, _, attacked, robust in watched.progress.probes]
+    course = [(robust, attacked) for _, _, attacked, robust, _ in watched.progress.probes]
     start, start_attacked = course[0]
     fallen = [
         n for n, (robust, attacked) in enumerate(course) if start - robust > 0.2 and attacked > start_attacked - 0.2

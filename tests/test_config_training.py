@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from torch import nn
 
 from tests.config_sample import problems, small
 from textadv import build
@@ -15,17 +16,22 @@ from textadv.config_file import parse_config
 from textadv.objectives import Free
 from textadv.overfitting import Probe
 from textadv.spaces import Embeddings
+from textadv.task import check_training, reach_warnings
 
 FREE = ("objective.name=free", "attack.steps=1")
 THREAT = ThreatModel(Embeddings(), L2(0.5))
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def healthy(model: nn.Module, *, step: int, radius_scale: float) -> Probe:
+    return Probe(1, 1, 1)
+
+
 def test_nothing_is_averaged_or_guarded_by_default() -> None:
     training = small().training
     assert training.averaging is None and training.guard is None
     assert build.averaging(training, 100) is None
-    assert build.guard(training, lambda model: Probe(1, 1, 1)) is None
+    assert build.guard(training, healthy) is None
 
 
 @pytest.mark.parametrize(
@@ -39,7 +45,7 @@ def test_the_start_is_a_share_of_the_steps_or_a_step(start: str, expected: int) 
 
 def test_the_guard_is_built_as_configured() -> None:
     training = small("training.guard={every: 7, drop: 0.3, action: rollback, rollbacks: 2, rows: 9}").training
-    guard = build.guard(training, lambda model: Probe(1, 1, 1))
+    guard = build.guard(training, healthy)
     assert guard is not None
     assert (guard.every, guard.drop, guard.action, guard.rollbacks) == (7, 0.3, "rollback", 2)
     probing = AttackConfig(name="pgd", steps=10, select="most_damaging", early_stop=True)
@@ -74,7 +80,7 @@ PROBLEMS = {
     "guard without ball": (["training.guard.every=5", "objective.name=distributional"], "training.guard compares with"),
     "guard too late": (
         ["training={steps: 10, guard: {every: 11}}"],
-        "training.guard.every must be at most training.steps (10), got 11: it would never look.",
+        "training.guard.every must be at most training.steps (10), got 11: it would only look when all is over.",
     ),
     "drop": (["training.guard.drop=0"], "training.guard.drop must be greater than 0, got 0."),
     "action": (["training.guard.action=pray"], "training.guard.action must be 'stop' or 'rollback', got 'pray'."),
@@ -103,6 +109,10 @@ PROBLEMS = {
         [*FREE, "checkpoint.every=6"],
         "checkpoint.every must be a multiple of objective.replays (4), got 6: a batch cannot be",
     ),
+    "free rollbacks": (
+        [*FREE, "training.guard={every: 6, action: rollback}"],
+        "training.guard.every must be a multiple of objective.replays (4) with training.guard.action: rollback, got 6",
+    ),
 }
 
 
@@ -113,9 +123,52 @@ def test_what_does_not_fit_is_refused_in_configuration_keys(name: str) -> None:
     assert any(line.startswith(message) for line in lines), lines
 
 
+def test_stopping_may_come_at_any_step_of_a_replayed_batch() -> None:
+    assert small(*FREE, "training.guard.every=6").training.guard is not None
+
+
+@pytest.mark.parametrize("objective", ["adversarial", "clean"])
+def test_what_lies_beyond_the_epochs_is_refused_as_beyond_the_steps(objective: str) -> None:
+    """70 rows in batches of 8 are 8 optimizer steps."""
+    training = "training={epochs: 1, batch_size: 8, micro_batch_size: 8, averaging: {start: %s}}"
+    for start in ("0", "0.9", "8"):
+        check_training(small(training % start, f"objective.name={objective}"), 70, 1)
+    with pytest.raises(ConfigError) as caught:
+        check_training(small(training % "9", f"objective.name={objective}"), 70, 1)
+    assert str(caught.value) == (
+        "training.averaging.start must be at most the 8 optimizer steps that training.epochs: 1 makes, got 9: nothing "
+        "would be averaged."
+    )
+
+
+def test_a_guard_that_looks_after_the_epochs_is_refused() -> None:
+    run = small("training={epochs: 1, batch_size: 8, micro_batch_size: 8, guard: {every: 8}}")
+    check_training(run, 70, 1)
+    with pytest.raises(ConfigError, match="every must be at most the 7 optimizer steps that training.epochs: 1 makes"):
+        check_training(run, 60, 1)
+
+
 def test_chats_have_averages_and_no_guard() -> None:
     text = (ROOT / "recipes" / "configs" / "lab_llm.yaml").read_text(encoding="utf-8")
     run = parse_config(yaml.safe_load(text), ["training.averaging.kind=ema"])
     assert run.training.averaging is not None
     with pytest.raises(ConfigError, match="training.guard watches classifiers, and task: chat has none"):
         parse_config(yaml.safe_load(text), ["training.guard.every=5"])
+
+
+@pytest.mark.parametrize(
+    ("attack", "steps"),
+    [
+        ("{steps: 1, step_size: 0.1}", 1),
+        ("{steps_schedule: {0: 2, 9: 10}, step_size: 0.1}", 2),
+        ("{steps_schedule: {0: 10, 9: 3}, step_size: 0.1}", 3),
+        ("{steps_schedule: {0: 5, 9: 10}, step_size: 0.1}", None),
+        ("{steps_schedule: {0: 1, 9: 10}}", None),
+    ],
+)
+def test_the_fewest_steps_of_a_schedule_must_reach_the_radius(attack: str, steps: int | None) -> None:
+    found = list(reach_warnings(small(f"attack={attack}"), THREAT))
+    assert len(found) == (steps is not None)
+    for line in found:
+        assert line.startswith(f"attack: {steps} steps reach only {0.2 * steps:.2g} of the radius")  # type: ignore[operator]
+        assert ("attack.steps_schedule" in line) == ("schedule" in attack)

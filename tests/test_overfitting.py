@@ -15,10 +15,10 @@ from tests import normed, tiny
 from textadv.attacks import pgd
 from textadv.averaging import Averaging
 from textadv.checkpoint import latest, optimizer_state
-from textadv.mixing import Constant, Mixing
+from textadv.mixing import Constant, Linear, Mixing
 from textadv.models import trainable_state
-from textadv.objectives import Adversarial, hardening
-from textadv.overfitting import Guard, Probe, verdict
+from textadv.objectives import Adversarial, Free, hardening
+from textadv.overfitting import Guard, Probe, standing, verdict
 from textadv.progress import Scores
 from textadv.sampling import OneStream
 from textadv.trainer import Trainer
@@ -38,11 +38,32 @@ HARDENING = Adversarial(pgd(normed.threat(), steps=1))
         ([Probe(1, 0.7, 0.8)], Probe(1, 0.99, 0.6), "good"),
         ([Probe(1, 0.7, 0.6), Probe(1, 0.8, 0.45)], Probe(1, 0.8, 0.3), "overfitted"),
         ([Probe(1, 0.7, 0.6)], Probe(1, 0.2, 0.7), "good"),
+        ([Probe(1, 0.9, 0.1, 0.2), Probe(1, 0.7, 0.6, 1.0)], Probe(1, 0.65, 0.2, 1.0), "overfitted"),
+        ([Probe(1, 0.9, 0.6, 0.2)], Probe(1, 0.4, 0.2, 0.2), "worse"),
     ],
-    ids=["first", "overfitted", "both fell", "a bit less", "a fall of drop", "rounding", "slowly", "risen"],
+    ids=[
+        "first",
+        "overfitted",
+        "both fell",
+        "a bit less",
+        "a fall of drop",
+        "rounding",
+        "slowly",
+        "risen",
+        "at a larger radius",
+        "both fell at a small radius",
+    ],
 )
 def test_the_verdict(past: Sequence[Probe], now: Probe, expected: str) -> None:
     assert verdict(past, now, 0.2) == expected
+
+
+def test_abandoned_weights_excuse_no_later_collapse() -> None:
+    """The second probe was given up; (0.72, 0.12) lies as far below its 0.99 as below the 0.6 of the good ones."""
+    probes = [Probe(0.9, 0.65, 0.6), Probe(0.95, 0.99, 0.05), Probe(0.9, 0.66, 0.6)]
+    now = Probe(0.9, 0.72, 0.12)
+    assert standing(probes, 0.2) == [probes[0], probes[2]]
+    assert verdict(standing(probes, 0.2), now, 0.2) == "overfitted" and verdict(probes, now, 0.2) == "worse"
 
 
 def test_the_gap_is_what_training_attack_overlooks() -> None:
@@ -52,36 +73,45 @@ def test_the_gap_is_what_training_attack_overlooks() -> None:
 @pytest.mark.parametrize("changes", [{"every": 0}, {"rollbacks": 0}, {"drop": 0.0}, {"drop": 1.0}], ids=str)
 def test_what_cannot_guard_is_refused(changes: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="training.guard."):
-        Guard(**{"every": 1, "probe": lambda model: HEALTHY} | changes)  # type: ignore[arg-type]
+        Guard(**{"every": 1, "probe": Probing([HEALTHY])} | changes)  # type: ignore[arg-type]
 
 
 class Probing:
-    """Hands out given probes by how often it was asked, and remembers the weights that it was shown."""
+    """Hands out given probes by how often it was asked, and remembers what it was shown and told."""
 
     def __init__(self, probes: Sequence[Probe]) -> None:
         self.probes, self.seen = list(probes), []  # type: ignore[var-annotated]
+        self.told: list[tuple[int, float]] = []
 
-    def __call__(self, model: nn.Module) -> Probe:
+    def __call__(self, model: nn.Module, *, step: int, radius_scale: float) -> Probe:
         self.seen.append(trainable_state(model))
+        self.told.append((step, radius_scale))
         return self.probes[min(len(self.seen), len(self.probes)) - 1]
 
 
 def trainer(
-    folder: Path, guard: Guard, score: object = None, averaging: Averaging | None = None, **changes: object
+    folder: Path,
+    guard: Guard,
+    score: object = None,
+    averaging: Averaging | None = None,
+    mixing: Mixing = Mixing(Constant(0.5)),  # noqa: B008 - a frozen value
+    objective: Adversarial | Free = HARDENING,
+    **changes: object,
 ) -> Trainer:
     names = {"micro_batch_size": 8, "learning_rate": 1e-2, "schedule": "constant", **changes}
     settings = tiny.settings(**names)
     return Trainer(
         tiny.accelerator(),
         normed.network(),
-        OneStream(normed.rows(), Mixing(Constant(0.5)), settings.batch_size, settings.seed),
-        hardening(HARDENING),
+        OneStream(normed.rows(), mixing, settings.batch_size, settings.seed),
+        hardening(objective),
         settings,
         score,  # type: ignore[arg-type]
         folder,
         bar=False,
         guard=guard,
         averaging=averaging,
+        memory=objective.memory if isinstance(objective, Free) else None,
     )
 
 
@@ -120,7 +150,7 @@ def test_stopping_ends_the_run_with_the_weights_of_the_last_good_probe(tmp_path:
     (note,) = trained.progress.notes
     assert note == (
         "catastrophic overfitting at step 6: robust accuracy fell from 65.0% to 10.0% on held-out rows, under the "
-        "attack of training it is 99.0% (a gap of 89.0%); the run was stopped and has the weights of step 3"
+        "attack of training it is 99.0% (a gap of 89.0%); the run was stopped, at the weights of step 3 again"
     )
     assert max(record["step"] for record in log(tmp_path)) == 6
 
@@ -142,10 +172,11 @@ def test_a_rollback_restores_weights_optimizer_and_average_and_slows_down(tmp_pa
     inner, states = mine.optimizer.optimizer, {}
     look = mine.watch.look
 
-    def looking(progress: object, tracker: object) -> None:
-        look(progress, tracker)  # type: ignore[arg-type]
+    def looking(*told: object) -> int:
+        found = look(*told)  # type: ignore[arg-type]
         state = (trainable_state(mine.model), optimizer_state(mine.model, inner), mine.average.state())
         states[mine.progress.step] = state
+        return found
 
     mine.watch.look = looking  # type: ignore[method-assign]
     trained = mine.run()
@@ -167,7 +198,7 @@ def test_rollbacks_are_limited_and_each_restores_the_same(tmp_path: Path) -> Non
     trained = mine.run()
     assert trained.progress.step == 6 and trained.progress.rollbacks == 2 and trained.progress.ended_with == 0
     assert [note.split(";")[1] for note in trained.progress.notes][-1] == (
-        " the run was stopped after 2 rollbacks and has the weights of step 0"
+        " the run was stopped after 2 rollbacks, at the weights of step 0 again"
     )
     assert same(trainable_state(mine.model), trainable_state(normed.network()))
     assert len([note for note in trained.progress.notes if "rollback 1 of 2" in note]) == 1
@@ -182,10 +213,67 @@ def test_a_collapse_found_at_the_end_leaves_nothing_to_go_on_with(tmp_path: Path
 
 
 def test_a_model_that_only_gets_worse_is_reported_and_not_touched(tmp_path: Path) -> None:
-    probing = Probing([HEALTHY, Probe(0.4, 0.2, 0.1), COLLAPSED])
+    probing = Probing([HEALTHY, Probe(0.4, 0.2, 0.1), COLLAPSED, HEALTHY])
     mine = trainer(tmp_path, Guard(4, probing, action="rollback"), steps=9)
     trained = mine.run()
     assert len(trained.progress.notes) == 1 and "from the weights and optimizer of step 0" in trained.progress.notes[0]
+
+
+def test_a_second_collapse_is_caught_like_the_first(tmp_path: Path) -> None:
+    course = [HEALTHY, Probe(0.9, 0.65, 0.6), Probe(0.95, 0.99, 0.05), Probe(0.9, 0.66, 0.6), Probe(0.9, 0.72, 0.12)]
+    mine = trainer(tmp_path, Guard(2, Probing([*course, HEALTHY]), action="rollback"), steps=10)
+    trained = mine.run()
+    assert trained.progress.rollbacks == 2 and trained.progress.ended_with is None
+    assert "from the weights and optimizer of step 6 at 0.25" in trained.progress.notes[1]
+
+
+def test_the_last_step_is_probed_too(tmp_path: Path) -> None:
+    mine = trainer(tmp_path, Guard(4, Probing([HEALTHY, LATER, LATER, COLLAPSED])), steps=11)
+    trained = mine.run()
+    assert [entry[0] for entry in trained.progress.probes] == [0, 4, 8, 11]
+    assert trained.progress.ended_with == 8 and trained.selected_step == 8
+
+
+def test_restored_weights_are_scored_as_those_of_their_step(tmp_path: Path) -> None:
+    found: list[dict[str, torch.Tensor]] = []
+
+    def score(model: nn.Module) -> Scores:
+        found.append(trainable_state(model))
+        return Scores(0.9, 0.1 * len(found), False)
+
+    probing = Probing([HEALTHY, LATER, COLLAPSED, LATER])
+    mine = trainer(tmp_path, Guard(3, probing, action="rollback"), score=score, evaluate_every=6)
+    progress = mine.run().progress
+    assert [entry["step"] for entry in progress.history] == [3, 12] and same(found[0], probing.seen[1])
+    assert progress.best["last"]["step"] == 12
+
+
+def test_the_probe_is_told_how_training_attacks(tmp_path: Path) -> None:
+    probing = Probing([HEALTHY])
+    mixing = Mixing(Constant(0.5), radius=Linear(0.2, 1.0, 8))
+    progress = trainer(tmp_path, Guard(5, probing), mixing=mixing).run().progress
+    assert [step for step, _ in probing.told] == [0, 4, 9, 11], "the optimizer steps just taken, counted from 0"
+    assert [radius for _, radius in probing.told] == pytest.approx([0.2, 0.6, 1.0, 1.0])
+    assert [len(entry) for entry in progress.probes] == [5] * 4
+
+
+@pytest.mark.parametrize("collapse", [True, False])
+def test_a_rollback_forgets_the_perturbations_that_were_carried(collapse: bool, tmp_path: Path) -> None:
+    """They were found against the weights that are given up; the next batch begins anew."""
+    objective = Free(pgd(normed.threat(), steps=1, relative_step_size=1.0), replays=2)
+    begun: list[bool] = []
+    forgetting = Probing([HEALTHY, HEALTHY, COLLAPSED if collapse else HEALTHY, HEALTHY])
+    mine = trainer(tmp_path, Guard(4, forgetting, action="rollback"), objective=objective)
+    mine.sampler = OneStream(normed.rows(), Mixing(Constant(0.5)), 8, 0, repeat=2)
+    begin = objective.memory.begin
+
+    def beginning(step: int) -> None:
+        begin(step)
+        begun.append(objective.memory.before is None)
+
+    objective.memory.begin = beginning  # type: ignore[method-assign]
+    assert mine.run().progress.rollbacks == collapse
+    assert begun == [True, False, False, False, collapse, False], "batches of steps 0, 2, 4, 6, 8 and 10"
 
 
 @pytest.mark.parametrize("kept", [3, 6, 9])

@@ -24,8 +24,9 @@ class Averaging:
     """Which weights are averaged, and how.
 
     kind: `swa`, the plain mean of all weights that are taken in (arXiv:1803.05407, algorithm 1); `ema`, a mean that
-        forgets: decay x mean + (1 - decay) x weights, begun at the first weights taken in, so without bias correction.
-        Weights 1, 2, 4 give 7/3 under swa, and 1, 1.5, 2.75 one after the other under ema with decay 0.5.
+        forgets: decay x mean + (1 - decay) x weights once 1 / (1 - decay) weights are in it, and their plain mean until
+        then, so that the first ones do not outweigh a short run. Weight n counts max(1 - decay, 1 / n) when it comes.
+        Weights 1, 2, 4 give 7/3 under swa, and 1, 1.5, 2.5 one after the other under ema with decay 0.6.
     start: the first optimizer step, counted from 1, after which weights are taken in; every: steps between two.
     refresh: batches of training rows that the statistics of batch norms are computed on anew for averaged weights.
 
@@ -63,14 +64,15 @@ class Average:
         rule = self.rule
         if step < rule.start or (step - rule.start) % rule.every:
             return
+        share = 1 / (self.taken + 1)
+        if rule.kind == "ema":
+            share = max(share, 1 - rule.decay)
         for name, value in _trainable(model).items():
             fresh = value.detach().to(torch.promote_types(value.dtype, torch.float32))
             if not self.taken:
                 self.means[name] = fresh.clone()
-            elif rule.kind == "ema":
-                self.means[name].mul_(rule.decay).add_(fresh, alpha=1 - rule.decay)
             else:
-                self.means[name].add_((fresh - self.means[name]) / (self.taken + 1))
+                self.means[name].add_(fresh - self.means[name], alpha=share)
         self.taken += 1
 
     @contextmanager

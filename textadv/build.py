@@ -77,7 +77,7 @@ from textadv.objectives import (
     trades,
     with_predictor,
 )
-from textadv.overfitting import Guard, Probe
+from textadv.overfitting import Guard, Probing
 from textadv.spaces import Embeddings, Hidden, Pixels, Space
 
 BALLS = {"l2": L2, "linf": Linf, "l1": L1}
@@ -284,7 +284,7 @@ def averaging(config: TrainingConfig, steps: int) -> Averaging | None:
     return Averaging(wanted.kind, wanted.decay, max(round(start), 1), wanted.every, wanted.refresh_batches)
 
 
-def guard(config: TrainingConfig, probe: Callable[[nn.Module], Probe]) -> Guard | None:
+def guard(config: TrainingConfig, probe: Probing) -> Guard | None:
     """The guard against catastrophic overfitting, if any; `probe` measures a model on held-out rows."""
     wanted = config.guard
     if wanted is None:

@@ -39,7 +39,10 @@ class Checkpoint:
 
 
 class Memory(Protocol):
-    """What one process carries from optimizer step to optimizer step, beside weights and optimizer."""
+    """What one process carries from optimizer step to optimizer step, beside weights and optimizer.
+
+    Loading an empty state forgets it.
+    """
 
     def state(self) -> dict[str, Tensor]: ...
 

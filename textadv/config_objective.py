@@ -145,6 +145,12 @@ ObjectiveConfig = Annotated[
 HOLDING_CLEAN = ("trades", "alum", "smart", "r3f", "regularised", "predictor")
 
 
+def passes_clean(objective: ObjectiveConfig) -> bool:
+    """Whether rows that are attacked pass the model in training unperturbed as well."""
+    clean_term = isinstance(objective, FreelbConfig) and objective.clean_term
+    return clean_term or objective.name in (*HOLDING_CLEAN, "clean", "mart")
+
+
 def weight_perturbation_of(objective: ObjectiveConfig) -> float:
     """AWP's gamma; 0 for objectives that cannot have one."""
     return 0.0 if isinstance(objective, CleanConfig | FreelbConfig | FreeConfig) else objective.weight_perturbation

@@ -17,7 +17,7 @@ class AveragingConfig(Section):
         "ema", description="ema: an exponential mean that forgets; swa: the plain mean (arXiv:1803.05407)."
     )
     decay: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.999, description="Weight of the mean so far in each update of ema, 0 to below 1."
+        0.999, description="Largest weight of the mean so far in an update of ema, 0 to below 1."
     )
     start: NotNegative = Field(
         0.0, description="From when on weights are averaged: below 1 a share of the optimizer steps, else the step."
@@ -45,7 +45,9 @@ class AveragingConfig(Section):
 class GuardConfig(Section):
     """The guard against catastrophic overfitting: a stronger attack on validation rows, every few steps."""
 
-    every: Count = Field(100, description="Optimizer steps between two probes; one more comes before the first step.")
+    every: Count = Field(
+        100, description="Optimizer steps between two probes; there is one before the first step and after the last."
+    )
     rows: Count = Field(128, description="Validation rows that are attacked.")
     attack: Annotated[AttackConfig, BeforeValidator(selecting)] = Field(
         AttackConfig(name="pgd", steps=10, select="most_damaging", early_stop=True),
@@ -55,7 +57,7 @@ class GuardConfig(Section):
         0.2, description="Fall of robust accuracy below its best that counts, if it does not fall under attack too."
     )
     action: Literal["stop", "rollback"] = Field(
-        "stop", description="End the run with the weights of the last good probe, or go on from them at half the rate."
+        "stop", description="End the run at the weights of the last good probe, or go on from them at half the rate."
     )
     rollbacks: Count = Field(3, description="Rollbacks after which the run is stopped.")
 
@@ -105,24 +107,38 @@ def training_problems(
     training: TrainingConfig, objective: str, replays: int, checkpoint_every: int | None
 ) -> list[str]:
     """What the section does not allow together with objective and checkpoint, one line each."""
-    guard, averaging, steps, lines = training.guard, training.averaging, training.steps, []
+    guard = training.guard
+    lines = [] if training.steps is None else length_problems(training, training.steps)
     if guard is not None and objective in ("clean", "distributional"):
         lines.append(
             f"training.guard compares with the attack of training inside the ball, and objective.name: {objective} has "
             "none. Set training.guard: null."
         )
-    if guard is not None and steps is not None and guard.every > steps:
+    if guard is not None and guard.action == "rollback" and guard.every % replays:
         lines.append(
-            f"training.guard.every must be at most training.steps ({steps}), got {guard.every}: it would never look."
-        )
-    if averaging is not None and steps is not None and averaging.start > steps:
-        lines.append(
-            f"training.averaging.start must be at most training.steps ({steps}), got {averaging.start:g}: nothing "
-            "would be averaged."
+            f"training.guard.every must be a multiple of objective.replays ({replays}) with training.guard.action: "
+            f"rollback, got {guard.every}: a batch cannot be taken up again half-way."
         )
     if checkpoint_every is not None and checkpoint_every % replays:
         lines.append(
             f"checkpoint.every must be a multiple of objective.replays ({replays}), got {checkpoint_every}: a batch "
             "cannot be taken up again half-way."
+        )
+    return lines
+
+
+def length_problems(training: TrainingConfig, steps: int) -> list[str]:
+    """What the section does not allow in a run of so many optimizer steps, one line each."""
+    guard, averaging, lines = training.guard, training.averaging, []
+    run = f"training.steps ({steps})"
+    if training.steps is None:
+        run = f"the {steps} optimizer steps that training.epochs: {training.epochs:g} makes"
+    if guard is not None and guard.every > steps:
+        lines.append(
+            f"training.guard.every must be at most {run}, got {guard.every}: it would only look when all is over."
+        )
+    if averaging is not None and averaging.start > steps:
+        lines.append(
+            f"training.averaging.start must be at most {run}, got {averaging.start:g}: nothing would be averaged."
         )
     return lines

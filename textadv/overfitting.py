@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -21,15 +21,22 @@ ROUNDING = 1e-9
 
 
 class Probe(NamedTuple):
-    """Accuracy on held-out rows: without an attack, under the attack of training, and under the guard's own."""
+    """Accuracy on held-out rows: without an attack, under the attack of training, and under the guard's own.
+
+    radius: the factor on the radius at which training attacked; the guard's own attack always has the whole radius.
+    """
 
     clean: float
     trained: float
     robust: float
+    radius: float = 1.0
 
     @property
     def gap(self) -> float:
-        """How much more the model withstands of the attack that it is trained with: near 0 where all is well."""
+        """How much more the model withstands of the attack that it is trained with: near 0 where all is well.
+
+        While training attacks at less than the whole radius it is larger without harm.
+        """
         return self.trained - self.robust
 
 
@@ -41,22 +48,43 @@ def verdict(past: Sequence[Probe], now: Probe, drop: float) -> Verdict:
 
     `worse` where both lie so far below: the model is getting bad, and not by overfitting to its attack.
     With a drop of 0.2, (trained 0.7, robust 0.6) and then (0.75, 0.3) is overfitted, (0.4, 0.3) is worse.
+
+    Under training's attack only probes at no smaller a radius are compared with: while the radius grows, that accuracy
+    falls by itself.
     """
     margin = drop + ROUNDING
     if max((probe.robust for probe in past), default=now.robust) - now.robust <= margin:
         return "good"
-    kept = max((probe.trained for probe in past), default=now.trained) - now.trained <= margin
-    return "overfitted" if kept else "worse"
+    alike = [probe.trained for probe in past if probe.radius >= now.radius]
+    return "overfitted" if max(alike, default=now.trained) - now.trained <= margin else "worse"
+
+
+def standing(probes: Sequence[Probe], drop: float) -> list[Probe]:
+    """The probes of weights that were not given up: without those that were `overfitted` when they were made."""
+    kept: list[Probe] = []
+    for probe in probes:
+        if verdict(kept, probe, drop) != "overfitted":
+            kept.append(probe)
+    return kept
+
+
+class Probing(Protocol):
+    """Measures a model on held-out rows, the same ones each time, with equal results on every process.
+
+    step, radius_scale: the optimizer step, counted from 0, and the factor on the radius that say how training attacks.
+    """
+
+    def __call__(self, model: nn.Module, *, step: int, radius_scale: float) -> Probe: ...
 
 
 @dataclass(frozen=True)
 class Guard:
     """How training is watched for catastrophic overfitting (arXiv:2001.03994, section 5.3).
 
-    every: optimizer steps between two probes; one more comes before the first step. probe: measures a model on held-out
-    rows, the same ones under the same attacks each time, with equal results on every process.
-    drop: see `verdict`. action: `stop` ends the run with the weights of the last good probe. `rollback` goes on from
-    those weights and that optimizer state at half the learning rate, up to `rollbacks` times, and then stops.
+    every: optimizer steps between two probes; one more comes before the first step and one after the last. probe: what
+    measures. drop: see `verdict`. action: `stop` ends the run at the weights of the last good probe, which are then
+    scored and selected from as at any end. `rollback` goes on from those weights and that optimizer state at half the
+    learning rate, up to `rollbacks` times, and then stops.
 
     After a rollback the count of optimizer steps runs on: data order, random starts and schedules are those of later
     steps, so the same collapse is not played again, and the run takes no longer. The attack is left as configured.
@@ -67,7 +95,7 @@ class Guard:
     """
 
     every: int
-    probe: Callable[[nn.Module], Probe]
+    probe: Probing
     drop: float = 0.2
     action: Literal["stop", "rollback"] = "stop"
     rollbacks: int = 3
@@ -107,14 +135,15 @@ class Watch:
         """Whether a probe comes after optimizer step `step`."""
         return step % self.guard.every == 0
 
-    def look(self, progress: Progress, tracker: Tracker) -> None:
-        """Probes the model and acts on what it finds; every process must call it.
+    def look(self, progress: Progress, tracker: Tracker, radius_scale: float = 1.0) -> int:
+        """Probes the model and acts on what it finds; the step whose weights it then has. Every process must call it.
 
         Leaves in `progress` the probe and, where the model has overfitted, a note, the count of rollbacks and, where
-        the run is to end, `ended_with`: the step whose weights it ends with.
+        the run is to end, `ended_with`. radius_scale: the factor on the radius in the optimizer step before.
         """
-        probe, step = self.guard.probe(self.model), progress.step
-        past = [Probe(*entry[1:]) for entry in progress.probes]
+        step = progress.step
+        probe = self.guard.probe(self.model, step=max(step - 1, 0), radius_scale=radius_scale)
+        past = standing([Probe(*entry[1:]) for entry in progress.probes], self.guard.drop)
         found = verdict(past, probe, self.guard.drop)
         progress.probes.append([step, *probe])
         values = {"guard_clean": probe.clean, "guard_trained": probe.trained, "guard_robust": probe.robust}
@@ -123,9 +152,10 @@ class Watch:
             self.good = self._snapshot(step)
         elif found == "overfitted":
             best = max(earlier.robust for earlier in past)
-            self._act(progress, tracker, f"robust accuracy fell from {best:.1%} to {probe.robust:.1%}", probe)
+            return self._act(progress, tracker, f"robust accuracy fell from {best:.1%} to {probe.robust:.1%}", probe)
+        return step
 
-    def _act(self, progress: Progress, tracker: Tracker, fall: str, probe: Probe) -> None:
+    def _act(self, progress: Progress, tracker: Tracker, fall: str, probe: Probe) -> int:
         assert self.good is not None
         self._restore(self.good)
         allowed = self.guard.action == "rollback" and progress.rollbacks < self.guard.rollbacks
@@ -141,13 +171,14 @@ class Watch:
             progress.ended_with = self.good.step
             plural = "s" if progress.rollbacks > 1 else ""
             tried = f" after {progress.rollbacks} rollback{plural}" if progress.rollbacks else ""
-            deed = f"the run was stopped{tried} and has the weights of step {self.good.step}"
+            deed = f"the run was stopped{tried}, at the weights of step {self.good.step} again"
         note = (
             f"catastrophic overfitting at step {progress.step}: {fall} on held-out rows, under the attack of training "
             f"it is {probe.trained:.1%} (a gap of {probe.gap:.1%}); {deed}"
         )
         progress.notes.append(note)
         tracker.say(f"{tracker.name:<9} {note}")
+        return self.good.step
 
     def _snapshot(self, step: int) -> Snapshot:
         parts = {

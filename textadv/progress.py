@@ -9,7 +9,10 @@ from typing import Literal, NamedTuple
 
 class Scores(NamedTuple):
     """A model on held-out rows: clean accuracy, robust accuracy (None where it was not attacked), and whether it is no
-    better than a constant answer."""
+    better than a constant answer.
+
+    With mixed precision it is measured in it, as training runs; what is measured after training is not.
+    """
 
     clean: float
     robust: float | None
@@ -61,8 +64,8 @@ class Settings:
 class Progress:
     """What training has to remember between steps, saved with every checkpoint.
 
-    probes: what the guard found, as [step, clean, trained, robust]. ended_with: the step whose weights the guard ended
-    the run with, None where it did not.
+    probes: what the guard found, as [step, clean, trained, robust, radius]. ended_with: the step at whose weights the
+    guard ended the run, None where it did not.
     """
 
     step: int = 0

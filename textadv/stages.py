@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
@@ -166,10 +167,12 @@ def _guard(task: Task) -> Guard | None:
     size = len(task.validation)
     positions = sorted(permutation(config.seed, GUARD_DRAW, size=size)[: wanted.rows])
 
-    def probe(model: nn.Module) -> Probe:
-        at_once = config.evaluation.batch_size
+    attacked = partial(probed, rows=task.validation, positions=positions, training=training, strong=strong)
+    at_once, threat = config.evaluation.batch_size, task.threat
+
+    def probe(model: nn.Module, *, step: int, radius_scale: float) -> Probe:
         with using(model, task.split_norm):
-            return probed(model, task.validation, positions, training, strong, at_once, threat=task.threat)
+            return attacked(model, batch_size=at_once, threat=threat, step=step, radius_scale=radius_scale)
 
     return build.guard(config.training, probe)
 
@@ -199,7 +202,7 @@ def _summary(task: Task, name: str, objective: Objective | None, trained: Traine
 def evaluate_model(task: Task, name: str, model: nn.Module) -> Evaluation:
     """The model on the test rows, under every attack of the panel and along the curve.
 
-    Rows that an earlier, interrupted call with the same weights finished are read back from the output folder.
+    Rows that an earlier, interrupted call finished with the same model and code are read back from the output folder.
     """
     config, seed = task.config.evaluation, task.config.seed
     surrogates = {key: found.model.to(task.accelerator.device) for key, found in task.surrogates.items()}
@@ -216,7 +219,7 @@ def evaluate_model(task: Task, name: str, model: nn.Module) -> Evaluation:
         calibration=task.validation if config.calibrate else None,
         batch_size=config.batch_size,
         say=task.say,
-        finished=Finished(task.output / FINISHED, (weights_hash(model),)),
+        finished=Finished.of(task.output / FINISHED, model),
         alarm=build_attacks.alarm(config.masking, seed),
     )
 

@@ -20,6 +20,7 @@ from textadv.attacks import GradientAttack, ThreatModel, reach_warning
 from textadv.config import ConfigError, RunConfig
 from textadv.config_file import config_difference, dump_config, load_config
 from textadv.config_tasks import AnyRunConfig, ClassifierRunConfig
+from textadv.config_training import length_problems
 from textadv.data import EncodedRows, Examples, ImageSplits, Rows, Splits, encode, overlap
 from textadv.models import LoadedModel, LoadedVision, evaluating, forward, logits_warning, space_module
 from textadv.randomness import permutation
@@ -233,15 +234,20 @@ def check_adversary(config: ClassifierRunConfig) -> None:
 
 
 def check_training(config: ClassifierRunConfig, rows: int, processes: int) -> None:
-    """ConfigError unless there are rows for a batch, and each optimizer step can be shared out as `mixing` asks."""
+    """ConfigError unless there are rows for a batch, the run is as long as `training` supposes, and each optimizer step
+    can be shared out as `mixing` asks."""
     size = config.training.batch_size
     if rows < size:
         raise ConfigError([f"training.batch_size must be at most the {rows} training rows, got {size}."])
+    steps = build.optimizer_steps(rows, config.training)
+    lines = length_problems(config.training, steps)
+    if lines:
+        raise ConfigError(lines)
     if config.objective.name == "clean":
         return
     mixing = build.mixing(config.mixing, config.seed)
     try:
-        for step in range(build.optimizer_steps(rows, config.training)):
+        for step in range(steps):
             mixing.count(step, size, processes)
     except ValueError as error:
         raise ConfigError([str(error)]) from error
@@ -358,12 +364,15 @@ def digest(parts: Iterable[bytes]) -> str:
 
 
 def reach_warnings(config: ClassifierRunConfig, threat: ThreatModel) -> Iterable[str]:
-    """A sentence where the adversary of training cannot walk as far as the radius."""
+    """A sentence where the adversary of training, with the fewest steps of its schedule, cannot walk the radius."""
+    attack, schedule = config.attack, config.attack.steps_schedule
+    if schedule is not None:
+        attack = attack.model_copy(update={"steps": min(schedule.values()), "steps_schedule": None})
     if config.objective.name != "clean":
-        adversary = build.attack(config.attack, threat, config.seed)
+        adversary = build.attack(attack, threat, config.seed)
         short = reach_warning(adversary) if isinstance(adversary, GradientAttack) else None
         if short is not None:
-            yield short
+            yield short if schedule is None else f"{short} These are the fewest steps of attack.steps_schedule."
 
 
 def _warnings(

@@ -16,6 +16,7 @@ from textadv.attacks.gradient import GradientAttack
 from textadv.batch import Role
 from textadv.config import ConfigError
 from textadv.config_chat import ChatRunConfig
+from textadv.config_training import length_problems
 from textadv.data import Chat, ChatRows, ChatSplits, DataError, JoinedRows, encode_chats, find_contamination, joined
 from textadv.data.benchmarks import QUESTION_READERS, Question, read_instructed
 from textadv.evaluation.adversaries import Adversary, Direct, EmbeddingAttack, Prefill
@@ -168,6 +169,9 @@ def _require_places(config: ChatRunConfig, loaded: LoadedModel, threat: ThreatMo
 def _check(task: ChatTask, loaded: LoadedModel) -> None:
     """What only shows when the parts are put together: objectives, shares of a batch, the longest row."""
     config = task.config
+    lines = length_problems(config.training, task.steps())
+    if lines:
+        raise ConfigError(lines)
     try:
         hardening = task.objectives()[Role.ADVERSARIAL]
         if config.mixing.policy == "pair" and hardening.keeps_clean:

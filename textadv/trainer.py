@@ -10,13 +10,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from safetensors.torch import load_file
-from torch import nn
+from torch import distributed, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from textadv import checkpoint as checkpoints
 from textadv.accumulation import NonFiniteError, StepReport, accumulate, over_processes
@@ -24,7 +25,7 @@ from textadv.averaging import Average, Averaging
 from textadv.batch import Batch, Role
 from textadv.keeping import RANKING, improved, selected
 from textadv.liveness import LivenessGate
-from textadv.models import load_trainable_state
+from textadv.models import bare, load_trainable_state
 from textadv.objectives import Moment, Objectives
 from textadv.optimisation import LearningRate, adamw
 from textadv.overfitting import SLOWER, Guard, Watch
@@ -108,7 +109,7 @@ class Trainer:
             gate = LivenessGate(self.settings.liveness_window, self.progress.pulses)
             try:
                 if self.watch is not None and not self.progress.probes:
-                    self.watch.look(self.progress, tracker)
+                    self._look(tracker)
                 while self.progress.step < self.settings.steps and self.progress.ended_with is None:
                     self._step(tracker, gate)
             finally:
@@ -125,6 +126,7 @@ class Trainer:
         report = self._gradient(step, measure=logged)
         rate = self.rate(step) * SLOWER**progress.rollbacks
         norm = self._update(step, rate)
+        self._agree()
         progress.step += 1
         if self.average is not None:
             self.average.take(self.model, progress.step)
@@ -140,14 +142,15 @@ class Trainer:
                 if self.sampler.mixing.radius(step) > 0:
                     gate.check(pulse, progress.step)
                 progress.pulses = [list(past) for past in gate.recent]
-        if self.watch is not None and self.watch.due(progress.step):
-            self.watch.look(progress, tracker)
+        weights_of = progress.step
+        if self.watch is not None and (progress.step == settings.steps or self.watch.due(progress.step)):
+            weights_of = self._look(tracker)
         last = progress.step == settings.steps or progress.ended_with is not None
         if progress.ended_with is not None:
             # What was kept as the last has overfitted since: the run ends with what it was rolled back to.
             progress.best.pop("last", None)
         if last or progress.step % settings.evaluate_every == 0:
-            self._evaluate(tracker)
+            self._evaluate(tracker, weights_of)
         every = settings.checkpoint_every
         if every is not None and (last or progress.step % every == 0):
             self._checkpoint(tracker)
@@ -184,10 +187,26 @@ class Trainer:
         self.optimizer.step()
         return norm
 
-    def _evaluate(self, tracker: Tracker) -> None:
-        """Scores the model on held-out rows and keeps its weights where it is the best so far."""
+    def _agree(self) -> None:
+        """Gives every process the batch norm statistics of the first one: each has only seen rows of its own."""
+        if self.accelerator.num_processes == 1:
+            return
+        for module in bare(self.model).modules():
+            for buffer in module.buffers() if isinstance(module, _BatchNorm) else ():
+                distributed.broadcast(buffer, src=0)
+
+    def _look(self, tracker: Tracker) -> int:
+        """Lets the guard look; the step whose weights the model then has."""
+        assert self.watch is not None
+        radius = self.sampler.mixing.radius(max(self.progress.step - 1, 0))
+        found = self.watch.look(self.progress, tracker, radius)
+        if found != self.progress.step and self.memory is not None:
+            self.memory.load({})
+        return found
+
+    def _evaluate(self, tracker: Tracker, step: int) -> None:
+        """Scores the model, whose weights are those of `step`, and keeps them where they are the best so far."""
         progress = self.progress
-        step = progress.step if progress.ended_with is None else progress.ended_with
         measured = {}
         collapsed = False
         with self._shown():
@@ -211,10 +230,13 @@ class Trainer:
         return nullcontext() if self.average is None else self.average.shown(self.model, self._training_rows)
 
     def _training_rows(self, count: int) -> Iterator[Batch]:
-        """Whole batches of as many rows as a forward takes: those of the first optimizer steps, on every process."""
+        """Whole batches of as many rows as a forward takes: those of the first optimizer steps, on every process.
+
+        A batch that stays for several optimizer steps is taken once.
+        """
         size = self.settings.micro_batch_size
-        steps = (self.sampler.step(step, size).positions for step in range(count))
-        parts = (rows[n : n + size] for rows in steps for n in range(0, len(rows) - size + 1, size))
+        steps = (self.sampler.step(step, size).positions for step in range(max(count, self.settings.steps)))
+        parts = (rows[n : n + size] for rows, _ in groupby(steps) for n in range(0, len(rows) - size + 1, size))
         return map(self.sampler.rows.batch, islice(parts, count))
 
     def _weights(self, kind: str) -> Path:
@@ -229,7 +251,9 @@ class Trainer:
         memories = gather_object([{} if self.memory is None else self.memory.state()])
         more |= {f"memory-{rank}": state for rank, state in enumerate(memories)}
         if self.accelerator.is_main_process:
+            scaler = self.accelerator.scaler
             progress = asdict(self.progress) | {"log_bytes": tracker.size()}
+            progress["scaler"] = {} if scaler is None else scaler.state_dict()
             folder, keep = self.folder / "checkpoints", self.settings.keep_last
             checkpoints.save(folder, self.progress.step, weights, optimizer, rng, progress, keep, more)
         self.accelerator.wait_for_everyone()
@@ -243,14 +267,34 @@ class Trainer:
         rank = self.accelerator.process_index
         if self.memory is not None:
             self.memory.load(checkpoints.extra(checkpoint, f"memory-{rank}"))
+        scaler = checkpoint.progress.get("scaler")
+        if scaler and self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(scaler)
         names = Progress.__dataclass_fields__
         self.progress = Progress(**{name: value for name, value in checkpoint.progress.items() if name in names})
         set_rng_state(checkpoint.rng[rank])
 
     def _finish(self) -> Trained:
-        """Loads the selected weights; the last ones, with a note, where no checkpoint was eligible."""
+        """Loads the selected weights; the last ones, with a note, where no checkpoint was eligible.
+
+        The model is then out of mixed precision again: it computes what its exported copy does.
+        """
         progress, hardening = self.progress, Role.ADVERSARIAL in self.objectives
         kind = selected(progress, self.settings.select, measured=self.score is not None, hardening=hardening)
         load_trainable_state(self.model, load_file(self._weights(kind)))
+        self._unwrap()
         weights = {kind: self._weights(kind) for kind in RANKING if kind in progress.best}
         return Trained(progress, kind, int(progress.best[kind]["step"]), weights)
+
+    def _unwrap(self) -> None:
+        """Takes accelerate's autocast off the model.
+
+        `Accelerator.unwrap_model` would take off the decorators of the model's own forward as well.
+        """
+        inner = bare(self.model)
+        own = vars(inner)
+        original = own.pop("_original_forward", None)
+        if original is not None:
+            own.pop("forward")
+            if inner.forward != original:
+                own["forward"] = original

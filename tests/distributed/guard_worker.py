@@ -13,7 +13,7 @@ from pathlib import Path
 import torch.distributed as dist
 from accelerate import Accelerator
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from tests import normed, tiny
 from textadv.attacks import pgd
@@ -30,14 +30,23 @@ from textadv.trainer import Trainer
 RESUMED_AT = 6
 
 
-def guard(asked: int) -> Guard:
-    """Probes before the first step and after every fourth; the third of them, after step 8, finds a collapse."""
+def guard(asked: int, seen: list[dict[str, Tensor]]) -> Guard:
+    """Probes before the first step and after every fourth; the third of them, after step 8, finds a collapse.
+
+    seen: where the statistics of the raw model's batch norms go at each probe.
+    """
     robust = iter([0.5, 0.6, 0.1, 0.6][asked:])
-    return Guard(4, lambda model: Probe(0.9, 0.7, next(robust)), action="rollback")
+
+    def probe(model: nn.Module, *, step: int, radius_scale: float) -> Probe:
+        seen.append({name: value.clone() for name, value in inner(model).named_buffers()})
+        return Probe(0.9, 0.7, next(robust))
+
+    return Guard(4, probe, action="rollback")
 
 
 def run(accelerator: Accelerator, folder: Path, asked: int) -> None:
     """Trains, from the last checkpoint where there is one."""
+    seen: list[dict[str, Tensor]] = []
     settings = tiny.settings(micro_batch_size=4, checkpoint_every=2, keep_last=9, learning_rate=1e-2)
     objective = Free(pgd(normed.threat(), steps=1, relative_step_size=1.0), replays=2)
     trainer = Trainer(
@@ -50,7 +59,7 @@ def run(accelerator: Accelerator, folder: Path, asked: int) -> None:
         folder,
         bar=False,
         averaging=Averaging("ema", 0.8, start=2, refresh=3),
-        guard=guard(asked),
+        guard=guard(asked, seen),
         memory=objective.memory,
     )
     progress = trainer.run(latest(folder / "checkpoints")).progress
@@ -59,6 +68,7 @@ def run(accelerator: Accelerator, folder: Path, asked: int) -> None:
     parameters = {name: value.detach().clone() for name, value in inner(trainer.model).named_parameters()}
     state = optimizer_state(trainer.model, trainer.optimizer.optimizer) | trainer.average.state()
     end = parameters | state | {f"kept|{name}": value for name, value in trainable_state(trainer.model).items()}
+    end |= {f"raw|{name}": value for name, value in seen[-1].items()}
     save_file(end, folder.with_name(f"{folder.name}-{dist.get_rank()}.safetensors"))
 
 

@@ -39,6 +39,16 @@ def test_both_processes_end_with_the_same_weights_optimizer_and_average(left: Pa
     assert differing(first, second) == []
 
 
+def test_both_processes_measure_with_the_statistics_of_the_first(left: Path) -> None:
+    """Each has passed rows of its own in the last step."""
+    first, second = (
+        {key: value for key, value in end(left, "whole", rank).items() if key.startswith("raw|")} for rank in (0, 1)
+    )
+    assert {"raw|norm1.clean.running_mean", "raw|norm2.adversarial.running_var"} <= first.keys()
+    assert differing(first, second) == []
+    assert not torch.equal(first["raw|norm1.clean.running_mean"], torch.zeros(6))
+
+
 def test_the_averaged_batch_norms_are_refreshed_alike(left: Path) -> None:
     found = end(left, "whole", 0)
     assert int(found["kept|norm1.clean.num_batches_tracked"]) == 3

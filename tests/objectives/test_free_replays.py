@@ -117,7 +117,7 @@ def test_deltas_of_tokens_are_not_carried() -> None:
 
 def test_rows_that_the_batch_did_not_begin_with_are_an_error() -> None:
     model, rows = normed.network(), normed.rows(8)
-    with pytest.raises(ValueError, match=r"not attacked at optimizer step 0.*multiple of objective.replays \(2\)"):
+    with pytest.raises(ValueError, match=r"not attacked at optimizer step 0.*multiples of objective.replays \(2\)"):
         walked(Free(STEP, replays=2), model, rows.batch(range(4)), [1])
     objective = Free(STEP, replays=2)
     walked(objective, model, rows.batch(range(4)), [0])
@@ -250,10 +250,19 @@ def test_a_run_resumes_with_the_delta_that_it_carried(kept: int, tmp_path: Path)
     assert tiny.log_of(tmp_path / "whole") == tiny.log_of(tmp_path / "resumed")
 
 
+def test_batch_norms_are_refreshed_on_distinct_batches(tmp_path: Path) -> None:
+    """Each batch of 8 stays for 4 steps, and is one forward."""
+    mine = trainer(tmp_path, Free(STEP, replays=4))
+    ids = [tuple(batch.ids.tolist()) for batch in mine._training_rows(3)]
+    assert ids == [tuple(normed.rows().batch(mine.sampler.step(step, 8).positions).ids.tolist()) for step in (0, 4, 8)]
+    assert len(set(ids)) == 3
+    assert len(list(mine._training_rows(2))) == 2 and len(list(mine._training_rows(50))) == 13, "50 steps hold 13"
+
+
 def test_a_run_cannot_be_resumed_half_way_through_a_batch(tmp_path: Path) -> None:
     trainer(tmp_path, Free(STEP, replays=4), checkpoint_every=3, steps=3).run()
     mine = trainer(tmp_path, Free(STEP, replays=4), checkpoint_every=3)
-    with pytest.raises(ValueError, match="Set checkpoint.every to a multiple of objective.replays"):
+    with pytest.raises(ValueError, match="Set checkpoint.every and training.guard.every to multiples of objective"):
         mine.run(latest(tmp_path / "checkpoints"))
 
 

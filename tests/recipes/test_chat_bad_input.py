@@ -45,6 +45,7 @@ CONFIGURATION = {
     "no borderline": (["data.borderline=null"], "mixing.borderline_share needs data.borderline, which is missing"),
     "kl without adapter": (["objective.parts=[{name: cat}, {name: kl}]", "model.lora=null"], "model.lora is null"),
     "lat in embeddings": (["objective.parts=[{name: lat}]"], "Set threat.space: several and threat.layers"),
+    "averaging nothing": (["training.averaging.start=999"], "training.averaging.start must be at most"),
     "checkpoints between defence steps": (
         ["objective.defence_steps=4", "checkpoint.every=6"],
         "checkpoint.every must be a multiple of 4",

@@ -178,7 +178,9 @@ class Free:
         uniform in the ball, as arXiv:2001.03994 advises.
     memory: what is carried; a checkpoint must save it, and a run be resumed at a multiple of `replays` only.
 
-    Deviations from the paper: the very first delta is uniform, not zero; the rows that are not attacked stay clean.
+    Deviations from the paper: the very first delta is uniform, not zero; the rows that are not attacked stay clean. The
+    delta that is carried on, not only the image, is kept in the image's box: the released code clamps the image for the
+    pass alone, so that its delta can wait outside and comes back a step later.
     """
 
     attack: GradientAttack
@@ -221,7 +223,8 @@ class Free:
         if memory.started != started or ids not in memory.found:
             raise ValueError(
                 f"Rows {list(ids)} were not attacked at optimizer step {started}, so there is nothing to replay at "
-                f"step {step}. Set checkpoint.every to a multiple of objective.replays ({self.replays})."
+                f"step {step}. Set checkpoint.every and training.guard.every to multiples of objective.replays "
+                f"({self.replays})."
             )
         return memory.found[ids]
 

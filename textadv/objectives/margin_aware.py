@@ -64,7 +64,8 @@ class Mart:
     places, as in the released code.
 
     Deviations: logarithms are taken of log-odds, where the released code adds small constants to probabilities; for
-    chats each token of the answer has a weight of its own.
+    chats each token of the answer has a weight of its own; train-mode batch norms see clean and perturbed rows as one
+    batch, where the released code makes two passes (`both_logits`).
     """
 
     attack: Attack

@@ -61,7 +61,8 @@ class PredictorConsistency:
     0.7 and weight 2 a row contributes 1.2 + 2 x (0.1 + 0.3) / 2 = 1.6.
 
     Deviations: on logits, which every classifier has, in place of projected features; no batch normalisation in the
-    predictor, since a row's loss must not depend on its batch; 1 is added so that the loss is never negative.
+    predictor, since a row's loss must not depend on its batch; 1 is added so that the loss is never negative; batch
+    norms of the model see clean and perturbed rows as one batch (`both_logits`).
 
     The model must be inside `with_predictor`.
     """

@@ -20,7 +20,12 @@ from textadv.objectives.terms import Moment, Term
 
 
 def both_logits(model: nn.Module, attacked: Attacked) -> tuple[Tensor, Tensor]:
-    """The logits of the clean and of the perturbed rows, (B, C) each, from one forward pass."""
+    """The logits of the clean and of the perturbed rows, (B, C) each, from one forward pass.
+
+    Batch norms in training mode so take their statistics over both kinds of rows together, and their running statistics
+    too, unless the model's norms are split (`textadv.split_norm`). The released code of TRADES and MART passes each
+    kind by itself.
+    """
     delta = attacked.perturbation.delta
     clean = attacked.batch.perturbed(attacked.perturbation.space, torch.zeros_like(delta)).with_role(Role.CLEAN)
     clean_logits, perturbed_logits = forward(model, concatenate([clean, attacked.batch])).chunk(2)
@@ -37,6 +42,8 @@ class Consistency:
     """Clean cross-entropy plus `weight` times a divergence between the clean and the perturbed prediction.
 
     With clean loss 0.8, divergence 0.3 and weight 6 a row contributes 0.8 + 6 x 0.3 = 2.6.
+
+    In batch norms clean and perturbed rows are one batch: see `both_logits`.
     """
 
     attack: Attack
@@ -58,6 +65,9 @@ def trades(attack: Attack, beta: float = 6.0) -> Consistency:
 
     The divergence is summed over classes and averaged over rows ("batchmean"). The attack should maximise the same
     KL: `Diverge(kl)`, from a random start.
+
+    Deviation: train-mode batch norms see clean and perturbed rows as one batch, where the released code makes two
+    passes: see `both_logits`.
     """
     return Consistency(attack, kl, beta)
 
@@ -89,6 +99,8 @@ class Regularised:
     """Clean loss plus `multiplier` times the loss at the perturbed row: adversarial regularisation (arXiv:1412.6572).
 
     With clean loss 0.8, adversarial loss 1.5 and multiplier 0.2 a row contributes 0.8 + 0.2 x 1.5 = 1.1.
+
+    In batch norms clean and perturbed rows are one batch: see `both_logits`.
     """
 
     attack: Attack

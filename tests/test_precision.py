@@ -1,0 +1,138 @@
+"""Mixed precision: what a run leaves of it on the model, and the loss scale over a resume."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import nn
+from transformers import BertForSequenceClassification
+
+from tests import normed, tiny
+from tests.oracles import FixedRows
+from textadv.attacks import pgd
+from textadv.checkpoint import latest
+from textadv.data import EncodedRows
+from textadv.mixing import Constant, Mixing
+from textadv.models import evaluating, forward, trainable_state
+from textadv.objectives import Adversarial, hardening
+from textadv.progress import Scores
+from textadv.sampling import OneStream
+from textadv.trainer import Trainer
+
+
+@pytest.fixture
+def half() -> Iterator[Accelerator]:
+    """In bfloat16; accelerate keeps one precision for the whole process."""
+    AcceleratorState._reset_state()
+    yield Accelerator(cpu=True, mixed_precision="bf16")
+    AcceleratorState._reset_state()
+
+
+def whole_bert() -> nn.Module:
+    """Without adapters, so that accelerate wraps the model's own forward, which transformers has decorated."""
+    model = tiny.bert().base_model.model
+    for value in model.parameters():
+        value.requires_grad_(True)
+    return model
+
+
+MODELS = {
+    "images": (normed.network, normed.rows, normed.threat()),
+    "lora": (tiny.bert, tiny.rows, tiny.threat()),
+    "whole": (whole_bert, tiny.rows, tiny.threat()),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_trained_model_computes_what_its_exported_copy_does(name: str, half: Accelerator, tmp_path: Path) -> None:
+    make, rows, threat = MODELS[name]
+    model, data = make(), rows()
+    during: list[torch.Tensor] = []
+
+    def logits(one: nn.Module) -> torch.Tensor:
+        with evaluating(one), torch.no_grad():
+            return forward(one, data.batch(range(8)))
+
+    def score(one: nn.Module) -> Scores:
+        during.append(logits(one))
+        return Scores(1.0, 1.0, False)
+
+    attack = pgd(threat, steps=1)
+    mine = trainer(half, model, data, Adversarial(attack), tmp_path, score)
+    mine.run()
+    exported = make()
+    exported.load_state_dict(model.state_dict())
+    assert torch.equal(logits(model), logits(exported))
+    assert not torch.equal(during[-1], logits(model)), "training and its scores were in bfloat16"
+    assert not {"forward", "_original_forward"} & vars(model).keys()
+
+
+def test_a_forward_of_the_models_own_comes_back(half: Accelerator, tmp_path: Path) -> None:
+    model = normed.network()
+    plain = model.forward
+    vars(model)["forward"] = lambda pixel_values: plain(pixel_values) + 1
+    mine = vars(model)["forward"]
+    trainer(half, model, normed.rows(), Adversarial(pgd(normed.threat(), steps=1)), tmp_path, None).run()
+    assert vars(model)["forward"] is mine
+
+
+def test_a_bert_of_transformers_keeps_its_decorated_forward() -> None:
+    """What `Accelerator.unwrap_model` would strip; without decorators the test above would show nothing."""
+    assert "__wrapped__" in vars(BertForSequenceClassification.forward)
+
+
+def trainer(
+    accelerator: Accelerator,
+    model: nn.Module,
+    rows: FixedRows | EncodedRows,
+    objective: Adversarial,
+    folder: Path,
+    score: object,
+    **changes: object,
+) -> Trainer:
+    settings = tiny.settings(steps=8, micro_batch_size=8, learning_rate=1e-2, **changes)
+    stream = OneStream(rows, Mixing(Constant(0.5)), settings.batch_size, settings.seed)
+    return Trainer(accelerator, model, stream, hardening(objective), settings, score, folder, bar=False)  # type: ignore[arg-type]
+
+
+def scaled(folder: Path) -> tuple[list[float], Trainer]:
+    """A run with a loss scale that doubles after every third step: the scale of every step, and the run."""
+    accelerator = tiny.accelerator()
+    accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=256.0, growth_interval=3)
+    mine = trainer(
+        accelerator,
+        normed.network(),
+        normed.rows(),
+        Adversarial(pgd(normed.threat(), steps=1)),
+        folder,
+        None,
+        checkpoint_every=4,
+        keep_last=9,
+    )
+    seen: list[float] = []
+    update = mine._update
+
+    def updating(step: int, rate: float) -> float:
+        seen.append(accelerator.scaler.get_scale())
+        return update(step, rate)
+
+    mine._update = updating  # type: ignore[method-assign]
+    mine.run(latest(folder / "checkpoints"))
+    return seen, mine
+
+
+def test_the_loss_scale_is_resumed(tmp_path: Path) -> None:
+    """The scale, and how many steps it has stood: it doubles after steps 3 and 6, which a new count would miss."""
+    whole, first = scaled(tmp_path)
+    assert whole == [256.0] * 3 + [512.0] * 3 + [1024.0] * 2
+    shutil.rmtree(tmp_path / "checkpoints" / "step-00000008")
+    again, second = scaled(tmp_path)
+    assert again == whole[4:]
+    one, other = trainable_state(first.model), trainable_state(second.model)
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
