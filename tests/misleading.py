@@ -35,3 +35,12 @@ class Noisy(BagOfEmbeddings):
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         logits = super().forward(input_ids, attention_mask)
         return logits + 0.05 * torch.randn_like(logits)
+
+
+class PartlyFlat(BagOfEmbeddings):
+    """A bag that has no gradient where the first word is odd."""
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        logits = super().forward(input_ids, attention_mask)
+        flat = (input_ids[:, 1] % 2 == 1).unsqueeze(1)
+        return torch.where(flat, logits.detach() + 0 * logits, logits)

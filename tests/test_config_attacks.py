@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from tests.config_sample import problems, small
-from tests.oracles import BagOfEmbeddings, token_rows
+from tests.oracles import BagOfEmbeddings, CurvedBag, rightly_labelled, token_rows
 from textadv import build, build_attacks
 from textadv.attacks import (
     Apgd,
@@ -126,7 +127,7 @@ def test_a_transfer_holds_any_other_attack_and_the_model_it_is_made_on() -> None
         assert inner == expected
         made = build_attacks.panel(config.evaluation.attacks, threat_of(EXAMPLE), 7, 4, {"runs/plain": surrogate})["a"]
         assert isinstance(made, Transfer) and made.surrogate is surrogate and made.threat == threat_of(EXAMPLE)
-        assert made.attack == build_attacks.measuring(inner, threat_of(EXAMPLE), 7, 4)
+        assert made.attack == build_attacks.measuring(inner, threat_of(EXAMPLE), 7, 4, early_stop=False)
         assert str(made) == f"{made.attack}, transferred from runs/plain"
     unnamed = small("evaluation.attacks={a: {name: transfer, model: x, attack: {steps: 4}}}").evaluation.attacks["a"]
     assert unnamed == TransferConfig(model="x", attack=AttackConfig(steps=4, select="most_damaging"))
@@ -134,6 +135,30 @@ def test_a_transfer_holds_any_other_attack_and_the_model_it_is_made_on() -> None
     assert asked.evaluation.attacks["a"].attack.early_stop
     square = small("evaluation.attacks={a: {name: transfer, model: x}}", "evaluation.attacks.a.attack.name=square")
     assert square.evaluation.attacks["a"].attack == SquareConfig()
+
+
+@pytest.mark.parametrize("name", ["apgd_ce", "apgd_dlr", "apgd_targeted"])
+@pytest.mark.parametrize("samples", [1, 2])
+def test_a_transferred_search_goes_past_the_surrogates_boundary_and_breaks_more(name: str, samples: int) -> None:
+    """The surrogate is the model with other noise on its weights."""
+    model, surrogate = CurvedBag(classes=4), CurvedBag(classes=4)
+    noise = torch.randn(surrogate.head.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    surrogate.head.data += 0.5 * noise
+    batch = rightly_labelled(model, token_rows([5, 9, 7, 6] * 8))
+    inner = f"{{name: {name}, steps: 8, samples: {samples}}}"
+    written = f"evaluation.attacks={{a: {{name: transfer, model: x, attack: {inner}}}}}"
+    config = small(written, "threat.relative_radius=null", "threat.radius=0.6")
+    made = build_attacks.panel(config.evaluation.attacks, build.threat(config.threat), 7, 4, {"x": surrogate})["a"]
+    assert isinstance(made, Transfer) and "early stop" not in str(made).replace("no early stop", "")
+    stopping = build_attacks.measuring(config.evaluation.attacks["a"].attack, made.threat, 7, 4)
+    broken, fewer = (int(each(model, batch).success.sum()) for each in (made, replace(made, attack=stopping)))
+    assert broken >= fewer + (3 if samples == 1 else 0)
+
+
+def test_a_mean_of_passes_is_searched_to_the_end() -> None:
+    for name in ("apgd_ce", "apgd_dlr", "apgd_targeted"):
+        single, mean = built(f"{{name: {name}}}"), built(f"{{name: {name}, samples: 3}}")
+        assert ", early stop" in str(single) and ", no early stop" in str(mean) and ", early stop" not in str(mean)
 
 
 def test_a_transfer_whose_model_is_not_loaded_runs_on_nothing() -> None:

@@ -81,13 +81,18 @@ def _made(
     config: PanelAttackConfig, threat: ThreatModel, seed: int, classes: int, surrogates: Mapping[str, nn.Module]
 ) -> Attack:
     if isinstance(config, TransferConfig):
-        attack = measuring(config.attack, threat, seed, classes)
+        attack = measuring(config.attack, threat, seed, classes, early_stop=False)
         return Transfer(surrogates.get(config.model, NOT_LOADED), attack, threat, config.model)
     return measuring(config, threat, seed, classes)
 
 
-def measuring(config: AttackConfig | StrongAttackConfig, threat: ThreatModel, seed: int, classes: int) -> Attack:
+def measuring(
+    config: AttackConfig | StrongAttackConfig, threat: ThreatModel, seed: int, classes: int, early_stop: bool = True
+) -> Attack:
     """The attack that `config` names, inside `threat`, for a model of so many classes; it never leaves the ball.
+
+    early_stop: whether an APGD search leaves a row where it is broken. What is carried over to another model is
+    searched to the end, and so is a mean of noisy passes, which one lucky point does not break.
 
     Raises ValueError where it does not know such balls, or needs more classes.
     """
@@ -103,7 +108,7 @@ def measuring(config: AttackConfig | StrongAttackConfig, threat: ThreatModel, se
         return Within(DeepFool(threat, config.steps, config.candidates, config.overshoot), threat)
     if isinstance(config, CarliniWagnerConfig):
         return Within(_carlini_wagner(config, threat), threat)
-    found = _averaged(config, threat, seed, classes)
+    found = _averaged(config, threat, seed, classes, early_stop and config.samples == 1)
     return found if config.samples == 1 else Eot(found, config.samples, seed=seed)
 
 
@@ -112,20 +117,22 @@ def _averaged(
     threat: ThreatModel,
     seed: int,
     classes: int,
+    early_stop: bool,
 ) -> Attack:
     """An attack that knows the model by `probe.evaluate_at` alone, so that `Eot` can average what it sees."""
     if isinstance(config, SquareConfig):
         return Square(threat, config.queries, config.p_init, config.rescale, seed=seed)
+    steps, restarts = config.steps, config.restarts
     if isinstance(config, ApgdTargetedConfig):
-        return apgd_targeted(threat, classes, steps=config.steps, restarts=config.restarts, seed=seed)
+        return apgd_targeted(threat, classes, steps=steps, restarts=restarts, early_stop=early_stop, seed=seed)
     if isinstance(config, ApgdDlrConfig):
         if classes < 3:
             raise ValueError(
                 f"apgd_dlr needs at least 3 classes, got {classes}. Set name: apgd_ce, or apgd_targeted, which raises "
                 "the margin there."
             )
-        return apgd_dlr(threat, steps=config.steps, restarts=config.restarts, seed=seed)
-    return apgd_ce(threat, steps=config.steps, restarts=config.restarts, seed=seed)
+        return apgd_dlr(threat, steps=steps, restarts=restarts, early_stop=early_stop, seed=seed)
+    return apgd_ce(threat, steps=steps, restarts=restarts, early_stop=early_stop, seed=seed)
 
 
 def _carlini_wagner(config: CarliniWagnerConfig, threat: ThreatModel) -> Attack:

@@ -162,7 +162,10 @@ class TransferConfig(Section):
     )
     attack: Annotated[
         Annotated[AttackConfig | StrongAttackConfig, Field(discriminator="name")], BeforeValidator(crafting)
-    ] = Field(description="Any other attack of a panel; unset early_stop of pgd and its kin is false.")
+    ] = Field(
+        description="Any other attack of a panel; unset early_stop of pgd and its kin is false, and apgd does not stop "
+        "early. The others (autoattack, fab, deepfool, carlini_wagner, square) stop at the other model's boundary."
+    )
 
 
 PanelAttackConfig = AttackConfig | StrongAttackConfig | TransferConfig

@@ -18,11 +18,16 @@ def plane(rows: int = 8) -> tuple[CurvedBag, Batch]:
 
 
 @torch.no_grad()
-def smallest_on_grid(model: CurvedBag, rows: Batch, norm: str) -> Tensor:
-    """The smallest norm among the deltas on a grid around 0 that change the decision, (B,), inf where none does."""
+def smallest_on_grid(model: CurvedBag, rows: Batch, norm: str, *, fewest: bool = False) -> Tensor:
+    """The smallest norm among the deltas on a grid around 0 that change the decision, (B,), inf where none does.
+
+    fewest: the number of entries that are not 0 in the place of the norm.
+    """
     axis = torch.arange(-REACH, REACH + SPACING, SPACING, dtype=torch.float64)
     grid = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), dim=-1).reshape(-1, 2)  # (N, 2)
-    size = torch.linalg.vector_norm(grid, {"l2": 2.0, "linf": float("inf")}[norm], dim=-1)
+    size = torch.linalg.vector_norm(grid, {"l2": 2.0, "linf": float("inf"), "l1": 1.0}[norm], dim=-1)
+    if fewest:
+        size = (grid.abs() > SPACING / 2).sum(dim=-1).double()
     found = []
     for row, label in enumerate(rows.labels.tolist()):
         tokens = rows.inputs["input_ids"][row]

@@ -223,7 +223,7 @@ class Constant(CurvedBag):
     """Answers the same whatever the input, but with a graph that leads to it."""
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        return 0 * super().forward(input_ids, attention_mask) + torch.tensor([1.0, 0.0, 0.0])
+        return 0 * super().forward(input_ids, attention_mask) + torch.tensor([2.0, 0.0, 0.0])
 
 
 def test_a_gradient_that_is_zero_or_not_finite_is_named():

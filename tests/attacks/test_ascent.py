@@ -121,5 +121,5 @@ def test_the_reach_of_an_unresolved_or_zero_radius_is_judged_only_where_it_can_b
     relative = ThreatModel(Embeddings(), L2(relative_radius=0.1))
     assert reach_warning(pgd(relative, steps=3, step_size=0.1)) is None
     assert "reach only 0.3" in (reach_warning(pgd(relative, steps=3, relative_step_size=0.1)) or "")
-    nothing = ThreatModel(Embeddings(), L2(0.0))
+    nothing = ThreatModel(Embeddings(), L2(1.0)).scaled(0.0)
     assert reach_warning(pgd(nothing, steps=3, step_size=0.1)) is None

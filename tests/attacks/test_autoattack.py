@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
 import torch
+from transformers import AutoModelForSequenceClassification
 
 from tests.attacks.linear_pixels import LinearPixels, distance, pixel_rows
 from tests.chats import causal, chats
 from tests.misleading import MisleadingBag, Noisy
-from tests.oracles import BagOfEmbeddings, CurvedBag, bag_margin_gain, padded, rightly_labelled, token_rows, unpadded
+from tests.oracles import (
+    TEXT_CONFIGS,
+    BagOfEmbeddings,
+    CurvedBag,
+    bag_margin_gain,
+    padded,
+    rightly_labelled,
+    token_rows,
+    unpadded,
+)
 from textadv.attacks import (
     L1,
     L2,
@@ -28,6 +39,8 @@ from textadv.attacks import (
     pgd,
 )
 from textadv.batch import Batch
+from textadv.models import forward
+from textadv.randomness import seeded_scope
 from textadv.spaces import Ablation, Embeddings, Pixels
 
 BALLS = [shape(0.5, per=per) for shape in (L2, Linf, L1) for per in ("token", "example")]
@@ -79,6 +92,18 @@ def test_small_numbers_of_classes_have_fewer_targets(classes, targets):
     assert ("APGD-margin" if classes == 2 else "APGD-DLR") in str(autoattack(at(L2(1.0)), classes, version="rand"))
 
 
+def test_in_l1_balls_the_first_stage_has_five_restarts():
+    assert "APGD-CE (5 restarts of 100 steps); APGD-T (9 targets of 100 steps)" in str(autoattack(at(L1(1.0)), 10))
+    (first, *_), (other, *_) = autoattack(at(L1(1.0)), 10).stages, autoattack(at(L2(1.0)), 10).stages
+    assert (first.attack.restarts, other.attack.restarts) == (5, 1)
+
+
+def test_no_search_of_rand_stops_at_a_lucky_mean():
+    for classes in (2, 3):
+        searches = [stage.attack.attack for stage in autoattack(at(L2(1.0)), classes, version="rand").stages]
+        assert [search.early_stop for search in searches] == [False, False]
+
+
 def test_what_the_threat_model_does_not_allow_is_left_out_and_said():
     token, example = autoattack(at(L1(1.0)), 3), autoattack(at(L1(1.0, per="example")), 3)
     assert [stage.name for stage in token.stages] == ["APGD-CE", "APGD-T"]
@@ -115,6 +140,42 @@ def test_breaks_images_beyond_their_distance_and_not_before(norm, shape, classes
     assert not bool(attack(model, rows, radius_scale=0.98 * nearest).success.any())
     assert bool(attack(model, rows, radius_scale=1.02 * nearest).success.all())
     assert len(rows) > 2
+
+
+def test_breaks_a_linear_model_in_half_precision_near_its_distance():
+    """The distance is that of the same weights in float64; where the lead is 4 or more, rounding is a few percent."""
+    model = BagOfEmbeddings(dtype=torch.bfloat16)
+    exact = deepcopy(model).double()
+    rows = rightly_labelled(exact, token_rows([4 + row % 6 for row in range(20)]))
+    ball = L2(0.5, per="example")
+    logits = exact(**rows.inputs).detach()
+    behind = (logits.gather(1, rows.labels[:, None]) - logits.gather(1, 1 - rows.labels[:, None])).squeeze(1)
+    rows, behind = rows.rows(behind > 4), behind[behind > 4]
+    nearest = behind / bag_margin_gain(exact, rows, ball)
+    attack = small(ball, 2, steps=20)
+    assert len(rows) > 5
+    assert not bool(attack(model, rows, radius_scale=0.93 * nearest).success.any())
+    assert bool(attack(model, rows, radius_scale=1.07 * nearest).success.all())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("classes", [2, 3])
+def test_texts_of_two_and_three_classes_through_a_transformer(classes, dtype):
+    config = TEXT_CONFIGS["bert"]()
+    config.num_labels = classes
+    with seeded_scope(1):
+        model = AutoModelForSequenceClassification.from_config(config).to(dtype).eval()
+    rows = token_rows([5, 9, 7, 3, 6, 8], classes=classes)
+    with torch.no_grad():
+        rows = replace(rows, labels=forward(model, rows).argmax(dim=1))
+    attack = small(L2(1.0, per="example"), classes, steps=5)
+    assert [stage.name for stage in attack.stages] == ["APGD-CE", "APGD-T", "FAB-T", "Square"]
+    scale = torch.tensor([0.01, 3.0, 0.01, 3.0, 3.0, 0.01])
+    attacked = attack(model, rows, radius_scale=scale)
+    assert attacked.success.tolist() == [False, True, False, True, True, False]
+    with torch.no_grad():
+        assert torch.equal(forward(model, attacked.batch).argmax(dim=1) != rows.labels, attacked.success)
+    assert bool((attacked.gauge <= 1).all())
 
 
 # ---- bounds, purity, batch-invariance, strength

@@ -20,7 +20,8 @@ norms = pytest.mark.parametrize("norm", NORMS)
 
 
 def ball_of(norm: str, radius: float | Tensor = 1.0, per: str = "token") -> Ball:
-    return NORMS[norm][0](radius, per=per)
+    """With `scaled`, since a ball is not made with a radius of 0 but may be scaled to it."""
+    return NORMS[norm][0](1.0, per=per).scaled(radius)
 
 
 def size_of(ball: Ball, delta: Tensor) -> Tensor:
@@ -279,7 +280,10 @@ def test_samples_keep_to_the_mask_and_to_their_own_generator(norm, per):
         ({"radius": -1.0}, "threat.radius must be finite and not negative, got -1.0"),
         ({"radius": math.nan}, "threat.radius must be finite"),
         ({"radius": torch.tensor([1.0, math.inf])}, "threat.radius must be finite"),
-        ({"relative_radius": -0.5}, "threat.relative_radius must be finite and not negative, got -0.5"),
+        ({"relative_radius": -0.5}, "threat.relative_radius must be finite and not negative, got -0.5. Give the size"),
+        ({"radius": 0.0}, "threat.radius must be above 0, got 0.0: nothing could be attacked. Measure the clean rows"),
+        ({"radius": 0}, "threat.radius must be above 0, got 0: "),
+        ({"relative_radius": 0.0}, "threat.relative_radius must be above 0, got 0.0"),
         ({"radius": 1.0, "per": "word"}, "threat.per must be 'token' or 'example', got 'word'"),
     ],
 )

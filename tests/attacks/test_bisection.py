@@ -177,7 +177,7 @@ def test_rows_do_not_depend_on_each_other():
         assert [int(count) for count in alone.attacked.cost] == [int(count[row]) for count in together.attacked.cost]
 
 
-@pytest.mark.parametrize("norm", ["l2", "linf"])
+@pytest.mark.parametrize("norm", NORMS)
 def test_in_the_plane_it_finds_the_best_and_never_better(norm):
     model, rows = plane()
     best = smallest_on_grid(model, rows, norm)

@@ -212,6 +212,17 @@ def test_l0_of_embeddings_needs_one_entry():
     assert bool((attacked.outcome.margin > 0).all())
 
 
+def test_l0_in_the_plane_changes_one_entry_where_the_grid_can():
+    """One of a row's two entries is enough where an axis of the grid leaves the class."""
+    model, rows = plane()
+    fewest = smallest_on_grid(model, rows, "l2", fewest=True)
+    options = {"steps": 60, "learning_rate": 0.05, "search_steps": 20, "initial_constant": 0.1, "constant_factor": 10}
+    attacked = CarliniWagnerL0(IN_L2, **options)(model, rows, radius_scale=10.0)
+    count = changed_units(attacked.perturbation.delta, Embeddings())
+    assert bool((count[attacked.success] >= fewest[attacked.success]).all())
+    assert int((attacked.success & (count == fewest)).sum()) >= 7
+
+
 def test_changed_units_counts_pixels_with_all_their_channels_or_entries():
     delta = torch.zeros(2, 3, 2, 2)
     delta[0, :, 0, 1] = torch.tensor([0.5, -0.5, 0.0])
@@ -269,7 +280,7 @@ def test_what_it_refuses():
         CarliniWagnerL0(PIXELS, freeze=0.0)
     rows = rightly_labelled(BagOfEmbeddings(), token_rows([5]))
     with pytest.raises(ValueError, match="threat.radius must be above 0"):
-        CarliniWagner(ThreatModel(Embeddings(), L2(0.0, per="example")))(BagOfEmbeddings(), rows)
+        CarliniWagner(ThreatModel(Embeddings(), L2(torch.zeros(1), per="example")))(BagOfEmbeddings(), rows)
 
 
 def test_on_the_network_of_trades(shared):

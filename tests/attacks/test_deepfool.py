@@ -135,7 +135,7 @@ def test_a_tie_in_half_precision_does_not_stall_it():
     assert bool(attacked.success.all())
 
 
-@pytest.mark.parametrize("norm", ["l2", "linf"])
+@pytest.mark.parametrize("norm", NORMS)
 def test_in_the_plane_it_is_near_the_best_and_never_better(norm):
     model, rows = plane()
     best = smallest_on_grid(model, rows, norm)

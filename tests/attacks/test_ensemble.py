@@ -8,9 +8,25 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.misleading import PartlyFlat
 from tests.oracles import CurvedBag, rightly_labelled, token_rows
-from textadv.attacks import L2, Attack, Attacked, DeepFool, Linf, Noise, ThreatModel, fgsm, pgd, repeat, then, worst_of
+from textadv.attacks import (
+    L2,
+    Attack,
+    Attacked,
+    DeepFool,
+    Linf,
+    MinimumRadius,
+    Noise,
+    ThreatModel,
+    fgsm,
+    pgd,
+    repeat,
+    then,
+    worst_of,
+)
 from textadv.batch import Batch
+from textadv.models import PerturbationError
 from textadv.spaces import Embeddings, Hidden
 
 THREAT = ThreatModel(Embeddings(), L2(0.2))
@@ -198,3 +214,24 @@ def test_descriptions_name_the_parts():
     assert str(worst_of(Noise(THREAT), fgsm(THREAT))).startswith("worst of: uniform noise, no search; 1 steps of 1 x")
     assert str(then(Noise(THREAT), Noise(THREAT))) == "uniform noise, no search; then uniform noise, no search"
     assert str(repeat(Noise(THREAT), 3)) == "3 x (uniform noise, no search)"
+
+
+@pytest.mark.parametrize("norm", [L2, Linf], ids=["l2", "linf"])
+def test_they_go_on_where_one_of_them_meets_no_slope(norm):
+    """After the first, only rows without a gradient are left: alone in the second they would be an error."""
+    model = PartlyFlat().eval()
+    batch = rightly_labelled(model, token_rows([6] * 8, seed=3))
+    threat = ThreatModel(Embeddings(), norm(5.0))
+    flat = batch.inputs["input_ids"][:, 1] % 2 == 1
+    assert 0 < int(flat.sum()) < 8
+    strong = pgd(threat, steps=3, random_start=False)
+    with pytest.raises(PerturbationError, match="exactly zero"):
+        strong(model, batch.rows(flat))
+    again = replace(Noise(ThreatModel(Embeddings(), norm(1e-3))), seed=3)
+    for attack in (worst_of(strong, strong, again), worst_of(strong, DeepFool(threat)), then(strong, strong)):
+        assert torch.equal(attack(model, batch).success, ~flat)
+        with pytest.raises(PerturbationError, match="exactly zero"):
+            attack(model, batch.rows(flat))
+    assert torch.equal(repeat(strong, 3)(model, batch).success, ~flat)
+    found = MinimumRadius(lambda threat: replace(strong, threat=threat), threat, 5.0, steps=2)(model, batch)
+    assert torch.equal(found.radius.isfinite(), ~flat)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.attacks.linear_pixels import LinearPixels, pixel_rows
 from tests.attacks.nearest_points import (
     NORMS,
     ORDERS,
@@ -35,7 +36,7 @@ from tests.oracles import (
     unpadded,
 )
 from textadv.attacks import L2, ThreatModel, pgd
-from textadv.attacks.fab import Fab, fab_targeted
+from textadv.attacks.fab import FINAL_STEPS, Fab, fab_targeted
 from textadv.models import PerturbationError
 from textadv.spaces import Embeddings, Hidden, Pixels, Several
 
@@ -344,6 +345,27 @@ def test_targets_are_the_strongest_other_classes_and_say_so():
     )
     assert str(fab_targeted(threat_of("l2"), 3)) == "FAB, 100 steps, 1 restart, targets of rank 1, 2, early stop"
     assert str(Fab(threat_of("l2"), 7, 2)) == "FAB, 7 steps, 2 restarts, nearest class, no early stop"
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_a_tie_of_half_precision_logits_does_not_stall_it(norm):
+    """With biases of 100 the logits of bfloat16 lie half a unit apart: many rows start at a tie, or come to one."""
+    model = LinearPixels(classes=2, seed=3).bfloat16()
+    with torch.no_grad():
+        model.bias.fill_(100.0)
+    rows = right(model, pixel_rows(model, 16))
+    logits = model(**rows.inputs).detach()
+    assert int((logits[:, 0] == logits[:, 1]).sum()) > 2
+    assert bool(Fab(threat_of(norm, 100.0, Pixels()))(model, rows).success.all())
+
+
+def test_a_row_that_is_broken_inside_the_radius_gets_no_final_search():
+    model = BagOfEmbeddings(classes=3)
+    rows = right(model, token_rows([5, 9, 7, 3], classes=3))
+    stopped, whole = (Fab(threat_of("l2", 1000.0), 1, early_stop=stop)(model, rows) for stop in (True, False))
+    assert bool(stopped.success.all())
+    assert (whole.cost.queries - stopped.cost.queries).tolist() == [FINAL_STEPS] * 4
+    assert bool((stopped.gauge > whole.gauge).any())
 
 
 def test_on_the_network_of_trades_a_few_images(shared):

@@ -8,8 +8,11 @@ from dataclasses import replace
 import pytest
 import torch
 from scipy.optimize import brentq
-from torch import Tensor
+from torch import Tensor, nn
 
+from tests.attacks.linear_pixels import LinearPixels, pixel_rows
+from tests.attacks.waves import Waves, points
+from tests.attacks.waves import plane as waves
 from tests.oracles import BagOfEmbeddings, CurvedBag, image_rows, padded, tiny_models, token_rows, unpadded
 from textadv.attacks import L2, Diverge, Linf, PenalisedAscent, ThreatModel, Untargeted
 from textadv.batch import Batch
@@ -57,6 +60,36 @@ def test_the_cross_entropy_of_two_classes_against_a_root() -> None:
         root = brentq(lambda t, m=m, g=g: g / (1 + math.exp(-m - g * t)) - 2 * t / 0.25, 0.0, 10.0, xtol=1e-12)
         assert float(found[row]) == pytest.approx(root, rel=1e-2)
     assert float(found.max()) > 0.1
+
+
+def test_a_linear_goal_of_pixels_stops_at_the_box() -> None:
+    """The price is a sum over pixels, so that each has its own optimum: gradient / (2 penalty), cut at the box."""
+    model = LinearPixels(seed=1)
+    rows = pixel_rows(model, 4, low=0.0, high=1.0)
+    found = PenalisedAscent(ThreatModel(Pixels(), L2(1.0, per="example")), 2.0, 1, goal=MARGIN)(model, rows)
+    towards = (model.weight[1 - rows.labels] - model.weight[rows.labels]).detach().reshape(4, 3, 4, 4)
+    pixels = rows.inputs["pixel_values"]
+    expected = (pixels + towards / 4).clamp(0, 1) - pixels
+    assert torch.allclose(found.perturbation.delta, expected, rtol=0, atol=1e-12)
+    assert bool((expected != towards / 4).any()) and bool((expected == towards / 4).any())
+
+
+def test_a_curved_goal_in_two_dimensions_is_solved_as_well_as_by_a_grid() -> None:
+    model, places = Waves(), [(0.3, 0.1), (-1.0, 0.7), (0.9, -1.3), (2.0, 2.0)]
+    model.unused = nn.Parameter(torch.zeros((), dtype=torch.float64))
+    rows = points(*places)
+    axis = torch.linspace(-1.5, 1.5, 601, dtype=torch.float64)
+    grid = torch.cartesian_prod(axis, axis)
+    for penalty in (6.0, 12.0):  # above half of the largest curvature, 3^2 + 2 * 3 + 2^2 in all: one optimum
+        value = [model((grid + torch.tensor(at)).reshape(-1, 1, 1, 2))[:, 1] for at in places]
+        best = torch.stack([one - penalty * grid.square().sum(dim=1) for one in value])
+        attack = PenalisedAscent(waves("l2", 1.0), penalty, 60, goal=MARGIN)
+        found = attack(model, rows)
+        reached = found.outcome.margin - penalty * found.gauge.square()
+        assert torch.allclose(reached, best.amax(dim=1), rtol=0, atol=1e-3)
+        spot = grid[best.argmax(dim=1)]
+        assert torch.allclose(found.perturbation.delta.flatten(1), spot, rtol=0, atol=0.02)
+        assert float(spot.norm(dim=1).max()) > 0.05
 
 
 def price(attack: PenalisedAscent, rows: Batch) -> Tensor:

@@ -10,8 +10,23 @@ from torch import Tensor, nn
 
 from tests.chats import causal, chats
 from tests.oracles import CurvedBag, rightly_labelled, token_rows
-from textadv.attacks import L2, Apgd, Attacked, Elicit, Eot, Linf, Square, ThreatModel, Untargeted, fgsm, pgd, worst_of
-from textadv.attacks.probe import averaging, evaluate_at
+from textadv.attacks import (
+    L2,
+    Apgd,
+    Attacked,
+    Elicit,
+    Eot,
+    Linf,
+    Square,
+    ThreatModel,
+    Untargeted,
+    apgd_targeted,
+    fgsm,
+    goals,
+    pgd,
+    worst_of,
+)
+from textadv.attacks.probe import averaging, clean_logits, evaluate_at
 from textadv.batch import Batch
 from textadv.losses import margin
 from textadv.models import evaluating
@@ -196,3 +211,51 @@ def test_settings_are_checked_and_printed():
     with pytest.raises(ValueError, match=r"attack.samples must be at least 1, got 0"):
         Eot(pgd(THREAT), 0)
     assert str(Eot(pgd(THREAT))) == f"{pgd(THREAT)}, each point the mean of 20 passes"
+
+
+class RandomLogits(CurvedBag):
+    """Fresh noise on every logit at every pass; the class with the largest one is far ahead."""
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        logits = super().forward(input_ids, attention_mask)
+        ahead = 100.0 * nn.functional.one_hot(logits.argmax(dim=1), logits.shape[1])
+        return logits + ahead + 10.0 * torch.randn_like(logits)
+
+
+def test_the_searches_towards_each_class_by_rank_are_towards_different_classes(monkeypatch):
+    """Ranked anew by every search, the 9 ranks of a noisy model would be some 6 classes."""
+    aims: dict[int, list[int]] = {row: [] for row in rows().ids.tolist()}
+    inner = goals.targeted_dlr
+
+    def watched(logits: Tensor, batch: Batch, target: Tensor) -> Tensor:
+        for row, aim in zip(batch.ids.tolist(), target.tolist(), strict=True):
+            if aim not in aims[row]:
+                aims[row].append(aim)
+        return inner(logits, batch, target)
+
+    monkeypatch.setattr(goals, "targeted_dlr", watched)
+    model = RandomLogits(classes=10)
+    batch = rightly_labelled(model, rows())
+    attacked = Eot(apgd_targeted(ThreatModel(Embeddings(), L2(1e-6)), 10, steps=1, early_stop=False), 3)(model, batch)
+    assert attacked.cost.backwards.tolist() == [9 * 3] * 16
+    for row, label in zip(batch.ids.tolist(), batch.labels.tolist(), strict=True):
+        assert sorted(aims[row]) == sorted(set(range(10)) - {label})
+    with averaging(model, 3):
+        first, part = clean_logits(model, batch), clean_logits(model, batch.rows(torch.tensor([5, 2])))
+        assert torch.equal(part, first[[5, 2]])
+    with averaging(model, 3):
+        assert not torch.equal(clean_logits(model, batch), first)
+
+
+def test_searching_on_after_a_lucky_mean_breaks_more_and_rows_whose_clean_mean_is_wrong_too():
+    model = NoisyBag(noise=2.0)
+    batch = rightly_labelled(NoisyBag(noise=0.0), token_rows([5, 9, 7, 6] * 10))
+    stopped, whole = (
+        Eot(Apgd(ThreatModel(Embeddings(), L2(0.4)), steps=10, goal=MARGIN, early_stop=stop), 2)
+        for stop in (True, False)
+    )
+    gains = [expected_gain(model, attack(model, batch)) for attack in (stopped, whole)]
+    assert float(gains[1].mean()) > 1.2 * float(gains[0].mean())
+    wrong = replace(batch, labels=1 - batch.labels)
+    assert int((whole(model, wrong).gauge > 0).sum()) > 30
+    assert int((stopped(model, wrong).gauge > 0).sum()) < 20

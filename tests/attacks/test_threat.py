@@ -106,3 +106,25 @@ def test_pixels_stay_in_the_image_box_in_the_ball_and_in_the_mask(ball):
     # The one pixel that an L1 step moves may be at the edge of the box in an all-white image.
     climbing = attacked.outcome.loss_gain[[0, 2]] if ball.geometry.name == "L1" else attacked.outcome.loss_gain
     assert bool((climbing > 0).all())
+
+
+class Watched(CurvedBag):
+    """Keeps the embeddings that it computed with, perturbation included."""
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        self.seen = self.embeddings(input_ids)
+        return self.seen.sin().sum(dim=1) @ self.head.T + self.bias
+
+
+@pytest.mark.parametrize(("dtype", "unit"), [(torch.bfloat16, 2**-8), (torch.float16, 2**-11)])
+def test_a_model_in_half_precision_moves_by_the_delta_up_to_the_rounding_that_is_stated(dtype, unit):
+    model, batch = Watched(dtype=torch.float32).to(dtype).eval(), rows()
+    attacked = pgd(ThreatModel(Embeddings(), Linf(0.05)), steps=2)(model, batch)
+    delta = attacked.perturbation.delta.double()
+    assert attacked.perturbation.delta.dtype == torch.float32
+    assert float(delta.abs().max()) <= float(torch.tensor(0.05))
+    with torch.no_grad():
+        seen = [running.forward(model, each) is not None and model.seen.double() for each in (batch, attacked.batch)]
+    error = (seen[1] - seen[0] - delta).abs()
+    share = error / (delta.abs() + seen[1].abs())
+    assert unit / 2 < float(share.max()) <= unit

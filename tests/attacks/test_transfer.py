@@ -160,6 +160,17 @@ def test_what_does_not_fit_is_said():
         Transfer(model, pgd(ThreatModel(Embeddings(), L2(0.5))), hidden, "x")(model, tiny_rows("bert"))
 
 
+@pytest.mark.parametrize("measure", [True, False])
+def test_models_over_different_classes_are_refused(measure):
+    for classes in (2, 4):
+        attack = Transfer(CurvedBag(classes=classes), pgd(THREAT), THREAT, "a stranger")
+        told = (
+            f"from a stranger, which tells {classes} classes apart, to a model of 3: .* Take a surrogate over the same"
+        )
+        with pytest.raises(ValueError, match=told):
+            attack(CurvedBag(), rows(), measure=measure)
+
+
 def test_is_labelled_as_a_transfer():
     attack = pgd(THREAT, steps=10)
     printed = str(Transfer(CurvedBag(), attack, THREAT, "bag 7"))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -9,7 +12,7 @@ from tests.evaluation.linear import bag, ball_threat, labelled_rows
 from tests.misleading import Noisy
 from tests.oracles import CurvedBag, FixedRows, rightly_labelled, token_rows
 from textadv.attacks import L2, AutoAttack, Eot, apgd_ce, autoattack, pgd
-from textadv.evaluation import Evaluation, attack_rows, evaluate
+from textadv.evaluation import Evaluation, Finished, attack_rows, evaluate
 from textadv.evaluation.attacking import samples_of
 from textadv.evaluation.cascade import merged, run_stages
 
@@ -105,3 +108,16 @@ def test_predictions_of_a_random_model_are_means_and_are_the_same_at_every_call(
     assert first.attacks[0].cascade[0].queries >= 20 * 5
     hits = attack_rows(model, rows, range(20), attack, threat=threat)
     assert sum(hit.prediction == rows.labels[hit.position] for hit in hits) == first.worst_case.count
+
+
+def test_of_rows_read_back_only_their_share_of_the_seconds_counts(tmp_path: Path) -> None:
+    model, rows = curved()
+    threat = ball_threat(BALL)
+    attack = {"pgd": pgd(threat, steps=2)}
+    evaluate(model, rows, attack, threat, batch_size=6, finished=Finished(tmp_path, ()))
+    (path,) = tmp_path.iterdir()
+    lines = [json.loads(line) | {"seconds": 100.0} for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    part = evaluate(model, rows, attack, threat, positions=range(6), finished=Finished(tmp_path, ()))
+    assert len(lines) == 4
+    assert part.attacks[0].seconds == pytest.approx(100.0, abs=5.0)

@@ -315,6 +315,6 @@ def test_scores_are_those_of_an_evaluation_and_know_a_collapse() -> None:
     assert scores(model, rows, range(10, 50), None).robust is None
     with torch.no_grad():
         model.head.zero_()
-        model.bias.copy_(torch.tensor([0.0, 1.0]))
+        model.bias.copy_(torch.tensor([0.0, 2.0]))
     collapsed = scores(model, rows, range(ROWS), None)
     assert collapsed.collapsed and collapsed.clean == sum(rows.labels) / ROWS

@@ -11,15 +11,21 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from tests.evaluation.linear import ball_threat
 from tests.evaluation.test_cascade import BALL, curved, small
+from tests.oracles import FixedRows, image_rows, tiny_models
 from tests.processes import finished as process
-from textadv.attacks import L1, Eot, Linf, Square, Transfer, apgd_ce, pgd
+from textadv.attacks import L1, Eot, Linf, Square, ThreatModel, Transfer, apgd_ce, pgd
 from textadv.evaluation import Alarm, Evaluation, Finished, attack_rows, attacking, evaluate
+from textadv.evaluation import finished as module
 from textadv.evaluation.finished import UndescribedError, described, row_digest
 from textadv.models import as_classifier
+from textadv.randomness import seeded_scope
+from textadv.spaces import Pixels
+from textadv.task import weights_hash
 
 # Batches of 10 of 24 rows: 3 for the first stage, then fewer.
 BATCH = 10
@@ -150,6 +156,56 @@ def test_attacks_are_described_by_all_that_they_are_made_of() -> None:
     assert described(different[-1]) == described(replace(different[-1], surrogate=deepcopy(models[-1])))
     assert len({described(attack) for attack in different}) == len(different)
     assert "0x" not in described(small())
+
+
+def test_a_model_is_known_by_more_than_its_weights(tmp_path: Path) -> None:
+    """What `weights_hash` leaves out: the normalisation, LoRA's alpha, the configuration, a function."""
+    network = nn.Conv2d(1, 2, 3)
+    strided = nn.Conv2d(1, 2, 3, stride=2)
+    strided.load_state_dict(network.state_dict())
+    bert = tiny_models()["bert"]()
+    other_config = deepcopy(bert)
+    other_config.config.layer_norm_eps = 1e-3
+
+    def lora(alpha: int) -> nn.Module:
+        with seeded_scope(0):
+            return get_peft_model(deepcopy(bert), LoraConfig(r=2, lora_alpha=alpha, target_modules=["query"]))
+
+    models = [as_classifier(network, [mean], [std]) for mean, std in ((0.0, 1.0), (0.0, 2.0), (0.5, 1.0))]
+    models += [network, strided, bert, other_config, lora(4), lora(8)]
+    assert weights_hash(models[0]) == weights_hash(models[1]) and weights_hash(models[-2]) == weights_hash(models[-1])
+    assert len({Finished.of(tmp_path, model).origin for model in models}) == len(models)
+    for model in models:
+        assert Finished.of(tmp_path, deepcopy(model)) == Finished.of(tmp_path, model)
+    assert Finished.of(tmp_path, lora(4)) == Finished.of(tmp_path, models[-2])
+
+
+def test_a_model_with_another_normalisation_is_attacked_anew(tmp_path: Path, begun: list[Any]) -> None:
+    """Two models of the same weights, evaluated into one folder one after the other."""
+    batch = image_rows(6, size=4)
+    rows = FixedRows(replace(batch, labels=torch.zeros_like(batch.labels)))
+    threat = ThreatModel(Pixels(), Linf(0.1, per="example"))
+    network = nn.Sequential(nn.Flatten(), nn.Linear(48, 3))
+    network[1].bias.data[0] = 30.0
+    for model in (as_classifier(network, [0.0], [1.0]), as_classifier(network, [0.5], [0.1])):
+        begun.clear()
+        for _ in range(2):
+            evaluate(model, rows, {"pgd": pgd(threat, steps=1)}, threat, finished=Finished.of(tmp_path, model))
+        assert len(begun) == len(set(begun)) > 0
+
+
+def test_rows_of_other_code_are_not_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def key() -> str:
+        ledger = Finished(tmp_path, ("w",)).ledger(pgd(ball_threat(BALL)))
+        assert ledger is not None
+        return ledger.path.name
+
+    ours = [key()]
+    monkeypatch.setattr(torch, "__version__", "0.0")
+    ours.append(key())
+    monkeypatch.setattr(module, "_code", lambda: "another commit")
+    ours.append(key())
+    assert len(set(ours)) == 3
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,10 +11,23 @@ from torch import Tensor, nn
 
 from tests.evaluation.linear import bag, ball_threat, labelled_rows
 from tests.evaluation.test_cascade import curved
-from tests.misleading import MisleadingBag
+from tests.misleading import MisleadingBag, PartlyFlat
 from tests.oracles import BagOfEmbeddings, FixedRows
-from textadv.attacks import L1, L2, Attack, Ball, Linf, Noise, Square, Transfer, autoattack, fgsm, pgd
-from textadv.evaluation import Alarm, Evaluation, MaskingFlag, evaluate
+from textadv.attacks import (
+    L1,
+    L2,
+    Attack,
+    Ball,
+    Linf,
+    Noise,
+    Square,
+    Transfer,
+    autoattack,
+    fgsm,
+    pgd,
+)
+from textadv.evaluation import Alarm, Evaluation, Finished, MaskingFlag, evaluate
+from textadv.models import PerturbationError
 
 NAMES = ["attacks without gradients", "one step beats many", "zero gradient", "gradient not finite"]
 
@@ -117,15 +131,6 @@ def test_one_step_beats_many_that_are_too_small() -> None:
     assert states(measured(model, rows, {"pgd": strong(ball)}, ball))[1] == "silent"
 
 
-class PartlyFlat(BagOfEmbeddings):
-    """A bag that has no gradient where the first word is odd."""
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        logits = super().forward(input_ids, attention_mask)
-        flat = (input_ids[:, 1] % 2 == 1).unsqueeze(1)
-        return torch.where(flat, logits.detach() + 0 * logits, logits)
-
-
 class PartlyInfinite(BagOfEmbeddings):
     """A bag whose gradient is infinite where the first word is odd."""
 
@@ -144,6 +149,51 @@ def test_rows_without_a_gradient_ring() -> None:
     assert 0.2 < share < 0.8
     assert flag.state == "ring" and flag.number == pytest.approx(share) and "exactly zero" in flag.told
     assert flags_of(found)[NAMES[3]].state == "silent"
+
+
+def test_rows_without_a_gradient_ring_and_hold_in_batches_of_any_size(tmp_path: Path) -> None:
+    """All other rows fall in the first stage, so that the later ones and the curve see none but these."""
+    model, ball = PartlyFlat().eval(), L2(5.0, per="example")
+    rows = labelled_rows(model, wrong=0, count=24)
+    flat = [n for n, word in enumerate(rows.whole.inputs["input_ids"][:, 1].tolist()) if word % 2]
+    attacks = {"aa": autoattack(ball_threat(ball), 2, steps=2, queries=5), "pgd": strong(ball)}
+    options = {"alarm": Alarm(24, queries=5), "radii": [5.0, 6.0], "curve_attack": "pgd"}
+    found = []
+    for batch_size in (24, 7, 1):
+        kept = Finished(tmp_path / str(batch_size), ())
+        found += [evaluate(model, rows, attacks, ball_threat(ball), batch_size=batch_size, finished=kept, **options)]
+    for one in found:
+        flag = flags_of(one)[NAMES[2]]
+        assert flag.state == "ring" and flag.number == pytest.approx(len(flat) / 24)
+        assert one.rows_detail == found[0].rows_detail and one.curve == found[0].curve
+        left, expected = ([stage.robust for stage in each.attacks[0].cascade] for each in (one, found[0]))
+        assert left == expected
+    held = [n for n, row in enumerate(found[0].rows_detail) if row.predictions["pgd"] == row.label]
+    assert held == flat
+
+
+@pytest.mark.parametrize("batch_size", [60, 10, 1])
+def test_a_model_in_which_no_row_has_a_gradient_is_an_error_and_no_row_is_kept(batch_size: int, tmp_path: Path) -> None:
+    model, ball = PartlyFlat().eval(), L2(0.4)
+    rows = labelled_rows(model, wrong=0)
+    flat = [n for n, word in enumerate(rows.whole.inputs["input_ids"][:, 1].tolist()) if word % 2]
+    attacks = {"pgd": strong(ball)}
+    for _ in range(2):
+        with pytest.raises(PerturbationError, match="exactly zero for every row's perturbation of the word embeddings"):
+            evaluate(
+                model,
+                rows,
+                attacks,
+                ball_threat(ball),
+                positions=flat,
+                batch_size=batch_size,
+                finished=Finished(tmp_path, ()),
+            )
+    assert list(tmp_path.iterdir()) == []
+    # The same rows hold where it is known that others have a gradient, and are kept then.
+    assert evaluate(model, rows, attacks, ball_threat(ball), batch_size=batch_size, finished=Finished(tmp_path, ()))
+    again = evaluate(model, rows, attacks, ball_threat(ball), positions=flat, finished=Finished(tmp_path, ()))
+    assert again.worst_case.count == len(flat)
 
 
 def test_a_gradient_that_is_not_finite_rings() -> None:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import wraps
 from pathlib import Path
+from typing import Any
 
 import pytest
+from transformers import BertForSequenceClassification
 
 from recipes import adv_finetune, attack, evaluate
 from tests import folders
 from tests.recipes.running import SMALL, Recipe, file_overrides, in_two_processes, review_rows, write_csv
 from textadv.models import Lora, load_classifier, save_adapter
+from textadv.models.networks import SmallCnn
 
 
-def refused(recipe: Recipe, output: Path, *extra: str) -> str:
+def refused(recipe: Recipe, output: Path, *extra: str, config: str = SMALL) -> str:
     """The message of a run that must not start."""
-    ended = recipe(adv_finetune, SMALL, f"output={output}", *extra)
+    ended = recipe(adv_finetune, config, f"output={output}", *extra)
     assert ended.code == 1, ended.printed
     assert ended.error.startswith("error: ") and "Traceback" not in ended.error
     assert not (output / "training").exists() and not (output / "results.json").exists()
@@ -39,6 +43,9 @@ CONFIGURATION = {
         "evaluation.attacks.mine: ",
     ),
     "a batch above the rows": (["training.batch_size=64"], "training.batch_size must be at most the 48 training rows"),
+    "no radius": (["threat={radius: 0}"], "threat.radius must be greater than 0, got 0"),
+    "no relative radius": (["threat.relative_radius=0"], "threat.relative_radius must be greater than 0, got 0"),
+    "a negative radius": (["threat={radius: -0.5}"], "threat.radius must be greater than 0, got -0.5"),
     "pixels of a text": (["threat={space: pixels, radius: 0.1, per: example}"], "threat.space: embeddings"),
     "a layer that is not there": (
         ["threat={space: hidden, layer: 7, relative_radius: 0.1}"],
@@ -135,6 +142,31 @@ def test_models(tmp_path: Path, recipe: Recipe, bert: Path) -> None:
     assert "Set model.lora: null" in told(tmp_path / "adapter", "model.lora={r: 4}")
     assert "model.lora.targets" in told(bert, "model.lora={targets: [nowhere]}")
     assert "data.max_length must be more than" in told(bert, "data.max_length=2")
+
+
+def test_a_text_classifier_that_returns_probabilities(
+    tmp_path: Path, recipe: Recipe, bert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logits_of = BertForSequenceClassification.forward
+
+    @wraps(logits_of)
+    def ending(*given: Any, **named: Any) -> Any:
+        output = logits_of(*given, **named)
+        output.logits = output.logits.softmax(dim=1)
+        return output
+
+    monkeypatch.setattr(BertForSequenceClassification, "forward", ending)
+    told = refused(recipe, tmp_path / "run", f"model.name={bert}")
+    assert "The model returns probabilities, not logits: all of" in told and "Remove the softmax" in told
+
+
+def test_an_image_classifier_that_returns_probabilities(
+    tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logits_of = SmallCnn.forward
+    monkeypatch.setattr(SmallCnn, "forward", lambda self, pixels: logits_of(self, pixels).softmax(dim=1))
+    told = refused(recipe, tmp_path / "run", config="tests/recipes/small_images.yaml")
+    assert "The model returns probabilities, not logits: all of" in told and "Remove the softmax" in told
 
 
 def test_rows_that_are_longer_than_the_model_can_take(tmp_path: Path, recipe: Recipe, bert: Path) -> None:

@@ -12,12 +12,12 @@ from textadv.attacks.apgd_steps import Halving, Rule, Sparse, confined
 from textadv.attacks.attacked import Attacked, Outcome
 from textadv.attacks.ensemble import WorstOf
 from textadv.attacks.goals import Goal, TargetedDlr, TargetedMargin, Untargeted, require_slope, target_count
-from textadv.attacks.probe import Point, evaluate_at, half_to_single
+from textadv.attacks.probe import Point, clean_logits, evaluate_at, half_to_single
 from textadv.attacks.record import Record
 from textadv.attacks.threat import ThreatModel
 from textadv.batch import Batch, Perturbation
 from textadv.losses import cross_entropy, dlr
-from textadv.models import bare, delta_shape, editable_mask, evaluating, forward, with_prefix
+from textadv.models import delta_shape, editable_mask, evaluating, with_prefix
 from textadv.randomness import derived_seed, row_generators
 
 # The stages of a search in an L1 ball: (factor on the radius, share of the steps), arXiv:2103.01208 section 4.
@@ -109,9 +109,8 @@ class Apgd:
         threat = self.threat.resolved(model, batch).scaled(radius_scale)
         rows = batch.clean()
         with evaluating(model):
-            with torch.no_grad():
-                clean = forward(bare(model), rows)
-            dtype = half_to_single(clean.dtype)
+            clean = clean_logits(model, rows)
+            dtype = half_to_single(next((weight.dtype for weight in model.parameters()), clean.dtype))
             nowhere = torch.zeros(delta_shape(model, batch, threat.space), device=batch.device, dtype=dtype)
             # Asked for anew, and not read off `clean`: of a randomised model this point is the mean of many passes.
             origin = evaluate_at(model, rows, threat, nowhere, self.goal, clean, ascend=False)

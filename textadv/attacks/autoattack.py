@@ -24,6 +24,8 @@ from textadv.spaces import Ablation
 
 Version = Literal["standard", "rand", "fast"]
 VERSIONS: tuple[Version, ...] = ("standard", "rand", "fast")
+# Restarts of APGD-CE in L1 balls, as in the authors' code (arXiv:2103.01208).
+L1_RESTARTS = 5
 
 
 class Stage(NamedTuple):
@@ -46,9 +48,13 @@ class AutoAttack:
     classes: of the model. steps: of each APGD and FAB search. queries: of Square. samples: only for rand.
     seed: every stage draws from a seed of its own, made from this one.
 
+    In L1 balls APGD on the cross-entropy has 5 restarts, as in the authors' code.
+
     Deviations: targeted APGD of 2 and 3 classes raises the target's logit minus the label's, APGD on the ratio of 2
     classes the margin, where the paper's losses do not exist. FAB does not know balls per token and Square no L1 ball:
-    there they are left out, and `str` says so.
+    there they are left out, and `str` says so. In L1 balls targeted APGD tries as many targets as elsewhere, where the
+    authors try 5, and looks back at other steps (see `Sparse`). The searches of rand do not stop where one mean is
+    wrong.
 
     Raises ValueError for directions to ablate, and where it is called with chats.
     """
@@ -122,7 +128,9 @@ class AutoAttack:
     def _exact(self, seeds: Iterator[int]) -> Iterator[Stage]:
         threat, steps, classes = self.threat, self.steps, self.classes
         targets = f"{target_count(classes)} target{'s' if classes > 2 else ''} of {steps} steps"
-        yield Stage("APGD-CE", apgd_ce(threat, steps=steps, seed=next(seeds)), f"{steps} steps")
+        restarts = L1_RESTARTS if threat.ball.geometry.name == "L1" else 1
+        budget = f"{steps} steps" if restarts == 1 else f"{restarts} restarts of {steps} steps"
+        yield Stage("APGD-CE", apgd_ce(threat, steps=steps, restarts=restarts, seed=next(seeds)), budget)
         yield Stage("APGD-T", apgd_targeted(threat, classes, steps=steps, seed=next(seeds)), targets)
         if self.version == "fast":
             return
@@ -137,10 +145,11 @@ class AutoAttack:
     def _random(self, seeds: Iterator[int]) -> Iterator[Stage]:
         threat, steps = self.threat, self.steps
         budget = f"{steps} steps, each the mean of {self.samples} passes"
-        ratio: tuple[str, Apgd] = ("APGD-DLR", apgd_dlr(threat, steps=steps, seed=next(seeds)))
+        # A single lucky mean does not break a row, so that no search stops there.
+        ratio: tuple[str, Apgd] = ("APGD-DLR", apgd_dlr(threat, steps=steps, early_stop=False, seed=next(seeds)))
         if self.classes < 3:
             ratio = ("APGD-margin", replace(ratio[1], goal=Untargeted(margin)))
-        first = Eot(apgd_ce(threat, steps=steps, seed=next(seeds)), self.samples, seed=next(seeds))
+        first = Eot(apgd_ce(threat, steps=steps, early_stop=False, seed=next(seeds)), self.samples, seed=next(seeds))
         yield Stage("APGD-CE", first, budget)
         yield Stage(ratio[0], Eot(ratio[1], self.samples, seed=next(seeds)), budget)
 

@@ -42,21 +42,28 @@ def _scaled(vector: Tensor) -> tuple[Tensor, Tensor]:
     return vector / torch.where(largest > 0, largest, 1), largest
 
 
-def _l2_norm(vector: Tensor) -> Tensor:
+def _l2_length(vector: Tensor) -> Tensor:
+    """The Euclidean length in float64: neither zeros of padding nor the shape change how it is rounded to float32."""
+    if vector.dtype != torch.float64:
+        return torch.linalg.vector_norm(vector, dim=-1, keepdim=True, dtype=torch.float64)
     unit, largest = _scaled(vector)
     return unit.square().sum(dim=-1, keepdim=True).sqrt() * largest
 
 
+def _l2_norm(vector: Tensor) -> Tensor:
+    return _l2_length(vector).to(vector.dtype)
+
+
 def _l2_steepest(grad: Tensor) -> Tensor:
     unit, _ = _scaled(grad)
-    length = unit.square().sum(dim=-1, keepdim=True).sqrt()
+    length = _l2_norm(unit)
     return unit / torch.where(length > 0, length, 1)
 
 
 def _l2_project(vector: Tensor, radius: Tensor) -> Tensor:
-    length = _l2_norm(vector)
+    length = _l2_length(vector)
     shrunk = radius * INSIDE[vector.dtype] / torch.where(length > 0, length, 1)
-    return torch.where(length > radius, vector * shrunk, vector)
+    return torch.where(length > radius, vector * shrunk.to(vector.dtype), vector)
 
 
 def _l2_draw(shape: tuple[int, int], generator: torch.Generator) -> Tensor:
@@ -77,8 +84,13 @@ def _linf_draw(shape: tuple[int, int], generator: torch.Generator) -> Tensor:
     return torch.rand(shape, generator=generator, device=generator.device) * 2 - 1
 
 
+def _l1_length(vector: Tensor) -> Tensor:
+    """The sum of magnitudes in float64."""
+    return vector.abs().sum(dim=-1, keepdim=True, dtype=torch.float64)
+
+
 def _l1_norm(vector: Tensor) -> Tensor:
-    return vector.abs().sum(dim=-1, keepdim=True)
+    return _l1_length(vector).to(vector.dtype)
 
 
 def _l1_steepest(grad: Tensor) -> Tensor:
@@ -100,7 +112,7 @@ def _l1_project(vector: Tensor, radius: Tensor) -> Tensor:
     kept = (ordered * count > excess).sum(dim=-1, keepdim=True).clamp_min(1)
     threshold = excess.gather(-1, kept - 1) / kept
     shrunk = vector.sign() * ((below - threshold).clamp_min(0) * INSIDE[vector.dtype]).to(vector.dtype)
-    return torch.where(_l1_norm(vector) > radius, shrunk, vector)
+    return torch.where(_l1_length(vector) > radius, shrunk, vector)
 
 
 def _l1_draw(shape: tuple[int, int], generator: torch.Generator) -> Tensor:
@@ -138,7 +150,10 @@ class Ball:
         for name, value in (("radius", self.radius), ("relative_radius", self.relative_radius)):
             given = torch.as_tensor(0 if value is None else value)
             if not bool(((given >= 0) & given.isfinite()).all()):
-                raise ValueError(f"threat.{name} must be finite and not negative, got {value}.")
+                raise ValueError(
+                    f"threat.{name} must be finite and not negative, got {value}. Give the size of the largest "
+                    "perturbation allowed, e.g. 8/255 for pixels."
+                )
         if self.per not in ("token", "example"):
             raise ValueError(f"threat.per must be 'token' or 'example', got {self.per!r}.")
 
@@ -216,6 +231,12 @@ class Ball:
 
 
 def _ball(norm: str, radius: float | Tensor | None, relative_radius: float | None, per: Per) -> Ball:
+    for name, value in (("radius", radius), ("relative_radius", relative_radius)):
+        if isinstance(value, float | int) and value == 0:
+            raise ValueError(
+                f"threat.{name} must be above 0, got {value}: nothing could be attacked. Measure the clean rows "
+                "instead; to ramp a radius up from 0, pass radius_scale to the attack."
+            )
     return Ball(GEOMETRIES[norm], radius, relative_radius, per)
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from textadv.attacks.attacked import Attack, Attacked
+from textadv.attacks.flatness import as_one_search
 from textadv.attacks.goals import Goal, Untargeted
 from textadv.attacks.minimal import Smallest, size_of
 from textadv.attacks.threat import ThreatModel
@@ -77,7 +78,7 @@ class MinimumRadius:
         """
         base = self.threat.resolved(model, batch)
         attack = self.attack_of(self._of_radius_one(base))
-        with evaluating(model):
+        with evaluating(model), as_one_search():
             found = Smallest.of_clean(model, batch, base.scaled(radius_scale), self.goal)
             index = found.open()
             tried = torch.full_like(found.size, self.upper)

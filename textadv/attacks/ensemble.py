@@ -1,4 +1,7 @@
-"""Attacks made of attacks: the worst of several, one after the other, one repeated."""
+"""Attacks made of attacks: the worst of several, one after the other, one repeated.
+
+Where one of them meets no slope at the rows that it is given, the others go on; it is an error where none meets any.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from textadv.attacks.attacked import Attack, Attacked, Cost, Outcome
+from textadv.attacks.flatness import as_one_search
 from textadv.batch import Batch
 from textadv.randomness import derived_seed
 
@@ -72,13 +76,14 @@ class WorstOf:
         measure: bool = True,
     ) -> Attacked:
         """The rows of `batch` perturbed; always measured, since choosing needs it."""
-        result = self.attacks[0](model, batch, step=step, radius_scale=radius_scale)
-        for attack in self.attacks[1:]:
-            index = _unbroken(result)
-            if len(index):
-                scale = _scale_of(radius_scale, index)
-                found = attack(model, batch.rows(index), step=step, radius_scale=scale)
-                result = _merged(result, index, found)
+        with as_one_search():
+            result = self.attacks[0](model, batch, step=step, radius_scale=radius_scale)
+            for attack in self.attacks[1:]:
+                index = _unbroken(result)
+                if len(index):
+                    scale = _scale_of(radius_scale, index)
+                    found = attack(model, batch.rows(index), step=step, radius_scale=scale)
+                    result = _merged(result, index, found)
         return result
 
 
@@ -102,12 +107,13 @@ class Then:
         measure: bool = True,
     ) -> Attacked:
         """The rows of `batch` perturbed; always measured, since choosing needs it."""
-        result = self.first(model, batch, step=step, radius_scale=radius_scale)
-        index = _unbroken(result)
-        if not len(index):
-            return result
-        scale = _scale_of(radius_scale, index)
-        return _merged(result, index, self.second(model, result.batch.rows(index), step=step, radius_scale=scale))
+        with as_one_search():
+            result = self.first(model, batch, step=step, radius_scale=radius_scale)
+            index = _unbroken(result)
+            if not len(index):
+                return result
+            scale = _scale_of(radius_scale, index)
+            return _merged(result, index, self.second(model, result.batch.rows(index), step=step, radius_scale=scale))
 
 
 @dataclass(frozen=True)
@@ -134,14 +140,15 @@ class Repeat:
         measure: bool = True,
     ) -> Attacked:
         """The rows of `batch` perturbed; always measured, since choosing needs it."""
-        result = self.attack(model, batch, step=step, radius_scale=radius_scale)
-        for turn in range(1, self.times):
-            index = _unbroken(result)
-            if not len(index):
-                break
-            scale = _scale_of(radius_scale, index)
-            again = self.attack(model, batch.rows(index), step=derived_seed(step, turn), radius_scale=scale)
-            result = _merged(result, index, again)
+        with as_one_search():
+            result = self.attack(model, batch, step=step, radius_scale=radius_scale)
+            for turn in range(1, self.times):
+                index = _unbroken(result)
+                if not len(index):
+                    break
+                scale = _scale_of(radius_scale, index)
+                again = self.attack(model, batch.rows(index), step=derived_seed(step, turn), radius_scale=scale)
+                result = _merged(result, index, again)
         return result
 
 

@@ -58,14 +58,15 @@ class Fab:
     targets: None for the nearest of all other classes: one forward and C - 1 backward passes a step. Otherwise ranks (1
         is the class with the highest clean logit after the label's): a search towards each in turn, with one backward
         pass a step (FAB-T, arXiv:2003.01690, section 4.2). Any wrong class is a success either way.
-    early_stop: a row is dropped once it is broken inside the radius. That is cheaper where only success counts, since
-        its perturbation is then not the smallest.
+    early_stop: a row is dropped once it is broken inside the radius, final search included. That is cheaper where only
+        success counts, since its perturbation is then not the smallest.
 
     Deviations: a point at which the gradient is taken counts too, where it is adversarial. The final search on the
     segment to the clean row ends every search and not only the last, so that more searches are never worse; it takes
     the margin for the class difference, and aims a tenth of the rest of the way behind the estimated boundary: on a
-    piecewise linear network the estimate lies on the boundary itself, where rounding would decide. The searches towards
-    several targets share each row's random starts.
+    piecewise linear network the estimate lies on the boundary itself, where rounding would decide. A plane
+    that is nearer than one rounding error of the largest logit is taken to be that far: a tie of half-precision logits
+    would stall the search. The searches towards several targets share each row's random starts.
 
     Raises ValueError for a ball per token, for chats and for ranks that the model has no class for, and
     PerturbationError where the output does not depend on the delta, or its gradient is zero in every row or not finite.
@@ -148,7 +149,7 @@ class Fab:
             classes = ranked[index] if rank is None else ranked[index, rank - 1 : rank]
             own = _fresh(found)
             self._search(model, own, _Search(index, rows, start, classes, low, high))
-            _final_search(model, own, index)
+            _final_search(model, own, self._wanted(own, index))
             shorter = index[own.size[index] < found.size[index]]
             found.take(shorter, *(part[shorter] for part in (own.delta, own.size, own.gain, own.climb, own.margin)))
 
@@ -238,20 +239,25 @@ def _nearest_plane(model: nn.Module, found: Smallest, at: _Search) -> tuple[Tens
     """
     logits, leaf = logits_at(model, at.rows, found.threat, at.delta)
     found.see(at.index, at.rows, at.delta, logits, found.goal.reached(logits.detach(), at.rows))
-    here, own = at.delta.double().flatten(1), logits.gather(1, at.rows.labels.unsqueeze(1))
+    here = at.delta.double().flatten(1)
     weight, offset = torch.zeros_like(here), torch.zeros_like(here[:, 0])
     nearest = torch.full_like(offset, torch.inf)
+    # A point on the label's side aims at least one rounding error of the largest logit far: at a tie it would stay.
+    least = torch.finfo(logits.dtype).eps * logits.detach().double().abs().amax(dim=1)
     for column in range(at.classes.shape[1]):
         with torch.enable_grad():
-            lead = (logits.gather(1, at.classes[:, column : column + 1]).double() - own.double()).squeeze(1)
+            own = logits.gather(1, at.rows.labels.unsqueeze(1)).double()
+            lead = (logits.gather(1, at.classes[:, column : column + 1]).double() - own).squeeze(1)
         last = column + 1 == at.classes.shape[1]
         steep = slope(lead, leaf, at.rows, found.threat, keep_graph=not last).double().flatten(1)
         dual = torch.linalg.vector_norm(steep, DUAL_ORDERS[found.threat.ball.geometry.name], dim=1)
-        distance = torch.where(dual > 0, lead.detach().abs() / torch.where(dual > 0, dual, 1), torch.inf)
+        gap = lead.detach()
+        gap = torch.where(gap <= 0, torch.minimum(gap, -least), gap)
+        distance = torch.where(dual > 0, gap.abs() / torch.where(dual > 0, dual, 1), torch.inf)
         nearer = distance < nearest
         nearest = torch.where(nearer, distance, nearest)
         weight = torch.where(nearer.unsqueeze(1), steep, weight)
-        offset = torch.where(nearer, (steep * here).sum(dim=1) - lead.detach(), offset)
+        offset = torch.where(nearer, (steep * here).sum(dim=1) - gap, offset)
     return weight, offset
 
 

@@ -15,11 +15,11 @@ from torch.distributed.fsdp import FSDPModule
 from textadv.attacks.ascent import Ascent, FixedStep, StepSize
 from textadv.attacks.attacked import Attacked, Outcome
 from textadv.attacks.goals import Goal, Untargeted, require_slope
-from textadv.attacks.probe import evaluate_at, half_to_single, uniform_start, value_at_clean
+from textadv.attacks.probe import evaluate_at, half_to_single, one_pass, uniform_start, value_at_clean
 from textadv.attacks.record import Record, Select
 from textadv.attacks.threat import ThreatModel
 from textadv.batch import Batch, Perturbation
-from textadv.models import bare, delta_shape, evaluating, forward, with_prefix
+from textadv.models import delta_shape, evaluating, with_prefix
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,7 @@ class GradientAttack:
         with evaluating(model):
             clean = None
             if self.goal.needs_clean or measure:
-                with torch.no_grad():
-                    clean = forward(bare(model), rows)
+                clean = one_pass(model, rows)
             record = self._search(model, batch, threat, clean, step, measure or self.select == "most_damaging")
         record.require_gradient(rows, threat)
         cost = record.cost

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from textadv.attacks.attacked import Attacked, Cost, Outcome
 from textadv.attacks.balls import Ball
+from textadv.attacks.flatness import note_slope
 from textadv.attacks.goals import Goal, Untargeted
-from textadv.attacks.probe import evaluate_at, half_to_single, value_at_clean
+from textadv.attacks.probe import differentiable, evaluate_at, half_to_single, one_pass, value_at_clean
 from textadv.attacks.threat import ThreatModel
 from textadv.batch import Batch
 from textadv.losses import margin
@@ -42,7 +43,7 @@ def size_of(ball: Ball, delta: Tensor) -> Tensor:
 def logits_at(model: nn.Module, rows: Batch, threat: ThreatModel, delta: Tensor) -> tuple[Tensor, Tensor]:
     """The logits at `delta` with their graph, and the leaf that stands for the delta in it."""
     leaf = delta.detach().requires_grad_()
-    with torch.enable_grad():
+    with differentiable():
         return forward(bare(model), rows.perturbed(threat.space, leaf)), leaf
 
 
@@ -51,7 +52,7 @@ def slope(values: Tensor, leaf: Tensor, rows: Batch, threat: ThreatModel, *, kee
 
     Unlike the gradient of `evaluate_at` it is right in length. Raises PerturbationError where it is not finite.
     """
-    (grad,) = torch.autograd.grad(values.sum(), [leaf], retain_graph=keep_graph)
+    (grad,) = torch.autograd.grad(values, [leaf], torch.ones_like(values), retain_graph=keep_graph)
     grad = grad.masked_fill(~editable_mask(rows, tuple(leaf.shape)), 0)
     finite = grad.flatten(1).isfinite().all(dim=1)
     if not bool(finite.all()):
@@ -91,8 +92,7 @@ class Smallest:
     def of_clean(cls, model: nn.Module, batch: Batch, threat: ThreatModel, goal: Goal | None = None) -> Smallest:
         """What one pass over the clean rows tells: rows that are wrong already need a perturbation of size 0."""
         rows, goal = batch.clean(), goal or Untargeted()
-        with torch.no_grad():
-            clean = forward(bare(model), rows)
+        clean = one_pass(model, rows)
         delta = torch.zeros(
             delta_shape(model, rows, threat.space), device=rows.device, dtype=half_to_single(clean.dtype)
         )
@@ -139,17 +139,16 @@ class Smallest:
         self.size[index], self.gain[index], self.climb[index], self.margin[index] = size, gain, climb, lead
 
     def require_slope(self, model: nn.Module, index: Tensor) -> None:
-        """Raises PerturbationError where the margin has no gradient at the clean rows `index`, or none but zeros."""
+        """Notes the slope of the margin at the clean rows `index`, see `note_slope`."""
         rows = self.rows.rows(index)
         self.spend(index, forwards=1, backwards=1)
         point = evaluate_at(model, rows, self.threat, self.delta[index], Untargeted(margin), None, ascend=True)
         assert point.grad is not None
-        if not bool(point.grad.any()):
-            raise PerturbationError(
-                f"The gradient of the margin is exactly zero for every row's perturbation of the {self.threat.space}: "
-                "no editable position counts, the hook is on a module that the output ignores, or the output is "
-                "constant."
-            )
+        note_slope(
+            bool(point.grad.any()),
+            f"The gradient of the margin is exactly zero for every row's perturbation of the {self.threat.space}: no "
+            "editable position counts, the hook is on a module that the output ignores, or the output is constant.",
+        )
 
     def attacked(self, measure: bool) -> Attacked:
         """The rows at the smallest perturbation known, a success only inside the radius."""

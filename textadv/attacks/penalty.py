@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from textadv.attacks.attacked import Attacked, Cost
+from textadv.attacks.flatness import note_slope
 from textadv.attacks.goals import Goal, Untargeted, require_slope
 from textadv.attacks.minimal import logits_at, slope, unbounded
-from textadv.attacks.probe import assess, half_to_single, uniform_start
+from textadv.attacks.probe import assess, half_to_single, one_pass, uniform_start
 from textadv.attacks.threat import ThreatModel
 from textadv.batch import Batch
-from textadv.models import PerturbationError, bare, delta_shape, evaluating, forward
+from textadv.models import PerturbationError, delta_shape, evaluating
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,7 @@ class PenalisedAscent:
         with evaluating(model):
             clean = None
             if measure or self.goal.needs_clean:
-                with torch.no_grad():
-                    clean = forward(bare(model), rows)
+                clean = one_pass(model, rows)
             start = self._start(model, rows, threat, step)
             delta = self._climbed(model, rows, threat, clean, start)
             spent = torch.full_like(rows.labels, self.steps)
@@ -114,9 +114,10 @@ class PenalisedAscent:
             optimum = grad * unit.square() / (2 * self.penalty)
             delta = delta + (optimum - delta) * (self.relative_step_size / math.sqrt(turn + 1))
             delta = free.confine(rows, delta)
-        if not bool(alive) and bool(rows.editable.any()) and bool((unit > 0).any()):
-            raise PerturbationError(
+        if bool(rows.editable.any()) and bool((unit > 0).any()):
+            note_slope(
+                bool(alive),
                 f"The gradient of the goal is exactly zero for every row's perturbation of the {threat.space}: no "
-                "editable position counts, or the output is constant."
+                "editable position counts, or the output is constant.",
             )
         return delta

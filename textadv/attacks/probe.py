@@ -15,10 +15,12 @@ from textadv.attacks.goals import Goal
 from textadv.attacks.threat import ThreatModel
 from textadv.batch import Batch
 from textadv.losses import margin
-from textadv.models import PerturbationError, bare, delta_shape, editable_mask, forward
+from textadv.models import PerturbationError, bare, delta_shape, editable_mask, forward, logits_warning
 from textadv.randomness import row_generators
 
-_passes: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
+_means: WeakKeyDictionary[nn.Module, _Mean] = WeakKeyDictionary()
+# How near to 1 the sum of a row of float32 probabilities is.
+SUM_OF_PROBABILITIES = 1e-5
 
 
 def half_to_single(dtype: torch.dtype) -> torch.dtype:
@@ -36,15 +38,42 @@ class Point(NamedTuple):
 
 
 @contextmanager
+def differentiable(wanted: bool = True) -> Iterator[None]:
+    """Inside the block a graph is built where `wanted`, also under the caller's torch.no_grad(), and else none.
+
+    Raises PerturbationError in torch.inference_mode(): what is made in it can never carry a gradient.
+    """
+    if wanted and torch.is_inference_mode_enabled():
+        raise PerturbationError(
+            "An attack follows gradients, and it was called inside torch.inference_mode(), where there are none. Call "
+            "it outside, or inside torch.no_grad()."
+        )
+    with torch.set_grad_enabled(wanted):
+        yield
+
+
+class _Mean(NamedTuple):
+    """How many passes a point is the mean of, and the mean logits of clean rows, by row id."""
+
+    passes: int
+    clean: dict[int, Tensor]
+
+
+def _passes(model: nn.Module) -> int:
+    found = _means.get(bare(model))
+    return 1 if found is None else found.passes
+
+
+@contextmanager
 def averaging(model: nn.Module, passes: int) -> Iterator[None]:
     """Inside the block every point of this model is the mean over `passes` forward passes; see `evaluate_at`."""
     inner = bare(model)
-    before = _passes.get(inner, 1)
-    _passes[inner] = passes
+    before = _means.get(inner, _Mean(1, {}))
+    _means[inner] = _Mean(passes, {})
     try:
         yield
     finally:
-        _passes[inner] = before
+        _means[inner] = before
 
 
 def evaluate_at(
@@ -62,7 +91,7 @@ def evaluate_at(
     Raises PerturbationError where the output does not depend on the delta.
     """
     seen, value, gradient, largest = _pass(model, batch, threat, delta, goal, clean, ascend)
-    passes = _passes.get(bare(model), 1)
+    passes = _passes(model)
     if passes > 1:
         seen, value = seen.to(_precise(seen)) / passes, value / passes
         for _ in range(passes - 1):
@@ -73,15 +102,53 @@ def evaluate_at(
     return Point(value, goal.reached(seen, batch), margin(seen, batch), gradient)
 
 
+def one_pass(model: nn.Module, batch: Batch) -> Tensor:
+    """The logits of the batch, detached, from a single pass.
+
+    Raises ModelError where the model does not take such images, or returns probabilities. The latter is told from two
+    rows or more that are no half-precision numbers: fewer digits or rows could add up to 1 by chance.
+    """
+    try:
+        with torch.no_grad():
+            logits = forward(bare(model), batch)
+    except RuntimeError as error:
+        if "pixel_values" in batch.inputs and not isinstance(error, torch.OutOfMemoryError | PerturbationError):
+            logits_warning(model, batch.clean())
+        raise
+    if logits.dim() == 2 and len(logits) > 1 and half_to_single(logits.dtype) == logits.dtype:
+        sums = (logits.sum(dim=1) - 1).abs() <= SUM_OF_PROBABILITIES
+        if bool((sums & (logits >= 0).all(dim=1)).all()):
+            logits_warning(model, batch)
+    return logits
+
+
 def mean_logits(model: nn.Module, batch: Batch) -> Tensor:
-    """The logits of the batch, detached; inside `averaging` their mean over that many passes."""
-    passes = _passes.get(bare(model), 1)
+    """The logits of the batch, detached; inside `averaging` their mean over that many passes. Raises as `one_pass`."""
+    passes = _passes(model)
+    logits = one_pass(model, batch)
     with torch.no_grad():
-        logits = forward(bare(model), batch)
         if passes > 1:
             logits = logits.to(_precise(logits)) / passes
             for _ in range(passes - 1):
                 logits = logits + forward(bare(model), batch) / passes
+    return logits
+
+
+def clean_logits(model: nn.Module, rows: Batch) -> Tensor:
+    """The logits of unperturbed rows, detached; inside `averaging` a mean that is taken once per row id and block.
+
+    So that several searches of a random model rank its classes alike; chats have no classes, and get a mean of their
+    own each time. Raises as `one_pass`.
+    """
+    found = _means.get(bare(model))
+    if found is None or found.passes == 1:
+        return one_pass(model, rows)
+    ids = rows.ids.tolist()
+    if all(row in found.clean for row in ids):
+        return torch.stack([found.clean[row] for row in ids])
+    logits = mean_logits(model, rows)
+    if logits.dim() == 2:
+        found.clean.update(zip(ids, logits, strict=True))
     return logits
 
 
@@ -106,7 +173,7 @@ def _over(row: Tensor, tensor: Tensor) -> Tensor:
 def _pass(
     model: nn.Module, batch: Batch, threat: ThreatModel, delta: Tensor, goal: Goal, clean: Tensor | None, ascend: bool
 ) -> _Pass:
-    with torch.set_grad_enabled(ascend):
+    with differentiable(ascend):
         leaf = delta.detach().requires_grad_(ascend)
         logits = forward(bare(model), batch.perturbed(threat.space, leaf))
     with torch.enable_grad():
@@ -115,7 +182,7 @@ def _pass(
         value = goal.value(wide, batch, None if clean is None else clean.to(precise)).double()
     gradient, largest = None, torch.ones_like(value)
     if ascend:
-        (upstream,) = torch.autograd.grad(value.sum(), [wide])
+        (upstream,) = torch.autograd.grad(value, [wide], torch.ones_like(value))
         largest = upstream.abs().flatten(1).amax(dim=1)
         scale = _over(largest, upstream)
         upstream = upstream / torch.where(scale > 0, scale, 1)

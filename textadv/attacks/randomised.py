@@ -30,8 +30,12 @@ class Eot:
     samples: passes per point; AutoAttack's `rand` has 20 (arXiv:2003.01690). goal: what is measured.
 
     The search keeps the best of many noisy values, which overrates it. So the outcome is measured once more, clean and
-    perturbed rows alike, over `samples` new passes; its climb is the search's own. The cost counts every pass; where
-    the attack itself makes one pass over the clean rows, that is counted as `samples` too.
+    perturbed rows alike, over `samples` new passes; its climb is the search's own. For the same reason the attack
+    should not stop early: a row would be left at its first lucky point. Square always does, and `worst_of` passes on no
+    row that one of its parts broke.
+
+    The clean logits that targets are ranked by are a mean too, the same for all searches of one call. The cost counts
+    every pass; a search's look at the clean rows counts as `samples` also where it is not made or is a single pass.
 
     Where a model draws for the whole batch at once, a row's result depends on its batch, as the model's own output
     does. A deterministic model gets, but for rounding, what `attack` alone finds, at `samples` times the cost.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from textadv.attacks.attacked import Cost
+from textadv.attacks.flatness import note_slope
 from textadv.attacks.probe import Point
 from textadv.attacks.threat import ThreatModel
 from textadv.batch import Batch
@@ -82,7 +83,7 @@ class Record:
         self.margin[chosen] = point.margin.double()[taken]
 
     def require_gradient(self, rows: Batch, threat: ThreatModel) -> None:
-        """Raises PerturbationError where the search had no gradient to climb, or one that was not a number."""
+        """Raises PerturbationError where a gradient was not a number, and as `note_slope` where all were zero."""
         if bool(self.overflowed.any()):
             raise PerturbationError(
                 f"The gradient of the goal with respect to the {threat.space} is not finite at row ids "
@@ -93,9 +94,10 @@ class Record:
         # Neither can rows of radius 0, and rows that were broken before the search began were not tried.
         movable = rows.editable.flatten(1).any(dim=1) & (self.backwards > 0)
         movable = movable & (threat.ball.bound(self.delta) > 0).reshape(-1)
-        if bool(movable.any()) and not bool(self.moved.any()):
-            raise PerturbationError(
+        if bool(movable.any()):
+            note_slope(
+                bool(self.moved.any()),
                 f"The gradient of the goal is exactly zero for every row's perturbation of the {threat.space}. Either "
                 "no editable position counts, the hook is on a module that the output ignores (of the last block a "
-                "classifier often reads one special token only), the model's output is constant."
+                "classifier often reads one special token only), the model's output is constant.",
             )

@@ -84,7 +84,8 @@ class Square:
 
     Linf (algorithm 2): the window takes plus or minus the radius against the clean row, one sign per channel. L2
     (algorithm 3): what the delta has in one window, and what is left of the radius, goes to another window, in which a
-    bump is added. A row that reached the goal is dropped. In a batch that carries a perturbation in the same space the
+    bump is added. A row that reached the goal is dropped: inside `Eot` at its
+    first lucky mean, there being no other way to stop. In a batch that carries a perturbation in the same space the
     search starts there, otherwise at vertical stripes (Linf) or a grid of bumps (L2).
 
     Texts: a delta (S, D) is a picture of the editable positions, in order, times the dimensions; several places are

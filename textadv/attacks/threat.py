@@ -10,19 +10,33 @@ from torch import Tensor, nn
 from textadv.attacks.balls import Ball
 from textadv.batch import Batch
 from textadv.models import editable_mask, vectors
-from textadv.spaces import Embeddings, Hidden, Pixels, Several, Space
+from textadv.spaces import Ablation, Embeddings, Hidden, Pixels, Several, Space
+
+# How far outside the box a pixel may be, as a share of its width.
+OUTSIDE = 1e-4
 
 __all__ = ["Embeddings", "Hidden", "Pixels", "Several", "Space", "ThreatModel", "radius_unit"]
 
 
 @dataclass(frozen=True)
 class ThreatModel:
-    """The space that the adversary moves in and the ball it must stay in; printed beside every number."""
+    """The space that the adversary moves in and the ball it must stay in; printed beside every number.
+
+    Bounds are exact for the delta, which is float32 for models in half precision, and for pixels, which stay float32 up
+    to the model. Embeddings and hidden states of such a model take the delta up in its own format: what moves is the
+    delta give or take u (|delta| + |moved value|) per entry, where u is 2^-8 in bfloat16 and 2^-11 in float16. In
+    bfloat16 that can be more than a small radius; measure robustness in float32 where the last percent counts.
+    """
 
     space: Space
     ball: Ball
 
     def __post_init__(self) -> None:
+        if isinstance(self.space, Ablation):
+            raise ValueError(
+                "A search moves embeddings, hidden states or pixels in a ball, got directions to ablate. Use "
+                "RefusalDirection, which computes them."
+            )
         if isinstance(self.space, Pixels) and self.ball.per == "token":
             raise ValueError("threat.per: token has no meaning for pixels. Set threat.per: example.")
         if isinstance(self.space, Pixels) and self.ball.radius is None:
@@ -38,7 +52,12 @@ class ThreatModel:
         return f"{ball.geometry.name} ball per {ball.per}, {size}, in {self.space}"
 
     def resolved(self, model: nn.Module, batch: Batch | None = None) -> ThreatModel:
-        """This threat with an absolute radius; `batch` is needed for a relative radius in hidden states."""
+        """This threat with an absolute radius; `batch` is needed for a relative radius in hidden states.
+
+        Raises ValueError where the batch holds pixels that are not in the space's range.
+        """
+        if isinstance(self.space, Pixels) and batch is not None:
+            _require_inside(self.space, batch)
         if self.ball.radius is not None:
             return self
         assert self.ball.relative_radius is not None
@@ -71,6 +90,21 @@ class ThreatModel:
             lowest, highest = (self.space.low - pixels).clamp(max=0), (self.space.high - pixels).clamp(min=0)
             delta = torch.minimum(torch.maximum(delta, lowest), highest)
         return delta
+
+
+def _require_inside(space: Pixels, batch: Batch) -> None:
+    """Raises ValueError at editable pixels outside [low, high], further than rounding could have led."""
+    if "pixel_values" not in batch.inputs:
+        return
+    pixels, slack = batch.inputs["pixel_values"], OUTSIDE * (space.high - space.low)
+    inside = (pixels >= space.low - slack) & (pixels <= space.high + slack)
+    inside = (inside | ~editable_mask(batch, tuple(pixels.shape))).flatten(1).all(dim=1)
+    if not bool(inside.all()):
+        raise ValueError(
+            f"{str(space).capitalize()} are to be attacked, got values from {float(pixels.min()):g} to "
+            f"{float(pixels.max()):g}, outside at row ids {batch.ids[~inside].tolist()[:5]}. Divide bytes by 255, let "
+            "the model normalise (as_classifier(module, mean, std)), or name the range: Pixels(low, high)."
+        )
 
 
 def radius_unit(model: nn.Module, space: Space, ball: Ball, batch: Batch | None = None) -> float:

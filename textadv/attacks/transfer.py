@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from textadv.attacks.attacked import Attack, Attacked
 from textadv.attacks.goals import Goal, Untargeted
-from textadv.attacks.probe import assess, half_to_single, mean_logits
+from textadv.attacks.probe import assess, half_to_single, mean_logits, one_pass
 from textadv.attacks.threat import ThreatModel
 from textadv.batch import Batch
 from textadv.models import delta_shape, evaluating
@@ -20,7 +20,8 @@ class Transfer:
     """What `attack` finds on `surrogate`, carried over to the model that is attacked (arXiv:1605.07277).
 
     surrogate: a model over the same inputs and classes, on the same device. Only it is searched, in evaluation mode.
-    attack: searches the surrogate, in the space of `threat`.
+    attack: searches the surrogate, in the space of `threat`. One that stops where the surrogate is fooled, as attacks
+        with early_stop, Square, AutoAttack and all that look for the shortest perturbation do, carries little over.
     threat: what the adversary may do to the attacked model. A perturbation that is longer, because the surrogate's
         embeddings are or because the attack looks for the shortest, is brought back into this ball.
     name: what the surrogate is called where the attack is printed.
@@ -30,7 +31,8 @@ class Transfer:
     are all passes through the surrogate, with a gradient or without, `backwards` are the surrogate's too, and
     `queries` are passes through the attacked model: two where it is measured.
 
-    Raises ValueError where the two models' deltas differ in shape or space.
+    Raises ValueError where the two models' deltas differ in shape or space, or they differ in the number of classes,
+    which one row through each tells; these two passes are not counted.
     """
 
     surrogate: nn.Module = field(repr=False)
@@ -53,7 +55,7 @@ class Transfer:
     ) -> Attacked:
         """The rows of `batch` perturbed; see `Attack` for the arguments."""
         rows = batch.clean()
-        self._require_one_shape(model, rows)
+        self._require_one_kind(model, rows)
         threat = self.threat.resolved(model, rows).scaled(radius_scale)
         with evaluating(self.surrogate):
             crafted = self.attack(self.surrogate, batch, step=step, radius_scale=radius_scale, measure=False)
@@ -70,11 +72,21 @@ class Transfer:
             clean = mean_logits(model, rows) if measure else None
             return assess(model, rows, threat, delta, None, self.goal, clean, cost)
 
-    def _require_one_shape(self, model: nn.Module, rows: Batch) -> None:
+    def _require_one_kind(self, model: nn.Module, rows: Batch) -> None:
         theirs, ours = (delta_shape(each, rows, self.threat.space) for each in (self.surrogate, model))
         if theirs != ours:
             raise ValueError(
                 f"An attack on the {self.threat.space} cannot be transferred from {self.name}: a row's delta has shape "
                 f"{theirs[1:]} there and {ours[1:]} in the attacked model. Take a surrogate of the same width, or "
                 "attack the pixels."
+            )
+        one = rows.rows(torch.arange(len(rows), device=rows.device) < 1)
+        classes = []
+        for each in (self.surrogate, model):
+            with evaluating(each):
+                classes.append(one_pass(each, one).shape[-1])
+        if classes[0] != classes[1]:
+            raise ValueError(
+                f"An attack cannot be transferred from {self.name}, which tells {classes[0]} classes apart, to a model "
+                f"of {classes[1]}: their labels do not mean the same. Take a surrogate over the same classes."
             )

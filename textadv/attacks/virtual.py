@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from textadv.attacks.attacked import Attacked, Cost
+from textadv.attacks.flatness import note_slope
 from textadv.attacks.goals import Diverge, Goal, Untargeted
-from textadv.attacks.probe import assess, evaluate_at, uniform_start
+from textadv.attacks.probe import assess, evaluate_at, one_pass, uniform_start
 from textadv.attacks.threat import ThreatModel
 from textadv.batch import Batch
-from textadv.models import PerturbationError, bare, evaluating, forward
+from textadv.models import evaluating
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,7 @@ class VirtualAdversarial:
         threat = self.threat.resolved(model, rows).scaled(radius_scale)
         cost = Cost.none(rows)
         with evaluating(model):
-            with torch.no_grad():
-                clean = forward(bare(model), rows)
+            clean = one_pass(model, rows)
             start = delta = uniform_start(model, rows, threat, clean.dtype, self.seed, step)
             alive = torch.zeros((), dtype=torch.bool, device=rows.device)
             for _ in range(self.steps):
@@ -61,10 +61,11 @@ class VirtualAdversarial:
                 alive = alive | grad.any()
                 delta = threat.ball.steepest(grad.to(delta.dtype)) * threat.ball.bound(delta)
                 delta = threat.confine(rows, delta)
-            if not bool(alive) and bool(rows.editable.any()) and bool((threat.ball.bound(delta) > 0).any()):
-                raise PerturbationError(
+            if bool(rows.editable.any()) and bool((threat.ball.bound(delta) > 0).any()):
+                note_slope(
+                    bool(alive),
                     f"The divergence has a zero gradient for every row's perturbation of the {threat.space}: the "
-                    "output does not depend on the editable positions."
+                    "output does not depend on the editable positions.",
                 )
             passes = torch.full_like(rows.labels, self.steps)
             # The pass over the clean rows is counted by `assess` where that uses it too.
@@ -98,7 +99,6 @@ class Noise:
         with evaluating(model):
             clean = None
             if measure:
-                with torch.no_grad():
-                    clean = forward(bare(model), rows)
+                clean = one_pass(model, rows)
             delta = uniform_start(model, rows, threat, next(model.parameters()).dtype, self.seed, step)
             return assess(model, rows, threat, delta, None, self.goal, clean, Cost.none(rows))

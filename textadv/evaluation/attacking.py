@@ -15,6 +15,7 @@ from torch.distributed.fsdp import FSDPModule
 from textadv.accumulation import NonFiniteError
 from textadv.attacks import Attack, AutoAttack, Eot, ThreatModel
 from textadv.attacks.attacked import Cost
+from textadv.attacks.flatness import Slopes, noting_slopes
 from textadv.attacks.probe import averaging, mean_logits
 from textadv.batch import Batch
 from textadv.data import Rows
@@ -108,28 +109,39 @@ def attack_rows(
     *,
     threat: ThreatModel | None = None,
     ledger: Ledger | None = None,
+    sloped: bool = False,
 ) -> list[Hit]:
     """What the attack does to the rows at `positions`, in their order; rows without an editable position hold.
+
+    A row whose gradient is zero holds too, unless the attack breaks it without.
 
     What the attack says about its success is not believed: its perturbation is put on the original rows and the
     prediction is computed anew. threat: with an absolute radius; the perturbation's norm is measured against it.
     Without it the norms that the attack reports are taken. ledger: rows that it knows are not attacked again, and
-    every batch is written to it.
+    every batch is written to it. sloped: whether other rows of this model are known to have a gradient.
 
-    Raises RuntimeError where a perturbation lies outside its ball or moves a position that is not editable, and
-    NonFiniteError as `clean_logits`.
+    Raises PerturbationError where no row has a gradient, nor is known to; RuntimeError where a perturbation lies
+    outside its ball or moves a position that is not editable, and NonFiniteError as `clean_logits`.
     """
     found: list[Hit] = []
+    unwritten: list[tuple[list[Hit], float]] = []
     threat = None if threat is None else threat.scaled(radius_scale)
-    with evaluating(model):
+    with evaluating(model), noting_slopes() as slopes:
+        slopes.met = sloped
         for part in _batches(rows, positions, batch_size, model):
             known = [] if ledger is None else ledger.look_up(rows, part)
             done = {hit.position for hit in known}
+            slopes.met |= bool(known)
             began = time.perf_counter()
             fresh = _attacked(model, rows, [p for p in part if p not in done], attack, threat, radius_scale)
-            if ledger is not None and fresh and all(map(_is_sound, fresh)):
-                ledger.write(fresh, time.perf_counter() - began)
+            unwritten.append((fresh, time.perf_counter() - began))
+            if slopes.met or slopes.complaint is None:
+                _write(ledger, unwritten)
             found += known + fresh
+    _require_slope(slopes, model)
+    _write(ledger, unwritten)
+    if ledger is not None:
+        ledger.read = sum(_gathered([ledger.read], model))
     by_position = {hit[0]: Hit(*hit) for hit in _gathered(found, model)}
     hits = [by_position[position] for position in positions]
     _require_finite(rows, [hit.position for hit in hits if hit.prediction == NOT_FINITE], f"under {attack}")
@@ -142,6 +154,25 @@ def attack_rows(
             f"{rows.ids[first.position]}. What it breaks says nothing about that threat model; correct the attack."
         )
     return hits
+
+
+def _require_slope(slopes: Slopes, model: nn.Module) -> None:
+    """Raises PerturbationError on every process where no process' rows have a gradient and some were searched."""
+    for met, complaint in _gathered([(slopes.met, slopes.complaint)], model):
+        slopes.met |= met
+        slopes.complaint = slopes.complaint or complaint
+    slopes.require()
+
+
+def _write(ledger: Ledger | None, batches: list[tuple[list[Hit], float]]) -> None:
+    """Writes down batches with the seconds that they took, but for what an error is due for, and empties the list.
+
+    Rows without a gradient wait until another row has one: a model that none reaches must not look robust later.
+    """
+    for hits, seconds in batches:
+        if ledger is not None and hits and all(map(_is_sound, hits)):
+            ledger.write(hits, seconds)
+    batches.clear()
 
 
 def _is_sound(hit: Hit) -> bool:

@@ -55,16 +55,17 @@ def run_stages(
     """
     alive, found = list(positions), []
     stages = stages_of(name, attack)
-    for stage, one in stages:
+    for place, (stage, one) in enumerate(stages):
         ledger = None if finished is None else finished.ledger(one, threat)
         if finished is not None and ledger is None:
             say(f"{name}, {stage}: cannot be told from other attacks, so that its finished rows are not kept")
         began = time.perf_counter()
-        hits = attack_rows(model, rows, alive, one, batch_size, threat=threat, ledger=ledger)
+        # What the first stage leaves may be just the rows without a gradient.
+        hits = attack_rows(model, rows, alive, one, batch_size, threat=threat, ledger=ledger, sloped=place > 0)
         seconds = time.perf_counter() - began
         again = ""
         if ledger is not None and ledger.read:
-            seconds += ledger.seconds
+            seconds += ledger.seconds * ledger.read / len(ledger.known)
             again = f" ({ledger.read} rows read back, having been attacked before)"
         found.append(StageHits(stage, str(one), hits, seconds))
         alive = [hit.position for hit in hits if hit.prediction == rows.labels[hit.position]]

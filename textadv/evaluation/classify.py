@@ -226,7 +226,9 @@ def _curve(
         else:
             scale = radius / own
             ledger = None if finished is None else finished.ledger(attack, threat, scale)
-            found = attack_rows(model, rows, alive, attack, batch_size, scale, threat=threat, ledger=ledger)
+            found = attack_rows(
+                model, rows, alive, attack, batch_size, scale, threat=threat, ledger=ledger, sloped=True
+            )
         alive = [hit.position for hit in found if hit.prediction == rows.labels[hit.position]]
         robust: Rate = wilson(len(alive), len(positions))
         absolute = float(threat.ball.radius) * radius / own

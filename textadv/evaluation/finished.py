@@ -1,7 +1,8 @@
 """What an attack did to single rows, written down as it happens, so that an interrupted evaluation goes on from there.
 
 One file per attack, model, threat model and process, one line per batch. A row is known again by its content, so that
-neither its position nor the other rows matter; a model by its weights, an attack by its description.
+neither its position nor the other rows matter; a model by its weights and settings, an attack by its description. The
+code of this package and the version of torch count as well: other code may find something else.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from types import BuiltinFunctionType, FunctionType
@@ -72,11 +74,36 @@ def described(value: object) -> str:
 
 
 def _module_parts(module: torch.nn.Module) -> Iterable[bytes]:
-    """What it is made of, its weights and all its buffers, also those that are not saved."""
-    yield repr([(name, type(part).__qualname__) for name, part in module.named_modules()]).encode()
+    """What it is made of, with the settings of each part, its weights and all its buffers, also those not saved."""
+    for name, part in module.named_modules():
+        yield f"{name} {type(part).__qualname__} {_settings(part)}".encode()
     for name, value in (*module.named_parameters(), *module.named_buffers()):
         yield name.encode()
         yield _bytes(value)
+
+
+def _settings(part: torch.nn.Module) -> list[tuple[str, str]]:
+    """The plain values that a module holds, such as strides or LoRA's scalings, and its configuration's text."""
+    found = []
+    for name, value in sorted(vars(part).items()):
+        if name.startswith("_") or name == "training":
+            continue
+        if name == "config" and " at 0x" not in repr(value):
+            found.append((name, repr(value)))
+            continue
+        try:
+            found.append((name, described(value)))
+        except UndescribedError:
+            continue
+    return found
+
+
+@cache
+def _code() -> str:
+    """A hash of the package's source files."""
+    package = Path(__file__).parents[1]
+    paths = sorted(package.rglob("*.py"))
+    return _digest(part for path in paths for part in (str(path.relative_to(package)).encode(), path.read_bytes()))
 
 
 def _bytes(tensor: Tensor) -> bytes:
@@ -102,12 +129,16 @@ def row_digest(rows: Rows, position: int) -> str:
 class Finished:
     """Where finished rows are kept.
 
-    folder: made when the first line is written. origin: what the results follow from beside rows and attack, such as
-    the hash of the weights.
+    folder: made when the first line is written. origin: what the results follow from beside rows and attack: see `of`.
     """
 
     folder: Path
     origin: tuple[str, ...]
+
+    @classmethod
+    def of(cls, folder: Path, model: torch.nn.Module) -> Finished:
+        """What is kept there for this model, known by its structure, settings, weights and all buffers."""
+        return cls(folder, (described(model),))
 
     def under(self, *more: object) -> Finished:
         """The same for results that follow from more."""
@@ -119,7 +150,8 @@ class Finished:
         In a distributed run every process must call it: all get what the first one reads.
         """
         try:
-            told = [version("textadv"), *self.origin, described(attack), *map(described, parts)]
+            told = [version("textadv"), torch.__version__, _code(), *self.origin]
+            told += [described(attack), *map(described, parts)]
         except UndescribedError:
             return None
         key = _digest([json.dumps(told).encode()])[:32]

@@ -5,6 +5,11 @@ gradients are sound, FAB and Square together took at most 0.02 points beyond APG
 AutoAttack's own bound for Square. With fewer than 1000 rows that would be one row, which also falls to luck: of 200
 MNIST images Square takes 1 from TRADES' network (arXiv:1901.08573) after all gradient attacks, and 4 from one trained
 with FGSM (arXiv:2001.03994), which is known to mask.
+
+Not among the checks, though published (arXiv:1902.06705, arXiv:2106.09947): that doubling the steps changes nothing,
+that an unbounded attack leaves no row, that an adversarial point on the way is returned (attacks here keep the worst
+point, so there is nothing to check), and how unstable the loss is around a row. The first two are a matter of running
+the evaluation again with other settings; the curve over radii shows the second.
 """
 
 from __future__ import annotations
