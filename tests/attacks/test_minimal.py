@@ -4,12 +4,13 @@ rows, the radius as a verdict only, bounds, purity, batch invariance, strength."
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.attacks.every import Bisected
 from tests.attacks.linear_pixels import LinearPixels, pixel_rows
 from tests.oracles import CurvedBag, padded, rightly_labelled, tiny_models, tiny_rows, token_rows, unpadded
 from textadv.attacks import (
@@ -28,24 +29,6 @@ from textadv.attacks import (
 from textadv.batch import Batch
 from textadv.models import PerturbationError, editable_mask, forward
 from textadv.spaces import Embeddings, Hidden, Pixels, Several, Space
-
-
-@dataclass(frozen=True)
-class Bisected:
-    """A minimum radius search that is called like an attack."""
-
-    search: MinimumRadius
-
-    def __call__(
-        self,
-        model: nn.Module,
-        batch: Batch,
-        *,
-        step: int = 0,
-        radius_scale: float | Tensor = 1.0,
-        measure: bool = True,
-    ) -> Attacked:
-        return self.search(model, batch, step=step, radius_scale=radius_scale).attacked
 
 
 def bisected(threat: ThreatModel) -> Bisected:

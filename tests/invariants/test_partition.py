@@ -11,7 +11,8 @@ from tests import tiny
 from textadv.mixing import Mixing
 from textadv.spaces import Hidden
 
-TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-10}
+# In float32 the gradient of a single batch is up to 2e-6 from the one in float64: the attack amplifies rounding.
+TOLERANCE = {torch.float32: 5e-6, torch.float64: 1e-10}
 MIXINGS = {"replace": tiny.HALF, "pair": replace(tiny.HALF, policy="pair")}
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.recipes.running import ROOT
-from textadv import build, build_chat
+from textadv import build, build_attacks, build_chat
 from textadv.config_chat import ChatRunConfig
 from textadv.config_file import dump_config, load_config
 
@@ -52,8 +52,8 @@ def test_its_attacks_objective_and_mixing_can_be_built(path: Path) -> None:
         check_chat(config)
         return
     threat = build.threat(config.threat)
-    measured = [build.attack(attack, threat, config.seed) for attack in config.evaluation.attacks.values()]
-    assert len(measured) == len(config.evaluation.attacks)
+    measured = build_attacks.panel(config.evaluation.attacks, threat, config.seed)
+    assert measured.keys() == config.evaluation.attacks.keys()
     objective = build.objective(config.objective, config.attack, threat, config.seed)
     assert (objective is None) == (config.objective.name == "clean")
     attacked = build.mixing(config.mixing, config.seed).count(10**6, config.training.batch_size, 1)
