@@ -241,3 +241,16 @@ def test_doubts_name_collapse_masking_and_idle_attacks(results: Results) -> None
     rising = doubts(made(evaluated("hardened", 18, 10, curve=(5, 9))))
     assert "rises from 25.0 % to 45.0 % between relative radius 0.01 and relative radius 0.02" in rising[0]
     assert "pgd broke none of 18 rows" in doubts(made(evaluated("hardened", 18, 18)))[0]
+
+
+@pytest.mark.parametrize(
+    ("robust", "opening"),
+    [
+        (14, "The last model is more robust than the first: b stays right under attack on 70.0 %"),
+        (1, "The last model is less robust than the first: b stays right under attack on 5.0 %"),
+    ],
+)
+def test_saved_models_side_by_side_were_not_hardened_here(robust: int, opening: str) -> None:
+    measured = made(evaluated("a", 18, 8), evaluated("b", 18, robust))
+    assert summary(measured).sentences[0].startswith(opening)
+    assert "training" not in comparison_table(measured)

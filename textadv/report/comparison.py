@@ -220,7 +220,9 @@ def _calibration_row(results: Results) -> TableRow:
     return TableRow("calibration error", cells, MISSING)
 
 
-def _cost_rows(results: Results) -> tuple[TableRow, TableRow]:
+def _cost_rows(results: Results) -> tuple[TableRow, ...]:
+    if not results.trainings:
+        return ()
     runs = [training_of(results, evaluation) for evaluation in results.evaluations]
     first, second = training_of(results, baseline_of(results)), runs[-1] if runs else None
 

@@ -48,7 +48,12 @@ def summary(results: Results) -> Summary:
         return Summary("uncompared", (_standing(baseline), _standing(subject), f"{told}, so no difference is tested."))
     verdict = _verdict(robust)
     cost = _cost(training_of(results, baseline), training_of(results, subject))
-    sentences = [_bought(baseline, subject, robust, verdict), _clean_change(clean), cost, _for_whom(verdict, clean)]
+    sentences = [
+        _bought(baseline, subject, robust, verdict, bool(results.trainings)),
+        _clean_change(clean),
+        cost,
+        _for_whom(verdict, clean),
+    ]
     equal = next((e for e in results.evaluations[:-1] if e.name == "plain, equal cost"), None)
     if equal is not None and equal is not baseline:
         sentences.insert(3, _equal_cost(equal, subject))
@@ -100,15 +105,16 @@ def _verdict(robust: Paired) -> Verdict:
     return "loss" if robust.difference.high < 0 else "unproven"
 
 
-def _bought(baseline: Evaluation, subject: Evaluation, robust: Paired, verdict: Verdict) -> str:
+def _bought(baseline: Evaluation, subject: Evaluation, robust: Paired, verdict: Verdict, trained: bool) -> str:
     measured = (
         f"{subject.name} stays right under attack on {percent(subject.worst_case.value)} of {robust.rows} "
         f"{subject.split} rows, {baseline.name} on {percent(baseline.worst_case.value)}: "
         f"{points_text(robust.difference)} points, {p_text(robust.p)} ({_attacks(subject)})"
     )
+    later, earlier = ("hardened", "baseline") if trained else ("last", "first")
     opening = {
-        "gain": "Hardening bought robustness",
-        "loss": "The hardened model is less robust than the baseline",
+        "gain": "Hardening bought robustness" if trained else "The last model is more robust than the first",
+        "loss": f"The {later} model is less robust than the {earlier}",
         "unproven": "No gain in robustness was shown",
         "uncompared": "",
     }
