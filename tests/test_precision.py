@@ -13,16 +13,24 @@ from accelerate.state import AcceleratorState
 from torch import nn
 from transformers import BertForSequenceClassification
 
-from tests import normed, tiny
+from tests import chat_run, normed, tiny
 from tests.oracles import FixedRows
 from textadv.attacks import pgd
 from textadv.checkpoint import latest
+from textadv.config import RunConfig
+from textadv.config_chat import ChatRunConfig
+from textadv.config_file import load_config
+from textadv.config_images import ImageRunConfig
 from textadv.data import EncodedRows
 from textadv.mixing import Constant, Mixing
 from textadv.models import evaluating, forward, trainable_state
 from textadv.objectives import Adversarial, hardening
+from textadv.precision import emulation_warning
 from textadv.progress import Scores
 from textadv.sampling import OneStream
+from textadv.task import prepare
+from textadv.task_chat import prepare_chat
+from textadv.task_images import prepare_images
 from textadv.trainer import Trainer
 
 
@@ -136,3 +144,46 @@ def test_the_loss_scale_is_resumed(tmp_path: Path) -> None:
     assert again == whole[4:]
     one, other = trainable_state(first.model), trainable_state(second.model)
     assert all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+CPU = torch.device("cpu")
+RECIPES = Path(__file__).parent / "recipes"
+
+
+@pytest.mark.parametrize("known", [{"avx512_bf16": True}, {"amx_bf16": True}, {"sve_bf16": True}, {}])
+def test_a_cpu_that_computes_bf16_or_does_not_say_so_is_not_warned_of(known: dict[str, object], monkeypatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known)
+    assert emulation_warning("training.precision", "bf16", CPU) is None
+
+
+OLD = {"avx2": True, "avx512_bf16": False, "cpu_name": "Old"}
+
+
+def test_bf16_on_a_cpu_without_instructions_for_it_is_warned_of(monkeypatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: OLD)
+    told = emulation_warning("training.precision", "bf16", CPU)
+    assert told is not None
+    assert told.startswith("training.precision: bf16 is imitated on this CPU (Old)")
+    assert told.endswith("Set training.precision: no.")
+    assert emulation_warning("training.precision", "no", CPU) is None
+    assert emulation_warning("training.precision", "bf16", torch.device("cuda")) is None
+    told = emulation_warning("model.dtype", "bfloat16", CPU)
+    assert told is not None and told.endswith("Set model.dtype: float32.")
+
+
+def test_a_torch_that_does_not_tell_what_the_cpu_knows_warns_of_nothing(monkeypatch) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert emulation_warning("training.precision", "bf16", CPU) is None
+
+
+def test_every_kind_of_run_warns_of_it_before_it_trains(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: OLD)
+    chats = chat_run.write_config(chat_run.write_streams(tmp_path), chat_run.save_untaught(tmp_path / "model", "llama"))
+    wanted = {"text": RECIPES / "small.yaml", "images": RECIPES / "small_images.yaml", "chat": chats}
+    read = {
+        name: load_config(path, [f"output={tmp_path / name}", "model.dtype=bfloat16"]) for name, path in wanted.items()
+    }
+    text, images, chat = read.values()
+    assert isinstance(text, RunConfig) and isinstance(images, ImageRunConfig) and isinstance(chat, ChatRunConfig)
+    for told in (prepare(text).warnings, prepare_images(images).warnings, prepare_chat(chat).warnings):
+        assert sum(line.startswith("model.dtype: bfloat16 is imitated") for line in told) == 1

@@ -23,6 +23,7 @@ from textadv.config_tasks import AnyRunConfig, ClassifierRunConfig
 from textadv.config_training import length_problems
 from textadv.data import EncodedRows, Examples, ImageSplits, Rows, Splits, encode, overlap
 from textadv.models import LoadedModel, LoadedVision, evaluating, forward, logits_warning, space_module
+from textadv.precision import emulation_warning
 from textadv.randomness import permutation
 from textadv.split_norm import Which
 
@@ -104,7 +105,7 @@ def prepare(config: RunConfig) -> Task:
         new_weights=loaded.initialised,
         load_model=lambda: build.model(config.model, splits.labels, config.seed),
         surrogates=surrogates,
-        warnings=tuple(_warnings(config, splits, threat, train, loaded)),
+        warnings=(*precision_warnings(config, accelerator), *_warnings(config, splits, threat, train, loaded)),
     )
     claim(config, accelerator, output)
     return task
@@ -361,6 +362,13 @@ def digest(parts: Iterable[bytes]) -> str:
     for part in parts:
         digest.update(part)
     return digest.hexdigest()
+
+
+def precision_warnings(config: AnyRunConfig, accelerator: Accelerator) -> Iterable[str]:
+    """A sentence for each setting that asks for numbers which the processor can only imitate."""
+    formats = {"training.precision": config.training.precision, "model.dtype": config.model.dtype}
+    found = (emulation_warning(key, value, accelerator.device) for key, value in formats.items())
+    return (line for line in found if line is not None)
 
 
 def reach_warnings(config: ClassifierRunConfig, threat: ThreatModel) -> Iterable[str]:

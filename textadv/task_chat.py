@@ -28,7 +28,7 @@ from textadv.objectives import Objectives
 from textadv.randomness import permutation
 from textadv.sampling import Streams
 from textadv.spaces import Embeddings, Hidden, Several
-from textadv.task import accelerator_of, claim, digest, free_output, weights_hash
+from textadv.task import accelerator_of, claim, digest, free_output, precision_warnings, weights_hash
 
 BEHAVIOUR_DRAW, BENIGN_DRAW, UTILITY_DRAW, SELECTION_DRAW = 31, 32, 33, 34
 THREAT_ROWS = 64
@@ -122,7 +122,7 @@ def prepare_chat(config: ChatRunConfig) -> ChatTask:
         panel=_panel(config, loaded, streams, threat),
         selection=_selection(config, loaded, streams, threat),
         hashes=_hashes(streams, loaded),
-        warnings=tuple(_warnings(config, streams, threat)),
+        warnings=(*precision_warnings(config, accelerator), *_warnings(config, streams, threat)),
     )
     _check(task, loaded)
     claim(config, accelerator, output)

@@ -34,6 +34,7 @@ from textadv.task import (
     claim,
     digest,
     free_output,
+    precision_warnings,
     reach_warnings,
     reported_positions,
     selecting_positions,
@@ -131,7 +132,7 @@ def prepare_images(config: ImageRunConfig) -> Task:
         hashes=_hashes(found),
         new_weights=found.loaded.initialised,
         load_model=found.load,
-        warnings=(*reach_warnings(config, threat), *_warnings(found)),
+        warnings=(*precision_warnings(config, accelerator), *reach_warnings(config, threat), *_warnings(found)),
         split_norm=config.model.split_norm,
         surrogates=found.surrogates,
     )
