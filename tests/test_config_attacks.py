@@ -13,6 +13,7 @@ from tests.config_sample import problems, small
 from tests.oracles import BagOfEmbeddings, CurvedBag, rightly_labelled, token_rows
 from textadv import build, build_attacks
 from textadv.attacks import (
+    L2,
     Apgd,
     AutoAttack,
     CarliniWagner,
@@ -30,7 +31,7 @@ from textadv.attacks import (
 from textadv.attacks.ensemble import WorstOf
 from textadv.config import AttackConfig, ConfigError
 from textadv.config_attacks import TRAINABLE, AutoAttackConfig, SquareConfig, StrongAttackConfig, TransferConfig
-from textadv.evaluation import Alarm, Finished
+from textadv.evaluation import Alarm, Finished, RadiusSearch
 
 STRONG = [section.model_fields["name"].default for section in StrongAttackConfig.__args__]
 EXAMPLE = "threat.per=example"
@@ -278,3 +279,51 @@ def test_the_masking_alarm_can_be_sized_and_left_out() -> None:
     sized = small("evaluation.masking={rows: 5, queries: 6}").evaluation.masking
     assert build_attacks.alarm(sized, 0) == Alarm(5, 6, 0)
     assert build_attacks.alarm(small("evaluation.masking=null").evaluation.masking, 0) is None
+
+
+def test_the_search_for_the_smallest_radius_is_read_with_its_defaults_and_built() -> None:
+    assert small(EXAMPLE).evaluation.minimum_radius is None
+    wanted = small(EXAMPLE, "evaluation.minimum_radius={}").evaluation.minimum_radius
+    assert wanted is not None and isinstance(wanted.attack, AttackConfig)
+    assert (wanted.attack.steps, wanted.attack.select, wanted.attack.early_stop) == (20, "most_damaging", True)
+    threat = threat_of(EXAMPLE, "threat.relative_radius=null", "threat.radius=0.5")
+    search = build_attacks.radius_search(wanted, threat, seed=7)
+    assert search == RadiusSearch(build.attack(wanted.attack, replace(threat, ball=L2(1.0, per="example")), 7), seed=7)
+    told = "{attack: {name: square, queries: 9}, upper: 2.5, tolerance: 0.1, steps: 6, rows: 3}"
+    wanted = small(EXAMPLE, f"evaluation.minimum_radius={told}").evaluation.minimum_radius
+    search = build_attacks.radius_search(wanted, threat, seed=7)
+    assert search is not None and isinstance(search.attack, Square)
+    assert (search.attack.queries, search.attack.threat.ball.radius) == (9, 1.0)
+    assert (search.upper, search.tolerance, search.steps, search.rows, search.seed) == (2.5, 0.1, 6, 3, 7)
+    assert build_attacks.radius_search(None, threat, seed=7) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("{upper: 0}", "evaluation.minimum_radius.upper must be greater than 0, got 0"),
+        ("{tolerance: 1.0}", "evaluation.minimum_radius.tolerance must be less than 1, got 1.0"),
+        ("{attack: {step_size: 0.1}}", "evaluation.minimum_radius.attack.step_size would stay 0.1 at every radius"),
+        ("{attack: {steps: 0}}", "evaluation.minimum_radius.attack.steps must be at least 1, got 0."),
+        (
+            "{attack: {name: autoattack, version: rand}}",
+            "evaluation.minimum_radius.attack.version: rand looks at means",
+        ),
+        ("{attack: {name: apgd_ce, samples: 3}}", "evaluation.minimum_radius.attack.samples must be 1, got 3"),
+        (
+            "{attack: {name: autoattack, version: fast, queries: 9}}",
+            "evaluation.minimum_radius.attack.queries does not apply to evaluation.minimum_radius.attack.version: fast",
+        ),
+        ("{attack: {name: transfer, model: a}}", "evaluation.minimum_radius.attack.name must be"),
+        ("{rows: 2, radii: 3}", "unknown key evaluation.minimum_radius.radii"),
+    ],
+)
+def test_a_wrong_search_for_the_smallest_radius_is_told(given: str, told: str) -> None:
+    lines = problems(EXAMPLE, f"evaluation.minimum_radius={given}")
+    assert any(line.startswith(told) for line in lines), lines
+
+
+def test_a_search_that_the_threat_model_does_not_allow_is_told_with_its_key() -> None:
+    wanted = small(EXAMPLE, "evaluation.minimum_radius={attack: {name: fab}}").evaluation.minimum_radius
+    with pytest.raises(ConfigError, match=r"^evaluation.minimum_radius.attack: .*per"):
+        build_attacks.radius_search(wanted, threat_of("threat.per=token"), seed=0)

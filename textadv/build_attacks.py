@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
 from torch import nn
@@ -37,12 +38,13 @@ from textadv.config_attacks import (
     FabConfig,
     FabTargetedConfig,
     MaskingConfig,
+    MinimumRadiusConfig,
     PanelAttackConfig,
     SquareConfig,
     StrongAttackConfig,
     TransferConfig,
 )
-from textadv.evaluation import Alarm
+from textadv.evaluation import Alarm, RadiusSearch
 
 # Stands for the number of classes where the data has not been read yet.
 SOME_CLASSES = 10
@@ -149,3 +151,20 @@ def _carlini_wagner(config: CarliniWagnerConfig, threat: ThreatModel) -> Attack:
 def alarm(config: MaskingConfig | None, seed: int) -> Alarm | None:
     """How much is looked at for masked gradients, if anything."""
     return None if config is None else Alarm(config.rows, config.queries, seed)
+
+
+def radius_search(
+    config: MinimumRadiusConfig | None, threat: ThreatModel, seed: int, classes: int | None = None
+) -> RadiusSearch | None:
+    """How the smallest radius of each row is looked for, if it is; see `panel` for the arguments.
+
+    Raises ConfigError where the attack cannot work in this threat model, or for these classes.
+    """
+    if config is None:
+        return None
+    unit = replace(threat, ball=replace(threat.ball, radius=1.0, relative_radius=None))
+    try:
+        attack = measuring(config.attack, unit, seed, SOME_CLASSES if classes is None else classes)
+    except ValueError as error:
+        raise ConfigError([f"evaluation.minimum_radius.attack: {error}"]) from error
+    return RadiusSearch(attack, config.upper, config.tolerance, config.steps, config.rows, seed)

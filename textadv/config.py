@@ -20,7 +20,7 @@ from textadv.config_adversary import (
     ThreatConfig,
     selecting,
 )
-from textadv.config_attacks import MaskingConfig, NamedAttackConfig
+from textadv.config_attacks import MaskingConfig, MinimumRadiusConfig, NamedAttackConfig
 from textadv.config_objective import (
     AdversarialConfig,
     AlumConfig,
@@ -201,6 +201,9 @@ class EvaluationConfig(Section):
     calibrate: bool = Field(True, description="Fit a temperature on validation rows before attacking.")
     masking: MaskingConfig | None = Field(
         MaskingConfig(), description="Checks whether the attacks met masked gradients; null: none."
+    )
+    minimum_radius: MinimumRadiusConfig | None = Field(
+        None, description="Looks for the smallest radius that breaks each row; {} with every default, null: not at all."
     )
 
     @model_validator(mode="after")

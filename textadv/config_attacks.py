@@ -180,3 +180,41 @@ class MaskingConfig(Section):
 
     rows: Count = Field(256, description="Rows that each check looks at, at most: a seeded sample.")
     queries: Count = Field(1000, description="Queries of the Square probe beside an autoattack without Square.")
+
+
+def bisected(data: object) -> object:
+    """An attack of a bisection, with 20 steps where neither the file nor its name gives any."""
+    found = of_panel(data)
+    return with_defaults(found, {"steps": 20}) if isinstance(found, dict) and found["name"] in TRAINABLE else found
+
+
+class MinimumRadiusConfig(Section):
+    """The smallest radius at which an attack breaks each row, by bisection."""
+
+    attack: Annotated[
+        Annotated[AttackConfig | StrongAttackConfig, Field(discriminator="name")], BeforeValidator(bisected)
+    ] = Field(
+        AttackConfig(name="pgd", steps=20, select="most_damaging", early_stop=True),
+        description="Any attack of a panel but transfer; unset keys of pgd and its kin default to steps 20, select "
+        "most_damaging and early_stop true.",
+    )
+    upper: Positive = Field(4.0, description="Largest radius that is tried, in radii of the threat.")
+    tolerance: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.02, description="A row is done where its radius is known up to this share of it."
+    )
+    steps: Count = Field(20, description="Bisections per row, at most.")
+    rows: Count = Field(128, description="Rows that are searched, at most: a seeded sample of those that are attacked.")
+
+    @model_validator(mode="after")
+    def _rules(self) -> MinimumRadiusConfig:
+        attack, key, lines = self.attack, "evaluation.minimum_radius.attack", []
+        if isinstance(attack, AttackConfig) and attack.step_size is not None:
+            lines.append(
+                f"{key}.step_size would stay {attack.step_size:g} at every radius that is tried. Set "
+                f"{key}.relative_step_size instead, or leave both out."
+            )
+        if isinstance(attack, ApgdCeConfig | ApgdDlrConfig | ApgdTargetedConfig | SquareConfig) and attack.samples > 1:
+            lines.append(f"{key}.samples must be 1, got {attack.samples}: a bisection looks at single passes.")
+        if isinstance(attack, AutoAttackConfig) and attack.version == "rand":
+            lines.append(f"{key}.version: rand looks at means of passes, and a bisection at one. Set standard or fast.")
+        return checked(self, lines)

@@ -198,7 +198,8 @@ def _rule_lines(problem: ConfigError, path: Path, value: object, raw: object) ->
             lines.append(f"{dotted(path)} {line}, got {shown(value)}.{_meaning(path, raw)}")
             continue
         # The rules of an attack call it attack, wherever it stands.
-        measuring = path[:2] == ("evaluation", "attacks") or fields_at(path, raw).get("restarts")
+        named = path[:2] == ("evaluation", "attacks") or path == ("evaluation", "minimum_radius", "attack")
+        measuring = named or fields_at(path, raw).get("restarts")
         text = re.sub(r"\battack\.(?=\w)", f"{dotted(path)}.", line) if measuring else line
         lines.append(f"{text} {_NO_ATTACK}" if text.startswith("attack.steps must be") else text)
     return lines

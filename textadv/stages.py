@@ -20,6 +20,7 @@ from torch import nn
 from textadv import build, build_attacks, checkpoint
 from textadv.config_objective import replays_of
 from textadv.config_tasks import ClassifierRunConfig
+from textadv.digests import weights_hash
 from textadv.evaluation import Evaluation, Finished, Results, Training, evaluate, scores
 from textadv.evaluation.probing import probed
 from textadv.mixing import NO_ATTACK
@@ -31,7 +32,7 @@ from textadv.randomness import permutation
 from textadv.report import write_results
 from textadv.sampling import OneStream
 from textadv.split_norm import Which, convert, merge, merged_state, using
-from textadv.task import Task, weights_hash
+from textadv.task import Task
 from textadv.trainer import Trainer
 
 Baseline = Literal["same_steps", "equal_cost"]
@@ -221,6 +222,7 @@ def evaluate_model(task: Task, name: str, model: nn.Module) -> Evaluation:
         say=task.say,
         finished=Finished.of(task.output / FINISHED, model),
         alarm=build_attacks.alarm(config.masking, seed),
+        minimum=build_attacks.radius_search(config.minimum_radius, task.threat, seed, len(task.splits.labels)),
     )
 
 

@@ -14,6 +14,7 @@ from torch import nn
 
 from textadv import build, checkpoint
 from textadv.config_chat import ChatRunConfig
+from textadv.digests import weights_hash
 from textadv.evaluation.chat import ChatEvaluation, evaluate_chat, share_answered
 from textadv.evaluation.chat_results import ChatResults, ChatTraining
 from textadv.evaluation.elicitation import elicit
@@ -24,7 +25,6 @@ from textadv.models import LoadedModel
 from textadv.progress import Scores, Settings, Trained
 from textadv.report.chat import write_chat_results
 from textadv.stages import environment, exported
-from textadv.task import weights_hash
 from textadv.task_chat import ChatTask
 from textadv.trainer import Trainer
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,7 +12,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType
-from torch import nn
 
 from textadv import build, build_attacks, build_surrogates
 from textadv.attacks import GradientAttack, ThreatModel, reach_warning
@@ -22,6 +20,7 @@ from textadv.config_file import config_difference, dump_config, load_config
 from textadv.config_tasks import AnyRunConfig, ClassifierRunConfig
 from textadv.config_training import length_problems
 from textadv.data import EncodedRows, Examples, ImageSplits, Rows, Splits, encode, overlap
+from textadv.digests import digest, surrogate_hashes, weights_hash
 from textadv.models import LoadedModel, LoadedVision, evaluating, forward, logits_warning, space_module
 from textadv.precision import emulation_warning
 from textadv.randomness import permutation
@@ -83,7 +82,7 @@ def prepare(config: RunConfig) -> Task:
     output = free_output(config)
     check_adversary(config)
     splits = build.splits(config.data, config.seed)
-    build_attacks.panel(config.evaluation.attacks, build.threat(config.threat), config.seed, len(splits.labels))
+    check_measuring(config, len(splits.labels))
     loaded = build.model(config.model, splits.labels, config.seed)
     train, validation, test = encoded(splits, loaded, config)
     check_training(config, len(train), accelerator.num_processes)
@@ -101,7 +100,7 @@ def prepare(config: RunConfig) -> Task:
         selection=selecting_positions(config, len(validation)),
         tested=reported_positions(config, len(test)),
         threat=threat,
-        hashes=_hashes(splits, loaded) | surrogate_hashes(surrogates),
+        hashes=_hashes(splits, loaded) | surrogate_hashes({name: found.model for name, found in surrogates.items()}),
         new_weights=loaded.initialised,
         load_model=lambda: build.model(config.model, splits.labels, config.seed),
         surrogates=surrogates,
@@ -131,7 +130,7 @@ def with_model(task: Task, name: str) -> Task:
         train=train,
         validation=validation,
         test=test,
-        hashes=_hashes(splits, loaded) | surrogate_hashes(surrogates),
+        hashes=_hashes(splits, loaded) | surrogate_hashes({name: found.model for name, found in surrogates.items()}),
         new_weights=loaded.initialised,
         load_model=lambda: build.model(config.model, splits.labels, config.seed),
         surrogates=surrogates,
@@ -223,7 +222,7 @@ def check_adversary(config: ClassifierRunConfig) -> None:
         except ValueError as error:
             lines.append(f"{key}: {error}")
     try:
-        build_attacks.panel(config.evaluation.attacks, threat, config.seed)
+        check_measuring(config)
     except ConfigError as error:
         lines += error.lines
     if lines:
@@ -232,6 +231,13 @@ def check_adversary(config: ClassifierRunConfig) -> None:
         build.objective(config.objective, config.attack, threat, config.seed, config.mixing)
     except ValueError as error:
         raise ConfigError([str(error)]) from error
+
+
+def check_measuring(config: ClassifierRunConfig, classes: int | None = None) -> None:
+    """Builds every attack of the evaluation, for so many classes where these are known; raises ConfigError."""
+    threat, wanted = build.threat(config.threat), config.evaluation
+    build_attacks.panel(wanted.attacks, threat, config.seed, classes)
+    build_attacks.radius_search(wanted.minimum_radius, threat, config.seed, classes)
 
 
 def check_training(config: ClassifierRunConfig, rows: int, processes: int) -> None:
@@ -332,36 +338,12 @@ def _hashes(splits: Splits, loaded: LoadedModel) -> dict[str, str]:
     return found
 
 
-def surrogate_hashes(surrogates: Mapping[str, LoadedModel | LoadedVision]) -> dict[str, str]:
-    """SHA-256 of the weights of each model that attacks are transferred from."""
-    return {f"weights.surrogate.{name}": weights_hash(found.model) for name, found in surrogates.items()}
-
-
-def weights_hash(model: nn.Module) -> str:
-    """SHA-256 of all weights and buffers of the model, by name."""
-    return digest(_weight_bytes(model))
-
-
 def _named(splits: Splits) -> list[tuple[str, Examples]]:
     return [("train", splits.train), ("validation", splits.validation), ("test", splits.test)]
 
 
 def _rows_text(part: Examples) -> bytes:
     return json.dumps([part.texts, part.pairs, part.labels, part.ids]).encode()
-
-
-def _weight_bytes(model: nn.Module) -> Iterable[bytes]:
-    for name, value in sorted(model.state_dict().items()):
-        yield name.encode()
-        yield value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-
-
-def digest(parts: Iterable[bytes]) -> str:
-    """SHA-256 of the parts, one after the other, in hex."""
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
-    return digest.hexdigest()
 
 
 def precision_warnings(config: AnyRunConfig, accelerator: Accelerator) -> Iterable[str]:

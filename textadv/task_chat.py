@@ -19,6 +19,7 @@ from textadv.config_chat import ChatRunConfig
 from textadv.config_training import length_problems
 from textadv.data import Chat, ChatRows, ChatSplits, DataError, JoinedRows, encode_chats, find_contamination, joined
 from textadv.data.benchmarks import QUESTION_READERS, Question, read_instructed
+from textadv.digests import digest, weights_hash
 from textadv.evaluation.adversaries import Adversary, Direct, EmbeddingAttack, Prefill
 from textadv.evaluation.chat import Asked, Panel
 from textadv.evaluation.generate import Decoding
@@ -28,7 +29,7 @@ from textadv.objectives import Objectives
 from textadv.randomness import permutation
 from textadv.sampling import Streams
 from textadv.spaces import Embeddings, Hidden, Several
-from textadv.task import accelerator_of, claim, digest, free_output, precision_warnings, weights_hash
+from textadv.task import accelerator_of, claim, free_output, precision_warnings
 
 BEHAVIOUR_DRAW, BENIGN_DRAW, UTILITY_DRAW, SELECTION_DRAW = 31, 32, 33, 34
 THREAT_ROWS = 64

@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from types import MappingProxyType
 
-from textadv import build, build_attacks, build_images, build_surrogates
+from textadv import build, build_images, build_surrogates
 from textadv.attacks import ThreatModel
 from textadv.batch import Batch
 from textadv.build_images import Parts
 from textadv.config_images import ImageRunConfig
 from textadv.data import ImageSplits, images_digest, shared_images
+from textadv.digests import digest, surrogate_hashes, weights_hash
 from textadv.models import (
     ImageShape,
     LoadedModel,
@@ -30,16 +31,14 @@ from textadv.task import (
     Task,
     accelerator_of,
     check_adversary,
+    check_measuring,
     check_training,
     claim,
-    digest,
     free_output,
     precision_warnings,
     reach_warnings,
     reported_positions,
     selecting_positions,
-    surrogate_hashes,
-    weights_hash,
 )
 
 LOOKED_AT = 32
@@ -71,7 +70,7 @@ def ready(
     splits, surrogates: what was read and loaded before. Raises ConfigError, DataError or ModelError.
     """
     splits = splits or build_images.splits(config.data, config.seed)
-    build_attacks.panel(config.evaluation.attacks, build.threat(config.threat), config.seed, len(splits.labels))
+    check_measuring(config, len(splits.labels))
     processor = build_images.preprocessing(config.model, config.data)
     parts = build_images.rows(splits, config.data, processor)
     labels, shape = splits.labels, ImageShape(*parts.train.pixels.shape[1:])
@@ -183,7 +182,7 @@ def _hashes(found: Ready) -> dict[str, str]:
     settings = json.dumps(dict(found.loaded.preprocessing.settings), sort_keys=True)
     hashes["preprocessing"] = digest([settings.encode()])
     hashes["weights.initial"] = weights_hash(found.loaded.model)
-    return hashes | surrogate_hashes(found.surrogates)
+    return hashes | surrogate_hashes({name: other.model for name, other in found.surrogates.items()})
 
 
 def _warnings(found: Ready) -> Iterable[str]:

@@ -19,13 +19,13 @@ from tests.evaluation.test_cascade import BALL, curved, small
 from tests.oracles import FixedRows, image_rows, tiny_models
 from tests.processes import finished as process
 from textadv.attacks import L1, Eot, Linf, Square, ThreatModel, Transfer, apgd_ce, pgd
+from textadv.digests import weights_hash
 from textadv.evaluation import Alarm, Evaluation, Finished, attack_rows, attacking, evaluate
 from textadv.evaluation import finished as module
 from textadv.evaluation.finished import UndescribedError, described, row_digest
 from textadv.models import as_classifier
 from textadv.randomness import seeded_scope
 from textadv.spaces import Pixels
-from textadv.task import weights_hash
 
 # Batches of 10 of 24 rows: 3 for the first stage, then fewer.
 BATCH = 10

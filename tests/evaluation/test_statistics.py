@@ -5,7 +5,7 @@ import math
 import pytest
 from scipy.stats import binomtest
 
-from textadv.evaluation.statistics import mcnemar, paired_difference, wilson
+from textadv.evaluation.statistics import mcnemar, paired_difference, quantile, wilson
 
 
 def paired(both: int, lost: int, won: int, neither: int) -> tuple[list[bool], list[bool]]:
@@ -112,3 +112,25 @@ def test_no_rows_and_unequal_rows() -> None:
     for function in (mcnemar, paired_difference):
         with pytest.raises(ValueError, match="got 2 and 1"):
             function([True, False], [True])
+
+
+def test_a_quantile_is_one_of_the_values_and_takes_unknown_ones_for_large() -> None:
+    values = [5.0, 1.0, math.inf, 3.0]
+    assert [quantile(values, share).value for share in (0.25, 0.26, 0.5, 0.75, 0.76)] == [1, 3, 3, 5, math.inf]
+    assert quantile([float(n) for n in range(1, 31)], 0.1).value == 3
+
+
+def test_the_interval_of_a_quantile_lies_between_the_values_of_the_table_of_the_binomial_distribution() -> None:
+    """For the median of 20 values: ranks 6 and 15, P(6 <= Bin(20, 0.5) <= 14) = 0.959 (Conover's example)."""
+    found = quantile([float(n) for n in range(1, 21)], 0.5)
+    assert (found.value, found.low, found.high) == (10, 6, 15)
+    few = quantile([1.0, 2.0, 3.0], 0.5)
+    assert (few.value, few.low, few.high) == (2, -math.inf, math.inf)
+    open_above = quantile([1.0] * 9 + [math.inf] * 11, 0.5)
+    assert (open_above.value, open_above.low, open_above.high) == (math.inf, 1, math.inf)
+
+
+@pytest.mark.parametrize(("values", "share", "confidence"), [([], 0.5, 0.95), ([1.0], 1.0, 0.95), ([1.0], 0.5, 1.0)])
+def test_a_quantile_of_nothing_is_refused(values: list[float], share: float, confidence: float) -> None:
+    with pytest.raises(ValueError, match="A quantile needs values"):
+        quantile(values, share, confidence)

@@ -88,3 +88,39 @@ def test_what_cannot_work_is_said_before_anything_is_loaded(
     ended = recipe(adv_finetune, SMALL_TEXTS, f"output={tmp_path / 'run'}", *wrong)
     assert ended.code == 1
     assert told in ended.error
+
+
+@pytest.mark.parametrize("config", [SMALL_IMAGES, SMALL_TEXTS])
+def test_the_smallest_radius_is_looked_for_and_stands_in_the_report(
+    tmp_path: Path, recipe: Recipe, config: str
+) -> None:
+    """The text model has seen three batches and says the same of every text, whatever the perturbation."""
+    output = tmp_path / "run"
+    search = "evaluation.minimum_radius={rows: 8, upper: 20, attack: {steps: 3}}"
+    ended = recipe(adv_finetune, config, f"output={output}", search)
+    assert ended.code == 0, ended.error
+    hardened = results_of(output).evaluations[-1]
+    found = hardened.minimum
+    assert found is not None and len(found.radii) == 8 and found.upper == pytest.approx(20 * found.radius)
+    right = {row.id for row in hardened.rows_detail if row.clean_prediction == row.label}
+    assert {row.id for row in found.radii if row.radius == 0} == {row.id for row in found.radii} - right
+    broken = [row.radius for row in found.radii if row.radius]
+    assert bool(broken) == (config == SMALL_IMAGES) and all(radius <= found.upper for radius in broken)
+    for name in ("report.md", "report.html"):
+        assert "Smallest radius that breaks a row" in (output / name).read_text(encoding="utf-8"), name
+    assert "hardened: smallest radius of 8 rows" in ended.printed
+
+
+def test_a_search_for_the_smallest_radius_that_cannot_work_is_said_before_anything_is_loaded(
+    tmp_path: Path, recipe: Recipe
+) -> None:
+    output = tmp_path / "run"
+    ended = recipe(
+        adv_finetune,
+        SMALL_TEXTS,
+        f"output={output}",
+        "model.name=nowhere",
+        "evaluation.minimum_radius={attack: {name: apgd_dlr}}",
+    )
+    assert ended.code == 1
+    assert "evaluation.minimum_radius.attack: apgd_dlr needs at least 3 classes, got 2" in ended.error

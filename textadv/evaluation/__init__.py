@@ -11,13 +11,16 @@ from textadv.evaluation.finished import Finished
 from textadv.evaluation.inspection import Inspected, inspect_rows
 from textadv.evaluation.inspection_images import InspectedImage, inspect_images
 from textadv.evaluation.masking import Alarm
+from textadv.evaluation.minimum import RadiusSearch, minimum_radii
 from textadv.evaluation.results import (
     AttackResult,
     CurvePoint,
     Evaluation,
     MaskingFlag,
+    MinimumRadii,
     Results,
     RowOutcome,
+    RowRadius,
     StageResult,
     Training,
 )
@@ -32,9 +35,12 @@ __all__ = [
     "Inspected",
     "InspectedImage",
     "MaskingFlag",
+    "MinimumRadii",
+    "RadiusSearch",
     "Rate",
     "Results",
     "RowOutcome",
+    "RowRadius",
     "StageResult",
     "Training",
     "attack_rows",
@@ -43,6 +49,7 @@ __all__ = [
     "fitted_temperature",
     "inspect_images",
     "inspect_rows",
+    "minimum_radii",
     "no_better_than_constant",
     "scores",
     "wilson",

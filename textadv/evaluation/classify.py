@@ -15,6 +15,7 @@ from textadv.evaluation.calibration import expected_calibration_error, fit_tempe
 from textadv.evaluation.cascade import merged, run_stages, stage_results
 from textadv.evaluation.finished import Finished, Hit
 from textadv.evaluation.masking import Alarm, Ran, masking_flags
+from textadv.evaluation.minimum import RadiusSearch, minimum_radii
 from textadv.evaluation.results import AttackResult, CurvePoint, Evaluation, MaskingFlag, RowOutcome
 from textadv.evaluation.statistics import Rate, wilson
 from textadv.models import tempered
@@ -73,6 +74,7 @@ def evaluate(
     say: Callable[[str], None] = lambda line: None,
     finished: Finished | None = None,
     alarm: Alarm | None = None,
+    minimum: RadiusSearch | None = None,
 ) -> Evaluation:
     """Everything measured on one classifier.
 
@@ -83,7 +85,7 @@ def evaluate(
     radius broke, since a larger ball holds the smaller one's perturbations. calibration: validation rows on which a
     temperature is fitted first; predictions and attacks then see calibrated logits. say: told how it goes. finished:
     where rows that are done are kept and read back. alarm: how much is looked at for masked gradients, None for not
-    at all.
+    at all. minimum: how the smallest radius that breaks each row is looked for, None for not at all.
 
     Raises RuntimeError where an attack leaves the threat model, NonFiniteError where a logit is nan or infinite, and
     ModelError where the radius is relative and the space needs rows to measure it on.
@@ -109,6 +111,9 @@ def evaluate(
         if alarm is not None and panel and right:
             flags = masking_flags(model, rows, panel, right, len(positions), threat, alarm, batch_size, kept)
             _say_flags(flags, lambda line: say(f"{name}: {line}"))
+        smallest = None if minimum is None else minimum_radii(model, rows, positions, threat, minimum, batch_size, kept)
+        if smallest is not None:
+            say(f"{name}: smallest radius of {len(smallest.radii)} rows, in {smallest.seconds:.0f} s")
     alive = [p for p in right if all(found[p].prediction == rows.labels[p] for found in hits.values())]
     return Evaluation(
         name=name,
@@ -125,6 +130,7 @@ def evaluate(
         curve_attack=drawn if curve else None,
         worst_case_meaning=_meaning(attacks, threat),
         masking=flags,
+        minimum=smallest,
     )
 
 

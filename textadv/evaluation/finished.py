@@ -7,7 +7,6 @@ code of this package and the version of torch count as well: other code may find
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -23,6 +22,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from textadv.data import Rows
+from textadv.digests import digest, tensor_bytes
 
 
 class Hit(NamedTuple):
@@ -52,9 +52,9 @@ def described(value: object) -> str:
         return repr(value)
     if isinstance(value, Tensor):
         content = value.detach().cpu().contiguous()
-        return f"tensor{tuple(content.shape)}{content.dtype}{_digest([_bytes(content)])}"
+        return f"tensor{tuple(content.shape)}{content.dtype}{digest([tensor_bytes(content)])}"
     if isinstance(value, torch.nn.Module):
-        return f"module{_digest(_module_parts(value))}"
+        return f"module{digest(_module_parts(value))}"
     if isinstance(value, tuple | list):
         return f"({', '.join(described(part) for part in value)})"
     if isinstance(value, dict):
@@ -79,7 +79,7 @@ def _module_parts(module: torch.nn.Module) -> Iterable[bytes]:
         yield f"{name} {type(part).__qualname__} {_settings(part)}".encode()
     for name, value in (*module.named_parameters(), *module.named_buffers()):
         yield name.encode()
-        yield _bytes(value)
+        yield tensor_bytes(value)
 
 
 def _settings(part: torch.nn.Module) -> list[tuple[str, str]]:
@@ -103,26 +103,15 @@ def _code() -> str:
     """A hash of the package's source files."""
     package = Path(__file__).parents[1]
     paths = sorted(package.rglob("*.py"))
-    return _digest(part for path in paths for part in (str(path.relative_to(package)).encode(), path.read_bytes()))
-
-
-def _bytes(tensor: Tensor) -> bytes:
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-
-
-def _digest(parts: Iterable[bytes]) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
-    return digest.hexdigest()
+    return digest(part for path in paths for part in (str(path.relative_to(package)).encode(), path.read_bytes()))
 
 
 def row_digest(rows: Rows, position: int) -> str:
     """A hash of all that an attack sees of one row: inputs, label, editable positions and id."""
     batch = rows.batch([position])
     seen = {**batch.inputs, "labels": batch.labels, "editable": batch.editable, "ids": batch.ids}
-    parts = (part for name, value in sorted(seen.items()) for part in (name.encode(), _bytes(value)))
-    return _digest(parts)[:32]
+    parts = (part for name, value in sorted(seen.items()) for part in (name.encode(), tensor_bytes(value)))
+    return digest(parts)[:32]
 
 
 @dataclass(frozen=True)
@@ -154,7 +143,7 @@ class Finished:
             told += [described(attack), *map(described, parts)]
         except UndescribedError:
             return None
-        key = _digest([json.dumps(told).encode()])[:32]
+        key = digest([json.dumps(told).encode()])[:32]
         known, seconds = _read(sorted(self.folder.glob(f"{key}.*.jsonl")))
         rank = 0
         if torch.distributed.is_initialized():

@@ -102,6 +102,33 @@ class RowOutcome:
 
 
 @dataclass(frozen=True)
+class RowRadius:
+    """The smallest radius that breaks the row `id`: 0 where it is wrong already, None where no radius tried does."""
+
+    id: int
+    radius: float | None
+
+
+@dataclass(frozen=True)
+class MinimumRadii:
+    """The smallest radius at which an attack breaks each of a sample of rows, found by bisection.
+
+    threat, attack: as printed; radius, relative_radius: the threat model's. upper: the largest radius tried. `radius`,
+    `upper` and `radii` are absolute. forwards, backwards: passes of one row; seconds: wall clock.
+    """
+
+    threat: str
+    attack: str
+    radius: float
+    relative_radius: float | None
+    upper: float
+    radii: tuple[RowRadius, ...]
+    forwards: int
+    backwards: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """One model, measured on `rows` rows of `split`.
 
@@ -110,6 +137,7 @@ class Evaluation:
     worst_case: rows that no attack of the panel broke; worst_case_meaning: what that number stands for.
     curve: robust accuracy by radius under the attack `curve_attack`.
     masking: whether the number may be owed to masked gradients, check by check.
+    minimum: how small a radius breaks each of a sample of rows, where that was asked for.
     """
 
     name: str
@@ -126,6 +154,7 @@ class Evaluation:
     curve_attack: str | None = None
     worst_case_meaning: str = ""
     masking: tuple[MaskingFlag, ...] = ()
+    minimum: MinimumRadii | None = None
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from scipy.stats import binomtest, norm
+from scipy.stats import binomtest, norm, quantile_test
 
 
 class Rate(NamedTuple):
@@ -32,6 +32,36 @@ class Difference(NamedTuple):
     value: float
     low: float
     high: float
+
+
+class Quantile(NamedTuple):
+    """The smallest value that a given share of the rows does not exceed, with its confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def quantile(values: Sequence[float], share: float, confidence: float = 0.95) -> Quantile:
+    """The smallest of the values that at least `share` of them do not exceed, with its distribution-free interval.
+
+    values: inf is allowed, for rows of which only a lower bound is known. share, confidence: between 0 and 1, excluded.
+    The interval lies between two of the values; where they are too few for one on a side, that side is -inf or inf.
+
+    Raises ValueError without values, and on a share or confidence outside (0, 1).
+    Conover, Practical Nonparametric Statistics (1999), section 3.2.
+    """
+    if not values or not 0 < share < 1 or not 0 < confidence < 1:
+        raise ValueError(
+            f"A quantile needs values and a share and a confidence between 0 and 1, got {len(values)} values, share "
+            f"{share} and confidence {confidence}."
+        )
+    ordered = sorted(values)
+    found = quantile_test(ordered, p=share).confidence_interval(confidence)
+    low = -math.inf if math.isnan(found.low) else float(found.low)
+    high = math.inf if math.isnan(found.high) else float(found.high)
+    # Less a rounding error, so that 0.1 of 30 values is the third and not the fourth.
+    return Quantile(ordered[math.ceil(share * len(ordered) - 1e-9) - 1], low, high)
 
 
 def wilson(count: int, total: int, confidence: float = 0.95) -> Rate:

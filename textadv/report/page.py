@@ -20,10 +20,18 @@ from textadv.report.comparison import (
     right_everywhere,
     training_of,
 )
-from textadv.report.markdown import CASCADE, MASKING, config_yaml, subject_names
+from textadv.report.markdown import CASCADE, MASKING, MINIMUM, config_yaml, subject_names
 from textadv.report.plots import curve_svg
 from textadv.report.summary import doubts, summary, threat_lines, training_lines
-from textadv.report.tables import attack_table, cascade_table, curve_table, masking_table, worst_case_lines
+from textadv.report.tables import (
+    attack_table,
+    cascade_table,
+    curve_table,
+    masking_table,
+    minimum_lines,
+    minimum_table,
+    worst_case_lines,
+)
 
 VERDICTS = {
     "gain": "Robustness gained",
@@ -58,6 +66,8 @@ def report_html(results: Results) -> str:
         cascade_told=CASCADE,
         masking_rows=masking_table(results),
         masking_told=MASKING,
+        minimum_rows=minimum_table(results),
+        minimum_told=(MINIMUM, *minimum_lines(results)),
         threats=(*threat_lines(results), *worst_case_lines(results)),
         trainings=training_lines(results),
         doubts=doubts(results),

@@ -82,6 +82,7 @@ def doubts(results: Results) -> tuple[str, ...]:
         found += [f"{run.name}: {note}" for note in run.notes]
     for evaluation in results.evaluations:
         found += _collapse(evaluation) + _rising_curve(evaluation) + _idle_attacks(evaluation) + _masking(evaluation)
+        found += _closer(evaluation)
     return tuple(dict.fromkeys(found))
 
 
@@ -208,3 +209,19 @@ def _idle_attacks(evaluation: Evaluation) -> list[str]:
 def _masking(evaluation: Evaluation) -> list[str]:
     ringing = [flag for flag in evaluation.masking if flag.state == "ring"]
     return [f"{evaluation.name}: masking alarm, {flag.name}: {flag.told}" for flag in ringing]
+
+
+def _closer(evaluation: Evaluation) -> list[str]:
+    """Rows that the search for the smallest radius broke inside the ball and no attack of the panel did."""
+    found = evaluation.minimum
+    if found is None or not evaluation.attacks:
+        return []
+    right = {row.id for row in evaluation.rows_detail if right_everywhere(row)}
+    closer = [row for row in found.radii if row.id in right and row.radius is not None and row.radius <= found.radius]
+    if not closer:
+        return []
+    return [
+        f"{evaluation.name}: the search for the smallest radius broke {len(closer)} of {len(found.radii)} rows inside "
+        "the threat's radius that every attack of the evaluation left right: these are too weak. Add restarts, or "
+        "autoattack."
+    ]

@@ -1,10 +1,11 @@
-"""The smaller tables of the report as rows of text, header first: curve, stages, what attacks spent, masking checks."""
+"""The smaller tables of the report as rows of text, header first: curve, stages, costs, masking checks, radii."""
 
 from __future__ import annotations
 
 import math
 
-from textadv.evaluation.results import Results
+from textadv.evaluation.results import MinimumRadii, Results
+from textadv.evaluation.statistics import quantile
 from textadv.report.comparison import MISSING, radius_text, rate_text
 
 
@@ -67,6 +68,55 @@ def masking_table(results: Results) -> list[list[str]]:
         for flag in evaluation.masking
     ]
     return [["model", "check", "alarm", "points", "finding"], *rows] if rows else []
+
+
+def minimum_table(results: Results) -> list[list[str]]:
+    """Quartiles of the smallest radius that breaks a row, header first; empty where none was looked for."""
+    rows = [
+        [
+            evaluation.name,
+            str(len(found.radii)),
+            str(sum(row.radius == 0 for row in found.radii)),
+            *(_quartile(found, share) for share in (0.25, 0.5, 0.75)),
+            str(sum(row.radius is None for row in found.radii)),
+        ]
+        for evaluation in results.evaluations
+        if (found := evaluation.minimum) is not None and found.radii
+    ]
+    titles = ["model", "rows", "wrong without attack", "first quartile", "median", "third quartile", "never broken"]
+    return [titles, *rows] if rows else []
+
+
+def minimum_lines(results: Results) -> tuple[str, ...]:
+    """How the smallest radius of each model was looked for, in which unit, and what it took."""
+    return tuple(
+        f"{evaluation.name}: {found.attack}; {found.forwards:,} forwards, {found.backwards:,} backwards, "
+        f"{found.seconds:,.1f} s. Radii are {_unit(found)}; the threat's is {found.radius * _scale(found):.4g}, the "
+        f"largest tried {found.upper * _scale(found):.4g}."
+        for evaluation in results.evaluations
+        if (found := evaluation.minimum) is not None
+    )
+
+
+def _scale(found: MinimumRadii) -> float:
+    """What an absolute radius is multiplied by, to be in the threat's own unit."""
+    return 1.0 if found.relative_radius is None else found.relative_radius / found.radius
+
+
+def _unit(found: MinimumRadii) -> str:
+    return "absolute" if found.relative_radius is None else "relative"
+
+
+def _quartile(found: MinimumRadii, share: float) -> str:
+    """One quantile with its interval, in the threat's own unit; of rows never broken only a bound is known."""
+    told = quantile([math.inf if row.radius is None else row.radius for row in found.radii], share)
+
+    def text(radius: float) -> str:
+        if radius == math.inf:
+            return f"above {found.upper * _scale(found):.3g}"
+        return f"{max(radius, 0.0) * _scale(found):.3g}"
+
+    return f"{text(told.value)} [{text(told.low)}, {text(told.high)}]"
 
 
 def worst_case_lines(results: Results) -> tuple[str, ...]:

@@ -1,0 +1,69 @@
+"""The smallest radius of rows in the reports and in JSON, and the note where it gives weak attacks away."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tests.report.made_up import evaluated, made
+from textadv.evaluation.results import MinimumRadii, RowRadius
+from textadv.report import Results, from_json, report_html, report_markdown, to_json
+from textadv.report.summary import doubts
+from textadv.report.tables import minimum_lines, minimum_table
+
+
+def searched(radii: list[float | None], relative: bool = False) -> Results:
+    """Rows 100 and on; the made-up attack leaves the first 12 of 20 right."""
+    found = MinimumRadii(
+        threat="ball",
+        attack="minimum radius <by> PGD",
+        radius=0.06,
+        relative_radius=0.05 if relative else None,
+        upper=0.24,
+        radii=tuple(RowRadius(100 + row, radius) for row, radius in enumerate(radii)),
+        forwards=1200,
+        backwards=1100,
+        seconds=2.5,
+    )
+    return made(evaluated("plain", 19, 3), replace(evaluated("hardened", 18, 12), minimum=found))
+
+
+RADII: list[float | None] = [0.1] * 4 + [0.12] * 4 + [0.18] * 4 + [None] * 4 + [0.03] * 2 + [0.0] * 2
+
+
+def test_json_holds_them() -> None:
+    assert from_json(to_json(searched(RADII))) == searched(RADII)
+
+
+def test_results_without_them_are_read_as_before() -> None:
+    bare = made(evaluated("before", 18, 5))
+    text = to_json(bare).replace(',\n      "minimum": null', "")
+    assert "minimum" not in text
+    assert from_json(text) == bare
+
+
+def test_quartiles_in_the_unit_of_the_threat() -> None:
+    """20 rows: 2 wrong, then 2 at 0.03, 4 at 0.1, 4 at 0.12, 4 at 0.18, and 4 never broken."""
+    assert minimum_table(searched(RADII))[1:] == [
+        ["hardened", "20", "2", "0.1 [0, 0.12]", "0.12 [0.1, 0.18]", "0.18 [0.12, above 0.24]", "4"]
+    ]
+    relative = minimum_table(searched(RADII, relative=True))[1]
+    assert relative[3:6] == ["0.0833 [0, 0.1]", "0.1 [0.0833, 0.15]", "0.15 [0.1, above 0.2]"]
+    assert minimum_table(searched([None] * 20))[1][4] == "above 0.24 [above 0.24, above 0.24]"
+    assert minimum_table(made(evaluated("before", 18, 5))) == []
+    (line,) = minimum_lines(searched(RADII, relative=True))
+    assert "1,200 forwards" in line and "Radii are relative; the threat's is 0.05, the largest tried 0.2." in line
+
+
+def test_both_reports_show_them() -> None:
+    text, page = report_markdown(searched(RADII)), report_html(searched(RADII))
+    for report in (text, page):
+        for part in ("Smallest radius that breaks a row", "0.12 [0.1, 0.18]", "the largest tried 0.24"):
+            assert part in report, part
+    assert "&lt;by&gt;" in page and "<by>" not in page
+    assert "Smallest radius" not in report_markdown(made(evaluated("before", 18, 5)))
+
+
+def test_a_row_broken_inside_the_ball_that_the_attacks_left_is_a_doubt() -> None:
+    assert not [line for line in doubts(searched(RADII)) if "smallest radius" in line]
+    (line,) = [line for line in doubts(searched([0.05, 0.06, 0.07, *RADII[3:]])) if "smallest radius" in line]
+    assert line.startswith("hardened: the search for the smallest radius broke 2 of 20 rows inside")
