@@ -44,6 +44,13 @@ def test_defaults_are_those_of_images() -> None:
     assert small("threat={space: hidden, layer: 2, radius: 1}").threat.per == "token"
 
 
+def test_a_radius_in_pixels_needs_its_norm() -> None:
+    raw = yaml.safe_load(SMALL)
+    del raw["threat"]["norm"]
+    with pytest.raises(ConfigError, match="threat.norm is missing: .* Set threat.norm: linf, l2 or l1."):
+        parse_config(raw, ())
+
+
 def test_the_task_chooses_the_schema() -> None:
     assert {"classification": RunConfig, "images": ImageRunConfig, "chat": ChatRunConfig} == SCHEMAS
     assert schema_of({"task": "images"}) is ImageRunConfig

@@ -120,7 +120,7 @@ class ImageRunConfig(Section):
     model: ImageModelConfig = Field(description="The classifier.")
     data: ImageDataConfig = Field(description="The images.")
     threat: Annotated[ThreatConfig, BeforeValidator(of_images)] = Field(
-        description="What the adversary may do; unset keys default to space pixels and per example."
+        description="What the adversary may do; unset keys default to space pixels and per example; norm must be set."
     )
     attack: AttackConfig = Field(AttackConfig(), description="How hard the adversary of training tries.")
     objective: ObjectiveConfig = Field(AdversarialConfig(), description="The loss that training lowers.")
@@ -152,6 +152,11 @@ class ImageRunConfig(Section):
             lines.append(
                 f"threat.space: hidden needs transformer blocks, got model.name: {self.model.name}. Set threat.space: "
                 "pixels."
+            )
+        if self.threat.space == "pixels" and "norm" not in self.threat.model_fields_set:
+            lines.append(
+                "threat.norm is missing: 8/255 in Linf and 8/255 in L2 are threats of very different strength. Set "
+                "threat.norm: linf, l2 or l1."
             )
         radius = self.threat.radius
         if self.threat.space == "pixels" and self.threat.norm == "linf" and radius is not None and radius >= 1:

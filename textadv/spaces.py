@@ -6,7 +6,10 @@ A space is a value, not a strategy: it names the tensor of the model that the ad
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+BYTES = 255
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,14 @@ class Pixels:
 
     def __str__(self) -> str:
         return f"pixels in [{self.low:g}, {self.high:g}]"
+
+
+def radius_words(radius: float) -> str:
+    """A radius as people write it: in four digits, or as "8/255" where these would not say it exactly."""
+    digits, bytes_ = f"{radius:.4g}", radius * BYTES
+    if float(digits) != radius and math.isclose(bytes_, round(bytes_), rel_tol=1e-6):
+        return f"{round(bytes_)}/{BYTES}"
+    return digits
 
 
 Space = Embeddings | Hidden | Several | Ablation | Pixels

@@ -242,7 +242,7 @@ def check_measuring(config: ClassifierRunConfig, classes: int | None = None) -> 
 
 def check_training(config: ClassifierRunConfig, rows: int, processes: int) -> None:
     """ConfigError unless there are rows for a batch, the run is as long as `training` supposes, and each optimizer step
-    can be shared out as `mixing` asks."""
+    can be shared out as `mixing` asks and at least one of them attacks a row."""
     size = config.training.batch_size
     if rows < size:
         raise ConfigError([f"training.batch_size must be at most the {rows} training rows, got {size}."])
@@ -254,10 +254,18 @@ def check_training(config: ClassifierRunConfig, rows: int, processes: int) -> No
         return
     mixing = build.mixing(config.mixing, config.seed)
     try:
-        for step in range(steps):
-            mixing.count(step, size, processes)
+        attacked = [mixing.count(step, size, processes) for step in range(steps)]
     except ValueError as error:
         raise ConfigError([str(error)]) from error
+    if not any(attacked):
+        raise ConfigError(
+            [
+                f"mixing attacks none of the rows of these {steps} optimizer steps (mixing.ratio, its schedule and "
+                f"mixing.warmup_steps: {config.mixing.warmup_steps}), so objective.name: {config.objective.name} would "
+                "train a plain model under its name. Raise the ratio or the number of steps, or set objective.name: "
+                "clean."
+            ]
+        )
 
 
 def _check_longest(config: RunConfig, loaded: LoadedModel, splits: Sequence[EncodedRows]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -12,6 +13,7 @@ from textadv import build, build_images, build_surrogates
 from textadv.attacks import ThreatModel
 from textadv.batch import Batch
 from textadv.build_images import Parts
+from textadv.config import ConfigError
 from textadv.config_images import ImageRunConfig
 from textadv.data import ImageSplits, images_digest, shared_images
 from textadv.digests import digest, surrogate_hashes, weights_hash
@@ -97,11 +99,28 @@ def _sample(parts: Parts, loaded: LoadedVision, size: int) -> Batch:
 def resolved_image_threat(config: ImageRunConfig, found: Ready) -> ThreatModel:
     """The threat with an absolute radius; one relative to hidden states is measured on the first training images.
 
-    Raises ModelError where the model has no such layer.
+    Raises ModelError where the model has no such layer, ConfigError where a ball in pixels holds every image.
     """
     threat = build.threat(config.threat)
+    _require_bounds(config, found)
     space_module(found.loaded.model, threat.space)
     return threat.resolved(found.loaded.model, _sample(found.parts, found.loaded, THREAT_ROWS))
+
+
+def _require_bounds(config: ImageRunConfig, found: Ready) -> None:
+    """Raises ConfigError where the ball reaches from black to white."""
+    radius, shape = config.threat.radius, found.parts.train.pixels.shape[1:]
+    if config.threat.space != "pixels" or radius is None:
+        return
+    pixels = shape.numel()
+    widest = {"linf": 1.0, "l2": math.sqrt(pixels), "l1": float(pixels)}[config.threat.norm]
+    if radius >= widest:
+        raise ConfigError(
+            [
+                f"threat.radius: {radius:g} in {config.threat.norm} allows every image of {tuple(shape)}: black and "
+                f"white are {widest:.4g} apart. Lower it; pixels are numbers from 0 to 1."
+            ]
+        )
 
 
 def prepare_images(config: ImageRunConfig) -> Task:

@@ -10,7 +10,7 @@ from tests.oracles import CurvedBag, image_rows, tiny_models, token_rows
 from textadv.attacks import L1, L2, Linf, ThreatModel, pgd, radius_unit
 from textadv.batch import Batch
 from textadv.models import running
-from textadv.spaces import Embeddings, Hidden, Pixels
+from textadv.spaces import Embeddings, Hidden, Pixels, radius_words
 
 
 def rows() -> Batch:
@@ -68,7 +68,14 @@ def test_a_threat_prints_what_it_is():
     assert str(resolved) == "Linf ball per example, radius 0.25, in hidden states after layer 2"
     by_unit = ThreatModel(Embeddings(), L2(relative_radius=0.1)).resolved(CurvedBag())
     assert str(by_unit).endswith("(0.1 x the mean norm), in word embeddings")
+    in_bytes = ThreatModel(Pixels(), Linf(8 / 255, per="example"))
+    assert str(in_bytes) == "Linf ball per example, radius 8/255, in pixels in [0, 1]"
     assert "radius per row" in str(ThreatModel(Embeddings(), L1(torch.ones(3))))
+
+
+def test_a_radius_is_written_as_people_write_it():
+    written = {8 / 255: "8/255", 1 / 255: "1/255", 0.2: "0.2", 0.3: "0.3", 0.123456: "0.1235", 1.0: "1", 2.5: "2.5"}
+    assert {radius: radius_words(radius) for radius in written} == written
 
 
 def test_pixels_take_no_radius_per_token_nor_a_relative_one():

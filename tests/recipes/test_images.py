@@ -69,7 +69,7 @@ def test_hardening_makes_a_network_more_robust_and_writes_the_report(tmp_path: P
     assert plain.clean.count > 56 and hardened.clean.count > 40
     assert hardened.worst_case.count >= plain.worst_case.count + 8
     assert len(hardened.curve) == 3 and hardened.curve[0].robust.count > hardened.curve[2].robust.count
-    assert "Linf ball per example, radius 0.06275, in pixels in [0, 1]" in ended.printed
+    assert "Linf ball per example, radius 16/255, in pixels in [0, 1]" in ended.printed
     assert results.trainings[1].adversarial_rows == 60 * 32
     for name in ("results.json", "report.md", "report.html", "curve.svg", "config.yaml"):
         assert (output / name).stat().st_size > 0, name

@@ -26,7 +26,7 @@ def cells(table: str, label: str) -> list[str]:
 def test_table_numbers_worked_by_hand(results: Results) -> None:
     """Wilson for 18, 5, 14, 17 of 20 at 95 %; McNemar 9-0: 2 / 2^9 = 0.004, 1-0: 1; success 13 of 18 and 3 of 17."""
     table = comparison_table(results)
-    assert table.startswith("20 test rows, attacks within relative radius 0.05. Rates in %")
+    assert table.startswith("20 test rows, attacked within: per-token L2 ball at the embeddings. Rates in %")
     clean = cells(table, "clean accuracy")
     assert clean[1] == "90.0 [69.9, 97.2]"
     assert clean[2] == "85.0 [64.0, 94.8]"
@@ -53,11 +53,11 @@ def test_table_lines_up(results: Results) -> None:
 
 def test_radius_moves_to_the_row_when_attacks_differ_in_it(results: Results) -> None:
     subject = results.evaluations[-1]
-    wider = replace(subject.attacks[0], name="wide", relative_radius=None, radius=0.3)
+    wider = replace(subject.attacks[0], name="wide", threat="a wider ball", relative_radius=None, radius=0.3)
     table = comparison_table(made(replace(subject, attacks=(*subject.attacks, wider))))
     assert cells(table, "robust accuracy, wide (radius 0.3)")
     assert cells(table, "robust accuracy, pgd (relative radius 0.05)")
-    assert "attacks within" not in table
+    assert "attacked within" not in table
 
 
 def test_rows_that_do_not_match_are_not_paired(results: Results) -> None:

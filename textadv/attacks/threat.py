@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from textadv.attacks.balls import Ball
 from textadv.batch import Batch
 from textadv.models import editable_mask, vectors
-from textadv.spaces import Ablation, Embeddings, Hidden, Pixels, Several, Space
+from textadv.spaces import Ablation, Embeddings, Hidden, Pixels, Several, Space, radius_words
 
 # How far outside the box a pixel may be, as a share of its width.
 OUTSIDE = 1e-4
@@ -47,7 +47,7 @@ class ThreatModel:
         if ball.radius is None:
             size = f"relative radius {ball.relative_radius:g}"
         else:
-            size = "radius per row" if isinstance(ball.radius, Tensor) else f"radius {ball.radius:.4g}"
+            size = "radius per row" if isinstance(ball.radius, Tensor) else f"radius {radius_words(ball.radius)}"
             size += "" if ball.relative_radius is None else f" ({ball.relative_radius:g} x the mean norm)"
         return f"{ball.geometry.name} ball per {ball.per}, {size}, in {self.space}"
 

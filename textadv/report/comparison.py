@@ -12,6 +12,7 @@ from functools import partial
 
 from textadv.evaluation.results import AttackResult, Evaluation, Results, RowOutcome, Training
 from textadv.evaluation.statistics import Difference, Rate, mcnemar, paired_difference
+from textadv.spaces import radius_words
 
 MISSING = "-"
 
@@ -36,7 +37,7 @@ class TableRow:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The whole table. `caption` gives rows, radius and units; `difference_title` is None with only one model."""
+    """The whole table. `caption` gives rows, threat model and units; `difference_title` is None with only one model."""
 
     caption: str
     models: tuple[str, ...]
@@ -75,8 +76,8 @@ def p_text(p: float) -> str:
 
 
 def radius_text(radius: float, relative_radius: float | None) -> str:
-    """A radius as the user gave it, "relative radius 0.05" or "radius 0.3"."""
-    return f"radius {radius:g}" if relative_radius is None else f"relative radius {relative_radius:g}"
+    """A radius as the user gave it, "relative radius 0.05" or "radius 8/255"."""
+    return f"radius {radius_words(radius)}" if relative_radius is None else f"relative radius {relative_radius:g}"
 
 
 def baseline_of(results: Results) -> Evaluation | None:
@@ -143,7 +144,7 @@ def comparison(results: Results) -> Comparison:
     rows += [_calibration_row(results), *_cost_rows(results)]
     models = tuple(evaluation.name for evaluation in results.evaluations)
     title = f"{models[-1]} - {baseline.name}" if baseline else None
-    return Comparison(_caption(results, next(iter(radii.values())) if shared else ""), models, tuple(rows), title)
+    return Comparison(_caption(results), models, tuple(rows), title)
 
 
 def passes(run: Training) -> int:
@@ -176,11 +177,12 @@ def _attack_radius(results: Results, name: str) -> str:
     return " / ".join(texts)
 
 
-def _caption(results: Results, radius: str) -> str:
+def _caption(results: Results) -> str:
     if not results.evaluations:
         return "No model was evaluated."
     subject = results.evaluations[-1]
-    within = f", attacks within {radius}" if radius else ""
+    threats = {attack.threat for evaluation in results.evaluations for attack in evaluation.attacks}
+    within = f", attacked within: {threats.pop()}" if len(threats) == 1 else ""
     return f"{subject.rows} {subject.split} rows{within}. Rates in % [95 % interval], differences in points."
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from textadv.evaluation.results import CurvePoint, Evaluation
+from textadv.spaces import radius_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -97,7 +98,7 @@ def _radius(point: CurvePoint, relative: bool) -> float:
 
 def _dress(axes: Axes, radii: Sequence[float], relative: bool) -> None:
     if len(radii) <= MOST_TICKS:
-        axes.set_xticks(radii, [f"{radius:g}" for radius in radii])
+        axes.set_xticks(radii, [radius_words(radius) for radius in radii])
     axes.set_ylim(0, 100)
     axes.set_xlim(0, radii[-1])
     axes.set_xlabel("radius (in units of the mean embedding norm)" if relative else "radius (absolute)", color=INK)

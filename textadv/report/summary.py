@@ -96,8 +96,8 @@ def _standing(evaluation: Evaluation) -> str:
 def _attacks(evaluation: Evaluation) -> str:
     named: dict[str, list[str]] = {}
     for attack in evaluation.attacks:
-        named.setdefault(radius_text(attack.radius, attack.relative_radius), []).append(attack.name)
-    return "; ".join(f"{', '.join(names)}, {radius}" for radius, names in named.items())
+        named.setdefault(attack.threat, []).append(attack.name)
+    return "; ".join(f"{', '.join(names)}, within: {threat}" for threat, names in named.items())
 
 
 def _verdict(robust: Paired) -> Verdict:
