@@ -195,3 +195,24 @@ def test_a_process_that_does_not_write_leaves_no_file(tmp_path: Path) -> None:
 def test_no_file_is_a_pickle(tmp_path: Path) -> None:
     folder = saved(tmp_path, 5)
     assert steps(folder) == ["optimizer.safetensors", "progress.json", "rng-0.safetensors", "weights.safetensors"]
+
+
+@pytest.mark.parametrize("harm", ["cut", "removed", "no progress"])
+def test_a_damaged_checkpoint_is_passed_over_and_named(tmp_path: Path, harm: str) -> None:
+    saved(tmp_path, 1)
+    newest = saved(tmp_path, 2)
+    harmed = newest / ("progress.json" if harm == "no progress" else "optimizer.safetensors")
+    if harm == "cut":
+        harmed.write_bytes(harmed.read_bytes()[:-1])
+    else:
+        harmed.unlink()
+    found = latest(tmp_path)
+    assert found is not None and found.folder.name == "step-00000001"
+    assert found.damaged == ("step-00000002",)
+
+
+def test_where_every_checkpoint_is_damaged_nothing_starts_anew_in_silence(tmp_path: Path) -> None:
+    for step in (1, 2):
+        (saved(tmp_path, step) / "weights.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="files of step-00000002, step-00000001 are missing or not of the size"):
+        latest(tmp_path)

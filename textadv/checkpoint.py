@@ -22,7 +22,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from textadv.models import load_trainable_state, trainable_state
 
-PREFIX = "step-"
+PREFIX, PROGRESS_FILE, FILES = "step-", "progress.json", "files"
 
 
 class CheckpointError(ValueError):
@@ -31,11 +31,15 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What was saved: progress (JSON values), and the folder that holds the tensors."""
+    """What was saved: progress (JSON values), and the folder that holds the tensors.
+
+    damaged: names of newer checkpoints whose files are not as they were written.
+    """
 
     folder: Path
     progress: dict[str, Any]
     rng: list[dict[str, Tensor]]
+    damaged: tuple[str, ...] = ()
 
 
 class Memory(Protocol):
@@ -102,7 +106,11 @@ def save(
     for name, tensors in more.items():
         if tensors:
             save_file(tensors, partial / f"{name}.safetensors")
-    (partial / "progress.json").write_text(json.dumps(progress | {"step": step, "processes": len(rng)}))
+    files = {path.name: path.stat().st_size for path in sorted(partial.iterdir())}
+    known = progress | {"step": step, "processes": len(rng), FILES: files}
+    (partial / PROGRESS_FILE).write_text(json.dumps(known))
+    for path in partial.iterdir():
+        _flush(path)
     shutil.rmtree(final, ignore_errors=True)
     os.replace(partial, final)
     found = _steps(folder)
@@ -113,17 +121,44 @@ def save(
 
 
 def _steps(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob(f"{PREFIX}*") if (path / "progress.json").is_file())
+    return sorted(path for path in folder.glob(f"{PREFIX}*") if path.is_dir())
+
+
+def _flush(path: Path) -> None:
+    """Has the file's bytes on the disk before the folder gets its name, so that a crash leaves none half written."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
+def _whole(folder: Path) -> dict[str, Any] | None:
+    """The progress of a checkpoint whose files all have the sizes that were written; None otherwise."""
+    try:
+        progress = json.loads((folder / PROGRESS_FILE).read_text(encoding="utf-8"))
+        written = progress.pop(FILES)
+        sizes = {name: (folder / name).stat().st_size for name in written}
+    except (OSError, ValueError, KeyError):
+        return None
+    return dict(progress) if sizes == written else None
 
 
 def latest(folder: Path) -> Checkpoint | None:
-    """The newest whole checkpoint under `folder`, or None."""
-    found = _steps(folder)
-    if not found:
-        return None
-    progress = json.loads((found[-1] / "progress.json").read_text())
-    rng = [load_file(found[-1] / f"rng-{rank}.safetensors") for rank in range(progress["processes"])]
-    return Checkpoint(found[-1], progress, rng)
+    """The newest whole checkpoint under `folder`; None where there is none at all.
+
+    Raises CheckpointError where all that there are have been damaged.
+    """
+    damaged: list[str] = []
+    for path in reversed(_steps(folder)):
+        progress = _whole(path)
+        if progress is not None:
+            rng = [load_file(path / f"rng-{rank}.safetensors") for rank in range(progress["processes"])]
+            return Checkpoint(path, progress, rng, tuple(damaged))
+        damaged.append(path.name)
+    if damaged:
+        raise CheckpointError(
+            f"No checkpoint under {folder} can be resumed from: the files of {', '.join(damaged)} are missing or not "
+            "of the size that was written. Start anew in another output folder, with checkpoint.resume: false."
+        )
+    return None
 
 
 def extra(checkpoint: Checkpoint, name: str) -> dict[str, Tensor]:

@@ -33,6 +33,7 @@ from textadv.report import write_results
 from textadv.sampling import OneStream
 from textadv.split_norm import Which, convert, merge, merged_state, using
 from textadv.task import Task
+from textadv.task_output import finish
 from textadv.trainer import Trainer
 
 Baseline = Literal["same_steps", "equal_cost"]
@@ -302,4 +303,5 @@ def report(
     )
     if task.accelerator.is_main_process:
         write_results(results, task.output)
+        finish(task.output)
     return results

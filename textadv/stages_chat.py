@@ -26,6 +26,7 @@ from textadv.progress import Scores, Settings, Trained
 from textadv.report.chat import write_chat_results
 from textadv.stages import environment, exported
 from textadv.task_chat import ChatTask
+from textadv.task_output import finish
 from textadv.trainer import Trainer
 
 
@@ -175,4 +176,5 @@ def report_chat(
     )
     if task.accelerator.is_main_process:
         write_chat_results(results, task.output)
+        finish(task.output)
     return results

@@ -16,7 +16,6 @@ from accelerate.utils import DistributedDataParallelKwargs, DistributedType
 from textadv import build, build_attacks, build_surrogates
 from textadv.attacks import GradientAttack, ThreatModel, reach_warning
 from textadv.config import ConfigError, RunConfig
-from textadv.config_file import config_difference, dump_config, load_config
 from textadv.config_tasks import AnyRunConfig, ClassifierRunConfig
 from textadv.config_training import length_problems
 from textadv.data import EncodedRows, Examples, ImageSplits, Rows, Splits, encode, overlap
@@ -25,9 +24,9 @@ from textadv.models import LoadedModel, LoadedVision, evaluating, forward, logit
 from textadv.precision import emulation_warning
 from textadv.randomness import permutation
 from textadv.split_norm import Which
+from textadv.task_output import claim, free_output
 
 SELECTION_DRAW, TEST_DRAW, THREAT_ROWS, LOOKED_AT = 11, 12, 256, 32
-CONFIG_FILE = "config.yaml"
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ def prepare(config: RunConfig) -> Task:
         surrogates=surrogates,
         warnings=(*precision_warnings(config, accelerator), *_warnings(config, splits, threat, train, loaded)),
     )
-    claim(config, accelerator, output)
+    claim(config, accelerator, output, task.hashes)
     return task
 
 
@@ -283,48 +282,6 @@ def _check_longest(config: RunConfig, loaded: LoadedModel, splits: Sequence[Enco
                 f"{config.model.name} does not take the longest one: {error}. Lower data.max_length."
             ]
         ) from error
-
-
-def free_output(config: AnyRunConfig) -> Path:
-    """The output folder: writable, and free of a run with another configuration."""
-    output = Path(config.output)
-    saved = output / CONFIG_FILE
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        probe = output / f".writable-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise ConfigError([f"output {config.output} cannot be written: {error}. Name another folder."]) from error
-    if not saved.is_file():
-        if config.checkpoint.resume:
-            raise ConfigError([f"checkpoint.resume: true, and {output} holds no run. Set checkpoint.resume: false."])
-        return output
-    differences = "; ".join(config_difference(load_config(saved), config))
-    if differences and config.checkpoint.resume:
-        raise ConfigError(
-            [
-                f"checkpoint.resume: true needs the configuration that {output} was written with. These differ: "
-                f"{differences}. Undo them, or start anew in another output folder."
-            ]
-        )
-    if differences:
-        raise ConfigError(
-            [
-                f"output {output} holds a run with another configuration ({differences}). Name another output folder, "
-                "or remove that one, so that nothing is lost by accident."
-            ]
-        )
-    return output
-
-
-def claim(config: AnyRunConfig, accelerator: Accelerator, output: Path) -> None:
-    """Writes the resolved configuration into the output folder, and starts the trackers."""
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        (output / CONFIG_FILE).write_text(dump_config(config), encoding="utf-8")
-    if config.tracking.log_with:
-        accelerator.init_trackers(config.tracking.project)
 
 
 def _logits_doubt(loaded: LoadedModel, rows: EncodedRows) -> str | None:

@@ -29,7 +29,8 @@ from textadv.objectives import Objectives
 from textadv.randomness import permutation
 from textadv.sampling import Streams
 from textadv.spaces import Embeddings, Hidden, Several
-from textadv.task import accelerator_of, claim, free_output, precision_warnings
+from textadv.task import accelerator_of, precision_warnings
+from textadv.task_output import claim, free_output
 
 BEHAVIOUR_DRAW, BENIGN_DRAW, UTILITY_DRAW, SELECTION_DRAW = 31, 32, 33, 34
 THREAT_ROWS = 64
@@ -126,7 +127,7 @@ def prepare_chat(config: ChatRunConfig) -> ChatTask:
         warnings=(*precision_warnings(config, accelerator), *_warnings(config, streams, threat)),
     )
     _check(task, loaded)
-    claim(config, accelerator, output)
+    claim(config, accelerator, output, task.hashes)
     return task
 
 

@@ -35,13 +35,12 @@ from textadv.task import (
     check_adversary,
     check_measuring,
     check_training,
-    claim,
-    free_output,
     precision_warnings,
     reach_warnings,
     reported_positions,
     selecting_positions,
 )
+from textadv.task_output import claim, free_output
 
 LOOKED_AT = 32
 
@@ -156,7 +155,7 @@ def prepare_images(config: ImageRunConfig) -> Task:
     )
     if task.split_norm is not None:
         convert(found.load().model)
-    claim(config, accelerator, output)
+    claim(config, accelerator, output, task.hashes)
     return task
 
 

@@ -272,6 +272,10 @@ class Trainer:
             self.accelerator.scaler.load_state_dict(scaler)
         names = Progress.__dataclass_fields__
         self.progress = Progress(**{name: value for name, value in checkpoint.progress.items() if name in names})
+        if checkpoint.damaged:
+            self.progress.notes.append(
+                f"resumed from {checkpoint.folder.name}: the files of {', '.join(checkpoint.damaged)} were damaged"
+            )
         set_rng_state(checkpoint.rng[rank])
 
     def _finish(self) -> Trained:

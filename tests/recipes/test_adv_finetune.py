@@ -232,6 +232,7 @@ def test_an_adapter_can_be_trained_further_and_is_measured_before(tmp_path: Path
 
 def test_running_twice_and_resuming_a_finished_run_give_the_same(tmp_path: Path, recipe: Recipe) -> None:
     first = small_run(recipe, tmp_path)
+    assert not (tmp_path / ".unfinished").exists()
     second = small_run(recipe, tmp_path)
     resumed = small_run(recipe, tmp_path, "checkpoint.resume=true")
     assert first.hashes == second.hashes == resumed.hashes
