@@ -213,7 +213,7 @@ def trainer(folder: Path, averaging: Averaging | None, score: object = None, **c
     return Trainer(
         tiny.accelerator(),
         normed.network(),
-        OneStream(normed.rows(), Mixing(Constant(0.5)), settings.batch_size, settings.seed),
+        OneStream(normed.rows(), Mixing(Constant(0.5)), tiny.BATCH_SIZE, settings.seed),
         hardening(HARDENING),
         settings,
         score,  # type: ignore[arg-type]

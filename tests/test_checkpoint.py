@@ -208,7 +208,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_named(tmp_path: Path, harm: str
         harmed.unlink()
     found = latest(tmp_path)
     assert found is not None and found.folder.name == "step-00000001"
-    assert found.damaged == ("step-00000002",)
+    assert found.progress["notes"] == ["resumed from step-00000001: the files of step-00000002 were damaged"]
 
 
 def test_where_every_checkpoint_is_damaged_nothing_starts_anew_in_silence(tmp_path: Path) -> None:

@@ -83,7 +83,6 @@ def trained(
 ) -> Trained:
     settings = Settings(
         steps,
-        batch_size=64,
         micro_batch_size=64,
         learning_rate=8e-3,
         warmup_ratio=0.0,

@@ -103,7 +103,7 @@ def trainer(
     return Trainer(
         tiny.accelerator(),
         normed.network(),
-        OneStream(normed.rows(), mixing, settings.batch_size, settings.seed),
+        OneStream(normed.rows(), mixing, tiny.BATCH_SIZE, settings.seed),
         hardening(objective),
         settings,
         score,  # type: ignore[arg-type]

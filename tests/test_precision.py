@@ -105,7 +105,7 @@ def trainer(
     **changes: object,
 ) -> Trainer:
     settings = tiny.settings(steps=8, micro_batch_size=8, learning_rate=1e-2, **changes)
-    stream = OneStream(rows, Mixing(Constant(0.5)), settings.batch_size, settings.seed)
+    stream = OneStream(rows, Mixing(Constant(0.5)), tiny.BATCH_SIZE, settings.seed)
     return Trainer(accelerator, model, stream, hardening(objective), settings, score, folder, bar=False)  # type: ignore[arg-type]
 
 

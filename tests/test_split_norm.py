@@ -197,7 +197,7 @@ def split_trainer(folder: Path, objective: Objective | None, mixing: Mixing) -> 
     return Trainer(
         tiny.accelerator(),
         convert(normed.network()),
-        OneStream(normed.rows(), mixing, settings.batch_size, settings.seed),
+        OneStream(normed.rows(), mixing, tiny.BATCH_SIZE, settings.seed),
         hardening(objective),
         settings,
         None,

@@ -43,7 +43,7 @@ def trainer(folder: Path, objective: Objective | None = None, **changes: Any) ->
     rows = changes.get("rows", tiny.rows())
     arguments = {
         "model": tiny.bert(live_adapters=False),
-        "sampler": OneStream(rows, mixing, settings.batch_size, settings.seed),
+        "sampler": OneStream(rows, mixing, tiny.BATCH_SIZE, settings.seed),
         "objectives": hardening(objective),
         "settings": settings,
         "score": None,

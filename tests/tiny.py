@@ -35,9 +35,9 @@ from textadv.randomness import seeded_scope
 from textadv.spaces import Embeddings, Space
 
 HALF = Mixing(Constant(0.5))
+BATCH_SIZE = 8
 SETTINGS = Settings(
     steps=12,
-    batch_size=8,
     micro_batch_size=4,
     learning_rate=3e-2,
     log_every=1,

@@ -13,7 +13,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from textadv.batch import Batch
-from textadv.models import bare, evaluating, forward
+from textadv.models import bare, device_of, evaluating, forward
 from textadv.split_norm import adversarial_norms
 
 Batches = Callable[[int], Iterable[Batch]]
@@ -152,7 +152,7 @@ def refresh_batch_norm(model: nn.Module, batches: Iterable[Batch]) -> None:
         return
     norms = batch_norms(model)
     momenta = [norm.momentum for norm in norms]
-    device = next(model.parameters()).device
+    device = device_of(model)
     with evaluating(model):
         for norm in norms:
             norm.reset_running_stats()

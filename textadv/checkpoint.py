@@ -31,15 +31,11 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What was saved: progress (JSON values), and the folder that holds the tensors.
-
-    damaged: names of newer checkpoints whose files are not as they were written.
-    """
+    """What was saved: progress (JSON values), and the folder that holds the tensors."""
 
     folder: Path
     progress: dict[str, Any]
     rng: list[dict[str, Tensor]]
-    damaged: tuple[str, ...] = ()
 
 
 class Memory(Protocol):
@@ -142,7 +138,7 @@ def _whole(folder: Path) -> dict[str, Any] | None:
 
 
 def latest(folder: Path) -> Checkpoint | None:
-    """The newest whole checkpoint under `folder`; None where there is none at all.
+    """The newest whole checkpoint under `folder`, newer damaged ones named in its notes; None where there is none.
 
     Raises CheckpointError where all that there are have been damaged.
     """
@@ -151,7 +147,10 @@ def latest(folder: Path) -> Checkpoint | None:
         progress = _whole(path)
         if progress is not None:
             rng = [load_file(path / f"rng-{rank}.safetensors") for rank in range(progress["processes"])]
-            return Checkpoint(path, progress, rng, tuple(damaged))
+            if damaged:
+                told = f"resumed from {path.name}: the files of {', '.join(damaged)} were damaged"
+                progress["notes"] = [*progress.get("notes", []), told]
+            return Checkpoint(path, progress, rng)
         damaged.append(path.name)
     if damaged:
         raise CheckpointError(

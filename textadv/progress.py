@@ -23,13 +23,12 @@ class Scores(NamedTuple):
 class Settings:
     """How to train.
 
-    steps: optimizer steps. batch_size: rows per optimizer step over all processes. micro_batch_size: rows per forward.
+    steps: optimizer steps; the sampler says how many rows each has. micro_batch_size: rows per forward.
     learning_rate: peak. clip_norm: bound on the gradient's L2 norm, None for none. evaluate_every, checkpoint_every,
     log_every: in steps; checkpoint_every None saves none. select: which kept checkpoint the run ends with.
     """
 
     steps: int
-    batch_size: int = 32
     micro_batch_size: int = 32
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
@@ -47,7 +46,6 @@ class Settings:
     def __post_init__(self) -> None:
         counts = {
             "steps": self.steps,
-            "batch_size": self.batch_size,
             "micro_batch_size": self.micro_batch_size,
             "log_every": self.log_every,
             "evaluate_every": self.evaluate_every,

@@ -31,11 +31,15 @@ class Step(NamedTuple):
 class Sampler(Protocol):
     """A fixed function from an optimizer step to its rows: nothing is drawn, so nothing has to be saved.
 
-    rows: what the positions point into. mixing: the ratio, and the radius over time.
+    rows: what the positions point into. mixing: the ratio, and the radius over time. batch_size: rows per optimizer
+    step over all processes.
     """
 
     @property
     def rows(self) -> Rows: ...
+
+    @property
+    def batch_size(self) -> int: ...
 
     @property
     def mixing(self) -> Mixing: ...

@@ -82,7 +82,6 @@ def _settings(
     training, replays = config.training, replays_of(config.objective)
     return Settings(
         steps=steps,
-        batch_size=training.batch_size,
         micro_batch_size=training.micro_batch_size,
         learning_rate=training.learning_rate,
         weight_decay=training.weight_decay,

@@ -79,7 +79,6 @@ def _settings(task: ChatTask) -> Settings:
     held = config.objective.held_steps
     return Settings(
         steps=steps,
-        batch_size=training.batch_size,
         micro_batch_size=training.micro_batch_size,
         learning_rate=training.learning_rate,
         weight_decay=training.weight_decay,

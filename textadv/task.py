@@ -20,7 +20,7 @@ from textadv.config_tasks import AnyRunConfig, ClassifierRunConfig
 from textadv.config_training import length_problems
 from textadv.data import EncodedRows, Examples, ImageSplits, Rows, Splits, encode, overlap
 from textadv.digests import digest, surrogate_hashes, weights_hash
-from textadv.models import LoadedModel, LoadedVision, evaluating, forward, logits_warning, space_module
+from textadv.models import LoadedModel, LoadedVision, device_of, evaluating, forward, logits_warning, space_module
 from textadv.precision import emulation_warning
 from textadv.randomness import permutation
 from textadv.split_norm import Which
@@ -149,7 +149,7 @@ def resolved_threat(config: RunConfig, loaded: LoadedModel, train: EncodedRows) 
     """
     threat = build.threat(config.threat)
     space_module(loaded.model, threat.space)
-    sample = train.batch(range(min(len(train), THREAT_ROWS))).to(next(loaded.model.parameters()).device)
+    sample = train.batch(range(min(len(train), THREAT_ROWS))).to(device_of(loaded.model))
     return threat.resolved(loaded.model, sample)
 
 
@@ -271,7 +271,7 @@ def _check_longest(config: RunConfig, loaded: LoadedModel, splits: Sequence[Enco
     """Sends the longest row of all through the model, which may know fewer positions than data.max_length allows."""
     rows = max(splits, key=lambda part: max(part.lengths))
     length = max(rows.lengths)
-    batch = rows.batch([rows.lengths.index(length)]).to(next(loaded.model.parameters()).device)
+    batch = rows.batch([rows.lengths.index(length)]).to(device_of(loaded.model))
     try:
         with evaluating(loaded.model), torch.no_grad():
             forward(loaded.model, batch)
@@ -286,7 +286,7 @@ def _check_longest(config: RunConfig, loaded: LoadedModel, splits: Sequence[Enco
 
 def _logits_doubt(loaded: LoadedModel, rows: EncodedRows) -> str | None:
     """See `logits_warning`; on the first rows."""
-    sample = rows.batch(range(min(len(rows), LOOKED_AT))).to(next(loaded.model.parameters()).device)
+    sample = rows.batch(range(min(len(rows), LOOKED_AT))).to(device_of(loaded.model))
     return logits_warning(loaded.model, sample)
 
 

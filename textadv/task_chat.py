@@ -24,7 +24,7 @@ from textadv.evaluation.adversaries import Adversary, Direct, EmbeddingAttack, P
 from textadv.evaluation.chat import Asked, Panel
 from textadv.evaluation.generate import Decoding
 from textadv.evaluation.judges import REFUSAL_LISTS
-from textadv.models import LoadedModel, blocks, evaluating, forward, space_module
+from textadv.models import LoadedModel, blocks, device_of, evaluating, forward, space_module
 from textadv.objectives import Objectives
 from textadv.randomness import permutation
 from textadv.sampling import Streams
@@ -150,7 +150,7 @@ def _encoded(config: ChatRunConfig, loaded: LoadedModel, splits: ChatSplits) -> 
 def _threat(config: ChatRunConfig, loaded: LoadedModel, rows: ChatRows) -> ThreatModel:
     threat = build_chat.threat(config.threat)
     _require_places(config, loaded, threat)
-    sample = rows.batch(range(min(len(rows), THREAT_ROWS))).to(next(loaded.model.parameters()).device)
+    sample = rows.batch(range(min(len(rows), THREAT_ROWS))).to(device_of(loaded.model))
     return threat.resolved(loaded.model, sample.prompts())
 
 
@@ -195,7 +195,7 @@ def _check(task: ChatTask, loaded: LoadedModel) -> None:
 def _check_longest(config: ChatRunConfig, loaded: LoadedModel, rows: ChatRows | JoinedRows) -> None:
     """Sends the longest row through the model, which may know fewer positions than data.max_length allows."""
     position = max(range(len(rows)), key=lambda place: rows.lengths[place])
-    batch = rows.batch([position]).to(next(loaded.model.parameters()).device)
+    batch = rows.batch([position]).to(device_of(loaded.model))
     try:
         with evaluating(loaded.model), torch.no_grad():
             forward(loaded.model, batch)

@@ -22,6 +22,7 @@ from textadv.models import (
     LoadedModel,
     LoadedVision,
     ModelError,
+    device_of,
     logits_warning,
     patch_positions,
     space_module,
@@ -91,7 +92,7 @@ def ready(
 
 
 def _sample(parts: Parts, loaded: LoadedVision, size: int) -> Batch:
-    device = next(loaded.model.parameters()).device
+    device = device_of(loaded.model)
     return parts.train.batch(range(min(len(parts.train), size))).to(device)
 
 

@@ -136,7 +136,7 @@ class Trainer:
         progress.seconds += time.perf_counter() - began
         tracker.advance()
         if logged:
-            values, pulse = over_processes(report, settings.batch_size)
+            values, pulse = over_processes(report, self.sampler.batch_size)
             tracker.step(progress.step, values | {"norm": norm, "lr": rate})
             if pulse is not None:
                 if self.sampler.mixing.radius(step) > 0:
@@ -272,10 +272,6 @@ class Trainer:
             self.accelerator.scaler.load_state_dict(scaler)
         names = Progress.__dataclass_fields__
         self.progress = Progress(**{name: value for name, value in checkpoint.progress.items() if name in names})
-        if checkpoint.damaged:
-            self.progress.notes.append(
-                f"resumed from {checkpoint.folder.name}: the files of {', '.join(checkpoint.damaged)} were damaged"
-            )
         set_rng_state(checkpoint.rng[rank])
 
     def _finish(self) -> Trained:

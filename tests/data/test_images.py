@@ -78,3 +78,13 @@ def test_pixels_of_half_precision_are_single_in_the_batch(stored: str, given: st
     batch = ImageRows(pixels, labels=(0, 1), ids=(0, 1)).batch([1])
     assert batch.inputs["pixel_values"].dtype == vars(torch)[given]
     assert torch.equal(batch.inputs["pixel_values"].to(pixels.dtype), pixels[1:])
+
+
+def test_arrays_repeated_ids_and_negative_labels_are_refused() -> None:
+    pixels = torch.zeros(2, 1, 4, 4)
+    with pytest.raises(DataError, match="pixels must be a tensor, got ndarray. Convert arrays by torch.from_numpy"):
+        ImageRows(pixels.numpy(), (0, 1), (0, 1))  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="ids must be unique, and 7 stands for more than one row"):
+        ImageRows(pixels, (0, 1), (7, 7))
+    with pytest.raises(DataError, match="labels must be class numbers from 0 on, got -1"):
+        ImageRows(pixels, (0, -1), (0, 1))

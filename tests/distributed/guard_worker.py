@@ -52,7 +52,7 @@ def run(accelerator: Accelerator, folder: Path, asked: int) -> None:
     trainer = Trainer(
         accelerator,
         convert(normed.network()),
-        OneStream(normed.rows(), Mixing(Constant(0.5), warmup_steps=2), settings.batch_size, settings.seed, 2),
+        OneStream(normed.rows(), Mixing(Constant(0.5), warmup_steps=2), tiny.BATCH_SIZE, settings.seed, 2),
         hardening(objective),
         settings,
         None,

@@ -30,7 +30,7 @@ def trained(accelerator: Accelerator, folder: Path, dtype: torch.dtype, steps: i
     trainer = Trainer(
         accelerator,
         model,
-        OneStream(fitted(splits.train, Fitting(*shape)), tiny.HALF, settings.batch_size),
+        OneStream(fitted(splits.train, Fitting(*shape)), tiny.HALF, tiny.BATCH_SIZE),
         hardening(Adversarial(attack)),
         settings,
         None,

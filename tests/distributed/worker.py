@@ -87,7 +87,7 @@ def trained(accelerator: Accelerator, folder: Path, resume: Checkpoint | None) -
     trainer = Trainer(
         accelerator,
         tiny.bert(dropout=0.1, dtype=DTYPE),
-        OneStream(tiny.rows(), tiny.HALF, settings.batch_size, settings.seed),
+        OneStream(tiny.rows(), tiny.HALF, tiny.BATCH_SIZE, settings.seed),
         hardening(tiny.objectives()["adversarial"]),
         settings,
         lambda model: Scores(0.5, 0.5, False),

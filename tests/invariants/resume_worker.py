@@ -52,7 +52,7 @@ def run(folder: Path, dies_in: int | None) -> None:
     trainer = Trainer(
         tiny.accelerator(),
         tiny.bert(dropout=0.2, live_adapters=False),
-        OneStream(tiny.rows(), tiny.HALF, settings.batch_size, settings.seed),
+        OneStream(tiny.rows(), tiny.HALF, tiny.BATCH_SIZE, settings.seed),
         hardening(Mortal(dies_in)),
         settings,
         partial(scores, rows=held_out, positions=range(24), attack=attack),

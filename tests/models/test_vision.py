@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.vision import SIDE, tiny
-from textadv.attacks import Linf, ThreatModel, pgd
+from textadv.attacks import Linf, Square, ThreatModel, apgd_ce, pgd
 from textadv.batch import Batch
 from textadv.data import ImageRows
 from textadv.models import ModelError, as_classifier, delta_shape, forward, logits_warning, patch_positions
@@ -84,13 +84,41 @@ def test_probabilities_are_named_and_log_probabilities_only_noted(dtype: torch.d
     assert noted is not None and "log-probabilities" in noted
 
 
-def test_sigmoids_and_negative_logits_are_not_mistaken_for_probabilities() -> None:
+def test_sigmoids_are_doubted_and_negative_logits_are_not_mistaken_for_probabilities() -> None:
     class Negative(nn.Module):
         def forward(self, logits: Tensor) -> Tensor:
             return -logits.abs()
 
-    for end in (nn.Sigmoid(), Negative()):
-        assert logits_warning(as_classifier(Ending(end)), images()) is None
+    assert logits_warning(as_classifier(Ending(Negative())), images()) is None
+    doubt = logits_warning(as_classifier(Ending(nn.Sigmoid())), images())
+    assert doubt is not None and "all its outputs for 6 rows lie in [0, 1]. If a sigmoid ends it" in doubt
+
+
+def test_a_module_without_the_adapter_is_told_of_it() -> None:
+    attack = pgd(ThreatModel(Pixels(), Linf(0.1, per="example")), steps=1)
+    with pytest.raises(ModelError, match="Ending does not take its images by the name pixel_values.*as_classifier"):
+        attack(Ending(nn.Identity()), images())
+
+
+def test_an_output_without_logits_is_named() -> None:
+    class Twice(nn.Module):
+        def forward(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+            return logits, logits
+
+    with pytest.raises(ModelError, match="The model returns tuple, which has no logits"):
+        forward(as_classifier(Ending(Twice())), images())
+
+
+def test_a_model_without_weights_is_attacked_too() -> None:
+    class Brightness(nn.Module):
+        def forward(self, pixels: Tensor) -> Tensor:
+            lit = pixels.mean(dim=(1, 2, 3))
+            return torch.stack([lit, -lit, lit * 0, lit * 0 - 1], dim=1)
+
+    threat = ThreatModel(Pixels(), Linf(0.1, per="example"))
+    for attack in (pgd(threat, steps=2), apgd_ce(threat, steps=3), Square(threat, 5)):
+        attacked = attack(as_classifier(Brightness()), images())
+        assert float(attacked.perturbation.delta.abs().max()) > 0
 
 
 def test_log_probabilities_are_attacked_as_the_logits_are() -> None:
@@ -108,6 +136,13 @@ def test_a_model_that_does_not_take_the_images_or_returns_something_else_is_name
         logits_warning(as_classifier(Ending(nn.Identity())), images(1))
     with pytest.raises(ModelError, match=r"returns \(6, 2, 2\) for 6 rows"):
         logits_warning(as_classifier(Ending(nn.Unflatten(1, (2, 2)))), images())
+
+
+def test_a_normalisation_of_one_number_or_of_bytes_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"mean needs one number per channel, such as \[0.5\], got the number 0.5"):
+        as_classifier(Ending(nn.Identity()), 0.5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"mean is of pixels in \[0, 1\], got .* Divide mean and std by 255"):
+        as_classifier(Ending(nn.Identity()), [123.7, 116.3, 103.5], [58.4, 57.1, 57.4])
 
 
 @pytest.mark.parametrize(("mean", "std"), [([0.5], [0.0]), ([0.5], [0.1, 0.2])])

@@ -210,7 +210,7 @@ def trainer(folder: Path, objective: Free, checkpoint_every: int = 4, steps: int
     return Trainer(
         tiny.accelerator(),
         normed.network(),
-        OneStream(normed.rows(), Mixing(Constant(0.5)), settings.batch_size, settings.seed, objective.replays),
+        OneStream(normed.rows(), Mixing(Constant(0.5)), tiny.BATCH_SIZE, settings.seed, objective.replays),
         hardening(objective),
         settings,
         None,

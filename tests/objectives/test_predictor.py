@@ -117,7 +117,7 @@ def trained(folder: Path, steps: int = 6) -> tuple[nn.Module, dict[str, Tensor],
         trainer = Trainer(
             tiny.accelerator(),
             model,
-            OneStream(tiny.rows(), tiny.HALF, settings.batch_size, settings.seed),
+            OneStream(tiny.rows(), tiny.HALF, tiny.BATCH_SIZE, settings.seed),
             hardening(PredictorConsistency(ATTACK)),
             settings,
             lambda model: Scores(0.5, 0.5, False),

@@ -233,6 +233,15 @@ def test_one_model_no_model_and_no_row() -> None:
         assert to_json(from_json(to_json(told))) == to_json(told)
 
 
+def test_a_report_says_by_which_recipe_it_is_repeated(results: Results) -> None:
+    trained = "accelerate launch recipes/adv_finetune.py run.yaml"
+    assert trained in report_markdown(results) and trained in Page(report_html(results)).text
+    saved = made(evaluated("runs/a b/merged", 18, 5), evaluated("other", 17, 5))
+    again = "recipes/evaluate.py run.yaml --model 'runs/a b/merged' --model other --output OUTPUT"
+    for told in (report_markdown(saved), Page(report_html(saved)).text):
+        assert again in told and "adv_finetune" not in told
+
+
 def test_doubts_name_collapse_masking_and_idle_attacks(results: Results) -> None:
     assert not [line for line in doubts(results) if "collapsed" in line or "masked" in line or "broke none" in line]
     subject = results.evaluations[-1]

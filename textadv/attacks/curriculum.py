@@ -15,7 +15,7 @@ from textadv.attacks.probe import half_to_single
 from textadv.attacks.threat import ThreatModel
 from textadv.batch import Batch
 from textadv.losses import margin
-from textadv.models import delta_shape, evaluating
+from textadv.models import delta_shape, dtype_of, evaluating
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class AdaptiveRadius:
         """The factor on the radius of each row, (B,) float64, in lowest..highest; one forward and one backward."""
         rows = batch.clean()
         threat = self.threat.resolved(model, rows)
-        dtype = half_to_single(next(model.parameters()).dtype)
+        dtype = half_to_single(dtype_of(model))
         with evaluating(model):
             zero = torch.zeros(delta_shape(model, rows, threat.space), device=rows.device, dtype=dtype)
             logits, leaf = logits_at(model, rows, threat, zero)

@@ -12,7 +12,7 @@ from textadv.attacks.goals import Elicit, Goal
 from textadv.attacks.probe import value_at_clean
 from textadv.batch import Batch
 from textadv.losses import margin
-from textadv.models import bare, evaluating, forward, hidden_states
+from textadv.models import bare, device_of, evaluating, forward, hidden_states
 from textadv.spaces import Ablation
 
 
@@ -84,7 +84,7 @@ class RefusalDirection:
 
     def _means(self, model: nn.Module, prompts: Batch) -> Tensor:
         """Mean hidden states (layers, D) at the last position of each prompt, float32."""
-        rows = prompts.to(next(model.parameters()).device).prompts()
+        rows = prompts.to(device_of(model)).prompts()
         states = hidden_states(bare(model), rows, self.layers)[1]
         assert rows.prompt_lengths is not None
         last = rows.prompt_lengths - 1

@@ -19,7 +19,7 @@ from textadv.attacks.probe import evaluate_at, half_to_single, one_pass, uniform
 from textadv.attacks.record import Record, Select
 from textadv.attacks.threat import ThreatModel
 from textadv.batch import Batch, Perturbation
-from textadv.models import delta_shape, evaluating, with_prefix
+from textadv.models import delta_shape, dtype_of, evaluating, with_prefix
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class GradientAttack:
     def _search(
         self, model: nn.Module, batch: Batch, threat: ThreatModel, clean: Tensor | None, step: int, finish: bool
     ) -> Record:
-        dtype = half_to_single(clean.dtype) if clean is not None else half_to_single(next(model.parameters()).dtype)
+        dtype = half_to_single(clean.dtype) if clean is not None else half_to_single(dtype_of(model))
         delta = torch.zeros(delta_shape(model, batch, threat.space), device=batch.device, dtype=dtype)
         record = Record.empty(delta)
         index = torch.arange(len(batch), device=batch.device)

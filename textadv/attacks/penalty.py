@@ -15,7 +15,7 @@ from textadv.attacks.minimal import logits_at, slope, unbounded
 from textadv.attacks.probe import assess, half_to_single, one_pass, uniform_start
 from textadv.attacks.threat import ThreatModel
 from textadv.batch import Batch
-from textadv.models import PerturbationError, delta_shape, evaluating
+from textadv.models import PerturbationError, delta_shape, dtype_of, evaluating
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class PenalisedAscent:
             return assess(model, rows, threat, delta, start, self.goal, clean if measure else None, cost)
 
     def _start(self, model: nn.Module, rows: Batch, threat: ThreatModel, step: int) -> Tensor:
-        dtype = next(model.parameters()).dtype
+        dtype = dtype_of(model)
         if self.random_start:
             return uniform_start(model, rows, threat, dtype, self.seed, step)
         require_slope(self.goal)

@@ -16,7 +16,7 @@ from textadv.attacks.threat import ThreatModel
 from textadv.attacks.windows import TILES, Canvas, Draws, bump, canvas_of, drawn_window, signs_of, tiles, window_sides
 from textadv.batch import Batch, Perturbation
 from textadv.losses import margin
-from textadv.models import delta_shape, editable_mask, evaluating, with_prefix
+from textadv.models import delta_shape, dtype_of, editable_mask, evaluating, with_prefix
 from textadv.randomness import row_generators
 from textadv.spaces import Ablation, Pixels, Several
 
@@ -168,7 +168,7 @@ class Square:
         return found
 
     def _started(self, model: nn.Module, batch: Batch, threat: ThreatModel, clean: Tensor | None, step: int) -> _Search:
-        dtype = half_to_single((clean if clean is not None else next(model.parameters())).dtype)
+        dtype = half_to_single(clean.dtype if clean is not None else dtype_of(model))
         shape = delta_shape(model, batch, threat.space)
         canvas = canvas_of(editable_mask(batch, shape))
         channels, height, width = shape[1:] if len(shape) == 4 else (1, *shape[1:])

@@ -12,7 +12,7 @@ from textadv.attacks.goals import Goal, Untargeted
 from textadv.attacks.probe import assess, half_to_single, mean_logits, one_pass
 from textadv.attacks.threat import ThreatModel
 from textadv.batch import Batch
-from textadv.models import delta_shape, evaluating
+from textadv.models import delta_shape, dtype_of, evaluating
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Transfer:
             raise ValueError(
                 f"A transferred attack must move what the threat model names, {threat.space}, got {found.space}."
             )
-        delta = found.delta.detach().to(half_to_single(next(model.parameters()).dtype))
+        delta = found.delta.detach().to(half_to_single(dtype_of(model)))
         delta = threat.confine(rows, delta)
         spent = crafted.cost
         cost = spent._replace(forwards=spent.forwards + spent.queries, queries=torch.zeros_like(spent.queries))

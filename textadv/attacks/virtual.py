@@ -13,7 +13,7 @@ from textadv.attacks.goals import Diverge, Goal, Untargeted
 from textadv.attacks.probe import assess, evaluate_at, one_pass, uniform_start
 from textadv.attacks.threat import ThreatModel
 from textadv.batch import Batch
-from textadv.models import evaluating
+from textadv.models import dtype_of, evaluating
 
 
 @dataclass(frozen=True)
@@ -100,5 +100,5 @@ class Noise:
             clean = None
             if measure:
                 clean = one_pass(model, rows)
-            delta = uniform_start(model, rows, threat, next(model.parameters()).dtype, self.seed, step)
+            delta = uniform_start(model, rows, threat, dtype_of(model), self.seed, step)
             return assess(model, rows, threat, delta, None, self.goal, clean, Cost.none(rows))

@@ -33,6 +33,10 @@ class ImageRows:
     positions: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.pixels, Tensor):
+            raise DataError(
+                f"pixels must be a tensor, got {type(self.pixels).__name__}. Convert arrays by torch.from_numpy."
+            )
         shape, dtype = tuple(self.pixels.shape), self.pixels.dtype
         if len(shape) != 4 or shape[1] not in CHANNELS or not (dtype.is_floating_point or dtype == torch.uint8):
             raise DataError(
@@ -44,6 +48,11 @@ class ImageRows:
                 f"pixels, labels and ids need one entry per row, got {len(self.pixels)}, {len(self.labels)} and "
                 f"{len(self.ids)}."
             )
+        if len(set(self.ids)) < len(self.ids):
+            twice = next(id_ for id_ in self.ids if self.ids.count(id_) > 1)
+            raise DataError(f"ids must be unique, and {twice} stands for more than one row. Number the rows.")
+        if any(label < 0 for label in self.labels):
+            raise DataError(f"labels must be class numbers from 0 on, got {min(self.labels)}.")
         if dtype.is_floating_point:
             for start in range(0, len(self), CHECKED_AT_ONCE):
                 _check_interval(self.pixels[start : start + CHECKED_AT_ONCE], start)

@@ -14,7 +14,7 @@ from textadv.attacks.goals import Elicit
 from textadv.batch import IGNORED, Batch
 from textadv.data import Rows
 from textadv.evaluation.generate import Prepare, Prompt
-from textadv.models import editable_mask
+from textadv.models import device_of, editable_mask
 
 TARGET = "harmful"
 BALL_TOLERANCE = 1e-4
@@ -156,7 +156,7 @@ class EmbeddingAttack:
         own = rows if self.rows is None else self.rows
         if list(own.ids) != list(rows.ids):
             raise ValueError("The rows of an embedding attack must be the evaluated behaviours, in the same order.")
-        first = own.batch(range(min(ROWS_AT_A_TIME, len(own)))).prompts().to(next(model.parameters()).device)
+        first = own.batch(range(min(ROWS_AT_A_TIME, len(own)))).prompts().to(device_of(model))
         attack = replace(self.attack, threat=self.attack.threat.resolved(model, first))
         place = {row: number for number, row in enumerate(own.ids)}
         searched = behaviours_of(own)
@@ -186,7 +186,7 @@ def _searched(
     found = []
     for begin in range(0, len(prompts), batch_size):
         part = prompts[begin : begin + batch_size]
-        batch = rows.batch([place[prompt.id] for prompt in part]).to(next(model.parameters()).device).answering(TARGET)
+        batch = rows.batch([place[prompt.id] for prompt in part]).to(device_of(model)).answering(TARGET)
         attacked = attack(model, batch, step=restart, measure=False)
         space, delta = attacked.perturbation.space, attacked.perturbation.delta.detach()
         _require_inside(attack, batch, delta)

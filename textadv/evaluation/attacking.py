@@ -20,7 +20,7 @@ from textadv.attacks.probe import averaging, mean_logits
 from textadv.batch import Batch
 from textadv.data import Rows
 from textadv.evaluation.finished import Hit, Ledger
-from textadv.models import editable_mask, evaluating
+from textadv.models import device_of, editable_mask, evaluating
 from textadv.randomness import seeded_scope
 
 BALL_TOLERANCE = 1e-4
@@ -63,11 +63,6 @@ def _gathered(mine: list[Any], model: nn.Module) -> list[Any]:
         return mine
     gathered: list[Any] = gather_object(mine)
     return gathered
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Where the model's parameters are."""
-    return next(model.parameters()).device
 
 
 def clean_logits(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from textadv.attacks import Attack, Attacked, ThreatModel
 from textadv.data import Rows
-from textadv.models import bare, evaluating, forward, tempered, vectors
+from textadv.models import bare, device_of, evaluating, forward, tempered, vectors
 from textadv.spaces import Embeddings
 
 
@@ -71,7 +71,7 @@ def inspect_rows(
 
     Raises ModelError where the radius is relative and the space needs rows to measure it on.
     """
-    batch = rows.batch(positions).to(next(model.parameters()).device)
+    batch = rows.batch(positions).to(device_of(model))
     with evaluating(model), tempered(model, temperature):
         attacked = attack(model, batch)
         with torch.no_grad():

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from textadv.evaluation.statistics import Rate, wilson
-from textadv.models import evaluating
+from textadv.models import device_of, evaluating
 
 Status = Literal["ok", "unparsed", "error"]
 
@@ -353,7 +353,7 @@ class ClassifierJudge:
         texts = [[_encodable(prompt) for prompt in prompts], shown] if self.with_prompt else [shown]
         limit = min(self.max_tokens, self.tokenizer.model_max_length, _positions(self.model))
         encoded = self.tokenizer(*texts, truncation=True, max_length=limit, padding=True, return_tensors="pt")
-        device = next(self.model.parameters()).device
+        device = device_of(self.model)
         logits = self.model(**{name: value.to(device) for name, value in encoded.items()}).logits.float()  # (B, C)
         if logits.shape[1] == 1:
             return [float(score) for score in logits[:, 0].sigmoid()]

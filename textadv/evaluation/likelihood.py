@@ -21,7 +21,7 @@ from textadv.accumulation import NonFiniteError
 from textadv.batch import IGNORED, Batch, Role, padded
 from textadv.data import Rows
 from textadv.losses import sequence_nll
-from textadv.models import ModelError, bare, evaluating, forward
+from textadv.models import ModelError, bare, device_of, evaluating, forward
 from textadv.models.decoding import context_length
 
 Pair = tuple[Sequence[int], Sequence[int]]
@@ -84,7 +84,7 @@ def answer_nll(model: nn.Module, pairs: Sequence[Pair], batch_size: int = 16) ->
     NonFiniteError where a likelihood is nan or infinite.
     """
     _check(pairs, context_length(model))
-    device = next(model.parameters()).device
+    device = device_of(model)
     found: list[tuple[int, float]] = []
     with evaluating(model):
         for part in _shares(pairs, batch_size, model):

@@ -24,12 +24,12 @@ from torch import nn
 from textadv.attacks import Attack, AutoAttack, Eot, Noise, Square, ThreatModel, Transfer, Untargeted, fgsm, repeat
 from textadv.attacks.probe import evaluate_at, half_to_single
 from textadv.data import Rows
-from textadv.evaluation.attacking import attack_rows, device_of, samples_of
+from textadv.evaluation.attacking import attack_rows, samples_of
 from textadv.evaluation.cascade import StageHits
 from textadv.evaluation.finished import Finished, Hit
 from textadv.evaluation.results import MaskingFlag
 from textadv.losses import cross_entropy, margin
-from textadv.models import PerturbationError, delta_shape, evaluating
+from textadv.models import PerturbationError, delta_shape, device_of, dtype_of, evaluating
 from textadv.randomness import permutation
 
 LEAST_ROWS = 2
@@ -232,7 +232,7 @@ def _zero_and_overflowed(looked: Looked, places: Sequence[int]) -> tuple[int, in
     """How many rows have a gradient of zeros, of the cross-entropy or of the margin, and one that is not finite."""
     batch = looked.rows.batch(places).to(device_of(looked.model))
     model, threat = looked.model, looked.threat
-    dtype = half_to_single(next(model.parameters()).dtype)
+    dtype = half_to_single(dtype_of(model))
     nowhere = torch.zeros(delta_shape(model, batch, threat.space), device=batch.device, dtype=dtype)
     movable = batch.editable.flatten(1).any(dim=1)
     dead, odd = torch.zeros_like(movable), torch.zeros_like(movable)

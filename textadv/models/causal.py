@@ -20,6 +20,7 @@ from textadv.models.loading import (
     checkpoint_gradients,
     is_path,
     quiet,
+    require_body,
     set_padding,
 )
 from textadv.models.running import ModelError, pretrained
@@ -125,12 +126,17 @@ def _base(name: str, options: dict[str, Any], dtype: torch.dtype, quantization: 
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
         )
     try:
-        return AutoModelForCausalLM.from_pretrained(name, dtype=dtype, **extra, **options)
+        found: tuple[nn.Module, dict[str, Any]] = AutoModelForCausalLM.from_pretrained(  # type: ignore[assignment]
+            name, dtype=dtype, output_loading_info=True, **extra, **options
+        )
     except UNUSABLE as error:
         raise ModelError(
             f"model.name {name!r} could not be loaded as a causal language model: {error} Give a Hub id, or the path "
             "of a folder that holds config.json, the weights as safetensors and the tokenizer."
         ) from error
+    model, report = found
+    require_body(name, model, report["missing_keys"])
+    return model
 
 
 def _with_adapter(model: nn.Module, name: str, base_name: str) -> PeftModel:

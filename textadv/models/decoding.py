@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import Cache
 
 from textadv.batch import Perturbation
-from textadv.models.running import _added, _table, bare, evaluating, pretrained
+from textadv.models.running import _added, _table, bare, device_of, evaluating, pretrained
 from textadv.spaces import Space, per_position
 
 
@@ -161,7 +161,7 @@ def _read(
     model: nn.Module, prompts: Sequence[Sequence[int]], pad_id: int, delta: Tensor | None, space: Space | None
 ) -> _Decoding:
     """One pass over the prompts, padded on the left so that all end together."""
-    device = next(bare(model).parameters()).device
+    device = device_of(bare(model))
     width = max(map(len, prompts))
     ids = torch.tensor([[pad_id] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=device)
     lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -155,7 +155,25 @@ def _load_base(
             f"model.name {name!r} could not be loaded: {error} Give a Hub id, or the path of a folder that holds "
             "config.json, the weights as safetensors and the tokenizer of a text model."
         ) from error
+    require_body(name, model, report["missing_keys"])
     return LoadedModel(model, tokenizer, tuple(sorted(report["missing_keys"])))
+
+
+def require_body(name: str, model: nn.Module, missing: Iterable[str]) -> None:
+    """Raises ModelError where most of the model below its head is missing from the checkpoint, and so random.
+
+    missing: names of the weights that the checkpoint lacked.
+    """
+    lacking = set(missing)
+    prefix = f"{pretrained(model).base_model_prefix}."
+    body = {key: value.numel() for key, value in model.named_parameters() if key.startswith(prefix)}
+    absent = [key for key in body if key in lacking]
+    if 2 * sum(body[key] for key in absent) > sum(body.values()):
+        raise ModelError(
+            f"model.name {name!r}: the weights of {type(model).__name__} are not in the checkpoint ({len(absent)} of "
+            f"{len(body)} below the head, such as {absent[0]}), so the model would be random. Its config.json names "
+            "another architecture than the weights have, or they carry other names."
+        )
 
 
 def is_path(name: str) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import replace
+from itertools import chain
 from typing import cast
 
 import torch
@@ -43,6 +44,23 @@ def bare(model: nn.Module) -> nn.Module:
 def pretrained(model: nn.Module) -> PreTrainedModel:
     """`bare(model)` typed as what it quacks like; a PEFT model passes everything on to the one inside."""
     return cast(PreTrainedModel, bare(model))
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model computes: its first parameter's device, or buffer's; the CPU where it has neither."""
+    first = _first(model)
+    return torch.device("cpu") if first is None else first.device
+
+
+def dtype_of(model: nn.Module) -> torch.dtype:
+    """The number format of the model's first parameter, or floating-point buffer; float32 where it has neither."""
+    first = _first(model)
+    return torch.float32 if first is None else first.dtype
+
+
+def _first(model: nn.Module) -> Tensor | None:
+    found = (value for value in chain(model.parameters(), model.buffers()) if value.is_floating_point())
+    return next(found, None)
 
 
 def blocks(model: nn.Module) -> nn.ModuleList:
@@ -228,7 +246,7 @@ def _run(model: nn.Module, batch: Batch) -> Tensor:
 
 def _passed(model: nn.Module, batch: Batch) -> Tensor:
     if batch.targets is None:
-        return _logits(model(**batch.inputs))
+        return output_logits(_called(model, batch))
     known = prefix_length(batch)
     options: dict[str, object] = {"use_cache": False}
     if known:
@@ -236,7 +254,7 @@ def _passed(model: nn.Module, batch: Batch) -> Tensor:
         for layer, (keys, values) in enumerate(batch.prefix):
             cache.update(keys, values, layer)
         options = {"use_cache": True, "past_key_values": cache}
-    return _logits(
+    return output_logits(
         model(
             input_ids=batch.inputs["input_ids"][:, known:],
             attention_mask=batch.inputs["attention_mask"],
@@ -246,10 +264,24 @@ def _passed(model: nn.Module, batch: Batch) -> Tensor:
     )
 
 
-def _logits(output: object) -> Tensor:
-    if isinstance(output, Tensor):
-        return output
-    return output.logits  # type: ignore[attr-defined]
+def _called(model: nn.Module, batch: Batch) -> object:
+    try:
+        return model(**batch.inputs)
+    except TypeError as error:
+        if "pixel_values" not in batch.inputs or "unexpected keyword argument 'pixel_values'" not in str(error):
+            raise
+        raise ModelError(
+            f"{type(bare(model)).__name__} does not take its images by the name pixel_values, as Hugging Face models "
+            "do. Give it as textadv.as_classifier(module, mean, std)."
+        ) from error
+
+
+def output_logits(output: object) -> Tensor:
+    """The logits that a module returned, alone or in an output object; ModelError where there are none."""
+    found = output if isinstance(output, Tensor) else getattr(output, "logits", None)
+    if found is None:
+        raise ModelError(f"The model returns {type(output).__name__}, which has no logits. Wrap it so that it has.")
+    return cast(Tensor, found)
 
 
 @contextmanager
@@ -293,7 +325,7 @@ def vectors(model: nn.Module, space: Space, batch: Batch | None = None) -> Itera
         raise ModelError(f"The vectors of {space} have no one length: ask for each place by itself.")
     module = space_module(model, space)
     if isinstance(space, Embeddings):
-        device = next(module.parameters()).device
+        device = device_of(module)
         size = _table(model).shape[0]
         for start in range(0, size, VOCABULARY_CHUNK):
             yield module(torch.arange(start, min(start + VOCABULARY_CHUNK, size), device=device)).float()

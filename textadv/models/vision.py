@@ -8,7 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from textadv.batch import Batch
-from textadv.models.running import ModelError, evaluating, forward, pretrained, space_module
+from textadv.models.running import (
+    ModelError,
+    dtype_of,
+    evaluating,
+    forward,
+    output_logits,
+    pretrained,
+    space_module,
+)
 from textadv.spaces import Hidden
 
 EXACT, ROUNDED = 1e-5, 2e-2
@@ -35,7 +43,7 @@ class Normalised(nn.Module):
         dtype = next((value.dtype for value in self.model.parameters()), pixel_values.dtype)
         normalised = ((pixel_values - mean) / std).to(dtype)
         output = self.model(normalised.flip(1) if self.flipped else normalised)
-        return output if isinstance(output, Tensor) else output.logits
+        return output_logits(output)
 
     @property
     def config(self) -> object:
@@ -53,8 +61,13 @@ def as_classifier(
     """Any module that maps images to logits, as everything here takes it.
 
     mean, std: one number per channel, of pixels in [0, 1], if the module wants its images normalised; by default it
-    gets them as they are. Raises ValueError where they do not fit each other.
+    gets them as they are. Raises ValueError where they do not fit each other, or were meant for pixels of 0 to 255.
     """
+    for name, given in (("mean", mean), ("std", std)):
+        if isinstance(given, int | float):
+            raise ValueError(f"{name} needs one number per channel, such as [{given:g}], got the number {given:g}.")
+    if mean is not None and any(value > 1 for value in mean):
+        raise ValueError(f"mean is of pixels in [0, 1], got {list(mean)}. Divide mean and std by 255.")
     if std is not None and any(value <= 0 for value in std):
         raise ValueError(f"std must be above 0 in every channel, got {list(std)}.")
     if mean is not None and std is not None and len(mean) != len(std):
@@ -88,7 +101,7 @@ def clean_outputs(model: nn.Module, batch: Batch) -> Tensor:
 
 
 def logits_warning(model: nn.Module, batch: Batch) -> str | None:
-    """A sentence for the report where the model returns log-probabilities; None where all is well.
+    """A sentence for the report where the model returns log-probabilities, or seems to end in a sigmoid; None else.
 
     Every loss and attack here is the same for log-probabilities, being logits up to a constant per row.
 
@@ -96,13 +109,18 @@ def logits_warning(model: nn.Module, batch: Batch) -> str | None:
     cross-entropy is not the model's, their gradients vanish where it is sure, and attacks would fail for that reason.
     """
     output = clean_outputs(model, batch)
-    half = next((value.dtype for value in model.parameters()), torch.float32).itemsize < torch.float32.itemsize
+    half = dtype_of(model).itemsize < torch.float32.itemsize
     tolerance = ROUNDED if half else EXACT
     if bool((output >= 0).all()) and bool((output <= 1).all()) and _near(output.sum(dim=1), 1.0, tolerance):
         raise ModelError(
             f"The model returns probabilities, not logits: all of {len(output)} rows lie in [0, 1] and sum to 1. "
             "Attacks on probabilities fail for want of a gradient and look like robustness. Remove the softmax (or "
             "sigmoid) from the model's end, or return torch.log of its output."
+        )
+    if bool((output >= 0).all()) and bool((output <= 1).all()) and bool((output > 0.5).any()):
+        return (
+            f"model: all its outputs for {len(output)} rows lie in [0, 1]. If a sigmoid ends it, attacks fail for want "
+            "of a gradient and look like robustness: remove the sigmoid."
         )
     if bool((output <= 0).all()) and _near(output.logsumexp(dim=1), 0.0, tolerance):
         return "model: it returns log-probabilities; losses and attacks take them as logits, which is the same."

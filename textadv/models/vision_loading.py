@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import convert_conv2d_weight_memory_format
 from transformers import AutoConfig, AutoModelForImageClassification
 
-from textadv.models.loading import DTYPES, UNUSABLE, LoadedModel, Lora, check_labels, quiet
+from textadv.models.loading import DTYPES, UNUSABLE, LoadedModel, Lora, check_labels, quiet, require_body
 from textadv.models.networks import NETWORKS, SMALLEST
 from textadv.models.preprocessing import PROCESSOR_FILE, ImageShape, Preprocessing
 from textadv.models.running import ModelError, bare, pretrained
@@ -183,6 +183,7 @@ def _hugging_face(
             f"model.name {name!r} could not be loaded: {error} Give a Hub id, or the path of a folder that holds "
             "config.json, the weights as safetensors and preprocessor_config.json of an image classifier."
         ) from error
+    require_body(name, model, report["missing_keys"])
     new = tuple(sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}))
     outside = [key for key in report["mismatched_keys"] if HEAD not in str(key[0]) and "head" not in str(key[0])]
     if outside:

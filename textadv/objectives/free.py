@@ -19,7 +19,7 @@ from textadv.attacks.attacked import Attacked, Cost
 from textadv.attacks.probe import assess, evaluate_at, half_to_single, uniform_start
 from textadv.batch import Batch
 from textadv.losses import cross_entropy
-from textadv.models import PerturbationError, bare, editable_mask, evaluating, forward
+from textadv.models import PerturbationError, bare, dtype_of, editable_mask, evaluating, forward
 from textadv.objectives.terms import Moment, Term
 from textadv.randomness import preserved_rng, rng_state, set_rng_state
 from textadv.spaces import per_position
@@ -75,7 +75,7 @@ class FreeLB:
         attack = self.attack
         threat = attack.threat.resolved(model, batch).scaled(moment.radius_scale)
         rows = batch.clean()
-        dtype = next(model.parameters()).dtype
+        dtype = dtype_of(model)
         delta = uniform_start(model, rows, threat, dtype, attack.seed, moment.step) * self.start
         first, state = delta, attack.ascent.init(delta)
         dropout = rng_state() if self.hold_dropout else None
@@ -215,7 +215,7 @@ class Free:
         if step == started:
             if memory.started != started:
                 memory.begin(started)
-            dtype = half_to_single(next(model.parameters()).dtype)
+            dtype = half_to_single(dtype_of(model))
             first = uniform_start(model, rows, threat, dtype, self.attack.seed, started)
             if self.carry and not per_position(threat.space):
                 first = threat.confine(rows, memory.next(first))

@@ -13,7 +13,7 @@ from torch.distributed.fsdp import FSDPModule
 from textadv.attacks import Attack
 from textadv.batch import Batch
 from textadv.losses import cross_entropy
-from textadv.models import TRAINING_ONLY, bare, evaluating, forward
+from textadv.models import TRAINING_ONLY, bare, dtype_of, evaluating, forward
 from textadv.objectives.regularised import both_logits
 from textadv.objectives.terms import Moment, Term
 from textadv.randomness import seeded_scope
@@ -88,7 +88,7 @@ class PredictorConsistency:
 
 
 def _distance(head: nn.Module, seen: Tensor, wanted: Tensor) -> Tensor:
-    dtype = next(head.parameters()).dtype
+    dtype = dtype_of(head)
     return 1 - torch.cosine_similarity(head(seen.to(dtype)), wanted.detach().to(dtype), dim=1)
 
 

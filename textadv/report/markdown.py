@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 
 import yaml
@@ -134,11 +135,24 @@ def reproduce(results: Results | ChatResults) -> str:
         **{f"hash, {name}": value for name, value in results.hashes.items()},
     }
     listed = bullets([f"{name}: {value}" for name, value in facts.items()])
-    command = "accelerate launch recipes/adv_finetune.py run.yaml"
     return (
-        f"## How to reproduce\n\nSave this configuration as `run.yaml` and run `{command}`.\n\n"
+        f"## How to reproduce\n\nSave this configuration as `run.yaml` and run\n\n```\n{command(results)}\n```\n\n"
         f"{fence}yaml\n{text}\n{fence}\n\n{listed}"
     )
+
+
+def command(results: Results | ChatResults) -> str:
+    """What repeats the run: a training, or the evaluation of saved models."""
+    if trained(results):
+        return "accelerate launch recipes/adv_finetune.py run.yaml"
+    names = [found.name if re.fullmatch(r"[\w./:@+ -]+", found.name) else "MODEL" for found in results.evaluations]
+    named = " ".join(f"--model {shlex.quote(name)}" for name in names)
+    return f"accelerate launch recipes/evaluate.py run.yaml {named} --output OUTPUT"
+
+
+def trained(results: Results | ChatResults) -> bool:
+    """Whether the run trained a model, or measured saved ones only."""
+    return bool(results.trainings) if isinstance(results, Results) else results.training is not None
 
 
 def _attacks(results: Results) -> str:

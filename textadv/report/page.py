@@ -20,7 +20,7 @@ from textadv.report.comparison import (
     right_everywhere,
     training_of,
 )
-from textadv.report.markdown import CASCADE, MASKING, MINIMUM, config_yaml, subject_names
+from textadv.report.markdown import CASCADE, MASKING, MINIMUM, command, config_yaml, subject_names
 from textadv.report.plots import curve_svg
 from textadv.report.summary import doubts, summary, threat_lines, training_lines
 from textadv.report.tables import (
@@ -72,6 +72,7 @@ def report_html(results: Results) -> str:
         trainings=training_lines(results),
         doubts=doubts(results),
         config=config_yaml(results),
+        command=command(results),
     )
 
 

@@ -19,7 +19,7 @@ from textadv.report.comparison_chat import (
     is_perplexity,
     value_text,
 )
-from textadv.report.markdown import config_yaml
+from textadv.report.markdown import command, config_yaml
 from textadv.report.page import embedded, rendered
 from textadv.report.plots_chat import success_svg
 from textadv.report.summary_chat import (
@@ -77,6 +77,7 @@ def chat_html(results: ChatResults) -> str:
         cost=cost_table(results),
         answers=ANSWERS,
         config=config_yaml(results),
+        command=command(results),
     )
 
 
