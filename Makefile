@@ -12,6 +12,9 @@ CANDIDATES := python3 python3.14 python3.13 python3.12 python3.11 python3.10 pyt
 # Empty: the first candidate that runs, is at least 3.10 and can make a virtual environment.
 PYTHON ?=
 
+# Processes that run the tests; each takes one core and up to 2 GiB.
+JOBS ?= 2
+
 # The flags answer what `accelerate config` would ask, so that a fresh machine is not asked and prints no warning.
 LAUNCH := $(BIN)/accelerate launch --cpu --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
     --num_cpu_threads_per_process 1 --quiet
@@ -24,8 +27,8 @@ install: $(INSTALLED)  ## make .venv and install textadv into it
 quickstart: $(INSTALLED)  ## harden a small classifier, offline, in a few minutes
 	$(LAUNCH) recipes/adv_finetune.py recipes/configs/quickstart.yaml $(ARGS)
 
-test: $(INSTALLED)  ## run the tests; ARGS="-m slow" runs the slow ones
-	$(BIN)/python -m pytest $(ARGS)
+test: $(INSTALLED)  ## run the tests in JOBS processes; ARGS="-m slow" runs the slow ones
+	$(BIN)/python -m pytest --numprocesses $(JOBS) $(ARGS)
 
 lint: $(INSTALLED)  ## ruff, formatting and types
 	$(BIN)/ruff check .

@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -136,7 +137,7 @@ def test_folders_of_classes_are_read_when_they_are_fitted(tmp_path: Path) -> Non
     class_folders(tmp_path / "train", cat=6, dog=4)
     class_folders(tmp_path / "val", cat=2, dog=1)
     class_folders(tmp_path / "test", dog=3)
-    splits = load_image_splits("files", path=str(tmp_path))
+    splits = load_image_splits("files", path=str(tmp_path), validation_fraction=0.4)
     assert splits.labels == ("cat", "dog") and splits.test.labels == (1, 1, 1)
     assert [len(part) for part in splits.parts.values()] == [10, 3, 3]
     rows = as_stored(splits)
@@ -181,6 +182,52 @@ def test_parquet_files_hold_encoded_images(tmp_path: Path) -> None:
         load_image_splits("files", train=plain, test=test, label="kind")
     with pytest.raises(DataError, match="which is no image"):
         as_stored(load_image_splits("files", train=plain, test=test, image="kind", label="kind", **part))
+
+
+def png_bytes(image: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, "png")
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("harm", ["no image", "cut", "too large"])
+@pytest.mark.parametrize("stored", ["folder", "parquet"])
+def test_a_broken_image_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: str, stored: str) -> None:
+    whole = png_bytes(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8))
+    content = {"no image": b"nothing", "cut": whole[: len(whole) // 2], "too large": whole}[harm]
+    if harm == "too large":
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 700)
+    if stored == "folder":
+        for split in ("train", "test"):
+            class_folders(tmp_path / split, cat=3, dog=3)
+            (tmp_path / split / "cat" / "0.png").write_bytes(content)
+        splits, place = load_image_splits("files", path=str(tmp_path), validation_fraction=0.4), "0.png"
+    else:
+        rows = [{"image": {"bytes": content if n == 0 else whole}, "label": n % 2} for n in range(8)]
+        for split in ("train", "test"):
+            datasets.Dataset.from_list(rows).to_parquet(str(tmp_path / f"{split}.parquet"))
+        paths = {split: str(tmp_path / f"{split}.parquet") for split in ("train", "test")}
+        splits, place = load_image_splits("files", **paths, validation_fraction=0.4), "row 0 "
+    with pytest.raises(DataError, match=f"{place}.*cannot be read as an image: .* Replace it, or leave it out"):
+        splits.test.images[0]
+
+
+def test_what_an_archive_leaves_beside_its_images_is_no_image_and_no_class(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        class_folders(tmp_path / split, cat=3, dog=3)
+        (tmp_path / split / "cat" / "._0.png").write_bytes(b"nothing")
+        (tmp_path / split / "__MACOSX").mkdir()
+    splits = load_image_splits("files", path=str(tmp_path), validation_fraction=0.4)
+    assert splits.labels == ("cat", "dog") and len(splits.test) == 6
+
+
+def test_parquet_files_of_other_columns_are_refused(tmp_path: Path) -> None:
+    for number, more in enumerate(({}, {"more": 1}, {})):
+        rows = [{"image": {"bytes": png_bytes(drawn(1)[0])}, "label": n % 2, **more} for n in range(4)]
+        datasets.Dataset.from_list(rows).to_parquet(str(tmp_path / f"{number}.parquet"))
+    paths = [str(tmp_path / f"{number}.parquet") for number in range(3)]
+    with pytest.raises(DataError, match="data.train: .* do not have the same columns"):
+        load_image_splits("files", train=paths[:2], test=paths[2])
 
 
 def test_two_splits_may_not_be_the_same_images(tmp_path: Path) -> None:

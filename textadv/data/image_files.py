@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 from zipfile import BadZipFile
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from textadv.data.examples import DataError
 from textadv.data.tables import Table, hub_rows
@@ -25,6 +26,8 @@ ARRAYS = {
     "test": (("x_test", "y_test"), ("test_images", "test_labels"), ("X_test", "y_test")),
 }
 LABEL = "label"
+BROKEN = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
+HIDDEN = (".", "__MACOSX")
 GREY_MODES = ("1", "L", "LA")
 WIDE_MODES = ("I", "I;16", "I;16B", "I;16L", "F")
 
@@ -108,11 +111,8 @@ class _Files:
         return len(self.paths)
 
     def __getitem__(self, place: int, /) -> np.ndarray:
-        try:
-            with Image.open(self.paths[place]) as image:
-                return _array(image, str(self.paths[place]))
-        except (OSError, UnidentifiedImageError) as error:
-            raise DataError(f"data: {self.paths[place]} cannot be read as an image: {error}") from error
+        with _readable(str(self.paths[place])), Image.open(self.paths[place]) as image:
+            return _array(image, str(self.paths[place]))
 
 
 @dataclass(frozen=True)
@@ -127,15 +127,27 @@ class _Column:
         return len(self.rows)
 
     def __getitem__(self, place: int, /) -> np.ndarray:
-        value = self.rows[place][self.column]
-        if isinstance(value, dict) and isinstance(value.get("bytes"), bytes):
-            value = Image.open(io.BytesIO(value["bytes"]))
-        if not isinstance(value, Image.Image):
-            raise DataError(
-                f"data.image: row {place} (counted from 0) of {self.place} has a {type(value).__name__} in column "
-                f"{self.column!r}, which is no image. Name another column."
-            )
-        return _array(value, f"row {place} of {self.place}")
+        with _readable(f"row {place} (counted from 0) of {self.place}"):
+            value = self.rows[place][self.column]
+            if isinstance(value, dict) and isinstance(value.get("bytes"), bytes):
+                value = Image.open(io.BytesIO(value["bytes"]))
+            if not isinstance(value, Image.Image):
+                raise DataError(
+                    f"data.image: row {place} (counted from 0) of {self.place} has a {type(value).__name__} in column "
+                    f"{self.column!r}, which is no image. Name another column."
+                )
+            return _array(value, f"row {place} of {self.place}")
+
+
+@contextmanager
+def _readable(place: str) -> Iterator[None]:
+    """Whatever Pillow raises at a broken file, or at one so large that it may be an attack, as a DataError."""
+    try:
+        yield
+    except DataError:
+        raise
+    except BROKEN as error:
+        raise DataError(f"data: {place} cannot be read as an image: {error} Replace it, or leave it out.") from error
 
 
 def _array(image: Image.Image, place: str) -> np.ndarray:
@@ -258,13 +270,14 @@ def read_folder(path: Path, key: str) -> Labelled:
     """
     if not path.is_dir():
         raise DataError(f"{key}: there is no folder {path} (looked in {Path.cwd()}).")
-    classes = sorted(folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+    classes = sorted(folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith(HIDDEN))
     if not classes:
         raise DataError(f"{key}: {path} has no folders in it. It needs one for each class, with its images.")
     files: list[Path] = []
     labels: list[str] = []
     for folder in classes:
-        inside = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
+        shown = (file for file in folder.rglob("*") if not file.name.startswith(HIDDEN))
+        inside = sorted(file for file in shown if file.suffix.lower() in SUFFIXES)
         if not inside:
             raise DataError(
                 f"{key}: the class {folder.name} is empty: {folder} holds no image ({', '.join(SUFFIXES)})."
@@ -285,7 +298,11 @@ def read_parquet(paths: Sequence[str], key: str, image: str, label: str) -> Labe
             tables.append(pyarrow.parquet.read_table(path))
         except (OSError, ValueError) as error:
             raise DataError(f"{key}: {path} cannot be read as parquet: {error}") from error
-    return _columns(datasets.Dataset(pyarrow.concat_tables(tables)), ", ".join(paths), image, label)
+    try:
+        joined = pyarrow.concat_tables(tables)
+    except ValueError as error:
+        raise DataError(f"{key}: {', '.join(paths)} do not have the same columns: {error}") from error
+    return _columns(datasets.Dataset(joined), ", ".join(paths), image, label)
 
 
 def read_hub_images(
