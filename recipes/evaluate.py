@@ -11,6 +11,7 @@ threat and evaluation count; model.name, model.lora and output are replaced by -
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 
 from textadv.config_chat import ChatRunConfig
 from textadv.config_chat_objective import ChatObjectiveConfig, PrefillRecoveryConfig
@@ -45,8 +46,10 @@ def tasks_of(config: ClassifierRunConfig, models: list[str], output: str) -> lis
 def measure(config: ClassifierRunConfig, models: list[str], output: str) -> None:
     """Evaluates each classifier on the config's test rows and writes one report."""
     tasks = tasks_of(config, models, output)
-    task = tasks[0]
+    task = replace(tasks[0], warnings=tuple(dict.fromkeys(line for own in tasks for line in own.warnings)))
     hashes = {f"weights.{own.config.model.name}": own.hashes["weights.initial"] for own in tasks}
+    for warning in task.warnings:
+        task.say(f"warning: {warning}")
     task.say(f"threat: {task.threat}\n")
 
     evaluations = [evaluate_model(own, own.config.model.name, own.load_model().model) for own in tasks]

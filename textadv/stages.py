@@ -24,7 +24,16 @@ from textadv.digests import weights_hash
 from textadv.evaluation import Evaluation, Finished, Results, Training, evaluate, scores
 from textadv.evaluation.probing import probed
 from textadv.mixing import NO_ATTACK
-from textadv.models import LoadedModel, LoadedVision, load_trainable_state, save_adapter, save_merged, save_vision
+from textadv.models import (
+    LoadedModel,
+    LoadedVision,
+    device_of,
+    freeze_unreached,
+    load_trainable_state,
+    save_adapter,
+    save_merged,
+    save_vision,
+)
 from textadv.objectives import Free, Objective, hardening
 from textadv.overfitting import Guard, Probe
 from textadv.progress import Scores, Settings, Trained
@@ -107,6 +116,8 @@ def _train(
 ) -> Stage:
     config = task.config
     loaded = task.load_model()
+    # Before batch norms are split: clean rows do not reach those of attacked rows.
+    frozen = _reduced(task, loaded.model)
     folder = task.output / "training" / name.replace(", ", "_").replace(" ", "_")
     found = checkpoint.latest(folder / "checkpoints") if config.checkpoint.resume else None
     if found is None and task.accelerator.is_main_process:
@@ -141,9 +152,18 @@ def _train(
             memory=objective.memory if isinstance(objective, Free) else None,
         )
         trained = trainer.run(found)
+    trained.progress.notes += frozen
     if split is not None:
         trained = _merged(task, loaded.model, trained, split)
     return Stage(name, loaded, trained, _summary(task, name, objective, trained))
+
+
+def _reduced(task: Task, model: nn.Module) -> list[str]:
+    """Leaves weights without a gradient out of what several processes add up; a sentence about them."""
+    if task.accelerator.num_processes == 1:
+        return []
+    names = freeze_unreached(model, task.train.batch([0]).to(device_of(model)))
+    return [f"not trained, since no output depends on them: {', '.join(names)}"] if names else []
 
 
 def _merged(task: Task, model: nn.Module, trained: Trained, which: Which) -> Trained:

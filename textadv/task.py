@@ -121,7 +121,7 @@ def with_model(task: Task, name: str) -> Task:
     train, validation, test = encoded(splits, loaded, config)
     _check_longest(config, loaded, (train, validation, test))
     surrogates = build_surrogates.text_surrogates(config, loaded, splits, test, task.surrogates)
-    _logits_doubt(loaded, train)
+    doubt = _logits_doubt(loaded, train)
     space_module(loaded.model, task.threat.space)
     return replace(
         task,
@@ -133,6 +133,7 @@ def with_model(task: Task, name: str) -> Task:
         new_weights=loaded.initialised,
         load_model=lambda: build.model(config.model, splits.labels, config.seed),
         surrogates=surrogates,
+        warnings=task.warnings if doubt is None else (*task.warnings, f"{name}: {doubt}"),
     )
 
 

@@ -15,7 +15,7 @@ from textadv.batch import Batch
 from textadv.build_images import Parts
 from textadv.config import ConfigError
 from textadv.config_images import ImageRunConfig
-from textadv.data import ImageSplits, images_digest, shared_images
+from textadv.data import ImageRows, ImageSplits, images_digest, shared_images
 from textadv.digests import digest, surrogate_hashes, weights_hash
 from textadv.models import (
     ImageShape,
@@ -27,7 +27,7 @@ from textadv.models import (
     patch_positions,
     space_module,
 )
-from textadv.spaces import Hidden
+from textadv.spaces import Hidden, Pixels
 from textadv.split_norm import convert
 from textadv.task import (
     THREAT_ROWS,
@@ -50,7 +50,8 @@ LOOKED_AT = 32
 class Ready:
     """An image model and the rows in its size, as far as they need no output folder.
 
-    load: gives the untrained model, the same weights each time. doubt: a sentence about the model's output.
+    load: gives the untrained model, the same weights each time. doubt: a sentence about the model's output. cropped:
+    the model's processor would crop.
     surrogates: the models that attacks of the evaluation are transferred from, by name.
     """
 
@@ -60,6 +61,7 @@ class Ready:
     load: Callable[[], LoadedVision]
     doubt: str | None
     surrogates: Mapping[str, LoadedVision]
+    cropped: bool
 
 
 def ready(
@@ -88,7 +90,7 @@ def ready(
         found = patch_positions(loaded.model, sample, config.threat.layer)
         parts = Parts(*(replace(part, positions=found) for part in parts))
     found_surrogates = build_surrogates.image_surrogates(config, loaded, splits, parts, surrogates)
-    return Ready(splits, parts, loaded, load, doubt, found_surrogates)
+    return Ready(splits, parts, loaded, load, doubt, found_surrogates, processor.crops)
 
 
 def _sample(parts: Parts, loaded: LoadedVision, size: int) -> Batch:
@@ -182,7 +184,19 @@ def with_image_model(task: Task, name: str) -> Task:
         new_weights=found.loaded.initialised,
         load_model=found.load,
         surrogates=found.surrogates,
+        warnings=(*task.warnings, *(f"{name}: {line}" for line in _warnings_beside(task, found))),
     )
+
+
+def _warnings_beside(task: Task, found: Ready) -> Iterable[str]:
+    """What a reader must know of a further model before comparing it with the first."""
+    yield from _model_warnings(found)
+    first, own = (tuple(part.pixels.shape[1:]) for part in (task.test, found.parts.test) if isinstance(part, ImageRows))
+    if isinstance(task.threat.space, Pixels) and task.threat.ball.geometry.name != "Linf" and first != own:
+        yield (
+            f"images of {own} and of {first} for {task.config.model.name}: a radius in "
+            f"{task.threat.ball.geometry.name} is another threat for another number of pixels."
+        )
 
 
 def require_trained(found: Task | Ready) -> None:
@@ -206,12 +220,22 @@ def _hashes(found: Ready) -> dict[str, str]:
 
 def _warnings(found: Ready) -> Iterable[str]:
     """What a reader must know before trusting a number."""
+    yield from _model_warnings(found)
+    for (first, seen), (name, part) in combinations(found.parts._asdict().items(), 2):
+        shared = shared_images(seen, part)
+        if shared:
+            yield f"data: {shared} of {len(part)} {name} rows are images that also stand in {first}, pixel by pixel."
+
+
+def _model_warnings(found: Ready) -> Iterable[str]:
     if found.doubt is not None:
         yield found.doubt
     if found.loaded.replaced is not None:
         classes = len(found.loaded.labels)
         yield f"model: its head for {found.loaded.replaced} classes was replaced by a new one for {classes}."
-    for (first, seen), (name, part) in combinations(found.parts._asdict().items(), 2):
-        shared = shared_images(seen, part)
-        if shared:
-            yield f"data: {shared} of {len(part)} {name} rows are images that also stand in {first}, pixel by pixel."
+    if found.cropped:
+        yield (
+            f"model: its processor crops the centre of the image, and here the whole image is resized to "
+            f"{found.loaded.shape.height} x {found.loaded.shape.width}, so that nothing is lost to the attack or the "
+            "report. Clean accuracy can differ from the published one."
+        )

@@ -90,6 +90,14 @@ def test_rescaling_and_normalisation_are_one_mean_and_one_deviation(settings: An
     assert mean == pytest.approx(expected[0]) and std == pytest.approx(expected[1])
 
 
+def test_a_processor_that_crops_is_known() -> None:
+    crops = {name for name, settings in PROCESSORS.items() if Preprocessing(settings).crops}
+    whole = {"two sides", "a second division", "bytes", "no resize"}
+    assert crops == set(PROCESSORS) - whole
+    assert not any(Preprocessing(settings).sized(24).crops for settings in PROCESSORS.values())
+    assert not Preprocessing({"size": {"shortest_edge": 384}, "crop_pct": 0.875}).crops
+
+
 @pytest.mark.parametrize(
     ("settings", "size"),
     [

@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from recipes import adv_finetune, attack, evaluate
+from tests.models.test_unreached import dinov2
 from tests.recipes.running import Recipe, check_consistent, in_two_processes, results_of
 from tests.recipes.test_adv_finetune import log_of
 from tests.vision import SIDE, saved, tiny
@@ -110,6 +111,21 @@ def test_a_vision_transformer_trains_through_lora(tmp_path: Path, recipe: Recipe
     assert both.code == 0, both.error
     one, other = results_of(tmp_path / "both").evaluations
     assert one.clean == other.clean == results.evaluations[1].clean
+
+
+def test_what_a_second_model_differs_in_is_told(tmp_path: Path, recipe: Recipe) -> None:
+    one = saved(tiny("resnet"), tmp_path / "one")
+    other = saved(tiny("resnet"), tmp_path / "other", size={"shortest_edge": 24}, crop_pct=0.875)
+    models = ["--model", str(one), "--model", str(other), "--output", str(tmp_path / "both")]
+    ended = recipe(evaluate, SMALL, *models, COLOUR, "threat.norm=l2", "threat.radius=1")
+    assert ended.code == 0, ended.error
+    told = results_of(tmp_path / "both").warnings
+    assert len(told) == 2 and all(
+        line.startswith(f"{other}: ") and f"warning: {line}" in ended.printed for line in told
+    )
+    assert "crops the centre of the image, and here the whole image is resized to 24 x 24" in told[0]
+    assert "images of (3, 24, 24) and of (3, 20, 20)" in told[1] and "a radius in L2 is another threat" in told[1]
+    assert f"recipes/evaluate.py run.yaml --model {one}" in (tmp_path / "both" / "report.md").read_text()
 
 
 @pytest.mark.parametrize("family", ["swin", "convnext", "resnet"])
@@ -316,3 +332,12 @@ def test_an_untrained_model_is_not_measured(tmp_path: Path, recipe: Recipe) -> N
     assert ended.code == 1 and "no trained head" in ended.error and not (tmp_path / "x.png").exists()
     ended = recipe(attack, SMALL, "--model", "builtin:small-cnn", "--attack", "other")
     assert ended.code == 1 and "--attack other is not among evaluation.attacks: pgd" in ended.error
+
+
+@pytest.mark.slow
+def test_weights_that_no_output_depends_on_do_not_stop_two_processes(tmp_path: Path) -> None:
+    model, output = dinov2(tmp_path / "model"), tmp_path / "run"
+    ended = in_two_processes("recipes/adv_finetune.py", SMALL, f"output={output}", f"model.name={model}", COLOUR)
+    assert ended.code == 0, ended.error
+    (training,) = results_of(output).trainings
+    assert any("no output depends on them: model.dinov2.embeddings.mask_token" in note for note in training.notes)

@@ -26,6 +26,7 @@ from textadv.models.running import (
     vectors,
 )
 from textadv.models.state import TRAINING_ONLY, load_trainable_state, trainable_state
+from textadv.models.unreached import freeze_unreached
 from textadv.models.vision import Normalised, as_classifier, logits_warning, patch_positions
 from textadv.models.vision_loading import LoadedVision, built_in, load_image_classifier, save_vision
 
@@ -50,6 +51,7 @@ __all__ = [
     "editable_mask",
     "evaluating",
     "forward",
+    "freeze_unreached",
     "hidden_states",
     "load_causal",
     "load_classifier",

@@ -17,6 +17,7 @@ from textadv.models.running import ModelError
 
 PROCESSOR_FILE = "preprocessor_config.json"
 BYTES = 255
+UNCROPPED = 384
 FILTERS, BILINEAR = range(6), 2
 FLIPPING, PLAIN = "MobileViTImageProcessor", "ViTImageProcessor"
 
@@ -60,6 +61,17 @@ class Preprocessing:
                 "shortest_edge. Set data.image_size."
             )
         return sides[0], sides[1]
+
+    @property
+    def crops(self) -> bool:
+        """Whether transformers would cut the borders off, where here the whole image is resized."""
+        known = self.settings
+        if known.get("do_resize") is False:
+            return False
+        edge = known["size"].get("shortest_edge") if isinstance(known.get("size"), Mapping) else None
+        # ConvNeXt's processor enlarges by 1 / crop_pct and crops, below this size only.
+        enlarged = edge is not None and edge < UNCROPPED and float(known.get("crop_pct") or 1) < 1
+        return bool(known.get("do_center_crop")) or enlarged
 
     @property
     def resample(self) -> int:
@@ -107,7 +119,7 @@ class Preprocessing:
 
     def sized(self, side: int) -> Preprocessing:
         """The same for square images of `side` pixels."""
-        sizing = {"do_resize": True, "size": {"height": side, "width": side}, "do_center_crop": False}
+        sizing = {"do_resize": True, "size": {"height": side, "width": side}, "do_center_crop": False, "crop_pct": None}
         return replace(self, settings={**self.settings, **sizing})
 
     def kept(self, shape: ImageShape) -> Preprocessing:
