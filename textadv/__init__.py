@@ -8,8 +8,11 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _HOMES = {
-    "textadv.attacks": "L1 L2 Attack Attacked Ball Diverge Elicit GradientAttack Held Linf Noise RefusalDirection "
-    "Targeted ThreatModel Untargeted VirtualAdversarial fgsm pgd r_fgsm repeat then worst_of",
+    "textadv.attacks": "L1 L2 AdaptiveRadius Attack Attacked AutoAttack Ball CarliniWagner CarliniWagnerL0 "
+    "CarliniWagnerLinf DeepFool Diverge Elicit Eot Fab GradientAttack Held Linf MinimumRadius Noise RefusalDirection "
+    "Square Targeted ThreatModel Transfer Untargeted VirtualAdversarial apgd_ce apgd_dlr apgd_targeted autoattack "
+    "fab_targeted fgsm pgd r_fgsm repeat then worst_of",
+    "textadv.averaging": "Averaging",
     "textadv.batch": "Batch Perturbation Role",
     "textadv.config": "ConfigError RunConfig",
     "textadv.config_chat": "ChatRunConfig",
@@ -20,9 +23,11 @@ _HOMES = {
     "textadv.evaluation": "Evaluation Results evaluate inspect_images inspect_rows scores",
     "textadv.losses": "cross_entropy kl margin symmetric_kl",
     "textadv.mixing": "Constant Linear Mixing Steps",
-    "textadv.models": "Lora ModelError Normalised PerturbationError as_classifier evaluating forward load_causal "
-    "load_classifier load_image_classifier read_preprocessing save_adapter save_merged save_vision",
-    "textadv.objectives": "Adversarial Clean Consistency FreeLB Regularised Term alum hardening r3f smart trades",
+    "textadv.models": "ImageShape Lora ModelError Normalised PerturbationError as_classifier evaluating forward "
+    "load_causal load_classifier load_image_classifier read_preprocessing save_adapter save_merged save_vision",
+    "textadv.objectives": "Adversarial Clean Consistency Distributional Free FreeLB Mart PredictorConsistency "
+    "Regularised Term WeightPerturbation alum hardening r3f smart trades with_predictor",
+    "textadv.overfitting": "Guard",
     "textadv.progress": "Scores Settings",
     "textadv.report": "comparison_table read_results write_grid write_results",
     "textadv.sampling": "OneStream Streams",
