@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import textwrap
+from pathlib import Path
 
 from textadv import build, build_attacks, build_surrogates
 from textadv.config import ConfigError, RunConfig
@@ -76,9 +77,25 @@ def show(config: RunConfig, model_name: str, count: int, attack_name: str | None
     print(f"{sum(row.broken for row in found)} of {right} rows that were right are broken ({len(found)} rows shown)")
 
 
+def picture_path(given: str) -> Path:
+    """Where the picture goes; ConfigError where it is no PNG file or cannot be written."""
+    path = Path(given)
+    if path.suffix.lower() != ".png":
+        raise ConfigError([f"--picture must name a PNG file, got {given}. Write for example {path.stem}.png."])
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab"):
+            pass
+    except OSError as error:
+        raise ConfigError([f"--picture {given} cannot be written: {error}. Name another file."]) from error
+    if path.stat().st_size == 0:
+        path.unlink()
+    return path
+
+
 def show_images(config: ImageRunConfig, model_name: str, count: int, attack_name: str | None, picture: str) -> None:
     """Prints what the attack does to `count` test images, and writes them side by side."""
-    name = named_attack(config, attack_name)
+    name, path = named_attack(config, attack_name), picture_path(picture)
     model = config.model.model_copy(update={"name": model_name, "lora": None})
     config = config.model_copy(update={"model": model})
     found = ready(config)
@@ -104,7 +121,7 @@ def show_images(config: ImageRunConfig, model_name: str, count: int, attack_name
         print(row)
     right = sum(row.clean[0] == row.label for row in rows)
     print(f"\n{sum(row.broken for row in rows)} of {right} rows that were right are broken ({len(rows)} rows shown)")
-    print(f"picture: {write_grid(rows, picture)}")
+    print(f"picture: {write_grid(rows, path)}")
 
 
 def show_chat(config: ChatRunConfig, model_name: str, count: int, attack_name: str | None) -> None:

@@ -135,3 +135,11 @@ def test_a_model_in_half_precision_moves_by_the_delta_up_to_the_rounding_that_is
     error = (seen[1] - seen[0] - delta).abs()
     share = error / (delta.abs() + seen[1].abs())
     assert unit / 2 < float(share.max()) <= unit
+
+
+def test_a_range_of_bytes_is_refused_for_rows_of_images():
+    batch = image_rows()
+    with pytest.raises(
+        ValueError, match=r"Pixels in \[0, 255\] are to be attacked, got values of at most .* Pixels\(\)"
+    ):
+        ThreatModel(Pixels(0, 255), Linf(8.0, per="example")).resolved(CurvedBag(), batch)

@@ -330,6 +330,10 @@ def test_an_untrained_model_is_not_measured(tmp_path: Path, recipe: Recipe) -> N
     assert ended.code == 1 and "--model has no trained head for these 4 classes" in ended.error
     ended = recipe(attack, SMALL, "--model", "builtin:small-cnn", "--picture", str(tmp_path / "x.png"))
     assert ended.code == 1 and "no trained head" in ended.error and not (tmp_path / "x.png").exists()
+    for name, told in (("x.jpg", "must name a PNG file"), ("a file/x.png", "cannot be written")):
+        (tmp_path / "a file").write_text("")
+        ended = recipe(attack, SMALL, "--model", "builtin:small-cnn", "--picture", str(tmp_path / name))
+        assert ended.code == 1 and "--picture" in ended.error and told in ended.error
     ended = recipe(attack, SMALL, "--model", "builtin:small-cnn", "--attack", "other")
     assert ended.code == 1 and "--attack other is not among evaluation.attacks: pgd" in ended.error
 

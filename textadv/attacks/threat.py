@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from textadv.attacks.balls import Ball
 from textadv.batch import Batch
 from textadv.models import editable_mask, vectors
-from textadv.spaces import Ablation, Embeddings, Hidden, Pixels, Several, Space, radius_words
+from textadv.spaces import BYTES, Ablation, Embeddings, Hidden, Pixels, Several, Space, radius_words
 
 # How far outside the box a pixel may be, as a share of its width.
 OUTSIDE = 1e-4
@@ -97,6 +97,11 @@ def _require_inside(space: Pixels, batch: Batch) -> None:
     if "pixel_values" not in batch.inputs:
         return
     pixels, slack = batch.inputs["pixel_values"], OUTSIDE * (space.high - space.low)
+    if space.low >= 0 and space.high >= BYTES and float(pixels.max()) <= 1:
+        raise ValueError(
+            f"{str(space).capitalize()} are to be attacked, got values of at most {float(pixels.max()):g}: rows of "
+            "images are in [0, 1]. Use Pixels(), with a radius such as 8/255."
+        )
     inside = (pixels >= space.low - slack) & (pixels <= space.high + slack)
     inside = (inside | ~editable_mask(batch, tuple(pixels.shape))).flatten(1).all(dim=1)
     if not bool(inside.all()):
