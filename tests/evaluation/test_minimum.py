@@ -31,7 +31,7 @@ def closest(model: BagOfEmbeddings, rows: FixedRows, ball: Ball) -> torch.Tensor
     return lead.squeeze(1) / bag_margin_gain(model, batch, replace(ball, radius=1.0))
 
 
-@pytest.mark.parametrize("ball", BALLS, ids=str)
+@pytest.mark.parametrize("ball", BALLS, ids=lambda ball: ball.geometry.name)
 def test_every_row_gets_the_radius_of_its_closed_form(ball: Ball) -> None:
     model = bag()
     rows = labelled_rows(model)
