@@ -37,13 +37,13 @@ EVERYTHING = Mixing(Constant(1.0))
 
 def trainer(folder: Path, objective: Objective | None = None, **changes: Any) -> Trainer:
     """A trainer on the tiny task; `changes` replace its arguments, or its settings where they are one."""
-    names = {*Settings.__dataclass_fields__, "mixing", "rows"}
+    names = {*Settings.__dataclass_fields__, "mixing", "rows", "batch_size"}
     settings = tiny.settings(**{key: value for key, value in changes.items() if key in Settings.__dataclass_fields__})
     mixing = NO_ATTACK if objective is None else changes.get("mixing", tiny.HALF)
     rows = changes.get("rows", tiny.rows())
     arguments = {
         "model": tiny.bert(live_adapters=False),
-        "sampler": OneStream(rows, mixing, tiny.BATCH_SIZE, settings.seed),
+        "sampler": OneStream(rows, mixing, changes.get("batch_size", tiny.BATCH_SIZE), settings.seed),
         "objectives": hardening(objective),
         "settings": settings,
         "score": None,
