@@ -84,9 +84,9 @@ class Pixels:
 
 
 def radius_words(radius: float) -> str:
-    """A radius as people write it: in four digits, or as "8/255" where these would not say it exactly."""
+    """A radius as people write it: in four digits, or as "8/255" where these would say less than single precision."""
     digits, bytes_ = f"{radius:.4g}", radius * BYTES
-    if float(digits) != radius and math.isclose(bytes_, round(bytes_), rel_tol=1e-6):
+    if not math.isclose(float(digits), radius, rel_tol=1e-6) and math.isclose(bytes_, round(bytes_), rel_tol=1e-6):
         return f"{round(bytes_)}/{BYTES}"
     return digits
 

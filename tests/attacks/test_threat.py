@@ -75,6 +75,7 @@ def test_a_threat_prints_what_it_is():
 
 def test_a_radius_is_written_as_people_write_it():
     written = {8 / 255: "8/255", 1 / 255: "1/255", 0.2: "0.2", 0.3: "0.3", 0.123456: "0.1235", 1.0: "1", 2.5: "2.5"}
+    written |= {0.2 * (1 + 1e-7): "0.2", 16 / 255 * (1 - 1e-7): "16/255"}
     assert {radius: radius_words(radius) for radius in written} == written
 
 

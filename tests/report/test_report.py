@@ -109,7 +109,7 @@ def test_markdown_leads_with_the_summary_and_holds_every_part(results: Results) 
     assert "2.5 times the passes of plain (31 s against 10 s)" in first
     assert comparison_table(results) in text
     assert "70.0 [48.1, 85.5]" in text
-    assert "per-token L2 ball at the embeddings, relative radius 0.05; attack: PGD-20" in text
+    assert "per-token L2 ball at the embeddings; attack: PGD-20" in text
     assert cells(text, "relative radius 0.02") == ["0.0 % [0.0, 16.1]", "25.0 % [11.2, 46.9]", "70.0 % [48.1, 85.5]"]
     assert "best 60.0 %, last 55.0 %, so robust overfitting is 5.0 points" in text
     assert "- steps * step_size cannot reach the radius" in text
@@ -240,6 +240,17 @@ def test_a_report_says_by_which_recipe_it_is_repeated(results: Results) -> None:
     again = "recipes/evaluate.py run.yaml --model 'runs/a b/merged' --model other --output OUTPUT"
     for told in (report_markdown(saved), Page(report_html(saved)).text):
         assert again in told and "adv_finetune" not in told
+
+
+def test_of_several_saved_models_the_extremes_are_told() -> None:
+    told = made(evaluated("one", 18, 5), evaluated("two", 16, 12), evaluated("three", 20, 0))
+    assert summary(told).verdict == "uncompared"
+    attacked, clean = summary(told).sentences
+    assert attacked.startswith("Of 3 models two is right on the most rows under attack (pgd, within: per-token L2 ball")
+    assert "60.0 % [38.7, 78.1], and three on the fewest, 0.0 %" in attacked
+    assert (
+        "three is right on the most rows without an attack, 100.0 %" in clean and "two on the fewest, 80.0 %" in clean
+    )
 
 
 def test_doubts_name_collapse_masking_and_idle_attacks(results: Results) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from textadv.evaluation.results import Evaluation, Results, Training
+from textadv.evaluation.statistics import Rate
 from textadv.report.comparison import (
     Paired,
     baseline_of,
@@ -39,6 +41,9 @@ def summary(results: Results) -> Summary:
     subject, baseline = results.evaluations[-1], baseline_of(results)
     if not subject.rows:
         return Summary("uncompared", (f"The {subject.split} split had no row to evaluate, so nothing is known.",))
+    saved = not results.trainings and all(e.attacks and e.name != "plain" for e in results.evaluations)
+    if len(results.evaluations) > 2 and saved:
+        return Summary("uncompared", _several(results.evaluations))
     if baseline is None or not subject.attacks:
         return Summary("uncompared", (_standing(subject), "There is no second model to compare it with."))
     robust = compare(baseline, subject, right_everywhere)
@@ -63,11 +68,7 @@ def summary(results: Results) -> Summary:
 def threat_lines(results: Results) -> tuple[str, ...]:
     """Each threat model with the attacks that were run inside it, once."""
     found = [attack for evaluation in results.evaluations for attack in evaluation.attacks]
-    return tuple(
-        dict.fromkeys(
-            f"{a.name}: {a.threat}, {radius_text(a.radius, a.relative_radius)}; attack: {a.attack}" for a in found
-        )
-    )
+    return tuple(dict.fromkeys(f"{a.name}: {a.threat}; attack: {a.attack}" for a in found))
 
 
 def training_lines(results: Results) -> tuple[str, ...]:
@@ -91,6 +92,26 @@ def _standing(evaluation: Evaluation) -> str:
     if not evaluation.attacks:
         return f"{clean}; no attack was run."
     return f"{clean} and on {rate_text(evaluation.worst_case)} under attack ({_attacks(evaluation)})."
+
+
+def _several(evaluations: Sequence[Evaluation]) -> tuple[str, ...]:
+    """The extremes among more than two models, none of which is another's baseline."""
+    sentences = []
+    for told, rate in ((f"under attack ({_attacks(evaluations[0])})", _worst), ("without an attack", _clean)):
+        most, fewest = max(evaluations, key=lambda e: rate(e).value), min(evaluations, key=lambda e: rate(e).value)
+        sentences.append(
+            f"Of {len(evaluations)} models {most.name} is right on the most rows {told}, {rate_text(rate(most))}, and "
+            f"{fewest.name} on the fewest, {rate_text(rate(fewest))}."
+        )
+    return tuple(sentences)
+
+
+def _worst(evaluation: Evaluation) -> Rate:
+    return evaluation.worst_case
+
+
+def _clean(evaluation: Evaluation) -> Rate:
+    return evaluation.clean
 
 
 def _attacks(evaluation: Evaluation) -> str:
