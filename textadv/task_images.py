@@ -110,12 +110,11 @@ def resolved_image_threat(config: ImageRunConfig, found: Ready) -> ThreatModel:
 
 
 def _require_bounds(config: ImageRunConfig, found: Ready) -> None:
-    """Raises ConfigError where the ball reaches from black to white."""
+    """Raises ConfigError where the ball reaches from black to white; the configuration itself sees to Linf."""
     radius, shape = config.threat.radius, found.parts.train.pixels.shape[1:]
-    if config.threat.space != "pixels" or radius is None:
+    if config.threat.space != "pixels" or config.threat.norm == "linf" or radius is None:
         return
-    pixels = shape.numel()
-    widest = {"linf": 1.0, "l2": math.sqrt(pixels), "l1": float(pixels)}[config.threat.norm]
+    widest = math.sqrt(shape.numel()) if config.threat.norm == "l2" else float(shape.numel())
     if radius >= widest:
         raise ConfigError(
             [
