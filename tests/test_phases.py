@@ -1,0 +1,101 @@
+"""What a screen is told of a long phase, and that a short one, or one that nobody asked about, says nothing."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable
+
+import pytest
+
+from textadv.phases import OnScreen, each, told, untold
+
+SOON = 0.02
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def until(true: Callable[[], bool]) -> None:
+    """Waits until it holds; the test fails where it never does."""
+    for _ in range(500):
+        if true():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it never came")
+
+
+@pytest.mark.parametrize(
+    ("count", "total", "seconds", "before", "line"),
+    [
+        (96, 256, 60, 0, "pgd20: 96 of 256 rows, 1:40 left"),
+        (256, 256, 60, 0, "pgd20: 256 of 256 rows, 0:00 left"),
+        (200, 400, 3600, 100, "pgd20: 200 of 400 rows, 2:00:00 left"),
+        (0, 256, 61, 0, "pgd20: 0 of 256 rows after 1:01"),
+        (100, 400, 61, 100, "pgd20: 100 of 400 rows after 1:01"),
+        (1234, None, 61, 0, "pgd20: 1,234 rows after 1:01"),
+    ],
+)
+def test_a_line_says_how_far_it_is_and_what_is_left(
+    count: int, total: int | None, seconds: float, before: int, line: str
+) -> None:
+    assert told("pgd20", count, total, "rows", seconds, before) == line
+
+
+def test_without_a_terminal_a_line_comes_in_every_interval_even_while_nothing_is_done() -> None:
+    stream = io.StringIO()
+    with OnScreen(stream, interval=SOON)("pgd20", 10) as advance:
+        until(lambda: stream.getvalue().count("pgd20: 0 of 10 rows after") >= 2)
+        advance(4)
+        until(lambda: "pgd20: 4 of 10 rows, " in stream.getvalue())
+    ended = stream.getvalue()
+    time.sleep(3 * SOON)
+    assert stream.getvalue() == ended
+
+
+def test_a_terminal_gets_a_bar_that_goes_away() -> None:
+    stream = Terminal()
+    with OnScreen(stream, patience=SOON)("pgd20", 10, "rows", 2) as advance:
+        until(lambda: "pgd20" in stream.getvalue())
+        advance(3)
+        time.sleep(2 * SOON)
+        advance(1)
+        until(lambda: "6/10" in stream.getvalue())
+    assert stream.getvalue().endswith("\r")
+
+
+@pytest.mark.parametrize("kind", [io.StringIO, Terminal])
+def test_a_short_phase_says_nothing(kind: type[io.StringIO]) -> None:
+    stream = kind()
+    with OnScreen(stream)("pgd20", 10) as advance:
+        advance(10)
+    assert not stream.getvalue().strip()
+
+
+def test_a_phase_that_fails_ends_its_thread() -> None:
+    stream = io.StringIO()
+    with pytest.raises(ValueError, match="inside"), OnScreen(stream, interval=SOON)("pgd20", 10):
+        raise ValueError("inside")
+    ended = stream.getvalue()
+    time.sleep(3 * SOON)
+    assert stream.getvalue() == ended
+
+
+def test_by_default_nobody_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with untold("pgd20", 10) as advance:
+        advance(10)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_each_counts_the_items_that_are_done() -> None:
+    stream = io.StringIO()
+    found = []
+    for item in each(OnScreen(stream, interval=SOON), "reading", "abc", 3, "files"):
+        found.append(item)
+        if item == "c":
+            until(lambda: "reading: 2 of 3 files, " in stream.getvalue())
+    assert found == ["a", "b", "c"]

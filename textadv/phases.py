@@ -1,0 +1,135 @@
+"""How far a long phase is: a bar with the time left where a terminal is there, a line a minute where none is.
+
+A phase is told of from outside: whatever takes long calls `phases(name, total)` and says when a part is done. Nothing
+of it changes a result.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Protocol, TextIO, TypeVar
+
+from tqdm import tqdm
+
+T = TypeVar("T")
+Advance = Callable[[int], None]
+
+PATIENCE, MINUTE, TICK = 10.0, 60.0, 1.0
+
+
+class Phases(Protocol):
+    """`phases(name, total, unit, done)` is a block; inside it, what it gives is called with each further count of done.
+
+    total: how many there are; None where that is not known. unit: what is counted, in the plural. done: how many were
+    done before.
+    """
+
+    def __call__(
+        self, name: str, total: int | None = None, unit: str = "rows", done: int = 0
+    ) -> AbstractContextManager[Advance]: ...
+
+
+@contextmanager
+def untold(name: str, total: int | None = None, unit: str = "rows", done: int = 0) -> Iterator[Advance]:
+    """Phases of which nobody is told: the library's default."""
+    yield lambda count: None
+
+
+@dataclass(frozen=True)
+class OnScreen:
+    """Phases on a screen, from the moment that one has lasted `patience` seconds.
+
+    stream: where they are told; stderr at the time of the call by default. A terminal gets a bar, anything else a line
+    every `interval` seconds, also while a single part takes longer than that.
+    """
+
+    stream: TextIO | None = None
+    patience: float = PATIENCE
+    interval: float = MINUTE
+
+    @contextmanager
+    def __call__(self, name: str, total: int | None = None, unit: str = "rows", done: int = 0) -> Iterator[Advance]:
+        """See `Phases`."""
+        stream = self.stream or sys.stderr
+        show = self._bar if stream.isatty() else self._lines
+        with show(stream, name, total, unit, done) as advance:
+            yield advance
+
+    @contextmanager
+    def _bar(self, stream: TextIO, name: str, total: int | None, unit: str, done: int) -> Iterator[Advance]:
+        bar = tqdm(desc=name, total=total, unit=f" {unit}", initial=done, file=stream, delay=self.patience, leave=False)
+        try:
+            # A bar moves with the parts that are done; its clock must go on while one takes long.
+            with _ticking(bar.refresh, self.patience, TICK):
+                yield bar.update
+        finally:
+            # Closing wipes only what `update` has drawn.
+            bar.clear()
+            bar.close()
+
+    @contextmanager
+    def _lines(self, stream: TextIO, name: str, total: int | None, unit: str, done: int) -> Iterator[Advance]:
+        began, count = time.monotonic(), done
+
+        def advance(more: int) -> None:
+            nonlocal count
+            count += more
+
+        def tell() -> None:
+            line = told(name, count, total, unit, time.monotonic() - began, done)
+            # A stream that is gone must not end the run from a thread that only tells of it.
+            if not stream.closed:
+                print(line, file=stream, flush=True)
+
+        with _ticking(tell, self.interval, self.interval):
+            yield advance
+
+
+def told(name: str, count: int, total: int | None, unit: str, seconds: float, before: int = 0) -> str:
+    """One line about a phase, such as "hardened: pgd20: 96 of 256 rows, 2:10 left".
+
+    seconds: how long it has lasted. before: how many of `count` were done when it began.
+    """
+    of = "" if total is None else f" of {total:,}"
+    beginning = f"{name}: {count:,}{of} {unit}"
+    if total is None or count <= before:
+        return f"{beginning} after {_clock(seconds)}"
+    return f"{beginning}, {_clock(seconds * max(total - count, 0) / (count - before))} left"
+
+
+def _clock(seconds: float) -> str:
+    """130 as "2:10"."""
+    return str(tqdm.format_interval(seconds)).removeprefix("0")
+
+
+@contextmanager
+def _ticking(call: Callable[[], object], first: float, interval: float) -> Iterator[None]:
+    """Calls `call` from another thread, first after `first` seconds and then every `interval`, until the block ends."""
+    ended = threading.Event()
+
+    def tick() -> None:
+        wait = first
+        while not ended.wait(wait):
+            call()
+            wait = interval
+
+    thread = threading.Thread(target=tick, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def each(phases: Phases, name: str, items: Iterable[T], total: int, unit: str = "rows") -> Iterator[T]:
+    """The items, one after the other, as a phase in which each counts one."""
+    with phases(name, total, unit) as advance:
+        for item in items:
+            yield item
+            advance(1)
