@@ -16,7 +16,8 @@ from typing import Any
 from textadv.batch import Role
 from textadv.data.chat_template import SEGMENTS, Message
 from textadv.data.examples import DataError
-from textadv.data.tables import Table, read_files, read_hub
+from textadv.data.hub import read_hub
+from textadv.data.tables import Table, read_files
 
 FILES = "files"
 PARTS = ("train", "validation", "test")
