@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any, Literal, NamedTuple, NoReturn
 
 from textadv.data.classes import Classes, found_classes, named_classes, shortened
@@ -75,7 +75,8 @@ def read_labels(
     Raises DataError for labels that are no classes (scores, several to a row, dates), for rows without a label, for
     labels of no class, and for names that may be one class in two spellings; each names row, place and remedy.
     """
-    read = {role: _split(role, column) for role, column in columns.items()}
+    names = {name_of(name) for name in labels or ()}
+    read = {role: _split(role, column, names) for role, column in columns.items()}
     for split in read.values():
         _require_classes(split, labels)
     marks = _marks(read["train"], labels, label_offset)
@@ -92,18 +93,34 @@ def read_labels(
     return Labels(classes.names, ids, (*notes, *_doubts(ids["train"], classes)))
 
 
-def _split(role: str, column: LabelColumn) -> _Split:
-    """What the values say; one-hot vectors, such as [0, 1, 0], say their place."""
-    says = [spelled(value) for value in column.values]
-    if column.complete:
-        says = [name_of(str(value)) if said is None else said for said, value in zip(says, column.values, strict=True)]
-    vectors = [said for said in says if isinstance(said, tuple)]
-    width = len(vectors[0]) if vectors else 0
-    plain = all(said is None or isinstance(said, tuple) for said in says)
-    if not vectors or not plain or not all(len(v) == width and set(v) <= {0, 1} and sum(v) <= 1 for v in vectors):
+def _split(role: str, column: LabelColumn, names: Set[str]) -> _Split:
+    """What the values say; a text that says none is a name where it is one of `names` or every row is of a class."""
+    says = []
+    for value in column.values:
+        said = spelled(value)
+        named = said is None and isinstance(value, str) and (column.complete or name_of(value) in names)
+        says.append(name_of(value) if named else said)
+    vectors = _one_hot(says)
+    if vectors is None:
         return _Split(role, column, tuple(says))
-    places = [said.index(1) if isinstance(said, tuple) and 1 in said else None for said in says]
-    return _Split(role, column._replace(declared=tuple(map(str, range(width)))), tuple(places))
+    width, places = vectors
+    return _Split(role, column._replace(declared=tuple(map(str, range(width)))), places)
+
+
+def _one_hot(says: Sequence[Spelled]) -> tuple[int, tuple[int | None, ...]] | None:
+    """The width of vectors such as [0, 1, 0] and the place of each one's 1; None where they are none, or no one-hot."""
+    flags = {"False": 0, "True": 1}
+    vectors = [
+        said if said is None else [flags.get(part, part) for part in said]
+        for said in says
+        if said is None or isinstance(said, tuple)
+    ]
+    widths = {len(vector) for vector in vectors if vector is not None}
+    if len(vectors) < len(says) or len(widths) != 1:
+        return None
+    if not all(vector is None or (set(vector) <= {0, 1} and vector.count(1) <= 1) for vector in vectors):
+        return None
+    return widths.pop(), tuple(vector.index(1) if vector and 1 in vector else None for vector in vectors)
 
 
 # ---- what is no class
@@ -246,9 +263,8 @@ def _unlabelled(
     some = [split for split in splits if bare[split.role]]
     whole = [split for split in some if len(bare[split.role]) == len(split.says)]
     counts = ", ".join(f"{len(bare[split.role])} of {len(split.says)} {split.role} rows" for split in some)
-    hint = "" if named or not some else _maybe_classes(splits, bare)
     if not some or (unlabelled == "drop" and not whole):
-        return [f"data.label: {counts} have no label and are left out (data.unlabelled: drop).{hint}"] if some else []
+        return [f"data.label: {counts} have no label and are left out (data.unlabelled: drop)."] if some else []
     split = (whole or some)[0] if unlabelled == "drop" else some[0]
     row = bare[split.role][0]
     remedy = "Set data.unlabelled: drop to leave such rows out, or label them."
@@ -258,7 +274,7 @@ def _unlabelled(
     split.refuse(
         row,
         f"{_none_of(classes, spelled(split.column.values[row]))}: it marks a row that is not labelled, as are "
-        f"{counts}. {remedy}{hint}",
+        f"{counts}. {remedy}{'' if named else _maybe_classes(splits, bare)}",
     )
 
 
@@ -270,7 +286,8 @@ def _maybe_classes(splits: Sequence[_Split], bare: Mapping[str, Sequence[int]]) 
         if texts:
             return f" Where {texts[0]!r} is a class, name every class in data.labels."
         counts = Counter(said for said in split.says if isinstance(said, int))
-        if split.role == "train" and counts and 2 * len(marks) >= min(counts.values()):
+        negative = sum(spelled(mark) == -1 for mark in marks)
+        if split.role == "train" and counts and negative and 2 * negative >= min(counts.values()):
             known = ", ".join(repr(str(number)) for number in sorted({-1, *counts}))
             return f" Where -1 is a class, name every class in data.labels: {known}."
     return ""

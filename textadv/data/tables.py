@@ -49,19 +49,18 @@ class Table:
         hint = f"Set {key} to one of them, or data.columns where it has no header."
         if self.headless:
             hint = "Its first row looks like data: name the columns in data.columns."
-        hint = f"Set {key}: {near[0]}." if near else hint
+        if near:
+            hint = f"Set {key}: {near[0]}."
+        sign = next((sign for column in self.columns for sign in SEPARATORS if name in column.split(sign)), None)
+        if sign is not None:
+            hint = (
+                f"They are separated by {SEPARATORS[sign]}, which data.name: files finds: name the files in data.train."
+            )
         raise DataError(f"{key}: {self.without(name)} {hint}")
 
     def without(self, name: str) -> str:
         """That there is no column `name`, and which ones there are."""
-        joined = (sign for column in self.columns for sign in SEPARATORS if name in column.split(sign))
-        sign = next(joined, None)
-        looks = (
-            ""
-            if sign is None
-            else f" They look like names separated by {SEPARATORS[sign]}, which data.name: files finds."
-        )
-        return f"no column {name!r} in {self.place}; there are {shortened(self.columns)}.{looks}"
+        return f"no column {name!r} in {self.place}; there are {shortened(self.columns)}."
 
     @property
     def headless(self) -> bool:
@@ -140,7 +139,8 @@ def _headed(rows: list[list[str]], columns: Sequence[str] | None) -> dict[str, l
         if len(row) != len(names):
             raise DataError(
                 f"cannot be read: row {number} (counted from 0) has {len(row)} fields, {', '.join(names)} are "
-                f"{len(names)}{' (set by data.columns)' if columns is not None else ''}. Repair the file."
+                f"{len(names)}{' (set by data.columns)' if columns is not None else ''}. Repair the file; a text that "
+                "holds the separator needs quotes around it."
             )
         if row == names and len(names) > 1:
             raise DataError(
