@@ -41,10 +41,15 @@ class Table:
     def __len__(self) -> int:
         return max((len(values) for values in self.columns.values()), default=0)
 
-    def column(self, name: str, key: str) -> list[Any]:
-        """The values of column `name`; DataError naming the config key `key` where there is no such column."""
+    def column(self, name: str, key: str, remedy: str | None = None) -> list[Any]:
+        """The values of column `name`; DataError where there is none, naming the config key `key` that names it.
+
+        remedy: what to do where no key names it.
+        """
         if name in self.columns:
             return self.columns[name]
+        if remedy is not None:
+            raise DataError(f"{key}: {self.without(name)} {remedy}")
         near = get_close_matches(name, list(self.columns), n=1)
         hint = f"Set {key} to one of them, or data.columns where it has no header."
         if self.headless:
