@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -101,20 +101,18 @@ def load_chats(
     key = f"data.{role.name.lower()}"
     rows = {"train": train_rows, "validation": validation_rows, "test": test_rows}
     fractions = {"test": test_fraction, "validation": validation_fraction}
-    named = {"columns": columns, "validation_columns": validation_columns, "test_columns": test_columns}
-    _check_options(role, key, rows, fractions, named, safe_responses)
+    named = {part: (f"{key}.columns", columns or {}) for part in PARTS}
+    for part, own in (("validation", validation_columns), ("test", test_columns)):
+        if own is not None:
+            named[part] = (f"{key}.{part}_columns", own)
+    _check_options(role, key, rows, fractions, named.values(), safe_responses)
     tables = _read(key, name, config, {"train": train, "validation": validation, "test": test})
     if "test" in tables and test_fraction > 0:
         raise DataError(f"{key}.test and {key}.test_fraction ({test_fraction}) are both set. Remove one of them.")
-    named = {"validation": validation_columns, "test": test_columns}
-    for part, names in named.items():
-        if names is not None and part not in tables:
-            raise DataError(f"{key}.{part}_columns names columns of {key}.{part}, which is not set. Remove it.")
-    found = {}
-    for part, part_tables in tables.items():
-        own = named.get(part)
-        at = f"{key}.columns" if own is None else f"{key}.{part}_columns"
-        found[part] = _chats(part_tables, key, at, role, (columns or {}) if own is None else own, safe_responses)
+    for part, (at, _) in named.items():
+        if part not in tables and at != f"{key}.columns":
+            raise DataError(f"{at} names columns of {key}.{part}, which is not set. Remove it.")
+    found = {part: _chats(given, key, *named[part], role, safe_responses) for part, given in tables.items()}
     parts = {part: read.chats for part, read in found.items()}
     for part, fraction in fractions.items():
         if part not in parts and fraction > 0:
@@ -129,7 +127,7 @@ def _check_options(
     key: str,
     rows: Mapping[str, int | None],
     fractions: Mapping[str, float],
-    columns: Mapping[str, Mapping[str, str] | None],
+    columns: Iterable[tuple[str, Mapping[str, str]]],
     safe_responses: Sequence[str],
 ) -> None:
     for part, size in rows.items():
@@ -143,12 +141,12 @@ def _check_options(
             f"{key}.validation_fraction and {key}.test_fraction must leave rows to train on, got "
             f"{fractions['validation']} and {fractions['test']}."
         )
-    for at, names in columns.items():
-        unknown = sorted(set(names or ()) - set(COLUMNS[role]))
+    for at, names in columns:
+        unknown = sorted(set(names) - set(COLUMNS[role]))
         if unknown:
-            raise DataError(f"{key}.{at}.{unknown[0]} is not known; there are {', '.join(COLUMNS[role])}.")
-        if safe_responses and "safe" in (names or ()):
-            raise DataError(f"{key}.safe_responses and {key}.{at}.safe are both set. Remove one of them.")
+            raise DataError(f"{at}.{unknown[0]} is not known; there are {', '.join(COLUMNS[role])}.")
+        if safe_responses and "safe" in names:
+            raise DataError(f"{key}.safe_responses and {at}.safe are both set. Remove one of them.")
     if isinstance(safe_responses, str):
         raise DataError(f"{key}.safe_responses must be a list of texts, got {safe_responses!r}. Write it as a list.")
     for number, response in enumerate(safe_responses):
@@ -207,8 +205,8 @@ def _chats(
     tables: Sequence[Table],
     key: str,
     at: str,
-    role: Role,
     columns: Mapping[str, str],
+    role: Role,
     safe_responses: Sequence[str],
 ) -> _Read:
     """The chats of all tables. at: the configuration key of `columns`.

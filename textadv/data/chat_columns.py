@@ -24,7 +24,7 @@ CHATS = ("messages", "conversations")
 RESPONSES = ("response", "completion")
 INSTRUCTION, INPUTS, OUTPUT = "instruction", ("input", "context"), "output"
 CALLED = {
-    "prompt": ("prompt", "instruction", "question", "query", "goal", "behavior", "request", "input", "text"),
+    "prompt": ("prompt", "instruction", "question", "query", "goal", "behavior", "request", "input"),
     "response": ("response", "completion", "output", "answer", "reply", "chosen"),
     "messages": ("messages", "conversations", "conversation", "dialog", "dialogue", "chat"),
     "target": ("target", "targets"),

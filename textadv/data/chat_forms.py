@@ -83,8 +83,8 @@ def prompt_messages(value: object, where: str) -> tuple[Message, ...]:
     turns = _turns(listed, where)
     if turns[-1].role != "user":
         raise DataError(
-            f"{where} has the turns {', '.join(turn.role for turn in turns)}; a prompt ends with the user's. Name a "
-            "column of whole chats as messages."
+            f"{where} has the turns {', '.join(turn.role for turn in turns)}; a prompt ends with the user's. Remove "
+            "what follows it, or name a column of whole chats as messages where the stream has answers."
         )
     return _messages(turns)
 
