@@ -41,12 +41,17 @@ def test_files_that_are_no_images(tmp_path: Path) -> None:
     assert isinstance(task.splits, ImageSplits) and task.splits.notes == (told,)
 
 
-def test_chats_without_an_answer(tmp_path: Path) -> None:
+def test_chats_without_an_output_and_turns_without_an_answer(tmp_path: Path) -> None:
     path = chat_run.prepared(tmp_path)
-    for name in ("utility_train", "borderline_test"):
-        with (tmp_path / f"{name}.jsonl").open("a") as file:
-            file.write(json.dumps({"prompt": "What?", "response": ""}) + "\n")
+    rows = [json.loads(line) for line in (tmp_path / "utility_train.jsonl").read_text().splitlines()]
+    instructions = [{"instruction": row["prompt"], "output": row["response"]} for row in rows]
+    chat_run.write_rows(tmp_path / "utility_train.jsonl", [*instructions, {"instruction": "What?", "output": ""}])
+    turns = [{"role": role, "content": "What?"} for role in ("user", "assistant", "user")]
+    chat_run.write_rows(tmp_path / "borderline_test.jsonl", [{"messages": turns}])
     config = load_config(path, chat_run.BRIEF)
     assert isinstance(config, ChatRunConfig)
-    told = [line for line in prepare_chat(config).warnings if "have no answer and are left out" in line]
-    assert [line.partition(":")[0] for line in told] == ["data.utility", "data.borderline"]
+    told = [line for line in prepare_chat(config).warnings if line.startswith("data.")]
+    assert [line.partition(" rows of ")[0] for line in told] == [
+        f"data.utility: 1 of {len(rows) + 1}",
+        "data.borderline: 1 of 1",
+    ]

@@ -147,28 +147,32 @@ def test_line_separators_and_line_ends_are_kept(tmp_path: Path, kind: str) -> No
     assert chat.prompt == chat.answers["response"] == text
 
 
-def test_rows_without_an_answer_are_left_out_and_told(tmp_path: Path) -> None:
-    pairs: Rows = [{"prompt": f"q{n}", "response": "r"} for n in range(5)]
-    found = read(tmp_path, [*pairs, {"prompt": "x", "response": ""}, {"prompt": "y", "response": None}])
+@pytest.mark.parametrize("columns", [{}, {"prompt": "instruction", "response": "output"}])
+@pytest.mark.parametrize("empty", ["", " \n", None])
+def test_instructions_without_an_output_are_left_out_and_told(tmp_path: Path, empty: object, columns: Any) -> None:
+    rows: Rows = [{"instruction": f"q{n}", "input": "", "output": "r"} for n in range(5)]
+    rows.insert(2, {"instruction": "x", "input": "y", "output": empty})
+    found = read(tmp_path, rows, Role.BORDERLINE, columns=columns)
     assert [chat.prompt for chat in found.train] == [f"q{n}" for n in range(5)]
-    assert found.notes == (f"data.utility: 2 of 7 rows of {tmp_path / 'rows.jsonl'} have no answer and are left out.",)
-    for empty in ("", None, " \n", []):
-        chats: Rows = [{"messages": [user("q"), said("r")]}] * 3 + [{"messages": [user("q"), said(empty)]}]
-        assert len(read(tmp_path, chats).train) == 3 and len(read(tmp_path, chats).notes) == 1
-        turns: Rows = [{"prompt": ONE, "completion": [said("r")]}] * 3 + [{"prompt": ONE, "completion": [said(empty)]}]
-        assert len(read(tmp_path, turns).train) == 3
-    alpaca: Rows = [{"instruction": "q", "input": "", "output": "r" * (n % 4)} for n in range(8)]
-    (note,) = read(tmp_path, alpaca, Role.BORDERLINE).notes
-    assert note.startswith("data.borderline: 2 of 8 rows of ") and note.endswith("have no answer and are left out.")
-
-
-def test_as_many_rows_without_an_answer_as_with_one_are_another_column(tmp_path: Path) -> None:
-    rows: Rows = [{"prompt": "q", "response": "r" * (n % 2)} for n in range(4)]
-    told = (
-        "columns.response: row 0 .* is empty. Fill it in or remove it. So it is with 2 of 4 rows; fewer than half would"
+    assert [chat.id for chat in found.train] == list(range(5)) and "row 3 (counted from 0)" in found.train[2].place
+    assert found.notes == (
+        f"data.borderline: 1 of 6 rows of {tmp_path / 'rows.jsonl'} have no output and are left out.",
     )
+    told = "columns.response: row 1 .* Without an answer are 2 of 4 rows."
     with pytest.raises(DataError, match=told):
-        read(tmp_path, rows)
+        read(tmp_path, [rows[0], rows[2], rows[1], rows[2]], columns=columns)
+
+
+@pytest.mark.parametrize("empty", ["", None, " \n", []])
+def test_other_rows_without_an_answer_are_named_and_counted(tmp_path: Path, empty: object) -> None:
+    for answered, bare, column in (
+        ({"prompt": "q", "response": "r"}, {"prompt": "q", "response": empty}, "response"),
+        ({"prompt": ONE, "completion": [said("r")]}, {"prompt": ONE, "completion": [said(empty)]}, "response"),
+        ({"messages": [user("q"), said("r")]}, {"messages": [user("q"), said(empty)]}, "messages"),
+    ):
+        told = f"data.utility.columns.{column}: row 3 .counted from 0. of .* Without an answer are 2 of 8 rows."
+        with pytest.raises(DataError, match=told):
+            read(tmp_path, [answered] * 3 + [bare] * 2 + [answered] * 3)
 
 
 def test_turns_of_the_user_after_the_answer_are_left_out_and_told(tmp_path: Path) -> None:

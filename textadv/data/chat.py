@@ -209,43 +209,41 @@ def _chats(
     role: Role,
     safe_responses: Sequence[str],
 ) -> _Read:
-    """The chats of all tables. at: the configuration key of `columns`.
-
-    Rows without an answer are left out with a note, unless they are half of all or more.
-    """
+    """The chats of all tables. at: the configuration key of `columns`."""
     found: list[Chat] = []
     notes: list[str] = []
     for table in tables:
-        values = picked(table, at, role, columns, bool(safe_responses))
+        given = picked(table, at, role, columns, bool(safe_responses))
         if len(table) == 0:
             raise DataError(f"{key}: {table.place} has no rows. Name a file or split that has some.")
-        bare: list[str] = []
-        cut = 0
-        for row in range(len(table)):
-            place = f"row {row} (counted from 0) of {table.place}"
-            record = {name: column[row] for name, column in values.items()}
-            if role is Role.ADVERSARIAL:
-                read = list(_adversarial(record, at, place, safe_responses, len(found)))
-            else:
-                chat = _answered(record, at, place)
-                read = [] if chat.answer is None else [(chat.messages, {"response": chat.answer})]
-                bare += [chat.problem] if chat.answer is None else []
-                cut += chat.cut
-            for messages, answers in read:
-                found.append(Chat(messages, answers, role, len(found), f"{key}: {place}"))
-        notes += _left_out(bare, cut, len(table), f"{key}: {{}} of {len(table)} rows of {table.place}")
+        places = [f"row {row} (counted from 0) of {table.place}" for row in range(len(table))]
+        records = [{name: values[row] for name, values in given.values.items()} for row in range(len(table))]
+        if role is Role.ADVERSARIAL:
+            for record, place in zip(records, places, strict=True):
+                for messages, answers in _adversarial(record, at, place, safe_responses, len(found)):
+                    found.append(Chat(messages, answers, role, len(found), f"{key}: {place}"))
+            continue
+        read = [_answered(record, at, place) for record, place in zip(records, places, strict=True)]
+        notes += _left_out(read, given.instructions, f"{key}: {{}} of {len(table)} rows of {table.place}")
+        for chat, place in zip(read, places, strict=True):
+            if chat.answer is not None:
+                answers = {"response": chat.answer}
+                found.append(Chat(chat.messages, answers, role, len(found), f"{key}: {place}"))
     return _Read(tuple(found), tuple(notes))
 
 
-def _left_out(bare: Sequence[str], cut: int, rows: int, told: str) -> Iterator[str]:
-    """Notes on rows without an answer and on turns without one; DataError where that is half of the rows or more.
+def _left_out(chats: Sequence[Answered], instructions: bool, told: str) -> Iterator[str]:
+    """Notes on rows of instructions without an output, and on turns that nobody answers.
 
-    bare: what is wrong with each such row. told: the beginning of a note, with {} in place of a number.
+    told: the beginning of a note, with {} in place of a number.
+    Raises DataError for rows without an answer where they are no instructions, or half of all or more.
     """
-    if 2 * len(bare) >= rows:
-        raise DataError(f"{bare[0]} So it is with {len(bare)} of {rows} rows; fewer than half would be left out.")
+    bare = [chat.problem for chat in chats if chat.answer is None]
+    if bare and not (instructions and 2 * len(bare) < len(chats)):
+        raise DataError(f"{bare[0]} Without an answer are {len(bare)} of {len(chats)} rows.")
     if bare:
-        yield f"{told.format(len(bare))} have no answer and are left out."
+        yield f"{told.format(len(bare))} have no output and are left out."
+    cut = sum(chat.cut for chat in chats)
     if cut:
         yield f"{told.format(cut)} end with a turn of the user that has no answer, and that turn is left out."
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from textadv.batch import Role
 from textadv.data.examples import DataError
@@ -33,8 +33,15 @@ CALLED = {
 """Names that such columns have elsewhere, to suggest."""
 
 
-def picked(table: Table, at: str, role: Role, columns: Mapping[str, str], safe_given: bool) -> dict[str, list[Any]]:
-    """The columns that are read, by what they hold. at: the configuration key of `columns`; safe_given: no column is.
+class Picked(NamedTuple):
+    """The columns that are read, by what they hold. instructions: they are Alpaca's, whose outputs may be empty."""
+
+    values: dict[str, list[Any]]
+    instructions: bool
+
+
+def picked(table: Table, at: str, role: Role, columns: Mapping[str, str], safe_given: bool) -> Picked:
+    """The columns of a table. at: the configuration key of `columns`. safe_given: safe responses need no column.
 
     Raises DataError where a column is missing, with the one that it may be.
     """
@@ -49,7 +56,8 @@ def picked(table: Table, at: str, role: Role, columns: Mapping[str, str], safe_g
     for name, column in names.items():
         if column not in table.columns:
             raise DataError(f"{at}.{name}: {table.without(column)} {_remedy(table, at, name, names)}")
-    return {name: table.columns[column] for name, column in names.items()}
+    values = {name: table.columns[column] for name, column in names.items()}
+    return Picked(values, names.get("prompt") == INSTRUCTION)
 
 
 def _answered_names(table: Table, at: str, role: Role, columns: Mapping[str, str]) -> dict[str, str]:
