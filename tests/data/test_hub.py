@@ -87,7 +87,7 @@ def test_folders_of_files(tmp_path: Path, kind: str) -> None:
 def test_what_a_folder_or_a_name_is_not(tmp_path: Path) -> None:
     for name, rows in parts().items():
         rows.to_csv(str(tmp_path / f"{name}.csv"), index=False, sep=";")
-    told = "there are text;label. They are separated by a semicolon, which data.name: files finds: name the files"
+    told = "there are text;label. They look separated by a semicolon. .* set data.name: files and name the files"
     with pytest.raises(DataError, match=told):
         load_splits(str(tmp_path))
     with pytest.raises(DataError, match="data.name: .*train.csv is a file. Set data.name: files and name the file in"):

@@ -94,6 +94,7 @@ def test_encodings_with_a_mark_and_compressed_files(tmp_path: Path, encode: Call
         (".tsv", 'text\tlabel\n"a ""q"" b"\t1\nc\t0\n', ('a "q" b', "c")),
         (".tsv", '"text"\t"label"\n"a"\t"1"\n"c"\t"0"\n', ("a", "c")),
         (".tsv", 'text\tlabel\n"a"\t1\n" open\t0\n', ('"a"', '" open')),
+        (".csv", 'text\tlabel\n" open\t1\na ""\t0\n', ('" open', 'a ""')),
         (".tsv", "text\tlabel\na;x\t1 \nb,y\t 0\n", ("a;x", "b,y")),
     ],
 )

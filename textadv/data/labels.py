@@ -90,7 +90,9 @@ def read_labels(
         _require_known(split, ids[role], classes, named)
     notes = _unlabelled(list(read.values()), classes, named, unlabelled)
     notes += [note for role, split in read.items() for note in _respelled(split, ids[role], classes)]
-    return Labels(classes.names, ids, (*notes, *_doubts(ids["train"], classes)))
+    if not columns["train"].complete:
+        notes += _doubts(ids["train"], classes)
+    return Labels(classes.names, ids, tuple(notes))
 
 
 def _split(role: str, column: LabelColumn, names: Set[str]) -> _Split:

@@ -59,7 +59,8 @@ class Table:
         sign = next((sign for column in self.columns for sign in SEPARATORS if name in column.split(sign)), None)
         if sign is not None:
             hint = (
-                f"They are separated by {SEPARATORS[sign]}, which data.name: files finds: name the files in data.train."
+                f"They look separated by {SEPARATORS[sign]}. Write commas; or, where data.name is a folder, set "
+                "data.name: files and name the files, whose separators are found."
             )
         raise DataError(f"{key}: {self.without(name)} {hint}")
 

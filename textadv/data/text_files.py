@@ -133,10 +133,11 @@ def _called(separator: str) -> str:
 
 
 def _try(text: str, separator: str) -> list[list[str]] | None:
+    """The rows, or None where the quotes do not fit; those of tabs are then plain characters."""
     try:
         return _quoted(text, separator)
     except DataError:
-        return None
+        return _plain(text) if separator == "\t" else None
 
 
 def _even(rows: list[list[str]], width: int | None) -> bool:
