@@ -88,7 +88,9 @@ def test_a_class_of_other_files_is_empty_and_says_what_it_holds(tmp_path: Path) 
     flat = tmp_path / "flat"
     flat.mkdir()
     (flat / "metadata.csv").write_text("file_name,label")
-    with pytest.raises(DataError, match="has no folders in it.* As a data set that metadata.csv describes, name it in"):
+    with pytest.raises(
+        DataError, match="has no folders in it.* With metadata.csv in it, it is a data set: set data.name"
+    ):
         load_image_splits("files", train=str(flat), test=str(tmp_path / "test"))
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from textadv.data.examples import DataError
+from textadv.data.hub import SAVED
 from textadv.data.image_files import BROKEN, Labelled, check_distinct, pixels_of, readable
 from textadv.data.labels import LabelColumn
 
@@ -18,6 +19,7 @@ FOLDERS = {"train": ("train",), "validation": ("validation", "valid", "val"), "t
 HIDDEN = (".", "__MACOSX")
 # Pillow knows their endings, and opens them not at all or by means of another program.
 NO_IMAGES = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "PALM", "PDF", "WMF")
+# What datasets puts into a folder of images without folders of classes.
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
 
@@ -63,8 +65,8 @@ def read_folder(path: Path, key: str) -> Labelled:
         raise DataError(f"{key}: there is no folder {path} (looked in {Path.cwd()}).")
     classes = sorted(folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith(HIDDEN))
     if not classes:
-        described = any((path / name).is_file() for name in METADATA)
-        more = f" As a data set that {METADATA[0]} describes, name it in data.name." if described else ""
+        described = next((name for name in (*METADATA, *SAVED) if (path / name).is_file()), None)
+        more = f" With {described} in it, it is a data set: set data.name to its folder." if described else ""
         raise DataError(f"{key}: {path} has no folders in it. It needs one for each class, with its images.{more}")
     endings = image_endings()
     files: list[Path] = []

@@ -75,6 +75,7 @@ def read_labels(
     Raises DataError for labels that are no classes (scores, several to a row, dates), for rows without a label, for
     labels of no class, and for names that may be one class in two spellings; each names row, place and remedy.
     """
+    labels = None if labels is None else tuple(map(str, labels))
     names = {name_of(name) for name in labels or ()}
     read = {role: _split(role, column, names) for role, column in columns.items()}
     for split in read.values():
@@ -196,7 +197,7 @@ def _classes(train: _Split, labels: Sequence[str] | None, offset: int) -> Classe
             f"{shortened(declared)}. Leave it out."
         )
     if labels is not None or declared:
-        return named_classes(tuple(map(str, declared if labels is None else labels)), offset)
+        return named_classes(declared if labels is None else labels, offset)
     return found_classes(train.says, place, offset, train.column.complete)
 
 

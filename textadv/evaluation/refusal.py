@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 
 from textadv.data import DataError
 from textadv.data.chat_forms import empty, prompt_text
+from textadv.data.spellings import folded, name_of
 from textadv.data.tables import Table, read_files
 from textadv.evaluation.degenerate import SENTENCE_END, Limits, Nll, degenerate
 from textadv.evaluation.judge_prompts import ANSWERED, PARTLY, REFUSED
@@ -54,11 +55,12 @@ def load_xstest(path: str | Path) -> list[BorderlinePrompt]:
     texts, kinds = prompt_texts(table), [str(kind) for kind in table.column("type", "evaluation.over_refusal")]
     id_column = next((name for name in ("id_v2", "id") if name in table.columns), None)
     ids = [str(n) for n in range(len(texts))] if id_column is None else [str(n) for n in table.columns[id_column]]
-    labels = table.columns.get("label", ["unsafe" if kind.startswith("contrast_") else "safe" for kind in kinds])
+    given = table.columns.get("label", ["unsafe" if kind.startswith("contrast_") else "safe" for kind in kinds])
+    labels = [folded(name_of(str(label))) for label in given]
     for row, label in enumerate(labels):
         if label not in ("safe", "unsafe"):
             raise DataError(
-                f"evaluation.over_refusal: row {row} of {table.place} has label {label!r}, not safe/unsafe."
+                f"evaluation.over_refusal: row {row} of {table.place} has label {given[row]!r}, not safe/unsafe."
             )
     rows = zip(ids, texts, kinds, labels, strict=True)
     return [BorderlinePrompt(number, text, kind, label == "safe") for number, text, kind, label in rows]
