@@ -224,7 +224,7 @@ def _chats(
                     found.append(Chat(messages, answers, role, len(found), f"{key}: {place}"))
             continue
         read = [_answered(record, at, place) for record, place in zip(records, places, strict=True)]
-        notes += _left_out(read, given.instructions, f"{key}: {{}} of {len(table)} rows of {table.place}")
+        notes += [f"{key}: {note}" for note in _left_out(read, given.instructions, table.place)]
         for chat, place in zip(read, places, strict=True):
             if chat.answer is not None:
                 answers = {"response": chat.answer}
@@ -232,20 +232,22 @@ def _chats(
     return _Read(tuple(found), tuple(notes))
 
 
-def _left_out(chats: Sequence[Answered], instructions: bool, told: str) -> Iterator[str]:
+def _left_out(chats: Sequence[Answered], instructions: bool, place: str) -> Iterator[str]:
     """Notes on rows of instructions without an output, and on turns that nobody answers.
 
-    told: the beginning of a note, with {} in place of a number.
     Raises DataError for rows without an answer where they are no instructions, or half of all or more.
     """
     bare = [chat.problem for chat in chats if chat.answer is None]
     if bare and not (instructions and 2 * len(bare) < len(chats)):
         raise DataError(f"{bare[0]} Without an answer are {len(bare)} of {len(chats)} rows.")
     if bare:
-        yield f"{told.format(len(bare))} have no output and are left out."
+        yield f"{len(bare)} of {len(chats)} rows of {place} have no output and are left out."
     cut = sum(chat.cut for chat in chats)
     if cut:
-        yield f"{told.format(cut)} end with a turn of the user that has no answer, and that turn is left out."
+        yield (
+            f"{cut} of {len(chats)} rows of {place} end with a turn of the user that has no answer, and that turn is "
+            "left out."
+        )
 
 
 def _adversarial(

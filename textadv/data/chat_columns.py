@@ -88,8 +88,6 @@ def _answered_names(table: Table, at: str, role: Role, columns: Mapping[str, str
 
 def _remedy(table: Table, at: str, name: str, names: Mapping[str, str]) -> str:
     """What to set, by what the columns are called."""
-    if table.headless:
-        return "Its first row looks like data: begin the file with the names of its columns."
     lacking = [other for other, column in names.items() if column not in table.columns]
     if name in ("prompt", "response", "messages") and {"chosen", "rejected"} <= table.columns.keys():
         whole = isinstance(next(iter(table.columns["chosen"]), None), (list, tuple))
@@ -102,6 +100,8 @@ def _remedy(table: Table, at: str, name: str, names: Mapping[str, str]) -> str:
         return f"Set {at}.messages: {chat}."
     used = [column for column in names.values() if column in table.columns]
     found = {other: _called(table, other, used) for other in lacking}
+    if not any(found.values()) and table.headless:
+        return "Its first row looks like data: begin the file with the names of its columns."
     known = [f"{at}.{other}: {column}" for other, column in found.items() if column is not None]
     remedy = f"Set {' and '.join(known)}" if found.get(name) is not None else f"Set {at}.{name} to one of them"
     if name in ("prompt", "response") and "target" not in names:

@@ -74,15 +74,15 @@ def read_folder(path: Path, key: str) -> Labelled:
     others: list[Path] = []
     for folder in classes:
         shown = sorted(file for file in folder.rglob("*") if file.is_file() and not file.name.startswith(HIDDEN))
-        inside = [file for file in shown if _is_image(file, endings)]
-        others += sorted(set(shown) - set(inside))
-        if not inside:
+        images = [file for file in shown if _is_image(file, endings)]
+        if not images:
             there = f", but {_counted(shown)}" if shown else ""
             raise DataError(
                 f"{key}: the class {folder.name} is empty: {folder} holds no image that Pillow reads{there}."
             )
-        files += inside
-        labels += [folder.name] * len(inside)
+        files += images
+        labels += [folder.name] * len(images)
+        others += sorted(set(shown) - set(images))
     loose = [file for file in path.iterdir() if file.suffix.lower() in endings and not file.name.startswith(HIDDEN)]
     notes = _notes(f"{key}: {path}", others, loose)
     return Labelled(_Files(tuple(files)), LabelColumn(labels, str(path), complete=True), notes)
