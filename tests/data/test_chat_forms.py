@@ -97,6 +97,13 @@ def test_every_form_is_the_same_chat(tmp_path: Path, form: str, role: Role, kind
     assert found.notes == ()
 
 
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_a_list_for_each_key_is_a_list_of_messages(tmp_path: Path, kind: str) -> None:
+    for keys, roles in (("role", "content"), ["user", "assistant"]), (("from", "value"), ["human", "gpt"]):
+        found = read(tmp_path, [{"messages": dict(zip(keys, (roles, ["q", "r"]), strict=True))}], kind=kind)
+        assert (found.train[0].messages, found.train[0].answers) == ((user("q"),), {"response": "r"})
+
+
 @pytest.mark.parametrize("kind", ["jsonl", "parquet", "csv"])
 @pytest.mark.parametrize(
     ("row", "columns", "prompt"),

@@ -85,6 +85,9 @@ def test_a_class_of_other_files_is_empty_and_says_what_it_holds(tmp_path: Path) 
         (tmp_path / "train" / "bird" / name).write_bytes(b"no image")
     with pytest.raises(DataError, match="the class bird is empty: .* no image that Pillow reads, but 2 with .heic."):
         read(tmp_path)
+    (tmp_path / "images.csv").write_text("file,label")
+    with pytest.raises(DataError, match="data.train: .*images.csv is a file, and not parquet. Name a folder"):
+        load_image_splits("files", train=str(tmp_path / "images.csv"), test=str(tmp_path / "test"))
     flat = tmp_path / "flat"
     flat.mkdir()
     (flat / "metadata.csv").write_text("file_name,label")

@@ -144,6 +144,9 @@ def test_a_remedy_never_makes_a_class_of_rows_without_a_label() -> None:
     assert frequent.endswith("Where -1 is a class, name every class in data.labels: '-1', '0', '1', '2'.")
     assert "Name every class in data.labels: '-1', '1'." in refused([-1, 1, 1])
     assert "Name every class in data.labels: '-2', '-1', '0'." in refused([-2, -1, 0])
+    assert refused(["a", "b", "-"]).endswith("Where '-' is a class, name every class in data.labels.")
+    assert read(["+", "-"]).names == ("+", "-")
+    assert read(["a", "b", "?", "-"], ["-", "a"], unlabelled="drop").ids["test"] == (None, 0)
     assert refused(["a", "b", "NA"]).endswith("Where 'NA' is a class, name every class in data.labels.")
     assert read(["a", "b", "NA"], labels=["NA", "a", "b"]).ids["train"] == (1, 2, 0)
 
@@ -154,9 +157,9 @@ def test_a_remedy_never_makes_a_class_of_rows_without_a_label() -> None:
 @pytest.mark.parametrize(
     ("values", "options", "told"),
     [
-        ([0.4, 1, 2], {}, "0.4, which is none of the classes: a number that is not whole is a score, and 1 of 3"),
-        (["0", "3.333"], {}, "row 1 (counted from 0) of a.csv has the label '3.333', which is none"),
-        ([0.4, 1], {"labels": ["a", "b"]}, "none of the classes a, b: a number that is not whole is a score"),
+        ([0.4, 1, 2], {}, "has the label 0.4, a score, not a class, as a number that is not whole is; 1 of 3"),
+        (["0", "3.333"], {}, "row 1 (counted from 0) of a.csv has the label '3.333', a score"),
+        ([0.4, 1], {"labels": ["a", "b"]}, "none of the classes a, b: a score, not a class"),
         ([0.1, 0.2], {}, "Scores ask for regression"),
         ([[0, 2], [1]], {}, "the label [0, 2], which are several labels per row; a classifier here gives each"),
         ([[1, 1, 0], [0, 0, 1]], {}, "several labels per row"),

@@ -183,8 +183,10 @@ def _is_chat(value: object) -> bool:
 
 
 def _listed(value: object, where: str) -> object:
-    """A list of messages or parts that was written as text, and a message alone, as a list; others as they are."""
+    """A list of messages or parts that was written as text, one list for each key, or one message, as a list."""
     if isinstance(value, Mapping) and {"role", "from"} & value.keys():
+        if all(isinstance(column, (list, tuple)) for column in value.values()):
+            return [dict(zip(value, turn, strict=False)) for turn in zip(*value.values(), strict=False)]
         return [value]
     if not isinstance(value, str) or not _WRITTEN.match(value):
         return value

@@ -61,6 +61,8 @@ def read_folder(path: Path, key: str) -> Labelled:
     note, hidden ones excepted.
     Raises DataError, naming `key`, where there is no such folder, no class in it, or a class without images.
     """
+    if path.is_file():
+        raise DataError(f"{key}: {path} is a file, and not parquet. Name a folder that has one folder for each class.")
     if not path.is_dir():
         raise DataError(f"{key}: there is no folder {path} (looked in {Path.cwd()}).")
     classes = sorted(folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith(HIDDEN))

@@ -13,7 +13,7 @@ from textadv.data.classes import Classes, found_classes, named_classes, shortene
 from textadv.data.examples import DataError
 from textadv.data.spellings import BOOLEANS, Spelled, Unfit, folded, name_of, spelled
 
-MARKS = (-1, -100)
+MARKS, SIGNS = (-1, -100), ("-", "?")
 MANY_CLASSES, FEW_ROWS = 100, 10
 
 
@@ -46,8 +46,8 @@ class _Split(NamedTuple):
     column: LabelColumn
     says: tuple[Spelled, ...]
 
-    def without(self, marks: Sequence[int]) -> _Split:
-        """The column with these numbers as no label."""
+    def without(self, marks: Sequence[int | str]) -> _Split:
+        """The column with these as no label."""
         return self._replace(says=tuple(None if said in marks else said for said in self.says))
 
     def refuse(self, row: int, what: str) -> NoReturn:
@@ -70,7 +70,8 @@ def read_labels(
     class is called so. A name that differs from a class's in case alone is that class, with a note.
     labels: class names in the order of the class ids; without it they are what the source declares, or train's.
     unlabelled: rows that have no label are an error, or get the id None and a note. They hold null, not-a-number, an
-        empty text, what pandas writes for one (`spellings.MISSING`), or -1 or -100 among labels that are not negative.
+        empty text, what pandas writes for one (`spellings.MISSING`), -1 or -100 among labels that are not negative, or
+        a lone - or ?, unless that is the name of a class in `labels`.
 
     Raises DataError for labels that are no classes (scores, several to a row, dates), for rows without a label, for
     labels of no class, and for names that may be one class in two spellings; each names row, place and remedy.
@@ -137,12 +138,12 @@ def _require_classes(split: _Split, labels: Sequence[str] | None) -> None:
             split.refuse(row, _no_class(said, repr(split.column.values[row])))
         if isinstance(said, float) and said not in named:
             count = sum(isinstance(other, float) for other in split.says)
-            classes = "" if labels is None else f" {shortened(labels)}"
+            what = "" if labels is None else f"which is none of the classes {shortened(labels)}: "
             split.refuse(
                 row,
-                f"which is none of the classes{classes}: a number that is not whole is a score, and {count} of "
-                f"{len(split.says)} {split.role} rows have one. Scores ask for regression, and this trains "
-                "classifiers. Sort them into classes in a column of its own, and name that column in data.label.",
+                f"{what}a score, not a class, as a number that is not whole is; {count} of {len(split.says)} "
+                f"{split.role} rows have one. Scores ask for regression, and this trains classifiers. Sort them into "
+                "classes in a column of its own, and name that column in data.label.",
             )
 
 
@@ -163,18 +164,18 @@ def _no_class(said: tuple[Any, ...] | Unfit, shown: str) -> str:
     )
 
 
-def _marks(train: _Split, labels: Sequence[str] | None, offset: int) -> tuple[int, ...]:
-    """The numbers that stand for no label: -1 and -100, unless they are, or may be, classes."""
-    if train.column.complete or offset < 0:
+def _marks(train: _Split, labels: Sequence[str] | None, offset: int) -> tuple[int | str, ...]:
+    """The labels that stand for none: -1 and -100, - and ?, unless they are, or may be, classes."""
+    if train.column.complete:
         return ()
     if train.column.declared:
         return MARKS
-    numbers = {said for said in train.says if isinstance(said, int)} - set(MARKS)
-    names = {said for said in train.says if isinstance(said, str)}
-    if any(number < 0 for number in numbers) or (len(numbers) == 1 and not names):
-        return ()
     named = {spelled(label) for label in labels or ()}
-    return tuple(mark for mark in MARKS if mark not in named)
+    others = {said for said in train.says if isinstance(said, (int, str))} - {*MARKS, *SIGNS}
+    negative = offset < 0 or any(isinstance(said, int) and said < 0 for said in others)
+    several = not others or len(others) > 1
+    marks = (*(MARKS if several and not negative else ()), *(SIGNS if several else ()))
+    return tuple(mark for mark in marks if mark not in named)
 
 
 def _classes(train: _Split, labels: Sequence[str] | None, offset: int) -> Classes:
@@ -285,7 +286,7 @@ def _maybe_classes(splits: Sequence[_Split], bare: Mapping[str, Sequence[int]]) 
     """What to do where a text such as NA is a class after all, or -1, which may be one where it is as frequent."""
     for split in splits:
         marks = [split.column.values[row] for row in bare[split.role]]
-        texts = sorted({mark.strip() for mark in marks if isinstance(mark, str) and spelled(mark) is None} - {""})
+        texts = sorted({name_of(mark) for mark in marks if isinstance(mark, str) and spelled(mark) not in MARKS} - {""})
         if texts:
             return f" Where {texts[0]!r} is a class, name every class in data.labels."
         counts = Counter(said for said in split.says if isinstance(said, int))
