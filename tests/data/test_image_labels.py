@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from textadv.data import DataError, ImageSplits, load_image_splits
+from textadv.data.tables import parquet_table
 
 ROWS = np.arange(48) % 12
 IMAGES = np.random.default_rng(0).integers(0, 256, (48, 4, 4), dtype=np.uint8)
@@ -81,6 +82,8 @@ def test_categories_and_nulls_in_parquet_files(tmp_path: Path) -> None:
     paths = {split: str(tmp_path / f"{split}.parquet") for split in ("train", "test")}
     for path in paths.values():
         frame.to_parquet(path)
+    assert parquet_table(paths["test"]).column("label").to_pylist() == names
+    assert str(parquet_table(paths["test"]).schema.field("label").type).endswith("string")
     with pytest.raises(DataError, match="row 2 .* has the label None, which is none of the classes cat, dog"):
         load_image_splits("files", **paths)
     splits = load_image_splits("files", **paths, unlabelled="drop", validation_fraction=0.25)

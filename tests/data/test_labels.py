@@ -107,6 +107,7 @@ def test_very_many_classes_are_doubted() -> None:
     (note,) = read([number % 120 for number in range(300)]).notes
     assert note == "data.label: 120 classes in 300 train rows, 2.5 rows each: is it the column of classes?"
     assert read([number % 100 for number in range(300)]).notes == ()
+    assert read([f"{number % 120}" for number in range(120)], complete=True).notes == ()
 
 
 # ---- rows without a label
