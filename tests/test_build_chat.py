@@ -21,7 +21,7 @@ from textadv.attacks import (
 )
 from textadv.batch import Role
 from textadv.config import ConfigError
-from textadv.config_chat import ChatRunConfig
+from textadv.config_chat import ChatRunConfig, StreamConfig
 from textadv.data import Chat, ChatRows, DataError, encode_chats
 from textadv.evaluation.judges import REFUSAL_LISTS, ClassifierJudge
 from textadv.evaluation.llm_judge import LlmJudge
@@ -300,9 +300,33 @@ def test_benign_prompts_of_every_kind_of_file(tmp_path: Path) -> None:
     assert build_chat.benign_prompts("mine", str(rows)) == ("One?", "Two?")
 
 
+def test_benign_prompts_may_be_messages_or_parts(tmp_path: Path) -> None:
+    part = {"type": "text", "text": "One?"}
+    for prompt in ([{"role": "user", "content": "One?"}], [{"from": "human", "value": "One?"}], [part]):
+        rows = chat_run.write_rows(tmp_path / "rows.jsonl", [{"prompt": prompt}] * 2)
+        assert build_chat.benign_prompts("mine", str(rows)) == ("One?", "One?")
+    labelled = chat_run.write_rows(tmp_path / "rows.jsonl", [{"prompt": [part], "type": "a", "label": "safe"}])
+    assert build_chat.benign_prompts("mine", str(labelled)) == ("One?",)
+
+
+def test_streams_have_columns_of_their_own_for_each_part(tmp_path: Path) -> None:
+    train = chat_run.write_rows(tmp_path / "a.jsonl", [{"prompt": f"p{n}", "response": "r"} for n in range(20)])
+    test = chat_run.write_rows(tmp_path / "b.jsonl", [{"question": "q", "context": "c", "answer": "a"}])
+    columns = {"prompt": "question", "input": "context", "response": "answer"}
+    config = StreamConfig(train=str(train), test=str(test), test_columns=columns)
+    found = build_chat.stream(config, Role.UTILITY, 0)
+    assert [len(found.train), len(found.validation)] == [18, 2]
+    assert (found.test[0].prompt, found.test[0].answers) == ("q\n\nc", {"response": "a"})
+
+
 @pytest.mark.parametrize(
     ("row", "told"),
     [
+        (
+            {"prompt": [{"role": "user", "content": "a"}] * 2},
+            "has the turns user, user; what is asked here is one turn",
+        ),
+        ({"prompt": None}, "has no prompt. Correct or remove it."),
         ({"prompt": " "}, "evaluation.over_refusal.mine: row 1 (counted from 0)"),
         ({"prompt": "One?", "type": "odd", "label": "neither"}, "has label 'neither', not safe/unsafe"),
     ],
@@ -313,5 +337,5 @@ def test_benign_prompts_that_cannot_be_used(row: dict[str, str], told: str, tmp_
     with pytest.raises(DataError) as caught:
         build_chat.benign_prompts("mine", str(chat_run.write_rows(tmp_path / "rows.jsonl", rows)))
     assert told in str(caught.value) and "rows.jsonl" in str(caught.value)
-    with pytest.raises(DataError, match=r"evaluation\.over_refusal\.mine: no column 'prompt'"):
+    with pytest.raises(DataError, match=r"mine: no column 'prompt' in .* Rename the column of the prompts to prompt\."):
         build_chat.benign_prompts("mine", str(chat_run.write_rows(tmp_path / "none.jsonl", [{"text": "x"}])))

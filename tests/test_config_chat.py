@@ -247,3 +247,15 @@ def test_the_schema_tells_editors_the_parts_by_name() -> None:
     names = {section.model_fields["name"].default for section in sections(PartConfig)}
     assert set(parts["items"]["discriminator"]["mapping"]) == names and parts["minItems"] == 1
     assert schema["$defs"]["ChatRunConfig"]["properties"]["task"]["const"] == "chat"
+
+
+def test_columns_of_each_part_of_a_stream() -> None:
+    found = small(
+        "data.utility.columns={prompt: q, input: i}", "data.utility.test_columns={messages: chats}"
+    ).data.utility
+    assert (found.columns, found.test_columns) == ({"prompt": "q", "input": "i"}, {"messages": "chats"})
+    assert found.validation_columns is None
+    (line,) = problems("data.borderline.validation_columns={answer: a}")
+    assert line.startswith(
+        "data.borderline.validation_columns: the key 'answer' must be 'prompt', 'target', 'safe', 'input'"
+    )

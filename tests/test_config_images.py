@@ -85,6 +85,8 @@ def test_it_is_written_and_read_back_equal_and_differences_are_named() -> None:
         ("data.train=a", "data.train cannot be set for data.name: builtin:shapes"),
         ("data.labels=[a, b]", "data.labels cannot be set for data.name: builtin:shapes"),
         ("data.label_offset=1", "data.label_offset cannot be set for data.name: builtin:shapes"),
+        ("data.unlabelled=drop", "data.unlabelled cannot be set for data.name: builtin:shapes"),
+        ("data.unlabelled=keep", "data.unlabelled must be 'error' or 'drop', got 'keep'."),
         ("data.keys={train: [a, b]}", "data.keys cannot be set for data.name: builtin:shapes"),
         ("data.image=img", "data.image cannot be set for data.name: builtin:shapes"),
         ("data.validation_fraction=0.2", "data.validation_fraction cannot be set for data.name: builtin:shapes"),

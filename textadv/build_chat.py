@@ -44,12 +44,12 @@ from textadv.config_chat_objective import (
     SupervisedPartConfig,
     TradesPartConfig,
 )
-from textadv.data import ChatRows, ChatSplits, DataError, load_chats
+from textadv.data import ChatRows, ChatSplits, load_chats
 from textadv.data.tables import read_files
 from textadv.evaluation.judge_prompts import RUBRICS
 from textadv.evaluation.judges import REFUSAL_LISTS, ClassifierJudge, Judge
 from textadv.evaluation.llm_judge import LlmJudge, LocalModel
-from textadv.evaluation.refusal import load_xstest
+from textadv.evaluation.refusal import load_xstest, prompt_texts
 from textadv.evaluation.target_judge import TargetJudge
 from textadv.integrations import ChatEndpoint
 from textadv.mixing import Mixing
@@ -304,11 +304,7 @@ def benign_prompts(name: str, path: str) -> tuple[str, ...]:
     table = read_files([path], None, key)
     if "type" in table.columns:
         return tuple(prompt.text for prompt in load_xstest(path) if prompt.safe)
-    texts = table.column("prompt", key)
-    for row, text in enumerate(texts):
-        if not isinstance(text, str) or not text.strip():
-            raise DataError(f"{key}: row {row} (counted from 0) of {table.place} has no prompt. Correct or remove it.")
-    return tuple(texts)
+    return tuple(prompt_texts(table, key))
 
 
 def second_judges(config: ChatEvaluationConfig, targets: Mapping[str, str]) -> list[Judge]:

@@ -118,7 +118,7 @@ class ModelConfig(Section):
 class DataConfig(Section):
     """The data set, its columns and its splits. Selection uses validation rows only, reports use test rows only."""
 
-    name: Text = Field(description="builtin:reviews, a Hub id, or files for local files.")
+    name: Text = Field(description="builtin:reviews, a Hub id or a data set's folder, or files for local files.")
     config: Text | None = Field(None, description="Configuration of a Hub data set, such as sst2 of glue.")
     train: Texts | None = Field(None, description="Training split on the Hub, or file path(s) when data.name is files.")
     validation: Texts | None = Field(
@@ -141,6 +141,9 @@ class DataConfig(Section):
     labels: Distinct[Text] | None = Field(None, description="Class names in order of class id.")
     label_offset: Whole = Field(
         0, description="Subtracted from whole-number labels: 1 for data that counts its classes from 1."
+    )
+    unlabelled: Literal["error", "drop"] = Field(
+        "error", description="Rows without a label (null, empty, -1): an error, or left out, counted and told."
     )
     max_length: Count = Field(128, description="Longest row in tokens; the rest of a text is cut off.")
     train_rows: Count | None = Field(None, description="Seeded subset of the training rows; null: all.")

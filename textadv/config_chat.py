@@ -24,6 +24,8 @@ from textadv.config_types import (
     checked,
 )
 
+ChatColumn = Literal["prompt", "target", "safe", "input", "response", "messages", "system"]
+
 
 class ChatModelConfig(Section):
     """The chat model that is hardened."""
@@ -43,7 +45,9 @@ class ChatModelConfig(Section):
 class StreamConfig(Section):
     """Where one stream of chats comes from. Selection uses validation rows only, reports use test rows only."""
 
-    name: Text = Field("files", description="files for local csv, tsv, json, jsonl or parquet files; or a Hub id.")
+    name: Text = Field(
+        "files", description="files for local csv, tsv, json, jsonl or parquet files; or a Hub id or folder."
+    )
     config: Text | None = Field(None, description="Configuration of a Hub data set.")
     train: Texts | None = Field(None, description="File path(s), or the training split on the Hub.")
     validation: Texts | None = Field(None, description="File path(s) or split; null: a share of train is held out.")
@@ -54,8 +58,12 @@ class StreamConfig(Section):
     test_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0, description="Share of the training rows held out when there is no test part."
     )
-    columns: dict[Literal["prompt", "target", "safe", "response", "messages", "system"], Text] = Field(
-        {}, description="Column of each role, where its name is another."
+    columns: dict[ChatColumn, Text] = Field({}, description="Column of each role, where its name is another.")
+    validation_columns: dict[ChatColumn, Text] | None = Field(
+        None, description="Those of the validation part, where they differ; null: data.*.columns."
+    )
+    test_columns: dict[ChatColumn, Text] | None = Field(
+        None, description="Those of the test part, where they differ; null: data.*.columns."
     )
     train_rows: Count | None = Field(None, description="Seeded subset of the training rows; null: all.")
     validation_rows: Count | None = Field(None, description="Seeded subset of the validation rows; null: all.")

@@ -46,7 +46,7 @@ class ImageModelConfig(Section):
 class ImageDataConfig(Section):
     """The images, their classes and splits. Selection uses validation rows only, reports use test rows only."""
 
-    name: Text = Field(description="builtin:shapes, a Hub id, or files for local files.")
+    name: Text = Field(description="builtin:shapes, a Hub id or a data set's folder, or files for local files.")
     path: Text | None = Field(
         None,
         description="An npz file with all splits, or a folder with a folder for each split and class; with data.name: "
@@ -68,6 +68,9 @@ class ImageDataConfig(Section):
     labels: Distinct[Text] | None = Field(None, description="Class names in order of class id.")
     label_offset: Whole = Field(
         0, description="Subtracted from whole-number labels: 1 for data that counts its classes from 1."
+    )
+    unlabelled: Literal["error", "drop"] = Field(
+        "error", description="Images without a label (null, -1): an error, or left out, counted and told."
     )
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.1, description="Share of the training rows held out when there is no validation split."

@@ -335,6 +335,7 @@ def _warnings(
     config: RunConfig, splits: Splits, threat: ThreatModel, train: EncodedRows, loaded: LoadedModel
 ) -> Iterable[str]:
     """What a reader must know before trusting a number. Raises ModelError where the model returns probabilities."""
+    yield from splits.notes
     yield from reach_warnings(config, threat)
     doubt = _logits_doubt(loaded, train)
     if doubt is not None:

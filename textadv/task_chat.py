@@ -353,10 +353,10 @@ def _hashes(streams: Mapping[Role, ChatSplits], loaded: LoadedModel) -> dict[str
 
 def _warnings(config: ChatRunConfig, streams: Mapping[Role, ChatSplits], threat: ThreatModel) -> Iterable[str]:
     """What a reader must know before trusting a number."""
+    yield from (note for splits in streams.values() for note in splits.notes)
     if any(part.name in ("cat", "capo", "lat") for part in config.objective.parts):
         adversary = build_chat.eliciting(config, threat)
-        short = reach_warning(adversary) if isinstance(adversary, GradientAttack) else None
-        if short is not None:
+        if isinstance(adversary, GradientAttack) and (short := reach_warning(adversary)) is not None:
             yield short
     trained = [text for splits in streams.values() for text in requests(splits.train)]
     tested = {role.name.lower(): requests(splits.test) for role, splits in streams.items() if splits.test}

@@ -219,6 +219,7 @@ def _hashes(found: Ready) -> dict[str, str]:
 
 def _warnings(found: Ready) -> Iterable[str]:
     """What a reader must know before trusting a number."""
+    yield from found.splits.notes
     yield from _model_warnings(found)
     for (first, seen), (name, part) in combinations(found.parts._asdict().items(), 2):
         shared = shared_images(seen, part)

@@ -109,7 +109,7 @@ WRONG: list[tuple[Callable[..., object], object, str]] = [
     (read_mmlu, "q,a,b,c,A", ":1: expected question, four choices and answer, got 5 fields."),
     (read_mmlu, "q,a,b,c,d,E", ":1: the right answer must be one of the 4 choices"),
     (read_mmlu, "question,a,b,c,d,answer", "there is no row in this file."),
-    (read_truthfulqa, "{}", "expected a list of objects"),
+    (read_truthfulqa, "{}", ":1: mc1_targets is missing; there are no keys."),
     (read_truthfulqa, '[{"question": "q"}]', ", entry 0: mc1_targets is missing; there are question."),
     (read_truthfulqa, '[{"question": "q", "mc1_targets": {"a": 1, "b": 1}}]', "2 right answers out of 2"),
     (read_instructed, {"prompt": "p"}, ":1: instruction_id_list, checks or answer is missing; there are prompt."),

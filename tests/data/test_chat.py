@@ -205,7 +205,7 @@ def test_responses_are_checked(tmp_path: Path, role: Role, row: tuple[object, ..
             [{"role": "tool", "content": "a"}, FINAL],
             "message 0, has the role 'tool'; roles are system, user, assistant",
         ),
-        ([{"from": "human", "value": "a"}, FINAL], "message 0, has the role None"),
+        ([{"speaker": "human", "value": "a"}, FINAL], "message 0, has the role None"),
         ([user(""), FINAL], "message 0, is empty"),
         ([user("a"), {"role": "assistant"}], "message 1, has None, which is not text"),
     ],

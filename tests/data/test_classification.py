@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from tests.data.files import ROWS, WRITERS, Row, load, many, write, write_jsonl
 from textadv.data import DataError, Examples, Splits, load_splits, overlap, reviews
+from textadv.data.classification import ROLES
 
 CLASSES = ("negative", "positive")
 
@@ -104,7 +106,10 @@ def test_splits_may_differ_in_columns_and_labels(tmp_path: Path) -> None:
         (["b", "a", "c", "a"], {"labels": ["c", "b", "a"]}, (1, 2, 0, 2), ("c", "b", "a")),
         ([0, 1, 2, 1], {"labels": ["c", "b", "a"]}, (0, 1, 2, 1), ("c", "b", "a")),
         ([0, 2, 2, 0], {"labels": ["c", "b", "a"]}, (0, 2, 2, 0), ("c", "b", "a")),
-        ([1, 2, 2, 1], {"labels": ["1", "2", "3"]}, (1, 2, 2, 1), ("1", "2", "3")),
+        ([1, 2, 2, 1], {"labels": ["1", "2", "3"]}, (0, 1, 1, 0), ("1", "2", "3")),
+        (["1", "2", "2", "1"], {"labels": ["1", "2", "3"]}, (0, 1, 1, 0), ("1", "2", "3")),
+        ([0, 1, 2, 1], {"labels": ["1", "2", "3"]}, (0, 1, 2, 1), ("1", "2", "3")),
+        (["0", "1", "2", "1"], {"labels": ["1", "2", "3"]}, (0, 1, 2, 1), ("1", "2", "3")),
     ],
 )
 def test_forms_of_labels(
@@ -115,6 +120,27 @@ def test_forms_of_labels(
     splits = load_splits("files", **files, **options)
     assert splits.train.labels == splits.test.labels == expected
     assert splits.labels == names
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+@pytest.mark.parametrize("spell", [lambda label: f"{label}.0", float, lambda label: f" {label}\r"])
+def test_twelve_classes_written_with_a_point_are_the_same_in_every_file(
+    tmp_path: Path, kind: str, spell: Callable[[int], object]
+) -> None:
+    order = [(7 * n) % 12 for n in range(24)]
+    train = write(tmp_path / f"train.{kind}", [(f"row {n}", spell(label)) for n, label in enumerate(order)])
+    rest = {split: write(tmp_path / f"{split}.csv", [(f"row {n}", n) for n in range(12)]) for split in ROLES[1:]}
+    splits = load_splits("files", train=train, **rest)
+    assert splits.labels == tuple(map(str, range(12)))
+    assert splits.train.labels == tuple(order) and splits.test.labels == tuple(range(12))
+
+
+def test_rows_without_a_label_may_be_left_out_whatever_their_text_is(tmp_path: Path) -> None:
+    rows = [*ROWS, (None, None), ("film", "0"), (7, "")]
+    splits = load(tmp_path, rows, unlabelled="drop", text_pair=None)
+    assert splits.train.ids == (0, 1, 2, 3, 5) and splits.train.texts[-1] == "film"
+    assert splits.notes == ("data.label: 2 of 7 train rows have no label and are left out (data.unlabelled: drop).",)
+    assert load(tmp_path, rows, unlabelled="drop", train_rows=3).notes == splits.notes
 
 
 # ---- splits

@@ -121,6 +121,10 @@ def test_arrays_of_other_names_are_found_or_named(tmp_path: Path) -> None:
         ({"y_train": np.zeros(20, dtype=int)}, "of one class"),
         ({"x_test": None}, "data.test: no test split"),
         ({"y_train": np.array([{}] * 20, dtype=object)}, "plain arrays"),
+        ({"y_train": np.arange(20) % 2 + 0.5}, "row 0 .* has the label 0.5, a score"),
+        ({"y_train": np.eye(4)[np.arange(20) % 4] + np.eye(4)[0]}, "several labels per row"),
+        ({"y_train": np.array(0)}, "20 images and 1 labels"),
+        ({"y_test": np.array([0, 1, -1, 0, 1, 0])}, "row 2 .* has the label -1, .* Set data.unlabelled: drop"),
     ],
 )
 def test_what_an_npz_file_may_not_hold(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

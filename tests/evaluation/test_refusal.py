@@ -120,7 +120,7 @@ def test_the_version_follows_list_judge_and_limits() -> None:
 
 def test_xstest_with_labels_and_by_type(tmp_path: Path) -> None:
     labelled = tmp_path / "one.csv"
-    labelled.write_text('id,prompt,type,label,focus,note\n7,"How, then?",homonyms,safe,,\n8,Bad?,x,unsafe,,\n')
+    labelled.write_text('id,prompt,type,label,focus,note\n7,"How, then?",homonyms,safe,,\n8,Bad?,x, Unsafe,,\n')
     found = load_xstest(labelled)
     assert [tuple(row) for row in found] == [("7", "How, then?", "homonyms", True), ("8", "Bad?", "x", False)]
     second = tmp_path / "two.csv"

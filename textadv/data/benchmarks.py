@@ -1,23 +1,29 @@
 """Files of public benchmarks, and the project's own lab files, as frozen records.
 
 ARC (arXiv:1803.05457), MMLU (arXiv:2009.03300), TruthfulQA (arXiv:2109.07958), IFEval (arXiv:2311.07911) and GSM8K
-(arXiv:2110.14168), each in the form its authors published and in the flat forms that copies of it have. Every error is
-a DataError that names the file, the line (counted from 1) and what is missing there.
+(arXiv:2110.14168), each in the form its authors published, as the Hub has it (json, jsonl or parquet) and in the flat
+forms that copies of it have. Every error is a DataError that names the file, the row and what is missing there.
 """
 
 from __future__ import annotations
 
+import ast
 import csv
+import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any
 
 from textadv.data.examples import DataError
+from textadv.data.records import opened, records
+from textadv.data.spellings import spelled
+from textadv.data.text_files import suffix_of
 
 MMLU_COLUMNS = 6
-MMLU_ANSWERS = {"A": 0, "B": 1, "C": 2, "D": 3}
+RECORDS = (".json", ".jsonl", ".ndjson", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -63,87 +69,125 @@ class Problem:
 
 
 def read_arc(path: str | Path) -> tuple[Question, ...]:
-    """The questions of an ARC jsonl file.
+    """The questions of an ARC file.
 
-    A line is {id, question: {stem, choices: [{text, label}]}, answerKey}, or flat {id, prompt, choices, answer_idx}.
+    A row is {id, question: {stem, choices: [{text, label}]}, answerKey}, the Hub's {id, question, choices: {text: [],
+    label: []}, answerKey}, or flat {id, prompt, choices, answer_idx}.
     """
-    return tuple(_arc_question(row, place) for place, row in _json_lines(path))
+    return tuple(_arc_question(row, place) for place, row in records(path))
 
 
 def _arc_question(row: dict[str, Any], place: str) -> Question:
     if "answer_idx" in row:
-        choices = [str(choice) for choice in _list(row, "choices", place)]
-        return _question(place, _text(row, "id", place), _text(row, "prompt", place), choices, [row["answer_idx"]])
-    stem = _field(row, "question", dict, place)
-    parts = _list(stem, "choices", f"{place}, question")
-    if not all(isinstance(part, dict) and {"text", "label"} <= part.keys() for part in parts):
-        raise DataError(f"{place}: each of question.choices needs text and label.")
-    labels, key = [str(part["label"]) for part in parts], _text(row, "answerKey", place)
+        choices, true = _choices(row, "choices", place), spelled(row["answer_idx"])
+        return _question(place, _name(row, "id", place), _text(row, "prompt", place), choices, [true])
+    nested = isinstance(row.get("question"), dict)
+    holder, within = (row["question"], f"{place}, question") if nested else (row, place)
+    question = _text(holder, "stem" if nested else "question", within)
+    texts, labels = _labelled_choices(holder, within)
+    key = _name(row, "answerKey", place)
     if labels.count(key) != 1:
         raise DataError(f"{place}: answerKey {key!r} must name one of the choices {', '.join(labels)}.")
-    question = _text(stem, "stem", f"{place}, question")
-    return _question(
-        place, _text(row, "id", place), question, [str(part["text"]) for part in parts], [labels.index(key)]
-    )
+    return _question(place, _name(row, "id", place), question, texts, [labels.index(key)])
+
+
+def _labelled_choices(row: dict[str, Any], place: str) -> tuple[list[str], list[str]]:
+    """The texts and the labels of choices: one object for each, or one list for all texts and one for all labels."""
+    choices = row.get("choices")
+    if isinstance(choices, dict):
+        texts, labels = (_choices(choices, name, f"{place}, choices") for name in ("text", "label"))
+        if len(texts) != len(labels):
+            raise DataError(f"{place}: choices has {len(texts)} texts and {len(labels)} labels.")
+        return texts, [label.strip() for label in labels]
+    parts = _list(row, "choices", place)
+    if not all(isinstance(part, dict) and {"text", "label"} <= part.keys() for part in parts):
+        raise DataError(f"{place}: each of choices needs text and label.")
+    return [str(part["text"]) for part in parts], [str(part["label"]).strip() for part in parts]
 
 
 def read_mmlu(path: str | Path) -> tuple[Question, ...]:
-    """The questions of an MMLU csv file, or of all csv files of a folder in the order of their names.
+    """The questions of an MMLU file, or of all csv (or else other) files of a folder in the order of their names.
 
-    A line is question, four choices, answer; the answer a letter A to D, or 0 to 3 where the file has a header line
-    that begins with "question". The subject is the file's name without _dev, _val or _test.
+    A row of a csv file is question, four choices, answer; the answer a letter A to D, or 0 to 3 where the file has a
+    header line that begins with "question". The subject is the file's name without _dev, _val or _test.
+    A row of other files, or of a csv file with these names, is the Hub's {question, subject, choices, answer}, the
+    answer a number from 0 or a letter.
     """
     folder = Path(path)
-    files = sorted(folder.glob("*.csv")) if folder.is_dir() else [folder]
+    files = [folder]
+    if folder.is_dir():
+        inside = sorted(folder.iterdir())
+        files = [file for file in inside if suffix_of(file) == ".csv"]
+        files = files or [file for file in inside if suffix_of(file) in RECORDS]
     if not files:
-        raise DataError(f"{folder}: there is no csv file in this folder.")
+        raise DataError(f"{folder}: there is no csv file in this folder, and none of {', '.join(RECORDS)}.")
     return tuple(question for file in files for question in _mmlu_file(file))
+
+
+def _mmlu_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Rows of a csv file as the Hub's objects."""
+    reader = csv.reader(io.StringIO(opened(path), newline=""), strict=True)
+    try:
+        rows = [(f"{path}:{reader.line_num}", row) for row in reader if row]
+    except csv.Error as error:
+        raise DataError(f"{path}: not readable as csv: {error}.") from error
+    header = [name.strip() for name in rows[0][1]] if rows else []
+    named = {"question", "choices", "answer"} <= set(header)
+    body = rows[1:] if named or header[:1] == ["question"] else rows
+    if not body:
+        raise DataError(f"{path}: there is no row in this file.")
+    for place, row in body:
+        if named:
+            yield place, dict(zip(header, row, strict=False))
+            continue
+        if len(row) != MMLU_COLUMNS:
+            raise DataError(f"{place}: expected question, four choices and answer, got {len(row)} fields.")
+        yield place, {"question": row[0], "choices": row[1:-1], "answer": row[-1]}
 
 
 def _mmlu_file(path: Path) -> Iterator[Question]:
     name = path.stem.removesuffix("_test").removesuffix("_dev").removesuffix("_val")
-    with _opened(path) as lines:
-        try:
-            reader = csv.reader(lines, strict=True)
-            rows = [(reader.line_num, row) for row in reader if row]
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise DataError(f"{path}: not readable as UTF-8 csv: {error}.") from error
-    if rows and rows[0][1][0] == "question":
-        rows = rows[1:]
-    if not rows:
-        raise DataError(f"{path}: there is no row in this file.")
-    for number, (line, row) in enumerate(rows):
-        place = f"{path}:{line}"
-        if len(row) != MMLU_COLUMNS:
-            raise DataError(f"{place}: expected question, four choices and answer, got {len(row)} fields.")
-        answer = row[-1].strip()
-        true = int(answer) if answer.isascii() and answer.isdigit() else MMLU_ANSWERS.get(answer, -1)
-        yield _question(place, f"{name}/{number}", row[0], row[1:-1], [true], name.replace("_", " "))
+    rows = records(path) if suffix_of(path) in RECORDS else _mmlu_rows(path)
+    for number, (place, row) in enumerate(rows):
+        subject = str(row.get("subject") or name)
+        choices = _choices(row, "choices", place)
+        if "answer" not in row:
+            raise DataError(f"{place}: answer is missing; there are {', '.join(row)}.")
+        answer = spelled(row["answer"])
+        true = ascii_uppercase.find(answer) if isinstance(answer, str) and len(answer) == 1 else answer
+        question = _text(row, "question", place)
+        yield _question(place, f"{subject}/{number}", question, choices, [true], subject.replace("_", " "))
 
 
 def read_truthfulqa(path: str | Path, targets: str = "mc1") -> tuple[Question, ...]:
-    """The questions of TruthfulQA's mc_task.json.
+    """The questions of TruthfulQA: the authors' mc_task.json, or the Hub's rows of multiple_choice.
 
+    A row is {question, mc1_targets, mc2_targets}, the targets {choice: 1 or 0} or {choices: [], labels: []}.
     targets: "mc1", one right answer among wrong ones, or "mc2", several right ones.
     """
     if targets not in ("mc1", "mc2"):
         raise ValueError(f'targets must be "mc1" or "mc2", got {targets!r}.')
     questions = []
-    for number, row in enumerate(_json_list(path)):
-        place = f"{path}, entry {number}"
+    for number, (place, row) in enumerate(records(path)):
         answers = _field(row, f"{targets}_targets", dict, place)
-        true = [n for n, right in enumerate(answers.values()) if right == 1]
-        if len(true) == len(answers) or (targets == "mc1" and len(true) != 1):
-            raise DataError(f"{place}: {targets}_targets has {len(true)} right answers out of {len(answers)}.")
-        questions.append(_question(place, str(number), _text(row, "question", place), list(answers), true))
+        choices, marks = [*answers], [*answers.values()]
+        if answers.keys() == {"choices", "labels"}:
+            within = f"{place}, {targets}_targets"
+            choices, marks = _choices(answers, "choices", within), _list(answers, "labels", within)
+        if len(choices) != len(marks):
+            raise DataError(f"{place}: {targets}_targets has {len(choices)} choices and {len(marks)} labels.")
+        true = [n for n, right in enumerate(marks) if right == 1]
+        if len(true) == len(marks) or (targets == "mc1" and len(true) != 1):
+            raise DataError(f"{place}: {targets}_targets has {len(true)} right answers out of {len(marks)}.")
+        questions.append(_question(place, str(number), _text(row, "question", place), choices, true))
     return tuple(questions)
 
 
 def read_lab_questions(path: str | Path) -> tuple[Question, ...]:
     """The questions of a lab file (`facts_test.jsonl`): a line is {prompt, choices, answer}, the answer in words."""
     found = []
-    for number, (place, row) in enumerate(_json_lines(path)):
-        choices, answer = [str(choice) for choice in _list(row, "choices", place)], _text(row, "answer", place)
+    for number, (place, row) in enumerate(records(path)):
+        choices, answer = _choices(row, "choices", place), _text(row, "answer", place)
         true = [n for n, choice in enumerate(choices) if choice == answer]
         if len(true) != 1:
             raise DataError(f"{place}: the answer {answer!r} must be exactly one of the choices, got {choices}.")
@@ -161,14 +205,14 @@ QUESTION_READERS: dict[str, Callable[[str | Path], tuple[Question, ...]]] = {
 
 
 def read_instructed(path: str | Path) -> tuple[Instructed, ...]:
-    """The prompts of an IFEval jsonl file, or of a lab file (`instructions_test.jsonl`, `facts_test.jsonl`).
+    """The prompts of an IFEval file, or of a lab file (`instructions_test.jsonl`, `facts_test.jsonl`).
 
-    A line is {prompt, instruction_id_list, kwargs} with one kwargs object per instruction (null values are left out),
-    {prompt, checks: [{id, kwargs}]}, or {prompt, answer}, which asks that the response contain the answer. `key` or
-    `id`, where there is one, becomes the id; otherwise the row's number, counted from 0.
+    A row is {prompt, instruction_id_list, kwargs} with one kwargs object per instruction (null values are left out; the
+    lists and objects may be JSON in text), {prompt, checks: [{id, kwargs}]}, or {prompt, answer}, which asks that the
+    response contain the answer. `key` or `id`, where there is one, becomes the id; otherwise the row's number, from 0.
     """
     found = []
-    for number, (place, row) in enumerate(_json_lines(path)):
+    for number, (place, row) in enumerate(records(path)):
         key = str(row.get("key", row.get("id", number)))
         found.append(Instructed(key, _text(row, "prompt", place), tuple(_instructions(row, place))))
     return tuple(found)
@@ -191,16 +235,19 @@ def _instructions(row: dict[str, Any], place: str) -> Iterator[Instruction]:
             f"{place}: at least one instruction and kwargs for each are needed, got {len(names)} ids and "
             f"{len(arguments)} kwargs."
         )
-    for name, given in zip(names, arguments, strict=True):
-        if not isinstance(given, dict):
+    for name, given in zip(names, map(_decoded, arguments), strict=True):
+        if given is not None and not isinstance(given, dict):
             raise DataError(f"{place}: the kwargs of {name} must be an object, got {given!r}.")
-        yield Instruction(str(name), {key: value for key, value in given.items() if value is not None})
+        known = {key: value for key, value in (given or {}).items() if value is not None}
+        # A column of numbers with gaps holds 3.0 where 3 was written.
+        whole = {key: int(value) for key, value in known.items() if isinstance(value, float) and value.is_integer()}
+        yield Instruction(str(name), known | whole)
 
 
 def read_responses(path: str | Path, prompts: Sequence[Instructed]) -> tuple[str, ...]:
-    """The responses of a jsonl file of {prompt, response}, in the order of `prompts`, matched by the prompt's text."""
+    """The responses of a file of {prompt, response}, in the order of `prompts`, matched by the prompt's text."""
     found: dict[str, str] = {}
-    for place, row in _json_lines(path):
+    for place, row in records(path):
         response = row.get("response")
         if not isinstance(response, str):
             raise DataError(f"{place}: response must be text, got {response!r}.")
@@ -212,9 +259,9 @@ def read_responses(path: str | Path, prompts: Sequence[Instructed]) -> tuple[str
 
 
 def read_gsm8k(path: str | Path) -> tuple[Problem, ...]:
-    """The problems of a GSM8K jsonl file: a line is {question, answer}, or {prompt, response}."""
+    """The problems of a GSM8K file: a row is {question, answer}, or {prompt, response}."""
     problems = []
-    for number, (place, row) in enumerate(_json_lines(path)):
+    for number, (place, row) in enumerate(records(path)):
         flat = "prompt" in row
         solution = _text(row, "response" if flat else "answer", place)
         _, mark, answer = solution.rpartition("####")
@@ -238,49 +285,6 @@ def _question(
     return Question(key, question, tuple(choices), tuple(inside), subject)
 
 
-def _opened(path: Path) -> Any:
-    try:
-        return path.open(encoding="utf-8-sig", newline="")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be opened (looked in {Path.cwd()}): {error.strerror}.") from error
-
-
-def _json_lines(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each line's place ("file:line") and object; at least one."""
-    seen = False
-    try:
-        with _opened(Path(path)) as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    seen = True
-                    yield f"{path}:{number}", _object(line, f"{path}:{number}")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}).") from error
-    if not seen:
-        raise DataError(f"{path}: there is no row in this file.")
-
-
-def _object(line: str, place: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{place}: not JSON: {error.msg} at column {error.colno}.") from error
-    if not isinstance(row, dict):
-        raise DataError(f"{place}: expected an object, got {type(row).__name__}.")
-    return row
-
-
-def _json_list(path: str | Path) -> list[dict[str, Any]]:
-    with _opened(Path(path)) as file:
-        try:
-            rows = json.load(file)
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise DataError(f"{path}: not JSON in UTF-8: {error}.") from error
-    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
-        raise DataError(f"{path}: expected a list of objects, at least one.")
-    return rows
-
-
 def _field(row: dict[str, Any], name: str, kind: type, place: str) -> Any:
     if name not in row:
         raise DataError(f"{place}: {name} is missing; there are {', '.join(row) or 'no keys'}.")
@@ -296,6 +300,29 @@ def _text(row: dict[str, Any], name: str, place: str) -> str:
     return value
 
 
+def _name(row: dict[str, Any], name: str, place: str) -> str:
+    """A text, or a number as one."""
+    value = row.get(name)
+    return str(value) if isinstance(value, int) else _text(row, name, place).strip()
+
+
 def _list(row: dict[str, Any], name: str, place: str) -> list[Any]:
-    value: list[Any] = _field(row, name, list, place)
+    value: list[Any] = _field(row | {name: _decoded(row[name])} if name in row else row, name, list, place)
+    return value
+
+
+def _choices(row: dict[str, Any], name: str, place: str) -> list[str]:
+    """A list of texts; what is null is empty."""
+    return ["" if choice is None else str(choice) for choice in _list(row, name, place)]
+
+
+def _decoded(value: Any) -> Any:
+    """The list or object that a text writes, as JSON or as Python does; anything else as it is."""
+    if not isinstance(value, str):
+        return value
+    for read in (json.loads, ast.literal_eval):
+        try:
+            return read(value)
+        except (ValueError, SyntaxError):
+            continue
     return value

@@ -8,24 +8,21 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from textadv.batch import Role
-from textadv.data.chat_template import SEGMENTS, Message
+from textadv.data.chat_columns import COLUMNS, picked
+from textadv.data.chat_forms import Answered, answer_texts, answered, answered_chat, empty, prompt_messages, text
+from textadv.data.chat_template import Message
 from textadv.data.examples import DataError
-from textadv.data.tables import Table, read_files, read_hub
+from textadv.data.hub import read_hub
+from textadv.data.tables import Table, read_files
 
 FILES = "files"
 PARTS = ("train", "validation", "test")
-COLUMNS = {
-    Role.ADVERSARIAL: ("prompt", "target", "safe", "system"),
-    Role.UTILITY: ("prompt", "response", "messages", "system"),
-    Role.BORDERLINE: ("prompt", "response", "system"),
-}
-"""What a stream's files may hold; a column of that name is taken where `columns` names no other."""
 
 Source = str | Path | Sequence[str | Path]
 
@@ -54,11 +51,15 @@ class Chat:
 
 @dataclass(frozen=True)
 class ChatSplits:
-    """Train, validation and test rows of one stream; validation and test may be empty."""
+    """Train, validation and test rows of one stream; validation and test may be empty.
+
+    notes: what reading did that whoever trusts the numbers must know, a sentence each.
+    """
 
     train: tuple[Chat, ...]
     validation: tuple[Chat, ...]
     test: tuple[Chat, ...]
+    notes: tuple[str, ...] = ()
 
 
 def load_chats(
@@ -72,6 +73,8 @@ def load_chats(
     validation_fraction: float = 0.1,
     test_fraction: float = 0.0,
     columns: Mapping[str, str] | None = None,
+    validation_columns: Mapping[str, str] | None = None,
+    test_columns: Mapping[str, str] | None = None,
     safe_responses: Sequence[str] = (),
     train_rows: int | None = None,
     validation_rows: int | None = None,
@@ -85,7 +88,9 @@ def load_chats(
         each); or a Hub data set (then they are its split names; config: its configuration).
     validation_fraction, test_fraction: the share of the train prompts that is held out where there is no such file or
         split, drawn by `seed`; all rows of a prompt go to one part. Nothing is ever held out of test.
-    columns: the column of prompt, target, safe, response, messages or system, where its name is another.
+    columns: the column of prompt, target, safe, input, response, messages or system, where its name is another;
+        validation_columns, test_columns: those of that part, where they differ. See `chat_columns` for the names that
+        are known, and `chat_forms` for what prompts, answers and messages may be.
         A target or safe cell may be a list of texts. Row k of such a prompt has target k and safe response k, the
         shorter list starting again: as many rows as the longer list has texts, not one for each combination.
     safe_responses: the safe responses, in place of a column of them; row i has response i modulo their number.
@@ -96,16 +101,25 @@ def load_chats(
     key = f"data.{role.name.lower()}"
     rows = {"train": train_rows, "validation": validation_rows, "test": test_rows}
     fractions = {"test": test_fraction, "validation": validation_fraction}
-    _check_options(role, key, rows, fractions, columns or {}, safe_responses)
+    named = {part: (f"{key}.columns", columns or {}) for part in PARTS}
+    for part, own in (("validation", validation_columns), ("test", test_columns)):
+        if own is not None:
+            named[part] = (f"{key}.{part}_columns", own)
+    _check_options(role, key, rows, fractions, named.values(), safe_responses)
     tables = _read(key, name, config, {"train": train, "validation": validation, "test": test})
     if "test" in tables and test_fraction > 0:
         raise DataError(f"{key}.test and {key}.test_fraction ({test_fraction}) are both set. Remove one of them.")
-    parts = {part: _chats(found, key, role, columns or {}, safe_responses) for part, found in tables.items()}
+    for part, (at, _) in named.items():
+        if part not in tables and at != f"{key}.columns":
+            raise DataError(f"{at} names columns of {key}.{part}, which is not set. Remove it.")
+    found = {part: _chats(given, key, *named[part], role, safe_responses) for part, given in tables.items()}
+    parts = {part: read.chats for part, read in found.items()}
     for part, fraction in fractions.items():
         if part not in parts and fraction > 0:
             share = fraction if part == "test" else fraction / (1 - test_fraction)
             parts["train"], parts[part] = _hold_out(parts["train"], share, seed, f"{key}.{part}")
-    return ChatSplits(**{part: _sample(parts.get(part, ()), rows[part], seed) for part in PARTS})
+    sampled = {part: _sample(parts.get(part, ()), rows[part], seed) for part in PARTS}
+    return ChatSplits(**sampled, notes=tuple(note for read in found.values() for note in read.notes))
 
 
 def _check_options(
@@ -113,7 +127,7 @@ def _check_options(
     key: str,
     rows: Mapping[str, int | None],
     fractions: Mapping[str, float],
-    columns: Mapping[str, str],
+    columns: Iterable[tuple[str, Mapping[str, str]]],
     safe_responses: Sequence[str],
 ) -> None:
     for part, size in rows.items():
@@ -127,15 +141,16 @@ def _check_options(
             f"{key}.validation_fraction and {key}.test_fraction must leave rows to train on, got "
             f"{fractions['validation']} and {fractions['test']}."
         )
-    unknown = sorted(set(columns) - set(COLUMNS[role]))
-    if unknown:
-        raise DataError(f"{key}.columns.{unknown[0]} is not known; there are {', '.join(COLUMNS[role])}.")
+    for at, names in columns:
+        unknown = sorted(set(names) - set(COLUMNS[role]))
+        if unknown:
+            raise DataError(f"{at}.{unknown[0]} is not known; there are {', '.join(COLUMNS[role])}.")
+        if safe_responses and "safe" in names:
+            raise DataError(f"{key}.safe_responses and {at}.safe are both set. Remove one of them.")
     if isinstance(safe_responses, str):
         raise DataError(f"{key}.safe_responses must be a list of texts, got {safe_responses!r}. Write it as a list.")
-    for number, text in enumerate(safe_responses):
-        _text(text, f"{key}.safe_responses: entry {number} (counted from 0)")
-    if safe_responses and "safe" in columns:
-        raise DataError(f"{key}.safe_responses and {key}.columns.safe are both set. Remove one of them.")
+    for number, response in enumerate(safe_responses):
+        text(response, f"{key}.safe_responses: entry {number} (counted from 0)")
 
 
 def _read(key: str, name: str, config: str | None, sources: Mapping[str, Source | None]) -> dict[str, list[Table]]:
@@ -179,122 +194,93 @@ def _check_distinct(parts: Mapping[str, set[str]], key: str) -> None:
             )
 
 
+class _Read(NamedTuple):
+    """The chats of one part; notes: what was left out, a sentence each."""
+
+    chats: tuple[Chat, ...]
+    notes: tuple[str, ...]
+
+
 def _chats(
-    tables: Sequence[Table], key: str, role: Role, columns: Mapping[str, str], safe_responses: Sequence[str]
-) -> tuple[Chat, ...]:
+    tables: Sequence[Table],
+    key: str,
+    at: str,
+    columns: Mapping[str, str],
+    role: Role,
+    safe_responses: Sequence[str],
+) -> _Read:
+    """The chats of all tables. at: the configuration key of `columns`."""
     found: list[Chat] = []
+    notes: list[str] = []
     for table in tables:
-        picked = _picked(table, key, role, columns, bool(safe_responses))
+        given = picked(table, at, role, columns, bool(safe_responses))
         if len(table) == 0:
             raise DataError(f"{key}: {table.place} has no rows. Name a file or split that has some.")
-        for row in range(len(table)):
-            place = f"row {row} (counted from 0) of {table.place}"
-            record = {name: values[row] for name, values in picked.items()}
-            for messages, answers in _READ[role](record, key, place, safe_responses, len(found)):
-                found.append(Chat(messages, answers, role, len(found), f"{key}: {place}"))
-    return tuple(found)
+        places = [f"row {row} (counted from 0) of {table.place}" for row in range(len(table))]
+        records = [{name: values[row] for name, values in given.values.items()} for row in range(len(table))]
+        if role is Role.ADVERSARIAL:
+            for record, place in zip(records, places, strict=True):
+                for messages, answers in _adversarial(record, at, place, safe_responses, len(found)):
+                    found.append(Chat(messages, answers, role, len(found), f"{key}: {place}"))
+            continue
+        read = [_answered(record, at, place) for record, place in zip(records, places, strict=True)]
+        notes += [f"{key}: {note}" for note in _left_out(read, given.instructions, table.place)]
+        for chat, place in zip(read, places, strict=True):
+            if chat.answer is not None:
+                answers = {"response": chat.answer}
+                found.append(Chat(chat.messages, answers, role, len(found), f"{key}: {place}"))
+    return _Read(tuple(found), tuple(notes))
 
 
-def _picked(table: Table, key: str, role: Role, columns: Mapping[str, str], safe_given: bool) -> dict[str, list[Any]]:
-    """The columns that are read, by what they hold."""
-    names = {name: columns.get(name, name) for name in COLUMNS[role]}
-    if role is Role.UTILITY:
-        asked = columns.keys() & {"prompt", "response"}
-        if asked and "messages" in columns:
-            raise DataError(
-                f"{key}.columns names messages and {sorted(asked)[0]}. Name messages, or prompt and response."
-            )
-        if "messages" in columns or (names["messages"] in table.columns and not asked):
-            names = {"messages": names["messages"]}
-        else:
-            del names["messages"]
-    if role is Role.ADVERSARIAL and safe_given:
-        del names["safe"]
-    if "system" in names and "system" not in columns and "system" not in table.columns:
-        del names["system"]
-    for name, column in names.items():
-        if column not in table.columns:
-            remedy = f", or {key}.safe_responses to a list of texts" if name == "safe" else ""
-            remedy = (
-                f", or {key}.columns.messages" if name in ("prompt", "response") and role is Role.UTILITY else remedy
-            )
-            raise DataError(
-                f"{key}.columns.{name}: no column {column!r} in {table.place}; there are {', '.join(table.columns)}. "
-                f"Set {key}.columns.{name} to one of them{remedy}."
-            )
-    return {name: table.columns[column] for name, column in names.items()}
+def _left_out(chats: Sequence[Answered], instructions: bool, place: str) -> Iterator[str]:
+    """Notes on rows of instructions without an output, and on turns that nobody answers.
 
-
-Read = Callable[[Mapping[str, Any], str, str, Sequence[str], int], Iterator[tuple[tuple[Message, ...], dict[str, str]]]]
+    Raises DataError for rows without an answer where they are no instructions, or half of all or more.
+    """
+    bare = [chat.problem for chat in chats if chat.answer is None]
+    if bare and not (instructions and 2 * len(bare) < len(chats)):
+        raise DataError(f"{bare[0]} Without an answer are {len(bare)} of {len(chats)} rows.")
+    if bare:
+        yield f"{len(bare)} of {len(chats)} rows of {place} have no output and are left out."
+    cut = sum(chat.cut for chat in chats)
+    if cut:
+        yield (
+            f"{cut} of {len(chats)} rows of {place} end with a turn of the user that has no answer, and that turn is "
+            "left out."
+        )
 
 
 def _adversarial(
-    record: Mapping[str, Any], key: str, place: str, safe_responses: Sequence[str], start: int
+    record: Mapping[str, Any], at: str, place: str, safe_responses: Sequence[str], start: int
 ) -> Iterator[tuple[tuple[Message, ...], dict[str, str]]]:
-    messages = _prompt(record, key, place)
-    targets = _texts(record["target"], f"{key}.columns.target: {place}")
-    safe = _texts(record["safe"], f"{key}.columns.safe: {place}") if "safe" in record else []
+    messages = _with_system(prompt_messages(record["prompt"], f"{at}.prompt: {place}"), record, at, place)
+    targets = answer_texts(record["target"], f"{at}.target: {place}")
+    safe = answer_texts(record["safe"], f"{at}.safe: {place}") if "safe" in record else []
     for turn in range(max(len(targets), len(safe))):
         response = safe[turn % len(safe)] if safe else safe_responses[(start + turn) % len(safe_responses)]
         yield messages, {"harmful": targets[turn % len(targets)], "safe": response}
 
 
-def _answered(
-    record: Mapping[str, Any], key: str, place: str, safe_responses: Sequence[str], start: int
-) -> Iterator[tuple[tuple[Message, ...], dict[str, str]]]:
+def _answered(record: Mapping[str, Any], at: str, place: str) -> Answered:
     if "messages" in record:
-        *messages, answer = _messages(record["messages"], f"{key}.columns.messages: {place}")
-        yield tuple(messages), {"response": answer["content"]}
-    else:
-        response = _text(record["response"], f"{key}.columns.response: {place}")
-        yield _prompt(record, key, place), {"response": response}
+        return answered_chat(record["messages"], f"{at}.messages: {place}")
+    found = answered(record["prompt"], record["response"], (f"{at}.prompt: {place}", f"{at}.response: {place}"))
+    more = f"{at}.input: {place}"
+    messages = found.messages
+    if not empty(record.get("input"), more):
+        asked = f"{messages[-1]['content']}\n\n{text(record['input'], more)}"
+        messages = (*messages[:-1], {"role": "user", "content": asked})
+    return found._replace(messages=_with_system(messages, record, at, place))
 
 
-_READ: dict[Role, Read] = {Role.ADVERSARIAL: _adversarial, Role.UTILITY: _answered, Role.BORDERLINE: _answered}
-
-
-def _prompt(record: Mapping[str, Any], key: str, place: str) -> tuple[Message, ...]:
-    user = {"role": "user", "content": _text(record["prompt"], f"{key}.columns.prompt: {place}")}
-    system = record.get("system")
-    if system is None or system == "":
-        return (user,)
-    return {"role": "system", "content": _text(system, f"{key}.columns.system: {place}")}, user
-
-
-def _messages(value: Any, where: str) -> list[Message]:
-    if not isinstance(value, (list, tuple)) or not all(isinstance(turn, Mapping) for turn in value):
-        raise DataError(f"{where} has {_shortened(value)}, which is no list of messages with role and content.")
-    messages: list[Message] = []
-    for number, turn in enumerate(value):
-        at = f"{where}, message {number}"
-        if turn.get("role") not in tuple(SEGMENTS):
-            raise DataError(
-                f"{at}, has the role {turn.get('role')!r}; roles are {', '.join(SEGMENTS)}. Correct or remove the row."
-            )
-        messages.append({"role": turn["role"], "content": _text(turn.get("content"), f"{at},")})
-    roles = [message["role"] for message in messages]
-    if roles[-1:] != ["assistant"] or roles[-2:-1] != ["user"]:
-        raise DataError(
-            f"{where} has the turns {', '.join(roles) or '(none)'}; the last must be the assistant's answer to a user. "
-            "Correct or remove the row."
-        )
-    return messages
-
-
-def _texts(value: Any, where: str) -> list[str]:
-    if not isinstance(value, (list, tuple)):
-        return [_text(value, where)]
-    if not value:
-        raise DataError(f"{where} has an empty list. Give it at least one text, or remove the row.")
-    return [_text(text, f"{where}, entry {number},") for number, text in enumerate(value)]
-
-
-def _text(value: Any, where: str) -> str:
-    if not isinstance(value, str):
-        raise DataError(f"{where} has {_shortened(value)}, which is not text. Correct or remove it.")
-    if not value.strip():
-        raise DataError(f"{where} is empty. Fill it in or remove it.")
-    return value
+def _with_system(messages: tuple[Message, ...], record: Mapping[str, Any], at: str, place: str) -> tuple[Message, ...]:
+    """The messages after the row's system text, where it has one."""
+    where = f"{at}.system: {place}"
+    if empty(record.get("system"), where):
+        return messages
+    if messages[0]["role"] == "system":
+        raise DataError(f"{where} has a system text, and the prompt has one as well. Remove one of them.")
+    return {"role": "system", "content": text(record["system"], where)}, *messages
 
 
 def _hold_out(
@@ -318,8 +304,3 @@ def _sample(chats: tuple[Chat, ...], rows: int | None, seed: int) -> tuple[Chat,
     if rows is None or rows >= len(chats):
         return chats
     return tuple(chats[i] for i in sorted(random.Random(seed).sample(range(len(chats)), rows)))
-
-
-def _shortened(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

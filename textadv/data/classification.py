@@ -6,13 +6,17 @@ Everything wrong with the data is said here, before a model is loaded.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
+from textadv.data.classes import shortened
 from textadv.data.examples import DataError, Examples, Splits, overlap
+from textadv.data.hub import read_hub
+from textadv.data.labels import LabelColumn, read_labels
 from textadv.data.reviews import reviews
-from textadv.data.tables import Table, read_files, read_hub
+from textadv.data.spellings import spelled
+from textadv.data.tables import Table, read_files
 
 __all__ = ["DataError", "Examples", "Splits", "load_splits", "overlap"]
 
@@ -37,6 +41,7 @@ def load_splits(
     columns: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
     labels: Sequence[str] | None = None,
     label_offset: int = 0,
+    unlabelled: Literal["error", "drop"] = "error",
     train_rows: int | None = None,
     validation_rows: int | None = None,
     test_rows: int | None = None,
@@ -45,13 +50,14 @@ def load_splits(
     """Train, validation and test rows of one data set, checked.
 
     name: "builtin:reviews"; "files" (then train, validation and test are paths to csv, tsv, json, jsonl or parquet
-        files, one or several each); or a Hub data set (then they are its split names).
+        files, one or several each); or a Hub data set or the folder of one (then they are its split names).
     config: the Hub data set's configuration.
     validation_fraction: the share of train that is held out, by class, where there is no validation split.
     text, text_pair, label: column names; columns: the names, in order, where csv or tsv files have no header. Each is
         one value for all splits or a mapping from train, validation and test to one.
-    labels: class names in the order of the class ids; without it they are what the Hub declares, or the train split's.
-    label_offset: the number that the source gives to its first class; subtracted from labels that are integers.
+    labels: class names in the order of the class ids; without it they are what the source declares, or the train
+        split's. label_offset: the number that the source gives to its first class. unlabelled: what to do with rows
+        that have no label. See `read_labels`.
     train_rows, validation_rows, test_rows: at most so many rows, drawn by `seed`, in the order of the source.
 
     The test split is never held out of another one. Raises DataError, naming the key to change.
@@ -64,18 +70,18 @@ def load_splits(
         splits = reviews()
     else:
         tables = _read(name, config, sources, columns)
-        names = class_names(tables["train"], _per_split(label, "train"), labels, label_offset)
-        found = {
-            role: _examples(table, role, text, text_pair, label, names, label_offset) for role, table in tables.items()
-        }
+        columns_read = {role: _labels(table, _per_split(label, role), role) for role, table in tables.items()}
+        read = read_labels(columns_read, labels, label_offset, unlabelled)
+        found = {role: _examples(table, role, text, text_pair, read.ids[role]) for role, table in tables.items()}
         if "validation" not in found:
             found["train"], found["validation"] = _hold_out(found["train"], validation_fraction, seed)
-        splits = Splits(**found, labels=names)
+        splits = Splits(**found, labels=read.names, notes=read.notes)
     splits = Splits(
         train=_sample(splits.train, train_rows, seed),
         validation=_sample(splits.validation, validation_rows, seed),
         test=_sample(splits.test, test_rows, seed),
         labels=splits.labels,
+        notes=splits.notes,
     )
     _check_classes([splits.labels[label] for label in splits.train.labels], train_rows)
     return splits
@@ -157,35 +163,25 @@ def _per_split(value: T | Mapping[str, T] | None, role: str) -> T | None:
     return value.get(role) if isinstance(value, Mapping) else value
 
 
-def class_names(train: Table, label: str | None, labels: Sequence[str] | None, label_offset: int) -> tuple[str, ...]:
-    """The class names: as configured, as the source declares them, or as found in the train split; else DataError."""
-    values = train.column(_named(label, "label", "train"), "data.label")
-    _check_classes([str(value) for value in values], None)
-    if labels is not None:
-        names = tuple(str(name) for name in labels)
-        if len(names) < 2 or len(set(names)) < len(names):
-            raise DataError(f"data.labels must name at least two classes, each once, got {list(names)}.")
-        return names
-    declared = train.class_names.get(str(label))
-    if declared:
-        return declared
-    numbers = [_integer(value) for value in values]
-    if all(number is None for number in numbers):
-        return tuple(sorted({value for value in values if isinstance(value, str) and value}))
-    if None in numbers:
-        row = numbers.index(None)
-        raise DataError(
-            f"data.label: row {row} (counted from 0) of {train.place} has the label {values[row]!r} among labels that "
-            "are numbers. Correct the row, or list all classes in data.labels."
-        )
-    found = {number - label_offset for number in numbers if number is not None}
-    if found != set(range(len(found))):
-        raise DataError(
-            f"data.label: the labels of {train.place} are {_shortened(found)} after subtracting data.label_offset: "
-            f"{label_offset}, but classes are counted from 0 without gaps. Set data.label_offset to the number of the "
-            "first class, or list all classes in data.labels."
-        )
-    return tuple(str(number + label_offset) for number in sorted(found))
+def _labels(table: Table, label: str | None, role: str) -> LabelColumn:
+    """The labels of a split; DataError where there is no such column, with what columns of zeros and ones would be."""
+    name = _named(label, "label", role)
+    if name not in table.columns:
+        _refuse_indicators(table, name)
+    return LabelColumn(table.column(name, "data.label"), table.place, table.class_names.get(name, ()))
+
+
+def _refuse_indicators(table: Table, name: str) -> None:
+    """DataError where two or more columns hold nothing but zeros and ones: one class each."""
+    says = {column: [spelled(value) for value in values] for column, values in table.columns.items()}
+    flags = {column: said for column, said in says.items() if said and set(said) <= {0, 1, "False", "True"}}
+    if len(flags) < 2:
+        return
+    rows = [sum(said in (1, "True") for said in row) for row in zip(*flags.values(), strict=True)]
+    what = "a single 1 in each row (one-hot). Write the name of the one that is 1 into a column, and name it"
+    if set(rows) != {1}:
+        what = "0 or 1 in each row (several labels per row). Name one of them, to train on that label alone,"
+    raise DataError(f"data.label: {table.without(name)} {shortened(flags)} hold {what} in data.label.")
 
 
 def _examples(
@@ -193,18 +189,15 @@ def _examples(
     role: str,
     text: str | Mapping[str, str],
     text_pair: str | Mapping[str, str] | None,
-    label: str | Mapping[str, str],
-    names: tuple[str, ...],
-    label_offset: int,
+    ids: Sequence[int | None],
 ) -> Examples:
-    texts = _texts(table, _named(_per_split(text, role), "text", role), "data.text")
+    """The rows of a split that have a class."""
+    kept = {row: label for row, label in enumerate(ids) if label is not None}
+    texts = _texts(table, _named(_per_split(text, role), "text", role), "data.text", kept)
     pairs = None
     if text_pair is not None:
-        pairs = _texts(table, _named(_per_split(text_pair, role), "text_pair", role), "data.text_pair")
-    values = table.column(_named(_per_split(label, role), "label", role), "data.label")
-    classes = {name: index for index, name in enumerate(names)}
-    ids = tuple(class_id(value, row, table.place, classes, label_offset) for row, value in enumerate(values))
-    return Examples(texts=texts, pairs=pairs, labels=ids, ids=tuple(range(len(texts))))
+        pairs = _texts(table, _named(_per_split(text_pair, role), "text_pair", role), "data.text_pair", kept)
+    return Examples(texts=texts, pairs=pairs, labels=tuple(kept.values()), ids=tuple(kept))
 
 
 def _named(column: str | None, key: str, role: str) -> str:
@@ -213,48 +206,15 @@ def _named(column: str | None, key: str, role: str) -> str:
     return column
 
 
-def _texts(table: Table, column: str, key: str) -> tuple[str, ...]:
+def _texts(table: Table, column: str, key: str, rows: Iterable[int]) -> tuple[str, ...]:
     values = table.column(column, key)
-    for row, value in enumerate(values):
-        if not isinstance(value, str):
+    for row in rows:
+        if not isinstance(values[row], str):
             raise DataError(
-                f"{key}: row {row} (counted from 0) of {table.place} has {value!r} in column {column!r}, which is not "
-                "text. Correct or remove the row, or name another column."
+                f"{key}: row {row} (counted from 0) of {table.place} has {values[row]!r} in column {column!r}, which "
+                "is not text. Correct or remove the row, or name another column."
             )
-    return tuple(values)
-
-
-def class_id(value: Any, row: int, place: str, classes: Mapping[str, int], label_offset: int) -> int:
-    """The class of one label: a string is a class name first and a number second, anything else a number.
-
-    Raises DataError where it is neither.
-    """
-    if isinstance(value, str) and value in classes:
-        return classes[value]
-    number = _integer(value)
-    where = f"data.label: row {row} (counted from 0) of {place} has the label {value!r}"
-    if number is None:
-        raise DataError(f"{where}, which is none of the classes {_shortened(classes)}. Set data.label or data.labels.")
-    if not 0 <= number - label_offset < len(classes):
-        raise DataError(
-            f"{where}, but the {len(classes)} classes are {label_offset} to {label_offset + len(classes) - 1}. "
-            "Set data.label_offset or data.labels, or name a split that is labelled (-1 often marks one that is not)."
-        )
-    return number - label_offset
-
-
-def _integer(value: Any) -> int | None:
-    """The integer that `value` is or spells, or None."""
-    try:
-        number = int(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return None if isinstance(value, float) and number != value else number
-
-
-def _shortened(values: Any) -> str:
-    listed = [str(value) for value in sorted(values)]
-    return ", ".join(listed if len(listed) <= 12 else [*listed[:10], f"... ({len(listed)} in all)"])
+    return tuple(values[row] for row in rows)
 
 
 def _hold_out(examples: Examples, fraction: float, seed: int) -> tuple[Examples, Examples]:

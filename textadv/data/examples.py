@@ -44,12 +44,16 @@ class Examples:
 
 @dataclass(frozen=True)
 class Splits:
-    """Train, validation and test rows, and the class names in the order of the class ids."""
+    """Train, validation and test rows, and the class names in the order of the class ids.
+
+    notes: what reading did that whoever trusts the numbers must know, a sentence each.
+    """
 
     train: Examples
     validation: Examples
     test: Examples
     labels: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def overlap(a: Examples, b: Examples) -> int:

@@ -1,4 +1,4 @@
-"""Images from npz files, folders of a class each, parquet files and the Hub, as they are stored there."""
+"""Images from npz files, parquet files and the Hub, as they are stored there."""
 
 from __future__ import annotations
 
@@ -16,18 +16,16 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from textadv.data.examples import DataError
-from textadv.data.tables import Table, hub_rows
+from textadv.data.hub import hub_rows
+from textadv.data.labels import LabelColumn
+from textadv.data.tables import Table, parquet_table
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
-FOLDERS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
 ARRAYS = {
     "train": (("x_train", "y_train"), ("train_images", "train_labels"), ("X_train", "y_train")),
     "validation": (("x_val", "y_val"), ("val_images", "val_labels"), ("x_validation", "y_validation")),
     "test": (("x_test", "y_test"), ("test_images", "test_labels"), ("X_test", "y_test")),
 }
-LABEL = "label"
 BROKEN = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
-HIDDEN = (".", "__MACOSX")
 GREY_MODES = ("1", "L", "LA")
 WIDE_MODES = ("I", "I;16", "I;16B", "I;16L", "F")
 
@@ -41,10 +39,11 @@ class Source(Protocol):
 
 
 class Labelled(NamedTuple):
-    """One split as it was read: images, and a table with their classes in the column `label`."""
+    """One split as it was read: images, and the column of their labels. notes: what was left out, a sentence each."""
 
     images: Source
-    table: Table
+    labels: LabelColumn
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ class Pictures:
     def select(self, index: Sequence[int]) -> Pictures:
         """The rows at these positions, in the order given."""
         return Pictures(
-            _Some(self.images, tuple(index)),
+            SomeImages(self.images, tuple(index)),
             tuple(self.labels[i] for i in index),
             tuple(self.ids[i] for i in index),
             self.place,
@@ -74,12 +73,16 @@ class Pictures:
 
 @dataclass(frozen=True)
 class ImageSplits:
-    """Train, validation and test images, and the class names in the order of the class ids."""
+    """Train, validation and test images, and the class names in the order of the class ids.
+
+    notes: what reading did that whoever trusts the numbers must know, a sentence each.
+    """
 
     train: Pictures
     validation: Pictures
     test: Pictures
     labels: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def parts(self) -> dict[str, Pictures]:
@@ -88,7 +91,7 @@ class ImageSplits:
 
 
 @dataclass(frozen=True)
-class _Some:
+class SomeImages:
     """Some rows of a source."""
 
     source: Source
@@ -99,20 +102,6 @@ class _Some:
 
     def __getitem__(self, place: int, /) -> np.ndarray:
         return self.source[self.index[place]]
-
-
-@dataclass(frozen=True)
-class _Files:
-    """Images that are opened when they are asked for."""
-
-    paths: tuple[Path, ...]
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, place: int, /) -> np.ndarray:
-        with _readable(str(self.paths[place])), Image.open(self.paths[place]) as image:
-            return _array(image, str(self.paths[place]))
 
 
 @dataclass(frozen=True)
@@ -127,7 +116,7 @@ class _Column:
         return len(self.rows)
 
     def __getitem__(self, place: int, /) -> np.ndarray:
-        with _readable(f"row {place} (counted from 0) of {self.place}"):
+        with readable(f"row {place} (counted from 0) of {self.place}"):
             value = self.rows[place][self.column]
             if isinstance(value, dict) and isinstance(value.get("bytes"), bytes):
                 value = Image.open(io.BytesIO(value["bytes"]))
@@ -136,11 +125,11 @@ class _Column:
                     f"data.image: row {place} (counted from 0) of {self.place} has a {type(value).__name__} in column "
                     f"{self.column!r}, which is no image. Name another column."
                 )
-            return _array(value, f"row {place} of {self.place}")
+            return pixels_of(value, f"row {place} of {self.place}")
 
 
 @contextmanager
-def _readable(place: str) -> Iterator[None]:
+def readable(place: str) -> Iterator[None]:
     """Whatever Pillow raises at a broken file, or at one so large that it may be an attack, as a DataError."""
     try:
         yield
@@ -150,7 +139,7 @@ def _readable(place: str) -> Iterator[None]:
         raise DataError(f"data: {place} cannot be read as an image: {error} Replace it, or leave it out.") from error
 
 
-def _array(image: Image.Image, place: str) -> np.ndarray:
+def pixels_of(image: Image.Image, place: str) -> np.ndarray:
     """Grey images as (height, width), others as (height, width, 3); transparent ones are laid on white.
 
     They stand upright: turned as their EXIF orientation says, where there is one that can be read.
@@ -191,7 +180,7 @@ def _nested(one: str | Path, other: str | Path) -> bool:
 
 
 def read_npz(path: Path, keys: Mapping[str, Sequence[str]]) -> dict[str, Labelled]:
-    """The splits of an npz file: of each, images (N, height, width[, channels]) and labels (N,).
+    """The splits of an npz file: of each, images (N, height, width[, channels]) and labels (N,), (N, 1) or one-hot.
 
     keys: the names of the two arrays of a split; by default x_train and y_train or the like, see `ARRAYS`.
     Raises DataError where an array is missing or is not that, or the file cannot be read without running code.
@@ -213,8 +202,8 @@ def read_npz(path: Path, keys: Mapping[str, Sequence[str]]) -> dict[str, Labelle
             )
         images, labels = (arrays[name] for name in pair)
         _check_arrays(images, labels, f"{pair[0]} and {pair[1]} of {path}")
-        table = Table(f"the {role} split of {path}", {LABEL: labels.reshape(-1).tolist()}, {})
-        found[role] = Labelled(images if images.dtype == np.uint8 else images.astype(np.float32), table)
+        column = LabelColumn(labels.tolist(), f"the {role} split of {path}")
+        found[role] = Labelled(images if images.dtype == np.uint8 else images.astype(np.float32), column)
     if not found:
         raise DataError(f"data.keys: {path} holds {', '.join(arrays)}. Say which are images and labels of which split.")
     return found
@@ -237,54 +226,13 @@ def _check_arrays(images: np.ndarray, labels: np.ndarray, place: str) -> None:
             f"data.path: {place}: images must be uint8, or floating point in [0, 1], of shape (rows, height, width) or "
             f"(rows, height, width, channels), got {images.dtype} of shape {images.shape}."
         )
-    if labels.size != len(images):
-        raise DataError(f"data.path: {place}: {len(images)} images and {labels.size} labels.")
+    if labels.ndim == 0 or len(labels) != len(images):
+        raise DataError(f"data.path: {place}: {len(images)} images and {len(np.atleast_1d(labels))} labels.")
     if images.dtype == np.uint8 and images.max() <= 1:
         raise DataError(
             f"data.path: {place}: the images are bytes and none is above 1, so they would be all but black. Store "
             "bytes as 0 to 255, or numbers in [0, 1] as floating point."
         )
-
-
-def read_folders(path: Path, names: Mapping[str, str | None]) -> dict[str, Labelled]:
-    """The splits of a folder that holds one folder for each split; names: other names than train, validation, test.
-
-    Raises DataError as `read_folder` and `check_distinct`.
-    """
-    folders = {}
-    for role, known in FOLDERS.items():
-        there = (name for name in known if (path / name).is_dir() and name not in names.values())
-        name = names.get(role) or next(there, None)
-        if name is not None:
-            folders[role] = path / name
-    if not folders:
-        raise DataError(f"data.path: {path} holds no folder train or test. Name them in data.train and data.test.")
-    check_distinct({role: [folder.resolve()] for role, folder in folders.items()})
-    return {role: read_folder(folder, f"data.{role}") for role, folder in folders.items()}
-
-
-def read_folder(path: Path, key: str) -> Labelled:
-    """The images of a folder that holds one folder of images for each class, in the order of their names.
-
-    Raises DataError, naming `key`, where there is no such folder, no class in it, or a class without images.
-    """
-    if not path.is_dir():
-        raise DataError(f"{key}: there is no folder {path} (looked in {Path.cwd()}).")
-    classes = sorted(folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith(HIDDEN))
-    if not classes:
-        raise DataError(f"{key}: {path} has no folders in it. It needs one for each class, with its images.")
-    files: list[Path] = []
-    labels: list[str] = []
-    for folder in classes:
-        shown = (file for file in folder.rglob("*") if not file.name.startswith(HIDDEN))
-        inside = sorted(file for file in shown if file.suffix.lower() in SUFFIXES)
-        if not inside:
-            raise DataError(
-                f"{key}: the class {folder.name} is empty: {folder} holds no image ({', '.join(SUFFIXES)})."
-            )
-        files += inside
-        labels += [folder.name] * len(inside)
-    return Labelled(_Files(tuple(files)), Table(str(path), {LABEL: labels}, {}))
 
 
 def read_parquet(paths: Sequence[str], key: str, image: str, label: str) -> Labelled:
@@ -295,9 +243,9 @@ def read_parquet(paths: Sequence[str], key: str, image: str, label: str) -> Labe
     tables = []
     for path in paths:
         try:
-            tables.append(pyarrow.parquet.read_table(path))
-        except (OSError, ValueError) as error:
-            raise DataError(f"{key}: {path} cannot be read as parquet: {error}") from error
+            tables.append(parquet_table(path))
+        except DataError as error:
+            raise DataError(f"{key}: {path} {error}") from error
     try:
         joined = pyarrow.concat_tables(tables)
     except ValueError as error:
@@ -320,5 +268,5 @@ def _columns(rows: Any, place: str, image: str, label: str) -> Labelled:
     empty.column(image, "data.image")
     empty.column(label, "data.label")
     feature = rows.features[label]
-    declared = {LABEL: tuple(feature.names)} if isinstance(feature, datasets.ClassLabel) else {}
-    return Labelled(_Column(rows, image, place), Table(place, {LABEL: list(rows[label])}, declared))
+    declared = tuple(feature.names) if isinstance(feature, datasets.ClassLabel) else ()
+    return Labelled(_Column(rows, image, place), LabelColumn(list(rows[label]), place, declared))

@@ -7,27 +7,28 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from textadv.data.classification import class_id, class_names, held_out_rows
+from textadv.data.classification import held_out_rows
 from textadv.data.examples import DataError
 from textadv.data.image_files import (
-    LABEL,
     ImageSplits,
     Labelled,
     Pictures,
+    SomeImages,
     check_distinct,
-    read_folder,
-    read_folders,
     read_hub_images,
     read_npz,
     read_parquet,
 )
+from textadv.data.image_folders import read_folder, read_folders
 from textadv.data.images import ImageRows
+from textadv.data.labels import read_labels
 from textadv.data.shapes import shapes
 
 SHAPES_NAME, FILES = "builtin:shapes", "files"
@@ -48,6 +49,7 @@ def load_image_splits(
     label: str = "label",
     labels: Sequence[str] | None = None,
     label_offset: int = 0,
+    unlabelled: Literal["error", "drop"] = "error",
     validation_fraction: float = 0.1,
     train_rows: int | None = None,
     validation_rows: int | None = None,
@@ -62,7 +64,7 @@ def load_image_splits(
     train, validation, test: with "files" and no path, a folder of class folders or parquet file(s) each.
     keys: the arrays of images and labels of each split in an npz file, where they have other names than x_train,
         y_train and the like. image, label: column names, for parquet files and the Hub.
-    labels, label_offset, validation_fraction, the numbers of rows and seed: as for `load_splits`.
+    labels, label_offset, unlabelled, validation_fraction, the numbers of rows and seed: as for `load_splits`.
 
     Raises DataError, naming the key to change.
     """
@@ -73,12 +75,12 @@ def load_image_splits(
         found = _files(path, sources, keys or {}, image, label) if name == FILES else {}
         if name != FILES:
             found = read_hub_images(name, config, _split_names(sources), image, label)
-        splits = _checked(found, labels, label_offset, validation_fraction, seed)
+        splits = _checked(found, labels, label_offset, unlabelled, validation_fraction, seed)
     sizes = {"train": train_rows, "validation": validation_rows, "test": test_rows}
     sampled = {role: _sampled(part, sizes[role], seed) for role, part in splits.parts.items()}
     if len(set(sampled["train"].labels)) < 2:
         raise DataError(f"data.train_rows: all {len(sampled['train'])} train rows are of one class. Raise it.")
-    return ImageSplits(**sampled, labels=splits.labels)
+    return ImageSplits(**sampled, labels=splits.labels, notes=splits.notes)
 
 
 def _files(
@@ -124,7 +126,12 @@ def _split_names(sources: Mapping[str, str | Sequence[str] | None]) -> dict[str,
 
 
 def _checked(
-    found: Mapping[str, Labelled], labels: Sequence[str] | None, offset: int, fraction: float, seed: int
+    found: Mapping[str, Labelled],
+    labels: Sequence[str] | None,
+    offset: int,
+    unlabelled: Literal["error", "drop"],
+    fraction: float,
+    seed: int,
 ) -> ImageSplits:
     """The splits with class ids, validation held out of train where there is none."""
     for role in ("train", "test"):
@@ -133,8 +140,9 @@ def _checked(
                 f"data.{role}: no {role} split. Name one: the report needs rows that neither training nor the choice "
                 "of a checkpoint has seen; validation can be held out of train by data.validation_fraction."
             )
-    names = class_names(found["train"].table, LABEL, labels, offset)
-    parts = {role: _pictures(part, names, offset) for role, part in found.items()}
+    read = read_labels({role: part.labels for role, part in found.items()}, labels, offset, unlabelled)
+    names = read.names
+    parts = {role: _pictures(part, read.ids[role]) for role, part in found.items()}
     empty = sorted(set(range(len(names))) - set(parts["train"].labels))
     if empty:
         raise DataError(
@@ -145,14 +153,15 @@ def _checked(
         kept, held = held_out_rows(parts["train"].labels, fraction, seed)
         whole = parts["train"]
         parts |= {"train": whole.select(kept), "validation": whole.select(held)}
-    return ImageSplits(**parts, labels=names)
+    notes = [note for part in found.values() for note in part.notes]
+    return ImageSplits(**parts, labels=names, notes=(*notes, *read.notes))
 
 
-def _pictures(part: Labelled, names: tuple[str, ...], offset: int) -> Pictures:
-    classes = {name: index for index, name in enumerate(names)}
-    values = part.table.columns[LABEL]
-    ids = tuple(class_id(value, row, part.table.place, classes, offset) for row, value in enumerate(values))
-    return Pictures(part.images, ids, tuple(range(len(ids))), part.table.place)
+def _pictures(part: Labelled, ids: Sequence[int | None]) -> Pictures:
+    """The images that have a class."""
+    kept = {row: label for row, label in enumerate(ids) if label is not None}
+    images = part.images if len(kept) == len(ids) else SomeImages(part.images, tuple(kept))
+    return Pictures(images, tuple(kept.values()), tuple(kept), part.labels.place)
 
 
 def _sampled(part: Pictures, rows: int | None, seed: int) -> Pictures:

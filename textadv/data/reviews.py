@@ -37,6 +37,7 @@ def reviews(seed: int = 0) -> Splits:
     return Splits(
         **{name: _split(lexicons[name], SIZES[name], random.Random(f"{seed} {name}")) for name in SIZES},
         labels=("negative", "positive"),
+        notes=(),
     )
 
 

@@ -20,6 +20,7 @@ def shapes(seed: int = 0) -> ImageSplits:
     return ImageSplits(
         **{name: _part(size, np.random.default_rng([seed, n])) for n, (name, size) in enumerate(SHAPES_SIZES.items())},
         labels=SHAPES,
+        notes=(),
     )
 
 

@@ -1,17 +1,29 @@
-"""Files and Hub data sets -> named columns."""
+"""Files -> named columns."""
 
 from __future__ import annotations
 
-import csv
 import json
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from textadv.data.classes import shortened
 from textadv.data.examples import DataError
+from textadv.data.spellings import spelled
+from textadv.data.text_files import SEPARATORS, content_of, fields_of, json_columns, suffix_of, text_of
+
+USUAL_SEPARATOR = {".csv": ",", ".tsv": "\t"}
+JSON_LINES = {".json": False, ".jsonl": True, ".ndjson": True}
+SUFFIXES = (*USUAL_SEPARATOR, *JSON_LINES, ".parquet")
+UNREAD = {
+    ".txt": "Name it after what it holds: .csv for fields between separators, .jsonl for objects, one a line.",
+    ".xlsx": "Save the sheet as CSV UTF-8.",
+    ".xls": "Save the sheet as CSV UTF-8.",
+    ".arrow": "Set data.name to the folder that datasets saved it in, or write it as parquet.",
+}
+LONG_NAME = 60
 
 
 @dataclass(frozen=True)
@@ -19,7 +31,7 @@ class Table:
     """Columns of equal length.
 
     place: what to call the source in a message.
-    class_names: per column, the class names that the source itself declares (Hub data sets do).
+    class_names: per column, the class names that the source itself declares (Hub data sets and their parquet files do).
     """
 
     place: str
@@ -29,161 +41,151 @@ class Table:
     def __len__(self) -> int:
         return max((len(values) for values in self.columns.values()), default=0)
 
-    def column(self, name: str, key: str) -> list[Any]:
-        """The values of column `name`; DataError naming the config key `key` where there is no such column."""
+    def column(self, name: str, key: str, remedy: str | None = None) -> list[Any]:
+        """The values of column `name`; DataError where there is none, naming the config key `key` that names it.
+
+        remedy: what to do where no key names it.
+        """
         if name in self.columns:
             return self.columns[name]
+        if remedy is not None:
+            raise DataError(f"{key}: {self.without(name)} {remedy}")
         near = get_close_matches(name, list(self.columns), n=1)
-        hint = (
-            f"Set {key}: {near[0]}." if near else f"Set {key} to one of them, or data.columns where it has no header."
+        hint = f"Set {key} to one of them, or data.columns where it has no header."
+        if self.headless:
+            hint = "Its first row looks like data: name the columns in data.columns."
+        if near:
+            hint = f"Set {key}: {near[0]}."
+        sign = next((sign for column in self.columns for sign in SEPARATORS if name in column.split(sign)), None)
+        if sign is not None:
+            hint = (
+                f"They look separated by {SEPARATORS[sign]}. Write commas; or, where data.name is a folder, set "
+                "data.name: files and name the files, whose separators are found."
+            )
+        raise DataError(f"{key}: {self.without(name)} {hint}")
+
+    def without(self, name: str) -> str:
+        """That there is no column `name`, and which ones there are."""
+        return f"no column {name!r} in {self.place}; there are {shortened(self.columns)}."
+
+    @property
+    def headless(self) -> bool:
+        """Whether the names look like a row of data: a number, a long text, or a value of their own column."""
+        return any(
+            len(name) > LONG_NAME or isinstance(spelled(name), (int, float)) or name in values
+            for name, values in self.columns.items()
         )
-        there = ", ".join(column if len(column) <= 40 else f"{column[:40]}..." for column in self.columns)
-        raise DataError(f"{key}: no column {name!r} in {self.place}; there are {there}. {hint}")
+
+
+class _Columns(NamedTuple):
+    """The columns of one file, and the class names that it declares, by column."""
+
+    values: dict[str, list[Any]]
+    class_names: dict[str, tuple[str, ...]]
 
 
 def read_files(paths: Sequence[str | Path], columns: Sequence[str] | None, key: str) -> Table:
     """The rows of all files, one after the other. `columns` names the columns of csv and tsv files without a header.
 
-    Fields of a tsv file are taken as they stand: a quote there is a quote.
+    What a file of another separator, compression or encoding is read as, see `text_files`. Class names are those that
+    every file declares.
     Raises DataError, naming the config key `key`, for a file that is missing, unreadable or of an unknown kind.
     """
     parts = [(Path(path), _read_file(Path(path), columns, key)) for path in paths]
     first_path, first = parts[0]
     for path, part in parts[1:]:
-        if list(part) != list(first):
+        if list(part.values) != list(first.values):
             raise DataError(
-                f"{key}: the files do not have the same columns: {first_path} has {', '.join(first)}; "
-                f"{path} has {', '.join(part)}. Give them the same header."
+                f"{key}: the files do not have the same columns: {first_path} has {', '.join(first.values)}; "
+                f"{path} has {', '.join(part.values)}. Give them the same header."
             )
-    joined = {name: [value for _, part in parts for value in part[name]] for name in first}
-    return Table(", ".join(str(path) for path, _ in parts), joined, {})
+        for name in part.class_names.keys() & first.class_names.keys():
+            if part.class_names[name] != first.class_names[name]:
+                raise DataError(
+                    f"{key}: the files declare other classes of {name}: {first_path} has "
+                    f"{shortened(first.class_names[name])}; {path} has {shortened(part.class_names[name])}. Write them "
+                    "with the same class names, in the same order."
+                )
+    joined = {name: [value for _, part in parts for value in part.values[name]] for name in first.values}
+    declared = {
+        name: names for name, names in first.class_names.items() if all(name in p.class_names for _, p in parts)
+    }
+    return Table(", ".join(str(path) for path, _ in parts), joined, declared)
 
 
-def _read_file(path: Path, columns: Sequence[str] | None, key: str) -> dict[str, list[Any]]:
-    read = _READERS.get(path.suffix.lower())
-    if read is None:
-        raise DataError(f"{key}: {path} has no known extension; use one of {', '.join(sorted(_READERS))}.")
+def _read_file(path: Path, columns: Sequence[str] | None, key: str) -> _Columns:
+    suffix = suffix_of(path)
+    if path.is_dir():
+        raise DataError(f"{key}: {path} is a folder. Name the files in it, or set data.name to a data set's folder.")
+    if suffix not in SUFFIXES:
+        known, more = ", ".join(sorted(SUFFIXES)), UNREAD.get(suffix, "")
+        raise DataError(f"{key}: {path} has no known extension; use one of {known}. {more}".rstrip())
     if not path.is_file():
         raise DataError(f"{key}: there is no file {path} (looked in {Path.cwd()}). Correct {key}.")
     try:
-        return read(path, columns)
-    except UnicodeDecodeError as error:
-        raise DataError(f"{key}: {path} is not UTF-8 ({error.reason} at byte {error.start}). Convert it.") from error
-    except (ValueError, OSError) as error:
-        raise DataError(f"{key}: {path} cannot be read as {path.suffix}: {error}. Repair the file.") from error
-
-
-def _read_csv(path: Path, columns: Sequence[str] | None) -> dict[str, list[Any]]:
-    limit = csv.field_size_limit(sys.maxsize)
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as lines:
-            return _headed([row for row in csv.reader(lines, strict=True) if row], columns)
-    except csv.Error as error:
-        raise ValueError(str(error)) from error
-    finally:
-        csv.field_size_limit(limit)
-
-
-def _read_tsv(path: Path, columns: Sequence[str] | None) -> dict[str, list[Any]]:
-    with path.open(encoding="utf-8-sig", newline="\n") as lines:
-        rows = [line.rstrip("\r\n").split("\t") for line in lines]
-    return _headed([row for row in rows if row != [""]], columns)
+        if suffix == ".parquet":
+            table = parquet_table(path)
+            return _Columns(dict(table.to_pydict()), declared_classes(table.schema.metadata))
+        text = text_of(content_of(path))
+        if suffix in JSON_LINES:
+            return _Columns(json_columns(text, JSON_LINES[suffix]), {})
+        width = None if columns is None else len(columns)
+        return _Columns(_headed(fields_of(text, USUAL_SEPARATOR[suffix], width), columns), {})
+    except DataError as error:
+        raise DataError(f"{key}: {path} {error}") from error
+    except OSError as error:
+        raise DataError(f"{key}: {path} cannot be read: {error.strerror}.") from error
 
 
 def _headed(rows: list[list[str]], columns: Sequence[str] | None) -> dict[str, list[Any]]:
     """Rows of fields as columns; the names are `columns`, or else the first row."""
     names, body = (list(columns), rows) if columns is not None else (rows[0] if rows else [], rows[1:])
-    if len(set(names)) < len(names):
-        raise ValueError(f"the columns are {', '.join(names)}, but each name may occur once")
+    names = [name.strip() for name in names]
     for number, row in enumerate(body):
         if len(row) != len(names):
-            raise ValueError(
-                f"row {number} (counted from 0) has {len(row)} fields, {', '.join(names)} are {len(names)}"
-                + (" (set by data.columns)" if columns is not None else "")
+            raise DataError(
+                f"cannot be read: row {number} (counted from 0) has {len(row)} fields, {', '.join(names)} are "
+                f"{len(names)}{' (set by data.columns)' if columns is not None else ''}. Repair the file; a text that "
+                "holds the separator needs quotes around it."
             )
-    return {name: [row[place] for row in body] for place, name in enumerate(names)}
+        if row == names and len(names) > 1:
+            raise DataError(
+                f"cannot be read: row {number} (counted from 0) repeats the names of the columns, {', '.join(names)}. "
+                + ("Remove that row." if columns is None else "Leave data.columns out, or remove that row.")
+            )
+    if columns is not None and body and {field.strip() for field in body[0]} & set(names):
+        raise DataError(
+            f"has a header, {shortened(body[0])}, and data.columns is for files without one. Leave data.columns out."
+        )
+    found = [(name, [row[place] for row in body]) for place, name in enumerate(names)]
+    found = [(name, values) for name, values in found if name or any(map(str.strip, values))]
+    if len({name for name, _ in found}) < len(found):
+        raise DataError(f"has the columns {', '.join(names)}, but each name may occur once. Rename them.")
+    return dict(found)
 
 
-def _read_lines(path: Path, columns: Sequence[str] | None) -> dict[str, list[Any]]:
-    with path.open(encoding="utf-8-sig") as lines:
-        return _transposed([json.loads(line) for line in lines if line.strip()])
+# ---- parquet
 
 
-def _read_json(path: Path, columns: Sequence[str] | None) -> dict[str, list[Any]]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except json.JSONDecodeError as error:
-        if error.msg == "Extra data":
-            return _read_lines(path, columns)
-        raise
-    return _transposed(content)
-
-
-def _read_parquet(path: Path, columns: Sequence[str] | None) -> dict[str, list[Any]]:
+def parquet_table(path: str | Path) -> Any:
+    """The `pyarrow.Table` of a parquet file, categories (dictionaries) as their values; DataError where it is none."""
+    import pyarrow
     import pyarrow.parquet
 
-    return dict(pyarrow.parquet.read_table(path).to_pydict())
-
-
-def _transposed(rows: Any) -> dict[str, list[Any]]:
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise ValueError("expected one object per row, as a list or one a line")
-    names = dict.fromkeys(name for row in rows for name in row)
-    return {name: [row.get(name) for row in rows] for name in names}
-
-
-_READERS: dict[str, Callable[[Path, Sequence[str] | None], dict[str, list[Any]]]] = {
-    ".csv": _read_csv,
-    ".tsv": _read_tsv,
-    ".json": _read_json,
-    ".jsonl": _read_lines,
-    ".parquet": _read_parquet,
-}
-
-
-def read_hub(name: str, config: str | None, wanted: Mapping[str, str | None]) -> dict[str, Table]:
-    """The splits of Hub data set `name`, by role (train, validation, test); slices as "train[:10%]" are allowed.
-
-    wanted: the split to take for each role, or None for the split of the role's own name, where there is one that no
-        other role takes. A role without a split is left out.
-    Raises DataError for an unknown data set or split.
-    """
-    found = hub_rows(name, config, wanted)
-    return {role: Table(place, *_columns(rows)) for role, (place, rows) in found.items()}
-
-
-def hub_rows(name: str, config: str | None, wanted: Mapping[str, str | None]) -> dict[str, tuple[str, Any]]:
-    """As `read_hub`, with what the split is called and the `datasets.Dataset` itself in place of its columns."""
-    import datasets
-
     try:
-        loaded = datasets.load_dataset(name, config)
-    except (ValueError, OSError) as error:
-        raise DataError(
-            f"data.name: the data set {name!r} (data.config: {config}) cannot be loaded: {error} "
-            "Check the name and the network, or use data.name: files."
-        ) from error
-    found = {}
-    for role, split in wanted.items():
-        if split is None and (role not in loaded or role in wanted.values()):
-            continue
-        chosen = split or role
-        if chosen in loaded:
-            rows = loaded[chosen]
-        elif chosen.partition("[")[0] in loaded:
-            rows = datasets.load_dataset(name, config, split=chosen)
-        else:
-            raise DataError(f"data.{role}: {name} has no split {chosen!r}; there are {', '.join(loaded)}.")
-        found[role] = (f"{name}, split {chosen}", rows)
-    return found
+        table = pyarrow.parquet.read_table(path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot be read as .parquet: {error}. Repair the file.") from error
+    for place, field in enumerate(table.schema):
+        if pyarrow.types.is_dictionary(field.type):
+            plain = table.column(place).cast(field.type.value_type)
+            table = table.set_column(place, field.name, plain)
+    return table
 
 
-def _columns(rows: Any) -> tuple[dict[str, list[Any]], dict[str, tuple[str, ...]]]:
-    import datasets
-
-    declared = {
-        column: tuple(feature.names)
-        for column, feature in rows.features.items()
-        if isinstance(feature, datasets.ClassLabel)
-    }
-    return {column: list(rows[column]) for column in rows.column_names}, declared
+def declared_classes(metadata: Mapping[bytes, bytes] | None) -> dict[str, tuple[str, ...]]:
+    """The class names, by column, that `datasets` writes into the metadata of a parquet file."""
+    written = json.loads((metadata or {}).get(b"huggingface", b"{}"))
+    features = written.get("info", {}).get("features") or {}
+    kinds = {name: kind for name, kind in features.items() if isinstance(kind, dict)}
+    return {name: tuple(kind["names"]) for name, kind in kinds.items() if kind.get("_type") == "ClassLabel"}

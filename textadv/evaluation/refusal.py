@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from textadv.data import DataError
+from textadv.data.chat_forms import empty, prompt_text
+from textadv.data.spellings import folded, name_of
 from textadv.data.tables import Table, read_files
 from textadv.evaluation.degenerate import SENTENCE_END, Limits, Nll, degenerate
 from textadv.evaluation.judge_prompts import ANSWERED, PARTLY, REFUSED
@@ -50,14 +52,15 @@ def load_xstest(path: str | Path) -> list[BorderlinePrompt]:
     Raises DataError where a column is missing, a prompt is empty or a label unknown.
     """
     table = read_files([path], None, "evaluation.over_refusal")
-    texts, kinds = _texts(table), [str(kind) for kind in table.column("type", "evaluation.over_refusal")]
+    texts, kinds = prompt_texts(table), [str(kind) for kind in table.column("type", "evaluation.over_refusal")]
     id_column = next((name for name in ("id_v2", "id") if name in table.columns), None)
     ids = [str(n) for n in range(len(texts))] if id_column is None else [str(n) for n in table.columns[id_column]]
-    labels = table.columns.get("label", ["unsafe" if kind.startswith("contrast_") else "safe" for kind in kinds])
+    given = table.columns.get("label", ["unsafe" if kind.startswith("contrast_") else "safe" for kind in kinds])
+    labels = [folded(name_of(str(label))) for label in given]
     for row, label in enumerate(labels):
         if label not in ("safe", "unsafe"):
             raise DataError(
-                f"evaluation.over_refusal: row {row} of {table.place} has label {label!r}, not safe/unsafe."
+                f"evaluation.over_refusal: row {row} of {table.place} has label {given[row]!r}, not safe/unsafe."
             )
     rows = zip(ids, texts, kinds, labels, strict=True)
     return [BorderlinePrompt(number, text, kind, label == "safe") for number, text, kind, label in rows]
@@ -71,16 +74,22 @@ def load_or_bench(path: str | Path, *, safe: bool) -> list[BorderlinePrompt]:
     """
     table = read_files([path], None, "evaluation.over_refusal")
     kinds = table.column("category", "evaluation.over_refusal")
-    rows = enumerate(zip(_texts(table), kinds, strict=True))
+    rows = enumerate(zip(prompt_texts(table), kinds, strict=True))
     return [BorderlinePrompt(str(row), text, str(kind), safe) for row, (text, kind) in rows]
 
 
-def _texts(table: Table) -> list[str]:
-    texts = table.column("prompt", "evaluation.over_refusal")
-    for row, text in enumerate(texts):
-        if not isinstance(text, str) or not text.strip():
-            raise DataError(f"evaluation.over_refusal: row {row} (counted from 0) of {table.place} has no prompt.")
-    return texts
+def prompt_texts(table: Table, key: str = "evaluation.over_refusal") -> list[str]:
+    """The prompts of the column `prompt`: texts, or lists of one message or of parts.
+
+    Raises DataError where there is no such column, or a row of it no text of one turn.
+    """
+    found = []
+    for row, value in enumerate(table.column("prompt", key, "Rename the column of the prompts to prompt.")):
+        where = f"{key}: row {row} (counted from 0) of {table.place}"
+        if empty(value, where):
+            raise DataError(f"{where} has no prompt. Correct or remove it.")
+        found.append(prompt_text(value, where))
+    return found
 
 
 # ---- outcomes

@@ -1,0 +1,235 @@
+"""The forms in which chats are kept -> messages: ShareGPT's turns, contents in parts, lists of messages, lists as text.
+
+Errors begin with `where`, which names the configuration key, the row and its place.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from textadv.data.chat_template import SEGMENTS, Message
+from textadv.data.examples import DataError
+
+ROLES = {name: name for name in SEGMENTS} | {"developer": "system", "human": "user", "prompter": "user"}
+ROLES |= dict.fromkeys(("gpt", "chatgpt", "bing", "bard", "model", "bot", "ai"), "assistant")
+"""What a speaker is called, in lower case, and whose turn that is."""
+
+_WRITTEN = re.compile(r"\s*\[\s*\{\s*['\"](role|from|content|value|type)['\"]\s*:")
+
+
+class Answered(NamedTuple):
+    """A prompt with its answer.
+
+    answer: None where there is none, and `problem` then says so. cut: turns of the user after the answer were left out.
+    """
+
+    messages: tuple[Message, ...]
+    answer: str | None
+    problem: str = ""
+    cut: bool = False
+
+
+def answered_chat(value: object, where: str) -> Answered:
+    """A whole chat, the last turn being the answer; later turns of the user are left out.
+
+    Raises DataError where it is no list of messages, or the answer follows no turn of the user.
+    """
+    turns = _turns(value, where)
+    roles = [turn.role for turn in turns]
+    end = len(turns)
+    while end > 1 and roles[end - 1] == "user" and "assistant" in roles[:end]:
+        end -= 1
+    if roles[end - 2 : end] != ["user", "assistant"]:
+        raise DataError(
+            f"{where} has the turns {', '.join(roles) or '(none)'}; the last must be the assistant's answer to a user. "
+            "Correct or remove the row."
+        )
+    problem = empty(turns[end - 1].content, turns[end - 1].at)
+    answer = None if problem else text(turns[end - 1].content, turns[end - 1].at)
+    return Answered(_messages(turns[: end - 1]), answer, problem, end < len(turns))
+
+
+def answered(prompt: object, response: object, where: tuple[str, str]) -> Answered:
+    """A prompt and its answer from two values, see `prompt_messages`; the answer may be a text or a list of messages.
+
+    A list of messages may repeat the prompt before the answer. where: of the prompt, and of the response.
+    """
+    messages = prompt_messages(prompt, where[0])
+    problem = empty(response, where[1])
+    if problem:
+        return Answered(messages, None, problem)
+    value = _listed(response, where[1])
+    if not _is_chat(value):
+        return Answered(messages, text(value, where[1]))
+    *before, last = _turns(value, where[1])
+    if last.role != "assistant" or (before and _messages(before) not in (messages, messages[-len(before) :])):
+        raise DataError(
+            f"{where[1]} has the turns {', '.join(turn.role for turn in (*before, last))}; a response is one turn of "
+            "the assistant, or the prompt's turns and that. Name a column of whole chats as messages."
+        )
+    problem = empty(last.content, last.at)
+    return Answered(messages, None if problem else text(last.content, last.at), problem)
+
+
+def prompt_messages(value: object, where: str) -> tuple[Message, ...]:
+    """The turns up to the user's last: a text or parts are that turn alone. Raises DataError where another follows."""
+    listed = _listed(value, where)
+    if not _is_chat(listed):
+        return ({"role": "user", "content": text(listed, where)},)
+    turns = _turns(listed, where)
+    if turns[-1].role != "user":
+        raise DataError(
+            f"{where} has the turns {', '.join(turn.role for turn in turns)}; a prompt ends with the user's. Remove "
+            "what follows it, or name a column of whole chats as messages where the stream has answers."
+        )
+    return _messages(turns)
+
+
+def prompt_text(value: object, where: str) -> str:
+    """The text of a prompt of one turn; DataError where there are more."""
+    messages = prompt_messages(value, where)
+    if len(messages) > 1:
+        roles = ", ".join(message["role"] for message in messages)
+        raise DataError(f"{where} has the turns {roles}; what is asked here is one turn of the user. Remove the row.")
+    return messages[0]["content"]
+
+
+def answer_texts(value: object, where: str) -> list[str]:
+    """The texts of one answer or of a list of them; each a text, parts, or a message of the assistant."""
+    listed = _listed(value, where)
+    if not isinstance(listed, (list, tuple)) or _is_chat(listed) or _is_parts(listed):
+        return [_said(listed, where)]
+    if not listed:
+        raise DataError(f"{where} has an empty list. Give it at least one text, or remove the row.")
+    return [_said(entry, f"{where}, entry {number},") for number, entry in enumerate(listed)]
+
+
+def _said(value: object, where: str) -> str:
+    if not _is_chat(value):
+        return text(value, where)
+    *before, last = _turns(value, where)
+    if before or last.role != "assistant":
+        raise DataError(f"{where} must be a text or one message of the assistant. Correct or remove the row.")
+    return text(last.content, last.at)
+
+
+# ---- contents
+
+
+def text(value: object, where: str) -> str:
+    """The text of a content: itself, or its parts of text in lines of their own. DataError where there is none."""
+    if _is_parts(value):
+        assert isinstance(value, (list, tuple))
+        kinds = [part.get("type") or "text" for part in value]
+        other = next((kind for kind in kinds if kind != "text"), None)
+        if other is not None:
+            raise DataError(f"{where} has a part of the type {other!r}, and only text is read. Remove the row.")
+        written = [part.get("text") for part in value]
+        value = "\n".join(written) if all(isinstance(part, str) for part in written) else written
+    if not isinstance(value, str):
+        raise DataError(f"{where} has {_shown(value)}, which is not text. Correct or remove it.")
+    if not value.strip():
+        raise DataError(f"{where} is empty. Fill it in or remove it.")
+    return value
+
+
+def empty(value: object, where: str) -> str:
+    """What to say where there is nothing: null, blanks or an empty list; otherwise an empty text."""
+    if value is None:
+        return f"{where} has None, which is not text. Correct or remove it."
+    blank = isinstance(value, str) and not value.strip()
+    return f"{where} is empty. Fill it in or remove it." if blank or value == [] else ""
+
+
+def _is_parts(value: object) -> bool:
+    """Whether this is a list of parts such as {"type": "text", "text": ...}."""
+    return (
+        isinstance(value, (list, tuple))
+        and bool(value)
+        and all(
+            isinstance(part, Mapping) and not {"role", "from"} & part.keys() and {"type", "text"} & part.keys()
+            for part in value
+        )
+    )
+
+
+def _shown(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 80 else f"{shown[:77]}..."
+
+
+# ---- messages
+
+
+class _Turn(NamedTuple):
+    """One turn as it is kept: its role, content and place."""
+
+    role: str
+    content: Any
+    at: str
+
+
+def _is_chat(value: object) -> bool:
+    """Whether this is a list of messages."""
+    return (
+        isinstance(value, (list, tuple))
+        and bool(value)
+        and all(isinstance(turn, Mapping) and {"role", "from"} & turn.keys() for turn in value)
+    )
+
+
+def _listed(value: object, where: str) -> object:
+    """A list of messages or parts that was written as text, one list for each key, or one message, as a list."""
+    if isinstance(value, Mapping) and {"role", "from"} & value.keys():
+        if all(isinstance(column, (list, tuple)) for column in value.values()):
+            return [dict(zip(value, turn, strict=False)) for turn in zip(*value.values(), strict=False)]
+        return [value]
+    if not isinstance(value, str) or not _WRITTEN.match(value):
+        return value
+    for read in (json.loads, ast.literal_eval):
+        try:
+            return list(read(value))
+        except (ValueError, SyntaxError, TypeError):
+            continue
+    raise DataError(
+        f"{where} has {_shown(value)}, a list that was written as text and cannot be read again. Write the rows as "
+        "jsonl or parquet."
+    )
+
+
+def _turns(value: object, where: str) -> list[_Turn]:
+    listed = _listed(value, where)
+    if not isinstance(listed, (list, tuple)) or not all(isinstance(turn, Mapping) for turn in listed):
+        raise DataError(
+            f"{where} has {_shown(value)}, which is no list of messages with role and content (or from and value)."
+        )
+    return [_turn(turn, f"{where}, message {number},") for number, turn in enumerate(listed)]
+
+
+def _turn(turn: Mapping[str, Any], at: str) -> _Turn:
+    """One message with role and content, or with ShareGPT's from and value."""
+    speaker = _first(turn, "role", "from")
+    role = ROLES.get(speaker.strip().lower()) if isinstance(speaker, str) else None
+    if role is None:
+        raise DataError(
+            f"{at} has the role {speaker!r}; roles are {', '.join(SEGMENTS)} (or human and gpt). Correct or remove the "
+            "row."
+        )
+    if turn.get("tool_calls") or turn.get("function_call"):
+        raise DataError(f"{at} calls a tool, and only text is read. Remove the row.")
+    return _Turn(role, _first(turn, "content", "value"), at)
+
+
+def _first(turn: Mapping[str, Any], *keys: str) -> Any:
+    """The first that is there; parquet files hold both kinds of keys where their rows differ."""
+    return next((turn[key] for key in keys if turn.get(key) is not None), None)
+
+
+def _messages(turns: Sequence[_Turn]) -> tuple[Message, ...]:
+    """The messages with their texts; an empty system text is none."""
+    kept = [turn for turn in turns if not (turn.role == "system" and empty(turn.content, turn.at))]
+    return tuple({"role": turn.role, "content": text(turn.content, turn.at)} for turn in kept)

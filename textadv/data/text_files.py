@@ -1,0 +1,205 @@
+"""Files as programs write them -> text, and text -> rows of fields: compression, encodings, separators, JSON's forms.
+
+What is plain is read, what is not is a DataError that begins with what is wrong; callers put key and file before it.
+"""
+
+from __future__ import annotations
+
+import bz2
+import codecs
+import csv
+import gzip
+import io
+import json
+import lzma
+import re
+import sys
+import zlib
+from pathlib import Path
+from typing import Any
+
+from textadv.data.examples import DataError
+
+PACKED = (".gz", ".bz2", ".xz")
+SEPARATORS = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a bar"}
+_UNPACK = (
+    (re.compile(rb"\x1f\x8b"), gzip.decompress),
+    (re.compile(rb"BZh[1-9]1AY&SY"), bz2.decompress),
+    (re.compile(rb"\xfd7zXZ\x00"), lzma.decompress),
+)
+_MARKED = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),  # begins with the mark of UTF-16
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_SAID = re.compile(r'"?sep=(.)"?\r?\n')
+_WRAPPED = re.compile(r'"(?:[^"]|"")*"')
+
+
+def suffix_of(path: Path) -> str:
+    """The ending that says what a file holds, in lower case: ".csv" of a.csv and of a.CSV.gz."""
+    packed = path.suffix.lower() in PACKED
+    return (Path(path.stem) if packed else path).suffix.lower()
+
+
+def content_of(path: Path) -> bytes:
+    """The bytes of a file, unpacked where gzip, bz2 or xz packed it. Raises OSError, or DataError if it is broken."""
+    content = path.read_bytes()
+    unpack = next((unpack for mark, unpack in _UNPACK if mark.match(content)), None)
+    try:
+        return content if unpack is None else unpack(content)
+    except (EOFError, OSError, ValueError, zlib.error, lzma.LZMAError) as error:
+        raise DataError(f"cannot be unpacked: {error}. Repair the file.") from error
+
+
+def text_of(content: bytes) -> str:
+    """The text of a file in UTF-8, or with the byte order mark of UTF-16 or UTF-32; line ends as they are."""
+    encoding = next((name for mark, name in _MARKED if content.startswith(mark)), "utf-8")
+    if content.startswith(b"PK\x03\x04"):
+        raise DataError("is a zip archive, as workbooks of Excel are. Unpack it, or save the sheet as CSV UTF-8.")
+    if encoding == "utf-8" and b"\x00" in content[:4096]:
+        raise DataError("holds zero bytes, as UTF-16 without a byte order mark does. Convert it to UTF-8.")
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"is not {encoding.upper()} ({error.reason} at byte {error.start}). Convert it to UTF-8; what programs on "
+            "Windows wrote is often cp1252: iconv -f cp1252 -t utf-8."
+        ) from error
+
+
+# ---- fields
+
+
+def fields_of(text: str, usual: str, width: int | None) -> list[list[str]]:
+    """The rows of a text of separated fields.
+
+    usual: the separator that the ending promises. Fields between tabs are taken as they stand, a quote there is a
+        quote, unless the header or doubled quotes show that they were quoted; others may be quoted, with line breaks.
+    width: how many fields a row has; None: as many as the first.
+
+    Another separator is taken where the usual one gives no even rows of two fields and that one alone does. Excel's
+    first line "sep=;" is heeded. Raises DataError where quotes do not fit or two separators do.
+    """
+    said = _SAID.match(text)
+    if said:
+        return _quoted(text[said.end() :], said[1])
+    rows, broken = None, None
+    try:
+        rows = _plain(text) if usual == "\t" else _quoted(text, usual)
+    except DataError as error:
+        broken = error
+    if rows is not None and _even(rows, width) and not (usual == "\t" and _was_quoted(rows)):
+        return rows
+    head = text.partition("\n")[0]
+    others = {other: _try(text, other) for other in SEPARATORS if other in head and (other != usual or usual == "\t")}
+    fitting = {other: found for other, found in others.items() if found is not None and _even(found, width)}
+    if len(fitting) > 1 and usual not in fitting:
+        raise DataError(f"may be separated by {' or by '.join(SEPARATORS[sign] for sign in fitting)}. Use commas.")
+    if fitting:
+        return fitting.get(usual) or next(iter(fitting.values()))
+    if broken is not None:
+        raise broken
+    assert rows is not None
+    single = bool(rows) and len(rows[0]) == 1
+    return next((found for found in others.values() if found is not None and single), rows)
+
+
+def _plain(text: str) -> list[list[str]]:
+    ends = "\r" if "\n" not in text else "\n"
+    rows = [line.rstrip("\r").split("\t") for line in text.split(ends)]
+    return [row for row in rows if row != [""]]
+
+
+def _quoted(text: str, separator: str) -> list[list[str]]:
+    head = text.partition("\n")[0]
+    spaced = 0 < head.count(separator) == head.count(f"{separator} ")
+    limit = csv.field_size_limit(sys.maxsize)
+    try:
+        lines = io.StringIO(text, newline="")
+        rows = [row for row in csv.reader(lines, delimiter=separator, strict=True, skipinitialspace=spaced) if row]
+    except csv.Error as error:
+        raise DataError(f"cannot be read as .csv, separated by {_called(separator)}: {error}. Repair it.") from error
+    finally:
+        csv.field_size_limit(limit)
+    several = bool(rows) and len(rows[0]) > 1
+    return [row for row in rows if not (several and len(row) == 1 and not row[0].strip())]
+
+
+def _called(separator: str) -> str:
+    return SEPARATORS.get(separator, repr(separator))
+
+
+def _try(text: str, separator: str) -> list[list[str]] | None:
+    """The rows, or None where the quotes do not fit; those of tabs are then plain characters."""
+    try:
+        return _quoted(text, separator)
+    except DataError:
+        return _plain(text) if separator == "\t" else None
+
+
+def _even(rows: list[list[str]], width: int | None) -> bool:
+    """Whether every row has the same number of fields: `width`, or at least two."""
+    sizes = {len(row) for row in rows}
+    return len(sizes) == 1 and (min(sizes) > 1 if width is None else sizes == {width})
+
+
+def _was_quoted(rows: list[list[str]]) -> bool:
+    """Whether quotes around fields were put there by a writer: around all names, or with others inside doubled."""
+    fields = [field for row in rows for field in row if field.startswith('"')]
+    if not all(map(_WRAPPED.fullmatch, fields)):
+        return False
+    return all(name.startswith('"') for name in rows[0]) or any('""' in field[1:-1] for field in fields)
+
+
+# ---- JSON
+
+
+def json_columns(text: str, lines: bool) -> dict[str, list[Any]]:
+    """The columns of a JSON text: one object per row, a line each or in a list, or an object that holds the columns.
+
+    lines: whether the ending promises lines, so that one object is a row. Of objects those are read that pandas writes
+    (by column, by row, split), and lists of rows under the key data or rows.
+    Raises DataError for anything else.
+    """
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        if not lines and error.msg != "Extra data":
+            raise DataError(f"cannot be read as .json: {error}. Repair the file.") from error
+        content = _line_objects(text)
+    if isinstance(content, dict):
+        content = [content] if lines else _rows_of(content)
+    if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
+        raise DataError("does not hold one object per row, in a list or one a line. Write it so.")
+    names = dict.fromkeys(name for row in content for name in row)
+    return {name: [row.get(name) for row in content] for name in names}
+
+
+def _line_objects(text: str) -> list[Any]:
+    rows = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        try:
+            rows += [json.loads(line)] if line.strip() else []
+        except json.JSONDecodeError as error:
+            raise DataError(f"cannot be read as .jsonl: line {number} is no JSON: {error}. Repair it.") from error
+    return rows
+
+
+def _rows_of(content: dict[str, Any]) -> Any:
+    """The rows of an object that holds a whole table; the object itself where it holds none."""
+    parts = list(content.values())
+    wrapped = next((content[key] for key in ("data", "rows") if isinstance(content.get(key), list)), None)
+    if wrapped and all(isinstance(row, dict) for row in wrapped):
+        return wrapped
+    if wrapped and "columns" in content and all(isinstance(row, list) for row in wrapped):
+        return [dict(zip(content["columns"], row, strict=False)) for row in wrapped]
+    if parts and all(isinstance(part, dict) for part in parts):
+        if all(key.isdigit() for key in content):
+            return parts
+        return [{name: part.get(key) for name, part in content.items()} for key in parts[0]]
+    if parts and all(isinstance(part, list) and len(part) == len(parts[0]) for part in parts):
+        return [dict(zip(content, row, strict=True)) for row in zip(*parts, strict=True)]
+    return content
