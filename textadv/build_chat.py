@@ -175,8 +175,9 @@ def _borderline(config: ChatRunConfig, threat: ThreatModel, parts: list[Part], a
     toward = Part(Toward(wanted.toward, 0.0, answer=RESPONSE), True)
     attacked = [found for found, weight in ((away, wanted.away), (toward, wanted.toward)) if weight > 0]
     attack = eliciting(config, threat) if attacked else None
-    refusals = tuple(dict.fromkeys(adversarial.answers[SAFE]))
-    return Tempted(Together((*parts, *attacked), attack, REFUSAL), refusals)
+    replies = dict.fromkeys(zip(adversarial.opening(SAFE), adversarial.answers[SAFE], strict=True))
+    openings, refusals = zip(*replies, strict=True)
+    return Tempted(Together((*parts, *attacked), attack, REFUSAL), refusals, openings)
 
 
 def _direction(part: RefusalDirectionConfig, layers: int, adversarial: ChatRows, utility: ChatRows) -> Attack:
