@@ -96,7 +96,7 @@ def stream(config: StreamConfig, role: Role, seed: int) -> ChatSplits:
 def model(config: ChatModelConfig, seed: int) -> LoadedModel:
     """The chat model with its tokenizer, and its adapters where the configuration asks for them."""
     lora = None if config.lora is None else Lora(**config.lora.model_dump())
-    return load_causal(seed=seed, lora=lora, **config.model_dump(exclude={"lora"}))
+    return load_causal(seed=seed, lora=lora, **config.model_dump(exclude={"lora", "template_variables", "think"}))
 
 
 def threat(config: ChatThreatConfig) -> ThreatModel:

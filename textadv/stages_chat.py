@@ -27,6 +27,7 @@ from textadv.report.chat import write_chat_results
 from textadv.stages import environment, exported
 from textadv.task_chat import ChatTask
 from textadv.task_output import finish
+from textadv.task_template import template
 from textadv.trainer import Trainer
 
 
@@ -97,12 +98,25 @@ def _settings(task: ChatTask) -> Settings:
 
 def chat_scores(task: ChatTask, model: nn.Module, loaded: LoadedModel) -> Scores:
     """Benign validation prompts answered; that times validation behaviours unbroken; whether none is answered."""
-    panel = task.selection
+    panel, speech = task.selection, template(task.config.model, loaded).speech
     found = elicit(
-        model, loaded.tokenizer, panel.behaviours, panel.requests, panel.attacks, panel.judge, panel.decoding
+        model,
+        loaded.tokenizer,
+        panel.behaviours,
+        panel.requests,
+        panel.attacks,
+        panel.judge,
+        panel.decoding,
+        speech=speech,
     )
-    asked = panel.benign["benign"]
-    given = answers(model, loaded.tokenizer, [Prompt(n, ids) for n, ids in enumerate(asked.ids)], panel.decoding)
+    prompts = [Prompt(n, ids) for n, ids in enumerate(panel.benign["benign"].ids)]
+    given = answers(model, loaded.tokenizer, prompts, panel.decoding, speech=speech)
+    thinking = sum(answer.status == "thinking" for answer in given)
+    if thinking:
+        task.say(
+            f"note: {thinking} of {len(given)} answers to benign validation prompts were still thinking after "
+            f"selection.max_new_tokens: {panel.decoding.max_new_tokens}, so they count as not answered; raise it"
+        )
     answered = share_answered([answer.text for answer in given], XSTEST.refuses).value
     unbroken = 1 - found.worst_case.low.value
     return Scores(answered, unbroken * answered, collapsed=answered == 0)
@@ -132,7 +146,7 @@ def evaluate_chat_model(task: ChatTask, name: str, loaded: LoadedModel) -> ChatE
     return evaluate_chat(
         name,
         loaded.model.to(task.accelerator.device),
-        loaded.tokenizer,
+        template(task.config.model, loaded),
         task.panel,
         key=weights_hash(loaded.model),
         folder=task.output / "answers",
