@@ -17,6 +17,7 @@ from textadv.batch import Role
 from textadv.data.chat_template import SEGMENTS, Message
 from textadv.data.examples import DataError
 from textadv.data.tables import Table, read_files, read_hub
+from textadv.data.thoughts import spelled
 
 FILES = "files"
 PARTS = ("train", "validation", "test")
@@ -278,7 +279,7 @@ def _messages(value: Any, where: str) -> list[Message]:
             f"{where} has the turns {', '.join(roles) or '(none)'}; the last must be the assistant's answer to a user. "
             "Correct or remove the row."
         )
-    return messages
+    return [*messages[:-1], {"role": "assistant", "content": spelled(value[-1])}]
 
 
 def _texts(value: Any, where: str) -> list[str]:

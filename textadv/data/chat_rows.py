@@ -314,7 +314,7 @@ def _replies(chat: Chat, template: Template, prompt: Encoded, room: int) -> tupl
         replies[name] = encode_reply(template, chat.messages, prompt, answer, thoughts=False)
         if name == THOUGHTFUL and template.split(answer).thought:
             thoughtful = encode_reply(template, chat.messages, prompt, answer)
-            if len(thoughtful.opening) + len(thoughtful.answer) <= room:
+            if thoughtful != replies[name] and len(thoughtful.opening) + len(thoughtful.answer) <= room:
                 replies[name], thoughts = thoughtful, thoughts + 1
     return replies, thoughts
 

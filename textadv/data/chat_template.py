@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from textadv.data.examples import DataError
 from textadv.data.locating import NOBODY, Rendered, located, shortened, tokenised
 from textadv.data.rendering import SUPPLY, Message, Template, template_of
-from textadv.data.thoughts import Marks, Said, Speech, marks_of_text, with_thought
+from textadv.data.thoughts import Said, Speech, marks_of_text, with_thought
 
 
 class Segment(IntEnum):
@@ -100,13 +100,12 @@ def encode_reply(
     after the prompt as it stands: see `thoughts.between`.
 
     A thought in the answer (`<think>...</think>text`) is no part of it. thoughts: whether it stands in the opening, in
-    the place of the template's empty one, or is left out.
+    the place of the template's empty one, or is left out; it is left out where the prompt ends one already.
 
     Raises DataError where the prompt is tokenised otherwise before this answer or where no token of the answer is left.
     """
     template = template_of(tokenizer)
-    marks = marks_of_text(answer, template.marks)
-    said = Speech(marks).read(answer)
+    said = template.split(answer)
     nothing = f"the answer {shortened(answer)} has no token of its own, so there is nothing to train on. Correct it."
     if not said.text.strip():
         raise DataError(nothing)
@@ -117,8 +116,8 @@ def encode_reply(
     before = template.render(messages, generation=True)
     start = rendered.owners.index(index)
     opening = template.between(before, rendered.text[:start])
-    if thoughts and said.thought and marks is not None:
-        opening = with_thought(opening, said.thought, marks, _spelled(answer, said, marks))
+    if thoughts and said.thought:
+        opening = _thoughtful(template, before, opening, answer, said)
     text = before + opening + rendered.text[start:]
     owners = (NOBODY,) * (len(before) + len(opening)) + rendered.owners[start:]
     ids, own = _after(template.tokenizer, prompt, len(before), Rendered(text, owners))
@@ -139,11 +138,16 @@ def encode_opening(
     return encode_reply(template, messages, prompt, "Yes").opening
 
 
-def _spelled(answer: str, said: Said, marks: Marks) -> str:
-    """The thought as the answer spells it, up to where the text begins."""
-    if answer.endswith(said.text):
-        return answer.removesuffix(said.text)
-    return f"{marks.start}\n{said.thought}\n{marks.end}\n\n"
+def _thoughtful(template: Template, prompt: str, opening: str, answer: str, said: Said) -> str:
+    """The opening with the answer's thought, in the template's own marks where it has some."""
+    found = marks_of_text(answer, template.marks)
+    marks = template.marks or found
+    if marks is None or prompt.rstrip().endswith(marks.end):
+        return opening
+    spelled = f"{marks.start}\n{said.thought}\n{marks.end}\n\n"
+    if marks == found and answer.endswith(said.text):
+        spelled = answer.removesuffix(said.text)
+    return with_thought(opening, said.thought, marks, spelled)
 
 
 def _after(

@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from textadv.data.examples import DataError
 from textadv.data.rendering import SUPPLY, Message, Template
+from textadv.data.thoughts import marks_of_text
 
 NOBODY = -1
 
@@ -74,10 +75,12 @@ def located(template: Template, messages: Sequence[Message], *, generation: bool
 def _forms(template: Template, message: Message) -> Iterator[str]:
     """How a content may stand in what the template writes."""
     content = message["content"]
-    yield from (content, content.rstrip(), content.lstrip(), content.strip())
+    said = [content]
     if message["role"] == "assistant":
-        said = template.split(content).text
-        yield from (said, said.rstrip(), said.strip())
+        marks = marks_of_text(content, template.marks)
+        said += [template.split(content).text, *([] if marks is None else [content.rpartition(marks.end)[2]])]
+    for text in said:
+        yield from (text, text.rstrip(), text.lstrip(), text.strip())
 
 
 def tokenised(tokenizer: PreTrainedTokenizerBase, rendered: Rendered) -> Tokens:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
+from itertools import zip_longest
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,7 +24,7 @@ Message = Mapping[str, str]
 
 SUPPLY = "Supply another template with model.chat_template: the path of a Jinja file."
 # Between them every part of a date and of a time of day changes.
-_LATER = (timedelta(days=400, hours=13, minutes=7, seconds=11), timedelta(days=33, hours=12, minutes=30))
+_LATER = (timedelta(days=400, hours=12), timedelta(days=33, hours=1, minutes=7, seconds=11))
 _PLACEHOLDER = re.compile(r"(textadv\d+content)")
 _ASKED: tuple[Message, ...] = ({"role": "user", "content": "textadv"},)
 
@@ -129,7 +130,7 @@ class Template:
         return Speech(self.marks, lead, frozenset(special) - shown if shown else None)
 
     def split(self, answer: str) -> Said:
-        """An answer as data have it, its thoughts apart; known marks are seen where the template has none."""
+        """An answer as data have it, its thoughts apart; a thought that it begins with may have any known marks."""
         return Speech(marks_of_text(answer, self.marks)).read(answer)
 
 
@@ -141,13 +142,19 @@ def template_of(tokenizer: PreTrainedTokenizerBase | Template) -> Template:
 def varying(template: Template, messages: Sequence[Message]) -> str:
     """The first line of the prompt that the template writes otherwise at another time; "" where it does not."""
     now = template.render(messages, generation=True)
-    others = []
-    for later in (timedelta(), *_LATER):
-        with _clock_moved(later):
-            others.append(template.render(messages, generation=True))
+    # Where it draws at random, it need not be another time.
+    others = (_rendered_later(template, messages, later) for later in (timedelta(), *_LATER))
     other = next((text for text in others if text != now), now)
-    pairs = zip(now.splitlines(), other.splitlines(), strict=False)
-    return next((line for line, moved in pairs if line != moved), "" if other == now else now)
+    pairs = zip_longest(now.splitlines(), other.splitlines(), fillvalue="")
+    return next((line for line, moved in pairs if line != moved), "")
+
+
+def _rendered_later(template: Template, messages: Sequence[Message], later: timedelta) -> str:
+    with _clock_moved(later):
+        try:
+            return template.render(messages, generation=True)
+        except DataError:
+            return ""
 
 
 @contextmanager

@@ -8,9 +8,9 @@ answer.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 
 class Decoder(Protocol):
@@ -39,6 +39,7 @@ KNOWN = (
     Marks("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
     Marks("<|channel>thought", "<channel|>"),
 )
+REASONING = ("reasoning_content", "thinking", "reasoning")
 _TAGS = re.compile(r"([<\[◁]\S+?[>\]▷])\s*([<\[◁]\S+?[>\]▷])")
 _CLOSING = re.compile(r"/|end", re.IGNORECASE)
 
@@ -108,9 +109,18 @@ class Speech:
 
 
 def marks_of_text(text: str, marks: Marks | None) -> Marks | None:
-    """`marks`, or, where the model has none, the known ones of a thought that the text begins with."""
-    known = (pair for pair in KNOWN if text.lstrip().startswith(pair.start) and pair.end in text)
-    return marks or next(known, None)
+    """The marks of a thought that the text begins with, the model's own or known ones; its own where it begins with
+    none, for an end mark may stand alone."""
+    pairs = (pair for pair in (marks, *KNOWN) if pair is not None)
+    return next((pair for pair in pairs if text.lstrip().startswith(pair.start) and pair.end in text), marks)
+
+
+def spelled(message: Mapping[str, Any]) -> str:
+    """The content of a message after the thought that it holds under a name of its own, as servers give it."""
+    found = (message.get(name) for name in REASONING)
+    thought = next((value for value in found if isinstance(value, str) and value.strip()), None)
+    start, end = KNOWN[0]
+    return message["content"] if thought is None else f"{start}\n{thought.strip()}\n{end}\n\n{message['content']}"
 
 
 def empty_thought(text: str) -> Marks | None:
@@ -159,12 +169,17 @@ def thinks(prompt: str, marks: Marks | None) -> bool:
 
 
 def with_thought(opening: str, thought: str, marks: Marks, spelled: str) -> str:
-    """The opening with a thought in the place of the empty one, or, where it has none, followed by `spelled`."""
+    """The opening with a thought in the place of the empty one, or, where it has none, with `spelled` before its words.
+
+    spelled: the thought with marks and blanks.
+    """
     start, end = map(re.escape, marks)
     block = re.search(rf"({start})?(\s*){end}", opening)
-    if block is None:
+    if block is not None:
+        # As many blanks before the thought as after it, where both of its marks are here.
+        cut = block.start(2) + ((len(block[2]) + 1) // 2 if block[1] else 0)
+        return opening[:cut] + thought + opening[cut:]
+    if not opening.strip():
         return opening + spelled
-    # As many blanks before the thought as after it, where the template has them on one side only before it.
-    half = (len(block[2]) + 1) // 2 if block[1] else 0
-    cut = block.start(2) + half
-    return opening[:cut] + thought + opening[cut:]
+    # Of some models the end mark is what their template writes before answers.
+    return spelled if marks.end.endswith(opening.strip()) else spelled + opening
