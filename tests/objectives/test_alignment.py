@@ -187,6 +187,16 @@ def test_recovery_follows_the_targets_first_tokens_and_trains_the_answer_only() 
     assert {given(PrefillRecovery(shortest=0, longest=2), batch, step)[0] for step in range(30)} == {0, 1, 2}
 
 
+def test_recovery_begins_with_what_the_template_writes_before_the_target() -> None:
+    """The target's opening 6 stands first; the answer's own 7 would stand where no target was begun."""
+    rows = chats([[3, 5]] * 2, [[4]] * 2)
+    opened = replace(rows, openings={"harmful": torch.tensor([[6], [6]]), "safe": torch.tensor([[7], [7]])})
+    model = plain(table({2: {4: 0.5}, 3: {4: 1.0}, 6: {4: 2.0}, 7: {4: 2.5}}))
+    assert only(PrefillRecovery(longest=1), model, opened).losses.tolist() == approx([1.0] * 2, abs=1e-9)
+    assert only(PrefillRecovery(shortest=0, longest=0), model, opened).losses.tolist() == approx([2.0] * 2, abs=1e-9)
+    assert only(Toward(floor=0.0), model, opened).losses.tolist() == approx([2.5] * 2, abs=1e-9)
+
+
 def test_tokens_given_are_drawn_by_seed_step_and_row_alone() -> None:
     batch = chats([[3, 5, 6, 7]] * 6, [[4]] * 6)
     drawn = [given(PrefillRecovery(longest=3), batch, step) for step in range(6)]
