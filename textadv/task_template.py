@@ -28,12 +28,8 @@ def template(config: ChatModelConfig, loaded: LoadedModel) -> Template:
     source = loaded.tokenizer.chat_template
     unread = [name for name in config.template_variables if not re.search(rf"\b{name}\b", str(source))]
     if source is not None and unread:
-        raise ConfigError(
-            [
-                f"model.template_variables.{name}: the chat template reads no such variable. Remove it."
-                for name in unread
-            ]
-        )
+        keys = ", ".join(f"model.template_variables.{name}" for name in unread)
+        raise ConfigError([f"{keys}: the chat template reads no variable of that name. Correct or remove it."])
     name = f"the tokenizer's own chat template (model.name {config.name})"
     if config.chat_template is not None:
         name = f"the chat template in model.chat_template ({config.chat_template})"
