@@ -109,6 +109,15 @@ def test_a_tempted_row_is_attacked_toward_its_refusal_and_drawn_to_its_own_answe
     assert away.attacked is not None and toward.attacked is None
     with pytest.raises(ValueError, match="over_refusal needs the safe answers"):
         Tempted(goal.objective, ())
+    with pytest.raises(ValueError, match="Every refusal needs its opening, got 2 and 1"):
+        Tempted(goal.objective, ((5,), (3,)), ((6,),))
+
+
+def test_a_refusal_stands_after_what_the_template_writes_before_it() -> None:
+    model = plain(table({2: {3: 0.7, 5: 0.9}, 6: {5: 1.5}, 7: {3: 2.0}}))
+    rows = replace(chats([[7]] * 2, [[4]] * 2), openings={"response": torch.tensor([[9], [9]])})
+    goal = Tempted(Away(answer="refusal", cutoff=9), ((5,), (3,)), ((6,), (7,)))
+    assert only(goal, model, rows).losses.tolist() == approx([-1.5, -2.0], abs=1e-9)
 
 
 # ---- preference
