@@ -30,7 +30,7 @@ from textadv.sampling import Streams
 from textadv.spaces import Embeddings, Hidden, Several
 from textadv.task import accelerator_of, precision_warnings
 from textadv.task_output import claim, free_output
-from textadv.task_template import changed_tokens, chat_hashes, template, template_warnings
+from textadv.task_template import changed_tokens, chat_hashes, clock_warning, template, template_warnings
 
 BEHAVIOUR_DRAW, BENIGN_DRAW, UTILITY_DRAW, SELECTION_DRAW = 31, 32, 33, 34
 THREAT_ROWS = 64
@@ -367,6 +367,7 @@ def with_chat_model(task: ChatTask, name: str) -> ChatTask:
     config = task.config.model_copy(update={"model": task.config.model.model_copy(update={"name": name})})
     loaded = build_chat.model(config.model, config.seed)
     _require_places(config, loaded, task.threat)
+    used = template(config.model, loaded)
     panel = _panel(config, loaded, task.streams, task.threat)
     for rows in (panel.behaviours, panel.utility):
         _check_longest(config, loaded, rows)
@@ -375,7 +376,8 @@ def with_chat_model(task: ChatTask, name: str) -> ChatTask:
         config=config,
         layers=len(blocks(loaded.model)),
         panel=panel,
-        hashes=chat_hashes(task.streams, {}, loaded, template(config.model, loaded)),
+        hashes=chat_hashes(task.streams, {}, loaded, used),
+        warnings=(*task.warnings, *(f"{name}: {line}" for line in clock_warning(task.streams, used))),
     )
 
 

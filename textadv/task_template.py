@@ -69,10 +69,8 @@ def changed_tokens(changed: Sequence[str], streams: Mapping[Role, ChatSplits], u
     return f"The texts in them are the same. {why} Start anew in another output folder."
 
 
-def template_warnings(
-    config: ChatRunConfig, streams: Mapping[Role, ChatSplits], encoded: Encoded, used: Template
-) -> Iterator[str]:
-    """What of the chat template, and of the texts that it was given, a reader must know."""
+def clock_warning(streams: Mapping[Role, ChatSplits], used: Template) -> Iterator[str]:
+    """That the template writes otherwise at another time, where it does."""
     written = _varying(streams, used)
     if written:
         yield (
@@ -81,6 +79,13 @@ def template_warnings(
             "still give the date in model.template_variables, if the template reads one there, or another template in "
             "model.chat_template."
         )
+
+
+def template_warnings(
+    config: ChatRunConfig, streams: Mapping[Role, ChatSplits], encoded: Encoded, used: Template
+) -> Iterator[str]:
+    """What of the chat template, and of the texts that it was given, a reader must know."""
+    yield from clock_warning(streams, used)
     if config.model.template_variables:
         told = ", ".join(f"{name}: {json.dumps(value)}" for name, value in config.model.template_variables.items())
         yield (

@@ -1,4 +1,4 @@
-"""Rows of chats whose template writes something before answers, and rows with thoughts or special tokens in their texts."""
+"""Rows whose template writes something before answers, and rows with thoughts or special tokens in their texts."""
 
 from __future__ import annotations
 

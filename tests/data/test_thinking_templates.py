@@ -210,7 +210,7 @@ def test_a_thought_that_the_template_does_not_know_stands_as_it_is_spelled() -> 
 
 @pytest.mark.parametrize("answer", ["<think>hm</think>", "<think>hm</think> \n", "<think>hm", "hm</think>"])
 def test_a_thought_without_an_answer_is_refused(answer: str) -> None:
-    with pytest.raises(DataError, match="has no token of its own, so there is nothing to train on"):
+    with pytest.raises(DataError, match="no token of its own, so there is nothing to train on: all of it is a thought"):
         encode_answered(made("block", "byte"), turns("x"), answer)
 
 

@@ -34,7 +34,8 @@ READ: dict[str, tuple[str, Said]] = {
     "one within another": ("<think>a<think>b</think>c</think>d", Said("a<think>b\n\nc", "d", True)),
     "a start said twice": ("<think><think>a</think>b", Said("<think>a", "b", True)),
     "a second one in the answer": ("<think>a</think>b <think>c</think>d", Said("a\n\nc", "b d", True)),
-    "a second one that does not end": ("<think>a</think>b <think>c", Said("a\n\nc", "b ", False)),
+    "a start in the answer": ("Say <think> twice", Said("", "Say <think> twice", True)),
+    "a start in an answer after a thought": ("<think>a</think>b <think>c", Said("a", "b <think>c", True)),
     "a second end": ("<think>a</think>b</think>c", Said("a\n\nb", "c", True)),
     "half a mark": ("<think Sure </thin", Said("", "<think Sure </thin", True)),
 }
@@ -65,7 +66,8 @@ def test_the_prompt_may_have_begun_the_thought(text: str, said: Said) -> None:
     [
         (" Sure, here</think> is", Said("", " Sure, here</think> is", True)),
         ("Sure <think>no</think> is", Said("no", "Sure  is", True)),
-        ("Sure <think>no", Said("no", "Sure ", False)),
+        ("Sure <think>no", Said("", "Sure <think>no", True)),
+        ("<think>no", Said("", "<think>no", True)),
     ],
 )
 def test_words_that_were_put_into_the_models_mouth_are_no_thought(text: str, said: Said) -> None:

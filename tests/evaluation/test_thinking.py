@@ -97,7 +97,7 @@ WRITTEN: dict[str, tuple[str, str, tuple[str, str, str]]] = {
     "nothing": ("block", E, ("empty", "", "")),
     "an answer that is cut off": ("block", f"<think>hm</think>Sure {LONG}", ("truncated", "hm", "Sure x")),
     "another one in the answer": ("block", f"<think>a</think>b<think>c</think>d{E}", ("ok", "a\n\nc", "bd")),
-    "another one that is cut off": ("block", f"<think>a</think>b <think>{LONG}", ("truncated", "a\n\nx", "b")),
+    "a start in the answer": ("block", f"<think>a</think>b <think>{LONG}", ("truncated", "a", "b <think>x")),
     "one that the prompt began": ("begun", f"hm\n</think>\n\nSure{E}", ("ok", "hm", "Sure")),
     "the end of it at once": ("begun", f"\n</think>\n\nSure{E}", ("ok", "", "Sure")),
     "one that the prompt began, cut off": ("begun", LONG, ("thinking", "x", "")),
@@ -151,7 +151,7 @@ def test_a_thought_after_words_put_into_the_mouth_is_a_thought(monkeypatch: pyte
     found = said(monkeypatch, "block", f" x</think>sorry{E}", prefill="Sure, here is")
     assert (found.status, found.thought, found.text) == ("ok", "", "Sure, here is x</think>sorry")
     found = said(monkeypatch, "block", f"<think>no {LONG}", prefill="Sure, here is")
-    assert (found.status, found.text) == ("thinking", "Sure, here is")
+    assert (found.status, found.thought, short(found.text)) == ("truncated", "", "Sure, here is<think>no x")
 
 
 def test_thoughts_are_kept_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -238,6 +239,16 @@ def test_a_run_under_a_template_that_reads_the_clock_is_not_resumed_another_day(
     assert "These have changed since: data.adversarial.test.tokens, data.adversarial.train.tokens" in other.error
     assert "The chat template reads the clock, and now writes '<|system|>Today is 02 March 2026" in other.error
     assert "Start anew in another output folder" in other.error and "Put them back" not in other.error
+
+
+def test_a_further_model_whose_template_reads_the_clock_is_told(folder: Path, recipe: Recipe, tmp_path: Path) -> None:
+    shutil.copytree(folder / "plain", tmp_path / "dated")
+    (tmp_path / "dated" / "chat_template.jinja").write_text(DATED, encoding="utf-8")
+    both = ("--model", str(folder / "plain"), "--model", str(tmp_path / "dated"), "--output", str(tmp_path / "out"))
+    ended = recipe(evaluate, str(folder / "config.yaml"), *both, *BRIEF)
+    assert ended.code == 0, ended.error
+    told = f"{tmp_path / 'dated'}: The chat template reads the clock"
+    assert ended.printed.count("reads the clock") == ended.printed.count(told) == 2, "as a warning and as a note"
 
 
 def test_tokens_that_change_for_another_reason_do_not_blame_the_clock(

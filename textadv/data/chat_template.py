@@ -106,7 +106,10 @@ def encode_reply(
     """
     template = template_of(tokenizer)
     said = template.split(answer)
-    nothing = f"the answer {shortened(answer)} has no token of its own, so there is nothing to train on. Correct it."
+    thought = ": all of it is a thought" if said.thought else ""
+    nothing = (
+        f"the answer {shortened(answer)} has no token of its own, so there is nothing to train on{thought}. Correct it."
+    )
     if not said.text.strip():
         raise DataError(nothing)
     index = len(messages)

@@ -2,7 +2,7 @@
 
 A text holds thoughts from each start mark to the next end mark; an end mark without a start ends a thought that began
 with the text, as in the templates that drop the thoughts of earlier turns. What stands outside of thoughts is the
-answer.
+answer. Once that has begun, a start mark without an end is a word of it, so that nothing said is taken for a thought.
 """
 
 from __future__ import annotations
@@ -90,6 +90,9 @@ class Speech:
                 inside = False
             else:
                 (thoughts if inside else spoken)[-1] += piece
+        if inside and self.marks is not None and (begun or spoken[-1].strip()):
+            spoken[-1] += self.marks.start + thoughts.pop()
+            inside = False
         told = "\n\n".join(thought.strip() for thought in thoughts if thought.strip())
         said = "".join(spoken)
         marked = thinking or len(thoughts) > 1
