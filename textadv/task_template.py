@@ -110,7 +110,7 @@ def _told(key: str, config: ChatRunConfig, parts: Sequence[ChatRows]) -> Iterato
     left = sum(rows.left_thoughts for rows in parts)
     if left:
         long = parts[0].main == THOUGHTFUL
-        why = f", for which data.max_length: {config.data.max_length} has no room" if long else ""
+        why = f", for which the prompt or data.max_length: {config.data.max_length} leaves no room" if long else ""
         yield f"{key}: {left} answers hold a thought{why}. It is left out, and the answer alone trained and measured."
     spelling = sum(rows.spelling for rows in parts)
     if spelling:

@@ -70,6 +70,14 @@ def test_a_thought_in_the_data_stands_before_a_response_and_before_nothing_else(
     assert (rows.kept_thoughts, rows.left_thoughts) == (0, 2)
 
 
+def test_a_thought_is_left_out_where_the_prompt_says_that_there_is_none() -> None:
+    told = BLOCK.replace("assistant\n{% endif %}", "assistant\n<think> </think> {% endif %}")
+    rows, ids = thinking(helpful("the", response="<think> was </think> good"), template=told)
+    assert rows.prompts == ((*BEFORE, THE, *AFTER, ids[THINK], ids[ENDED]),)
+    assert (rows.answers, rows.openings) == ({"response": ((GOOD, END),)}, {"response": ((),)})
+    assert (rows.kept_thoughts, rows.left_thoughts) == (0, 1)
+
+
 def test_a_thought_is_the_first_that_a_row_loses() -> None:
     row = helpful("the", response="<think> was kind was kind </think> good film")
     longest = thinking(row)[0].lengths[0]

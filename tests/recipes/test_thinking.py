@@ -16,9 +16,13 @@ from transformers.utils import chat_template_utils
 from recipes import adv_finetune, attack, evaluate
 from tests import chat_run
 from tests.recipes.running import Ended, Recipe
+from textadv import stages_chat
+from textadv.config_file import load_config
 from textadv.evaluation.chat import Measure
+from textadv.evaluation.elicitation import elicit
 from textadv.evaluation.kept_answers import Answer
 from textadv.report.chat import read_chat_results
+from textadv.task_chat import prepare_chat
 
 HEADER = "{{ '<|' + m['role'] + '|>' }}"
 PLAIN = (
@@ -166,6 +170,24 @@ def test_a_model_with_a_block_is_hardened(folder: Path, recipe: Recipe, tmp_path
     assert not [answer for answer in chat_run.kept_answers(output, "hardened") if "think" in answer.text]
     kept = AutoTokenizer.from_pretrained(output / "merged")
     assert kept.chat_template == BLOCK
+
+
+def test_checkpoints_are_chosen_by_answers_without_their_thoughts(
+    folder: Path, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, read = [], []
+    monkeypatch.setattr(stages_chat, "elicit", lambda *a, **k: read.append(k["speech"].marks) or elicit(*a, **k))
+    for name in ("plain", "thinking"):
+        chosen = (
+            f"model.name={folder / name}",
+            f"output={tmp_path / name}",
+            "selection={rows: 24, max_new_tokens: 40}",
+        )
+        task = prepare_chat(load_config(folder / "config.yaml", chosen))
+        loaded = task.load_model()
+        found.append(stages_chat.chat_scores(task, loaded.model, loaded))
+    assert found[0].clean == found[1].clean and 0 < found[0].clean < 1
+    assert read == [("<think>", "</think>")] * 2
 
 
 def test_a_model_that_thinks_beyond_every_answer_is_not_trained(folder: Path, recipe: Recipe, tmp_path: Path) -> None:
