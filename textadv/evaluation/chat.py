@@ -16,9 +16,10 @@ from typing import Any, Literal, NamedTuple
 
 from torch import nn
 
-from textadv.data import ChatRows, encode_prompt
+from textadv.data import ChatRows, DataError, encode_prompt
 from textadv.data.benchmarks import Instructed, Question
 from textadv.data.chat_template import encode_opening
+from textadv.data.locating import shortened
 from textadv.data.rendering import Template, template_of
 from textadv.evaluation.adversaries import Adversary
 from textadv.evaluation.degenerate import Limits, Nll, nll_limit
@@ -80,7 +81,12 @@ class Asked(NamedTuple):
     @classmethod
     def of(cls, tokenizer: Any, texts: Sequence[str]) -> Asked:
         """Each text as a user's first message. Raises DataError where it does not fit the chat template."""
-        encoded = [encode_prompt(tokenizer, _asked(text)).ids for text in texts]
+        encoded = []
+        for number, text in enumerate(texts):
+            try:
+                encoded.append(encode_prompt(tokenizer, _asked(text)).ids)
+            except DataError as error:
+                raise DataError(f"prompt {number} (counted from 0), {shortened(text)}: {error}") from error
         return cls(tuple(texts), tuple(encoded))
 
 

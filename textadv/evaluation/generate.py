@@ -303,6 +303,7 @@ def _said(run: _Run, prompt: Prompt, written: Sequence[int], ended: bool) -> Sai
     """
     speech, begun = run.speech, bool(prompt.prefill)
     text = speech.decoded(run.tokenizer, written)
-    thinking = not prompt.opening and not begun and thinks(speech.decoded(run.tokenizer, prompt.ids), speech.marks)
+    alone = speech.marks is not None and not prompt.opening and not begun
+    thinking = alone and thinks(speech.decoded(run.tokenizer, prompt.ids), speech.marks)
     said = speech.read(text, thinking=thinking, begun=begun)
     return speech.read(text) if thinking and ended and said == Said(text.strip(), "", ended=False) else said
