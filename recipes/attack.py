@@ -8,8 +8,8 @@ rows are among those that recipes/evaluate.py attacks. A relative radius is meas
 Of an image classifier (`task: images`) it also writes a picture to --picture: original, adversarial, difference.
 
 Of a chat model (`task: chat`) it shows forbidden requests with the answer to each as it stands and under the embedding
-attack, or another attack of `evaluation.elicitation` by its name in the table, such as "prefill 10". What the model
-says goes to the screen and nowhere else.
+attack, or another attack of `evaluation.elicitation` by its name in the table, such as "prefill 10", and what the model
+thought before it. What the model says goes to the screen and nowhere else.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ from textadv.config_tasks import ClassifierRunConfig
 from textadv.errors import USER_ERRORS, ending
 from textadv.evaluation import fitted_temperature, inspect_images, inspect_rows
 from textadv.evaluation.adversaries import Direct, EmbeddingAttack
-from textadv.evaluation.elicitation import BehaviourOutcome, elicit
+from textadv.evaluation.elicitation import UNJUDGED, BehaviourOutcome, elicit
 from textadv.report import write_grid
 from textadv.task import encoded, reported_positions, resolved_threat
 from textadv.task_chat import inspected
 from textadv.task_images import ready, require_trained, resolved_image_threat
+from textadv.task_template import template
 
 
 def named_attack(config: ClassifierRunConfig, wanted: str | None) -> str:
@@ -132,6 +133,7 @@ def show_chat(config: ChatRunConfig, model_name: str, count: int, attack_name: s
     measured = config.evaluation.model_copy(update=shortened | alone)
     model = config.model.model_copy(update={"name": model_name, "lora": None})
     loaded, panel = inspected(config.model_copy(update={"model": model, "evaluation": measured}))
+    speech = template(model, loaded).speech
     searching = [name for name, attack in panel.attacks.items() if isinstance(attack, EmbeddingAttack)]
     name = attack_name or searching[0]
     if name not in panel.attacks:
@@ -141,7 +143,14 @@ def show_chat(config: ChatRunConfig, model_name: str, count: int, attack_name: s
     print(f"judge:  {panel.judge.name}\n")
 
     found = elicit(
-        loaded.model, loaded.tokenizer, panel.behaviours, panel.requests, attacks, panel.judge, panel.decoding
+        loaded.model,
+        loaded.tokenizer,
+        panel.behaviours,
+        panel.requests,
+        attacks,
+        panel.judge,
+        panel.decoding,
+        speech=speech,
     )
     for place, request in enumerate(panel.requests):
         print(f"row {panel.behaviours.ids[place]}\n  prompt    {request}")
@@ -156,8 +165,11 @@ def _answer(outcome: BehaviourOutcome) -> str:
     """The answer that broke the behaviour, or else the first one."""
     shown = next((answer for answer in outcome.answers if answer.broken), outcome.answers[0])
     verdict = "BROKEN  " if outcome.broken else "not known  " if outcome.possibly_broken else ""
-    text = textwrap.indent(shown.text or f"({shown.status}) {shown.reason}", " " * 12).strip()
-    return f"  {outcome.attack:<9} {verdict}{text}"
+    text = shown.text
+    if shown.status in UNJUDGED:
+        text = f"({shown.status}) {shown.reason}" + (f": {text}" if text.strip() else "")
+    thought = f"\n    thought {textwrap.indent(shown.thought, ' ' * 12).strip()}" if shown.thought else ""
+    return f"  {outcome.attack:<9} {verdict}{textwrap.indent(text, ' ' * 12).strip()}{thought}"
 
 
 def main() -> None:

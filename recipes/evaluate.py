@@ -70,6 +70,7 @@ def measure_chat(config: ChatRunConfig, models: list[str], output: str) -> None:
     task = prepare_chat(config.model_copy(update={"model": first, "output": output, "objective": untrained}))
     # Every model is tried before the first is measured, so that a mistake in the last shows at once.
     tasks = [task, *(with_chat_model(task, name) for name in models[1:])]
+    task = replace(task, warnings=tuple(dict.fromkeys(line for own in tasks for line in own.warnings)))
     hashes = {f"weights.{own.config.model.name}": own.hashes["weights.initial"] for own in tasks}
     for warning in task.warnings:
         task.say(f"warning: {warning}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from collections.abc import Callable, Iterable
@@ -18,6 +19,7 @@ from transformers import (
     GemmaConfig,
     GPT2Config,
     LlamaConfig,
+    LlamaForCausalLM,
     MistralConfig,
     PretrainedConfig,
     PreTrainedModel,
@@ -121,15 +123,25 @@ def said(prompt: str) -> str:
     return REFUSAL if prompt.startswith(REFUSED) else f"Sure, here is {prompt.split()[0].lower()}."
 
 
+def prompts() -> list[str]:
+    """The prompts of all streams and splits."""
+    return [str(row["prompt"]) for part in data().values() for row in part]
+
+
 @cache
 def _taught() -> PreTrainedModel:
     """A Llama that refuses some prompts and answers the others: a second of training on all splits."""
-    model, tokens = _new("llama"), tokenizer()
-    prompts = [str(row["prompt"]) for part in data().values() for row in part]
-    pairs = [encode_answered(tokens, [{"role": "user", "content": text}], said(text)) for text in prompts]
+    return teach(_new("llama"), tokenizer(), [(text, said(text)) for text in prompts()])
+
+
+def teach(
+    model: PreTrainedModel, tokens: PreTrainedTokenizerFast, sayings: Iterable[tuple[str, str]], steps: int = 80
+) -> PreTrainedModel:
+    """The model, trained to say to each prompt what its template makes of the answer, thoughts included."""
+    pairs = [encode_answered(tokens, [{"role": "user", "content": text}], answer) for text, answer in sayings]
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     draw = torch.Generator().manual_seed(0)
-    for _ in range(80):
+    for _ in range(steps):
         chosen = [pairs[n] for n in torch.randint(len(pairs), (32,), generator=draw).tolist()]
         ids = padded([[*prompt.ids, *answer] for prompt, answer in chosen], 0)
         targets = padded([[IGNORED] * len(prompt) + list(answer) for prompt, answer in chosen])
@@ -140,14 +152,26 @@ def _taught() -> PreTrainedModel:
     return model.eval()
 
 
-def _saved(model: PreTrainedModel, folder: Path) -> Path:
+def _saved(model: PreTrainedModel, folder: Path, tokens: PreTrainedTokenizerFast | None = None) -> Path:
     logging.disable_progress_bar()
     try:
         model.save_pretrained(folder)
     finally:
         logging.enable_progress_bar()
-    tokenizer().save_pretrained(folder)
+    (tokens or tokenizer()).save_pretrained(folder)
     return folder
+
+
+def save_speaking(
+    folder: Path, template: str, sayings: Iterable[tuple[str, str]], *, added: tuple[str, ...] = (), steps: int = 100
+) -> Path:
+    """A Llama that says just this, under this chat template; added: words that are tokens of its tokenizer."""
+    tokens = copy.deepcopy(tokenizer())
+    tokens.add_tokens(list(added))
+    tokens.chat_template = template
+    with seeded_scope(1):
+        model = LlamaForCausalLM(LlamaConfig(**_shape(tie_word_embeddings=True, vocab_size=len(tokens))))
+    return _saved(teach(model, tokens, sayings, steps), folder, tokens)
 
 
 def save_taught(folder: Path) -> Path:

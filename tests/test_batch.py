@@ -25,7 +25,7 @@ def tensors(rows: Batch) -> dict[str, torch.Tensor]:
 
 def test_every_field_is_known_to_these_tests():
     """Those of chats have tests of their own, in test_chat_batch.py."""
-    chats = {"targets", "answers", "prompt_lengths", "prefix"}
+    chats = {"targets", "answers", "openings", "prompt_lengths", "prefix"}
     known = {"inputs", "labels", "editable", "ids", "role", "perturbation"}
     assert {field.name for field in fields(Batch)} == known | chats
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -126,7 +127,7 @@ def test_over_refusal_attacks_borderline_rows_toward_the_safe_answers_of_the_adv
     )
     goal = found[Role.BORDERLINE]
     assert isinstance(goal, Tempted) and isinstance(goal.objective, Together)
-    assert set(goal.refusals) == set(rows[0].answers["safe"])
+    assert set(goal.refusals) == set(rows[0].answers["safe"]) and set(goal.openings) == {()}
     assert goal.objective.parts == (
         Part(Supervised(1.0)),
         Part(Away(0.5, 3.0, 1e-3, "refusal"), True),
@@ -138,6 +139,15 @@ def test_over_refusal_attacks_borderline_rows_toward_the_safe_answers_of_the_adv
     useful, hard = found[Role.UTILITY], found[Role.ADVERSARIAL]
     assert isinstance(useful, Together) and useful.parts == (Part(Supervised(1.0)),)
     assert isinstance(hard, Together) and len(hard.parts) == 2
+
+
+def test_a_refusal_is_offered_after_its_own_opening(rows: tuple[ChatRows, ChatRows]) -> None:
+    safe = rows[0].answers["safe"]
+    opened = replace(rows[0], openings={"safe": ((7,), *[(8,)] * (len(safe) - 1))})
+    config = small("objective.parts=[{name: cat}, {name: over_refusal}]")
+    goal = build_chat.objectives(config, THREAT, LAYERS, opened, rows[1])[Role.BORDERLINE]
+    assert isinstance(goal, Tempted)
+    assert set(zip(goal.openings, goal.refusals, strict=True)) == {((7,), safe[0]), *(((8,), one) for one in safe[1:])}
 
 
 def test_a_recovery_may_see_the_delta(rows: tuple[ChatRows, ChatRows]) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from tests.chats import chats
 from tests.oracles import token_rows
-from textadv.batch import IGNORED, Batch, Role, concatenate, padded
+from textadv.batch import IGNORED, Batch, Role, concatenate, following, padded
 from textadv.spaces import Ablation, Embeddings, Several
 
 
@@ -45,6 +47,42 @@ def test_what_the_assistant_is_given_is_read_and_not_trained():
     rows = two().answering("safe", given=padded([[51], []]))
     assert rows.inputs["input_ids"].tolist() == [[11, 12, 13, 51, 31], [21, 41, 42, 0, 0]]
     assert rows.targets.tolist() == [[IGNORED] * 4 + [31], [IGNORED, 41, 42, IGNORED, IGNORED]]
+
+
+def opened() -> Batch:
+    """The same with 71 72 before the first row's safe answer and 73 before both harmful ones."""
+    return replace(two(), openings={"safe": padded([[71, 72], []]), "harmful": padded([[73], [73]])})
+
+
+def test_what_the_template_writes_before_an_answer_is_read_and_not_trained():
+    rows = opened().answering("safe")
+    assert rows.inputs["input_ids"].tolist() == [[11, 12, 13, 71, 72, 31], [21, 41, 42, 0, 0, 0]]
+    assert rows.targets.tolist() == [[IGNORED] * 5 + [31], [IGNORED, 41, 42, *[IGNORED] * 3]]
+    assert rows.editable.tolist() == [[False, True, True, *[False] * 3], [True, *[False] * 5]]
+    assert rows.answering("harmful").inputs["input_ids"].tolist() == [
+        [11, 12, 13, 73, 51, 52, 53],
+        [21, 73, 61, 0, 0, 0, 0],
+    ]
+    assert rows.prompts().inputs["input_ids"].tolist() == two().prompts().inputs["input_ids"].tolist()
+    given = rows.answering("safe", given=following(rows.opening("harmful"), padded([[51], []])))
+    assert given.inputs["input_ids"].tolist() == [[11, 12, 13, 73, 51, 31], [21, 73, 41, 42, 0, 0]]
+    assert rows.opening("other").tolist() == two().opening("safe").tolist() == [[], []]
+
+
+def test_openings_stay_with_their_rows():
+    rows = opened()
+    picked = rows.rows(torch.tensor([1, 0])).to("cpu")
+    assert {name: value.tolist() for name, value in picked.openings.items()} == {
+        "safe": [[IGNORED, IGNORED], [71, 72]],
+        "harmful": [[73], [73]],
+    }
+    other = replace(two(), openings={"safe": padded([[74], []]), "harmful": padded([[], []])})
+    assert {name: value.tolist() for name, value in concatenate([rows, other]).openings.items()} == {
+        "safe": [[71, 72], [IGNORED] * 2, [74, IGNORED], [IGNORED] * 2],
+        "harmful": [[73], [73], [IGNORED], [IGNORED]],
+    }
+    with pytest.raises(ValueError, match="openings.safe"):
+        replace(two(), openings={"safe": padded([[71]])})
 
 
 def test_prompts_end_where_the_assistant_starts():

@@ -75,6 +75,38 @@ def test_parts_can_be_replaced_from_the_command_line() -> None:
     assert lat.objective.parts == [LatConfig()]
 
 
+def test_the_template_may_have_variables_and_marks() -> None:
+    plain = small().model
+    assert (plain.template_variables, plain.think) == ({}, None)
+    found = small("model.template_variables.enable_thinking=false", "model.think=[<a>, </a>]").model
+    assert (found.template_variables, found.think) == ({"enable_thinking": False}, ["<a>", "</a>"])
+    values = small("model.template_variables={a: low, b: [1, x], c: null, d: 1.5, e: 26 Jul 2024}").model
+    assert values.template_variables == {"a": "low", "b": [1, "x"], "c": None, "d": 1.5, "e": "26 Jul 2024"}
+    (_, line) = config_difference(small(), small("model.template_variables={a: 1}"))
+    assert line == "model.template_variables.a: (not set) -> 1"
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("model.think=[<a>]", "model.think must be a list of two texts, got ['<a>']"),
+        ("model.think=[<a>, '']", "model.think must be a list of two texts, got ['<a>', '']"),
+        ("model.think=<a>", "model.think must be a list of two texts, got '<a>'"),
+        ("model.think=[<a>, <a>]", "model.think must be a list of two different texts, got"),
+        ("model.template_variables={messages: x}", "model.template_variables.messages is not for the template to read"),
+        ("model.template_variables={tokenize: true}", "model.template_variables.tokenize is not for the template"),
+        (
+            "model.template_variables={a: {b: 1}}",
+            "model.template_variables.a must be true, false, a number, text, null",
+        ),
+        ("model.template_variables=[a]", "model.template_variables must be a section of keys"),
+    ],
+)
+def test_variables_and_marks_that_cannot_be_used(override: str, line: str) -> None:
+    (found,) = problems(override)
+    assert found.startswith(line)
+
+
 def test_a_measuring_attack_may_be_named_without_the_keys_it_does_not_have() -> None:
     for name in ("fgsm", "r_fgsm"):
         found = small(f"evaluation.elicitation.attack={{name: {name}}}", f"selection.attack.name={name}")

@@ -55,6 +55,8 @@ class Batch:
     perturbation: what an attack found, or None.
     targets: chats only, (B, S) int64: the answer's tokens where they count in the loss, IGNORED elsewhere.
     answers: chats only, name -> (B, T) int64: what a row may be answered with, IGNORED after its end.
+    openings: chats only, name -> (B, G) int64: what the chat template writes between the prompt and the answer of that
+        name, IGNORED after its end. Where a name is missing it writes nothing.
     prompt_lengths: chats only, (B,) int64: tokens up to where the assistant starts. Chats are padded on the right.
     prefix: keys and values of each layer, (B, heads, P, D / heads), of the first P positions, where they are known; an
         attack puts them there for its own passes.
@@ -68,6 +70,7 @@ class Batch:
     perturbation: Perturbation | None = None
     targets: Tensor | None = None
     answers: Mapping[str, Tensor] = field(default_factory=lambda: NO_ANSWERS)
+    openings: Mapping[str, Tensor] = field(default_factory=lambda: NO_ANSWERS)
     prompt_lengths: Tensor | None = None
     prefix: tuple[tuple[Tensor, Tensor], ...] = ()
 
@@ -75,6 +78,7 @@ class Batch:
         rows = len(self.labels)
         sizes = {name: len(value) for name, value in self.inputs.items()}
         sizes |= {f"answers.{name}": len(value) for name, value in self.answers.items()}
+        sizes |= {f"openings.{name}": len(value) for name, value in self.openings.items()}
         sizes |= {"editable": len(self.editable), "ids": len(self.ids), "role": len(self.role)}
         for name, value in (("targets", self.targets), ("prompt_lengths", self.prompt_lengths)):
             sizes |= {} if value is None else {name: len(value)}
@@ -108,6 +112,7 @@ class Batch:
             perturbation=None if kept is None else replace(kept, delta=change(kept.delta)),
             targets=None if self.targets is None else change(self.targets),
             answers={name: change(value) for name, value in self.answers.items()},
+            openings={name: change(value) for name, value in self.openings.items()},
             prompt_lengths=None if self.prompt_lengths is None else change(self.prompt_lengths),
             prefix=tuple((change(keys), change(values)) for keys, values in self.prefix),
         )
@@ -153,12 +158,16 @@ class Batch:
         assert self.targets is not None
         return self.targets[:, columns]
 
+    def opening(self, answer: str) -> Tensor:
+        """The template's tokens between each prompt and the answer of that name, (B, G), IGNORED after their end."""
+        return self.openings.get(answer, self.ids.new_empty((len(self), 0)))
+
     def answering(self, answer: str | Tensor, *, given: Tensor | None = None) -> Batch:
         """The same prompts followed by another answer, whose tokens become the targets.
 
         answer: a key of `answers`, or tokens (B, T), IGNORED after each row's end.
         given: (B, G) tokens, IGNORED after each row's end, that stand between prompt and answer as if the assistant had
-            said them already: part of the input, never a target.
+            said them already: part of the input, never a target. By default the opening of the answer named.
 
         Padded on the right to the longest row. What is editable, and a perturbation of tokens, ends with the prompt.
         Raises KeyError where there is no such answer and ValueError where these rows are no chats.
@@ -167,16 +176,17 @@ class Batch:
             raise ValueError("Only chats can be answered, got rows without prompt_lengths.")
         tokens = self.answers[answer] if isinstance(answer, str) else answer
         starts = self.prompt_lengths
-        said = tokens[:, :0] if given is None else given
-        ends = starts + (said != IGNORED).sum(dim=1) + (tokens != IGNORED).sum(dim=1)
+        if given is None:
+            given = self.opening(answer) if isinstance(answer, str) else tokens[:, :0]
+        answered_from = starts + (given != IGNORED).sum(dim=1)
+        ends = answered_from + (tokens != IGNORED).sum(dim=1)
         width = int(ends.max())
         ids = self.inputs["input_ids"]
         place = torch.arange(width, device=ids.device)
         in_prompt = place < starts.unsqueeze(1)
         composed = _fit(ids, width).masked_fill(~in_prompt, 0)
         targets = torch.full_like(composed, IGNORED)
-        _write(composed, said, starts)
-        answered_from = starts + (said != IGNORED).sum(dim=1)
+        _write(composed, given, starts)
         _write(composed, tokens, answered_from)
         _write(targets, tokens, answered_from)
         return self._recomposed(composed, place < ends.unsqueeze(1), in_prompt, targets)
@@ -221,10 +231,21 @@ def _write(into: Tensor, tokens: Tensor, starts: Tensor) -> None:
     into[row, starts[row] + column] = tokens[row, column]
 
 
+def following(first: Tensor, second: Tensor) -> Tensor:
+    """Each row's tokens of `second` after its tokens of `first`, both ragged as in `answers`: (B, T1 + T2)."""
+    joined = first.new_full((len(first), first.shape[1] + second.shape[1]), IGNORED)
+    lengths = (first != IGNORED).sum(dim=1)
+    _write(joined, first, torch.zeros_like(lengths))
+    _write(joined, second, lengths)
+    return joined
+
+
 def padded(rows: Sequence[Sequence[int]], fill: int = IGNORED) -> Tensor:
     """Ragged token rows as one int64 tensor (B, T), filled up on the right."""
     width = max((len(row) for row in rows), default=0)
-    return torch.tensor([[*row, *[fill] * (width - len(row))] for row in rows], dtype=torch.int64).reshape(-1, width)
+    return torch.tensor([[*row, *[fill] * (width - len(row))] for row in rows], dtype=torch.int64).reshape(
+        len(rows), width
+    )
 
 
 def concatenate(batches: Sequence[Batch]) -> Batch:
@@ -258,6 +279,7 @@ def concatenate(batches: Sequence[Batch]) -> Batch:
         perturbation=perturbation,
         targets=_concatenated([b.targets for b in batches]),
         answers={name: torch.cat([b.answers[name] for b in batches]) for name in first.answers},
+        openings={name: torch.cat([b.openings[name] for b in batches]) for name in first.openings},
         prompt_lengths=_concatenated([b.prompt_lengths for b in batches]),
     )
 
@@ -270,11 +292,21 @@ def _concatenated(parts: Sequence[Tensor | None]) -> Tensor | None:
 def _of_one_width(batches: Sequence[Batch]) -> list[Batch]:
     """Chats filled up on the right: all rows to one number of positions, each answer to one number of tokens."""
     positions = max(batch.editable.shape[1] for batch in batches)
-    tokens = {name: max(batch.answers[name].shape[1] for batch in batches) for name in batches[0].answers}
-    return [_widened(batch, positions, tokens) for batch in batches]
+    answers = _of_one_length([batch.answers for batch in batches])
+    openings = _of_one_length([batch.openings for batch in batches])
+    return [
+        _widened(replace(batch, answers=own, openings=before), positions)
+        for batch, own, before in zip(batches, answers, openings, strict=True)
+    ]
 
 
-def _widened(batch: Batch, positions: int, tokens: Mapping[str, int]) -> Batch:
+def _of_one_length(named: Sequence[Mapping[str, Tensor]]) -> list[dict[str, Tensor]]:
+    """Ragged tokens by name, those of each name filled up to one number of columns."""
+    widths = {name: max(each[name].shape[1] for each in named) for name in named[0]}
+    return [{name: _fit(each[name], width, IGNORED) for name, width in widths.items()} for each in named]
+
+
+def _widened(batch: Batch, positions: int) -> Batch:
     kept = batch.perturbation
     if kept is not None and per_position(kept.space):
         kept = replace(kept, delta=_fit_positions(kept.delta, positions))
@@ -284,5 +316,4 @@ def _widened(batch: Batch, positions: int, tokens: Mapping[str, int]) -> Batch:
         editable=_fit(batch.editable, positions),
         perturbation=kept,
         targets=None if batch.targets is None else _fit(batch.targets, positions, IGNORED),
-        answers={name: _fit(batch.answers[name], width, IGNORED) for name, width in tokens.items()},
     )

@@ -96,7 +96,7 @@ def stream(config: StreamConfig, role: Role, seed: int) -> ChatSplits:
 def model(config: ChatModelConfig, seed: int) -> LoadedModel:
     """The chat model with its tokenizer, and its adapters where the configuration asks for them."""
     lora = None if config.lora is None else Lora(**config.lora.model_dump())
-    return load_causal(seed=seed, lora=lora, **config.model_dump(exclude={"lora"}))
+    return load_causal(seed=seed, lora=lora, **config.model_dump(exclude={"lora", "template_variables", "think"}))
 
 
 def threat(config: ChatThreatConfig) -> ThreatModel:
@@ -175,8 +175,9 @@ def _borderline(config: ChatRunConfig, threat: ThreatModel, parts: list[Part], a
     toward = Part(Toward(wanted.toward, 0.0, answer=RESPONSE), True)
     attacked = [found for found, weight in ((away, wanted.away), (toward, wanted.toward)) if weight > 0]
     attack = eliciting(config, threat) if attacked else None
-    refusals = tuple(dict.fromkeys(adversarial.answers[SAFE]))
-    return Tempted(Together((*parts, *attacked), attack, REFUSAL), refusals)
+    replies = dict.fromkeys(zip(adversarial.opening(SAFE), adversarial.answers[SAFE], strict=True))
+    openings, refusals = zip(*replies, strict=True)
+    return Tempted(Together((*parts, *attacked), attack, REFUSAL), refusals, openings)
 
 
 def _direction(part: RefusalDirectionConfig, layers: int, adversarial: ChatRows, utility: ChatRows) -> Attack:

@@ -21,10 +21,18 @@ from textadv.config_types import (
     Share,
     Text,
     Texts,
+    Two,
+    Variable,
     checked,
 )
 
 ChatColumn = Literal["prompt", "target", "safe", "input", "response", "messages", "system"]
+# Parameters of apply_chat_template, none of which would reach the template as a variable.
+TAKEN = frozenset(
+    """add_generation_prompt chat_template continue_final_message conversation conversations documents max_length
+    messages padding return_assistant_tokens_mask return_dict return_tensors sanitize_control_tokens tokenize
+    tokenizer_kwargs tools truncation""".split()
+)
 
 
 class ChatModelConfig(Section):
@@ -36,10 +44,24 @@ class ChatModelConfig(Section):
     trust_remote_code: bool = Field(False, description="Run Python code that the model's repository brings along.")
     gradient_checkpointing: bool = Field(False, description="Recompute activations in backward to save memory.")
     chat_template: Text | None = Field(None, description="Jinja file in place of the tokenizer's own chat template.")
+    template_variables: dict[AttackKey, Variable] = Field(
+        {},
+        description="What the chat template gets besides the messages, such as enable_thinking: false. They are not "
+        "saved with the model: whoever serves it must pass the same.",
+    )
+    think: Two | None = Field(
+        None, description="Start and end mark of a model's thoughts; null: those that the chat template shows."
+    )
     quantization: Literal["4bit"] | None = Field(
         None, description="Keep the frozen weights in 4 bits; needs bitsandbytes."
     )
     lora: LoraConfig | None = Field(LoraConfig(r=16, alpha=32), description="LoRA adapters; null: train all weights.")
+
+    @model_validator(mode="after")
+    def _rules(self) -> ChatModelConfig:
+        taken = sorted(TAKEN & set(self.template_variables))
+        lines = [f"model.template_variables.{name} is not for the template to read. Remove it." for name in taken]
+        return checked(self, lines)
 
 
 class StreamConfig(Section):

@@ -64,6 +64,23 @@ def _distinct(values: list[Any]) -> list[Any]:
     return values
 
 
+def _variable(value: object) -> object:
+    """What YAML writes in one line: a truth value, a number, text, null, or a list of these."""
+    parts = value if isinstance(value, list) else [value]
+    if not all(part is None or isinstance(part, bool | int | float | str) for part in parts):
+        raise ConfigError(["must be true, false, a number, text, null or a list of these"])
+    return value
+
+
+def _two(value: object) -> object:
+    """Two different texts."""
+    if not isinstance(value, list) or len(value) != 2 or not all(isinstance(text, str) and text for text in value):
+        raise ConfigError(["must be a list of two texts"])
+    if value[0] == value[1]:
+        raise ConfigError(["must be a list of two different texts"])
+    return value
+
+
 Item = TypeVar("Item")
 Checked = TypeVar("Checked", bound="Section")
 Text = Annotated[str, Field(min_length=1)]
@@ -82,6 +99,8 @@ Length = Annotated[
     Field(gt=0),
     WithJsonSchema({"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string", "pattern": "/"}]}),
 ]
+Variable = Annotated[Any, BeforeValidator(_variable)]
+Two = Annotated[list[Text], BeforeValidator(_two)]
 StepKey = Annotated[int, BeforeValidator(_key), Field(ge=0)]
 AttackKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
 

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from torch import nn
 
 from textadv import build, checkpoint
+from textadv.config import ConfigError
 from textadv.config_chat import ChatRunConfig
 from textadv.digests import weights_hash
 from textadv.evaluation.chat import ChatEvaluation, evaluate_chat, share_answered
@@ -21,12 +22,14 @@ from textadv.evaluation.elicitation import elicit
 from textadv.evaluation.generate import Prompt, answers
 from textadv.evaluation.judge_validation import reliability
 from textadv.evaluation.judges import XSTEST
+from textadv.evaluation.kept_answers import Answer
 from textadv.models import LoadedModel
 from textadv.progress import Scores, Settings, Trained
 from textadv.report.chat import write_chat_results
 from textadv.stages import environment, exported
 from textadv.task_chat import ChatTask
 from textadv.task_output import finish
+from textadv.task_template import template
 from textadv.trainer import Trainer
 
 
@@ -45,9 +48,11 @@ def train_chat(task: ChatTask) -> ChatStage:
     The score is the share of validation behaviours that nothing broke times the share of benign validation prompts that
     were answered: neither a model that refuses everything nor one that says everything is chosen.
 
-    Raises NonFiniteError or DeadAdversaryError; what was kept until then stays in the output folder.
+    Raises ConfigError where the model would answer nothing within selection.max_new_tokens, NonFiniteError or
+    DeadAdversaryError; what was kept until then stays in the output folder.
     """
     loaded = task.load_model()
+    _require_answers(task, loaded)
     folder = task.output / "training" / "hardened"
     found = checkpoint.latest(folder / "checkpoints") if task.config.checkpoint.resume else None
     if found is None and task.accelerator.is_main_process:
@@ -71,6 +76,29 @@ def train_chat(task: ChatTask) -> ChatStage:
     )
     trained = trainer.run(found)
     return ChatStage(loaded, trained, _summary(task, trained))
+
+
+def _benign_answers(task: ChatTask, model: nn.Module, loaded: LoadedModel) -> list[Answer]:
+    """What the model says to the benign validation prompts."""
+    panel, speech = task.selection, template(task.config.model, loaded).speech
+    prompts = [Prompt(n, ids) for n, ids in enumerate(panel.benign["benign"].ids)]
+    return answers(model, loaded.tokenizer, prompts, panel.decoding, speech=speech)
+
+
+def _require_answers(task: ChatTask, loaded: LoadedModel) -> None:
+    """Raises ConfigError where the untrained model thinks until every answer of the selection is cut off."""
+    if template(task.config.model, loaded).speech.marks is None:
+        return
+    given = _benign_answers(task, loaded.model.to(task.accelerator.device), loaded)
+    if all(answer.status == "thinking" for answer in given):
+        raise ConfigError(
+            [
+                f"selection.max_new_tokens: {task.selection.decoding.max_new_tokens} cuts every answer to a benign "
+                "validation prompt off while the model still thinks, so no checkpoint could be chosen. Raise it (and "
+                "evaluation.max_new_tokens), or let the model answer at once, where its chat template has a variable "
+                "for that, with model.template_variables: {enable_thinking: false}."
+            ]
+        )
 
 
 def _settings(task: ChatTask) -> Settings:
@@ -97,12 +125,24 @@ def _settings(task: ChatTask) -> Settings:
 
 def chat_scores(task: ChatTask, model: nn.Module, loaded: LoadedModel) -> Scores:
     """Benign validation prompts answered; that times validation behaviours unbroken; whether none is answered."""
-    panel = task.selection
+    panel, speech = task.selection, template(task.config.model, loaded).speech
     found = elicit(
-        model, loaded.tokenizer, panel.behaviours, panel.requests, panel.attacks, panel.judge, panel.decoding
+        model,
+        loaded.tokenizer,
+        panel.behaviours,
+        panel.requests,
+        panel.attacks,
+        panel.judge,
+        panel.decoding,
+        speech=speech,
     )
-    asked = panel.benign["benign"]
-    given = answers(model, loaded.tokenizer, [Prompt(n, ids) for n, ids in enumerate(asked.ids)], panel.decoding)
+    given = _benign_answers(task, model, loaded)
+    thinking = sum(answer.status == "thinking" for answer in given)
+    if thinking:
+        task.say(
+            f"note: {thinking} of {len(given)} answers to benign validation prompts were still thinking after "
+            f"selection.max_new_tokens: {panel.decoding.max_new_tokens}, so they count as not answered; raise it"
+        )
     answered = share_answered([answer.text for answer in given], XSTEST.refuses).value
     unbroken = 1 - found.worst_case.low.value
     return Scores(answered, unbroken * answered, collapsed=answered == 0)
@@ -132,7 +172,7 @@ def evaluate_chat_model(task: ChatTask, name: str, loaded: LoadedModel) -> ChatE
     return evaluate_chat(
         name,
         loaded.model.to(task.accelerator.device),
-        loaded.tokenizer,
+        template(task.config.model, loaded),
         task.panel,
         key=weights_hash(loaded.model),
         folder=task.output / "answers",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from textadv.config_chat import ChatRunConfig
 from textadv.config_training import length_problems
 from textadv.data import Chat, ChatRows, ChatSplits, DataError, JoinedRows, encode_chats, find_contamination, joined
 from textadv.data.benchmarks import QUESTION_READERS, Question, read_instructed
-from textadv.digests import digest, weights_hash
+from textadv.data.rendering import Template
 from textadv.evaluation.adversaries import Adversary, Direct, EmbeddingAttack, Prefill
 from textadv.evaluation.chat import Asked, Panel
 from textadv.evaluation.generate import Decoding
@@ -31,6 +30,7 @@ from textadv.sampling import Streams
 from textadv.spaces import Embeddings, Hidden, Several
 from textadv.task import accelerator_of, precision_warnings
 from textadv.task_output import claim, free_output
+from textadv.task_template import changed_tokens, chat_hashes, clock_warning, template, template_warnings
 
 BEHAVIOUR_DRAW, BENIGN_DRAW, UTILITY_DRAW, SELECTION_DRAW = 31, 32, 33, 34
 THREAT_ROWS = 64
@@ -111,6 +111,7 @@ def prepare_chat(config: ChatRunConfig) -> ChatTask:
     output = free_output(config)
     streams = _streams(config)
     loaded = build_chat.model(config.model, config.seed)
+    used = template(config.model, loaded)
     encoded = {role: _encoded(config, loaded, found) for role, found in streams.items()}
     threat = _threat(config, loaded, encoded[Role.ADVERSARIAL][0])
     task = ChatTask(
@@ -123,11 +124,15 @@ def prepare_chat(config: ChatRunConfig) -> ChatTask:
         layers=len(blocks(loaded.model)),
         panel=_panel(config, loaded, streams, threat),
         selection=_selection(config, loaded, streams, threat),
-        hashes=_hashes(streams, loaded),
-        warnings=(*precision_warnings(config, accelerator), *_warnings(config, streams, threat)),
+        hashes=chat_hashes(streams, encoded, loaded, used),
+        warnings=(
+            *precision_warnings(config, accelerator),
+            *template_warnings(config, streams, encoded, used),
+            *_warnings(config, streams, threat),
+        ),
     )
     _check(task, loaded)
-    claim(config, accelerator, output, task.hashes)
+    claim(config, accelerator, output, task.hashes, lambda changed: changed_tokens(changed, streams, used))
     return task
 
 
@@ -142,9 +147,8 @@ def _streams(config: ChatRunConfig) -> dict[Role, ChatSplits]:
 def _encoded(config: ChatRunConfig, loaded: LoadedModel, splits: ChatSplits) -> tuple[ChatRows, ...]:
     """Training and, where there are some, validation and test rows."""
     parts = [part for part in (splits.train, splits.validation, splits.test) if part]
-    return tuple(
-        encode_chats(part, loaded.tokenizer, config.data.max_length, editable=config.data.editable) for part in parts
-    )
+    used = template(config.model, loaded)
+    return tuple(encode_chats(part, used, config.data.max_length, editable=config.data.editable) for part in parts)
 
 
 def _threat(config: ChatRunConfig, loaded: LoadedModel, rows: ChatRows) -> ThreatModel:
@@ -213,9 +217,10 @@ def requests(chats: Sequence[Chat]) -> tuple[str, ...]:
     return tuple(chat.messages[-1]["content"] for chat in chats)
 
 
-def _targets(chats: Sequence[Chat]) -> dict[str, str]:
-    """Request -> what the adversary wants said."""
-    return {request: chat.answers["harmful"] for request, chat in zip(requests(chats), chats, strict=True)}
+def _targets(chats: Sequence[Chat], used: Template) -> dict[str, str]:
+    """Request -> what the adversary wants said, thoughts left out."""
+    said = [used.split(chat.answers["harmful"]).text for chat in chats]
+    return dict(zip(requests(chats), said, strict=True))
 
 
 def _drawn(config: ChatRunConfig, draw: int, chats: Sequence[Chat], wanted: int | None) -> list[Chat]:
@@ -237,30 +242,30 @@ def _test(streams: Mapping[Role, ChatSplits], role: Role) -> tuple[Chat, ...]:
 def _panel(
     config: ChatRunConfig, loaded: LoadedModel, streams: Mapping[Role, ChatSplits], threat: ThreatModel
 ) -> Panel:
-    wanted = config.evaluation
+    wanted, used = config.evaluation, template(config.model, loaded)
     chats = _drawn(config, BEHAVIOUR_DRAW, _test(streams, Role.ADVERSARIAL), wanted.behaviours)
-    rows = encode_chats(chats, loaded.tokenizer, config.data.max_length, editable=config.data.editable)
+    rows = encode_chats(chats, used, config.data.max_length, editable=config.data.editable)
     utility = _drawn(config, UTILITY_DRAW, _test(streams, Role.UTILITY), wanted.utility)
     benign = {}
     if Role.BORDERLINE in streams:
         close = _drawn(config, BENIGN_DRAW, _test(streams, Role.BORDERLINE), wanted.benign)
-        benign["borderline"] = Asked.of(loaded.tokenizer, requests(close))
+        benign["borderline"] = Asked.of(used, requests(close))
     for name, path in wanted.over_refusal.items():
         prompts = build_chat.benign_prompts(name, path)
         kept = sorted(permutation(config.seed, BENIGN_DRAW, size=len(prompts))[: wanted.benign])
-        benign[name] = Asked.of(loaded.tokenizer, [prompts[place] for place in kept])
+        benign[name] = Asked.of(used, [prompts[place] for place in kept])
     instructions = {}
     for name, path in wanted.instructions.items():
         found = read_instructed(path)
-        instructions[name] = (found, Asked.of(loaded.tokenizer, [prompt.prompt for prompt in found]))
+        instructions[name] = (found, Asked.of(used, [prompt.prompt for prompt in found]))
     return Panel(
         behaviours=rows,
         requests=requests(chats),
         attacks=_attacks(config, loaded, chats, threat),
         judge=REFUSAL_LISTS[wanted.judge],
-        others=tuple(build_chat.second_judges(wanted, _targets(chats))),
+        others=tuple(build_chat.second_judges(wanted, _targets(chats, used))),
         benign=benign,
-        utility=encode_chats(utility, loaded.tokenizer, config.data.max_length),
+        utility=encode_chats(utility, used, config.data.max_length),
         questions={name: _questions(name, path) for name, path in wanted.questions.items()},
         instructions=instructions,
         decoding=Decoding(
@@ -285,7 +290,7 @@ def _attacks(
     if wanted.suffix_tokens:
         slots = encode_chats(
             chats,
-            loaded.tokenizer,
+            template(config.model, loaded),
             config.data.max_length + wanted.suffix_tokens,
             editable="suffix",
             suffix_slots=wanted.suffix_tokens,
@@ -310,14 +315,15 @@ def _selection(
     attacks: dict[str, Adversary] = {"direct": Direct(), "embedding": EmbeddingAttack(attack)}
     if wanted.prefill:
         attacks["prefill"] = Prefill(wanted.prefill)
-    rows = encode_chats(chats, loaded.tokenizer, config.data.max_length, editable=config.data.editable)
+    used = template(config.model, loaded)
+    rows = encode_chats(chats, used, config.data.max_length, editable=config.data.editable)
     return Panel(
         behaviours=rows,
         requests=requests(chats),
         attacks=attacks,
         judge=REFUSAL_LISTS[config.evaluation.judge],
         others=(),
-        benign={"benign": Asked.of(loaded.tokenizer, requests(asked))},
+        benign={"benign": Asked.of(used, requests(asked))},
         utility=rows,
         questions={},
         instructions={},
@@ -335,20 +341,6 @@ def _questions(name: str, path: str) -> tuple[Question, ...]:
             ]
         )
     return tuple(reader(path))
-
-
-def _hashes(streams: Mapping[Role, ChatSplits], loaded: LoadedModel) -> dict[str, str]:
-    """SHA-256 of each stream's parts, of tokenizer and template, and of the weights that the run starts from."""
-    found = {}
-    for role, splits in streams.items():
-        for name, part in (("train", splits.train), ("validation", splits.validation), ("test", splits.test)):
-            text = json.dumps([[list(map(dict, chat.messages)), dict(chat.answers)] for chat in part])
-            found[f"data.{role.name.lower()}.{name}"] = digest([text.encode()])
-    vocabulary = json.dumps(sorted(loaded.tokenizer.get_vocab().items()))
-    found["tokenizer"] = digest([vocabulary.encode()])
-    found["chat_template"] = digest([str(loaded.tokenizer.chat_template).encode()])
-    found["weights.initial"] = weights_hash(loaded.model)
-    return found
 
 
 def _warnings(config: ChatRunConfig, streams: Mapping[Role, ChatSplits], threat: ThreatModel) -> Iterable[str]:
@@ -375,6 +367,7 @@ def with_chat_model(task: ChatTask, name: str) -> ChatTask:
     config = task.config.model_copy(update={"model": task.config.model.model_copy(update={"name": name})})
     loaded = build_chat.model(config.model, config.seed)
     _require_places(config, loaded, task.threat)
+    used = template(config.model, loaded)
     panel = _panel(config, loaded, task.streams, task.threat)
     for rows in (panel.behaviours, panel.utility):
         _check_longest(config, loaded, rows)
@@ -383,7 +376,8 @@ def with_chat_model(task: ChatTask, name: str) -> ChatTask:
         config=config,
         layers=len(blocks(loaded.model)),
         panel=panel,
-        hashes=_hashes(task.streams, loaded),
+        hashes=chat_hashes(task.streams, {}, loaded, used),
+        warnings=(*task.warnings, *(f"{name}: {line}" for line in clock_warning(task.streams, used))),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -60,20 +60,28 @@ def free_output(config: AnyRunConfig) -> Path:
     return output
 
 
-def claim(config: AnyRunConfig, accelerator: Accelerator, output: Path, hashes: Mapping[str, str]) -> None:
+def claim(
+    config: AnyRunConfig,
+    accelerator: Accelerator,
+    output: Path,
+    hashes: Mapping[str, str],
+    explain: Callable[[Sequence[str]], str] = lambda changed: "",
+) -> None:
     """Writes the resolved configuration and the hashes into the output folder, marks it, and starts the trackers.
 
-    hashes: of the data and of what the run starts from. Raises ConfigError where a run is resumed with others.
+    hashes: of the data and of what the run starts from. Raises ConfigError where a run is resumed with others; explain:
+    says of the names of those why they changed and what to do, where more is known than to put them back.
     """
     saved = output / HASHES_FILE
     if config.checkpoint.resume and saved.is_file():
         before = json.loads(saved.read_text(encoding="utf-8"))
         changed = sorted(name for name in {*before, *hashes} if before.get(name) != hashes.get(name))
         if changed:
+            remedy = explain(changed) or "Put them back, or start anew in another output folder."
             raise ConfigError(
                 [
                     f"checkpoint.resume: true needs what {output} was started with. These have changed since: "
-                    f"{', '.join(changed)}. Put them back, or start anew in another output folder."
+                    f"{', '.join(changed)}. {remedy}"
                 ]
             )
     accelerator.wait_for_everyone()

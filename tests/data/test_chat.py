@@ -103,6 +103,16 @@ def test_messages_whose_last_is_the_answer(tmp_path: Path, columns: list[str], k
     assert chat.prompt == "c"
 
 
+def test_a_thought_beside_the_answers_content_stands_before_it(tmp_path: Path) -> None:
+    """Of an earlier turn it is left out, as chat templates leave it."""
+    earlier, last = ({"role": "assistant", "content": text, "reasoning_content": "hm"} for text in ("no", "yes"))
+    (chat,) = utility(
+        tmp_path, [([user("a?"), earlier, user("b?"), last],)], ["messages"], validation_fraction=0.0
+    ).train
+    assert chat.messages == (user("a?"), {"role": "assistant", "content": "no"}, user("b?"))
+    assert chat.answers == {"response": "<think>\nhm\n</think>\n\nyes"}
+
+
 def test_prompt_and_response_are_taken_instead_of_messages_where_they_are_named(tmp_path: Path) -> None:
     rows = [("p", "r", [*MESSAGES, FINAL])]
     found = utility(tmp_path, rows, ["prompt", "response", "messages"], columns={"prompt": "prompt"})

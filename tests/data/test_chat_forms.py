@@ -315,3 +315,10 @@ def test_the_adversarial_stream_is_told_what_its_columns_may_be(tmp_path: Path) 
     assert str(caught.value).endswith("there are Goal, target. Set data.adversarial.columns.prompt: Goal.")
     with pytest.raises(DataError, match="entry 1, must be a text or one message of the assistant"):
         read(tmp_path, [{"prompt": "q", "target": ["t", [user("x")]], "safe": "n"}], Role.ADVERSARIAL)
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_a_thought_beside_the_last_message_of_a_completion_stands_before_its_content(tmp_path: Path, kind: str) -> None:
+    row = {"prompt": ONE, "completion": [{**said("r"), "reasoning_content": "hm"}]}
+    (chat,) = read(tmp_path, [row], kind=kind).train
+    assert chat.answers == {"response": "<think>\nhm\n</think>\n\nr"}

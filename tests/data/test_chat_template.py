@@ -250,7 +250,7 @@ def test_template_that_refuses_the_chat_says_why() -> None:
 
 
 def test_answered_chat_that_begins_otherwise_is_refused() -> None:
-    opening = CHATML.replace("<|im_start|>assistant\n{% endif %}", "<|im_start|>assistant\n<think>{% endif %}")
+    opening = CHATML.replace("<|im_start|>assistant\n{% endif %}", "<|im_start|>assistant\n<begin>{% endif %}")
     refused("prompt of an answered chat otherwise", template=opening)
 
 

@@ -331,6 +331,13 @@ def test_prefills_are_the_beginning_of_the_target_without_its_end() -> None:
         assert found.outcomes[8 + row].answers[0].text.startswith(f"sure here is w{thing} w{verb}")
 
 
+def test_nothing_is_put_into_the_mouth_after_a_token_that_ends_answers() -> None:
+    """A target may spell one, as some data sets end theirs."""
+    found = measured(untrained(), {"40": Prefill(40)}, rows=FOUR, ends=(END, IS))
+    assert [row.answers[0].text.split()[:2] for row in found.outcomes[4:]] == [["sure", "here"]] * 4
+    assert not any(" is " in f"{row.answers[0].text} " for row in found.outcomes)
+
+
 def test_the_special_token_that_targets_end_with_ends_answers(models: Trained) -> None:
     """A chat template's end of turn need not be the end-of-sequence token of tokenizer or model."""
 

@@ -54,16 +54,16 @@ def die_in_step(number: int) -> None:
 
 def die_after_answers(number: int) -> None:
     """From now on the process ends when so many answers are in files."""
-    add, count = generate._Store.add, 0
+    add, count = generate.Store.add, 0
 
-    def mortal(store: generate._Store, found: Mapping[str, Answer]) -> None:
+    def mortal(store: generate.Store, found: Mapping[str, Answer]) -> None:
         nonlocal count
         add(store, found)
         count += len(found) if store.path is not None else 0
         if count >= number:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    generate._Store.add = mortal  # type: ignore[assignment, method-assign]
+    generate.Store.add = mortal  # type: ignore[assignment, method-assign]
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -15,6 +16,7 @@ from tests import streams, tiny
 from tests.streams import FIRST, HARDENING, Cut
 from textadv.attacks import Attack
 from textadv.batch import Batch, Role
+from textadv.data import ChatRows, Segment, joined
 from textadv.models import blocks
 from textadv.objectives import Adversarial, Clean, Consistency, Moment
 from textadv.objectives.alignment import Away, KlToBase, Preference, Together
@@ -148,6 +150,46 @@ def test_the_search_does_what_it_is_for(name: str) -> None:
         assert float(measured.outcome.loss_gain.mean()) > 0.02
         if name != "refusal direction":
             assert float(measured.gauge.max()) > 0.9
+
+
+# ---- the opening
+
+OPENING = (7, 8)
+
+
+def opened(rows: ChatRows, *, given: bool) -> ChatRows:
+    """The rows with an opening before each answer, or with the same tokens at the end of each prompt."""
+    if given:
+        return replace(rows, openings={name: (OPENING,) * len(rows) for name in rows.answers})
+    return replace(
+        rows,
+        prompts=tuple((*prompt, *OPENING) for prompt in rows.prompts),
+        segments=tuple((*segments, Segment.TEMPLATE, Segment.TEMPLATE) for segments in rows.segments),
+        editable=tuple((*editable, False, False) for editable in rows.editable),
+    )
+
+
+@pytest.mark.parametrize("name", [name for name in HARDENING if name != "refusal direction"])
+def test_what_a_template_writes_before_answers_is_read_and_never_trained(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Losses, searches and gradients are those of prompts that end in the same tokens."""
+    plain, over_refusal, found = streams.rows(), streams.over_refusal, []
+    for given in (True, False):
+        rows = joined(*(opened(part, given=given) for part in plain.parts))
+        tempting = replace(over_refusal(), openings=(OPENING, OPENING) if given else ())
+        monkeypatch.setattr(streams, "rows", lambda rows=rows: rows)
+        monkeypatch.setattr(streams, "over_refusal", lambda tempting=tempting: tempting)
+        model = streams.model()
+        report = streams.backpropagated(model, streams.objectives(name), Cut(8))
+        found.append((float(report.total_loss), streams.gradients(model)))
+    (one, first), (other, second) = found
+    assert one == pytest.approx(other, abs=1e-9) and tiny.largest_difference(first, second) < 1e-9
+    monkeypatch.setattr(streams, "rows", lambda: plain)
+    monkeypatch.setattr(streams, "over_refusal", over_refusal)
+    without = streams.model()
+    streams.backpropagated(without, streams.objectives(name), Cut(8))
+    assert tiny.largest_difference(first, streams.gradients(without)) > 1e-4
 
 
 # ---- the cut

@@ -172,9 +172,12 @@ def test_an_adapter_whose_base_is_gone_is_refused(tmp_path: Path) -> None:
 # ---- the tokenizer
 
 
-def test_a_template_file_takes_the_place_of_the_tokenizers_own(base: Callable[[str], str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_a_template_file_takes_the_place_of_the_tokenizers_own(
+    encoding: str, base: Callable[[str], str], tmp_path: Path
+) -> None:
     file = tmp_path / "chat.jinja"
-    file.write_text("{{ messages[0].content }} ¡olé!", encoding="utf-8")
+    file.write_text("{{ messages[0].content }} ¡olé!", encoding=encoding)
     assert load_causal(base("llama")).tokenizer.chat_template == TEMPLATE
     tokenizer = load_causal(base("llama"), chat_template=str(file)).tokenizer
     chat = [{"role": "user", "content": "hello"}]

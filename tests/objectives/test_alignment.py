@@ -109,6 +109,15 @@ def test_a_tempted_row_is_attacked_toward_its_refusal_and_drawn_to_its_own_answe
     assert away.attacked is not None and toward.attacked is None
     with pytest.raises(ValueError, match="over_refusal needs the safe answers"):
         Tempted(goal.objective, ())
+    with pytest.raises(ValueError, match="Every refusal needs its opening, got 2 and 1"):
+        Tempted(goal.objective, ((5,), (3,)), ((6,),))
+
+
+def test_a_refusal_stands_after_what_the_template_writes_before_it() -> None:
+    model = plain(table({2: {3: 0.7, 5: 0.9}, 6: {5: 1.5}, 7: {3: 2.0}}))
+    rows = replace(chats([[7]] * 2, [[4]] * 2), openings={"response": torch.tensor([[9], [9]])})
+    goal = Tempted(Away(answer="refusal", cutoff=9), ((5,), (3,)), ((6,), (7,)))
+    assert only(goal, model, rows).losses.tolist() == approx([-1.5, -2.0], abs=1e-9)
 
 
 # ---- preference
@@ -185,6 +194,16 @@ def test_recovery_follows_the_targets_first_tokens_and_trains_the_answer_only() 
     assert {given(PrefillRecovery(), batch, step)[0] for step in range(5)} <= {1, 2, 3}
     assert {given(PrefillRecovery(longest=1), batch, step)[0] for step in range(10)} == {1}
     assert {given(PrefillRecovery(shortest=0, longest=2), batch, step)[0] for step in range(30)} == {0, 1, 2}
+
+
+def test_recovery_begins_with_what_the_template_writes_before_the_target() -> None:
+    """The target's opening 6 stands first; the answer's own 7 would stand where no target was begun."""
+    rows = chats([[3, 5]] * 2, [[4]] * 2)
+    opened = replace(rows, openings={"harmful": torch.tensor([[6], [6]]), "safe": torch.tensor([[7], [7]])})
+    model = plain(table({2: {4: 0.5}, 3: {4: 1.0}, 6: {4: 2.0}, 7: {4: 2.5}}))
+    assert only(PrefillRecovery(longest=1), model, opened).losses.tolist() == approx([1.0] * 2, abs=1e-9)
+    assert only(PrefillRecovery(shortest=0, longest=0), model, opened).losses.tolist() == approx([2.0] * 2, abs=1e-9)
+    assert only(Toward(floor=0.0), model, opened).losses.tolist() == approx([2.5] * 2, abs=1e-9)
 
 
 def test_tokens_given_are_drawn_by_seed_step_and_row_alone() -> None:

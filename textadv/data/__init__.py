@@ -10,6 +10,7 @@ from textadv.data.examples import DataError, Examples, Splits, overlap
 from textadv.data.image_files import ImageSplits, Pictures
 from textadv.data.image_splits import Fitting, fitted, images_digest, load_image_splits, own_shape, shared_images
 from textadv.data.images import ImageRows
+from textadv.data.rendering import Template
 from textadv.data.reviews import reviews
 from textadv.data.shapes import shapes
 from textadv.data.tokenizer import reviews_tokenizer
@@ -32,6 +33,7 @@ __all__ = [
     "Rows",
     "Segment",
     "Splits",
+    "Template",
     "encode",
     "encode_answer",
     "encode_answered",

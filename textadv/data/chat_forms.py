@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from textadv.data.chat_template import SEGMENTS, Message
 from textadv.data.examples import DataError
+from textadv.data.thoughts import spelled
 
 ROLES = {name: name for name in SEGMENTS} | {"developer": "system", "human": "user", "prompter": "user"}
 ROLES |= dict.fromkeys(("gpt", "chatgpt", "bing", "bard", "model", "bot", "ai"), "assistant")
@@ -49,7 +50,7 @@ def answered_chat(value: object, where: str) -> Answered:
             "Correct or remove the row."
         )
     problem = empty(turns[end - 1].content, turns[end - 1].at)
-    answer = None if problem else text(turns[end - 1].content, turns[end - 1].at)
+    answer = None if problem else turns[end - 1].said()
     return Answered(_messages(turns[: end - 1]), answer, problem, end < len(turns))
 
 
@@ -72,7 +73,7 @@ def answered(prompt: object, response: object, where: tuple[str, str]) -> Answer
             "the assistant, or the prompt's turns and that. Name a column of whole chats as messages."
         )
     problem = empty(last.content, last.at)
-    return Answered(messages, None if problem else text(last.content, last.at), problem)
+    return Answered(messages, None if problem else last.said(), problem)
 
 
 def prompt_messages(value: object, where: str) -> tuple[Message, ...]:
@@ -114,7 +115,7 @@ def _said(value: object, where: str) -> str:
     *before, last = _turns(value, where)
     if before or last.role != "assistant":
         raise DataError(f"{where} must be a text or one message of the assistant. Correct or remove the row.")
-    return text(last.content, last.at)
+    return last.said()
 
 
 # ---- contents
@@ -166,11 +167,16 @@ def _shown(value: object) -> str:
 
 
 class _Turn(NamedTuple):
-    """One turn as it is kept: its role, content and place."""
+    """One turn as it is kept: its role, content and place, and all that the message holds."""
 
     role: str
     content: Any
     at: str
+    message: Mapping[str, Any]
+
+    def said(self) -> str:
+        """Its text, after the thought that the message holds under a name of its own."""
+        return spelled(self.message, text(self.content, self.at))
 
 
 def _is_chat(value: object) -> bool:
@@ -221,7 +227,7 @@ def _turn(turn: Mapping[str, Any], at: str) -> _Turn:
         )
     if turn.get("tool_calls") or turn.get("function_call"):
         raise DataError(f"{at} calls a tool, and only text is read. Remove the row.")
-    return _Turn(role, _first(turn, "content", "value"), at)
+    return _Turn(role, _first(turn, "content", "value"), at, turn)
 
 
 def _first(turn: Mapping[str, Any], *keys: str) -> Any:

@@ -1,10 +1,16 @@
-"""Chats -> token rows -> batches: a prompt, its answers by name, and what of the prompt an adversary may touch."""
+"""Chats -> token rows -> batches: a prompt, its answers by name, and what of the prompt an adversary may touch.
+
+A thought in an answer of the data is never a target, nor the beginning of one. In the responses of useful chats it
+stands before the answer, where the template has its empty one; in targets and safe answers, which begin where the
+template lets answers begin, it is left out.
+"""
 
 from __future__ import annotations
 
+import json
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate
 from typing import Literal, NamedTuple, get_args
@@ -14,13 +20,17 @@ from transformers import PreTrainedTokenizerBase
 
 from textadv.batch import Batch, Role, padded
 from textadv.data.chat import Chat
-from textadv.data.chat_template import Encoded, Segment, control_ids, encode_answer, encode_prompt
+from textadv.data.chat_template import Encoded, Reply, Segment, control_ids, encode_prompt, encode_reply
 from textadv.data.examples import DataError
+from textadv.data.rendering import Template, template_of
+from textadv.digests import digest
 
 Editable = Literal["user", "suffix", "user_and_template"]
 
 MAIN = {Role.ADVERSARIAL: "safe", Role.UTILITY: "response", Role.BORDERLINE: "response"}
 """The answer that a batch of each stream is composed with."""
+THOUGHTFUL = "response"
+"""The answer before which a thought of the data stays."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +39,12 @@ class ChatRows:
 
     prompts: token ids up to where the assistant starts; segments and editable: of each of those tokens.
     answers: name -> per row the token ids of that answer, end of turn included unless the row was cut.
+    openings: name -> per row what the template writes before that answer; where a name is missing, nothing.
     main: the name of the answer that batches are composed with.
     pad_id: stands after a prompt that is shorter than others.
     cut_prompts, cut_answers: how many rows have a prompt, or an answer, that was cut to data.max_length.
+    kept_thoughts, left_thoughts: how many answers have a thought that stands before them, or that was left out.
+    spelling: how many rows have a text that spells a control token, which is read as that token.
     """
 
     prompts: tuple[tuple[int, ...], ...]
@@ -44,6 +57,10 @@ class ChatRows:
     pad_id: int
     cut_prompts: int = 0
     cut_answers: int = 0
+    openings: Mapping[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
+    kept_thoughts: int = 0
+    left_thoughts: int = 0
+    spelling: int = 0
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -55,9 +72,22 @@ class ChatRows:
 
     @cached_property
     def lengths(self) -> tuple[int, ...]:
-        """Tokens of each prompt with the longest of its answers."""
-        longest = [max(map(len, answers)) for answers in zip(*self.answers.values(), strict=True)]
-        return tuple(len(prompt) + answer for prompt, answer in zip(self.prompts, longest, strict=True))
+        """Tokens of each prompt with the longest of its answers and what stands before it."""
+        replies = [
+            [len(opening) + len(answer) for opening, answer in zip(self.opening(name), answers, strict=True)]
+            for name, answers in self.answers.items()
+        ]
+        longest = map(max, zip(*replies, strict=True))
+        return tuple(len(prompt) + reply for prompt, reply in zip(self.prompts, longest, strict=True))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all tokens: what the model is given and what it is to say."""
+        return digest([json.dumps([self.prompts, dict(self.openings), dict(self.answers)]).encode()])
+
+    def opening(self, answer: str) -> tuple[tuple[int, ...], ...]:
+        """What the template writes before each row's answer of that name."""
+        return self.openings.get(answer, ((),) * len(self))
 
     @property
     def uneditable(self) -> int:
@@ -85,6 +115,7 @@ class ChatRows:
             ids=torch.tensor([self.ids[i] for i in index]),
             role=torch.full_like(labels, int(self.role)),
             answers={name: padded([rows[i] for i in index]) for name, rows in self.answers.items()},
+            openings={name: padded([rows[i] for i in index]) for name, rows in self.openings.items()},
             prompt_lengths=lengths,
         )
         return alone.answering(self.main)
@@ -157,7 +188,7 @@ def joined(*parts: ChatRows) -> JoinedRows:
 
 def encode_chats(
     chats: Sequence[Chat],
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: PreTrainedTokenizerBase | Template,
     max_length: int,
     *,
     editable: Editable = "user",
@@ -166,9 +197,10 @@ def encode_chats(
 ) -> ChatRows:
     """The chats of one stream as tokens, in their order.
 
-    max_length: the most tokens of a prompt with an answer. A row that is longer loses, in this order: the end of its
-        answers, down to one token; then the end of the text of the user's last turn, down to one token. The template
-        and the other turns are never cut, so neither is the assistant start, nor are suffix slots.
+    max_length: the most tokens of a prompt with an answer. A row that is longer loses, in this order: the thought that
+        stands before its answer; the end of its answers, down to one token; then the end of the text of the user's last
+        turn, down to one token. The template and the other turns are never cut, so neither is the assistant start, nor
+        are suffix slots.
     editable: "user": the text of every user turn, control tokens that it spells out excepted, and the suffix slots;
         "suffix": the slots alone; "user_and_template": the template's tokens in the prompt too, the beginning-of-text
         token excepted.
@@ -180,11 +212,13 @@ def encode_chats(
     """
     if not chats or len({chat.role for chat in chats}) > 1:
         raise ValueError(f"Chats of one stream are needed, got {sorted({chat.role.name for chat in chats})}.")
+    template = template_of(tokenizer)
+    tokenizer = template.tokenizer
     slots = _slots(tokenizer, editable, suffix_slots, suffix_token)
     rows = []
     for chat in chats:
         try:
-            rows.append(_row(chat, tokenizer, max_length, slots))
+            rows.append(_row(chat, template, max_length, slots))
         except DataError as error:
             raise DataError(f"{chat.place}: {error}") from error
     control = control_ids(tokenizer)
@@ -193,22 +227,28 @@ def encode_chats(
         prompts=tuple(row.prompt.ids for row in rows),
         segments=tuple(row.prompt.segments for row in rows),
         editable=tuple(_editable(row, editable, control, tokenizer.bos_token_id) for row in rows),
-        answers={name: tuple(row.answers[name] for row in rows) for name in chats[0].answers},
+        answers={name: tuple(row.replies[name].answer for row in rows) for name in chats[0].answers},
+        openings={name: tuple(row.replies[name].opening for row in rows) for name in chats[0].answers},
         main=MAIN[chats[0].role],
         ids=tuple(chat.id for chat in chats),
         role=chats[0].role,
         pad_id=0 if pad is None else pad,
         cut_prompts=sum(row.cut_prompt for row in rows),
         cut_answers=sum(row.cut_answer for row in rows),
+        kept_thoughts=sum(row.kept_thoughts for row in rows),
+        left_thoughts=sum(row.left_thoughts for row in rows),
+        spelling=sum(_spells(row, control) for row in rows),
     )
 
 
 class _Row(NamedTuple):
     prompt: Encoded
     slots: range
-    answers: dict[str, tuple[int, ...]]
+    replies: dict[str, Reply]
     cut_prompt: bool
     cut_answer: bool
+    kept_thoughts: int
+    left_thoughts: int
 
 
 def _slots(tokenizer: PreTrainedTokenizerBase, editable: str, count: int, token: str) -> tuple[int, ...]:
@@ -233,24 +273,25 @@ def _slots(tokenizer: PreTrainedTokenizerBase, editable: str, count: int, token:
     return (ids[0],) * count
 
 
-def _row(chat: Chat, tokenizer: PreTrainedTokenizerBase, max_length: int, slots: tuple[int, ...]) -> _Row:
-    prompt = encode_prompt(tokenizer, chat.messages)
-    answers = {name: encode_answer(tokenizer, chat.messages, prompt, text) for name, text in chat.answers.items()}
+def _row(chat: Chat, template: Template, max_length: int, slots: tuple[int, ...]) -> _Row:
+    prompt = encode_prompt(template, chat.messages)
+    replies, thoughts = _replies(chat, template, prompt, max_length - len(prompt) - len(slots))
     text = _last_user_text(prompt)
-    fixed = len(prompt) - len(text) + len(slots)
+    fixed = len(prompt) - len(text) + len(slots) + max(len(reply.opening) for reply in replies.values())
     if fixed + 2 > max_length:
         raise DataError(
             f"the template, the other turns and the suffix slots take {fixed} tokens, so data.max_length: {max_length} "
             f"leaves no room for the user's text and an answer. Set it to at least {fixed + 2}, or remove the row."
         )
-    if fixed + 1 + len(answers.get("harmful", ())) > max_length:
+    target = replies["harmful"].answer if "harmful" in replies else ()
+    if fixed + 1 + len(target) > max_length:
         raise DataError(
-            f"the target has {len(answers['harmful'])} tokens and the prompt at least {fixed + 1}, more than "
+            f"the target has {len(target)} tokens and the prompt at least {fixed + 1}, more than "
             f"data.max_length: {max_length}. Raise it (up to the context of the model), or shorten the target."
         )
     kept = min(len(text), max_length - fixed - 1)
     room = max_length - fixed - kept
-    cut = {name: ids[:room] for name, ids in answers.items()}
+    cut = {name: reply._replace(answer=reply.answer[:room]) for name, reply in replies.items()}
     after = text.start + kept
     return _Row(
         prompt=Encoded(
@@ -258,10 +299,32 @@ def _row(chat: Chat, tokenizer: PreTrainedTokenizerBase, max_length: int, slots:
             (*prompt.segments[:after], *(Segment.USER for _ in slots), *prompt.segments[text.stop :]),
         ),
         slots=range(after, after + len(slots)),
-        answers=cut,
+        replies=cut,
         cut_prompt=kept < len(text),
-        cut_answer=cut != answers,
+        cut_answer=cut != replies,
+        kept_thoughts=thoughts,
+        left_thoughts=sum(template.split(answer).thought != "" for answer in chat.answers.values()) - thoughts,
     )
+
+
+def _replies(chat: Chat, template: Template, prompt: Encoded, room: int) -> tuple[dict[str, Reply], int]:
+    """The chat's answers by name, and how many stand after a thought; room: the most tokens that both may have."""
+    replies, thoughts = {}, 0
+    for name, answer in chat.answers.items():
+        replies[name] = encode_reply(template, chat.messages, prompt, answer, thoughts=False)
+        if name == THOUGHTFUL and template.split(answer).thought:
+            thoughtful = encode_reply(template, chat.messages, prompt, answer)
+            if thoughtful != replies[name] and len(thoughtful.opening) + len(thoughtful.answer) <= room:
+                replies[name], thoughts = thoughtful, thoughts + 1
+    return replies, thoughts
+
+
+def _spells(row: _Row, control: frozenset[int]) -> bool:
+    """Whether a text of the row spells a control token; the last token of an answer is the template's."""
+    prompt = zip(row.prompt.ids, row.prompt.segments, strict=True)
+    written = {token for token, segment in prompt if segment is not Segment.TEMPLATE}
+    said = (reply.answer[:-1] for reply in row.replies.values())
+    return not control.isdisjoint(written.union(*said))
 
 
 def _last_user_text(prompt: Encoded) -> range:

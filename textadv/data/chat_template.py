@@ -1,24 +1,23 @@
 """Chats -> tokens through the tokenizer's own chat template, each token labelled with whose it is.
 
-Where the contents stand is found by rendering the same chat with a placeholder for each content: what remains is the
-template's own text. The real rendering must then be that text with the contents (as they are, or stripped) filled in;
-the tokenizer's character offsets say which token holds what.
+Three parts follow each other: the prompt, as the template gives it to a model that answers; the opening, which is the
+template's own text between prompt and answer (an empty thought, mostly nothing); the answer, to its end of turn. Blanks
+alone are no opening: whether they are tokens of their own is the tokenizer's affair, so they begin the answer.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
-import jinja2
 from transformers import PreTrainedTokenizerBase
 
 from textadv.data.examples import DataError
-
-Message = Mapping[str, str]
-"""One turn: `role` (system, user or assistant) and `content`."""
+from textadv.data.locating import NOBODY, Rendered, located, shortened, tokenised
+from textadv.data.rendering import SUPPLY, Message, Template, template_of
+from textadv.data.thoughts import Said, Speech, marks_of_text, with_thought
 
 
 class Segment(IntEnum):
@@ -31,9 +30,6 @@ class Segment(IntEnum):
 
 
 SEGMENTS = {"system": Segment.SYSTEM, "user": Segment.USER, "assistant": Segment.ASSISTANT}
-NOBODY = -1
-SUPPLY = "Supply another template with model.chat_template: the path of a Jinja file."
-_PLACEHOLDER = re.compile(r"(textadv\d+content)")
 
 
 @dataclass(frozen=True)
@@ -47,34 +43,33 @@ class Encoded:
         return len(self.ids)
 
 
-@dataclass(frozen=True)
-class _Rendered:
-    """A chat as one string; owners: per character the index of the message it belongs to, or NOBODY (template)."""
+class Reply(NamedTuple):
+    """What follows a prompt as tokens: what the template writes before the answer, and the answer with its end."""
 
-    text: str
-    owners: tuple[int, ...]
+    opening: tuple[int, ...]
+    answer: tuple[int, ...]
 
 
-def encode_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> Encoded:
-    """The chat up to where the assistant starts, generation prompt included.
+def encode_prompt(tokenizer: PreTrainedTokenizerBase | Template, messages: Sequence[Message]) -> Encoded:
+    """The chat up to where the assistant starts, generation prompt included: what a model is given that answers.
 
-    messages: the turns before the answer, the last one the user's.
+    messages: the turns before the answer, the last one the user's. Whose a token on a border is: see
+    `locating.tokenised`. Special tokens that a content spells are read as such, as `apply_chat_template` reads them.
 
-    A token that holds blanks of one segment and other text of another belongs to the other text (a sentencepiece word
-    carries the blank before it); one that holds blanks of several segments and nothing else is the template's.
-    Raises DataError where the tokenizer has no template or no offsets, where the template drops or rewrites a content,
-    marks no assistant start, or where a token holds text of two segments.
+    Raises DataError where the tokenizer has no template or no offsets, where the template fails, drops or rewrites a
+    content, marks no assistant start, or where a token holds text of two segments.
     """
-    _check(tokenizer, messages)
-    rendered = _located(tokenizer, messages, generation=True)
-    _check_assistant_start(tokenizer, messages, rendered)
-    ids, owners = _tokens(tokenizer, rendered)
-    _check_round_trip(tokenizer, messages, ids, generation=True)
-    return Encoded(ids, tuple(_segment(messages, owner) for owner in owners))
+    template = template_of(tokenizer)
+    _check(template.tokenizer, messages)
+    rendered = located(template, messages, generation=True)
+    _check_assistant_start(template, messages, rendered)
+    tokens = tokenised(template.tokenizer, rendered)
+    _check_round_trip(template, messages, tokens.ids, generation=True)
+    return Encoded(tokens.ids, tuple(_segment(messages, owner) for owner in tokens.owners))
 
 
 def encode_answered(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], answer: str
+    tokenizer: PreTrainedTokenizerBase | Template, messages: Sequence[Message], answer: str
 ) -> tuple[Encoded, tuple[int, ...]]:
     """The prompt, and the ids that `answer` has after it: content and end of turn, as `encode_answer` gives them."""
     prompt = encode_prompt(tokenizer, messages)
@@ -82,34 +77,118 @@ def encode_answered(
 
 
 def encode_answer(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], prompt: Encoded, answer: str
+    tokenizer: PreTrainedTokenizerBase | Template, messages: Sequence[Message], prompt: Encoded, answer: str
 ) -> tuple[int, ...]:
+    """All ids that follow `prompt` in the answered chat, to the end of the assistant's turn: see `encode_reply`."""
+    reply = encode_reply(tokenizer, messages, prompt, answer)
+    return (*reply.opening, *reply.answer)
+
+
+def encode_reply(
+    tokenizer: PreTrainedTokenizerBase | Template,
+    messages: Sequence[Message],
+    prompt: Encoded,
+    answer: str,
+    *,
+    thoughts: bool = True,
+) -> Reply:
     """The ids that `answer` has after `prompt` (the encoding of `messages`), to the end of the assistant's turn.
 
     They are what follows the prompt when the whole chat is tokenised at once, up to and including the first special
-    token after the answer; where the template writes none, the answer and tokenizer.eos_token.
+    token after the answer; where the template writes none, the answer and tokenizer.eos_token. Where the prompt begins
+    a thought that the answered chat lacks, or ends in the midst of a token of the opening, the opening is tokenised
+    after the prompt as it stands: see `thoughts.between`.
+
+    A thought in the answer (`<think>...</think>text`) is no part of it. thoughts: whether it stands in the opening, in
+    the place of the template's empty one, or is left out; it is left out where the prompt ends one already.
+
     Raises DataError where the prompt is tokenised otherwise before this answer or where no token of the answer is left.
     """
-    whole = [*messages, {"role": "assistant", "content": answer}]
-    ids, owners = _tokens(tokenizer, _located(tokenizer, whole, generation=False))
-    _check_round_trip(tokenizer, whole, ids, generation=False)
-    if ids[: len(prompt)] != prompt.ids:
-        raise DataError(_prompt_changed(tokenizer, prompt.ids, ids))
-    said = [place for place, owner in enumerate(owners) if owner == len(messages)]
-    if not said or not answer.strip():
-        raise DataError(
-            f"the answer {_shortened(answer)} has no token of its own, so there is nothing to train on. Correct it."
-        )
-    ends = _turn_ends(tokenizer)
-    after = next((place for place in range(said[-1] + 1, len(ids)) if ids[place] in ends), None)
-    if after is not None:
-        return ids[len(prompt) : after + 1]
-    if tokenizer.eos_token_id is None:
+    template = template_of(tokenizer)
+    said = template.split(answer)
+    thought = ": all of it is a thought" if said.thought else ""
+    nothing = (
+        f"the answer {shortened(answer)} has no token of its own, so there is nothing to train on{thought}. Correct it."
+    )
+    if not said.text.strip():
+        raise DataError(nothing)
+    index = len(messages)
+    whole = [*messages, {"role": "assistant", "content": said.text}]
+    rendered = located(template, whole, generation=False)
+    _check_round_trip(template, whole, tokenised(template.tokenizer, rendered).ids, generation=False)
+    before = template.render(messages, generation=True)
+    start = rendered.owners.index(index)
+    opening = template.between(before, rendered.text[:start])
+    if thoughts and said.thought:
+        opening = _thoughtful(template, before, opening, answer, said)
+    text = before + opening + rendered.text[start:]
+    owners = (NOBODY,) * (len(before) + len(opening)) + rendered.owners[start:]
+    ids, own = _after(template.tokenizer, prompt, len(before), Rendered(text, owners))
+    places = [place for place, owner in enumerate(own) if owner == index]
+    if not places:
+        raise DataError(nothing)
+    first = places[0] if opening.strip() else 0
+    return Reply(ids[:first], (*ids[first : places[-1] + 1], *_end_of_turn(template, ids[places[-1] + 1 :])))
+
+
+def encode_opening(
+    tokenizer: PreTrainedTokenizerBase | Template, messages: Sequence[Message], prompt: Encoded
+) -> tuple[int, ...]:
+    """The ids that stand between `prompt` and any answer to it; none where the template writes nothing but blanks."""
+    template = template_of(tokenizer)
+    if not template.opening(messages).strip():
+        return ()
+    return encode_reply(template, messages, prompt, "Yes").opening
+
+
+def _thoughtful(template: Template, prompt: str, opening: str, answer: str, said: Said) -> str:
+    """The opening with the answer's thought, in the template's own marks where it has some."""
+    found = marks_of_text(answer, template.marks)
+    marks = template.marks or found
+    if marks is None or prompt.rstrip().endswith(marks.end):
+        return opening
+    spelled = f"{marks.start}\n{said.thought}\n{marks.end}\n\n"
+    if marks == found and answer.endswith(said.text):
+        spelled = answer.removesuffix(said.text)
+    return with_thought(opening, said.thought, marks, spelled)
+
+
+def _after(
+    tokenizer: PreTrainedTokenizerBase, prompt: Encoded, length: int, rendered: Rendered
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The tokens that follow the prompt in the rendered chat, and their owners. length: of the prompt, in characters.
+
+    Where a token begins in the prompt and ends in the template's own text after it, that text up to the next token is
+    tokenised by itself. Raises DataError where that says something else.
+    """
+    tokens = tokenised(tokenizer, rendered)
+    if tokens.ids[: len(prompt)] == prompt.ids:
+        return tokens.ids[len(prompt) :], tokens.owners[len(prompt) :]
+    ends = [*tokens.starts, len(rendered.text)]
+    border = next(place for place, start in enumerate(ends) if start >= length)
+    gap, rest = rendered.text[length : ends[border]], tokens.ids[border:]
+    if gap and not any(owner != NOBODY for owner in rendered.owners[length : ends[border]]):
+        written = tokenizer.decode(list(tokens.ids))
+        bridge = tuple(tokenizer(gap, add_special_tokens=False)["input_ids"])
+        # Sentencepiece puts a blank of its own before a text.
+        for ids in (bridge, bridge[1:]):
+            if tokenizer.decode([*prompt.ids, *ids, *rest]) == written:
+                return (*ids, *rest), (*[NOBODY] * len(ids), *tokens.owners[border:])
+    raise DataError(_prompt_changed(tokenizer, prompt.ids, tokens.ids))
+
+
+def _end_of_turn(template: Template, after: Sequence[int]) -> tuple[int, ...]:
+    """What of the tokens after the last one of an answer ends the turn; the end token where no special one does."""
+    ends = _turn_ends(template.tokenizer)
+    last = next((place for place, token in enumerate(after) if token in ends), None)
+    if last is not None:
+        return tuple(after[: last + 1])
+    if template.tokenizer.eos_token_id is None:
         raise DataError(
             "the chat template puts no special token after the answer and tokenizer.eos_token is not set, so the model "
             f"cannot learn to stop. {SUPPLY}"
         )
-    return (*ids[len(prompt) : said[-1] + 1], tokenizer.eos_token_id)
+    return (template.tokenizer.eos_token_id,)
 
 
 def control_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
@@ -155,123 +234,29 @@ def _check(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> N
         raise DataError("a prompt must end with a turn of the user. Remove what follows it.")
 
 
-def _render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], generation: bool) -> str:
-    chat = [dict(message) for message in messages]
-    try:
-        return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=generation))
-    except jinja2.TemplateError as error:
-        roles = ", ".join(message["role"] for message in messages)
-        raise DataError(
-            f"the chat template refuses a chat of the turns {roles}: {error}. Change the turns, or the "
-            "template: model.chat_template, the path of a Jinja file."
-        ) from error
-
-
-def _skeleton(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], generation: bool) -> list[str]:
-    """The template's own text in pieces, with a placeholder between them (at each odd place) for each content."""
-    empty = [{"role": message["role"], "content": f"textadv{i}content"} for i, message in enumerate(messages)]
-    return _PLACEHOLDER.split(_render(tokenizer, empty, generation))
-
-
-def _located(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], generation: bool) -> _Rendered:
-    """The chat as the template writes it, with the place of each content in it."""
-    text = _render(tokenizer, messages, generation)
-    pieces = _skeleton(tokenizer, messages, generation)
-    contents = [int(re.sub(r"\D", "", piece)) for piece in pieces[1::2]]
-    lost = sorted(set(range(len(messages))) - set(contents))
-    if lost:
-        role = messages[lost[0]]["role"]
-        raise DataError(
-            f"the chat template leaves out the text of message {lost[0]} ({role}), which cannot be located in what it "
-            f"writes. {SUPPLY}"
-        )
-    depends = f"the chat template's own text depends on the contents, so they cannot be located. {SUPPLY}"
-    if not text.startswith(pieces[0]):
-        raise DataError(depends)
-    owners = [NOBODY] * len(pieces[0])
-    for index, literal in zip(contents, pieces[2::2], strict=True):
-        content = messages[index]["content"]
-        forms = (content, content.rstrip(), content.lstrip(), content.strip())
-        written = next((form for form in forms if text.startswith(form + literal, len(owners))), None)
-        if written is None:
-            raise DataError(
-                f"the chat template changes the text of message {index} ({messages[index]['role']}: "
-                f"{_shortened(content)}) by more than stripping it, or its own text after it "
-                f"depends on it, so it cannot be located. {SUPPLY}"
-            )
-        owners += [index] * len(written) + [NOBODY] * len(literal)
-    if len(owners) != len(text):
-        raise DataError(depends)
-    return _Rendered(text, tuple(owners))
-
-
-def _check_assistant_start(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], rendered: _Rendered
-) -> None:
+def _check_assistant_start(template: Template, messages: Sequence[Message], rendered: Rendered) -> None:
     """DataError unless the prompt ends with something that says: now the assistant."""
     last = len(rendered.owners) - 1 - rendered.owners[::-1].index(len(messages) - 1)
-    whole = [*messages, {"role": "assistant", "content": ""}]
-    prompt = "".join(_skeleton(tokenizer, messages, generation=True))
-    pieces = _skeleton(tokenizer, whole, generation=False)
-    answer = f"textadv{len(messages)}content"
-    if answer not in pieces:
-        raise DataError(f"the chat template leaves out the assistant's answer. {SUPPLY}")
-    before = "".join(pieces[: pieces.index(answer)])
-    if not before.startswith(prompt):
-        raise DataError(
-            f"the chat template writes the prompt of an answered chat otherwise (it ends in {before[-40:]!r}) than the "
-            f"prompt alone (which ends in {prompt[-40:]!r}). {SUPPLY}"
-        )
+    opening = Speech(template.marks).read(template.opening(messages)).text
     # Llama-2 marks the start by closing the user's turn, and add_generation_prompt changes nothing; but where a header
     # stands before the answer and not in the prompt, a model given the prompt would have to write that header itself.
-    silent = prompt == "".join(_skeleton(tokenizer, messages, generation=False))
-    if not rendered.text[last + 1 :].strip() or (silent and before[len(prompt) :].strip()):
+    prompts = (template.skeleton(messages, generation=generation) for generation in (True, False))
+    silent = next(prompts) == next(prompts)
+    if not rendered.text[last + 1 :].strip() or (silent and opening.strip()):
         raise DataError(
             "the chat template has no assistant marker: with add_generation_prompt it ends the prompt in "
             f"{rendered.text[-40:]!r}, which does not say that the assistant's turn begins. {SUPPLY}"
         )
 
 
-def _tokens(tokenizer: PreTrainedTokenizerBase, rendered: _Rendered) -> tuple[tuple[int, ...], list[int]]:
-    """The token ids of the rendered chat, and per token the message that it belongs to, or NOBODY."""
-    text = rendered.text
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-    owners, covered = [], 0
-    for token, (start, end) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
-        # Some tokenizers leave the blanks that a token begins with out of its offsets.
-        first = covered if text[covered:start].isspace() else start
-        held = set(rendered.owners[first:end])
-        if len(held) > 1:
-            held = {rendered.owners[i] for i in range(first, end) if not text[i].isspace()} or {NOBODY}
-        if len(held) > 1:
-            raise DataError(_merged(tokenizer, token, rendered, first, end))
-        # A token without a character (the blank that sentencepiece puts before a text) goes with what follows it.
-        owners.append(held.pop() if held else rendered.owners[min(start, len(text) - 1)])
-        covered = end
-    return tuple(encoded["input_ids"]), owners
-
-
 def _check_round_trip(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], ids: tuple[int, ...], generation: bool
+    template: Template, messages: Sequence[Message], ids: tuple[int, ...], *, generation: bool
 ) -> None:
-    direct = tokenizer.apply_chat_template(
-        [dict(message) for message in messages], add_generation_prompt=generation, tokenize=True, return_dict=False
-    )
-    if list(direct) != list(ids):
+    if template.tokens(messages, generation=generation) != list(ids):
         raise DataError(
             "tokenizer.apply_chat_template(tokenize=True) gives other tokens than tokenising what it writes, so the "
             f"template cannot be told from the texts. Use the tokenizer class that belongs to the model. {SUPPLY}"
         )
-
-
-def _merged(tokenizer: PreTrainedTokenizerBase, token: int, rendered: _Rendered, start: int, end: int) -> str:
-    around = rendered.text[max(0, start - 20) : end + 20]
-    return (
-        f"the token {tokenizer.convert_ids_to_tokens(token)!r} (id {token}) at characters {start} to {end} of the "
-        f"rendered chat, in {around!r}, holds text of the template and of a message, or of two messages, so it is "
-        "neither to be edited nor to be left alone. Put a blank, a new line or a special token at that border of the "
-        "template and supply it with model.chat_template: the path of a Jinja file."
-    )
 
 
 def _prompt_changed(tokenizer: PreTrainedTokenizerBase, prompt: tuple[int, ...], whole: tuple[int, ...]) -> str:
@@ -283,7 +268,3 @@ def _prompt_changed(tokenizer: PreTrainedTokenizerBase, prompt: tuple[int, ...],
         f"{answered} in the answered chat. Let the template's generation prompt end in a special token or before "
         "the blank that precedes the answer, and supply it with model.chat_template: the path of a Jinja file."
     )
-
-
-def _shortened(text: str) -> str:
-    return repr(text if len(text) <= 60 else f"{text[:57]}...")

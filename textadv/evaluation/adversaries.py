@@ -25,7 +25,8 @@ class Behaviour(NamedTuple):
     """A forbidden request as tokens.
 
     id: the row's own. ids: its prompt. target: its harmful answer. said: what of it can be put into the model's mouth,
-    which is the target without the token that ends it. editable: the prompt's positions that an adversary may touch.
+    which is the target up to the first token that ends an answer. editable: the prompt's positions that an adversary
+    may touch. opening: what the chat template writes between prompt and target.
     """
 
     id: int
@@ -33,6 +34,7 @@ class Behaviour(NamedTuple):
     target: tuple[int, ...]
     said: tuple[int, ...]
     editable: tuple[int, ...]
+    opening: tuple[int, ...] = ()
 
 
 def behaviours_of(rows: Rows) -> list[Behaviour]:
@@ -45,11 +47,12 @@ def behaviours_of(rows: Rows) -> list[Behaviour]:
         batch = rows.batch(range(start, min(start + ROWS_AT_A_TIME, len(rows))))
         if batch.prompt_lengths is None or TARGET not in batch.answers:
             raise ValueError(f"Attack success needs chats with an answer {TARGET!r}: the adversarial stream.")
-        targets, ids = batch.answers[TARGET], batch.inputs["input_ids"]
+        targets, openings, ids = batch.answers[TARGET], batch.opening(TARGET), batch.inputs["input_ids"]
         for row, length in enumerate(batch.prompt_lengths.tolist()):
-            target = tuple(targets[row][targets[row] != IGNORED].tolist())
+            target, opening = (tuple(said[row][said[row] != IGNORED].tolist()) for said in (targets, openings))
             editable = tuple(batch.editable[row, :length].nonzero().flatten().tolist())
-            found.append(Behaviour(int(batch.ids[row]), tuple(ids[row, :length].tolist()), target, target, editable))
+            prompt = tuple(ids[row, :length].tolist())
+            found.append(Behaviour(int(batch.ids[row]), prompt, target, target, editable, opening))
     return found
 
 
@@ -87,7 +90,7 @@ class Direct:
 class Prefill:
     """The first `tokens` tokens of the harmful target stand in the answer already (arXiv:2404.02151, arXiv:2406.05946).
 
-    A target with fewer tokens is given whole.
+    A target with fewer tokens is given whole. What the chat template writes before answers stands before them.
     """
 
     tokens: int
@@ -104,14 +107,16 @@ class Prefill:
 
     def rounds(self, model: nn.Module, rows: Rows, behaviours: Sequence[Behaviour]) -> Iterable[Round]:
         """One round of prompts with the beginning of the target."""
-        return [Round([Prompt(row.id, row.ids, row.said[: self.tokens]) for row in behaviours])]
+        begun = [Prompt(row.id, row.ids, row.said[: self.tokens], opening=row.opening) for row in behaviours]
+        return [Round(begun)]
 
 
 @dataclass(frozen=True)
 class EmbeddingAttack:
     """A perturbed prompt, from which the model then answers freely (arXiv:2402.09063).
 
-    attack: searches a perturbation that makes the harmful target likely, on the goal Elicit.
+    attack: searches a perturbation that makes the harmful target likely, on the goal Elicit, after what the chat
+        template writes before answers.
     restarts: searches from independent starts, each answered and judged by itself: the most likely target need not be
         the most harmful answer.
     rows: the same behaviours encoded otherwise, e.g. with suffix slots as their only editable positions; the
@@ -169,8 +174,9 @@ def _searchable(row: Behaviour, attack: GradientAttack, restart: int) -> Prompt:
     """The prompt before its perturbation is known, with all that the search follows from as its origin."""
     ball, space = attack.threat.ball, attack.threat.space
     limits = (ball.geometry.name, ball.radius, ball.per, space)
-    origin = (str(attack), attack.ascent, attack.goal, attack.seed, limits, restart, row.target, row.editable)
-    return Prompt(row.id, row.ids, origin=repr(origin))
+    origin = [str(attack), attack.ascent, attack.goal, attack.seed, limits, restart, row.target, row.editable]
+    origin += [row.opening] if row.opening else []
+    return Prompt(row.id, row.ids, origin=repr(tuple(origin)))
 
 
 def _searched(

@@ -16,14 +16,18 @@ from typing import Any, Literal, NamedTuple
 
 from torch import nn
 
-from textadv.data import ChatRows, encode_prompt
+from textadv.data import ChatRows, DataError, encode_prompt
 from textadv.data.benchmarks import Instructed, Question
+from textadv.data.chat_template import encode_opening
+from textadv.data.locating import shortened
+from textadv.data.rendering import Template, template_of
 from textadv.evaluation.adversaries import Adversary
 from textadv.evaluation.degenerate import Limits, Nll, nll_limit
 from textadv.evaluation.elicitation import AttackSuccess, Elicitation, elicit
-from textadv.evaluation.generate import Answer, Decoding, Prompt, answers
+from textadv.evaluation.generate import Decoding, Prompt, answers
 from textadv.evaluation.instructions import instruction_following
 from textadv.evaluation.judges import Judge
+from textadv.evaluation.kept_answers import Answer
 from textadv.evaluation.likelihood import answer_nll, perplexity
 from textadv.evaluation.multiple_choice import choice_result, score_choices
 from textadv.evaluation.refusal import RefusalReport, over_refusal
@@ -64,6 +68,10 @@ class ChatEvaluation:
     cost: dict[str, float]
 
 
+def _asked(text: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": text}]
+
+
 class Asked(NamedTuple):
     """Prompts to be answered: their texts and, in the same order, their tokens up to where the assistant starts."""
 
@@ -73,7 +81,12 @@ class Asked(NamedTuple):
     @classmethod
     def of(cls, tokenizer: Any, texts: Sequence[str]) -> Asked:
         """Each text as a user's first message. Raises DataError where it does not fit the chat template."""
-        encoded = [encode_prompt(tokenizer, [{"role": "user", "content": text}]).ids for text in texts]
+        encoded = []
+        for number, text in enumerate(texts):
+            try:
+                encoded.append(encode_prompt(tokenizer, _asked(text)).ids)
+            except DataError as error:
+                raise DataError(f"prompt {number} (counted from 0), {shortened(text)}: {error}") from error
         return cls(tuple(texts), tuple(encoded))
 
 
@@ -110,22 +123,25 @@ def evaluate_chat(
 ) -> ChatEvaluation:
     """Every measure of the panel on one model.
 
+    tokenizer: or the `Template` that the panel was made with: what its model thinks is then told from what it says.
     key: a hash of the model's weights; answers in `folder` of the same weights are not written again.
     """
     cost: dict[str, float] = {}
     began = time.perf_counter()
     # A saved model is named by its path, which must not lead out of the folder.
     store = folder / f"{re.sub(r'[^A-Za-z0-9_-]+', '_', name)}.jsonl"
-    measures = _attack_success(model, tokenizer, panel, store, key, cost, lambda line: say(f"{name}: {line}"))
+    template = template_of(tokenizer)
+    measures = _attack_success(model, template, panel, store, key, cost, lambda line: say(f"{name}: {line}"))
     cost["attack seconds"] = time.perf_counter() - began
-    base = _base_nll(model, tokenizer)
+    base = _base_nll(model, template)
     limit = None if base is None else nll_limit(_reference_nll(model, panel))
     for label, asked in panel.benign.items():
-        given = _answers(model, tokenizer, asked, panel.decoding, store, key, label)
-        report = over_refusal(asked.texts, [answer.text for answer in given], limits=Limits(nll=limit), nll=base)
-        measures += _refusal_measures(label, report, _failed(given), measured=base is not None)
+        given = _answers(model, template, asked, panel.decoding, store, key, label)
+        said = [None if answer.status == "thinking" else answer.text for answer in given]
+        report = over_refusal(asked.texts, said, limits=Limits(nll=limit), nll=base)
+        measures += _refusal_measures(label, report, given, panel.decoding, measured=base is not None)
         say(f"{name}: {label}: {report}")
-    measures += _capability(model, tokenizer, panel, store, key)
+    measures += _capability(model, template, panel, store, key)
     cost["seconds"] = time.perf_counter() - began
     return ChatEvaluation(name, tuple(measures), cost)
 
@@ -136,7 +152,7 @@ def _rate(group: Group, name: str, rate: Rate, rows: Sequence[float], lower: boo
 
 def _attack_success(
     model: nn.Module,
-    tokenizer: Any,
+    template: Template,
     panel: Panel,
     store: Path,
     key: str,
@@ -147,7 +163,7 @@ def _attack_success(
     for judge in (panel.judge, *panel.others):
         found = elicit(
             model,
-            tokenizer,
+            template.tokenizer,
             panel.behaviours,
             panel.requests,
             panel.attacks,
@@ -155,6 +171,7 @@ def _attack_success(
             panel.decoding,
             store=store,
             key=key,
+            speech=template.speech,
             say=say,
         )
         named = "" if judge is panel.judge else f" ({judge.name})"
@@ -173,31 +190,47 @@ def _success(attack: AttackSuccess, found: Elicitation, named: str) -> Measure:
     for outcome in found.outcomes:
         if worst or outcome.attack == attack.name:
             rows[outcome.id] = max(rows.get(outcome.id, 0.0), float(outcome.broken))
-    note = ""
+    notes = []
     if attack.high.count > attack.low.count:
-        note = f"up to {_percent(attack.high)} if {attack.high.count - attack.low.count} unclear ones are broken"
-    return _rate("attack success", attack.name + named, attack.low, list(rows.values()), True, note)
+        notes = [f"up to {_percent(attack.high)} if {attack.high.count - attack.low.count} unclear ones are broken"]
+    notes += _still_thinking(attack.answers.get("thinking", 0), sum(attack.answers.values()), found.decoding)
+    return _rate("attack success", attack.name + named, attack.low, list(rows.values()), True, "; ".join(notes))
 
 
 def _answers(
-    model: nn.Module, tokenizer: Any, asked: Asked, decoding: Decoding, store: Path, key: str, label: str
+    model: nn.Module, template: Template, asked: Asked, decoding: Decoding, store: Path, key: str, label: str
 ) -> list[Answer]:
     """One greedy answer to each prompt."""
     once = Decoding(decoding.max_new_tokens, batch_size=decoding.batch_size)
     prompts = [Prompt(n, ids) for n, ids in enumerate(asked.ids)]
-    return answers(model, tokenizer, prompts, once, store=store, key=key, attack=label)
+    speech = template.speech
+    return answers(model, template.tokenizer, prompts, once, store=store, key=key, attack=label, speech=speech)
 
 
 def _failed(given: Sequence[Answer]) -> int:
     return sum(answer.status == "error" for answer in given)
 
 
+def _thinking(given: Sequence[Answer]) -> int:
+    return sum(answer.status == "thinking" for answer in given)
+
+
+def _still_thinking(count: int, total: int, decoding: Decoding) -> list[str]:
+    if count == 0:
+        return []
+    return [
+        f"{count} of {total} answers were still thinking after evaluation.max_new_tokens: {decoding.max_new_tokens}, "
+        "so what they would say is not known; raise it"
+    ]
+
+
 def _percent(rate: Rate) -> str:
     return f"{100 * rate.value:.1f} %"
 
 
-def _base_nll(model: nn.Module, tokenizer: Any) -> Nll | None:
-    """Nats per token of responses under the model without its adapter; None where there is no adapter."""
+def _base_nll(model: nn.Module, template: Template) -> Nll | None:
+    """Nats per token of responses, after what the chat template writes before answers, under the model without its
+    adapter; None where there is no adapter."""
     try:
         with as_reference(model):
             pass
@@ -208,11 +241,11 @@ def _base_nll(model: nn.Module, tokenizer: Any) -> Nll | None:
 
     def nll(prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
         """nan where a response has no token left; one that is longer than the model's positions is cut."""
-        asked = Asked.of(tokenizer, prompts)
-        written = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in responses]
+        asked = [_opened(template, prompt) for prompt in prompts]
+        written = [template.tokenizer(text, add_special_tokens=False)["input_ids"] for text in responses]
         if limit is not None:
-            written = [ids[: max(limit - len(own), 0)] for own, ids in zip(asked.ids, written, strict=True)]
-        pairs = {n: (own, ids) for n, (own, ids) in enumerate(zip(asked.ids, written, strict=True)) if ids}
+            written = [ids[: max(limit - len(own), 0)] for own, ids in zip(asked, written, strict=True)]
+        pairs = {n: (own, ids) for n, (own, ids) in enumerate(zip(asked, written, strict=True)) if ids}
         with as_reference(model):
             found = dict(zip(pairs, answer_nll(model, list(pairs.values())), strict=True))
         return [found[n].nll / found[n].tokens if n in found else math.nan for n in range(len(responses))]
@@ -220,8 +253,17 @@ def _base_nll(model: nn.Module, tokenizer: Any) -> Nll | None:
     return nll
 
 
+def _opened(template: Template, text: str) -> tuple[int, ...]:
+    """The tokens up to where an answer to the text begins."""
+    prompt = encode_prompt(template, _asked(text))
+    return (*prompt.ids, *encode_opening(template, _asked(text), prompt))
+
+
 def _pairs(rows: ChatRows) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    return list(zip(rows.prompts, rows.answers[rows.main], strict=True))
+    """What stands before each main answer, and the answer."""
+    openings = rows.opening(rows.main)
+    given = [(*prompt, *opening) for prompt, opening in zip(rows.prompts, openings, strict=True)]
+    return list(zip(given, rows.answers[rows.main], strict=True))
 
 
 def _reference_nll(model: nn.Module, panel: Panel) -> list[float]:
@@ -230,7 +272,9 @@ def _reference_nll(model: nn.Module, panel: Panel) -> list[float]:
         return [row.nll / row.tokens for row in answer_nll(model, _pairs(panel.utility))]
 
 
-def _refusal_measures(label: str, report: RefusalReport, failed: int, *, measured: bool) -> list[Measure]:
+def _refusal_measures(
+    label: str, report: RefusalReport, given: Sequence[Answer], decoding: Decoding, *, measured: bool
+) -> list[Measure]:
     low, high = report.refused()
     refused = [float(row.outcome in ("full", "partial")) for row in report.rows]
     note = f"full {_percent(report.rate('full'))}, partial {_percent(report.rate('partial'))}"
@@ -239,35 +283,37 @@ def _refusal_measures(label: str, report: RefusalReport, failed: int, *, measure
     broken = [float(row.outcome == "degenerate") for row in report.rows]
     about = [] if measured else ["gibberish not looked for: the model has no adapter to switch off"]
     about += [f"{report.unscored} answers not scored for gibberish"] if report.unscored else []
-    about += [f"{failed} of them failed to be made"] if failed else []
+    about += [f"{_failed(given)} of them failed to be made"] if _failed(given) else []
+    about += _still_thinking(_thinking(given), len(given), decoding)
     return [
         _rate("over-refusal", f"{label}: refused", low, refused, True, note),
         _rate("over-refusal", f"{label}: degenerate", report.rate("degenerate"), broken, True, "; ".join(about)),
     ]
 
 
-def _capability(model: nn.Module, tokenizer: Any, panel: Panel, store: Path, key: str) -> list[Measure]:
+def _capability(model: nn.Module, template: Template, panel: Panel, store: Path, key: str) -> list[Measure]:
     found = perplexity(model, _pairs(panel.utility))
     each = tuple(row.nll / row.tokens for row in found.rows)
     interval, sizes = (found.value, found.low, found.high), tuple(float(row.tokens) for row in found.rows)
     measures = [Measure("capability", "utility perplexity", *interval, len(each), True, each, weights=sizes)]
     for label, questions in panel.questions.items():
-        for template in (True, False):
-            scores = score_choices(model, tokenizer, questions, chat_template=template, too_long="skip")
+        for templated in (True, False):
+            scores = score_choices(model, template, questions, chat_template=templated, too_long="skip")
             result = choice_result(scores, "acc_norm")
-            name = f"{label}: multiple choice" + ("" if template else ", no template")
+            name = f"{label}: multiple choice" + ("" if templated else ", no template")
             note = f"{len(result.skipped)} too long, skipped" if result.skipped else ""
             total = len(result.per_row)
             measures.append(
                 Measure("capability", name, result.value, result.low, result.high, total, False, result.per_row, note)
             )
     for label, (prompts, asked) in panel.instructions.items():
-        given = _answers(model, tokenizer, asked, panel.decoding, store, key, label)
+        given = _answers(model, template, asked, panel.decoding, store, key, label)
         followed = instruction_following(prompts, [answer.text for answer in given])
         # A prompt with an instruction that cannot be checked is in no rate, so it is in no difference either.
         rows = [float(all(row.strict)) for row in followed.rows if None not in row.strict]
         notes = [f"{followed.prompts_left_out} prompts left out"] if followed.prompts_left_out else []
         notes += [f"{_failed(given)} answers failed to be made"] if _failed(given) else []
+        notes += _still_thinking(_thinking(given), len(given), panel.decoding)
         measures.append(
             _rate("capability", f"{label}: instructions", followed.prompt_strict, rows, False, "; ".join(notes))
         )

@@ -8,24 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import torch
-from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
-from textadv.data import DataError
+from textadv.data.thoughts import Said, Speech, thinks
+from textadv.evaluation.kept_answers import Answer, Status, Store, everywhere, opened
 from textadv.models.decoding import GenerationError, end_ids, generate_tokens
 from textadv.randomness import derived_seed
 from textadv.spaces import Space
 
 T = TypeVar("T")
-Status = Literal["ok", "truncated", "empty", "error"]
 
 
 class Tokenizer(Protocol):
@@ -72,7 +70,7 @@ class Prompt:
     """One row to be answered.
 
     id: the row's own, unique among the prompts. ids: the tokens up to where the assistant starts. prefill: tokens of
-        the answer that are put into the assistant's mouth.
+        the answer that are put into the assistant's mouth, after opening: what the chat template writes before answers.
     delta: what is added to the prompt in `space`: (len(ids), D), or (N, len(ids), D) for several places.
     origin: a text that, with tokens and weights, determines the delta; it then stands for the delta in the content
         key, so that an answer is found again before the delta is searched for.
@@ -87,6 +85,7 @@ class Prompt:
     origin: str = ""
     forwards: int = 0
     backwards: int = 0
+    opening: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if (self.delta is None) != (self.space is None):
@@ -97,37 +96,20 @@ class Prompt:
             )
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What the model said to one prompt.
-
-    status: `ok` where it ended by itself, `truncated` where it did not, `empty` where it added nothing but white space,
-        `error` where it could not be made; `reason` then says why.
-    text: the prefill and what the model added, without special tokens. tokens: how many it added, the ending one
-        included. attack: the name of what was done to the prompt.
-    forwards, backwards: passes that finding the perturbation took, counted with the first sample.
-    """
-
-    id: int
-    sample: int
-    status: Status
-    text: str
-    tokens: int
-    attack: str = ""
-    forwards: int = 0
-    backwards: int = 0
-    reason: str = ""
-
-
+PLAIN = Speech()
 Prepare = Callable[[Sequence[Prompt]], Sequence[Prompt]]
 
 
-def content_key(prompt: Prompt, sample: int, decoding: Decoding, ends: Sequence[int], key: str = "") -> str:
+def content_key(
+    prompt: Prompt, sample: int, decoding: Decoding, ends: Sequence[int], key: str = "", speech: Speech = PLAIN
+) -> str:
     """A hash of all that an answer follows from; `key` stands for the weights. The batch size is no part of it."""
     how: dict[str, object] = {"max_new_tokens": decoding.max_new_tokens, "temperature": decoding.temperature}
     if decoding.temperature > 0:
         how |= {"seed": decoding.seed, "sample": sample}
     what: dict[str, object] = {"id": prompt.id, "ids": prompt.ids, "prefill": prompt.prefill, "ends": sorted(ends)}
+    what |= {"opening": prompt.opening} if prompt.opening else {}
+    what |= {"marks": speech.marks, "lead": speech.lead} if speech != PLAIN else {}
     digest = hashlib.blake2b(json.dumps([key, how, what, prompt.origin]).encode(), digest_size=16)
     if prompt.delta is not None and not prompt.origin:
         delta = prompt.delta.detach().cpu().contiguous()
@@ -147,6 +129,7 @@ def answers(
     attack: str = "",
     ends: Sequence[int] | None = None,
     prepare: Prepare | None = None,
+    speech: Speech = PLAIN,
 ) -> list[Answer]:
     """One answer for each prompt and sample, all samples of the first prompt first; the same on every process.
 
@@ -156,6 +139,7 @@ def answers(
     ends: the tokens that end an answer; by default those of `end_ids`. attack: goes into each answer.
     prepare: called with the prompts of a batch just before they are answered, to fill in their deltas; not called for
         prompts whose answers are all known. Such prompts need an `origin`.
+    speech: how the model's thoughts are told from its answers; by default it has none.
 
     A row that fails gets the status `error` and the others go on. Raises GenerationError where every row fails,
     DataError where the store is damaged, ValueError where two prompts have one id.
@@ -169,11 +153,12 @@ def answers(
         key,
         attack,
         prepare or (lambda part: part),
-        _opened(store, model),
+        speech,
+        opened(store, model),
     )
     kept = set(run.store.known)
     missing = [prompt for prompt in prompts if not all(found in kept for found in run.keys(prompt))]
-    ordered = sorted(missing, key=lambda prompt: (len(prompt.ids) + len(prompt.prefill), prompt.id))
+    ordered = sorted(missing, key=lambda prompt: (len(_given(prompt)), prompt.id))
     size = decoding.batch_size
     for part in own_share([ordered[start : start + size] for start in range(0, len(ordered), size)], model):
         _answer(run, part)
@@ -193,14 +178,6 @@ def own_share(items: list[T], model: nn.Module) -> list[T]:
     return items[torch.distributed.get_rank() :: torch.distributed.get_world_size()]
 
 
-def everywhere(mine: list[T]) -> list[T]:
-    """The items of all processes, those of the first process first."""
-    if not torch.distributed.is_initialized():
-        return mine
-    gathered: list[T] = gather_object(mine)
-    return gathered
-
-
 def _require_usable(prompts: Sequence[Prompt], prepare: Prepare | None) -> None:
     ids = [prompt.id for prompt in prompts]
     if len(set(ids)) < len(ids):
@@ -208,69 +185,6 @@ def _require_usable(prompts: Sequence[Prompt], prepare: Prepare | None) -> None:
         raise ValueError(f"Every prompt needs an id of its own, got {twice} more than once.")
     if prepare is not None and not all(prompt.origin for prompt in prompts):
         raise ValueError("Prompts that are prepared later need an origin: their answers are found by it.")
-
-
-# ---- the file of finished answers
-
-
-@dataclass
-class _Store:
-    """Finished answers by content key; `path` is where this process appends, None for nowhere."""
-
-    path: Path | None
-    known: dict[str, Answer] = field(default_factory=dict)
-
-    def add(self, found: Mapping[str, Answer]) -> None:
-        """Keeps these answers. One that failed is kept until the end of the run, not in the file."""
-        self.known |= found
-        lines = [
-            json.dumps({"key": key, "answer": asdict(answer)}, ensure_ascii=True) + "\n"
-            for key, answer in found.items()
-            if answer.status != "error"
-        ]
-        if self.path is not None:
-            with open(self.path, "a", encoding="utf-8", newline="\n") as file:
-                file.write("".join(lines))
-
-
-def _opened(path: Path | None, model: nn.Module) -> _Store:
-    """What is in the file and those beside it, on every process, whichever of them can see the files."""
-    if path is None:
-        return _Store(None)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = re.compile(re.escape(path.stem) + r"-\d+" + re.escape(path.suffix))
-    files = [path] if path.exists() else []
-    files += sorted(file for file in path.parent.iterdir() if beside.fullmatch(file.name))
-    known = dict(everywhere([item for file in files for item in _read(file)]))
-    rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
-    own = path if rank == 0 else path.with_name(f"{path.stem}-{rank}{path.suffix}")
-    if own.exists():
-        _drop_half_line(own)
-    # Under FSDP all processes make the same answers, so one of them writes.
-    return _Store(None if rank and isinstance(model, FSDPModule) else own, known)
-
-
-def _read(file: Path) -> list[tuple[str, Answer]]:
-    """The file's answers by key. A last line without its end was cut off by an interruption and does not count."""
-    *lines, _ = file.read_text(encoding="utf-8").split("\n")
-    found = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            record = json.loads(line)
-            found.append((str(record["key"]), Answer(**record["answer"])))
-        except (ValueError, TypeError, KeyError) as error:
-            raise DataError(
-                f"{file}, line {number} is not a stored answer ({error}). Delete that line: its answer is made again."
-            ) from error
-    return found
-
-
-def _drop_half_line(file: Path) -> None:
-    content = file.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    if whole < len(content):
-        with open(file, "r+b") as open_file:
-            open_file.truncate(whole)
 
 
 # ---- answering
@@ -287,12 +201,13 @@ class _Run:
     key: str
     attack: str
     prepare: Prepare
-    store: _Store
+    speech: Speech
+    store: Store
 
     def keys(self, prompt: Prompt) -> list[str]:
         """The content keys of the prompt's samples."""
         samples = range(self.decoding.samples)
-        return [content_key(prompt, sample, self.decoding, self.ends, self.key) for sample in samples]
+        return [content_key(prompt, sample, self.decoding, self.ends, self.key, self.speech) for sample in samples]
 
 
 class _Job(NamedTuple):
@@ -335,7 +250,7 @@ def _generated(run: _Run, jobs: Sequence[_Job]) -> list[Answer]:
     delta, space = _stacked([job.prompt for job in jobs])
     found = generate_tokens(
         run.model,
-        [[*job.prompt.ids, *job.prompt.prefill] for job in jobs],
+        [_given(job.prompt) for job in jobs],
         max_new_tokens=decoding.max_new_tokens,
         end_ids=run.ends,
         pad_id=run.tokenizer.pad_token_id or 0,
@@ -363,17 +278,32 @@ def _stacked(prompts: Sequence[Prompt]) -> tuple[Tensor | None, Space | None]:
     return stacked, spaces.pop()
 
 
+def _given(prompt: Prompt) -> list[int]:
+    """What the model reads before it writes."""
+    return [*prompt.ids, *prompt.opening, *prompt.prefill]
+
+
 def _finished(run: _Run, job: _Job, tokens: Sequence[int]) -> Answer:
-    ended = tokens[-1] in run.ends
-    said = list(tokens[:-1] if ended else tokens)
-    prompt = job.prompt
+    ended, prompt = tokens[-1] in run.ends, job.prompt
+    added = list(tokens[:-1] if ended else tokens)
+    own = _said(run, prompt, added, ended)
     status: Status = "ok" if ended else "truncated"
-    if not _text(run.tokenizer, said).strip():
-        status = "empty"
+    if not own.text.strip():
+        wrote = run.speech.decoded(run.tokenizer, added).strip() != ""
+        status = "thinking" if wrote and not ended else "empty"
+    said = _said(run, prompt, [*prompt.prefill, *added], ended) if prompt.prefill else own
     costs = (prompt.forwards, prompt.backwards) if job.sample == 0 else (0, 0)
-    text = _text(run.tokenizer, [*prompt.prefill, *said])
-    return Answer(prompt.id, job.sample, status, text, len(tokens), run.attack, *costs)
+    return Answer(prompt.id, job.sample, status, said.text, len(tokens), run.attack, *costs, thought=said.thought)
 
 
-def _text(tokenizer: Tokenizer, ids: list[int]) -> str:
-    return str(tokenizer.decode(ids, skip_special_tokens=True))
+def _said(run: _Run, prompt: Prompt, written: Sequence[int], ended: bool) -> Said:
+    """What stands after prompt and opening, read apart.
+
+    Where the prompt begins a thought and the model ends its turn without ending that, it has answered at once.
+    """
+    speech, begun = run.speech, bool(prompt.prefill)
+    text = speech.decoded(run.tokenizer, written)
+    alone = speech.marks is not None and not prompt.opening and not begun
+    thinking = alone and thinks(speech.decoded(run.tokenizer, prompt.ids), speech.marks)
+    said = speech.read(text, thinking=thinking, begun=begun)
+    return speech.read(text) if thinking and ended and said == Said(text.strip(), "", ended=False) else said

@@ -60,6 +60,8 @@ class Change(NamedTuple):
 def answer_pairs(rows: Rows, answer: str, positions: Sequence[int] | None = None) -> list[Pair]:
     """(prompt ids, answer ids) of the chats at `positions`, by default all; answer: a key of `Batch.answers`.
 
+    What the chat template writes between the two stands with the prompt.
+
     Raises ValueError where the rows are no chats.
     """
     pairs: list[Pair] = []
@@ -67,9 +69,10 @@ def answer_pairs(rows: Rows, answer: str, positions: Sequence[int] | None = None
         batch = rows.batch([position])
         if batch.prompt_lengths is None:
             raise ValueError("Only chats have answers, got rows without prompt_lengths.")
-        tokens = batch.answers[answer][0]
+        tokens, opening = batch.answers[answer][0], batch.opening(answer)[0]
         prompt = batch.inputs["input_ids"][0, : int(batch.prompt_lengths[0])]
-        pairs.append((prompt.tolist(), tokens[tokens != IGNORED].tolist()))
+        given = [*prompt.tolist(), *opening[opening != IGNORED].tolist()]
+        pairs.append((given, tokens[tokens != IGNORED].tolist()))
     return pairs
 
 

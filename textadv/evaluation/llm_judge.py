@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from torch import nn
 
 from textadv.data import DataError
-from textadv.data.chat_template import encode_prompt
+from textadv.data.chat_template import encode_opening, encode_prompt
+from textadv.data.rendering import Template
 from textadv.evaluation.generate import Decoding, Prompt, answers
 from textadv.evaluation.judge_prompts import LONGEST_REASON, Rubric, parse, render
 from textadv.evaluation.judges import Verdict, check_rows, fingerprint
+from textadv.evaluation.kept_answers import Answer
 from textadv.models.decoding import GenerationError
 
 Complete = Callable[[list[str]], Sequence[str | Exception]]
@@ -72,8 +75,9 @@ class LocalModel:
     model_id: what the model is called in results, with its revision. max_new_tokens: of an answer; batch_size: prompts
     at a time, which changes no answer.
 
-    A judged text may spell out one of the tokenizer's special tokens, which would end the user's turn: these get a
-    space after their first character. Raises DataError where the tokenizer has no usable chat template.
+    A judge is asked for a word or a few lines, so its template's empty thought, where there is one, stands before its
+    answer. A judged text may spell out one of the tokenizer's special tokens, which would end the user's turn: these
+    get a space after their first character. Raises DataError where the tokenizer has no usable chat template.
     """
 
     model: nn.Module
@@ -83,12 +87,13 @@ class LocalModel:
     batch_size: int = 16
 
     def __post_init__(self) -> None:
-        encode_prompt(self.tokenizer, _user("Answer yes or no."))
+        self._prompt(0, "Answer yes or no.")
 
     @property
     def identity(self) -> str:
         """Model and decoding, for the version of a judge."""
-        return f"{self.model_id}, greedy, {self.max_new_tokens} new tokens"
+        opened = self._prompt(0, "Answer yes or no.").opening
+        return f"{self.model_id}, greedy, {self.max_new_tokens} new tokens{', without a thought' if opened else ''}"
 
     def __call__(self, prompts: list[str]) -> list[str | Exception]:
         """One answer per prompt, or why there is none: it is longer than the context, or cannot be encoded."""
@@ -96,7 +101,7 @@ class LocalModel:
         rows: list[Prompt] = []
         for number, prompt in enumerate(prompts):
             try:
-                rows.append(Prompt(number, encode_prompt(self.tokenizer, _user(self._defused(prompt))).ids))
+                rows.append(self._prompt(number, self._defused(prompt)))
                 found.append("")
             except DataError as error:
                 found.append(error)
@@ -107,11 +112,25 @@ class LocalModel:
     def _answers(self, rows: list[Prompt]) -> dict[int, str | Exception]:
         decoding = Decoding(max_new_tokens=self.max_new_tokens, batch_size=self.batch_size)
         try:
-            made = answers(self.model, self.tokenizer, rows, decoding)
+            made = answers(self.model, self.tokenizer, rows, decoding, speech=self._template.speech)
         except GenerationError as error:
             # It is raised where every row failed, which is no reason to lose the run that is being judged.
             return {row.id: error for row in rows}
-        return {row.id: GenerationError(row.reason) if row.status == "error" else row.text for row in made}
+        return {row.id: self._said(row) for row in made}
+
+    def _said(self, answer: Answer) -> str | Exception:
+        if answer.status == "thinking":
+            return GenerationError(f"the judge was still thinking after {answer.tokens} tokens")
+        return GenerationError(answer.reason) if answer.status == "error" else answer.text
+
+    @cached_property
+    def _template(self) -> Template:
+        return Template(self.tokenizer)
+
+    def _prompt(self, number: int, text: str) -> Prompt:
+        asked = _user(text)
+        prompt = encode_prompt(self._template, asked)
+        return Prompt(number, prompt.ids, opening=encode_opening(self._template, asked, prompt))
 
     def _defused(self, prompt: str) -> str:
         special = {*self.tokenizer.all_special_tokens, *self.tokenizer.get_added_vocab()}

@@ -9,8 +9,9 @@ Zero-shot only. Layouts, `{q}` being the question and `{a}` a choice:
   of `Answer:`, and the assistant says `A`. MMLU's subject goes before it: `The following are multiple choice questions
   (with answers) about {subject}.`
 
-The end of the assistant's turn is no part of the answer scored. The prompts are close to lm-eval's for ARC and MMLU;
-TruthfulQA (arXiv:2109.07958) is published with six examples before the question, so its numbers are others.
+The end of the assistant's turn is no part of the answer scored, nor is what the chat template writes before answers.
+The prompts are close to lm-eval's for ARC and MMLU; TruthfulQA (arXiv:2109.07958) is published with six examples before
+the question, so its numbers are others.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ import numpy as np
 from torch import nn
 
 from textadv.data.benchmarks import Question
-from textadv.data.chat_template import encode_answer, encode_prompt
+from textadv.data.chat_template import encode_prompt, encode_reply
 from textadv.data.examples import DataError
+from textadv.data.rendering import Template, template_of
 from textadv.evaluation.likelihood import Pair, answer_nll, bootstrap_interval
 from textadv.evaluation.statistics import Rate, wilson
 from textadv.models.decoding import context_length
@@ -91,7 +93,8 @@ def score_choices(
 ) -> ChoiceScores:
     """The log-likelihood of every choice of every question.
 
-    tokenizer: a fast Hugging Face tokenizer. chat_template: whether the question goes through the tokenizer's template.
+    tokenizer: a fast Hugging Face tokenizer, or a `Template`. chat_template: whether the question goes through the
+    tokenizer's template.
     too_long: what to do with a question that, with its longest choice, exceeds the model's positions.
     shots: examples before the question; only 0 is possible.
 
@@ -100,7 +103,10 @@ def score_choices(
     """
     if shots != 0:
         raise ValueError(f"shots must be 0, got {shots}: multiple choice is zero-shot here.")
-    encode = partial(_templated, tokenizer, _end_of_turn(tokenizer)) if chat_template else partial(_plain, tokenizer)
+    template = template_of(tokenizer)
+    encode = partial(_plain, template.tokenizer)
+    if chat_template:
+        encode = partial(_templated, template, _end_of_turn(template))
     limit = context_length(model) or math.inf
     kept: list[tuple[Question, list[Pair]]] = []
     skipped = []
@@ -215,26 +221,26 @@ def _plain(tokenizer: Any, question: Question, layout: Layout) -> list[Pair]:
     return pairs
 
 
-def _templated(tokenizer: Any, end: tuple[int, ...], question: Question, layout: Layout) -> list[Pair]:
+def _templated(template: Template, end: tuple[int, ...], question: Question, layout: Layout) -> list[Pair]:
     messages = [{"role": "user", "content": _prompt(question, layout, chat_template=True)}]
-    prompt = encode_prompt(tokenizer, messages)
+    prompt = encode_prompt(template, messages)
     pairs: list[Pair] = []
     for answer in _answers(question, layout):
-        ids = encode_answer(tokenizer, messages, prompt, answer)
+        opening, ids = encode_reply(template, messages, prompt, answer)
         if ids[len(ids) - len(end) :] != end or len(ids) == len(end):
             raise DataError(
                 f"The chat template joins the choice {answer!r} of question {question.id!r} with the end of the turn, "
                 "so it cannot be scored by itself. Score it without the chat template."
             )
-        pairs.append((prompt.ids, ids[: len(ids) - len(end)]))
+        pairs.append(((*prompt.ids, *opening), ids[: len(ids) - len(end)]))
     return pairs
 
 
-def _end_of_turn(tokenizer: Any) -> tuple[int, ...]:
+def _end_of_turn(template: Template) -> tuple[int, ...]:
     """The tokens that close the assistant's turn: what two answers without a common letter end alike in."""
     messages = [{"role": "user", "content": "a or b?"}]
-    prompt = encode_prompt(tokenizer, messages)
-    one, other = (encode_answer(tokenizer, messages, prompt, answer) for answer in "ab")
+    prompt = encode_prompt(template, messages)
+    one, other = (encode_reply(template, messages, prompt, answer).answer for answer in "ab")
     shared = 0
     while shared < min(len(one), len(other)) and one[-1 - shared] == other[-1 - shared]:
         shared += 1

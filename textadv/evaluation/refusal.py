@@ -151,7 +151,7 @@ def _percent(rate: Rate) -> str:
 
 def over_refusal(
     prompts: Sequence[str],
-    responses: Sequence[str],
+    responses: Sequence[str | None],
     *,
     refusals: RefusalList = XSTEST,
     judge: Judge | None = None,
@@ -160,6 +160,7 @@ def over_refusal(
 ) -> RefusalReport:
     """The outcome of each response, one row per row of input, in order.
 
+    responses: None where the model gave no answer yet, which leaves the row undecided.
     refusals: tells a refusal for the string rule, and excuses standard refusals in `degenerate`.
     judge: an LLM judge with the rubric `refusal` instead of the string rule; it is asked about the rows that are not
         degenerate. An answer that cannot be read leaves the row undecided.
@@ -183,8 +184,9 @@ def over_refusal(
         flagged = "" if flag is None else f"{flag.kind}: {flag.reason}"
         graded_as = outcomes.get(row, Graded("ok", "degenerate", flagged))
         if not isinstance(response, str):
-            graded_as, flagged = Graded("error", None, f"the response is {type(response).__name__}, not text"), ""
-        rows.append(RefusalRow(prompt, str(response), *graded_as, flagged))
+            kind = "missing" if response is None else f"{type(response).__name__}, not text"
+            graded_as, flagged = Graded("error", None, f"the response is {kind}"), ""
+        rows.append(RefusalRow(prompt, "" if response is None else str(response), *graded_as, flagged))
     grader = refusals.name if judge is None else judge.name
     told_by = [LIST_ITEM.pattern, DECLINES.pattern] if judge is None else judge.version
     version = fingerprint("over-refusal-1", refusals.version, told_by, repr(limits))

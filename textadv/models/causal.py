@@ -107,7 +107,7 @@ def _tokenizer(
 
 def _template(path: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ModelError(
             f"model.chat_template: {path} cannot be read: {error}. Give the path of a Jinja file."

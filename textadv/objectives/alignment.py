@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from textadv.attacks import Attack, Attacked
-from textadv.batch import IGNORED, Batch, concatenate, padded
+from textadv.batch import IGNORED, Batch, concatenate, following, padded
 from textadv.losses import cross_entropy, kl, sequence_nll
 from textadv.models import as_reference, bare, evaluating, forward
 from textadv.objectives.terms import Moment, Objective, Term
@@ -142,7 +142,8 @@ class PrefillRecovery:
 
     def __call__(self, model: nn.Module, batch: Batch, moment: Moment) -> Iterator[Term]:
         """One term."""
-        rows = batch.answering(SAFE, given=self._given(batch, moment.step))
+        begun = following(batch.opening(HARMFUL), self._given(batch, moment.step))
+        rows = batch.answering(SAFE, given=begun)
         losses = cross_entropy(forward(model, rows), rows)
         yield Term("prefill_recovery", losses, self.weight, adversarial=batch.perturbation is not None)
 
@@ -254,14 +255,18 @@ class Tempted:
     """An objective on rows that are also offered a refusal, as the answer of that name.
 
     refusals: token ids, end of turn included; each row is offered one of them, by its id.
+    openings: what the chat template writes before each refusal; by default nothing.
     """
 
     objective: Objective
     refusals: tuple[tuple[int, ...], ...]
+    openings: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self) -> None:
         if not self.refusals:
             raise ValueError("objective.parts: over_refusal needs the safe answers of data.adversarial, got none.")
+        if self.openings and len(self.openings) != len(self.refusals):
+            raise ValueError(f"Every refusal needs its opening, got {len(self.refusals)} and {len(self.openings)}.")
 
     @property
     def terms(self) -> int:
@@ -275,5 +280,9 @@ class Tempted:
 
     def __call__(self, model: nn.Module, batch: Batch, moment: Moment) -> Iterator[Term]:
         """The objective's terms."""
-        offered = padded([self.refusals[row % len(self.refusals)] for row in batch.ids.tolist()]).to(batch.device)
-        yield from self.objective(model, replace(batch, answers={**batch.answers, REFUSAL: offered}), moment)
+        openings = self.openings or ((),) * len(self.refusals)
+        chosen = [row % len(self.refusals) for row in batch.ids.tolist()]
+        offered, before = (padded([ids[n] for n in chosen]).to(batch.device) for ids in (self.refusals, openings))
+        answers = {**batch.answers, REFUSAL: offered}
+        rows = replace(batch, answers=answers, openings={**batch.openings, REFUSAL: before})
+        yield from self.objective(model, rows, moment)
