@@ -133,7 +133,7 @@ def with_model(task: Task, name: str) -> Task:
         new_weights=loaded.initialised,
         load_model=lambda: build.model(config.model, splits.labels, config.seed),
         surrogates=surrogates,
-        warnings=task.warnings if doubt is None else (*task.warnings, f"{name}: {doubt}"),
+        warnings=(*task.warnings, *loaded.notes, *([] if doubt is None else [f"{name}: {doubt}"])),
     )
 
 
@@ -336,6 +336,7 @@ def _warnings(
 ) -> Iterable[str]:
     """What a reader must know before trusting a number. Raises ModelError where the model returns probabilities."""
     yield from reach_warnings(config, threat)
+    yield from loaded.notes
     doubt = _logits_doubt(loaded, train)
     if doubt is not None:
         yield doubt

@@ -2,7 +2,7 @@
 
 from textadv.models.adapting import Lora
 from textadv.models.causal import load_causal
-from textadv.models.export import save_adapter, save_merged
+from textadv.models.export import quantised, save_adapter, save_merged
 from textadv.models.loading import LoadedModel, load_classifier, load_trained_classifier
 from textadv.models.prefix import with_prefix
 from textadv.models.preprocessing import ImageShape, Preprocessing, read_preprocessing
@@ -62,6 +62,7 @@ __all__ = [
     "logits_warning",
     "passing",
     "patch_positions",
+    "quantised",
     "read_preprocessing",
     "recomputes",
     "save_adapter",

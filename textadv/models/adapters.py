@@ -15,6 +15,7 @@ from pathlib import Path
 
 from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftConfig
 from safetensors import safe_open
+from torch import Tensor
 from transformers.utils import cached_file
 from transformers.utils.peft_utils import find_adapter_config_file
 
@@ -58,6 +59,12 @@ class Adapter:
                 return {key.removeprefix(PREFIX): tuple(file.get_slice(key).get_shape()) for key in sorted(file.keys())}
         except UNUSABLE as error:
             raise ModelError(f"model.name {self.name!r}: its {WEIGHTS_FILE} cannot be read: {error}.") from error
+
+    def tensor(self, name: str) -> Tensor:
+        """One of its tensors, by the name in `shapes`."""
+        with safe_open(self.folder / WEIGHTS_FILE, "pt") as file:
+            found: Tensor = file.get_tensor(f"{PREFIX}{name}")
+            return found
 
     @property
     def names_classes(self) -> bool:

@@ -14,7 +14,7 @@ from typing import Literal
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
-from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import PretrainedConfig
 from transformers.pytorch_utils import Conv1D
 
 from textadv.models.adapters import BASE_KEY, CONFIG_FILE, HEADS, WEIGHTS_FILE, Adapter
@@ -116,72 +116,6 @@ def untie(model: PeftModel) -> None:
                 setattr(module, name, nn.Parameter(value.detach().clone(), requires_grad=value.requires_grad))
             seen.add(id(value))
     pretrained(model.get_base_model()).config.tie_word_embeddings = False
-
-
-def fit_vocabulary(adapter: Adapter, model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Gives the base model as many embeddings as the adapter was trained with; whether it brings embeddings of its own.
-
-    Raises ModelError where its tokenizer has tokens whose embeddings neither it nor the base model holds.
-    """
-    base = pretrained(model)
-    table = base.get_input_embeddings()
-    if not isinstance(table, nn.Embedding):
-        return False
-    name = _name_of(base, table)
-    output = base.get_output_embeddings()
-    places = [name] if output is None else [name, _name_of(base, output)]
-    held = {place: _held(adapter, place) for place in places}
-    whole = held[name]
-    if whole is not None and whole != table.num_embeddings:
-        base.resize_token_embeddings(whole, mean_resizing=False)
-        lacking = [place for place in places if held[place] != whole and not tied(base.config)]
-        if lacking:
-            raise ModelError(
-                f"model.name {adapter.name!r} holds embeddings of {whole} tokens, its base model {adapter.base!r} has "
-                f"{table.num_embeddings}, and {lacking[0]} of the new ones is missing from its {WEIGHTS_FILE}. "
-                "Save the adapter again with save_embedding_layers=True."
-            )
-    elif whole is None and len(tokenizer) > max(table.num_embeddings, _known_to_base(adapter, tokenizer)):
-        _require_known(adapter, tokenizer, table.num_embeddings)
-        base.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    saved_by_peft = adapter.settings.to_dict().get("modules_to_save") or ()
-    return any(size is not None and place.rpartition(".")[2] not in saved_by_peft for place, size in held.items())
-
-
-def _name_of(model: nn.Module, module: nn.Module) -> str:
-    return next(name for name, found in model.named_modules() if found is module)
-
-
-def _held(adapter: Adapter, place: str) -> int | None:
-    """How many rows of an embedding's weight the adapter holds; None for none."""
-    keys = (f"{place}.weight", f"{place}.base_layer.weight", f"{place}.token_adapter.base_layer.weight")
-    return next((adapter.shapes[key][0] for key in keys if key in adapter.shapes), None)
-
-
-def _known_to_base(adapter: Adapter, tokenizer: PreTrainedTokenizerBase) -> int:
-    """The tokens of the base model's own tokenizer, which may be more than the model has embeddings for."""
-    if not adapter.own_tokenizer:
-        return len(tokenizer)
-    try:
-        return len(AutoTokenizer.from_pretrained(adapter.base, revision=adapter.settings.revision))
-    except UNUSABLE:
-        return 0
-
-
-def _require_known(adapter: Adapter, tokenizer: PreTrainedTokenizerBase, size: int) -> None:
-    """Raises ModelError unless every token from `size` on is padding, which is masked, or trained by the adapter."""
-    trained = adapter.settings.to_dict()
-    listed = trained.get("trainable_token_indices") or trained.get("token_indices") or []
-    indices = [token for part in listed.values() for token in part] if isinstance(listed, dict) else listed
-    unknown = set(range(size, len(tokenizer))) - {tokenizer.pad_token_id, *indices}
-    if unknown:
-        token = tokenizer.convert_ids_to_tokens(min(unknown))
-        raise ModelError(
-            f"model.name {adapter.name!r}: its tokenizer has {len(tokenizer)} tokens, its base model {adapter.base!r} "
-            f"has embeddings for {size}, and its {WEIGHTS_FILE} holds none for the others, such as {token!r}: they "
-            "would be random. Save the adapter again with save_embedding_layers=True, or with the base model's "
-            "tokenizer."
-        )
 
 
 def attach(adapter: Adapter, model: nn.Module, new: Collection[str] = ()) -> PeftModel:

@@ -12,11 +12,12 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
 
 from textadv.models.adapters import Adapter, find_adapter
-from textadv.models.adapting import Lora, attach, fit_vocabulary, new_adapter
+from textadv.models.adapting import Lora, attach, new_adapter
 from textadv.models.heads import require_body, unfilled
 from textadv.models.loading import DTYPES, LoadedModel, checkpoint_gradients, refuse_second, set_padding, usable
 from textadv.models.running import ModelError
 from textadv.models.sources import UNUSABLE, quiet, require_folder, require_safetensors
+from textadv.models.vocabulary import fit_vocabulary
 from textadv.randomness import seeded_scope
 
 Quantization = Literal["4bit"]

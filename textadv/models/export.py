@@ -52,6 +52,12 @@ def save_merged(model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Pa
         tokenizer.save_pretrained(folder)
 
 
+def quantised(model: nn.Module) -> bool:
+    """Whether the weights below an adapter are kept in fewer bits than they are computed with."""
+    models = (module for module in model.modules() if isinstance(module, PreTrainedModel))
+    return any(found.config.to_dict().get("quantization_config") is not None for found in models)
+
+
 def merged_copy(model: nn.Module) -> nn.Module:
     """A plain copy of a model with an adapter, folded into its weights; the model itself where it has none."""
     inner = bare(model)

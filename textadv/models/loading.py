@@ -22,7 +22,7 @@ from transformers import (
 
 from textadv.data import reviews_tokenizer
 from textadv.models.adapters import HEADS, Adapter, find_adapter
-from textadv.models.adapting import Lora, attach, fit_vocabulary, labels_of, new_adapter
+from textadv.models.adapting import Lora, attach, labels_of, new_adapter
 from textadv.models.heads import (
     SINGLE_LABEL,
     check_labels,
@@ -33,6 +33,7 @@ from textadv.models.heads import (
 )
 from textadv.models.running import ModelError, pretrained
 from textadv.models.sources import UNUSABLE, quiet, require_folder, require_safetensors
+from textadv.models.vocabulary import fit_vocabulary
 from textadv.randomness import seeded_scope
 
 TINY_ENCODER = "builtin:tiny-encoder"
