@@ -17,11 +17,11 @@ from torch import nn
 from transformers import PretrainedConfig
 from transformers.pytorch_utils import Conv1D
 
-from textadv.models.adapters import BASE_KEY, CONFIG_FILE, HEADS, WEIGHTS_FILE, Adapter
+from textadv.models.adapters import BASE_KEY, CONFIG_FILE, HEADS, PREFIX, WEIGHTS_FILE, Adapter
 from textadv.models.running import ModelError, pretrained
 from textadv.models.sources import UNUSABLE
 
-TIED = "tie_word_embeddings"
+TIED, WHOLE = "tie_word_embeddings", "modules_to_save"
 
 
 @dataclass(frozen=True)
@@ -130,8 +130,8 @@ def attach(adapter: Adapter, model: nn.Module, new: Collection[str] = ()) -> Pef
     if unknown:
         raise ModelError(
             f"model.name {adapter.name!r}: {unknown[0]} is in neither its {WEIGHTS_FILE} nor its base model "
-            f"{adapter.base!r}, so it would be random. Save the adapter again with modules_to_save: "
-            f"[{unknown[0].rpartition('.')[0].rpartition('.')[2]}], or merge it and save the whole model."
+            f"{adapter.base!r}, so it would be random. Where it was trained, merge it and save the whole model, or "
+            f"train it with modules_to_save: [{unknown[0].rpartition('.')[0]}]."
         )
     try:
         with warnings.catch_warnings():
@@ -146,10 +146,20 @@ def attach(adapter: Adapter, model: nn.Module, new: Collection[str] = ()) -> Pef
         raise ModelError(_misfit(adapter, f"the weight {error} is missing from its {WEIGHTS_FILE}")) from error
     except UNUSABLE as error:
         raise ModelError(_misfit(adapter, str(error))) from error
-    for keys, told in ((report.missing_keys, "missing from its"), (report.unexpected_keys, "without a place, in its")):
-        if keys:
-            raise ModelError(_misfit(adapter, f"{len(keys)} weights are {told} {WEIGHTS_FILE}, such as {keys[0]}"))
+    if report.missing_keys:
+        raise ModelError(_misfit(adapter, f"its {WEIGHTS_FILE} lacks {_listed(report.missing_keys)}"))
+    # Of embeddings that were resized and trained whole, PEFT writes a second copy that it does not read.
+    copies = {
+        f"{PREFIX}{key}" for key in adapter.shapes if WHOLE in key and key.replace(f".{WHOLE}", "") in adapter.shapes
+    }
+    strange = [key for key in report.unexpected_keys if key not in copies]
+    if strange:
+        raise ModelError(_misfit(adapter, f"the model has no place for {_listed(strange)} of its {WEIGHTS_FILE}"))
     return found
+
+
+def _listed(keys: Sequence[str]) -> str:
+    return keys[0] if len(keys) == 1 else f"{len(keys)} weights, such as {keys[0]},"
 
 
 def _misfit(adapter: Adapter, why: str) -> str:

@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 
 from peft import PeftModel
+from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -69,4 +70,9 @@ def merged_copy(model: nn.Module) -> nn.Module:
         # Of layers that were tied: they are not any more.
         warnings.filterwarnings("ignore", r"Model with `tie_word_embeddings=True`|Input and output embeddings are no")
         merged: nn.Module = apart.merge_and_unload()
+    for name, module in list(merged.named_modules()):
+        if isinstance(module, AuxiliaryTrainingWrapper):
+            # Merging some kinds, such as LN_TUNING, leaves the modules that were trained whole where they were.
+            plain = module.unload_and_optionally_merge_module(merge=True, safe_merge=False, adapter_names=None)
+            merged.set_submodule(name, plain)
     return merged

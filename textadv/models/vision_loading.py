@@ -219,6 +219,11 @@ def _with_adapter(
     with adapter.naming():
         revision, named = adapter.settings.revision, adapter.names_classes
         found = _hugging_face(adapter.base, labels, shape, revision, dtype, trust_remote_code, named)
+    if adapter.classes is None and found.replaced is not None:
+        raise ModelError(
+            f"model.name {adapter.name!r} was trained for the {found.replaced} classes of its base model "
+            f"{adapter.base!r} and the data has {len(labels)}: {', '.join(labels)}. Use data with the model's classes."
+        )
     notes = found.notes if adapter.classes is None else ()
     return _Found(attach(adapter, found.model, found.new), (), notes=notes)
 
