@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -55,7 +56,7 @@ class Opened:
 
     model: nn.Module
     facts: Mapping[str, object]
-    tokens: tuple[tuple[int, ...], ...]
+    tokens: Callable[[], tuple[tuple[int, ...], ...]]
     batches: Callable[[], Iterator[Batch]]
 
 
@@ -108,9 +109,12 @@ class Texts:
 
     def _opened(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> Opened:
         facts = _reading(model, config) | _tokenising(tokenizer)
-        rows = encode(self.rows, tokenizer, self.max_length)
-        tokens = tuple(tuple(row["input_ids"]) for row in rows.features)
-        return Opened(model, facts, tokens, lambda: _batches(rows, self.batch_size))
+        encoded = cache(lambda: encode(self.rows, tokenizer, self.max_length))
+
+        def tokens() -> tuple[tuple[int, ...], ...]:
+            return tuple(tuple(row["input_ids"]) for row in encoded().features)
+
+        return Opened(model, facts, tokens, lambda: _batches(encoded(), self.batch_size))
 
 
 @dataclass(frozen=True)
@@ -138,15 +142,16 @@ class Chats:
 
     def _opened(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> Opened:
         facts = _reading(model, config) | _tokenising(tokenizer) | _generating(pretrained(model))
-        streams = [encode_chats(group, tokenizer, self.max_length) for group in self.groups if group]
-        tokens = tuple(
-            (*prompt, *answer)
-            for rows in streams
-            for prompt, answer in zip(rows.prompts, rows.answers[rows.main], strict=True)
-        )
-        return Opened(
-            model, facts, tokens, lambda: (batch for rows in streams for batch in _batches(rows, self.batch_size))
-        )
+        encoded = cache(lambda: [encode_chats(group, tokenizer, self.max_length) for group in self.groups if group])
+
+        def tokens() -> tuple[tuple[int, ...], ...]:
+            pairs = (pair for rows in encoded() for pair in zip(rows.prompts, rows.answers[rows.main], strict=True))
+            return tuple((*prompt, *answer) for prompt, answer in pairs)
+
+        def batches() -> Iterator[Batch]:
+            return (batch for rows in encoded() for batch in _batches(rows, self.batch_size))
+
+        return Opened(model, facts, tokens, batches)
 
 
 @dataclass(frozen=True)
@@ -199,7 +204,7 @@ class Pictures:
                 stored = (batch.inputs["pixel_values"] * BYTES).round().to(torch.uint8).numpy()
                 yield Batch({"pixel_values": pixels(stored)}, batch.labels, batch.editable, batch.ids, batch.role)
 
-        return Opened(model, facts, (), batches)
+        return Opened(model, facts, tuple, batches)
 
 
 def _batches(rows: Rows, size: int) -> Iterator[Batch]:
