@@ -205,6 +205,32 @@ def test_two_folders_that_a_relative_path_could_mean_are_both_named(
     assert str(tmp_path / "here/base") in told and str(tmp_path / "there/base") in told and FILE in told
 
 
+def in_the_hubs_cache(name: str, source: Path, cache: Path, revision: str = "main") -> None:
+    """A repository as the Hub's cache keeps it."""
+    commit, place = f"{len(revision):040x}", cache / f"models--{name.replace('/', '--')}"
+    (place / "refs").mkdir(parents=True, exist_ok=True)
+    (place / "refs" / revision).write_text(commit, encoding="utf-8")
+    shutil.copytree(source, place / "snapshots" / commit)
+
+
+def test_an_adapter_and_its_base_model_are_found_on_the_hub_in_their_revisions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "hub"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    base = folders.bert(tmp_path / "base")
+    model = trained(base, tmp_path / "adapter", LoraConfig(**TEXT, **QUERY), tokenizer=True)
+    changed(tmp_path / "adapter", base_model_name_or_path="acme/base", revision="old")
+    in_the_hubs_cache("acme/base", base, cache, "old")
+    in_the_hubs_cache("acme/adapter", tmp_path / "adapter", cache, "second")
+    loaded = load_classifier("acme/adapter", LABELS, revision="second")
+    assert torch.allclose(logits(loaded), text_logits(model, base), atol=1e-6)
+    save_adapter(loaded.model, loaded.tokenizer, tmp_path / "again")
+    written = json.loads((tmp_path / "again" / FILE).read_text())
+    assert (written["base_model_name_or_path"], written["revision"]) == ("acme/base", "old")
+    assert "'acme/adapter' could not be loaded" in problem("acme/adapter")
+
+
 # ---- what is refused
 
 

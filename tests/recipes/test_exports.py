@@ -112,6 +112,12 @@ def test_an_adapter_with_a_vocabulary_of_its_own_is_trained_on_and_written(tmp_p
     assert held["base_model.model.bert.embeddings.word_embeddings.weight"].shape[0] == 403
 
 
+def test_a_text_model_without_a_trained_head_is_not_measured(tmp_path: Path, recipe: Recipe, bert: Path) -> None:
+    for name in (str(bert), "builtin:tiny-encoder"):
+        ended = recipe(evaluate, SMALL, "--model", name, "--output", str(tmp_path / "out"))
+        assert ended.code == 1 and "--model has no trained head for these 2 classes" in ended.error
+
+
 def test_how_a_head_was_read_is_told_and_put_right_in_what_is_written(tmp_path: Path, recipe: Recipe) -> None:
     name = folders.bert_classifier(tmp_path / "model", ("negative", "positive"), problem_type="regression")
     results, printed = run(recipe, tmp_path / "run", f"model.name={name}")
