@@ -113,8 +113,8 @@ def test_an_adapter_with_a_vocabulary_of_its_own_is_trained_on_and_written(tmp_p
 
 
 def test_a_text_model_without_a_trained_head_is_not_measured(tmp_path: Path, recipe: Recipe, bert: Path) -> None:
-    for name in (str(bert), "builtin:tiny-encoder"):
-        ended = recipe(evaluate, SMALL, "--model", name, "--output", str(tmp_path / "out"))
+    for output, name in (("one", str(bert)), ("two", "builtin:tiny-encoder")):
+        ended = recipe(evaluate, SMALL, "--model", name, "--output", str(tmp_path / output))
         assert ended.code == 1 and "--model has no trained head for these 2 classes" in ended.error
 
 
