@@ -16,6 +16,7 @@ from pathlib import Path
 from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftConfig
 from safetensors import safe_open
 from torch import Tensor
+from transformers import PretrainedConfig
 from transformers.utils import cached_file
 from transformers.utils.peft_utils import find_adapter_config_file
 
@@ -66,10 +67,14 @@ class Adapter:
             found: Tensor = file.get_tensor(f"{PREFIX}{name}")
             return found
 
-    @property
-    def names_classes(self) -> bool:
-        """Whether a config.json lies beside it, which names the classes; PEFT itself writes none."""
-        return (self.folder / MODEL_FILE).is_file()
+    @cached_property
+    def names(self) -> tuple[str, ...] | None:
+        """Its classes in their order, from a config.json that lies beside it; None without one: PEFT writes none."""
+        if not (self.folder / MODEL_FILE).is_file():
+            return None
+        # The class of the configuration may need code that nobody asked to run.
+        config = PretrainedConfig.from_dict(PretrainedConfig.get_config_dict(str(self.folder))[0])
+        return tuple(str(name) for _, name in sorted((config.id2label or {}).items()))
 
     @property
     def classes(self) -> int | None:

@@ -181,10 +181,3 @@ def _require_shapes(adapter: Adapter, model: nn.Module) -> None:
                 "data with the adapter's classes."
             )
         raise ModelError(_misfit(adapter, f"{name} has the shape {shape}, in the base model {own[name]}"))
-
-
-def labels_of(adapter: Adapter, base: PretrainedConfig) -> list[str]:
-    """The classes of an adapter without a config.json of its own, by name where the base model names as many."""
-    known = [str(name) for _, name in sorted((base.id2label or {}).items())]
-    count = adapter.classes or len(known)
-    return known if count == len(known) else [f"LABEL_{n}" for n in range(count)]

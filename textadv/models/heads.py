@@ -26,12 +26,17 @@ def check_labels(name: str, config: Any, labels: Sequence[str], head: str = "For
             f"model.name {name!r} is a regression model (num_labels: 1 in its config.json): it gives a score and "
             "chooses no class. Use a base model without a head, or one that classifies."
         )
-    if config.num_labels != len(labels):
+    check_names(name, [str(config.id2label[n]) for n in range(config.num_labels)], labels)
+
+
+def check_names(name: str, trained: Sequence[str], labels: Sequence[str]) -> None:
+    """Raises ModelError unless there are as many classes as a head was trained for, in the same order."""
+    if len(trained) != len(labels):
         raise ModelError(
-            f"model.name {name!r} was trained for {config.num_labels} classes and the data has {len(labels)}: "
+            f"model.name {name!r} was trained for {len(trained)} classes and the data has {len(labels)}: "
             f"{', '.join(labels)}. Use a base model without a head, or data with the model's classes."
         )
-    own = [str(config.id2label[n]).lower() for n in range(config.num_labels)]
+    own = [label.lower() for label in trained]
     spelled = {label.lower(): label for label in labels}
     if own != list(spelled) and sorted(own) == sorted(spelled):
         right = ", ".join(spelled[label] for label in own)
@@ -61,6 +66,12 @@ def name_classes(config: PretrainedConfig, labels: Sequence[str]) -> None:
     config.num_labels = len(labels)
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: n for n, label in enumerate(labels)}
+
+
+def labels_of(config: PretrainedConfig, count: int | None = None) -> list[str]:
+    """The classes that a configuration names, in order; numbers where a head has another `count` of them."""
+    known = [str(name) for _, name in sorted((config.id2label or {}).items())]
+    return known if count in (None, len(known)) else [f"LABEL_{n}" for n in range(count or 0)]
 
 
 def unfilled(report: Mapping[str, Any]) -> tuple[str, ...]:

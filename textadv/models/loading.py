@@ -22,10 +22,12 @@ from transformers import (
 
 from textadv.data import reviews_tokenizer
 from textadv.models.adapters import HEADS, Adapter, find_adapter
-from textadv.models.adapting import Lora, attach, labels_of, new_adapter
+from textadv.models.adapting import Lora, attach, new_adapter
 from textadv.models.heads import (
     SINGLE_LABEL,
     check_labels,
+    check_names,
+    labels_of,
     name_classes,
     read_as_classes,
     require_body,
@@ -110,16 +112,11 @@ def load_trained_classifier(name: str) -> LoadedModel:
     """
     with quiet():
         adapter = find_adapter(name, None, tasks=("SEQ_CLS", None))
-        source = name if adapter is None or adapter.names_classes else adapter.base
         try:
-            config = AutoConfig.from_pretrained(source)
+            config = AutoConfig.from_pretrained(name if adapter is None else adapter.base)
         except UNUSABLE as error:
             raise ModelError(f"The classifier {name!r} could not be loaded: {error}") from error
-    if adapter is not None and not adapter.names_classes:
-        labels = labels_of(adapter, config)
-    else:
-        known = config.id2label
-        labels = [str(known[n]) for n in range(len(known))]
+    labels = labels_of(config) if adapter is None else adapter.names or labels_of(config, adapter.classes)
     loaded = load_classifier(name, labels)
     if loaded.initialised:
         raise ModelError(f"{name!r} has no trained classification head: weights {loaded.initialised[0]} ... are new.")
@@ -187,8 +184,8 @@ def checkpoint_gradients(name: str, model: nn.Module) -> None:
 
 
 def _load_adapter(adapter: Adapter, labels: Sequence[str], dtype: str, trust_remote_code: bool) -> LoadedModel:
-    if adapter.names_classes:
-        check_labels(adapter.name, AutoConfig.from_pretrained(adapter.folder), labels)
+    if adapter.names is not None:
+        check_names(adapter.name, adapter.names, labels)
     with adapter.naming():
         base = _base_of(adapter, labels, dtype, trust_remote_code)
     embeddings = fit_vocabulary(adapter, base.model, base.tokenizer)
@@ -205,7 +202,7 @@ def _base_of(adapter: Adapter, labels: Sequence[str], dtype: str, trust_remote_c
     options: dict[str, Any] = {"revision": adapter.settings.revision, "trust_remote_code": trust_remote_code}
     with usable(adapter.base, "the tokenizer of a text model"):
         config = AutoConfig.from_pretrained(adapter.base, **options)
-        if adapter.classes is None or not (adapter.names_classes or config.num_labels != len(labels)):
+        if adapter.classes is None or (adapter.names is None and config.num_labels == len(labels)):
             check_labels(adapter.base, config, labels)
         read = read_as_classes(adapter.base, config)
         notes = read if adapter.classes is None else ()

@@ -89,7 +89,7 @@ class Texts:
     def reloaded(self, folder: Path) -> Opened:
         """The classifier in `folder`."""
         model, tokenizer = self._loaded(folder)
-        return self._opened(_at(model, self.loaded.model), tokenizer, AutoConfig.from_pretrained(folder))
+        return self._opened(_at(model, self.loaded.model), tokenizer, _configuration(folder, self.trust_remote_code))
 
     def _loaded(self, folder: Path) -> tuple[nn.Module, PreTrainedTokenizerBase]:
         like = pretrained(self.loaded.model)
@@ -138,7 +138,7 @@ class Chats:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trusted)
         more = {"quantization_config": four_bits(dtype_of(like))} if self.quantised else {}
         model = _model(folder, AutoModelForCausalLM, like, tokenizer, trusted, more)
-        return self._opened(_at(model, like), tokenizer, AutoConfig.from_pretrained(folder))
+        return self._opened(_at(model, like), tokenizer, _configuration(folder, trusted))
 
     def _opened(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> Opened:
         facts = _reading(model, config) | _tokenising(tokenizer) | _generating(pretrained(model))
@@ -181,7 +181,7 @@ class Pictures:
         classes = {"num_labels": len(loaded.labels), "ignore_mismatched_sizes": True}
         like, trusted = pretrained(loaded.model.model), self.trust_remote_code
         model = _model(folder, AutoModelForImageClassification, like, None, trusted, classes)
-        facts |= _reading(model, AutoConfig.from_pretrained(folder))
+        facts |= _reading(model, _configuration(folder, trusted))
         processed = AutoImageProcessor.from_pretrained(folder, trust_remote_code=trusted)
 
         def pixels(bytes_: np.ndarray) -> torch.Tensor:
@@ -215,6 +215,14 @@ def _batches(rows: Rows, size: int) -> Iterator[Batch]:
 def _adapter(folder: Path) -> Adapter | None:
     """The adapter in a folder; None where it holds a whole model."""
     return find_adapter(str(folder), None, tasks=("SEQ_CLS", "CAUSAL_LM", None))
+
+
+def _configuration(folder: Path, trust_remote_code: bool) -> PretrainedConfig:
+    """The config.json of a folder; that of an adapter is no more than the names and numbers in it."""
+    if _adapter(folder) is not None:
+        return PretrainedConfig.from_dict(PretrainedConfig.get_config_dict(str(folder))[0])
+    found: PretrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    return found
 
 
 def _at(model: nn.Module, like: nn.Module) -> nn.Module:

@@ -208,16 +208,13 @@ def _hugging_face(
 def _with_adapter(
     adapter: Adapter, labels: Sequence[str], shape: ImageShape, dtype: str, trust_remote_code: bool
 ) -> _Found:
-    if adapter.names_classes:
-        known = AutoConfig.from_pretrained(adapter.folder)
-        own = [str(known.id2label[n]) for n in range(known.num_labels)]
-        if own != list(labels):
-            raise ModelError(
-                f"model.name {adapter.name!r} was trained for the classes {', '.join(own)} and the data has "
-                f"{', '.join(labels)}. Set data.labels to the model's."
-            )
+    if adapter.names is not None and adapter.names != tuple(labels):
+        raise ModelError(
+            f"model.name {adapter.name!r} was trained for the classes {', '.join(adapter.names)} and the data has "
+            f"{', '.join(labels)}. Set data.labels to the model's."
+        )
     with adapter.naming():
-        revision, named = adapter.settings.revision, adapter.names_classes
+        revision, named = adapter.settings.revision, adapter.names is not None
         found = _hugging_face(adapter.base, labels, shape, revision, dtype, trust_remote_code, named)
     if adapter.classes is None and found.replaced is not None:
         raise ModelError(
