@@ -113,7 +113,7 @@ def load_trained_classifier(name: str) -> LoadedModel:
     with quiet():
         adapter = find_adapter(name, None, tasks=("SEQ_CLS", None))
         try:
-            config = AutoConfig.from_pretrained(name if adapter is None else adapter.base)
+            config = AutoConfig.from_pretrained(name if adapter is None else adapter.base, trust_remote_code=False)
         except UNUSABLE as error:
             raise ModelError(f"The classifier {name!r} could not be loaded: {error}") from error
     labels = labels_of(config) if adapter is None else adapter.names or labels_of(config, adapter.classes)

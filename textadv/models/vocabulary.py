@@ -103,7 +103,8 @@ def _known_to_base(adapter: Adapter, tokenizer: PreTrainedTokenizerBase) -> int:
     if not adapter.own_tokenizer:
         return len(tokenizer)
     try:
-        return len(AutoTokenizer.from_pretrained(adapter.base, revision=adapter.settings.revision))
+        revision = adapter.settings.revision
+        return len(AutoTokenizer.from_pretrained(adapter.base, revision=revision, trust_remote_code=False))
     except UNUSABLE:
         return 0
 
