@@ -19,9 +19,9 @@ from textadv.models import (
     LoadedModel,
     LoadedVision,
     ModelError,
+    UnmergeableError,
     bare,
     load_trainable_state,
-    quantised,
     save_adapter,
     save_merged,
     save_vision,
@@ -90,13 +90,10 @@ class _Exporting:
     def run(self) -> Exported:
         root, notes = Path(self.beneath), []
         checks = self._saved(root / "adapter")
-        if quantised(self.loaded.model):
-            notes.append(
-                "merged: not written, since a plain model of these quantised weights is not what was measured. Load "
-                "adapter/ on its base model, quantised as it was."
-            )
-        else:
+        try:
             checks += self._saved(root / "merged", merged=True)
+        except UnmergeableError as error:
+            notes.append(f"{(root / 'merged').as_posix()}: not written: {error}")
         for kind, path in self.trained.weights.items() if not self.beneath else ():
             load_trainable_state(self.loaded.model, load_file(path))
             checks += self._saved(root / "adapters" / kind)

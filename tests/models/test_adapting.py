@@ -19,7 +19,16 @@ from transformers import (
 
 from tests import folders
 from tests.adapters import LABELS, shaken
-from textadv.models import LoadedModel, Lora, ModelError, load_causal, load_classifier, save_adapter, save_merged
+from textadv.models import (
+    LoadedModel,
+    Lora,
+    ModelError,
+    UnmergeableError,
+    load_causal,
+    load_classifier,
+    save_adapter,
+    save_merged,
+)
 from textadv.models.adapting import new_adapter, shared_layers
 from textadv.models.sources import quiet
 from textadv.randomness import seeded_scope
@@ -126,3 +135,22 @@ def test_a_tokenizer_is_saved_as_it_was_and_not_as_it_was_last_called(tmp_path: 
     assert AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged").config.id2label == dict(
         enumerate(LABELS)
     )
+
+
+def test_what_cannot_be_folded_into_plain_weights_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = load_classifier(str(folders.bert(tmp_path / "base")), LABELS, lora=Lora(r=2))
+    base = loaded.model.get_base_model()  # type: ignore[operator]
+    base.config.quantization_config = {"quant_method": "bitsandbytes"}
+    with pytest.raises(UnmergeableError, match="its weights are quantised"):
+        save_merged(loaded.model, loaded.tokenizer, tmp_path / "merged")
+    del base.config.quantization_config
+
+    def refuse(*_: object, **__: object) -> None:
+        raise ValueError("Cannot merge these layers")
+
+    monkeypatch.setattr("peft.tuners.lora.layer.Linear.merge", refuse)
+    with pytest.raises(UnmergeableError, match="PEFT cannot fold .*: Cannot merge these layers"):
+        save_merged(loaded.model, loaded.tokenizer, tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()

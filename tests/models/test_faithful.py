@@ -14,7 +14,6 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from tests import folders
-from tests.chats import causal
 from tests.models.test_vision_loading import loaded as load_vision
 from tests.models.test_vision_loading import trained as trained_vision
 from tests.vision import FAMILIES as VISION
@@ -29,7 +28,6 @@ from textadv.models import (
     Normalised,
     load_causal,
     load_classifier,
-    quantised,
     save_adapter,
     save_merged,
     save_vision,
@@ -388,10 +386,3 @@ def test_numbers_that_are_not_finite_are_a_difference(tmp_path: Path) -> None:
         held | {"classifier.bias": held["classifier.bias"] * torch.nan}, folder / "model.safetensors", {"format": "pt"}
     )
     assert "differ by up to inf" in different(reader, folder)
-
-
-def test_a_model_whose_weights_are_kept_in_few_bits_is_known() -> None:
-    model = causal()
-    assert not quantised(model)
-    model.config.quantization_config = {"quant_method": "bitsandbytes"}  # type: ignore[union-attr,assignment]
-    assert quantised(nn.Sequential(model))

@@ -157,6 +157,19 @@ def test_another_model_in_a_folder_ends_the_run_with_a_sentence_and_can_be_writt
     assert not list(output.rglob(MARK)) and len(results_of(output).exports) >= 3
 
 
+def test_a_model_that_cannot_be_merged_is_written_as_an_adapter_alone(
+    tmp_path: Path, recipe: Recipe, bert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise ValueError("Cannot merge these layers")
+
+    monkeypatch.setattr("peft.tuners.lora.layer.Linear.merge", refuse)
+    results, printed = run(recipe, tmp_path / "run", f"model.name={bert}", LORA)
+    assert not (tmp_path / "run/merged").exists() and "adapter" in {check.folder for check in results.exports}
+    assert any(line.startswith("merged: not written: PEFT cannot fold") for line in results.warnings)
+    assert "note: merged: not written" in printed
+
+
 @pytest.mark.slow
 def test_every_process_ends_where_the_main_one_finds_another_model(tmp_path: Path, bert: Path) -> None:
     script = tmp_path / "spoil.py"

@@ -2,7 +2,7 @@
 
 from textadv.models.adapting import Lora
 from textadv.models.causal import load_causal
-from textadv.models.export import quantised, save_adapter, save_merged
+from textadv.models.export import UnmergeableError, save_adapter, save_merged
 from textadv.models.loading import LoadedModel, load_classifier, load_trained_classifier
 from textadv.models.prefix import with_prefix
 from textadv.models.preprocessing import ImageShape, Preprocessing, read_preprocessing
@@ -41,6 +41,7 @@ __all__ = [
     "Normalised",
     "PerturbationError",
     "Preprocessing",
+    "UnmergeableError",
     "as_classifier",
     "as_reference",
     "bare",
@@ -62,7 +63,6 @@ __all__ = [
     "logits_warning",
     "passing",
     "patch_positions",
-    "quantised",
     "read_preprocessing",
     "recomputes",
     "save_adapter",

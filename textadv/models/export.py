@@ -12,7 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from textadv.models.adapting import untie
-from textadv.models.running import bare, pretrained
+from textadv.models.running import ModelError, bare, pretrained
 from textadv.models.sources import quiet
 
 
@@ -46,11 +46,16 @@ def save_configuration(base: PreTrainedModel, folder: Path) -> None:
 def save_merged(model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Writes a plain model with the adapter folded into its weights; it loads without PEFT.
 
-    Input and output embeddings that were one weight are two where only one of them carries the adapter.
+    Input and output embeddings that were one weight are two where only one of them carries the adapter. Raises
+    UnmergeableError as `merged_copy` does.
     """
     with quiet():
         pretrained(merged_copy(model)).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+
+
+class UnmergeableError(ModelError):
+    """No plain model computes what the model with its adapter does; the message says why."""
 
 
 def quantised(model: nn.Module) -> bool:
@@ -60,16 +65,27 @@ def quantised(model: nn.Module) -> bool:
 
 
 def merged_copy(model: nn.Module) -> nn.Module:
-    """A plain copy of a model with an adapter, folded into its weights; the model itself where it has none."""
+    """A plain copy of a model with an adapter, folded into its weights; the model itself where it has none.
+
+    Raises UnmergeableError where the weights are quantised, or PEFT cannot fold an adapter of this kind.
+    """
     inner = bare(model)
     if not isinstance(inner, PeftModel):
         return inner
+    if quantised(inner):
+        raise UnmergeableError(
+            "its weights are quantised, and an adapter folded into them would be rounded as they are. Load the adapter "
+            "on its base model, quantised as it was."
+        )
     apart = copy.deepcopy(inner)
     untie(apart)
     with warnings.catch_warnings():
         # Of layers that were tied: they are not any more.
         warnings.filterwarnings("ignore", r"Model with `tie_word_embeddings=True`|Input and output embeddings are no")
-        merged: nn.Module = apart.merge_and_unload()
+        try:
+            merged: nn.Module = apart.merge_and_unload()
+        except (ValueError, NotImplementedError, AttributeError) as error:
+            raise UnmergeableError(f"PEFT cannot fold this adapter into its base model: {error}.") from error
     for name, module in list(merged.named_modules()):
         if isinstance(module, AuxiliaryTrainingWrapper):
             # Merging some kinds, such as LN_TUNING, leaves the modules that were trained whole where they were.

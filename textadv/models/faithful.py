@@ -146,6 +146,6 @@ def _nudged(measured: Opened, unit: float, seed: int) -> Opened:
     model, draw = copy.deepcopy(bare(measured.model)), torch.Generator().manual_seed(seed)
     for value in model.parameters():
         if value.is_floating_point():
-            signs = torch.randint(0, 2, value.shape, generator=draw).to(value.device) * 2 - 1
-            value.mul_((1 + unit * signs).to(value.dtype))
+            up = torch.randint(0, 2, value.shape, generator=draw, dtype=torch.int8).to(value.device)
+            value.mul_(1 + unit * (2 * up.to(value.dtype) - 1))
     return Opened(model, {}, measured.tokens, measured.batches)
