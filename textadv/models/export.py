@@ -12,7 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from textadv.models.adapting import untie
-from textadv.models.running import ModelError, bare, pretrained
+from textadv.models.running import bare, pretrained
 from textadv.models.sources import quiet
 
 
@@ -54,7 +54,7 @@ def save_merged(model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Pa
         tokenizer.save_pretrained(folder)
 
 
-class UnmergeableError(ModelError):
+class UnmergeableError(ValueError):
     """No plain model computes what the model with its adapter does; the message says why."""
 
 
