@@ -4,8 +4,8 @@
 
 A config with `task: images` hardens an image classifier, one with `task: chat` a chat model. Writes to the config's
 `output`: adapter/ and merged/ (with the tokenizer or image processor), adapters/ (robust-best, clean-best, last),
-results.json, report.md, report.html, curve.svg, answers/ (of a chat model), config.yaml (re-runs this run), training/
-(logs, checkpoints).
+baselines/ (adapter/ and merged/ of each plain model), results.json, report.md, report.html, curve.svg, answers/ (of a
+chat model), config.yaml (re-runs this run), training/ (logs, checkpoints).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from textadv.config_tasks import ClassifierRunConfig
 from textadv.errors import USER_ERRORS, ending
 from textadv.report import comparison_table
 from textadv.report.chat import chat_notes, chat_table_text
+from textadv.report.exports import export_line
 from textadv.report.summary import doubts
 from textadv.stages import evaluate_before, evaluate_model, export, report, train_hardened, train_plain
 from textadv.stages_chat import evaluate_chat_model, export_chat, report_chat, train_chat
@@ -36,17 +37,19 @@ def harden(config: ClassifierRunConfig) -> None:
 
     hardened = train_hardened(task)
     plain = [train_plain(task, kind, hardened) for kind in config.baselines]
+    # Before anything is measured: what cannot be written as it was trained ends the run here.
+    written = [export(task, stage) for stage in [hardened, *plain]]
 
     evaluations = [*evaluate_before(task)]
     evaluations += [evaluate_model(task, stage.name, stage.loaded.model) for stage in [*plain, hardened]]
 
-    folder = export(task, hardened)
-    results = report(task, evaluations, [*plain, hardened])
+    results = report(task, evaluations, [*plain, hardened], exports=written)
 
     task.say(f"\n{comparison_table(results)}\n")
     for doubt in doubts(results):
         task.say(f"note: {doubt}")
-    task.say(f"{'model' if config.model.lora is None else 'adapter'}: {folder}")
+    task.say(f"{export_line(results.exports)}\n")
+    task.say(f"{'model' if config.model.lora is None else 'adapter'}: {written[0].folder}")
     task.say(f"report: {task.output / 'report.html'} (also report.md, results.json)")
     task.accelerator.end_training()
 
@@ -60,15 +63,16 @@ def harden_chat(config: ChatRunConfig) -> None:
 
     before = evaluate_chat_model(task, "before", task.load_model())
     hardened = train_chat(task)
+    written = export_chat(task, hardened)
     after = evaluate_chat_model(task, "hardened", hardened.loaded)
 
-    folder = export_chat(task, hardened)
-    results = report_chat(task, [before, after], hardened)
+    results = report_chat(task, [before, after], hardened, written=written)
 
     task.say(f"\n{chat_table_text(results)}\n")
     for note in chat_notes(results):
         task.say(f"note: {note}")
-    task.say(f"{'model' if config.model.lora is None else 'adapter'}: {folder}")
+    task.say(f"{export_line(results.exports)}\n")
+    task.say(f"{'model' if config.model.lora is None else 'adapter'}: {written.folder}")
     task.say(f"report: {task.output / 'report.html'} (also report.md, results.json, answers/)")
     task.accelerator.end_training()
 

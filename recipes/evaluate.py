@@ -33,11 +33,11 @@ def tasks_of(config: ClassifierRunConfig, models: list[str], output: str) -> lis
     """One task for each model; all are tried before the first is measured, so that a mistake shows at once."""
     first = config.model.model_copy(update={"name": models[0], "lora": None})
     own = config.model_copy(update={"model": first, "output": output})
-    if not isinstance(own, ImageRunConfig):
-        task = prepare(own)
-        return [task, *(with_model(task, name) for name in models[1:])]
-    task = prepare_images(own)
-    tasks = [task, *(with_image_model(task, name) for name in models[1:])]
+    if isinstance(own, ImageRunConfig):
+        task, another = prepare_images(own), with_image_model
+    else:
+        task, another = prepare(own), with_model
+    tasks = [task, *(another(task, name) for name in models[1:])]
     for found in tasks:
         require_trained(found)
     return tasks

@@ -12,10 +12,15 @@ from transformers import (
     BertConfig,
     BertForSequenceClassification,
     BertModel,
+    DebertaV2Config,
+    DebertaV2Model,
     DistilBertConfig,
     DistilBertModel,
     GPT2Config,
     GPT2Model,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaModel,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
@@ -102,6 +107,21 @@ def gpt2(folder: Path, end: str | None = "[SEP]") -> Path:
         vocab_size=len(tokenizer()), n_embd=WIDTH, n_layer=BLOCKS, n_head=2, n_positions=64, initializer_range=0.2
     )
     return _saved(folder, GPT2Model, config, tokenizer(pad_token=None, eos_token=end))
+
+
+def deberta(folder: Path) -> Path:
+    """A DeBERTa-v2 without a head."""
+    config = DebertaV2Config(**{**_bert().to_dict(), "model_type": "deberta-v2", "pooler_hidden_size": WIDTH})
+    return _saved(folder, DebertaV2Model, config, tokenizer())
+
+
+def llama(folder: Path, *, speaks: bool = False, **changes: object) -> Path:
+    """A Llama whose tokenizer has no pad token, with an output layer if it `speaks`; `changes` in its configuration."""
+    sizes = {"hidden_size": WIDTH, "num_hidden_layers": BLOCKS, "num_attention_heads": 2, "intermediate_size": 24}
+    tokens = tokenizer(pad_token=None, bos_token="[CLS]", eos_token="[SEP]")
+    ids = {"bos_token_id": tokens.bos_token_id, "eos_token_id": tokens.eos_token_id, "initializer_range": 0.2}
+    config = LlamaConfig(vocab_size=len(tokens), **{**sizes, **ids, "max_position_embeddings": 128, **changes})
+    return _saved(folder, LlamaForCausalLM if speaks else LlamaModel, config, tokens)
 
 
 def parameters(model: nn.Module, trainable: bool) -> list[str]:

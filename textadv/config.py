@@ -107,7 +107,7 @@ class LoraConfig(Section):
 class ModelConfig(Section):
     """The classifier that is hardened."""
 
-    name: Text = Field(description="Hub id, local folder, or builtin:tiny-encoder.")
+    name: Text = Field(description="Hub id or local folder, of a model or of an adapter; or builtin:tiny-encoder.")
     revision: Text | None = Field(None, description="Branch, tag or commit on the Hub; null: the default branch.")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Number format of the weights.")
     trust_remote_code: bool = Field(False, description="Run Python code that the model's repository brings along.")

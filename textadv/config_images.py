@@ -31,7 +31,9 @@ WITH_SHAPES = ("name", "path", "channels", "image_size", "train_rows", "validati
 class ImageModelConfig(Section):
     """The image classifier that is hardened."""
 
-    name: Text = Field(description="Hub id, local folder, builtin:small-cnn or builtin:small-resnet.")
+    name: Text = Field(
+        description="Hub id or local folder, of a model or of an adapter; or builtin:small-cnn, builtin:small-resnet."
+    )
     revision: Text | None = Field(None, description="Branch, tag or commit on the Hub; null: the default branch.")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Number format of the weights.")
     trust_remote_code: bool = Field(False, description="Run Python code that the model's repository brings along.")

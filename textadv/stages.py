@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
@@ -18,22 +17,17 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from textadv import build, build_attacks, checkpoint
+from textadv.config import RunConfig
 from textadv.config_objective import replays_of
 from textadv.config_tasks import ClassifierRunConfig
+from textadv.data import ImageRows, Splits
 from textadv.digests import weights_hash
 from textadv.evaluation import Evaluation, Finished, Results, Training, evaluate, scores
 from textadv.evaluation.probing import probed
+from textadv.exporting import Exported, exported
 from textadv.mixing import NO_ATTACK
-from textadv.models import (
-    LoadedModel,
-    LoadedVision,
-    device_of,
-    freeze_unreached,
-    load_trainable_state,
-    save_adapter,
-    save_merged,
-    save_vision,
-)
+from textadv.models import LoadedModel, LoadedVision, device_of, freeze_unreached
+from textadv.models.strangers import Pictures, Reader, Texts
 from textadv.objectives import Free, Objective, hardening
 from textadv.overfitting import Guard, Probe
 from textadv.progress import Scores, Settings, Trained
@@ -118,7 +112,7 @@ def _train(
     loaded = task.load_model()
     # Before batch norms are split: clean rows do not reach those of attacked rows.
     frozen = _reduced(task, loaded.model)
-    folder = task.output / "training" / name.replace(", ", "_").replace(" ", "_")
+    folder = task.output / "training" / _slug(name)
     found = checkpoint.latest(folder / "checkpoints") if config.checkpoint.resume else None
     if found is None and task.accelerator.is_main_process:
         shutil.rmtree(folder, ignore_errors=True)
@@ -254,37 +248,30 @@ def evaluate_before(task: Task) -> tuple[Evaluation, ...]:
     return (evaluate_model(task, "before", task.load_model().model),)
 
 
-def export(task: Task, stage: Stage) -> Path:
-    """Writes each kept checkpoint as an adapter (or whole model), and the selected one merged.
+def export(task: Task, stage: Stage) -> Exported:
+    """Writes a trained model for others and compares it with the measured one on validation rows, see `exported`.
 
-    The tokenizer, or the image processor, lies beside each. Returns the folder of the selected adapter. The
-    model keeps the selected weights.
+    The hardened model goes into the output folder, a baseline into baselines/ there: plain, or plain_equal_cost.
     """
-    return exported(task.accelerator, task.output, stage.loaded, stage.trained)
+    beneath = "" if stage.name == "hardened" else f"baselines/{_slug(stage.name)}"
+    loaded, reader = stage.loaded, _reader(task, stage.loaded)
+    return exported(task.accelerator, task.output, loaded, stage.trained, reader, name=stage.name, beneath=beneath)
 
 
-def exported(accelerator: Accelerator, output: Path, loaded: LoadedModel | LoadedVision, trained: Trained) -> Path:
-    """What `export` writes and returns, for a trained model of any task."""
-    chosen = output / "adapter"
-    if not accelerator.is_main_process:
-        return chosen
-    _save(loaded, chosen)
-    _save(loaded, output / "merged", merged=True)
-    for kind, path in trained.weights.items():
-        load_trainable_state(loaded.model, load_file(path))
-        _save(loaded, output / "adapters" / kind)
-    load_trainable_state(loaded.model, load_file(trained.weights[trained.selected]))
-    return chosen
-
-
-def _save(loaded: LoadedModel | LoadedVision, folder: Path, *, merged: bool = False) -> None:
-    """Writes an adapter (or whole model), or a plain model where it is to be merged."""
+def _reader(task: Task, loaded: LoadedModel | LoadedVision) -> Reader:
+    """The validation rows that choose the checkpoint, as others give them to a model."""
+    config, splits, rows = task.config, task.splits, task.validation
+    size, trusted = config.training.micro_batch_size, config.model.trust_remote_code
     if isinstance(loaded, LoadedVision):
-        save_vision(loaded, folder, merged=merged)
-    elif merged:
-        save_merged(loaded.model, loaded.tokenizer, folder)
-    else:
-        save_adapter(loaded.model, loaded.tokenizer, folder)
+        assert isinstance(rows, ImageRows)
+        return Pictures(loaded, rows.select(task.selection), size, trusted)
+    assert isinstance(config, RunConfig) and isinstance(splits, Splits)
+    return Texts(loaded, splits.validation.select(task.selection), config.data.max_length, size, trusted)
+
+
+def _slug(name: str) -> str:
+    """The name of an evaluation as a folder."""
+    return name.replace(", ", "_").replace(" ", "_")
 
 
 def environment(accelerator: Accelerator) -> dict[str, str]:
@@ -303,10 +290,11 @@ def report(
     stages: Sequence[Stage] = (),
     *,
     hashes: Mapping[str, str] = MappingProxyType({}),
+    exports: Sequence[Exported] = (),
 ) -> Results:
     """Collects the results and, on the main process, writes results.json, report.md, report.html and the curve.
 
-    hashes: more of them, by name, beside those of the task and of what the stages trained.
+    hashes: more of them, by name, beside those of the task and of what the stages trained. exports: what was written.
     """
     weights = {f"weights.{stage.name}": weights_hash(stage.loaded.model) for stage in stages}
     results = Results(
@@ -318,7 +306,8 @@ def report(
         environment=environment(task.accelerator),
         evaluations=tuple(evaluations),
         trainings=tuple(stage.summary for stage in stages),
-        warnings=task.warnings,
+        warnings=(*task.warnings, *(note for written in exports for note in written.notes)),
+        exports=tuple(check for written in exports for check in written.checks),
     )
     if task.accelerator.is_main_process:
         write_results(results, task.output)

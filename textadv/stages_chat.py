@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
-from pathlib import Path
 from types import MappingProxyType
 
 from torch import nn
 
 from textadv import build, checkpoint
+from textadv.batch import Role
 from textadv.config import ConfigError
 from textadv.config_chat import ChatRunConfig
 from textadv.digests import weights_hash
@@ -23,10 +23,12 @@ from textadv.evaluation.generate import Prompt, answers
 from textadv.evaluation.judge_validation import reliability
 from textadv.evaluation.judges import XSTEST
 from textadv.evaluation.kept_answers import Answer
+from textadv.exporting import Exported, exported
 from textadv.models import LoadedModel
+from textadv.models.strangers import Chats
 from textadv.progress import Scores, Settings, Trained
 from textadv.report.chat import write_chat_results
-from textadv.stages import environment, exported
+from textadv.stages import environment
 from textadv.task_chat import ChatTask
 from textadv.task_output import finish
 from textadv.task_template import template
@@ -180,12 +182,22 @@ def evaluate_chat_model(task: ChatTask, name: str, loaded: LoadedModel) -> ChatE
     )
 
 
-def export_chat(task: ChatTask, stage: ChatStage) -> Path:
-    """Writes each kept checkpoint as an adapter (or whole model), and the selected one merged, with the tokenizer.
-
-    Returns the folder of the selected adapter. The model keeps the selected weights.
-    """
-    return exported(task.accelerator, task.output, stage.loaded, stage.trained)
+def export_chat(task: ChatTask, stage: ChatStage) -> Exported:
+    """Writes the hardened model for others and compares it with the measured one on validation rows, see `exported`."""
+    config = task.config
+    chosen = set(task.selection.behaviours.ids)
+    behaviours = [chat for chat in task.streams[Role.ADVERSARIAL].validation if chat.id in chosen]
+    useful = task.streams[Role.UTILITY].validation[: config.selection.rows]
+    reader = Chats(
+        stage.loaded,
+        template(config.model, stage.loaded),
+        (behaviours, useful),
+        config.data.max_length,
+        config.training.micro_batch_size,
+        config.model.trust_remote_code,
+        config.model.quantization is not None,
+    )
+    return exported(task.accelerator, task.output, stage.loaded, stage.trained, reader)
 
 
 def report_chat(
@@ -194,6 +206,7 @@ def report_chat(
     stage: ChatStage | None = None,
     *,
     hashes: Mapping[str, str] = MappingProxyType({}),
+    written: Exported | None = None,
 ) -> ChatResults:
     """Collects the results and, on the main process, writes results.json, report.md and report.html."""
     config: ChatRunConfig = task.config
@@ -211,7 +224,8 @@ def report_chat(
         judges=tuple(reliability(judge) for judge in judges),
         evaluations=tuple(evaluations),
         training=None if stage is None else stage.summary,
-        warnings=task.warnings,
+        warnings=task.warnings if written is None else (*task.warnings, *written.notes),
+        exports=() if written is None else written.checks,
     )
     if task.accelerator.is_main_process:
         write_chat_results(results, task.output)

@@ -133,7 +133,7 @@ def with_model(task: Task, name: str) -> Task:
         new_weights=loaded.initialised,
         load_model=lambda: build.model(config.model, splits.labels, config.seed),
         surrogates=surrogates,
-        warnings=task.warnings if doubt is None else (*task.warnings, f"{name}: {doubt}"),
+        warnings=(*task.warnings, *loaded.notes, *([] if doubt is None else [f"{name}: {doubt}"])),
     )
 
 
@@ -337,6 +337,7 @@ def _warnings(
     """What a reader must know before trusting a number. Raises ModelError where the model returns probabilities."""
     yield from splits.notes
     yield from reach_warnings(config, threat)
+    yield from loaded.notes
     doubt = _logits_doubt(loaded, train)
     if doubt is not None:
         yield doubt

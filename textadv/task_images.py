@@ -228,6 +228,7 @@ def _warnings(found: Ready) -> Iterable[str]:
 
 
 def _model_warnings(found: Ready) -> Iterable[str]:
+    yield from found.loaded.notes
     if found.doubt is not None:
         yield found.doubt
     if found.loaded.replaced is not None:

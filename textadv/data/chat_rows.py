@@ -89,6 +89,12 @@ class ChatRows:
         """What the template writes before each row's answer of that name."""
         return self.openings.get(answer, ((),) * len(self))
 
+    @cached_property
+    def pairs(self) -> tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]:
+        """Per row what stands before its main answer, the opening included, and that answer."""
+        replies = zip(self.prompts, self.opening(self.main), self.answers[self.main], strict=True)
+        return tuple(((*prompt, *opening), answer) for prompt, opening, answer in replies)
+
     @property
     def uneditable(self) -> int:
         """How many rows have no editable token; no attack can move them."""

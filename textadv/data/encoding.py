@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from textadv.batch import Batch, Role
 from textadv.data.examples import DataError, Examples
@@ -108,15 +109,16 @@ def encode(examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length: i
         raise DataError(
             f"data.max_length must be more than the {special} special tokens this tokenizer adds, got {max_length}."
         )
-    encoded = tokenizer(
-        list(examples.texts),
-        None if examples.pairs is None else list(examples.pairs),
-        truncation=True,
-        max_length=max_length,
-        return_attention_mask=True,
-        return_token_type_ids="token_type_ids" in tokenizer.model_input_names,
-        return_special_tokens_mask=True,
-    )
+    with _truncation_kept(tokenizer):
+        encoded = tokenizer(
+            list(examples.texts),
+            None if examples.pairs is None else list(examples.pairs),
+            truncation=True,
+            max_length=max_length,
+            return_attention_mask=True,
+            return_token_type_ids="token_type_ids" in tokenizer.model_input_names,
+            return_special_tokens_mask=True,
+        )
     pad = {"input_ids": tokenizer.pad_token_id, "attention_mask": 0}
     if "token_type_ids" in encoded:
         pad["token_type_ids"] = tokenizer.pad_token_type_id
@@ -132,6 +134,19 @@ def encode(examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length: i
         pad=pad,
         padding_side=tokenizer.padding_side,
     )
+
+
+@contextmanager
+def _truncation_kept(tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
+    """Takes the lengths of a call off the tokenizer again, which would otherwise be saved in its tokenizer.json."""
+    backend = tokenizer.backend_tokenizer if isinstance(tokenizer, PreTrainedTokenizerFast) else None
+    truncation, padding = (None, None) if backend is None else (backend.truncation, backend.padding)
+    try:
+        yield
+    finally:
+        if backend is not None:
+            backend.no_truncation() if truncation is None else backend.enable_truncation(**truncation)
+            backend.no_padding() if padding is None else backend.enable_padding(**padding)
 
 
 def _control_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -64,6 +64,12 @@ class ImageRows:
     def lengths(self) -> tuple[int, ...]:
         """Pixels of each image, the same for all."""
         return (self.pixels.shape[2] * self.pixels.shape[3],) * len(self)
+
+    def select(self, index: Sequence[int]) -> ImageRows:
+        """The rows at these positions, in the order given."""
+        chosen = [(self.labels[i], self.ids[i]) for i in index]
+        labels, ids = zip(*chosen, strict=True)
+        return replace(self, pixels=self.pixels[torch.as_tensor(index)], labels=labels, ids=ids)
 
     def batch(self, index: Sequence[int]) -> Batch:
         """The rows at these positions, in this order, every pixel (or every patch) editable; role CLEAN.

@@ -259,17 +259,10 @@ def _opened(template: Template, text: str) -> tuple[int, ...]:
     return (*prompt.ids, *encode_opening(template, _asked(text), prompt))
 
 
-def _pairs(rows: ChatRows) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """What stands before each main answer, and the answer."""
-    openings = rows.opening(rows.main)
-    given = [(*prompt, *opening) for prompt, opening in zip(rows.prompts, openings, strict=True)]
-    return list(zip(given, rows.answers[rows.main], strict=True))
-
-
 def _reference_nll(model: nn.Module, panel: Panel) -> list[float]:
     """What the model without its adapter makes of good answers, nats per token."""
     with as_reference(model):
-        return [row.nll / row.tokens for row in answer_nll(model, _pairs(panel.utility))]
+        return [row.nll / row.tokens for row in answer_nll(model, panel.utility.pairs)]
 
 
 def _refusal_measures(
@@ -292,7 +285,7 @@ def _refusal_measures(
 
 
 def _capability(model: nn.Module, template: Template, panel: Panel, store: Path, key: str) -> list[Measure]:
-    found = perplexity(model, _pairs(panel.utility))
+    found = perplexity(model, panel.utility.pairs)
     each = tuple(row.nll / row.tokens for row in found.rows)
     interval, sizes = (found.value, found.low, found.high), tuple(float(row.tokens) for row in found.rows)
     measures = [Measure("capability", "utility perplexity", *interval, len(each), True, each, weights=sizes)]

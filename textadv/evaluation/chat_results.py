@@ -11,7 +11,7 @@ import numpy as np
 
 from textadv.evaluation.chat import ChatEvaluation, Measure
 from textadv.evaluation.likelihood import bootstrap_interval
-from textadv.evaluation.results import plain, typed
+from textadv.evaluation.results import ExportCheck, plain, typed
 from textadv.evaluation.statistics import mcnemar, paired_difference
 
 CHAT_SCHEMA_VERSION = 1
@@ -45,6 +45,7 @@ class ChatResults:
     """Everything one run on a chat model measured; built by keyword.
 
     threat: of training. attacks: what each measuring attack did, by name. judges: how far each can be believed.
+    exports: what was written of the hardened model.
     """
 
     task: str = "chat"
@@ -61,6 +62,7 @@ class ChatResults:
     evaluations: tuple[ChatEvaluation, ...]
     training: ChatTraining | None
     warnings: tuple[str, ...] = ()
+    exports: tuple[ExportCheck, ...] = ()
 
 
 class Change(NamedTuple):

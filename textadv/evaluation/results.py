@@ -182,12 +182,32 @@ class Training:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class ExportCheck:
+    """A folder that was written, loaded as others load it, beside the model that was measured, on validation rows.
+
+    name: of the evaluation of the model. folder: beneath the output folder. precision: the number format compared in.
+    rows: compared. decisions: classes, or tokens of answers, of which `changed` came out otherwise.
+    difference: the largest of a logit. allowed: how much of that rounding explains, 0 where there is none.
+    """
+
+    name: str
+    folder: str
+    precision: str
+    rows: int
+    decisions: int
+    changed: int
+    difference: float
+    allowed: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class Results:
     """Everything one run measured; built by keyword.
 
     created: ISO 8601 time. config: the resolved configuration. hashes: of weights, adapter, tokenizer and data.
-    environment: versions and hardware. warnings: what a reader must know before trusting a number.
+    environment: versions and hardware. warnings: what a reader must know before trusting a number. exports: what was
+    written of the trained models.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -200,6 +220,7 @@ class Results:
     evaluations: tuple[Evaluation, ...]
     trainings: tuple[Training, ...]
     warnings: tuple[str, ...] = ()
+    exports: tuple[ExportCheck, ...] = ()
 
 
 def to_json(results: Results) -> str:

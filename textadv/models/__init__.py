@@ -1,8 +1,9 @@
 """Hugging Face models: loading them, running them with a perturbation, saving what training changed."""
 
+from textadv.models.adapting import Lora
 from textadv.models.causal import load_causal
-from textadv.models.export import save_adapter, save_merged
-from textadv.models.loading import LoadedModel, Lora, load_classifier, load_trained_classifier
+from textadv.models.export import UnmergeableError, save_adapter, save_merged
+from textadv.models.loading import LoadedModel, load_classifier, load_trained_classifier
 from textadv.models.prefix import with_prefix
 from textadv.models.preprocessing import ImageShape, Preprocessing, read_preprocessing
 from textadv.models.running import (
@@ -40,6 +41,7 @@ __all__ = [
     "Normalised",
     "PerturbationError",
     "Preprocessing",
+    "UnmergeableError",
     "as_classifier",
     "as_reference",
     "bare",

@@ -7,23 +7,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from peft import LoraConfig, PeftConfig, PeftModel, TaskType, get_peft_model, prepare_model_for_kbit_training
+from peft import TaskType, prepare_model_for_kbit_training
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
-from transformers.pytorch_utils import Conv1D
 
-from textadv.models.loading import (
-    DTYPES,
-    UNUSABLE,
-    LoadedModel,
-    Lora,
-    checkpoint_gradients,
-    is_path,
-    quiet,
-    require_body,
-    set_padding,
-)
-from textadv.models.running import ModelError, pretrained
+from textadv.models.adapters import Adapter, find_adapter
+from textadv.models.adapting import Lora, attach, new_adapter
+from textadv.models.heads import require_body, unfilled
+from textadv.models.loading import DTYPES, LoadedModel, checkpoint_gradients, refuse_second, set_padding, usable
+from textadv.models.running import ModelError
+from textadv.models.sources import UNUSABLE, quiet, require_folder, require_safetensors
+from textadv.models.vocabulary import fit_vocabulary
 from textadv.randomness import seeded_scope
 
 Quantization = Literal["4bit"]
@@ -43,61 +37,80 @@ def load_causal(
 ) -> LoadedModel:
     """A causal language model with its tokenizer; new weights (of the adapter) are drawn from `seed` alone.
 
-    name: a Hub id, or a folder of a model or of a PEFT adapter.
+    name: a Hub id or a folder, of a model or of a PEFT adapter.
     chat_template: path of a Jinja file that takes the place of the tokenizer's own template.
     quantization: "4bit" keeps the frozen weights in NF4 (arXiv:2305.14314); needs bitsandbytes and `lora`.
-    lora: adapters to train on top of frozen weights; None leaves every weight trainable. An adapter folder brings its
-        own and takes none.
+    lora: adapters to train on top of frozen weights; None leaves every weight trainable. An adapter brings its own and
+        takes none.
 
     Attention is PyTorch's scaled dot product where the architecture has it. Raises ModelError where nothing usable is
     found, the template cannot be read, bitsandbytes is missing, or an adapter is loaded with `lora` set.
     """
-    folder = Path(name)
-    adapter = (folder / "adapter_config.json").is_file()
-    if adapter and lora is not None:
-        raise ModelError(
-            f"model.name {name!r} is an adapter and model.lora asks for another on top. Set model.lora: null to go on "
-            "training this one, or load the merged model."
-        )
     with seeded_scope(seed), quiet():
-        options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-        base_name = name
-        if adapter:
-            settings = PeftConfig.from_pretrained(name)
-            base_name, options["revision"] = str(settings.base_model_name_or_path), settings.revision
-        _require_folder(base_name)
-        tokenizer = _tokenizer(name, base_name, options, chat_template)
-        model = _base(base_name, options, DTYPES[dtype], quantization)
-        set_padding(model, tokenizer)
-        if quantization is not None:
-            if lora is None and not adapter:
-                raise ModelError("model.quantization: 4bit freezes the weights. Set model.lora, or quantization: null.")
-            model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-        if adapter:
-            model = _with_adapter(model, name, base_name)
-        elif lora is not None:
-            model = _with_new_adapter(model, lora)
+        adapter = find_adapter(name, revision, tasks=("CAUSAL_LM", None))
+        if adapter is None:
+            require_folder(name)
+            tokenizer = _tokenizer(name, name, revision, trust_remote_code, chat_template)
+            model, new = _base(name, revision, trust_remote_code, DTYPES[dtype], quantization)
+            _require_whole(name, new)
+            set_padding(model, tokenizer)
+            model = _prepared(model, quantization, lora is not None)
+            if lora is not None:
+                model = new_adapter(model, lora, task=TaskType.CAUSAL_LM, revision=revision)
+            loaded = LoadedModel(model, tokenizer, ())
+        else:
+            refuse_second(name, lora)
+            loaded = _load_adapter(adapter, trust_remote_code, DTYPES[dtype], quantization, chat_template)
         if gradient_checkpointing:
-            checkpoint_gradients(name, model)
-    return LoadedModel(model, tokenizer, ())
+            checkpoint_gradients(name, loaded.model)
+    return loaded
 
 
-def _require_folder(name: str) -> None:
-    """Before the Hub is asked for it, which would complain of a malformed id instead."""
-    if is_path(name) and not Path(name).is_dir():
+def _require_whole(name: str, new: tuple[str, ...]) -> None:
+    """Raises ModelError where the checkpoint lacks weights, as one does that was saved without its output layer."""
+    if new:
         raise ModelError(
-            f"model.name: there is no folder {name} (looked in {Path.cwd()}). Correct it, or give a Hub id."
+            f"model.name {name!r}: its checkpoint lacks {', '.join(new[:3])}, so that what the model says would be "
+            "random. Name a causal language model that was saved whole."
         )
+
+
+def _load_adapter(
+    adapter: Adapter,
+    trust_remote_code: bool,
+    dtype: torch.dtype,
+    quantization: Quantization | None,
+    chat_template: str | None,
+) -> LoadedModel:
+    with adapter.naming():
+        require_folder(adapter.base)
+        tokenizer = _tokenizer(adapter.name, *adapter.tokenizer_source, trust_remote_code, chat_template)
+        model, new = _base(adapter.base, adapter.settings.revision, trust_remote_code, dtype, quantization)
+    embeddings = fit_vocabulary(adapter, model, tokenizer)
+    set_padding(model, tokenizer)
+    model = attach(adapter, _prepared(model, quantization, True), new)
+    return LoadedModel(model, tokenizer, (), embeddings=embeddings)
+
+
+def _prepared(model: nn.Module, quantization: Quantization | None, adapted: bool) -> nn.Module:
+    """The model as adapters are put on it where it is quantised, itself otherwise."""
+    if quantization is None:
+        return model
+    if not adapted:
+        raise ModelError("model.quantization: 4bit freezes the weights. Set model.lora, or quantization: null.")
+    prepared: nn.Module = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    return prepared
 
 
 def _tokenizer(
-    name: str, base_name: str, options: dict[str, Any], chat_template: str | None
+    name: str, source: str, revision: str | None, trust_remote_code: bool, chat_template: str | None
 ) -> PreTrainedTokenizerBase:
-    """The adapter folder's own tokenizer where it has one, the base model's otherwise."""
+    """The tokenizer of `source`, which is that of model.name or of its base model."""
     template = None if chat_template is None else _template(chat_template)
-    saved = (Path(name) / "tokenizer_config.json").is_file()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name if saved else base_name, **options)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            source, revision=revision, trust_remote_code=trust_remote_code
+        )
     except UNUSABLE as error:
         raise ModelError(f"The tokenizer of model.name {name!r} could not be loaded: {error}") from error
     if template is not None:
@@ -114,7 +127,14 @@ def _template(path: str) -> str:
         ) from error
 
 
-def _base(name: str, options: dict[str, Any], dtype: torch.dtype, quantization: Quantization | None) -> nn.Module:
+def _base(
+    name: str,
+    revision: str | None,
+    trust_remote_code: bool,
+    dtype: torch.dtype,
+    quantization: Quantization | None,
+) -> tuple[nn.Module, tuple[str, ...]]:
+    """The model, and the names of its weights that the checkpoint did not fill."""
     extra: dict[str, Any] = {}
     if quantization is not None:
         if importlib.util.find_spec("bitsandbytes") is None:
@@ -122,44 +142,25 @@ def _base(name: str, options: dict[str, Any], dtype: torch.dtype, quantization: 
                 "model.quantization: 4bit needs the package bitsandbytes. Install textadv[quantization], or set "
                 "model.quantization: null."
             )
-        extra["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
-        )
-    try:
+        extra["quantization_config"] = four_bits(dtype)
+    require_safetensors(name, "AutoModelForCausalLM")
+    with usable(name, "the tokenizer", "as a causal language model"):
         found: tuple[nn.Module, dict[str, Any]] = AutoModelForCausalLM.from_pretrained(  # type: ignore[assignment]
-            name, dtype=dtype, output_loading_info=True, **extra, **options
+            name,
+            dtype=dtype,
+            use_safetensors=True,
+            output_loading_info=True,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+            **extra,
         )
-    except UNUSABLE as error:
-        raise ModelError(
-            f"model.name {name!r} could not be loaded as a causal language model: {error} Give a Hub id, or the path "
-            "of a folder that holds config.json, the weights as safetensors and the tokenizer."
-        ) from error
     model, report = found
     require_body(name, model, report["missing_keys"])
-    return model
+    return model, unfilled(report)
 
 
-def _with_adapter(model: nn.Module, name: str, base_name: str) -> PeftModel:
-    try:
-        return PeftModel.from_pretrained(pretrained(model), name, is_trainable=True)
-    except UNUSABLE as error:
-        raise ModelError(f"model.name {name!r} does not fit its base model {base_name}: {error}") from error
-
-
-def _with_new_adapter(model: nn.Module, lora: Lora) -> PeftModel:
-    targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
-    settings = LoraConfig(
-        r=lora.r,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=targets,
-        task_type=TaskType.CAUSAL_LM,
-        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
+def four_bits(dtype: torch.dtype) -> BitsAndBytesConfig:
+    """How frozen weights are quantised to 4 bits, computed with in `dtype`."""
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
     )
-    try:
-        return get_peft_model(pretrained(model), settings)
-    except ValueError as error:
-        raise ModelError(
-            f"model.lora.targets {targets!r} match no layer of {type(model).__name__}: {error} Use 'all-linear', or "
-            "names that model.named_modules() prints."
-        ) from error

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from peft import LoraConfig, PeftConfig, PeftModel, TaskType, get_peft_model
-from safetensors import SafetensorError
+from peft import PeftModel, TaskType
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -20,56 +16,46 @@ from transformers import (
     AutoTokenizer,
     BertConfig,
     BertForSequenceClassification,
+    PretrainedConfig,
     PreTrainedTokenizerBase,
 )
-from transformers.pytorch_utils import Conv1D
-from transformers.utils import logging
 
 from textadv.data import reviews_tokenizer
+from textadv.models.adapters import HEADS, Adapter, find_adapter
+from textadv.models.adapting import Lora, attach, new_adapter
+from textadv.models.heads import (
+    SINGLE_LABEL,
+    check_labels,
+    check_names,
+    labels_of,
+    name_classes,
+    read_as_classes,
+    require_body,
+    unfilled,
+)
 from textadv.models.running import ModelError, pretrained
+from textadv.models.sources import UNUSABLE, quiet, require_folder, require_safetensors
+from textadv.models.vocabulary import fit_vocabulary
 from textadv.randomness import seeded_scope
 
 TINY_ENCODER = "builtin:tiny-encoder"
 TINY_SEED = 0
-HEADS = ("classifier", "score")
-UNUSABLE = (OSError, ValueError, RuntimeError, ImportError, SafetensorError)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
-class Lora:
-    """Low-rank adapters (arXiv:2106.09685): rank, scale alpha / r, dropout, and the linear layers they sit on."""
-
-    r: int = 8
-    alpha: int = 16
-    dropout: float = 0.0
-    targets: Literal["all-linear"] | Sequence[str] = "all-linear"
-
-
-@dataclass(frozen=True)
 class LoadedModel:
-    """A classifier, its tokenizer, and the names of weights that the checkpoint lacked (a new head)."""
+    """A classifier or a causal model with its tokenizer.
+
+    initialised: names of weights that the checkpoint lacked (a new head). notes: what the report must say of it.
+    embeddings: whether an adapter brought embeddings of its own, which are saved with it.
+    """
 
     model: nn.Module
     tokenizer: PreTrainedTokenizerBase
     initialised: tuple[str, ...]
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keeps transformers' reports and bars off the screen; `LoadedModel.initialised` says what matters of them."""
-    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            # PEFT and this file use the names that every release of transformers 5 knows.
-            warnings.filterwarnings("ignore", r"`\w*gradient_checkpointing\w*` is deprecated", FutureWarning)
-            yield
-    finally:
-        logging.set_verbosity(level)
-        if bar:
-            logging.enable_progress_bar()
+    notes: tuple[str, ...] = ()
+    embeddings: bool = False
 
 
 def load_classifier(
@@ -85,28 +71,38 @@ def load_classifier(
 ) -> LoadedModel:
     """A sequence classifier over `labels` with its tokenizer, new weights drawn from `seed` alone.
 
-    name: a Hub id, a folder of a model or of a PEFT adapter, or "builtin:tiny-encoder".
+    name: a Hub id or a folder of a model or of a PEFT adapter, or "builtin:tiny-encoder".
     lora: adapters to train, on top of frozen weights; None leaves every weight trainable. Weights that the checkpoint
-        lacked are trained and saved whole. An adapter folder brings its own and takes none.
+        lacked are trained and saved whole. An adapter brings its own and takes none.
 
     Raises ModelError where nothing usable is found, the checkpoint's classes do not fit `labels`, the tokenizer has
     neither a pad nor an end token, or an adapter is loaded with `lora` set.
     """
-    folder = Path(name)
     with seeded_scope(seed), quiet():
-        if (folder / "adapter_config.json").is_file():
-            loaded = _load_adapter(folder, labels, DTYPES[dtype], trust_remote_code, lora)
+        adapter = find_adapter(name, revision, tasks=("SEQ_CLS", None))
+        if adapter is not None:
+            refuse_second(name, lora)
+            loaded = _load_adapter(adapter, labels, dtype, trust_remote_code)
         elif name == TINY_ENCODER:
             loaded = _tiny_encoder(labels, seed)
             loaded.model.to(DTYPES[dtype])
         else:
-            loaded = _load_base(name, name, labels, revision, DTYPES[dtype], trust_remote_code)
+            loaded = _load_base(name, labels, revision, dtype, trust_remote_code)
         set_padding(loaded.model, loaded.tokenizer)
         if lora is not None:
-            loaded = replace(loaded, model=_with_lora(loaded, lora, name))
+            loaded = replace(loaded, model=_with_lora(loaded, lora, name, revision))
         if gradient_checkpointing:
             checkpoint_gradients(name, loaded.model)
     return loaded
+
+
+def refuse_second(name: str, lora: Lora | None) -> None:
+    """Raises ModelError where an adapter is asked for on top of another."""
+    if lora is not None:
+        raise ModelError(
+            f"model.name {name!r} is an adapter and model.lora asks for another on top. Set model.lora: null to go on "
+            "training this one, or load the merged model."
+        )
 
 
 def load_trained_classifier(name: str) -> LoadedModel:
@@ -114,11 +110,14 @@ def load_trained_classifier(name: str) -> LoadedModel:
 
     Raises ModelError where nothing usable is found.
     """
-    try:
-        known = AutoConfig.from_pretrained(name).id2label
-    except UNUSABLE as error:
-        raise ModelError(f"The classifier {name!r} could not be loaded: {error}") from error
-    loaded = load_classifier(name, [str(known[n]) for n in range(len(known))])
+    with quiet():
+        adapter = find_adapter(name, None, tasks=("SEQ_CLS", None))
+        try:
+            config = AutoConfig.from_pretrained(name if adapter is None else adapter.base, trust_remote_code=False)
+        except UNUSABLE as error:
+            raise ModelError(f"The classifier {name!r} could not be loaded: {error}") from error
+    labels = labels_of(config) if adapter is None else adapter.names or labels_of(config, adapter.classes)
+    loaded = load_classifier(name, labels)
     if loaded.initialised:
         raise ModelError(f"{name!r} has no trained classification head: weights {loaded.initialised[0]} ... are new.")
     loaded.model.eval()
@@ -126,59 +125,47 @@ def load_trained_classifier(name: str) -> LoadedModel:
 
 
 def _load_base(
-    name: str,
-    tokenizer_name: str,
-    labels: Sequence[str],
-    revision: str | None,
-    dtype: torch.dtype,
-    trust_remote_code: bool,
+    name: str, labels: Sequence[str], revision: str | None, dtype: str, trust_remote_code: bool
 ) -> LoadedModel:
-    if is_path(name) and not Path(name).is_dir():
-        raise ModelError(
-            f"model.name: there is no folder {name} (looked in {Path.cwd()}). Correct it, or give a Hub id."
-        )
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-    try:
+    with usable(name, "the tokenizer of a text model"):
         config = AutoConfig.from_pretrained(name, **options)
         check_labels(name, config, labels)
-        tokenizer = AutoTokenizer.from_pretrained(tokenizer_name, **options)
-        config.num_labels = len(labels)
-        config.id2label = dict(enumerate(labels))
-        config.label2id = {label: n for n, label in enumerate(labels)}
-        model, report = AutoModelForSequenceClassification.from_pretrained(
-            name, config=config, dtype=dtype, output_loading_info=True, **options
-        )
+        notes = read_as_classes(name, config)
+        tokenizer = AutoTokenizer.from_pretrained(name, **options)
+        model, new = _classifying(name, config, labels, dtype, options)
+    return LoadedModel(model, tokenizer, new, notes)
+
+
+def _classifying(
+    name: str, config: PretrainedConfig, labels: Sequence[str], dtype: str, options: dict[str, Any], **more: Any
+) -> tuple[nn.Module, tuple[str, ...]]:
+    """A classifier over `labels`, and the names of its weights that the checkpoint did not fill."""
+    require_safetensors(name, "AutoModelForSequenceClassification")
+    name_classes(config, labels)
+    model, report = AutoModelForSequenceClassification.from_pretrained(
+        name, config=config, dtype=DTYPES[dtype], use_safetensors=True, output_loading_info=True, **options, **more
+    )
+    require_body(name, model, report["missing_keys"])
+    return model, unfilled(report)
+
+
+@contextmanager
+def usable(name: str, beside: str, kind: str = "") -> Iterator[None]:
+    """Inside the block what transformers says of a model that cannot be loaded is said in the user's words.
+
+    beside: what the folder must hold besides configuration and weights. kind: "as a ...", what it was to be loaded as.
+    """
+    require_folder(name)
+    try:
+        yield
     except ModelError:
         raise
     except UNUSABLE as error:
         raise ModelError(
-            f"model.name {name!r} could not be loaded: {error} Give a Hub id, or the path of a folder that holds "
-            "config.json, the weights as safetensors and the tokenizer of a text model."
+            f"model.name {name!r} could not be loaded{kind and ' '}{kind}: {error} Give a Hub id, or the path of a "
+            f"folder that holds config.json, the weights as safetensors and {beside}."
         ) from error
-    require_body(name, model, report["missing_keys"])
-    return LoadedModel(model, tokenizer, tuple(sorted(report["missing_keys"])))
-
-
-def require_body(name: str, model: nn.Module, missing: Iterable[str]) -> None:
-    """Raises ModelError where most of the model below its head is missing from the checkpoint, and so random.
-
-    missing: names of the weights that the checkpoint lacked.
-    """
-    lacking = set(missing)
-    prefix = f"{pretrained(model).base_model_prefix}."
-    body = {key: value.numel() for key, value in model.named_parameters() if key.startswith(prefix)}
-    absent = [key for key in body if key in lacking]
-    if 2 * sum(body[key] for key in absent) > sum(body.values()):
-        raise ModelError(
-            f"model.name {name!r}: the weights of {type(model).__name__} are not in the checkpoint ({len(absent)} of "
-            f"{len(body)} below the head, such as {absent[0]}), so the model would be random. Its config.json names "
-            "another architecture than the weights have, or they carry other names."
-        )
-
-
-def is_path(name: str) -> bool:
-    """Whether a name cannot be a Hub id, which is one word or two with a slash between."""
-    return name.startswith((".", "~", os.sep)) or name.count("/") > 1 or "\\" in name
 
 
 def checkpoint_gradients(name: str, model: nn.Module) -> None:
@@ -196,51 +183,41 @@ def checkpoint_gradients(name: str, model: nn.Module) -> None:
         ) from error
 
 
-def check_labels(name: str, config: Any, labels: Sequence[str], head: str = "ForSequenceClassification") -> None:
-    """Raises ModelError unless a checkpoint that already classifies has the same classes in the same order.
-
-    head: how the names of classes with a head for the task end.
-    """
-    trained = any(head in kind for kind in config.architectures or ())
-    if not trained:
-        return
-    if config.num_labels != len(labels):
-        raise ModelError(
-            f"model.name {name!r} was trained for {config.num_labels} classes and the data has {len(labels)}: "
-            f"{', '.join(labels)}. Use a base model without a head, or data with the model's classes."
-        )
-    own = [str(config.id2label[n]).lower() for n in range(config.num_labels)]
-    spelled = {label.lower(): label for label in labels}
-    if own != list(spelled) and sorted(own) == sorted(spelled):
-        right = ", ".join(spelled[label] for label in own)
-        raise ModelError(
-            f"model.name {name!r} orders its classes {', '.join(own)} and the data {', '.join(labels)}: labels would "
-            f"be mistaken for one another. Set data.labels: [{right}]."
-        )
+def _load_adapter(adapter: Adapter, labels: Sequence[str], dtype: str, trust_remote_code: bool) -> LoadedModel:
+    if adapter.names is not None:
+        check_names(adapter.name, adapter.names, labels)
+    with adapter.naming():
+        base = _base_of(adapter, labels, dtype, trust_remote_code)
+    embeddings = fit_vocabulary(adapter, base.model, base.tokenizer)
+    return replace(base, model=attach(adapter, base.model, base.initialised), initialised=(), embeddings=embeddings)
 
 
-def _load_adapter(
-    folder: Path, labels: Sequence[str], dtype: torch.dtype, trust_remote_code: bool, lora: Lora | None
-) -> LoadedModel:
-    if lora is not None:
-        raise ModelError(
-            f"model.name {str(folder)!r} is an adapter and model.lora asks for another on top. Set model.lora: null to "
-            "go on training this one, or load the merged model."
-        )
-    settings = PeftConfig.from_pretrained(str(folder))
-    if (folder / "config.json").is_file():
-        check_labels(str(folder), AutoConfig.from_pretrained(folder), labels)
-    base_name = str(settings.base_model_name_or_path)
-    if base_name == TINY_ENCODER:
-        base = _tiny_encoder(labels, TINY_SEED)
-        base.model.to(dtype)
-    else:
-        base = _load_base(base_name, str(folder), labels, settings.revision, dtype, trust_remote_code)
-    try:
-        model = PeftModel.from_pretrained(base.model, folder, is_trainable=True)
-    except UNUSABLE as error:
-        raise ModelError(f"model.name {str(folder)!r} does not fit its base model {base_name}: {error}") from error
-    return LoadedModel(model, base.tokenizer, ())
+def _base_of(adapter: Adapter, labels: Sequence[str], dtype: str, trust_remote_code: bool) -> LoadedModel:
+    """An adapter's base model; its own head may be for other classes where the adapter brings one."""
+    if adapter.base == TINY_ENCODER:
+        # Only its head is new each time, whatever the seed.
+        built = _tiny_encoder(labels, TINY_SEED)
+        head = tuple(name for name in built.initialised if name.startswith(HEADS))
+        return replace(built, model=built.model.to(DTYPES[dtype]), initialised=head)
+    options: dict[str, Any] = {"revision": adapter.settings.revision, "trust_remote_code": trust_remote_code}
+    with usable(adapter.base, "the tokenizer of a text model"):
+        config = AutoConfig.from_pretrained(adapter.base, **options)
+        if adapter.classes is None or (adapter.names is None and config.num_labels == len(labels)):
+            check_labels(adapter.base, config, labels)
+        read = read_as_classes(adapter.base, config)
+        notes = read if adapter.classes is None else ()
+        tokenizer = adapter_tokenizer(adapter, config, trust_remote_code)
+        model, new = _classifying(adapter.base, config, labels, dtype, options, ignore_mismatched_sizes=True)
+    return LoadedModel(model, tokenizer, new, notes)
+
+
+def adapter_tokenizer(adapter: Adapter, config: PretrainedConfig, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+    """An adapter's own tokenizer, or that of its base model, whose configuration is `config`."""
+    name, revision = adapter.tokenizer_source
+    found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+        name, config=config, revision=revision, trust_remote_code=trust_remote_code
+    )
+    return found
 
 
 def _tiny_encoder(labels: Sequence[str], seed: int) -> LoadedModel:
@@ -258,9 +235,9 @@ def _tiny_encoder(labels: Sequence[str], seed: int) -> LoadedModel:
         intermediate_size=128,
         max_position_embeddings=128,
         pad_token_id=tokenizer.pad_token_id,
-        id2label=dict(enumerate(labels)),
-        label2id={label: n for n, label in enumerate(labels)},
+        problem_type=SINGLE_LABEL,
     )
+    name_classes(config, labels)
     config.name_or_path = TINY_ENCODER
     with seeded_scope(TINY_SEED):
         model = BertForSequenceClassification(config)
@@ -288,28 +265,17 @@ def set_padding(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
     pretrained(model).config.pad_token_id = tokenizer.pad_token_id
 
 
-def _with_lora(loaded: LoadedModel, lora: Lora, name: str) -> PeftModel:
-    model = loaded.model
-    targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
-    settings = LoraConfig(
-        r=lora.r,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=targets,
-        task_type=TaskType.SEQ_CLS,
+def _with_lora(loaded: LoadedModel, lora: Lora, name: str, revision: str | None) -> PeftModel:
+    return new_adapter(
+        loaded.model,
+        lora,
+        task=TaskType.SEQ_CLS,
         # PEFT trains whole every module whose name ends with a head's, so that DistilBERT's pre_classifier is one too
         # and cannot carry an adapter as well.
-        exclude_modules=rf".*({'|'.join(HEADS)})",
-        modules_to_save=None if name == TINY_ENCODER else _new_modules(loaded.initialised),
-        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
+        exclude=rf".*({'|'.join(HEADS)})",
+        whole=None if name == TINY_ENCODER else _new_modules(loaded.initialised),
+        revision=revision,
     )
-    try:
-        return get_peft_model(model, settings)
-    except ValueError as error:
-        raise ModelError(
-            f"model.lora.targets {targets!r} match no layer of {type(model).__name__}: {error} Use 'all-linear', or "
-            "names that model.named_modules() prints."
-        ) from error
 
 
 def _new_modules(initialised: Sequence[str]) -> list[str] | None:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from peft import PeftConfig
 from transformers import AutoConfig
 from transformers.image_processing_base import ImageProcessingMixin
 
-from textadv.models.loading import UNUSABLE, is_path, quiet
+from textadv.models.adapters import find_adapter
 from textadv.models.networks import NETWORKS
 from textadv.models.running import ModelError
+from textadv.models.sources import UNUSABLE, quiet, require_folder
 
 PROCESSOR_FILE = "preprocessor_config.json"
 BYTES = 255
@@ -148,15 +147,12 @@ def read_preprocessing(name: str, revision: str | None = None, trust_remote_code
 
     Raises ModelError where there is no preprocessor_config.json: nobody could know what pixels the model was made for.
     """
-    folder = Path(name)
     if name in NETWORKS:
         return Preprocessing({"image_processor_type": PLAIN, "do_normalize": False})
-    if is_path(name) and not folder.is_dir():
-        raise ModelError(
-            f"model.name: there is no folder {name} (looked in {Path.cwd()}). Correct it, or give a Hub id."
-        )
-    if (folder / "adapter_config.json").is_file() and not (folder / PROCESSOR_FILE).is_file():
-        name = str(PeftConfig.from_pretrained(str(folder)).base_model_name_or_path)
+    require_folder(name)
+    adapter = find_adapter(name, revision, tasks=(None,))
+    if adapter is not None and not (adapter.folder / PROCESSOR_FILE).is_file():
+        name, revision = adapter.base, adapter.settings.revision
     try:
         with quiet():
             settings = ImageProcessingMixin.get_image_processor_dict(name, revision=revision)[0]

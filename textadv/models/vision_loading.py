@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import convert_conv2d_weight_memory_format
 from transformers import AutoConfig, AutoModelForImageClassification
 
-from textadv.models.loading import DTYPES, UNUSABLE, LoadedModel, Lora, check_labels, quiet, require_body
+from textadv.models.adapters import Adapter, find_adapter
+from textadv.models.adapting import Lora, attach, new_adapter
+from textadv.models.export import merged_copy, save_configuration
+from textadv.models.heads import check_labels, name_classes, read_as_classes, require_body, unfilled
+from textadv.models.loading import DTYPES, LoadedModel, refuse_second, usable
 from textadv.models.networks import NETWORKS, SMALLEST
 from textadv.models.preprocessing import PROCESSOR_FILE, ImageShape, Preprocessing
 from textadv.models.running import ModelError, bare, pretrained
+from textadv.models.sources import UNUSABLE, quiet, require_safetensors
 from textadv.models.vision import Normalised
 from textadv.randomness import seeded_scope
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 HEAD = "classifier"
+CLASSIFYING = "ForImageClassification"
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,7 @@ class LoadedVision:
 
     initialised: names of weights that the checkpoint lacked (a new head). labels: class names, in order.
     source: what it was loaded by. replaced: how many classes the checkpoint's own head had, where it was replaced.
-    shape: of the images it takes.
+    shape: of the images it takes. notes: what the report must say of it.
     """
 
     model: Normalised
@@ -44,6 +49,7 @@ class LoadedVision:
     source: str
     shape: ImageShape
     replaced: int | None = None
+    notes: tuple[str, ...] = ()
 
 
 Loaded = LoadedModel | LoadedVision
@@ -77,7 +83,7 @@ def load_image_classifier(
 ) -> LoadedVision:
     """An image classifier over `labels` that takes pixels in [0, 1], new weights drawn from `seed` alone.
 
-    name: a Hub id, a folder of a model or of a PEFT adapter, "builtin:small-cnn" or "builtin:small-resnet".
+    name: a Hub id or a folder of a model or of a PEFT adapter, "builtin:small-cnn" or "builtin:small-resnet".
     shape: of the images. preprocessing: as `read_preprocessing` returns it, see `Preprocessing.sized`.
     lora: adapters to train, on top of frozen weights; None leaves every weight trainable.
 
@@ -85,30 +91,29 @@ def load_image_classifier(
     classes of a head that fits are named in another order, the channels differ, or `lora` has no layer to sit on.
     """
     with seeded_scope(seed), quiet():
-        if built_in(name) is not None:
+        network = built_in(name)
+        adapter = None if network else find_adapter(name, revision, tasks=(None,))
+        if network is not None:
             if lora is not None:
                 raise ModelError(f"model.lora: {name} is trained whole. Set model.lora: null.")
-            network, new = _built(name, tuple(labels), shape, seed)
-            inner, initialised, replaced = network.to(DTYPES[dtype]), new, None
-        elif (Path(name) / "adapter_config.json").is_file():
-            if lora is not None:
-                raise ModelError(
-                    f"model.name {name!r} is an adapter and model.lora asks for another on top. Set model.lora: null "
-                    "to go on training this one, or load the merged model."
-                )
-            inner, initialised, replaced = _with_adapter(name, labels, shape, dtype, trust_remote_code), (), None
+            built, new = _built(name, tuple(labels), shape, seed)
+            found = _Found(built.to(DTYPES[dtype]), new)
+        elif adapter is not None:
+            refuse_second(name, lora)
+            found = _with_adapter(adapter, labels, shape, dtype, trust_remote_code)
         else:
             found = _hugging_face(name, labels, shape, revision, dtype, trust_remote_code)
-            inner, initialised, replaced = found
-            inner = inner if lora is None else _with_lora(inner, lora, initialised)
+            if lora is not None:
+                found = found._replace(model=_with_lora(found.model, lora, found.new, revision))
     mean, std = preprocessing.mean_std
     if len(mean) not in (1, shape.channels):
         raise ModelError(
             f"model.name {name!r} normalises {len(mean)} channels and the images have {shape.channels}. Set "
             f"data.channels: {len(mean)}."
         )
-    model = Normalised(inner, mean, std, preprocessing.flipped)
-    return LoadedVision(model, preprocessing.kept(shape), initialised, tuple(labels), name, shape, replaced)
+    model = Normalised(found.model, mean, std, preprocessing.flipped)
+    kept = preprocessing.kept(shape)
+    return LoadedVision(model, kept, found.new, tuple(labels), name, shape, found.replaced, found.notes)
 
 
 def _built(name: str, labels: tuple[str, ...], shape: ImageShape, seed: int) -> tuple[nn.Module, tuple[str, ...]]:
@@ -148,70 +153,79 @@ def _channels_last(network: nn.Module) -> nn.Module:
     return convert_conv2d_weight_memory_format(network, torch.channels_last)
 
 
+class _Found(NamedTuple):
+    """A classifier with its new weights, the classes of the head that was replaced, and notes (see `LoadedVision`)."""
+
+    model: nn.Module
+    new: tuple[str, ...]
+    replaced: int | None = None
+    notes: tuple[str, ...] = ()
+
+
 def _hugging_face(
-    name: str, labels: Sequence[str], shape: ImageShape, revision: str | None, dtype: str, trust_remote_code: bool
-) -> tuple[nn.Module, tuple[str, ...], int | None]:
-    """The model, the names of its new weights, and the classes of the head that was replaced."""
+    name: str,
+    labels: Sequence[str],
+    shape: ImageShape,
+    revision: str | None,
+    dtype: str,
+    trust_remote_code: bool,
+    named: bool = False,
+) -> _Found:
+    """named: whether the classes' names and order are known from elsewhere."""
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-    try:
+    with usable(name, "preprocessor_config.json of an image classifier"):
         config = AutoConfig.from_pretrained(name, **options)
         before = int(config.num_labels)
-        trained = any("ForImageClassification" in kind for kind in config.architectures or ())
-        if before == len(labels):
-            check_labels(name, config, labels, "ForImageClassification")
+        trained = any(CLASSIFYING in kind for kind in config.architectures or ())
+        if before == len(labels) and not named:
+            check_labels(name, config, labels, CLASSIFYING)
         takes = config.to_dict().get("num_channels", shape.channels)
         if takes != shape.channels:
             raise ModelError(
                 f"model.name {name!r} takes images of {takes} channels and the data has {shape.channels}. Set "
                 f"data.channels: {takes}."
             )
-        config.num_labels = len(labels)
-        config.id2label = dict(enumerate(labels))
-        config.label2id = {label: n for n, label in enumerate(labels)}
+        notes = read_as_classes(name, config, CLASSIFYING)
+        name_classes(config, labels)
+        require_safetensors(name, "AutoModelForImageClassification")
         model, report = AutoModelForImageClassification.from_pretrained(
             name,
             config=config,
             dtype=DTYPES[dtype],
+            use_safetensors=True,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
             **options,
         )
-    except ModelError:
-        raise
-    except UNUSABLE as error:
-        raise ModelError(
-            f"model.name {name!r} could not be loaded: {error} Give a Hub id, or the path of a folder that holds "
-            "config.json, the weights as safetensors and preprocessor_config.json of an image classifier."
-        ) from error
     require_body(name, model, report["missing_keys"])
-    new = tuple(sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}))
     outside = [key for key in report["mismatched_keys"] if HEAD not in str(key[0]) and "head" not in str(key[0])]
     if outside:
         raise ModelError(f"model.name {name!r}: the weight {outside[0][0]} has another shape than config.json says.")
-    return model, new, before if trained and before != len(labels) else None
+    kept = before == len(labels)
+    return _Found(model, unfilled(report), before if trained and not kept else None, notes if kept else ())
 
 
 def _with_adapter(
-    name: str, labels: Sequence[str], shape: ImageShape, dtype: str, trust_remote_code: bool
-) -> nn.Module:
-    settings = PeftConfig.from_pretrained(name)
-    if (Path(name) / CONFIG_FILE).is_file():
-        known = AutoConfig.from_pretrained(name)
-        own = [str(known.id2label[n]) for n in range(known.num_labels)]
-        if own != list(labels):
-            raise ModelError(
-                f"model.name {name!r} was trained for the classes {', '.join(own)} and the data has "
-                f"{', '.join(labels)}. Set data.labels to the model's."
-            )
-    base = str(settings.base_model_name_or_path)
-    model, _, _ = _hugging_face(base, labels, shape, settings.revision, dtype, trust_remote_code)
-    try:
-        return PeftModel.from_pretrained(model, name, is_trainable=True)
-    except UNUSABLE as error:
-        raise ModelError(f"model.name {name!r} does not fit its base model {base}: {error}") from error
+    adapter: Adapter, labels: Sequence[str], shape: ImageShape, dtype: str, trust_remote_code: bool
+) -> _Found:
+    if adapter.names is not None and adapter.names != tuple(labels):
+        raise ModelError(
+            f"model.name {adapter.name!r} was trained for the classes {', '.join(adapter.names)} and the data has "
+            f"{', '.join(labels)}. Set data.labels to the model's."
+        )
+    with adapter.naming():
+        revision, named = adapter.settings.revision, adapter.names is not None
+        found = _hugging_face(adapter.base, labels, shape, revision, dtype, trust_remote_code, named)
+    if adapter.classes is None and found.replaced is not None:
+        raise ModelError(
+            f"model.name {adapter.name!r} was trained for the {found.replaced} classes of its base model "
+            f"{adapter.base!r} and the data has {len(labels)}: {', '.join(labels)}. Use data with the model's classes."
+        )
+    notes = found.notes if adapter.classes is None else ()
+    return _Found(attach(adapter, found.model, found.new), (), notes=notes)
 
 
-def _with_lora(model: nn.Module, lora: Lora, initialised: Sequence[str]) -> nn.Module:
+def _with_lora(model: nn.Module, lora: Lora, initialised: Sequence[str], revision: str | None) -> nn.Module:
     """The model with adapters; the head, and whatever else the checkpoint lacked, is trained and saved whole."""
     if any(isinstance(module, _BatchNorm) for module in model.modules()):
         raise ModelError(
@@ -220,21 +234,8 @@ def _with_lora(model: nn.Module, lora: Lora, initialised: Sequence[str]) -> nn.M
         )
     whole = dict.fromkeys([HEAD, *(name.rpartition(".")[0] for name in initialised)])
     present = [name for name in whole if any(name == key for key, _ in model.named_modules())]
-    targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
-    settings = LoraConfig(
-        r=lora.r,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=targets,
-        exclude_modules=rf"({'|'.join(present)})(\..*)?" if present else None,
-        modules_to_save=present or None,
-    )
-    try:
-        return get_peft_model(model, settings)
-    except ValueError as error:
-        raise ModelError(
-            f"model.lora.targets {targets!r} match no layer of {type(model).__name__}: {error} Set model.lora: null."
-        ) from error
+    exclude = rf"({'|'.join(present)})(\..*)?" if present else None
+    return new_adapter(model, lora, exclude=exclude, whole=present or None, revision=revision)
 
 
 def save_vision(loaded: LoadedVision, folder: Path, *, merged: bool = False) -> None:
@@ -246,8 +247,8 @@ def save_vision(loaded: LoadedVision, folder: Path, *, merged: bool = False) -> 
     folder.mkdir(parents=True, exist_ok=True)
     inner = _inner(loaded.model)
     kind = built_in(loaded.source)
-    if merged and isinstance(inner, PeftModel):
-        inner = copy.deepcopy(inner).merge_and_unload()
+    if merged:
+        inner = merged_copy(inner)
     with quiet():
         if kind is not None:
             state = {name: value.detach().cpu().contiguous() for name, value in inner.state_dict().items()}
@@ -256,9 +257,7 @@ def save_vision(loaded: LoadedVision, folder: Path, *, merged: bool = False) -> 
             (folder / CONFIG_FILE).write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
         elif isinstance(inner, PeftModel):
             inner.save_pretrained(str(folder), save_embedding_layers=False)
-            config = copy.deepcopy(pretrained(inner).config)
-            config.architectures = [type(inner.get_base_model()).__name__]
-            config.save_pretrained(folder)
+            save_configuration(pretrained(inner.get_base_model()), folder)
         else:
             pretrained(inner).save_pretrained(folder)
     text = json.dumps(dict(loaded.preprocessing.settings), indent=2)

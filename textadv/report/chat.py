@@ -8,6 +8,7 @@ from pathlib import Path
 from textadv.evaluation.chat_results import ChatResults, from_chat_json, to_chat_json
 from textadv.evaluation.results import write_atomically
 from textadv.report.comparison_chat import INDENT, chat_caption, chat_table
+from textadv.report.exports import EXPORTS, export_table
 from textadv.report.markdown import aligned, bullets, escaped, printable, reproduce, section
 from textadv.report.page_chat import ANSWERS, INTERVALS, attack_lines, chat_html, chat_model_name
 from textadv.report.summary_chat import chat_doubts, chat_summary, judge_lines, measure_notes, training_line
@@ -63,6 +64,7 @@ def chat_markdown(results: ChatResults) -> str:
         section("Judges", bullets(judge_lines(results))),
         section("Threat and attacks", _attacks(results)),
         section("Training", _training(results)),
+        section("Exports", f"{EXPORTS}\n\n{aligned(written)}" if (written := export_table(results.exports)) else ""),
         section("What measuring took", aligned(cost) if (cost := cost_table(results)) else ""),
         section("Answers", ANSWERS),
         reproduce(results),

@@ -11,6 +11,7 @@ import yaml
 from textadv.evaluation.chat_results import ChatResults
 from textadv.evaluation.results import Results
 from textadv.report.comparison import comparison
+from textadv.report.exports import EXPORTS, export_table
 from textadv.report.summary import doubts, summary, threat_lines, training_lines
 from textadv.report.tables import (
     attack_table,
@@ -73,6 +74,7 @@ def report_markdown(results: Results) -> str:
     parts.append(section("Masked gradients", _grid(MASKING, masking_table(results))))
     parts.append(section("Smallest radius that breaks a row", _minimum(results)))
     parts.append(section("Training", bullets(training_lines(results))))
+    parts.append(section("Exports", _grid(EXPORTS, export_table(results.exports))))
     parts.append(reproduce(results))
     return "\n\n".join(part for part in parts if part) + "\n"
 

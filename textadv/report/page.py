@@ -20,6 +20,7 @@ from textadv.report.comparison import (
     right_everywhere,
     training_of,
 )
+from textadv.report.exports import EXPORTS, export_table
 from textadv.report.markdown import CASCADE, MASKING, MINIMUM, command, config_yaml, subject_names
 from textadv.report.plots import curve_svg
 from textadv.report.summary import doubts, summary, threat_lines, training_lines
@@ -70,6 +71,8 @@ def report_html(results: Results) -> str:
         minimum_told=(MINIMUM, *minimum_lines(results)),
         threats=(*threat_lines(results), *worst_case_lines(results)),
         trainings=training_lines(results),
+        export_rows=export_table(results.exports),
+        export_told=EXPORTS,
         doubts=doubts(results),
         config=config_yaml(results),
         command=command(results),

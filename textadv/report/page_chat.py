@@ -19,6 +19,7 @@ from textadv.report.comparison_chat import (
     is_perplexity,
     value_text,
 )
+from textadv.report.exports import EXPORTS, export_table
 from textadv.report.markdown import command, config_yaml
 from textadv.report.page import embedded, rendered
 from textadv.report.plots_chat import success_svg
@@ -75,6 +76,8 @@ def chat_html(results: ChatResults) -> str:
         training=training_line(results),
         objective=objective_table(results),
         cost=cost_table(results),
+        export_rows=export_table(results.exports),
+        export_told=EXPORTS,
         answers=ANSWERS,
         config=config_yaml(results),
         command=command(results),

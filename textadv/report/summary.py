@@ -22,6 +22,7 @@ from textadv.report.comparison import (
     right_everywhere,
     training_of,
 )
+from textadv.report.exports import export_doubts
 
 Verdict = Literal["gain", "loss", "unproven", "uncompared"]
 
@@ -84,6 +85,7 @@ def doubts(results: Results) -> tuple[str, ...]:
     for evaluation in results.evaluations:
         found += _collapse(evaluation) + _rising_curve(evaluation) + _idle_attacks(evaluation) + _masking(evaluation)
         found += _closer(evaluation)
+    found += export_doubts(results.exports)
     return tuple(dict.fromkeys(found))
 
 

@@ -22,6 +22,7 @@ from textadv.report.comparison_chat import (
     measure_of,
     value_text,
 )
+from textadv.report.exports import export_doubts
 from textadv.report.summary import Verdict
 
 MARGIN = 0.02
@@ -157,6 +158,7 @@ def chat_doubts(results: ChatResults) -> tuple[str, ...]:
     worst = measure_of(first, SUCCESS, WORST_CASE) if first else None
     if first is not None and worst is not None and worst.value == 0:
         found.append(f"{first.name}: no attack broke any behaviour, so nothing could be gained; use stronger attacks.")
+    found += export_doubts(results.exports)
     return tuple(dict.fromkeys(found))
 
 

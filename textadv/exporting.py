@@ -1,0 +1,137 @@
+"""Writing trained models for others, each loaded again as others load it and compared with the model that was measured.
+
+A difference beyond rounding, in logits or in what says how they are read, is an error: nobody is given another model
+than the report is about.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from safetensors.torch import load_file
+from torch.distributed.fsdp import FSDPModule
+
+from textadv.evaluation.results import ExportCheck
+from textadv.models import (
+    LoadedModel,
+    LoadedVision,
+    ModelError,
+    UnmergeableError,
+    bare,
+    load_trainable_state,
+    save_adapter,
+    save_merged,
+    save_vision,
+)
+from textadv.models.faithful import UnfaithfulError, compare
+from textadv.models.strangers import Reader
+from textadv.progress import Trained
+
+MARK = "NOT_WHAT_WAS_MEASURED.txt"
+UNCHECKED = "This folder was written and has not been compared with the model that was measured.\n"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written of one trained model.
+
+    folder: of the selected adapter, or whole model. checks: of every folder. notes: sentences for the report.
+    """
+
+    folder: Path
+    checks: tuple[ExportCheck, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def exported(
+    accelerator: Accelerator,
+    output: Path,
+    loaded: LoadedModel | LoadedVision,
+    trained: Trained,
+    reader: Reader,
+    *,
+    name: str = "hardened",
+    beneath: str = "",
+) -> Exported:
+    """Writes a trained model beneath the output folder, and compares what was written with it.
+
+    adapter/ holds the selected weights as an adapter (or whole model), merged/ as a plain model, adapters/ each kept
+    checkpoint; of a baseline, which has a folder `beneath` of its own, the first two. The tokenizer, or the image
+    processor, lies beside each. The model keeps the selected weights. Only the main process works.
+
+    Raises ModelError, on every process, where a folder holds another model; it stays, with a mark in it.
+    """
+    found, problem = Exported(output / beneath / "adapter"), None
+    if accelerator.is_main_process:
+        try:
+            found = _Exporting(output, beneath, name, loaded, trained, reader).run()
+        except ModelError as error:
+            problem = str(error)
+    problems: list[str | None] = broadcast_object_list([problem])
+    if problems[0] is not None:
+        raise ModelError(problems[0])
+    return found
+
+
+@dataclass(frozen=True)
+class _Exporting:
+    """What `exported` was given."""
+
+    output: Path
+    beneath: str
+    name: str
+    loaded: LoadedModel | LoadedVision
+    trained: Trained
+    reader: Reader
+
+    def run(self) -> Exported:
+        root, notes = Path(self.beneath), []
+        checks = self._saved(root / "adapter")
+        try:
+            checks += self._saved(root / "merged", merged=True)
+        except UnmergeableError as error:
+            notes.append(f"{(root / 'merged').as_posix()}: not written: {error}")
+        for kind, path in self.trained.weights.items() if not self.beneath else ():
+            load_trainable_state(self.loaded.model, load_file(path))
+            checks += self._saved(root / "adapters" / kind)
+        load_trainable_state(self.loaded.model, load_file(self.trained.weights[self.trained.selected]))
+        if self._sharded():
+            notes.append("exports: not compared with the measured model, which FSDP keeps on several processes.")
+        return Exported(self.output / root / "adapter", tuple(checks), tuple(notes))
+
+    def _sharded(self) -> bool:
+        return isinstance(bare(self.loaded.model), FSDPModule)
+
+    def _saved(self, place: Path, merged: bool = False) -> list[ExportCheck]:
+        """Writes one folder and compares it with the model as it is now, where that is possible."""
+        folder = self.output / place
+        _save(self.loaded, folder, merged=merged)
+        if self._sharded():
+            return []
+        mark = folder / MARK
+        mark.write_text(UNCHECKED, encoding="utf-8")
+        try:
+            compared = compare(self.reader.measured(), lambda: self.reader.reloaded(folder))
+        except UnfaithfulError as error:
+            remedy = "Use adapter/, which holds it." if merged else f"Its weights are kept in {self._kept()}."
+            told = f"{folder} is not the model that was measured: {error} Do not use that folder, which stays. {remedy}"
+            mark.write_text(told + "\n", encoding="utf-8")
+            raise ModelError(told) from error
+        mark.unlink()
+        return [ExportCheck(self.name, place.as_posix(), **compared._asdict())]
+
+    def _kept(self) -> Path:
+        return self.trained.weights[self.trained.selected].parent
+
+
+def _save(loaded: LoadedModel | LoadedVision, folder: Path, *, merged: bool = False) -> None:
+    """Writes an adapter (or whole model), or a plain model where it is to be merged."""
+    if isinstance(loaded, LoadedVision):
+        save_vision(loaded, folder, merged=merged)
+    elif merged:
+        save_merged(loaded.model, loaded.tokenizer, folder)
+    else:
+        save_adapter(loaded.model, loaded.tokenizer, folder, embeddings=loaded.embeddings)
