@@ -3,24 +3,26 @@
 from textadv.models.causal import load_causal
 from textadv.models.export import save_adapter, save_merged
 from textadv.models.loading import LoadedModel, Lora, load_classifier, load_trained_classifier
-from textadv.models.prefix import with_prefix
-from textadv.models.preprocessing import ImageShape, Preprocessing, read_preprocessing
-from textadv.models.running import (
+from textadv.models.places import (
     ModelError,
-    PerturbationError,
-    as_reference,
     bare,
     blocks,
     delta_shape,
     device_of,
     dtype_of,
     editable_mask,
+    space_module,
+)
+from textadv.models.prefix import with_prefix
+from textadv.models.preprocessing import ImageShape, Preprocessing, read_preprocessing
+from textadv.models.running import (
+    PerturbationError,
+    as_reference,
     evaluating,
     forward,
     hidden_states,
     passing,
     recomputes,
-    space_module,
     tempered,
     unsynced,
     vectors,

@@ -23,7 +23,7 @@ from textadv.models.loading import (
     require_body,
     set_padding,
 )
-from textadv.models.running import ModelError, pretrained
+from textadv.models.places import ModelError, pretrained
 from textadv.randomness import seeded_scope
 
 Quantization = Literal["4bit"]

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from textadv.models.loading import quiet
-from textadv.models.running import bare, pretrained
+from textadv.models.places import bare, pretrained
 
 
 def save_adapter(model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

@@ -26,7 +26,7 @@ from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging
 
 from textadv.data import reviews_tokenizer
-from textadv.models.running import ModelError, pretrained
+from textadv.models.places import ModelError, pretrained
 from textadv.randomness import seeded_scope
 
 TINY_ENCODER = "builtin:tiny-encoder"

@@ -13,7 +13,7 @@ from transformers.image_processing_base import ImageProcessingMixin
 
 from textadv.models.loading import UNUSABLE, is_path, quiet
 from textadv.models.networks import NETWORKS
-from textadv.models.running import ModelError
+from textadv.models.places import ModelError
 
 PROCESSOR_FILE = "preprocessor_config.json"
 BYTES = 255

@@ -8,15 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from textadv.batch import Batch
-from textadv.models.running import (
-    ModelError,
-    dtype_of,
-    evaluating,
-    forward,
-    output_logits,
-    pretrained,
-    space_module,
-)
+from textadv.models.places import ModelError, dtype_of, pretrained, space_module
+from textadv.models.running import evaluating, forward, output_logits
 from textadv.spaces import Hidden
 
 EXACT, ROUNDED = 1e-5, 2e-2

@@ -19,8 +19,8 @@ from transformers import AutoConfig, AutoModelForImageClassification
 
 from textadv.models.loading import DTYPES, UNUSABLE, LoadedModel, Lora, check_labels, quiet, require_body
 from textadv.models.networks import NETWORKS, SMALLEST
+from textadv.models.places import ModelError, bare, pretrained
 from textadv.models.preprocessing import PROCESSOR_FILE, ImageShape, Preprocessing
-from textadv.models.running import ModelError, bare, pretrained
 from textadv.models.vision import Normalised
 from textadv.randomness import seeded_scope
 
