@@ -34,9 +34,9 @@ def tasks_of(config: ClassifierRunConfig, models: list[str], output: str) -> lis
     first = config.model.model_copy(update={"name": models[0], "lora": None})
     own = config.model_copy(update={"model": first, "output": output})
     if not isinstance(own, ImageRunConfig):
-        task = prepare(own)
+        task = prepare(own, training=False)
         return [task, *(with_model(task, name) for name in models[1:])]
-    task = prepare_images(own)
+    task = prepare_images(own, training=False)
     tasks = [task, *(with_image_model(task, name) for name in models[1:])]
     for found in tasks:
         require_trained(found)
@@ -67,7 +67,8 @@ def measure_chat(config: ChatRunConfig, models: list[str], output: str) -> None:
     first = config.model.model_copy(update={"name": models[0], "lora": None})
     # Nothing is trained, and many an objective would ask for an adapter.
     untrained = ChatObjectiveConfig(parts=[PrefillRecoveryConfig()])
-    task = prepare_chat(config.model_copy(update={"model": first, "output": output, "objective": untrained}))
+    own = config.model_copy(update={"model": first, "output": output, "objective": untrained})
+    task = prepare_chat(own, training=False)
     # Every model is tried before the first is measured, so that a mistake in the last shows at once.
     tasks = [task, *(with_chat_model(task, name) for name in models[1:])]
     hashes = {f"weights.{own.config.model.name}": own.hashes["weights.initial"] for own in tasks}

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from accelerate import Accelerator
 
 from textadv import build_chat
@@ -24,13 +23,14 @@ from textadv.evaluation.adversaries import Adversary, Direct, EmbeddingAttack, P
 from textadv.evaluation.chat import Asked, Panel
 from textadv.evaluation.generate import Decoding
 from textadv.evaluation.judges import REFUSAL_LISTS
-from textadv.models import LoadedModel, blocks, device_of, evaluating, forward, space_module
+from textadv.models import LoadedModel, blocks, device_of, space_module
 from textadv.objectives import Objectives
 from textadv.randomness import permutation
 from textadv.sampling import Streams
 from textadv.spaces import Embeddings, Hidden, Several
-from textadv.task import accelerator_of, precision_warnings
+from textadv.task_launch import launch_warnings, launched, together
 from textadv.task_output import claim, free_output
+from textadv.task_trial import lighter, read_chats, read_panel, rehearse_chat
 
 BEHAVIOUR_DRAW, BENIGN_DRAW, UTILITY_DRAW, SELECTION_DRAW = 31, 32, 33, 34
 THREAT_ROWS = 64
@@ -101,17 +101,27 @@ class ChatTask:
         self.accelerator.print(line)
 
 
-def prepare_chat(config: ChatRunConfig) -> ChatTask:
+def prepare_chat(config: ChatRunConfig, *, training: bool = True) -> ChatTask:
     """Reads, checks and tokenises the streams, loads the model once, resolves the radius, and claims the output folder.
 
-    Raises ConfigError, DataError or ModelError, each saying what to change; nothing but empty folders is then left
-    behind.
+    training: whether the model will be trained: the smallest batches of training are then sent through loss and
+    backward. Raises ConfigError, DataError or ModelError, each saying what to change; nothing but empty folders is then
+    left behind.
     """
-    accelerator = accelerator_of(config)
+    config, accelerator = launched(config)
+    with together(accelerator):
+        task = _prepared(config, accelerator, training)
+    claim(config, accelerator, task.output, task.hashes)
+    return task
+
+
+def _prepared(config: ChatRunConfig, accelerator: Accelerator, training: bool) -> ChatTask:
+    """See `prepare_chat`; what one process does by itself."""
     output = free_output(config)
     streams = _streams(config)
     loaded = build_chat.model(config.model, config.seed)
     encoded = {role: _encoded(config, loaded, found) for role, found in streams.items()}
+    doubts = read_chats(config, loaded, encoded)
     threat = _threat(config, loaded, encoded[Role.ADVERSARIAL][0])
     task = ChatTask(
         config=config,
@@ -124,10 +134,13 @@ def prepare_chat(config: ChatRunConfig) -> ChatTask:
         panel=_panel(config, loaded, streams, threat),
         selection=_selection(config, loaded, streams, threat),
         hashes=_hashes(streams, loaded),
-        warnings=(*precision_warnings(config, accelerator), *_warnings(config, streams, threat)),
+        warnings=(*launch_warnings(config, accelerator), *_warnings(config, streams, threat), *doubts),
     )
-    _check(task, loaded)
-    claim(config, accelerator, output, task.hashes)
+    _check(task)
+    read_panel(config, loaded, task.panel)
+    if training:
+        light = replace(task, config=config.model_copy(update={"attack": lighter(config.attack)}))
+        rehearse_chat(config, accelerator, loaded.model, light.objectives(), task.sampler(), task.steps())
     return task
 
 
@@ -168,8 +181,8 @@ def _require_places(config: ChatRunConfig, loaded: LoadedModel, threat: ThreatMo
             )
 
 
-def _check(task: ChatTask, loaded: LoadedModel) -> None:
-    """What only shows when the parts are put together: objectives, shares of a batch, the longest row."""
+def _check(task: ChatTask) -> None:
+    """What only shows when the parts are put together: objectives and shares of a batch."""
     config = task.config
     lines = length_problems(config.training, task.steps())
     if lines:
@@ -188,24 +201,6 @@ def _check(task: ChatTask, loaded: LoadedModel) -> None:
         raise
     except ValueError as error:
         raise ConfigError([str(error)]) from error
-    for rows in (task.train, task.panel.behaviours, task.panel.utility):
-        _check_longest(config, loaded, rows)
-
-
-def _check_longest(config: ChatRunConfig, loaded: LoadedModel, rows: ChatRows | JoinedRows) -> None:
-    """Sends the longest row through the model, which may know fewer positions than data.max_length allows."""
-    position = max(range(len(rows)), key=lambda place: rows.lengths[place])
-    batch = rows.batch([position]).to(device_of(loaded.model))
-    try:
-        with evaluating(loaded.model), torch.no_grad():
-            forward(loaded.model, batch)
-    except (IndexError, RuntimeError) as error:
-        raise ConfigError(
-            [
-                f"data.max_length: {config.data.max_length} lets a row of {rows.lengths[position]} tokens through, "
-                f"and model.name {config.model.name} does not take it: {error}. Lower data.max_length."
-            ]
-        ) from error
 
 
 def requests(chats: Sequence[Chat]) -> tuple[str, ...]:
@@ -376,8 +371,7 @@ def with_chat_model(task: ChatTask, name: str) -> ChatTask:
     loaded = build_chat.model(config.model, config.seed)
     _require_places(config, loaded, task.threat)
     panel = _panel(config, loaded, task.streams, task.threat)
-    for rows in (panel.behaviours, panel.utility):
-        _check_longest(config, loaded, rows)
+    read_panel(config, loaded, panel)
     return replace(
         task,
         config=config,
@@ -396,5 +390,5 @@ def inspected(config: ChatRunConfig) -> tuple[LoadedModel, Panel]:
     loaded = build_chat.model(config.model, config.seed)
     threat = _threat(config, loaded, _encoded(config, loaded, streams[Role.ADVERSARIAL])[0])
     panel = _panel(config, loaded, streams, threat)
-    _check_longest(config, loaded, panel.behaviours)
+    read_panel(config, loaded, panel)
     return loaded, panel

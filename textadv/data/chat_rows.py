@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -32,6 +32,7 @@ class ChatRows:
     main: the name of the answer that batches are composed with.
     pad_id: stands after a prompt that is shorter than others.
     cut_prompts, cut_answers: how many rows have a prompt, or an answer, that was cut to data.max_length.
+    spelled: per row, the control tokens that the text of a user turn spells out; empty: in no row.
     """
 
     prompts: tuple[tuple[int, ...], ...]
@@ -44,6 +45,7 @@ class ChatRows:
     pad_id: int
     cut_prompts: int = 0
     cut_answers: int = 0
+    spelled: tuple[tuple[int, ...], ...] = ()
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -58,6 +60,12 @@ class ChatRows:
         """Tokens of each prompt with the longest of its answers."""
         longest = [max(map(len, answers)) for answers in zip(*self.answers.values(), strict=True)]
         return tuple(len(prompt) + answer for prompt, answer in zip(self.prompts, longest, strict=True))
+
+    @cached_property
+    def tokens(self) -> tuple[tuple[int, ...], ...]:
+        """The token ids of each row: its prompt, and every answer that it may get."""
+        answers = zip(*self.answers.values(), strict=True)
+        return tuple((*prompt, *chain(*said)) for prompt, said in zip(self.prompts, answers, strict=True))
 
     @property
     def uneditable(self) -> int:
@@ -200,7 +208,13 @@ def encode_chats(
         pad_id=0 if pad is None else pad,
         cut_prompts=sum(row.cut_prompt for row in rows),
         cut_answers=sum(row.cut_answer for row in rows),
+        spelled=tuple(_spelled(row.prompt, control) for row in rows),
     )
+
+
+def _spelled(prompt: Encoded, control: frozenset[int]) -> tuple[int, ...]:
+    pairs = zip(prompt.ids, prompt.segments, strict=True)
+    return tuple(token for token, segment in pairs if segment is Segment.USER and token in control)
 
 
 class _Row(NamedTuple):

@@ -28,6 +28,7 @@ from textadv.models.running import (
     vectors,
 )
 from textadv.models.state import TRAINING_ONLY, load_trainable_state, trainable_state
+from textadv.models.trial import Tokenised, TokenRows, require_embedded, require_longest, require_readable
 from textadv.models.unreached import freeze_unreached
 from textadv.models.vision import Normalised, as_classifier, logits_warning, patch_positions
 from textadv.models.vision_loading import LoadedVision, built_in, load_image_classifier, save_vision
@@ -42,6 +43,8 @@ __all__ = [
     "Normalised",
     "PerturbationError",
     "Preprocessing",
+    "TokenRows",
+    "Tokenised",
     "as_classifier",
     "as_reference",
     "bare",
@@ -65,6 +68,9 @@ __all__ = [
     "patch_positions",
     "read_preprocessing",
     "recomputes",
+    "require_embedded",
+    "require_longest",
+    "require_readable",
     "save_adapter",
     "save_merged",
     "save_vision",
