@@ -1,6 +1,6 @@
 """Measure saved text or image classifiers, or saved chat models, under attack: side by side and without training.
 
-    accelerate launch recipes/evaluate.py recipes/configs/quickstart.yaml --model runs/quickstart/merged \
+    accelerate launch --quiet recipes/evaluate.py recipes/configs/quickstart.yaml --model runs/quickstart/merged \
         [--model OTHER] --output runs/evaluation [key=value ...]
 
 All models face the same threat model: a relative radius is measured on the first one. Writes results.json, report.md
