@@ -217,19 +217,13 @@ def _unequal_ends(name: str, loaded: LoadedModel, part: str, rows: EncodedRows) 
     counts = [tokens.count(end) for tokens in rows.tokens]
     usual = Counter(counts).most_common(1)[0][0]
     odd = [row for row, count in zip(rows.ids, counts, strict=True) if count != usual]
-    if not odd and usual:
+    if not odd:
         return None
     token = loaded.tokenizer.convert_ids_to_tokens(end)
-    reads = f"model.name {name} is an encoder-decoder, whose classifier reads a row's last end token, {token},"
-    if not usual:
-        return (
-            f"{reads} and the tokenizer puts none behind {part} {_listed('row', [rows.ids[counts.index(0)]])}. Use the "
-            "tokenizer that the model was trained with."
-        )
     return (
-        f"{reads} and takes a batch only where all rows have as many of them: {usual} here, but not in {part} "
-        f"{_listed('row', odd)}, whose texts spell {token}. Take it out of these texts, or have it read as text: set "
-        '"split_special_tokens": true in tokenizer_config.json.'
+        f"model.name {name} is an encoder-decoder, whose classifier takes a batch only where all rows have as many end "
+        f"tokens, {token}: {usual} here, but not in {part} {_listed('row', odd)}, whose texts spell it. Take it out of "
+        'these texts, or have it read as text: set "split_special_tokens": true in tokenizer_config.json.'
     )
 
 
@@ -242,6 +236,13 @@ def _refusal(name: str, model: nn.Module, batch: Batch, error: Exception, rows: 
         return (
             f"{told} It takes them without token_type_ids, of which the tokenizer makes 0 to {int(types.max())}. Set "
             '"model_input_names": ["input_ids", "attention_mask"] in tokenizer_config.json.'
+        )
+    encoder = encoder_of(model)
+    if encoder is not None and not bool((batch.inputs["input_ids"] == encoder.config.eos_token_id).any(dim=1).all()):
+        return (
+            f"{told} It is an encoder-decoder, whose classifier reads a row's last end token (id "
+            f"{encoder.config.eos_token_id}), and the tokenizer puts none there. Use the tokenizer that it was trained "
+            "with."
         )
     if out_of_memory(error):
         return f"{told} There is not enough memory. Lower data.max_length, or use a smaller model."
