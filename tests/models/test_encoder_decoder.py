@@ -12,12 +12,14 @@ from transformers import (
     AutoModelForSequenceClassification,
     BartModel,
     BigBirdPegasusConfig,
+    MarianConfig,
     MBartConfig,
     MT5Config,
     MvpConfig,
     PLBartConfig,
     PretrainedConfig,
     PreTrainedModel,
+    T5Gemma2Config,
     T5GemmaConfig,
     T5Model,
     UMT5Config,
@@ -32,9 +34,11 @@ from textadv.losses import cross_entropy
 from textadv.models import (
     LoadedModel,
     Lora,
+    ModelError,
     blocks,
     delta_shape,
     forward,
+    load_causal,
     load_classifier,
     save_adapter,
     save_merged,
@@ -71,6 +75,10 @@ GEMMA = {
     "bos_token_id": FIRST,
     "eos_token_id": LAST,
 }
+PAIR = {"encoder": GEMMA, "decoder": GEMMA, "vocab_size": VOCABULARY}
+VISION = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+VISION |= {"image_size": 28, "patch_size": 14}
+IMAGES = {"image_token_index": VOCABULARY - 1}
 FAMILIES: dict[str, Callable[[], PretrainedConfig]] = {
     "bart": TEXT_CONFIGS["bart"],
     "mbart": lambda: MBartConfig(**BART),
@@ -80,7 +88,10 @@ FAMILIES: dict[str, Callable[[], PretrainedConfig]] = {
     "t5": TEXT_CONFIGS["t5"],
     "mt5": lambda: MT5Config(**T5),
     "umt5": lambda: UMT5Config(**T5),
-    "t5gemma": lambda: T5GemmaConfig(encoder=GEMMA, decoder=GEMMA, vocab_size=VOCABULARY, num_labels=3),
+    "t5gemma": lambda: T5GemmaConfig(**PAIR, num_labels=3),
+    "t5gemma-2": lambda: T5Gemma2Config(
+        encoder={"text_config": GEMMA, "vision_config": VISION, **IMAGES}, decoder=GEMMA, num_labels=3, **IMAGES
+    ),
 }
 families = pytest.mark.parametrize("name", FAMILIES)
 
@@ -99,7 +110,7 @@ def one_table(model: PreTrainedModel) -> PreTrainedModel:
 def encoded(model: PreTrainedModel, batch: Batch, delta: Tensor) -> Tensor:
     """The logits where the encoder reads its embeddings with the delta on them, and the decoder as it always does."""
     encoder, mask = model.get_encoder(), batch.inputs["attention_mask"]
-    words = encoder.embed_tokens(batch.inputs["input_ids"])
+    words = encoder.get_input_embeddings()(batch.inputs["input_ids"])
     states = encoder(inputs_embeds=words + delta, attention_mask=mask)
     return model(**batch.inputs, encoder_outputs=states).logits
 
@@ -119,7 +130,7 @@ def test_embeddings_are_what_the_encoder_reads(name: str) -> None:
     assert bool(((moved - plain).abs().amax(dim=1) > 1e-4).all())
 
 
-@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "t5gemma"])
+@pytest.mark.parametrize("name", [name for name in FAMILIES if "gemma" not in name])
 def test_a_table_that_the_decoder_calls_too_is_perturbed_for_the_encoder_only(name: str) -> None:
     model, batch = one_table(classifier(name).double()), token_rows([5, 9, 7], classes=3)
     assert model.get_encoder().embed_tokens is model.get_decoder().embed_tokens
@@ -143,6 +154,18 @@ def test_hidden_states_are_the_encoders(name: str) -> None:
         assert bool((grad.norm(dim=-1) > 0)[batch.editable].all())
 
 
+def test_an_encoder_whose_decoder_is_left_out_is_attacked_too() -> None:
+    with seeded_scope(0):
+        config = T5GemmaConfig(**PAIR, num_labels=3, is_encoder_decoder=False)
+        model = AutoModelForSequenceClassification.from_config(config).eval()
+    batch = token_rows([5, 9, 7], classes=3)
+    for space in (Embeddings(), Hidden(0)):
+        delta = torch.zeros(delta_shape(model, batch, space), requires_grad=True)
+        logits = forward(model, batch.perturbed(space, delta))
+        (grad,) = torch.autograd.grad(cross_entropy(logits, batch).sum(), delta)
+        assert bool(grad.flatten(1).any(dim=1).all())
+
+
 def test_a_relative_radius_counts_in_embeddings_as_the_encoder_receives_them() -> None:
     model = classifier("bart")
     scale, weight = model.config.d_model**0.5, model.model.shared.weight
@@ -162,6 +185,25 @@ def saved(name: str, folder: Path) -> Path:
         kind(kind.config_class(**{**config, **sizes, **start})).save_pretrained(folder)
     tokens.save_pretrained(folder)
     return folder
+
+
+def only_configured(folder: Path, config: PretrainedConfig) -> str:
+    """A folder with a config.json and no weights."""
+    config.save_pretrained(folder)
+    folders.tokenizer(eos_token="[SEP]").save_pretrained(folder)
+    return str(folder)
+
+
+def test_what_has_no_classifier_is_refused_before_any_weight_is_read(tmp_path: Path) -> None:
+    name = only_configured(tmp_path, MarianConfig(**{**BART, "forced_eos_token_id": None}))
+    with pytest.raises(ModelError, match="it is an encoder-decoder of type marian, and transformers has no text class"):
+        load_classifier(name, ("no", "yes"))
+
+
+@pytest.mark.parametrize("name", ["bart", "t5"])
+def test_chats_are_refused_before_any_weight_is_read(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=f"is an encoder-decoder of type {name}, and task: chat needs a decoder"):
+        load_causal(only_configured(tmp_path, FAMILIES[name]()))
 
 
 def trained(loaded: LoadedModel, batch: Batch) -> None:

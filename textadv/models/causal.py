@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, TaskType, get_peft_model, prepare_model_for_kbit_training
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 
 from textadv.models.loading import (
@@ -114,7 +114,21 @@ def _template(path: str) -> str:
         ) from error
 
 
+def _require_decoder(name: str, options: dict[str, Any]) -> None:
+    """Before any weight is read: transformers would make a decoder of half of an encoder-decoder."""
+    try:
+        config = AutoConfig.from_pretrained(name, **options)
+    except UNUSABLE:
+        return
+    if config.is_encoder_decoder:
+        raise ModelError(
+            f"model.name {name!r} is an encoder-decoder of type {config.model_type}, and task: chat needs a decoder, "
+            "which goes on with the text of the chat. Name a causal language model, such as a Llama or Qwen."
+        )
+
+
 def _base(name: str, options: dict[str, Any], dtype: torch.dtype, quantization: Quantization | None) -> nn.Module:
+    _require_decoder(name, options)
     extra: dict[str, Any] = {}
     if quantization is not None:
         if importlib.util.find_spec("bitsandbytes") is None:

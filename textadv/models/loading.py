@@ -15,11 +15,13 @@ from peft import LoraConfig, PeftConfig, PeftModel, TaskType, get_peft_model
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     AutoConfig,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     BertConfig,
     BertForSequenceClassification,
+    PretrainedConfig,
     PreTrainedTokenizerBase,
 )
 from transformers.pytorch_utils import Conv1D
@@ -140,6 +142,7 @@ def _load_base(
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     try:
         config = AutoConfig.from_pretrained(name, **options)
+        require_classifier(name, config)
         check_labels(name, config, labels)
         tokenizer = AutoTokenizer.from_pretrained(tokenizer_name, **options)
         config.num_labels = len(labels)
@@ -174,6 +177,22 @@ def require_body(name: str, model: nn.Module, missing: Iterable[str]) -> None:
             f"{len(body)} below the head, such as {absent[0]}), so the model would be random. Its config.json names "
             "another architecture than the weights have, or they carry other names."
         )
+
+
+def require_classifier(name: str, config: PretrainedConfig) -> None:
+    """Raises ModelError, before any weight is read, where transformers has no text classifier of this architecture.
+
+    Code that the model's repository brings along is believed.
+    """
+    brought = config.to_dict().get("auto_map") or {}
+    if type(config) in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING or "AutoModelForSequenceClassification" in brought:
+        return
+    kind = "an encoder-decoder" if config.is_encoder_decoder else "a model"
+    raise ModelError(
+        f"model.name {name!r} could not be loaded: it is {kind} of type {config.model_type}, and transformers has no "
+        "text classifier of that type. Name an encoder such as BERT, a decoder such as Llama, or of encoder-decoders a "
+        "BART, mBART, T5, mT5, UMT5 or T5Gemma."
+    )
 
 
 def is_path(name: str) -> bool:

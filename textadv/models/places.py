@@ -30,13 +30,14 @@ def pretrained(model: nn.Module) -> PreTrainedModel:
 
 
 def encoder_of(model: nn.Module) -> PreTrainedModel | None:
-    """The part of an encoder-decoder that reads the text; None for every other model."""
+    """The part of an encoder-decoder that reads the text, whether the decoder is used or not; None for other models."""
     inner = bare(model)
     if isinstance(inner, PeftModel):
         inner = inner.get_base_model()
-    if isinstance(inner, PreTrainedModel) and inner.config.is_encoder_decoder:
-        return cast(PreTrainedModel, inner.get_encoder())
-    return None
+    if not isinstance(inner, PreTrainedModel):
+        return None
+    two = inner.config.is_encoder_decoder or "encoder" in inner.config.sub_configs
+    return cast(PreTrainedModel, inner.get_encoder()) if two else None
 
 
 def _reader(model: nn.Module) -> PreTrainedModel:
@@ -67,7 +68,7 @@ def blocks(model: nn.Module) -> nn.ModuleList:
     Raises ModelError where the model has no list of `config.num_hidden_layers` blocks.
     """
     reader = _reader(model)
-    expected = reader.config.num_hidden_layers
+    expected = reader.config.get_text_config().num_hidden_layers
     for module in reader.modules():
         if isinstance(module, nn.ModuleList) and len(module) == expected:
             return module
@@ -117,7 +118,7 @@ def delta_shape(model: nn.Module, batch: Batch, space: Space) -> tuple[int, ...]
     if isinstance(space, Embeddings):
         width = int(embedding_table(model).shape[-1])
     else:
-        width = int(_reader(model).config.hidden_size)
+        width = int(_reader(model).config.get_text_config().hidden_size)
     if isinstance(space, Ablation):
         return (len(batch), len(space.layers), width)
     if isinstance(space, Several):
