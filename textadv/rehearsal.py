@@ -16,7 +16,8 @@ from textadv.accumulation import NonFiniteError, accumulate
 from textadv.batch import Batch, Role
 from textadv.mixing import Group
 from textadv.models import ModelError, PerturbationError, dtype_of, recomputes
-from textadv.models.trial import THIRD_PARTY, out_of_memory, words
+from textadv.models.running import THIRD_PARTY
+from textadv.models.trial import out_of_memory, words
 from textadv.objectives import Moment, Objectives
 from textadv.optimisation import adamw
 from textadv.randomness import seeded_scope

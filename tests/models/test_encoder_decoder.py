@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from transformers import (
     AutoModelForSequenceClassification,
-    BartModel,
     BigBirdPegasusConfig,
     MarianConfig,
     MBartConfig,
@@ -21,7 +20,6 @@ from transformers import (
     PreTrainedModel,
     T5Gemma2Config,
     T5GemmaConfig,
-    T5Model,
     UMT5Config,
 )
 
@@ -175,18 +173,6 @@ def test_a_relative_radius_counts_in_embeddings_as_the_encoder_receives_them() -
     assert space_module(model, Embeddings()) is model.model.encoder.embed_tokens
 
 
-def saved(name: str, folder: Path) -> Path:
-    """A body without a head, as pretraining leaves it, with a tokenizer that ends every text with one end token."""
-    tokens = folders.tokenizer(eos_token="[SEP]")
-    sizes = {"vocab_size": len(tokens), "pad_token_id": tokens.pad_token_id, "eos_token_id": tokens.eos_token_id}
-    kind, config = {"bart": (BartModel, BART), "t5": (T5Model, T5)}[name]
-    start = {"decoder_start_token_id": tokens.eos_token_id, "forced_eos_token_id": None}
-    with seeded_scope(1):
-        kind(kind.config_class(**{**config, **sizes, **start})).save_pretrained(folder)
-    tokens.save_pretrained(folder)
-    return folder
-
-
 def only_configured(folder: Path, config: PretrainedConfig) -> str:
     """A folder with a config.json and no weights."""
     config.save_pretrained(folder)
@@ -219,10 +205,10 @@ def trained(loaded: LoadedModel, batch: Batch) -> None:
 
 
 @pytest.mark.parametrize("lora", [None, Lora(r=2)], ids=["whole", "lora"])
-@pytest.mark.parametrize("name", ["bart", "t5"])
-def test_what_is_exported_is_what_was_trained(name: str, lora: Lora | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize("save", [folders.bart, folders.t5], ids=["bart", "t5"])
+def test_what_is_exported_is_what_was_trained(save: Callable[[Path], Path], lora: Lora | None, tmp_path: Path) -> None:
     labels = ("no", "maybe", "yes")
-    loaded = load_classifier(str(saved(name, tmp_path / "base")), labels, lora=lora)
+    loaded = load_classifier(str(save(tmp_path / "base")), labels, lora=lora)
     texts = Examples(("a fine film", "dull", "not at all bad"), None, (2, 0, 1), (0, 1, 2))
     batch = encode(texts, loaded.tokenizer, 16).batch([0, 1, 2])
     loaded.model.eval()

@@ -175,7 +175,7 @@ def test_an_end_token_that_a_text_spells(name: str) -> None:
     told = refused(loaded(name), "a film", "dull [SEP] plot", "fine", "[SEP]")
     assert told.startswith("model.name mine is an encoder-decoder, whose classifier takes a batch only where all rows")
     assert "end tokens, [SEP]: 1 here, but not in test rows 101, 103, whose texts spell it. Take it out of" in told
-    assert '"split_special_tokens": true in tokenizer_config.json' in told
+    assert told.endswith('or to have it read as text set "split_special_tokens": true in its tokenizer_config.json.')
     assert read(loaded(name), "a [SEP] film", "dull [SEP] plot") is None, "as many in every row"
 
 

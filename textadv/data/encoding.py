@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -113,8 +113,8 @@ def encode(examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length: i
     """Each row tokenised and cut to `max_length` tokens, special tokens included.
 
     A text that spells a special token out ("[SEP]", "</s>") is read as the tokenizer reads it wherever the model is
-    used: as that control token, or, with `"split_special_tokens": true` in tokenizer_config.json, as text. Reading it
-    otherwise would measure another system than the one in use. No attack touches a control token.
+    used: as that control token, or, with `"split_special_tokens": true` in tokenizer_config.json, as text where its
+    model can. Reading it otherwise would measure another system than the one in use. No attack touches a control token.
 
     Raises DataError where the tokenizer has no padding token or `max_length` leaves no room for a text.
     """
@@ -158,6 +158,18 @@ def encode(examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length: i
     )
 
 
+def split_remedy(tokenizer: PreTrainedTokenizerBase, tokens: Iterable[int]) -> str | None:
+    """How to have texts that spell these control tokens read as text; None where the tokenizer finds them all the same.
+
+    A Unigram or word-level model has them among its own pieces.
+    """
+    for token in tokens:
+        word = tokenizer.convert_ids_to_tokens(token)
+        if token in tokenizer(word, add_special_tokens=False, split_special_tokens=True)["input_ids"]:
+            return None
+    return 'set "split_special_tokens": true in its tokenizer_config.json'
+
+
 def spelled_warning(parts: Mapping[str, Spelled], tokenizer: PreTrainedTokenizerBase) -> str | None:
     """A sentence for the report where texts spell out control tokens of the tokenizer, else None.
 
@@ -169,8 +181,9 @@ def spelled_warning(parts: Mapping[str, Spelled], tokenizer: PreTrainedTokenizer
     found = sorted({token for part in parts.values() for row in part.spelled for token in row})
     words = tokenizer.convert_ids_to_tokens(found[:NAMED])
     counts = ", ".join(f"{count} {name}" for name, count in rows.items() if count)
+    remedy = split_remedy(tokenizer, found)
     return (
         f"data: the texts of {counts} rows spell special tokens of the tokenizer ({', '.join(words)}"
         f"{', ...' if len(found) > NAMED else ''}). It reads them as control tokens, here as in use, and attacks leave "
-        'them alone. To have them read as text, set "split_special_tokens": true in its tokenizer_config.json.'
+        "them alone." + (f" To have them read as text, {remedy}." if remedy else "")
     )

@@ -24,6 +24,9 @@ from textadv.batch import Batch, Perturbation
 from textadv.models.places import ModelError, bare, device_of, embedding_table, encoder_of, space_module
 from textadv.spaces import Ablation, Embeddings, Hidden, Pixels, Several, Space
 
+THIRD_PARTY = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What the code of a model raises where it cannot take its input."""
+
 VOCABULARY_CHUNK = 8192
 _passing: ContextVar[Batch | None] = ContextVar("passing", default=None)
 

@@ -13,13 +13,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from textadv.batch import Batch
-from textadv.data import EncodedRows, Rows
+from textadv.data import EncodedRows, Rows, split_remedy
 from textadv.models.loading import LoadedModel
 from textadv.models.places import ModelError, device_of, dtype_of, embedding_table, encoder_of
-from textadv.models.running import PerturbationError, evaluating, forward
-
-THIRD_PARTY = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-"""What the code of a model raises where it cannot take its input."""
+from textadv.models.running import THIRD_PARTY, PerturbationError, evaluating, forward
 
 NAMED = 5
 # How far two passes of one row may lie apart, relative to the largest logit.
@@ -161,7 +158,8 @@ def _apart(model: nn.Module, rows: EncodedRows, place: int, together: Tensor, la
         return None
     scale = largest.clamp_min(torch.finfo(together.dtype).tiny)
     apart, own = (float((first[0] - other).abs().max() / scale) for other in (together, second[0]))
-    return apart if apart > max(ROUNDING[together.dtype], 10 * own) else None
+    bound = ROUNDING[together.dtype]
+    return apart if apart > bound and own < bound / 10 else None
 
 
 def _least(values: Sequence[float]) -> int:
@@ -219,11 +217,11 @@ def _unequal_ends(name: str, loaded: LoadedModel, part: str, rows: EncodedRows) 
     odd = [row for row, count in zip(rows.ids, counts, strict=True) if count != usual]
     if not odd:
         return None
-    token = loaded.tokenizer.convert_ids_to_tokens(end)
+    token, remedy = loaded.tokenizer.convert_ids_to_tokens(end), split_remedy(loaded.tokenizer, [end])
     return (
         f"model.name {name} is an encoder-decoder, whose classifier takes a batch only where all rows have as many end "
         f"tokens, {token}: {usual} here, but not in {part} {_listed('row', odd)}, whose texts spell it. Take it out of "
-        'these texts, or have it read as text: set "split_special_tokens": true in tokenizer_config.json.'
+        "these texts" + (f", or to have it read as text {remedy}." if remedy else ".")
     )
 
 
