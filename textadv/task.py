@@ -68,7 +68,7 @@ def prepare(config: RunConfig, *, training: bool = True) -> Task:
     """Reads, checks and tokenises the data, loads the model once, resolves the radius, and claims the output folder.
 
     Rows of every kind go through the model, and with `training` the smallest batches of training through loss and
-    backward: in all about 16 rows for each split, 32 more, and two micro-batches.
+    backward: a forward of at most nine rows of each split, and less than two micro-batches.
 
     training: whether the model will be trained. Raises ConfigError, DataError or ModelError, each saying what to
     change; nothing but empty folders is then left behind.

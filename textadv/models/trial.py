@@ -153,13 +153,17 @@ def _apart(model: nn.Module, rows: EncodedRows, place: int, together: Tensor, la
     A model that draws numbers in evaluation mode differs from itself: that is not the batch's doing.
     """
     batch = rows.batch([place]).to(device_of(model))
-    first, second = _outcome(model, batch), _outcome(model, batch)
-    if not isinstance(first, Tensor) or not isinstance(second, Tensor):
-        return None
-    scale = largest.clamp_min(torch.finfo(together.dtype).tiny)
-    apart, own = (float((first[0] - other).abs().max() / scale) for other in (together, second[0]))
-    bound = ROUNDING[together.dtype]
-    return apart if apart > bound and own < bound / 10 else None
+    scale, bound = largest.clamp_min(torch.finfo(together.dtype).tiny), ROUNDING[together.dtype]
+    alone = _outcome(model, batch)
+    apart = _distance(alone, together, scale)
+    return apart if apart > bound and _distance(alone, _outcome(model, batch), scale) < bound / 10 else None
+
+
+def _distance(alone: Tensor | Exception, other: Tensor | Exception, scale: Tensor) -> float:
+    """How far the logits of one row are apart, relative to `scale`; 0 where there are none."""
+    if isinstance(alone, Exception) or isinstance(other, Exception):
+        return 0.0
+    return float((alone.reshape(-1) - other.reshape(-1)).abs().max() / scale)
 
 
 def _least(values: Sequence[float]) -> int:
