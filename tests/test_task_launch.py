@@ -170,12 +170,22 @@ def launch(*words: str) -> tuple[int, list[str]]:
     return ended.returncode, [line for line in ended.stdout.splitlines() if line.strip()]
 
 
-TOLD = ["--num_machines", "1", "--mixed_precision", "bf16", "--dynamo_backend", "no"]
 WORKER = str(ROOT / "tests" / "launch_worker.py")
+AT_HOME = """
+compute_environment: LOCAL_MACHINE
+distributed_type: 'NO'
+mixed_precision: bf16
+num_machines: 1
+num_processes: 2
+use_cpu: true
+"""
 
 
-def test_accelerate_launch_that_starts_one_of_two_is_told_of() -> None:
-    code, said = launch("accelerate.commands.launch", "--num_processes", "2", *TOLD, WORKER)
+def test_what_stands_in_the_file_at_home_is_used_or_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    (tmp_path / "accelerate").mkdir()
+    (tmp_path / "accelerate" / "default_config.yaml").write_text(AT_HOME)
+    code, said = launch("accelerate.commands.launch", WORKER)
     assert code == 0, said
     (line,) = (line for line in said if "--num_processes: one process runs" in line)
     assert line.startswith("1 processes, bf16: ")
