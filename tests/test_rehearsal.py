@@ -105,6 +105,9 @@ def net() -> nn.Module:
 PIXELS = ThreatModel(Pixels(), Linf(8 / 255, per="example"))
 
 
+checkpointing = pytest.mark.filterwarnings("ignore:`gradient_checkpointing_enable` is deprecated:FutureWarning")
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_nothing_is_changed(training: bool) -> None:
     for model, wanted in (
@@ -182,6 +185,29 @@ def test_too_little_memory_names_what_takes_less() -> None:
     small.register_forward_hook(lambda *_: raising(torch.OutOfMemoryError("out of memory"))(torch.zeros(1)))
     told = refused(small, run(FixedRows(image_rows(16)), PIXELS, tiny.HALF))
     assert "rows of 16 x 16 pixels at once" in told and "data.image_size" in told
+
+
+def test_a_model_that_an_accelerator_cannot_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny.bert()
+    monkeypatch.setattr(model, "to", raising(torch.OutOfMemoryError("CUDA out of memory.")))
+    told = refused(model, texts())
+    assert told.startswith("model.name mine cannot be moved to cpu: OutOfMemoryError: CUDA out of memory.")
+    assert told.endswith("Use a smaller model, or set model.dtype: bfloat16.")
+
+
+@checkpointing
+def test_recomputing_that_fails_names_its_key() -> None:
+    model = tiny.bert()
+    model.base_model.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    rehearse(model, texts())
+
+    def fails(module: nn.Module, _args: object, _output: object) -> None:
+        if module.training:
+            raise RuntimeError("it cannot be computed again")
+
+    model.register_forward_hook(fails)
+    told = refused(model, texts())
+    assert "it cannot be computed again" in told and told.endswith("Set model.gradient_checkpointing: false.")
 
 
 def test_a_loss_that_is_not_finite() -> None:

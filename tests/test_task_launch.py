@@ -164,6 +164,18 @@ def test_a_process_that_should_not_be_alone_says_so(
     assert all(line.startswith("accelerate launch --num_processes: one process runs") for line in lines)
 
 
+def test_a_precision_for_training_where_nothing_is_trained_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    config = small(f"output={tmp_path}")
+    assert isinstance(config, RunConfig)
+    told = (
+        "accelerate launch --mixed_precision bf16 is for training, and here nothing is trained: models are measured in "
+    )
+    assert any(line.startswith(told) for line in prepare(config, training=False).warnings)
+
+
 def launch(*words: str) -> tuple[int, list[str]]:
     """How a command of Python modules ends: its status, and what it said line by line."""
     ended = finished([sys.executable, "-m", *words])

@@ -68,7 +68,11 @@ def rehearse(model: nn.Module, run: Rehearsal) -> None:
         adamw(model, 1.0, 0.0)
     except ValueError as error:
         raise ModelError(str(error)) from error
-    model.to(run.accelerator.device)
+    try:
+        model.to(run.accelerator.device)
+    except THIRD_PARTY as error:
+        told = f"model.name {run.name} cannot be moved to {run.accelerator.device}: {words(error)}."
+        raise ModelError(f"{told} Use a smaller model, or set model.dtype: bfloat16.") from error
     with _unchanged(model), seeded_scope(run.seed, DRAW, run.accelerator.process_index):
         model.train()
         for trial in _trials(run):

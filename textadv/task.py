@@ -112,7 +112,7 @@ def _prepared(config: RunConfig, accelerator: Accelerator, training: bool) -> Ta
         load_model=lambda: build.model(config.model, splits.labels, config.seed),
         surrogates=surrogates,
         warnings=(
-            *launch_warnings(config, accelerator),
+            *launch_warnings(config, accelerator, training),
             *_warnings(config, splits, threat, train, loaded),
             *doubts,
         ),

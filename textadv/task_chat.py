@@ -134,7 +134,7 @@ def _prepared(config: ChatRunConfig, accelerator: Accelerator, training: bool) -
         panel=_panel(config, loaded, streams, threat),
         selection=_selection(config, loaded, streams, threat),
         hashes=_hashes(streams, loaded),
-        warnings=(*launch_warnings(config, accelerator), *_warnings(config, streams, threat), *doubts),
+        warnings=(*launch_warnings(config, accelerator, training), *_warnings(config, streams, threat), *doubts),
     )
     _check(task)
     read_panel(config, loaded, task.panel)
@@ -388,7 +388,9 @@ def inspected(config: ChatRunConfig) -> tuple[LoadedModel, Panel]:
     """
     streams = _streams(config)
     loaded = build_chat.model(config.model, config.seed)
-    threat = _threat(config, loaded, _encoded(config, loaded, streams[Role.ADVERSARIAL])[0])
+    rows = _encoded(config, loaded, streams[Role.ADVERSARIAL])
+    read_chats(config, loaded, {Role.ADVERSARIAL: rows})
+    threat = _threat(config, loaded, rows[0])
     panel = _panel(config, loaded, streams, threat)
     read_panel(config, loaded, panel)
     return loaded, panel

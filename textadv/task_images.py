@@ -162,7 +162,7 @@ def _prepared(config: ImageRunConfig, accelerator: Accelerator, training: bool) 
         hashes=_hashes(found),
         new_weights=found.loaded.initialised,
         load_model=found.load,
-        warnings=(*launch_warnings(config, accelerator), *reach_warnings(config, threat), *_warnings(found)),
+        warnings=(*launch_warnings(config, accelerator, training), *reach_warnings(config, threat), *_warnings(found)),
         split_norm=config.model.split_norm,
         surrogates=found.surrogates,
     )

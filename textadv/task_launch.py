@@ -51,8 +51,11 @@ def _require(*problems: str) -> None:
         raise ConfigError(list(problems))
 
 
-def launch_warnings(config: AnyRunConfig, accelerator: Accelerator) -> Iterable[str]:
-    """A sentence for what the launcher left out, and for formats that the processor can only imitate."""
+def launch_warnings(config: AnyRunConfig, accelerator: Accelerator, training: bool = True) -> Iterable[str]:
+    """A sentence for what the launcher or the run leaves out, and for formats that the processor can only imitate.
+
+    training: whether a model is trained; saved models are measured in their own format.
+    """
     # accelerate launch says where processes meet where it was asked for several, whether or not it starts them.
     several = PRECISION in os.environ and "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ
     if several and accelerator.num_processes == 1:
@@ -63,7 +66,15 @@ def launch_warnings(config: AnyRunConfig, accelerator: Accelerator) -> Iterable[
             "accelerate launch --num_processes: one process runs, though more were asked for, because accelerate does "
             f"not find an accelerator for each; {instead}. The numbers are those of one process."
         )
-    formats = {"training.precision": config.training.precision or "no", "model.dtype": config.model.dtype}
+    given = os.environ.get(PRECISION, "no")
+    if not training and given != "no":
+        yield (
+            f"accelerate launch --mixed_precision {given} is for training, and here nothing is trained: models are "
+            f"measured in model.dtype: {config.model.dtype}."
+        )
+    formats: dict[str, str] = {"model.dtype": config.model.dtype}
+    if training:
+        formats["training.precision"] = config.training.precision or "no"
     found = (emulation_warning(key, value, accelerator.device) for key, value in formats.items())
     yield from (line for line in found if line is not None)
 
@@ -77,7 +88,7 @@ def together(accelerator: Accelerator) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        gather_object([str(error)])
+        gather_object([str(error) or type(error).__name__])
         raise
     met = [(rank, told) for rank, told in enumerate(gather_object([None])) if told is not None]
     if met:

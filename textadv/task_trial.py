@@ -62,9 +62,10 @@ def read_panel(config: ChatRunConfig, loaded: LoadedModel, panel: Panel) -> None
     asked = {f"{name} prompt": one for name, one in panel.benign.items()}
     asked |= {f"evaluation.instructions.{name}": one for name, (_, one) in panel.instructions.items()}
     prompts = {name: TokenRows(range(len(one.ids)), one.ids) for name, one in asked.items()}
-    texts = {name: [" ".join((one.question, *one.choices)) for one in found] for name, found in panel.questions.items()}
-    for name, found in texts.items():
-        prompts[f"evaluation.questions.{name}"] = TokenRows(range(len(found)), loaded.tokenizer(found)["input_ids"])
+    for name, questions in panel.questions.items():
+        texts = [" ".join((one.question, *one.choices)) for one in questions]
+        tokens = loaded.tokenizer(texts, verbose=False)["input_ids"] if texts else []
+        prompts[f"evaluation.questions.{name}"] = TokenRows(range(len(texts)), tokens)
     require_embedded(config.model.name, loaded.model, loaded.tokenizer, {**chats, **prompts})
     require_longest(config.model.name, loaded.model, chats, config.data.max_length)
 

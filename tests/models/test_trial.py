@@ -206,6 +206,13 @@ def test_padding_that_moves_positions_is_refused_where_another_side_would_do() -
     assert read(relative) is None
 
 
+@pytest.mark.parametrize("name", ["bart", "t5"])
+def test_padding_that_a_decoder_would_read_is_refused(name: str) -> None:
+    left = loaded(name)
+    left.tokenizer.padding_side = "left"
+    assert refused(left).endswith('Set "padding_side": "right" in its tokenizer_config.json.')
+
+
 class Reading(nn.Module):
     """Logits from a bag of words, changed by `after`; it looks at padding where it is told so."""
 
