@@ -29,7 +29,7 @@ from textadv.models import (
     space_module,
 )
 from textadv.models.running import THIRD_PARTY
-from textadv.models.trial import words
+from textadv.models.trial import described
 from textadv.spaces import Hidden, Space
 
 LOOKED_AT = 32
@@ -162,4 +162,4 @@ def _try(model: nn.Module, attacked: nn.Module, rows: Batch, space: Space) -> No
     except ModelError:
         raise
     except THIRD_PARTY as error:
-        raise ModelError(f"this model does not take the rows of the attacked one: {words(error)}.") from error
+        raise ModelError(f"this model does not take the rows of the attacked one: {described(error)}.") from error

@@ -17,7 +17,7 @@ from textadv.batch import Batch, Role
 from textadv.mixing import Group
 from textadv.models import ModelError, PerturbationError, dtype_of, recomputes
 from textadv.models.running import THIRD_PARTY
-from textadv.models.trial import out_of_memory, words
+from textadv.models.trial import described, out_of_memory
 from textadv.objectives import Moment, Objectives
 from textadv.optimisation import adamw
 from textadv.randomness import seeded_scope
@@ -71,7 +71,7 @@ def rehearse(model: nn.Module, run: Rehearsal) -> None:
     try:
         model.to(run.accelerator.device)
     except THIRD_PARTY as error:
-        told = f"model.name {run.name} cannot be moved to {run.accelerator.device}: {words(error)}."
+        told = f"model.name {run.name} cannot be moved to {run.accelerator.device}: {described(error)}."
         raise ModelError(f"{told} Use a smaller model, or set model.dtype: bfloat16.") from error
     with _unchanged(model), seeded_scope(run.seed, DRAW, run.accelerator.process_index):
         model.train()
@@ -146,12 +146,12 @@ def _told(model: nn.Module, run: Rehearsal, trial: Trial, error: Exception) -> s
         return f"model.name {run.name} has a loss that is not finite for {what}, before any step was taken. {remedy}"
     if out_of_memory(error):
         size = "data.image_size" if "pixel_values" in batch.inputs else "data.max_length"
-        fewer = "training.micro_batch_size (which changes no result), " if len(rows) > 1 else ""
+        fewer = "training.micro_batch_size, " if len(rows) > 1 else ""
         return (
-            f"{device} has too little memory to train on {what} of {_size(batch)} at once: {words(error)}. Lower "
+            f"{device} has too little memory to train on {what} of {_size(batch)} at once: {described(error)}. Lower "
             f"{fewer}{size}, or set model.gradient_checkpointing: true."
         )
-    told = f"model.name {run.name} cannot be trained on {what} at once: {words(error)}."
+    told = f"model.name {run.name} cannot be trained on {what} at once: {described(error)}."
     if len(rows) == 1 and _failure(model, run, _doubled(trial)) is None:
         return (
             f"{told} Two rows work: choose training.batch_size, training.micro_batch_size and the share of attacked "

@@ -40,7 +40,7 @@ def launched(config: AnyConfig) -> tuple[AnyConfig, Accelerator]:
     Raises ConfigError where the launcher was told what the configuration contradicts or the run cannot do.
     """
     _require(*_unsupported(os.environ), *_missing_trackers(config))
-    resolved = _with_precision(config, os.environ.get(PRECISION, "no"))
+    resolved = _with_precision(config, _given_precision())
     accelerator = _accelerator(resolved)
     _require(*_misfits(resolved, accelerator), *_sharding_problems(resolved, accelerator))
     return resolved, accelerator
@@ -66,11 +66,10 @@ def launch_warnings(config: AnyRunConfig, accelerator: Accelerator, training: bo
             "accelerate launch --num_processes: one process runs, though more were asked for, because accelerate does "
             f"not find an accelerator for each; {instead}. The numbers are those of one process."
         )
-    given = os.environ.get(PRECISION, "no")
-    if not training and given != "no":
+    if not training and _given_precision() != "no":
         yield (
-            f"accelerate launch --mixed_precision {given} is for training, and here nothing is trained: models are "
-            f"measured in model.dtype: {config.model.dtype}."
+            f"accelerate launch --mixed_precision {_given_precision()} is for training, and here nothing is trained: "
+            f"models are measured in model.dtype: {config.model.dtype}."
         )
     formats: dict[str, str] = {"model.dtype": config.model.dtype}
     if training:
@@ -93,6 +92,10 @@ def together(accelerator: Accelerator) -> Iterator[None]:
     met = [(rank, told) for rank, told in enumerate(gather_object([None])) if told is not None]
     if met:
         raise ConfigError([f"process {rank} cannot go on: {told}" for rank, told in met])
+
+
+def _given_precision() -> str:
+    return (os.environ.get(PRECISION) or "no").lower()
 
 
 def _set(environment: Mapping[str, str], name: str) -> bool:

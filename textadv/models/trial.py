@@ -85,7 +85,7 @@ def require_longest(name: str, model: nn.Module, parts: Mapping[str, Rows], max_
         raise ModelError(_refusal(name, model, batch, found, f"{part} row {rows.ids[position]}"))
     raise ModelError(
         f"data.max_length: {max_length} lets rows of {length} tokens through, and model.name {name} takes at most "
-        f"{taken}: {words(found)}. Lower data.max_length to {taken}."
+        f"{taken}: {described(found)}. Lower data.max_length to {taken}."
     )
 
 
@@ -231,7 +231,7 @@ def _unequal_ends(name: str, loaded: LoadedModel, part: str, rows: EncodedRows) 
 
 def _refusal(name: str, model: nn.Module, batch: Batch, error: Exception, rows: str) -> str:
     """What to say of an error that the model met at a batch, with the remedy where a reason is known."""
-    told = f"model.name {name} does not take {rows}: {words(error)}."
+    told = f"model.name {name} does not take {rows}: {described(error)}."
     types = batch.inputs.get("token_type_ids")
     without = replace(batch, inputs={key: value for key, value in batch.inputs.items() if key != "token_type_ids"})
     if types is not None and isinstance(_outcome(model, without), Tensor):
@@ -260,7 +260,7 @@ def out_of_memory(error: Exception) -> bool:
     )
 
 
-def words(error: Exception) -> str:
+def described(error: Exception) -> str:
     """The error in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(" .:")
 
