@@ -209,7 +209,9 @@ def test_what_one_process_meets_alone_ends_both_with_its_message() -> None:
     code, said = launch("torch.distributed.run", "--nproc-per-node=2", port, WORKER, "alone")
     assert code == 1
     # The processes may write into one line.
-    assert "error in process 1: data.train: files/mine.csv is missing." in "\n".join(said)
+    text = "\n".join(said)
+    assert "error in process 1: data.train: files/mine.csv is missing." in text
+    assert "error: process 1 cannot go on: data.train: files/mine.csv is missing." in text
     # Only the launcher itself has a traceback, and its report ends with the message.
     assert sum(line.startswith("Traceback") for line in said) == 1
     assert said[-2].strip().startswith("traceback : error") and said[-2].endswith("files/mine.csv is missing.")
