@@ -1,6 +1,6 @@
 """Harden a text or image classifier or a chat model by adversarial fine-tuning, and measure what that bought.
 
-    accelerate launch recipes/adv_finetune.py recipes/configs/quickstart.yaml [key=value ...]
+    accelerate launch --quiet recipes/adv_finetune.py recipes/configs/quickstart.yaml [key=value ...]
 
 A config with `task: images` hardens an image classifier, one with `task: chat` a chat model. Writes to the config's
 `output`: adapter/ and merged/ (with the tokenizer or image processor), adapters/ (robust-best, clean-best, last),

@@ -33,6 +33,7 @@ from textadv.task import encoded, reported_positions, resolved_threat
 from textadv.task_chat import inspected
 from textadv.task_images import ready, require_trained, resolved_image_threat
 from textadv.task_template import template
+from textadv.task_trial import read_texts
 
 
 def named_attack(config: ClassifierRunConfig, wanted: str | None) -> str:
@@ -46,9 +47,13 @@ def named_attack(config: ClassifierRunConfig, wanted: str | None) -> str:
 def show(config: RunConfig, model_name: str, count: int, attack_name: str | None) -> None:
     """Prints `count` test rows before and after the attack."""
     name = named_attack(config, attack_name)
+    model = config.model.model_copy(update={"name": model_name, "lora": None})
+    config = config.model_copy(update={"model": model})
     splits = build.splits(config.data, config.seed)
-    loaded = build.model(config.model.model_copy(update={"name": model_name, "lora": None}), splits.labels, config.seed)
+    loaded = build.model(config.model, splits.labels, config.seed)
     train, validation, test = encoded(splits, loaded, config)
+    for warning in read_texts(config, loaded, (train, validation, test)):
+        print(f"warning: {warning}")
     threat = resolved_threat(config, loaded, train)
     surrogates = build_surrogates.text_surrogates(config, loaded, splits, test)
     modules = {key: found.model for key, found in surrogates.items()}

@@ -1,6 +1,6 @@
 """Measure saved text or image classifiers, or saved chat models, under attack: side by side and without training.
 
-    accelerate launch recipes/evaluate.py recipes/configs/quickstart.yaml --model runs/quickstart/merged \
+    accelerate launch --quiet recipes/evaluate.py recipes/configs/quickstart.yaml --model runs/quickstart/merged \
         [--model OTHER] --output runs/evaluation [key=value ...]
 
 All models face the same threat model: a relative radius is measured on the first one. Writes results.json, report.md
@@ -34,9 +34,9 @@ def tasks_of(config: ClassifierRunConfig, models: list[str], output: str) -> lis
     first = config.model.model_copy(update={"name": models[0], "lora": None})
     own = config.model_copy(update={"model": first, "output": output})
     if isinstance(own, ImageRunConfig):
-        task, another = prepare_images(own), with_image_model
+        task, another = prepare_images(own, training=False), with_image_model
     else:
-        task, another = prepare(own), with_model
+        task, another = prepare(own, training=False), with_model
     tasks = [task, *(another(task, name) for name in models[1:])]
     for found in tasks:
         require_trained(found)
@@ -67,7 +67,8 @@ def measure_chat(config: ChatRunConfig, models: list[str], output: str) -> None:
     first = config.model.model_copy(update={"name": models[0], "lora": None})
     # Nothing is trained, and many an objective would ask for an adapter.
     untrained = ChatObjectiveConfig(parts=[PrefillRecoveryConfig()])
-    task = prepare_chat(config.model_copy(update={"model": first, "output": output, "objective": untrained}))
+    own = config.model_copy(update={"model": first, "output": output, "objective": untrained})
+    task = prepare_chat(own, training=False)
     # Every model is tried before the first is measured, so that a mistake in the last shows at once.
     tasks = [task, *(with_chat_model(task, name) for name in models[1:])]
     task = replace(task, warnings=tuple(dict.fromkeys(line for own in tasks for line in own.warnings)))

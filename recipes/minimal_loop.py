@@ -1,6 +1,6 @@
 """Adversarial fine-tuning in a loop that you own: plain Accelerate, textadv only for the attack and the forward pass.
 
-    accelerate launch recipes/minimal_loop.py [--steps 300]
+    accelerate launch --quiet recipes/minimal_loop.py [--steps 300]
 
 Prints the losses on the way and the robust accuracy on test rows at the end.
 """

@@ -54,6 +54,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=128, help="rows per pass")
     parser.add_argument("--repeats", type=int, default=20, help="pairs of passes")
     arguments = parser.parse_args()
+    if min(arguments.batch, arguments.repeats) < 1:
+        parser.error(f"--batch and --repeats must be at least 1, got {arguments.batch} and {arguments.repeats}.")
     print(f"{torch.get_num_threads()} threads, {arguments.batch} rows per pass, {arguments.repeats} pairs\n")
     print(
         "| network | precision | row by row, ms per row | channel by channel | ratio |\n| --- | --- | --- | --- | --- |"

@@ -125,7 +125,7 @@ def main() -> int:
     given = parser.parse_args()
     try:
         manifest = build(given.output, PLANS["real" if given.real else given.size], given.seed, given.real)
-    except DataError as error:
+    except (DataError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     for name in manifest["missed"]:

@@ -208,7 +208,10 @@ def main() -> None:
     for path in (given.weights, given.tokenizer):
         if not path.is_file():
             raise SystemExit(f"error: there is no file {path} (looked in {Path.cwd()}).")
-    convert(given.weights, given.tokenizer, given.output)
+    try:
+        convert(given.weights, given.tokenizer, given.output)
+    except (ArithmeticError, OSError, ValueError, struct.error) as error:
+        raise SystemExit(f"error: these are not stories260K's files, or --output cannot be written: {error}") from None
     print(f"wrote {given.output}")
 
 

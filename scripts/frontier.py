@@ -22,11 +22,11 @@ def main() -> None:
     arguments = parser.parse_intermixed_args()
     try:
         runs = [run_of(read_chat_results(folder), folder.name) for folder in arguments.runs]
+        arguments.output.mkdir(parents=True, exist_ok=True)
+        (arguments.output / "frontier.md").write_text(runs_markdown(runs), encoding="utf-8")
+        write_frontier(runs, arguments.output / "frontier.svg", "Attack success against over-refusal")
     except (OSError, ValueError) as error:
         raise SystemExit(f"error: {error}") from None
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    (arguments.output / "frontier.md").write_text(runs_markdown(runs), encoding="utf-8")
-    write_frontier(runs, arguments.output / "frontier.svg", "Attack success against over-refusal")
     print(runs_markdown(runs))
     print(f"plot: {arguments.output / 'frontier.svg'}")
 

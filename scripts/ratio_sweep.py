@@ -35,7 +35,10 @@ def one_run(path: str, ratio: float, seed: int, folder: Path, overrides: list[st
         task = prepare_chat(config)
         hardened = train_chat(task)
         report_chat(task, [evaluate_chat_model(task, "hardened", hardened.loaded)], hardened)
-    return run_of(read_chat_results(folder), f"{ratio:.0%} adversarial")
+    try:
+        return run_of(read_chat_results(folder), f"{ratio:.0%} adversarial")
+    except ValueError as error:
+        raise ConfigError([f"{folder} holds results that cannot be read: {error} Remove the folder."]) from error
 
 
 def numbers(text: str, kind: Callable[[str], Number], option: str) -> list[Number]:
@@ -64,7 +67,7 @@ def main() -> None:
                 runs.append(one_run(arguments.config, ratio, seed, folder, arguments.overrides))
                 (arguments.output / "sweep.md").write_text(runs_markdown(runs), encoding="utf-8")
                 write_frontier(runs, arguments.output / "sweep.svg", "Adversarial ratio, rows per optimizer step")
-    except USER_ERRORS as error:
+    except (*USER_ERRORS, OSError) as error:
         raise ending(error) from None
     print(runs_markdown(runs))
     print(f"plot: {arguments.output / 'sweep.svg'}")

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from torch import nn
 from transformers import (
+    BartConfig,
+    BartModel,
     BertConfig,
     BertForSequenceClassification,
     BertModel,
@@ -26,6 +28,8 @@ from transformers import (
     PreTrainedTokenizerFast,
     RobertaConfig,
     RobertaModel,
+    T5Config,
+    T5Model,
 )
 from transformers.utils import logging
 
@@ -99,6 +103,29 @@ def roberta(folder: Path) -> Path:
     """A RoBERTa without a head."""
     config = RobertaConfig(**{**_bert().to_dict(), "model_type": "roberta"})
     return _saved(folder, RobertaModel, config, tokenizer())
+
+
+def _ending() -> tuple[PreTrainedTokenizerFast, dict[str, int]]:
+    """A tokenizer that ends every text with its end token, and what an encoder-decoder's config says of it."""
+    tokens = tokenizer(eos_token="[SEP]")
+    ends = {"pad_token_id": tokens.pad_token_id, "eos_token_id": tokens.eos_token_id}
+    return tokens, {"vocab_size": len(tokens), "decoder_start_token_id": tokens.eos_token_id, **ends}
+
+
+def bart(folder: Path) -> Path:
+    """A BART without a head."""
+    tokens, ends = _ending()
+    halves = {"encoder_layers": BLOCKS, "decoder_layers": BLOCKS, "encoder_ffn_dim": 24, "decoder_ffn_dim": 24}
+    halves |= {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "forced_eos_token_id": None}
+    config = BartConfig(**ends, **halves, d_model=WIDTH, max_position_embeddings=64, init_std=0.2)
+    return _saved(folder, BartModel, config, tokens)
+
+
+def t5(folder: Path) -> Path:
+    """A T5 without a head."""
+    tokens, ends = _ending()
+    config = T5Config(**ends, d_model=WIDTH, d_kv=8, d_ff=24, num_layers=BLOCKS, num_heads=2)
+    return _saved(folder, T5Model, config, tokens)
 
 
 def gpt2(folder: Path, end: str | None = "[SEP]") -> Path:

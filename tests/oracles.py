@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import (
     AutoModelForSequenceClassification,
+    BartConfig,
     BertConfig,
     DebertaV2Config,
     DistilBertConfig,
@@ -18,6 +19,7 @@ from transformers import (
     ModernBertConfig,
     PretrainedConfig,
     RobertaConfig,
+    T5Config,
     ViTConfig,
     ViTForImageClassification,
 )
@@ -241,6 +243,38 @@ TEXT_CONFIGS: dict[str, Callable[[], PretrainedConfig]] = {
         **ENDS,
     ),
     "llama": lambda: LlamaConfig(**SIZES, **ENDS, num_key_value_heads=2),
+    "bart": lambda: BartConfig(
+        vocab_size=VOCABULARY,
+        d_model=32,
+        encoder_layers=2,
+        decoder_layers=3,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=48,
+        decoder_ffn_dim=48,
+        max_position_embeddings=64,
+        num_labels=3,
+        init_std=0.2,
+        scale_embedding=True,
+        dropout=0.0,
+        **ENDS,
+        decoder_start_token_id=LAST,
+        forced_eos_token_id=LAST,
+    ),
+    "t5": lambda: T5Config(
+        vocab_size=VOCABULARY,
+        d_model=32,
+        d_kv=16,
+        d_ff=48,
+        num_layers=2,
+        num_decoder_layers=3,
+        num_heads=2,
+        num_labels=3,
+        dropout_rate=0.0,
+        pad_token_id=PAD,
+        eos_token_id=LAST,
+        decoder_start_token_id=PAD,
+    ),
 }
 
 

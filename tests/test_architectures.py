@@ -67,8 +67,9 @@ def _built(name: str) -> nn.Module:
     model = tiny_models()[name]()
     if name == "vit":
         return model
+    heads = r".*classifier|.*classification_head.*"
     settings = LoraConfig(
-        r=4, lora_alpha=8, target_modules="all-linear", task_type=TaskType.SEQ_CLS, exclude_modules=r".*classifier"
+        r=4, lora_alpha=8, target_modules="all-linear", task_type=TaskType.SEQ_CLS, exclude_modules=heads
     )
     settings.fan_in_fan_out = name == "gpt2"
     with seeded_scope(SEED):

@@ -43,6 +43,13 @@ def test_the_example_on_images_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert "total=6" in capsys.readouterr().out
 
 
+def test_shown_launches_keep_accelerates_own_traceback_away() -> None:
+    shown = [README, *(path.read_text(encoding="utf-8") for path in (ROOT / "recipes").rglob("*.[py]*"))]
+    launches = [line for text in shown for line in text.splitlines() if "accelerate launch" in line and ".py" in line]
+    assert len(launches) > 5
+    assert [line for line in launches if "accelerate launch --quiet" not in line] == []
+
+
 def test_the_start_commands_are_targets() -> None:
     targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
     shown = re.findall(r"^make ([a-z]+)", README, flags=re.MULTILINE)

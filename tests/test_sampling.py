@@ -196,3 +196,15 @@ def test_one_stream_takes_every_row_once_per_pass_but_the_last_part() -> None:
     assert roles == {Role.CLEAN: 4, Role.ADVERSARIAL: 4}
     with pytest.raises(ValueError, match="7 rows, fewer than training.batch_size 8"):
         OneStream(tiny.rows(7), tiny.HALF, 8)
+
+
+def test_the_first_step_of_each_kind_is_named() -> None:
+    rows = tiny.rows()
+    assert OneStream(rows, tiny.HALF, 8).different_steps(12, 1) == [0]
+    warm = Mixing(Constant(0.5), warmup_steps=3)
+    assert OneStream(rows, warm, 8).different_steps(12, 2) == [0, 3]
+    rising = Mixing(Linear(0.25, 0.75, 8))
+    counts = [rising.count(step, 8, 1) for step in range(12)]
+    assert OneStream(rows, rising, 8).different_steps(12, 1) == [counts.index(count) for count in range(2, 7)]
+    assert OneStream(rows, rising, 8, repeat=4).different_steps(12, 1) == [0, 4, 8]
+    assert streams.sampler(Mixing(Constant(0.5), warmup_steps=3)).different_steps(12, 1) == [0, 3]

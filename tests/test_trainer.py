@@ -304,9 +304,9 @@ def test_a_hook_on_the_wrong_module_stops_the_run(
     def wrong(model: nn.Module, space: Space) -> nn.Module:
         return embeddings.word_embeddings.aside if ignored else embeddings.position_embeddings
 
-    monkeypatch.setattr(running, "delta_shape", lambda model, batch, space: (*batch.editable.shape, 16))
-    monkeypatch.setattr("textadv.attacks.gradient.delta_shape", running.delta_shape)
-    monkeypatch.setattr("textadv.attacks.probe.delta_shape", running.delta_shape)
+    for place in ("gradient", "probe"):
+        shape = f"textadv.attacks.{place}.delta_shape"
+        monkeypatch.setattr(shape, lambda model, batch, space: (*batch.editable.shape, 16))
     monkeypatch.setattr(running, "space_module", wrong)
     message = "does not depend on|left no gradient" if ignored else "the hook is not on the module"
     with pytest.raises(PerturbationError, match=message):

@@ -25,8 +25,11 @@ from textadv.models import (
     forward,
     logits_warning,
     patch_positions,
+    require_embedded,
     space_module,
 )
+from textadv.models.running import THIRD_PARTY
+from textadv.models.trial import described
 from textadv.spaces import Hidden, Space
 
 LOOKED_AT = 32
@@ -57,6 +60,7 @@ def text_surrogates(
         assert isinstance(found, LoadedModel)
         _require_trained(name, found, splits.labels)
         _require_tokens(name, found, attacked, splits, test, config.data.max_length)
+        require_embedded(name, found.model, found.tokenizer, {"test": test})
         _try(found.model, attacked.model, longest, build.threat(config.threat).space)
         return found
 
@@ -155,5 +159,7 @@ def _try(model: nn.Module, attacked: nn.Module, rows: Batch, space: Space) -> No
         logits_warning(model, rows)
         with evaluating(model), torch.no_grad():
             forward(model, rows.perturbed(space, torch.zeros(len(rows), *ours)))
-    except (IndexError, RuntimeError, TypeError) as error:
-        raise ModelError(f"this model does not take the rows of the attacked one: {error}") from error
+    except ModelError:
+        raise
+    except THIRD_PARTY as error:
+        raise ModelError(f"this model does not take the rows of the attacked one: {described(error)}.") from error

@@ -253,7 +253,7 @@ def _predictor_problems(mixing: MixingConfig) -> list[str]:
     ]
 
 
-def weight_perturbation_problems(objective: ObjectiveConfig, precision: str) -> list[str]:
+def weight_perturbation_problems(objective: ObjectiveConfig, precision: str | None) -> list[str]:
     """What AWP does not allow in training.precision, one line each."""
     gamma = weight_perturbation_of(objective)
     if gamma == 0 or precision != "fp16":

@@ -74,7 +74,9 @@ class TrainingConfig(Section):
     warmup_ratio: Share = Field(0.06, description="Share of the optimizer steps in which the learning rate rises.")
     schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="Learning rate after warm-up.")
     clip_norm: Positive | None = Field(1.0, description="Largest norm of the gradient; null: no clipping.")
-    precision: Literal["no", "bf16", "fp16"] = Field("no", description="Mixed precision; no: the model's dtype.")
+    precision: Literal["no", "bf16", "fp16"] | None = Field(
+        None, description="Mixed precision; no: the model's dtype; null: what accelerate launch was told, else no."
+    )
     log_every: Count = Field(10, description="Optimizer steps between two log lines.")
     liveness_window: Count = Field(
         5, description="Measured adversarial steps without any gain after which the run stops with an error."

@@ -50,6 +50,10 @@ class Sampler(Protocol):
         """Raises ValueError where a step of the run could not be shared out."""
         ...
 
+    def different_steps(self, steps: int, processes: int) -> list[int]:
+        """The first step of each kind that differs in how many rows go where."""
+        ...
+
 
 @dataclass(frozen=True)
 class OneStream:
@@ -84,6 +88,13 @@ class OneStream:
         """Raises ValueError where `Mixing.count` does, at any step of the run."""
         for step in range(0, steps, self.repeat):
             self.mixing.count(step, self.batch_size, processes)
+
+    def different_steps(self, steps: int, processes: int) -> list[int]:
+        """The first step with each count of attacked rows."""
+        counts = {
+            self.mixing.count(step, self.batch_size, processes): step for step in reversed(range(0, steps, self.repeat))
+        }
+        return sorted(counts.values())
 
     def step(self, step: int, micro_batch_size: int, processes: int = 1, rank: int = 0) -> Step:
         """The rows of `step`, and the groups of process `rank`."""
@@ -151,6 +162,11 @@ class Streams:
     def check(self, steps: int, processes: int) -> None:
         """Raises ValueError where a ratio leaves 0..1 or a batch does not divide, at any step of the run."""
         self._counts_up_to(steps, processes)
+
+    def different_steps(self, steps: int, processes: int) -> list[int]:
+        """The first step with each set of counts."""
+        known = self._counts_up_to(steps, processes)
+        return sorted({counts: step for step, counts in reversed(list(enumerate(known)))}.values())
 
     def counts(self, step: int, processes: int = 1) -> Counts:
         """How many rows of each stream `step` takes, over all processes."""

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import torch
 from accelerate import Accelerator
-from accelerate.tracking import get_available_trackers
-from accelerate.utils import DistributedDataParallelKwargs, DistributedType
 
 from textadv import build, build_attacks, build_surrogates
 from textadv.attacks import GradientAttack, ThreatModel, reach_warning
 from textadv.config import ConfigError, RunConfig
-from textadv.config_tasks import AnyRunConfig, ClassifierRunConfig
+from textadv.config_tasks import ClassifierRunConfig
 from textadv.config_training import length_problems
 from textadv.data import EncodedRows, Examples, ImageSplits, Rows, Splits, encode, overlap
 from textadv.digests import digest, surrogate_hashes, weights_hash
-from textadv.models import LoadedModel, LoadedVision, device_of, evaluating, forward, logits_warning, space_module
-from textadv.precision import emulation_warning
+from textadv.models import LoadedModel, LoadedVision, device_of, logits_warning, space_module
 from textadv.randomness import permutation
 from textadv.split_norm import Which
+from textadv.task_launch import launch_warnings, launched, together
 from textadv.task_output import claim, free_output
+from textadv.task_trial import read_texts, rehearse_classifier
 
 SELECTION_DRAW, TEST_DRAW, THREAT_ROWS, LOOKED_AT = 11, 12, 256, 32
 
@@ -67,17 +64,28 @@ class Task:
         self.accelerator.print(line)
 
 
-def prepare(config: RunConfig) -> Task:
+def prepare(config: RunConfig, *, training: bool = True) -> Task:
     """Reads, checks and tokenises the data, loads the model once, resolves the radius, and claims the output folder.
 
-    Raises ConfigError, DataError or ModelError, each saying what to change; nothing but empty folders is then left
-    behind.
+    Rows of every kind go through the model, and with `training` the smallest batches of training through loss and
+    backward: a forward of at most nine rows of each split, and less than two micro-batches.
+
+    training: whether the model will be trained. Raises ConfigError, DataError or ModelError, each saying what to
+    change; nothing but empty folders is then left behind.
     """
     if config.threat.space == "pixels":
         raise ConfigError(
             ["threat.space: pixels needs images and data holds texts. Set threat.space: embeddings, or task: images."]
         )
-    accelerator = accelerator_of(config)
+    config, accelerator = launched(config)
+    with together(accelerator):
+        task = _prepared(config, accelerator, training)
+    claim(config, accelerator, task.output, task.hashes)
+    return task
+
+
+def _prepared(config: RunConfig, accelerator: Accelerator, training: bool) -> Task:
+    """See `prepare`; what one process does by itself."""
     output = free_output(config)
     check_adversary(config)
     splits = build.splits(config.data, config.seed)
@@ -85,7 +93,7 @@ def prepare(config: RunConfig) -> Task:
     loaded = build.model(config.model, splits.labels, config.seed)
     train, validation, test = encoded(splits, loaded, config)
     check_training(config, len(train), accelerator.num_processes)
-    _check_longest(config, loaded, (train, validation, test))
+    doubts = read_texts(config, loaded, (train, validation, test))
     surrogates = build_surrogates.text_surrogates(config, loaded, splits, test)
     threat = resolved_threat(config, loaded, train)
     task = Task(
@@ -103,9 +111,14 @@ def prepare(config: RunConfig) -> Task:
         new_weights=loaded.initialised,
         load_model=lambda: build.model(config.model, splits.labels, config.seed),
         surrogates=surrogates,
-        warnings=(*precision_warnings(config, accelerator), *_warnings(config, splits, threat, train, loaded)),
+        warnings=(
+            *launch_warnings(config, accelerator, training),
+            *_warnings(config, splits, threat, train, loaded),
+            *doubts,
+        ),
     )
-    claim(config, accelerator, output, task.hashes)
+    if training:
+        rehearse_classifier(config, accelerator, loaded.model, train, threat)
     return task
 
 
@@ -119,9 +132,9 @@ def with_model(task: Task, name: str) -> Task:
     assert isinstance(config, RunConfig) and isinstance(splits, Splits)
     loaded = build.model(config.model, splits.labels, config.seed)
     train, validation, test = encoded(splits, loaded, config)
-    _check_longest(config, loaded, (train, validation, test))
+    doubts = read_texts(config, loaded, (train, validation, test))
     surrogates = build_surrogates.text_surrogates(config, loaded, splits, test, task.surrogates)
-    doubt = _logits_doubt(loaded, train)
+    doubts = tuple(line for line in (_logits_doubt(loaded, train), *doubts) if line is not None)
     space_module(loaded.model, task.threat.space)
     return replace(
         task,
@@ -133,7 +146,7 @@ def with_model(task: Task, name: str) -> Task:
         new_weights=loaded.initialised,
         load_model=lambda: build.model(config.model, splits.labels, config.seed),
         surrogates=surrogates,
-        warnings=(*task.warnings, *loaded.notes, *([] if doubt is None else [f"{name}: {doubt}"])),
+        warnings=(*task.warnings, *loaded.notes, *(f"{name}: {doubt}" for doubt in doubts)),
     )
 
 
@@ -162,51 +175,6 @@ def selecting_positions(config: ClassifierRunConfig, size: int) -> tuple[int, ..
 def reported_positions(config: ClassifierRunConfig, size: int) -> tuple[int, ...]:
     """Which of `size` test rows are attacked: a seeded subset, in order."""
     return _drawn(config, TEST_DRAW, size, config.evaluation.rows)
-
-
-def accelerator_of(config: AnyRunConfig) -> Accelerator:
-    """The accelerator of a run. Raises ConfigError where it cannot do what the configuration asks for."""
-    absent = [name for name in config.tracking.log_with if name not in map(str, get_available_trackers())]
-    if absent:
-        raise ConfigError([f"tracking.log_with: {', '.join(absent)} cannot be imported. Install it, or leave it out."])
-    try:
-        accelerator = Accelerator(
-            # On a machine without an accelerator, several processes join only where accelerate is told so.
-            cpu=not torch.accelerator.is_available(),
-            mixed_precision=config.training.precision,
-            log_with=list(config.tracking.log_with) or None,
-            project_dir=str(Path(config.output) / "trackers"),
-            kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
-        )
-    except ValueError as error:
-        wanted = config.training.precision
-        raise ConfigError(
-            [f"training.precision: {wanted} cannot be used on this machine: {error} Set training.precision: no."]
-        ) from error
-    lines = []
-    launched = int(os.environ.get("WORLD_SIZE", "1"))
-    if launched != accelerator.num_processes:
-        lines.append(
-            f"WORLD_SIZE says {launched} processes and accelerate joined {accelerator.num_processes}: each would train "
-            "a model of its own. Launch with `accelerate launch`, or with `torchrun`."
-        )
-    if config.training.precision == "fp16" and accelerator.device.type == "cpu":
-        lines.append("training.precision: fp16 needs a GPU, accelerate would leave it out here. Set bf16 or no.")
-    if accelerator.gradient_accumulation_steps != 1:
-        lines.append(
-            f"accelerate's gradient_accumulation_steps must be 1, got {accelerator.gradient_accumulation_steps}: "
-            "training.batch_size and training.micro_batch_size say how much is accumulated."
-        )
-    if accelerator.distributed_type is DistributedType.FSDP and config.attack.early_stop:
-        lines.append("attack.early_stop: true makes processes run different numbers of passes, which FSDP cannot do.")
-    if config.training.batch_size % accelerator.num_processes:
-        lines.append(
-            f"training.batch_size must be divisible by the {accelerator.num_processes} processes, got "
-            f"{config.training.batch_size}."
-        )
-    if lines:
-        raise ConfigError(lines)
-    return accelerator
 
 
 def check_adversary(config: ClassifierRunConfig) -> None:
@@ -268,23 +236,6 @@ def check_training(config: ClassifierRunConfig, rows: int, processes: int) -> No
         )
 
 
-def _check_longest(config: RunConfig, loaded: LoadedModel, splits: Sequence[EncodedRows]) -> None:
-    """Sends the longest row of all through the model, which may know fewer positions than data.max_length allows."""
-    rows = max(splits, key=lambda part: max(part.lengths))
-    length = max(rows.lengths)
-    batch = rows.batch([rows.lengths.index(length)]).to(device_of(loaded.model))
-    try:
-        with evaluating(loaded.model), torch.no_grad():
-            forward(loaded.model, batch)
-    except (IndexError, RuntimeError) as error:
-        raise ConfigError(
-            [
-                f"data.max_length: {config.data.max_length} lets rows of {length} tokens through, and model.name "
-                f"{config.model.name} does not take the longest one: {error}. Lower data.max_length."
-            ]
-        ) from error
-
-
 def _logits_doubt(loaded: LoadedModel, rows: EncodedRows) -> str | None:
     """See `logits_warning`; on the first rows."""
     sample = rows.batch(range(min(len(rows), LOOKED_AT))).to(device_of(loaded.model))
@@ -310,13 +261,6 @@ def _named(splits: Splits) -> list[tuple[str, Examples]]:
 
 def _rows_text(part: Examples) -> bytes:
     return json.dumps([part.texts, part.pairs, part.labels, part.ids]).encode()
-
-
-def precision_warnings(config: AnyRunConfig, accelerator: Accelerator) -> Iterable[str]:
-    """A sentence for each setting that asks for numbers which the processor can only imitate."""
-    formats = {"training.precision": config.training.precision, "model.dtype": config.model.dtype}
-    found = (emulation_warning(key, value, accelerator.device) for key, value in formats.items())
-    return (line for line in found if line is not None)
 
 
 def reach_warnings(config: ClassifierRunConfig, threat: ThreatModel) -> Iterable[str]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-import torch
 from accelerate import Accelerator
 
 from textadv import build_chat
@@ -23,14 +23,15 @@ from textadv.evaluation.adversaries import Adversary, Direct, EmbeddingAttack, P
 from textadv.evaluation.chat import Asked, Panel
 from textadv.evaluation.generate import Decoding
 from textadv.evaluation.judges import REFUSAL_LISTS
-from textadv.models import LoadedModel, blocks, device_of, evaluating, forward, space_module
+from textadv.models import LoadedModel, blocks, device_of, space_module
 from textadv.objectives import Objectives
 from textadv.randomness import permutation
 from textadv.sampling import Streams
 from textadv.spaces import Embeddings, Hidden, Several
-from textadv.task import accelerator_of, precision_warnings
+from textadv.task_launch import launch_warnings, launched, together
 from textadv.task_output import claim, free_output
 from textadv.task_template import changed_tokens, chat_hashes, clock_warning, template, template_warnings
+from textadv.task_trial import lighter, read_chats, read_panel, rehearse_chat
 
 BEHAVIOUR_DRAW, BENIGN_DRAW, UTILITY_DRAW, SELECTION_DRAW = 31, 32, 33, 34
 THREAT_ROWS = 64
@@ -40,14 +41,16 @@ THREAT_ROWS = 64
 class ChatTask:
     """What every stage of a run on a chat model shares.
 
-    streams: the chats by role. train: all streams' training rows as one. threat: with an absolute radius. layers:
-    blocks of the model. panel: what is measured on test rows. selection: the same, smaller, on validation rows.
+    streams: the chats by role. template: as the model's chats are written. train: all streams' training rows as one.
+    threat: with an absolute radius. layers: blocks of the model. panel: what is measured on test rows. selection: the
+    same, smaller, on validation rows.
     """
 
     config: ChatRunConfig
     accelerator: Accelerator
     output: Path
     streams: Mapping[Role, ChatSplits]
+    template: Template
     train: JoinedRows
     threat: ThreatModel
     layers: int
@@ -101,24 +104,36 @@ class ChatTask:
         self.accelerator.print(line)
 
 
-def prepare_chat(config: ChatRunConfig) -> ChatTask:
+def prepare_chat(config: ChatRunConfig, *, training: bool = True) -> ChatTask:
     """Reads, checks and tokenises the streams, loads the model once, resolves the radius, and claims the output folder.
 
-    Raises ConfigError, DataError or ModelError, each saying what to change; nothing but empty folders is then left
-    behind.
+    training: whether the model will be trained: the smallest batches of training are then sent through loss and
+    backward. Raises ConfigError, DataError or ModelError, each saying what to change; nothing but empty folders is then
+    left behind.
     """
-    accelerator = accelerator_of(config)
+    config, accelerator = launched(config)
+    with together(accelerator):
+        task = _prepared(config, accelerator, training)
+    changed = partial(changed_tokens, streams=task.streams, used=task.template)
+    claim(config, accelerator, task.output, task.hashes, changed)
+    return task
+
+
+def _prepared(config: ChatRunConfig, accelerator: Accelerator, training: bool) -> ChatTask:
+    """See `prepare_chat`; what one process does by itself."""
     output = free_output(config)
     streams = _streams(config)
     loaded = build_chat.model(config.model, config.seed)
     used = template(config.model, loaded)
     encoded = {role: _encoded(config, loaded, found) for role, found in streams.items()}
+    doubts = read_chats(config, loaded, encoded)
     threat = _threat(config, loaded, encoded[Role.ADVERSARIAL][0])
     task = ChatTask(
         config=config,
         accelerator=accelerator,
         output=output,
         streams=streams,
+        template=used,
         train=joined(*(parts[0] for parts in encoded.values())),
         threat=threat,
         layers=len(blocks(loaded.model)),
@@ -126,13 +141,17 @@ def prepare_chat(config: ChatRunConfig) -> ChatTask:
         selection=_selection(config, loaded, streams, threat),
         hashes=chat_hashes(streams, encoded, loaded, used),
         warnings=(
-            *precision_warnings(config, accelerator),
+            *launch_warnings(config, accelerator, training),
             *template_warnings(config, streams, encoded, used),
             *_warnings(config, streams, threat),
+            *doubts,
         ),
     )
-    _check(task, loaded)
-    claim(config, accelerator, output, task.hashes, lambda changed: changed_tokens(changed, streams, used))
+    _check(task)
+    read_panel(config, loaded, task.panel)
+    if training:
+        light = replace(task, config=config.model_copy(update={"attack": lighter(config.attack)}))
+        rehearse_chat(config, accelerator, loaded.model, light.objectives(), task.sampler(), task.steps())
     return task
 
 
@@ -172,8 +191,8 @@ def _require_places(config: ChatRunConfig, loaded: LoadedModel, threat: ThreatMo
             )
 
 
-def _check(task: ChatTask, loaded: LoadedModel) -> None:
-    """What only shows when the parts are put together: objectives, shares of a batch, the longest row."""
+def _check(task: ChatTask) -> None:
+    """What only shows when the parts are put together: objectives and shares of a batch."""
     config = task.config
     lines = length_problems(config.training, task.steps())
     if lines:
@@ -192,24 +211,6 @@ def _check(task: ChatTask, loaded: LoadedModel) -> None:
         raise
     except ValueError as error:
         raise ConfigError([str(error)]) from error
-    for rows in (task.train, task.panel.behaviours, task.panel.utility):
-        _check_longest(config, loaded, rows)
-
-
-def _check_longest(config: ChatRunConfig, loaded: LoadedModel, rows: ChatRows | JoinedRows) -> None:
-    """Sends the longest row through the model, which may know fewer positions than data.max_length allows."""
-    position = max(range(len(rows)), key=lambda place: rows.lengths[place])
-    batch = rows.batch([position]).to(device_of(loaded.model))
-    try:
-        with evaluating(loaded.model), torch.no_grad():
-            forward(loaded.model, batch)
-    except (IndexError, RuntimeError) as error:
-        raise ConfigError(
-            [
-                f"data.max_length: {config.data.max_length} lets a row of {rows.lengths[position]} tokens through, "
-                f"and model.name {config.model.name} does not take it: {error}. Lower data.max_length."
-            ]
-        ) from error
 
 
 def requests(chats: Sequence[Chat]) -> tuple[str, ...]:
@@ -369,11 +370,11 @@ def with_chat_model(task: ChatTask, name: str) -> ChatTask:
     _require_places(config, loaded, task.threat)
     used = template(config.model, loaded)
     panel = _panel(config, loaded, task.streams, task.threat)
-    for rows in (panel.behaviours, panel.utility):
-        _check_longest(config, loaded, rows)
+    read_panel(config, loaded, panel)
     return replace(
         task,
         config=config,
+        template=used,
         layers=len(blocks(loaded.model)),
         panel=panel,
         hashes=chat_hashes(task.streams, {}, loaded, used),
@@ -388,7 +389,9 @@ def inspected(config: ChatRunConfig) -> tuple[LoadedModel, Panel]:
     """
     streams = _streams(config)
     loaded = build_chat.model(config.model, config.seed)
-    threat = _threat(config, loaded, _encoded(config, loaded, streams[Role.ADVERSARIAL])[0])
+    rows = _encoded(config, loaded, streams[Role.ADVERSARIAL])
+    read_chats(config, loaded, {Role.ADVERSARIAL: rows})
+    threat = _threat(config, loaded, rows[0])
     panel = _panel(config, loaded, streams, threat)
-    _check_longest(config, loaded, panel.behaviours)
+    read_panel(config, loaded, panel)
     return loaded, panel

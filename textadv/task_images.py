@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from types import MappingProxyType
 
+from accelerate import Accelerator
+
 from textadv import build, build_images, build_surrogates
 from textadv.attacks import ThreatModel
 from textadv.batch import Batch
@@ -32,16 +34,16 @@ from textadv.split_norm import convert
 from textadv.task import (
     THREAT_ROWS,
     Task,
-    accelerator_of,
     check_adversary,
     check_measuring,
     check_training,
-    precision_warnings,
     reach_warnings,
     reported_positions,
     selecting_positions,
 )
+from textadv.task_launch import launch_warnings, launched, together
 from textadv.task_output import claim, free_output
+from textadv.task_trial import rehearse_classifier
 
 LOOKED_AT = 32
 
@@ -124,13 +126,22 @@ def _require_bounds(config: ImageRunConfig, found: Ready) -> None:
         )
 
 
-def prepare_images(config: ImageRunConfig) -> Task:
+def prepare_images(config: ImageRunConfig, *, training: bool = True) -> Task:
     """Reads, checks and resizes the images, tries the model once, and claims the output folder.
 
-    Raises ConfigError, DataError or ModelError, each saying what to change; nothing but empty folders is then left
-    behind.
+    training: whether the model will be trained: the smallest batches of training are then sent through loss and
+    backward. Raises ConfigError, DataError or ModelError, each saying what to change; nothing but empty folders is then
+    left behind.
     """
-    accelerator = accelerator_of(config)
+    config, accelerator = launched(config)
+    with together(accelerator):
+        task = _prepared(config, accelerator, training)
+    claim(config, accelerator, task.output, task.hashes)
+    return task
+
+
+def _prepared(config: ImageRunConfig, accelerator: Accelerator, training: bool) -> Task:
+    """See `prepare_images`; what one process does by itself."""
     output = free_output(config)
     check_adversary(config)
     found = ready(config)
@@ -151,13 +162,13 @@ def prepare_images(config: ImageRunConfig) -> Task:
         hashes=_hashes(found),
         new_weights=found.loaded.initialised,
         load_model=found.load,
-        warnings=(*precision_warnings(config, accelerator), *reach_warnings(config, threat), *_warnings(found)),
+        warnings=(*launch_warnings(config, accelerator, training), *reach_warnings(config, threat), *_warnings(found)),
         split_norm=config.model.split_norm,
         surrogates=found.surrogates,
     )
-    if task.split_norm is not None:
-        convert(found.load().model)
-    claim(config, accelerator, output, task.hashes)
+    model = found.loaded.model if task.split_norm is None else convert(found.load().model)
+    if training:
+        rehearse_classifier(config, accelerator, model, parts.train, threat)
     return task
 
 

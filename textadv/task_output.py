@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from textadv.config import ConfigError
 from textadv.config_file import config_difference, dump_config, load_config
 from textadv.config_tasks import AnyRunConfig
+from textadv.task_launch import together
 
 CONFIG_FILE, HASHES_FILE, MARK = "config.yaml", "hashes.json", ".unfinished"
 
@@ -73,24 +74,29 @@ def claim(
     says of the names of those why they changed and what to do, where more is known than to put them back.
     """
     saved = output / HASHES_FILE
-    if config.checkpoint.resume and saved.is_file():
-        before = json.loads(saved.read_text(encoding="utf-8"))
-        changed = sorted(name for name in {*before, *hashes} if before.get(name) != hashes.get(name))
-        if changed:
-            remedy = explain(changed) or "Put them back, or start anew in another output folder."
-            raise ConfigError(
-                [
-                    f"checkpoint.resume: true needs what {output} was started with. These have changed since: "
-                    f"{', '.join(changed)}. {remedy}"
-                ]
-            )
-    accelerator.wait_for_everyone()
+    with together(accelerator):
+        if config.checkpoint.resume and saved.is_file():
+            _require_unchanged(output, json.loads(saved.read_text(encoding="utf-8")), hashes, explain)
     if accelerator.is_main_process:
         (output / MARK).touch()
         (output / CONFIG_FILE).write_text(dump_config(config), encoding="utf-8")
         saved.write_text(json.dumps(dict(hashes), indent=2) + "\n", encoding="utf-8")
     if config.tracking.log_with:
         accelerator.init_trackers(config.tracking.project)
+
+
+def _require_unchanged(
+    output: Path, before: Mapping[str, str], hashes: Mapping[str, str], explain: Callable[[Sequence[str]], str]
+) -> None:
+    changed = sorted(name for name in {*before, *hashes} if before.get(name) != hashes.get(name))
+    if changed:
+        remedy = explain(changed) or "Put them back, or start anew in another output folder."
+        raise ConfigError(
+            [
+                f"checkpoint.resume: true needs what {output} was started with. These have changed since: "
+                f"{', '.join(changed)}. {remedy}"
+            ]
+        )
 
 
 def finish(output: Path) -> None:

@@ -112,9 +112,3 @@ def _told(key: str, config: ChatRunConfig, parts: Sequence[ChatRows]) -> Iterato
         long = parts[0].main == THOUGHTFUL
         why = f", for which the prompt or data.max_length: {config.data.max_length} leaves no room" if long else ""
         yield f"{key}: {left} answers hold a thought{why}. It is left out, and the answer alone trained and measured."
-    spelling = sum(rows.spelling for rows in parts)
-    if spelling:
-        yield (
-            f"{key}: {spelling} rows have a text that spells a special token of the tokenizer. It is read as that "
-            "token, as the model's own use reads it, and no adversary touches it."
-        )

@@ -55,7 +55,7 @@ def test_what_the_template_writes_before_answers_is_apart_from_them() -> None:
 def test_plain_templates_write_nothing_before_answers() -> None:
     rows = encoded(harmful("the"))
     assert rows.openings == {"harmful": ((),), "safe": ((),)}
-    assert (rows.kept_thoughts, rows.left_thoughts, rows.spelling) == (0, 0, 0)
+    assert (rows.kept_thoughts, rows.left_thoughts, rows.spelled) == (0, 0, ((),) * len(rows))
 
 
 def test_a_thought_in_the_data_stands_before_a_response_and_before_nothing_else() -> None:
@@ -105,7 +105,7 @@ def test_rows_with_a_spelled_special_token_are_counted() -> None:
     ]
     plain = [harmful("the film"), harmful("film", target="<unk>")]
     rows = encoded(*spelling, *plain)
-    assert rows.spelling == 3
+    assert [bool(row) for row in rows.spelled].count(True) == 3
     assert [row.count(False) for row in rows.editable[:1]] == [6] and rows.segments[0][2:5] == (U, U, U)
 
 

@@ -138,6 +138,18 @@ def test_control_token_that_the_user_spells_out_is_not_editable() -> None:
     assert rows.editable[0][2:6] == (True, False, True, True)
 
 
+def test_control_tokens_that_users_spell_out_are_kept_by_row() -> None:
+    rows = encoded(harmful("the </s> film", id=7), harmful("was", id=9))
+    assert rows.spelled == ((1,), ())
+    slots = encode_chats([harmful("was")], words(), 64, editable="suffix", suffix_slots=2, suffix_token="!")
+    assert slots.spelled == ((),)
+
+
+def test_tokens_of_a_row_are_its_prompt_and_all_its_answers() -> None:
+    rows = encoded(harmful("the film", target="good film", safe="be"))
+    assert rows.tokens == ((*BEFORE, THE, FILM, *AFTER, GOOD, FILM, END, BE, END),)
+
+
 def test_template_can_be_editable_but_not_bos_nor_system_nor_earlier_answers() -> None:
     tokenizer = words(LLAMA2.replace("<<SYS>>", "<|im_start|>").replace("<</SYS>>", "<|im_end|>"))
     chat = harmful("the film", "good", "was", system="be kind")

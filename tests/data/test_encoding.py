@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from textadv.batch import Role
-from textadv.data import DataError, EncodedRows, Examples, Rows, encode
+from textadv.data import DataError, EncodedRows, Examples, Rows, encode, reviews_tokenizer, spelled_warning
 
 WORDS = ["good", "bad", "film", "soup", "was", "the"]
 
@@ -139,6 +139,54 @@ def test_long_rows_are_cut_with_their_special_tokens_kept() -> None:
 def test_special_token_spelled_out_in_the_text_is_not_editable() -> None:
     rows = encode(examples("good [SEP] film [MASK]"), bert(), max_length=16)
     assert rows.editable[0] == [False, True, False, True, False, False]
+
+
+SPELLED = {"bert": "[SEP]", "roberta": "</s>", "gpt2": "<|endoftext|>", "llama": "<s>"}
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_a_text_that_spells_a_control_token_is_read_as_its_tokenizer_reads_it(name: str) -> None:
+    tokenizer, word = TOKENIZERS[name](), SPELLED[name]
+    text, number = f"good {word} film", tokenizer.convert_tokens_to_ids(word)
+    rows = encode(examples(text, "good film"), tokenizer, max_length=16)
+    before = ENDS[name][0]
+    assert rows.tokens[0] == tokenizer(text)["input_ids"] and rows.tokens[0][before + 1] == number
+    assert rows.spelled == ((number,), ())
+    assert rows.editable[0][before : before + 3] == [True, False, True]
+    told = spelled_warning({"train": rows}, tokenizer)
+    assert told is not None and told.endswith("attacks leave them alone."), "this tokenizer knows it as a word too"
+
+
+def test_a_tokenizer_that_splits_special_tokens_reads_text() -> None:
+    tokenizer = reviews_tokenizer()
+    rows = encode(examples("good [SEP] film"), tokenizer, max_length=32)
+    assert rows.spelled == ((tokenizer.sep_token_id,),)
+    tokenizer.split_special_tokens = True
+    split = encode(examples("good [SEP] film"), tokenizer, max_length=32)
+    assert split.spelled == ((),) and split.tokens[0].count(tokenizer.sep_token_id) == 1
+    assert all(split.editable[0][1:-1])
+
+
+def test_a_special_token_that_is_none_of_the_named_ones_is_no_text_either() -> None:
+    tokenizer = bert()
+    tokenizer.add_tokens([AddedToken("<turn>", special=True, normalized=False)])
+    rows = encode(examples("good <turn> film"), tokenizer, max_length=16)
+    assert rows.editable[0] == [False, True, False, True, False]
+
+
+def test_rows_that_spell_control_tokens_are_counted_in_one_sentence() -> None:
+    tokenizer = reviews_tokenizer()
+
+    def rows(*texts: str) -> EncodedRows:
+        return encode(examples(*texts), tokenizer, max_length=32)
+
+    assert spelled_warning({"train": rows("good film"), "test": rows("soup")}, tokenizer) is None
+    found = {"train": rows("[SEP] [SEP]", "good", "[MASK]"), "validation": rows("soup"), "test": rows("[SEP]")}
+    told = spelled_warning(found, tokenizer)
+    assert told is not None and told.startswith(
+        "data: the texts of 2 train, 1 test rows spell special tokens of the tokenizer ([SEP], [MASK]). It reads them"
+    )
+    assert told.endswith('To have them read as text, set "split_special_tokens": true in its tokenizer_config.json.')
 
 
 def test_unknown_word_is_editable_unless_its_id_also_pads() -> None:

@@ -28,7 +28,7 @@ from textadv.models import (
     save_adapter,
     save_merged,
 )
-from textadv.models.running import blocks
+from textadv.models.places import blocks
 from textadv.spaces import Embeddings, Hidden
 
 LINEAR = {

@@ -40,6 +40,8 @@ BLOCKS = {
     "modernbert": "model.layers",
     "gpt2": "transformer.h",
     "llama": "model.layers",
+    "bart": "model.encoder.layers",
+    "t5": "transformer.encoder.block",
 }
 texts = pytest.mark.parametrize("name", TEXT_CONFIGS)
 # Its new name is not in the whole range of transformers that is supported.
@@ -50,7 +52,10 @@ def text_model(name: str = "bert", lora: bool = False) -> nn.Module:
     model = tiny_models()[name]()
     if lora:
         settings = LoraConfig(
-            r=2, target_modules="all-linear", task_type=TaskType.SEQ_CLS, exclude_modules=".*classifier"
+            r=2,
+            target_modules="all-linear",
+            task_type=TaskType.SEQ_CLS,
+            exclude_modules=".*classifier|.*classification_head.*",
         )
         settings.fan_in_fan_out = name == "gpt2"
         model = get_peft_model(model, settings)
@@ -63,6 +68,15 @@ def drawn(shape: tuple[int, ...], seed: int = 0) -> Tensor:
 
 def hooks(model: nn.Module) -> int:
     return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules())
+
+
+def of_words(model: nn.Module, batch: Batch, words: Tensor) -> Tensor:
+    """The logits of these word embeddings; of an encoder-decoder, whose decoder still reads the batch's own tokens."""
+    mask = batch.inputs["attention_mask"]
+    if not model.config.is_encoder_decoder:
+        return model(inputs_embeds=words, attention_mask=mask).logits
+    states = model.get_encoder()(inputs_embeds=words, attention_mask=mask)
+    return model(**batch.inputs, encoder_outputs=states).logits
 
 
 def perturbed(model: nn.Module, batch: Batch, space: Space, seed: int = 0) -> Batch:
@@ -103,8 +117,8 @@ def test_embeddings_is_a_sum_before_positions_and_types(name):
     rows = perturbed(model, batch, Embeddings())
     with torch.no_grad():
         hooked = forward(model, rows)
-        words = model.get_input_embeddings()(batch.inputs["input_ids"]) + rows.perturbation.delta
-        direct = model(inputs_embeds=words, attention_mask=batch.inputs["attention_mask"]).logits
+        words = space_module(model, Embeddings())(batch.inputs["input_ids"]) + rows.perturbation.delta
+        direct = of_words(model, batch, words)
         clean = forward(model, batch)
     assert torch.allclose(hooked, direct, atol=1e-6)
     assert float((hooked - clean).abs().min()) > 1e-5

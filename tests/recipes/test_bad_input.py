@@ -172,8 +172,8 @@ def test_an_image_classifier_that_returns_probabilities(
 def test_rows_that_are_longer_than_the_model_can_take(tmp_path: Path, recipe: Recipe, bert: Path) -> None:
     rows = [row | {"text": " ".join([row["text"]] * 20)} for row in review_rows(20)]
     told = data_problem(recipe, tmp_path, rows, f"model.name={bert}", "data.max_length=500")
-    assert "data.max_length: 500" in told and "Lower data.max_length" in told
-    assert "lets rows of 500 tokens through" in told
+    assert "data.max_length: 500 lets rows of 500 tokens through" in told
+    assert "takes at most 64: " in told and "Lower data.max_length to 64." in told
 
 
 def test_the_other_recipes_tell_too(tmp_path: Path, recipe: Recipe) -> None:

@@ -193,7 +193,7 @@ def test_rows_longer_than_the_model_takes(config: Path, tmp_path: Path, recipe: 
     folder = chat_run.save_untaught(tmp_path / "gpt2", "gpt2")
     extra = (long, "data.utility.train_rows=null", "data.max_length=300", f"model.name={folder}")
     said = refused(recipe, config, tmp_path / "run", *extra)
-    assert "data.max_length: 300 lets a row of" in said and "Lower data.max_length" in said
+    assert "data.max_length: 300 lets rows of 300 tokens through" in said and "Lower data.max_length to 96." in said
 
 
 # ---- the output folder

@@ -211,6 +211,8 @@ def test_text_surrogates_that_do_not_fit_are_named_before_training(tmp_path: Pat
     assert "has shape (" in told(classifier("wide", hidden_size=32)) and "of the same width" in told(tmp_path / "wide")
     short = classifier("short", max_position_embeddings=8)
     assert "does not take the rows of the attacked one" in told(short, "data.max_length=16")
+    few = told(classifier("few", vocab_size=300))
+    assert "tokens that the model has no embedding for" in few and "table has 300 rows" in few
     replacing = {"type": "Replace", "pattern": {"String": "a"}, "content": "e"}
     assert "has another tokenizer" in told(with_tokenizer(classifier("spelling"), normalizer=replacing))
     tokens = folders.tokenizer()

@@ -234,7 +234,7 @@ def test_one_model_no_model_and_no_row() -> None:
 
 
 def test_a_report_says_by_which_recipe_it_is_repeated(results: Results) -> None:
-    trained = "accelerate launch recipes/adv_finetune.py run.yaml"
+    trained = "accelerate launch --quiet recipes/adv_finetune.py run.yaml"
     assert trained in report_markdown(results) and trained in Page(report_html(results)).text
     saved = made(evaluated("runs/a b/merged", 18, 5), evaluated("other", 17, 5))
     again = "recipes/evaluate.py run.yaml --model 'runs/a b/merged' --model other --output OUTPUT"

@@ -12,7 +12,7 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -44,7 +44,7 @@ class ChatRows:
     pad_id: stands after a prompt that is shorter than others.
     cut_prompts, cut_answers: how many rows have a prompt, or an answer, that was cut to data.max_length.
     kept_thoughts, left_thoughts: how many answers have a thought that stands before them, or that was left out.
-    spelling: how many rows have a text that spells a control token, which is read as that token.
+    spelled: per row, the control tokens that its texts and answers spell out; empty: in no row.
     """
 
     prompts: tuple[tuple[int, ...], ...]
@@ -60,7 +60,7 @@ class ChatRows:
     openings: Mapping[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
     kept_thoughts: int = 0
     left_thoughts: int = 0
-    spelling: int = 0
+    spelled: tuple[tuple[int, ...], ...] = ()
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -94,6 +94,12 @@ class ChatRows:
         """Per row what stands before its main answer, the opening included, and that answer."""
         replies = zip(self.prompts, self.opening(self.main), self.answers[self.main], strict=True)
         return tuple(((*prompt, *opening), answer) for prompt, opening, answer in replies)
+
+    @cached_property
+    def tokens(self) -> tuple[tuple[int, ...], ...]:
+        """The token ids of each row: its prompt, and every answer that it may get with what stands before it."""
+        replies = [rows for name, answers in self.answers.items() for rows in (self.opening(name), answers)]
+        return tuple(tuple(chain(*row)) for row in zip(self.prompts, *replies, strict=True))
 
     @property
     def uneditable(self) -> int:
@@ -243,7 +249,7 @@ def encode_chats(
         cut_answers=sum(row.cut_answer for row in rows),
         kept_thoughts=sum(row.kept_thoughts for row in rows),
         left_thoughts=sum(row.left_thoughts for row in rows),
-        spelling=sum(_spells(row, control) for row in rows),
+        spelled=tuple(_spelled(row, control) for row in rows),
     )
 
 
@@ -325,12 +331,12 @@ def _replies(chat: Chat, template: Template, prompt: Encoded, room: int) -> tupl
     return replies, thoughts
 
 
-def _spells(row: _Row, control: frozenset[int]) -> bool:
-    """Whether a text of the row spells a control token; the last token of an answer is the template's."""
+def _spelled(row: _Row, control: frozenset[int]) -> tuple[int, ...]:
+    """The control tokens that a text of the row spells; the last token of an answer is the template's."""
     prompt = zip(row.prompt.ids, row.prompt.segments, strict=True)
-    written = {token for token, segment in prompt if segment is not Segment.TEMPLATE}
-    said = (reply.answer[:-1] for reply in row.replies.values())
-    return not control.isdisjoint(written.union(*said))
+    written = [token for token, segment in prompt if segment is not Segment.TEMPLATE]
+    said = chain(*(reply.answer[:-1] for reply in row.replies.values()))
+    return tuple(token for token in (*written, *said) if token in control)
 
 
 def _last_user_text(prompt: Encoded) -> range:

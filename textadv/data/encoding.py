@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +12,10 @@ import torch
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from textadv.batch import Batch, Role
+from textadv.data.chat_template import control_ids
 from textadv.data.examples import DataError, Examples
+
+NAMED = 5
 
 
 class Rows(Protocol):
@@ -36,6 +39,13 @@ class Rows(Protocol):
         ...
 
 
+class Spelled(Protocol):
+    """Rows of texts, or of chats: per row the control tokens that its text spells out."""
+
+    @property
+    def spelled(self) -> tuple[tuple[int, ...], ...]: ...
+
+
 @dataclass(frozen=True)
 class EncodedRows:
     """Tokenised rows, not padded.
@@ -44,6 +54,7 @@ class EncodedRows:
     editable: per row, True where the token is the user's own: not special, not padding.
     pad: per feature, the value that fills the place after (or before) the row.
     padding_side: "right" or "left".
+    spelled: per row, the control tokens that the text itself spells out; empty: in no row.
     """
 
     features: tuple[dict[str, list[int]], ...]
@@ -52,6 +63,7 @@ class EncodedRows:
     ids: tuple[int, ...]
     pad: dict[str, int]
     padding_side: str
+    spelled: tuple[tuple[int, ...], ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -60,6 +72,11 @@ class EncodedRows:
     def lengths(self) -> tuple[int, ...]:
         """Tokens of each row, special ones included."""
         return tuple(len(row) for row in self.editable)
+
+    @cached_property
+    def tokens(self) -> tuple[list[int], ...]:
+        """The token ids of each row."""
+        return tuple(row["input_ids"] for row in self.features)
 
     @property
     def uneditable(self) -> int:
@@ -96,6 +113,10 @@ class EncodedRows:
 def encode(examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length: int) -> EncodedRows:
     """Each row tokenised and cut to `max_length` tokens, special tokens included.
 
+    A text that spells a special token out ("[SEP]", "</s>") is read as the tokenizer reads it wherever the model is
+    used: as that control token, or, with `"split_special_tokens": true` in tokenizer_config.json, as text where its
+    model can. Reading it otherwise would measure another system than the one in use. No attack touches a control token.
+
     Raises DataError where the tokenizer has no padding token or `max_length` leaves no room for a text.
     """
     if tokenizer.pad_token_id is None:
@@ -122,17 +143,20 @@ def encode(examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length: i
     pad = {"input_ids": tokenizer.pad_token_id, "attention_mask": 0}
     if "token_type_ids" in encoded:
         pad["token_type_ids"] = tokenizer.pad_token_type_id
-    control = _control_ids(tokenizer)
+    control = control_ids(tokenizer)
+    # The mask marks only the special tokens that the tokenizer added itself.
+    marked = [
+        list(zip(tokens, mask, strict=True))
+        for tokens, mask in zip(encoded["input_ids"], encoded["special_tokens_mask"], strict=True)
+    ]
     return EncodedRows(
         features=tuple({name: encoded[name][i] for name in pad} for i in range(len(examples))),
-        editable=tuple(
-            [not special and token not in control for token, special in zip(tokens, mask, strict=True)]
-            for tokens, mask in zip(encoded["input_ids"], encoded["special_tokens_mask"], strict=True)
-        ),
+        editable=tuple([not added and token not in control for token, added in row] for row in marked),
         labels=examples.labels,
         ids=examples.ids,
         pad=pad,
         padding_side=tokenizer.padding_side,
+        spelled=tuple(tuple(token for token, added in row if not added and token in control) for row in marked),
     )
 
 
@@ -149,19 +173,32 @@ def _truncation_kept(tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
             backend.no_padding() if padding is None else backend.enable_padding(**padding)
 
 
-def _control_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Ids that are never the user's own words, wherever they stand.
+def split_remedy(tokenizer: PreTrainedTokenizerBase, tokens: Iterable[int]) -> str | None:
+    """How to have texts that spell these control tokens read as text; None where the tokenizer finds them all the same.
 
-    The tokenizer's mask marks only the special tokens it added itself; one that the text spells out is a control
-    token all the same. An unknown word is the user's own, unless its id also serves as another special token.
+    A Unigram or word-level model has them among its own pieces.
     """
-    others = {
-        tokenizer.pad_token_id,
-        tokenizer.bos_token_id,
-        tokenizer.eos_token_id,
-        tokenizer.cls_token_id,
-        tokenizer.sep_token_id,
-        tokenizer.mask_token_id,
-    }
-    own = {tokenizer.unk_token_id} - others
-    return frozenset(set(tokenizer.all_special_ids) - own)
+    for token in tokens:
+        word = tokenizer.convert_ids_to_tokens(token)
+        if token in tokenizer(word, add_special_tokens=False, split_special_tokens=True)["input_ids"]:
+            return None
+    return 'set "split_special_tokens": true in its tokenizer_config.json'
+
+
+def spelled_warning(parts: Mapping[str, Spelled], tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """A sentence for the report where texts spell out control tokens of the tokenizer, else None.
+
+    parts: the rows of each split, by its name.
+    """
+    rows = {name: sum(map(bool, part.spelled)) for name, part in parts.items()}
+    if not any(rows.values()):
+        return None
+    found = sorted({token for part in parts.values() for row in part.spelled for token in row})
+    words = tokenizer.convert_ids_to_tokens(found[:NAMED])
+    counts = ", ".join(f"{count} {name}" for name, count in rows.items() if count)
+    remedy = split_remedy(tokenizer, found)
+    return (
+        f"data: the texts of {counts} rows spell special tokens of the tokenizer ({', '.join(words)}"
+        f"{', ...' if len(found) > NAMED else ''}). It reads them as control tokens, here as in use, and attacks leave "
+        "them alone." + (f" To have them read as text, {remedy}." if remedy else "")
+    )

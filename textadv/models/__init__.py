@@ -4,29 +4,32 @@ from textadv.models.adapting import Lora
 from textadv.models.causal import load_causal
 from textadv.models.export import UnmergeableError, save_adapter, save_merged
 from textadv.models.loading import LoadedModel, load_classifier, load_trained_classifier
-from textadv.models.prefix import with_prefix
-from textadv.models.preprocessing import ImageShape, Preprocessing, read_preprocessing
-from textadv.models.running import (
+from textadv.models.places import (
     ModelError,
-    PerturbationError,
-    as_reference,
     bare,
     blocks,
     delta_shape,
     device_of,
     dtype_of,
     editable_mask,
+    space_module,
+)
+from textadv.models.prefix import with_prefix
+from textadv.models.preprocessing import ImageShape, Preprocessing, read_preprocessing
+from textadv.models.running import (
+    PerturbationError,
+    as_reference,
     evaluating,
     forward,
     hidden_states,
     passing,
     recomputes,
-    space_module,
     tempered,
     unsynced,
     vectors,
 )
 from textadv.models.state import TRAINING_ONLY, load_trainable_state, trainable_state
+from textadv.models.trial import Tokenised, TokenRows, require_embedded, require_longest, require_readable
 from textadv.models.unreached import freeze_unreached
 from textadv.models.vision import Normalised, as_classifier, logits_warning, patch_positions
 from textadv.models.vision_loading import LoadedVision, built_in, load_image_classifier, save_vision
@@ -41,6 +44,8 @@ __all__ = [
     "Normalised",
     "PerturbationError",
     "Preprocessing",
+    "TokenRows",
+    "Tokenised",
     "UnmergeableError",
     "as_classifier",
     "as_reference",
@@ -65,6 +70,9 @@ __all__ = [
     "patch_positions",
     "read_preprocessing",
     "recomputes",
+    "require_embedded",
+    "require_longest",
+    "require_readable",
     "save_adapter",
     "save_merged",
     "save_vision",

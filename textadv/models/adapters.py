@@ -20,7 +20,7 @@ from transformers import PretrainedConfig
 from transformers.utils import cached_file
 from transformers.utils.peft_utils import find_adapter_config_file
 
-from textadv.models.running import ModelError
+from textadv.models.places import ModelError
 from textadv.models.sources import UNUSABLE, is_path
 
 MODEL_FILE = "config.json"

@@ -9,13 +9,20 @@ from typing import Any, Literal
 import torch
 from peft import TaskType, prepare_model_for_kbit_training
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PretrainedConfig,
+    PreTrainedTokenizerBase,
+)
 
 from textadv.models.adapters import Adapter, find_adapter
 from textadv.models.adapting import Lora, attach, new_adapter
 from textadv.models.heads import require_body, unfilled
 from textadv.models.loading import DTYPES, LoadedModel, checkpoint_gradients, refuse_second, set_padding, usable
-from textadv.models.running import ModelError
+from textadv.models.places import ModelError
 from textadv.models.sources import UNUSABLE, quiet, require_folder, require_safetensors
 from textadv.models.vocabulary import fit_vocabulary
 from textadv.randomness import seeded_scope
@@ -127,6 +134,15 @@ def _template(path: str) -> str:
         ) from error
 
 
+def _require_decoder(name: str, config: PretrainedConfig) -> None:
+    """Before any weight is read: transformers would make a decoder of half of an encoder-decoder."""
+    if config.is_encoder_decoder:
+        raise ModelError(
+            f"model.name {name!r} is an encoder-decoder of type {config.model_type}, and task: chat needs a decoder, "
+            "which goes on with the text of the chat. Name a causal language model, such as a Llama or Qwen."
+        )
+
+
 def _base(
     name: str,
     revision: str | None,
@@ -143,15 +159,16 @@ def _base(
                 "model.quantization: null."
             )
         extra["quantization_config"] = four_bits(dtype)
-    require_safetensors(name, "AutoModelForCausalLM")
+    options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     with usable(name, "the tokenizer", "as a causal language model"):
+        _require_decoder(name, AutoConfig.from_pretrained(name, **options))
+        require_safetensors(name, "AutoModelForCausalLM")
         found: tuple[nn.Module, dict[str, Any]] = AutoModelForCausalLM.from_pretrained(  # type: ignore[assignment]
             name,
             dtype=dtype,
             use_safetensors=True,
             output_loading_info=True,
-            revision=revision,
-            trust_remote_code=trust_remote_code,
+            **options,
             **extra,
         )
     model, report = found

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from transformers import Cache
 
 from textadv.batch import Perturbation
-from textadv.models.running import _added, _table, bare, device_of, evaluating, pretrained
+from textadv.models.places import bare, device_of, embedding_table, pretrained
+from textadv.models.running import _added, evaluating
 from textadv.spaces import Space, per_position
 
 
@@ -137,7 +138,7 @@ def _room(model: nn.Module, prompts: Sequence[Sequence[int]], max_new_tokens: in
     """How many tokens each row may get. Raises GenerationError where a row has none, or cannot be read."""
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}.")
-    size = _table(model).shape[0]
+    size = embedding_table(model).shape[0]
     limit = context_length(model)
     room = []
     for row, prompt in enumerate(prompts):

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from textadv.models.adapting import untie
-from textadv.models.running import bare, pretrained
+from textadv.models.places import bare, pretrained
 from textadv.models.sources import quiet
 
 

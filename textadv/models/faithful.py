@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from textadv.batch import IGNORED, Batch
-from textadv.models.running import bare, device_of, evaluating, forward
+from textadv.models.places import bare, device_of
+from textadv.models.running import evaluating, forward
 from textadv.models.sources import UNUSABLE
 from textadv.models.strangers import Opened
 

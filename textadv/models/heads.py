@@ -6,11 +6,27 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from torch import nn
-from transformers import PretrainedConfig
+from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, PretrainedConfig
 
-from textadv.models.running import ModelError, pretrained
+from textadv.models.places import ModelError, pretrained
 
 SINGLE_LABEL: Literal["single_label_classification"] = "single_label_classification"
+
+
+def require_classifier(name: str, config: PretrainedConfig) -> None:
+    """Raises ModelError, before any weight is read, where transformers has no text classifier of this architecture.
+
+    Code that the model's repository brings along is believed.
+    """
+    brought = config.to_dict().get("auto_map") or {}
+    if type(config) in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING or "AutoModelForSequenceClassification" in brought:
+        return
+    kind = "an encoder-decoder" if config.is_encoder_decoder else "a model"
+    raise ModelError(
+        f"model.name {name!r} could not be loaded: it is {kind} of type {config.model_type}, and transformers has no "
+        "text classifier of that type. Name an encoder such as BERT, a decoder such as Llama, or of encoder-decoders a "
+        "BART, mBART, T5, mT5, UMT5 or T5Gemma."
+    )
 
 
 def check_labels(name: str, config: Any, labels: Sequence[str], head: str = "ForSequenceClassification") -> None:

@@ -31,9 +31,10 @@ from textadv.models.heads import (
     name_classes,
     read_as_classes,
     require_body,
+    require_classifier,
     unfilled,
 )
-from textadv.models.running import ModelError, pretrained
+from textadv.models.places import ModelError, pretrained
 from textadv.models.sources import UNUSABLE, quiet, require_folder, require_safetensors
 from textadv.models.vocabulary import fit_vocabulary
 from textadv.randomness import seeded_scope
@@ -130,6 +131,7 @@ def _load_base(
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     with usable(name, "the tokenizer of a text model"):
         config = AutoConfig.from_pretrained(name, **options)
+        require_classifier(name, config)
         check_labels(name, config, labels)
         notes = read_as_classes(name, config)
         tokenizer = AutoTokenizer.from_pretrained(name, **options)
@@ -202,6 +204,7 @@ def _base_of(adapter: Adapter, labels: Sequence[str], dtype: str, trust_remote_c
     options: dict[str, Any] = {"revision": adapter.settings.revision, "trust_remote_code": trust_remote_code}
     with usable(adapter.base, "the tokenizer of a text model"):
         config = AutoConfig.from_pretrained(adapter.base, **options)
+        require_classifier(adapter.base, config)
         if adapter.classes is None or (adapter.names is None and config.num_labels == len(labels)):
             check_labels(adapter.base, config, labels)
         read = read_as_classes(adapter.base, config)

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from textadv.batch import Batch, Perturbation
-from textadv.models.running import bare, forward
+from textadv.models.places import bare
+from textadv.models.running import forward
 from textadv.spaces import Embeddings, Hidden, Several
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}

@@ -11,7 +11,7 @@ from transformers.image_processing_base import ImageProcessingMixin
 
 from textadv.models.adapters import find_adapter
 from textadv.models.networks import NETWORKS
-from textadv.models.running import ModelError
+from textadv.models.places import ModelError
 from textadv.models.sources import UNUSABLE, quiet, require_folder
 
 PROCESSOR_FILE = "preprocessor_config.json"

@@ -1,4 +1,4 @@
-"""Running a model with a perturbation, and the places inside a Hugging Face model where one can be added.
+"""Running a model with a perturbation.
 
 `forward` adds a perturbation by a forward hook on the module that produces the space, so the same call works under
 LoRA, DDP, FSDP2 and scaled embeddings, and never touches a weight.
@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import replace
-from itertools import chain
 from typing import cast
 
 import torch
@@ -18,120 +17,22 @@ from peft import PeftModel
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
-from transformers import DynamicCache, PreTrainedModel
+from transformers import DynamicCache
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from textadv.batch import Batch, Perturbation
+from textadv.models.places import ModelError, bare, device_of, embedding_table, encoder_of, space_module
 from textadv.spaces import Ablation, Embeddings, Hidden, Pixels, Several, Space
+
+THIRD_PARTY = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What the code of a model raises where it cannot take its input."""
 
 VOCABULARY_CHUNK = 8192
 _passing: ContextVar[Batch | None] = ContextVar("passing", default=None)
 
 
-class ModelError(ValueError):
-    """The model does not fit what was asked of it."""
-
-
 class PerturbationError(RuntimeError):
     """A perturbation that the model's output does not depend on: the attack would be a silent no-op."""
-
-
-def bare(model: nn.Module) -> nn.Module:
-    """The model inside DistributedDataParallel, or the model itself: what an attack calls."""
-    return model.module if isinstance(model, DistributedDataParallel) else model
-
-
-def pretrained(model: nn.Module) -> PreTrainedModel:
-    """`bare(model)` typed as what it quacks like; a PEFT model passes everything on to the one inside."""
-    return cast(PreTrainedModel, bare(model))
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Where the model computes: its first parameter's device, or buffer's; the CPU where it has neither."""
-    first = _first(model)
-    return torch.device("cpu") if first is None else first.device
-
-
-def dtype_of(model: nn.Module) -> torch.dtype:
-    """The number format of the model's first parameter, or floating-point buffer; float32 where it has neither."""
-    first = _first(model)
-    return torch.float32 if first is None else first.dtype
-
-
-def _first(model: nn.Module) -> Tensor | None:
-    found = (value for value in chain(model.parameters(), model.buffers()) if value.is_floating_point())
-    return next(found, None)
-
-
-def blocks(model: nn.Module) -> nn.ModuleList:
-    """The transformer blocks, in order.
-
-    Raises ModelError where the model has no list of `config.num_hidden_layers` blocks.
-    """
-    expected = pretrained(model).config.num_hidden_layers
-    for module in model.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == expected:
-            return module
-    raise ModelError(
-        f"No list of {expected} transformer blocks was found in {type(bare(model)).__name__}: threat.space: hidden "
-        "needs one. Use threat.space: embeddings."
-    )
-
-
-def space_module(model: nn.Module, space: Space) -> nn.Module:
-    """The module whose output is the tensor that `space` names; for Pixels, the model itself.
-
-    Raises ModelError where the model has no such module.
-    """
-    if isinstance(space, Pixels):
-        return bare(model)
-    if isinstance(space, Embeddings):
-        return pretrained(model).get_input_embeddings()
-    if not isinstance(space, Hidden):
-        raise ModelError(f"{space} are several modules: ask for each place by itself.")
-    layers = blocks(model)
-    if space.layer >= len(layers):
-        raise ModelError(
-            f"threat.layer must be at most {len(layers) - 1} for this model of {len(layers)} blocks, got {space.layer}."
-        )
-    return layers[space.layer]
-
-
-def _table(model: nn.Module) -> Tensor:
-    """The weight (V, D) of the word embedding, sharded or not. Raises ModelError where the inputs are not words."""
-    module = space_module(model, Embeddings())
-    try:
-        return cast(Tensor, module.weight)
-    except AttributeError as error:
-        raise ModelError(
-            f"threat.space: embeddings needs a word embedding, and {type(bare(model)).__name__} has a "
-            f"{type(module).__name__} instead. Use threat.space: pixels for an image model."
-        ) from error
-
-
-def delta_shape(model: nn.Module, batch: Batch, space: Space) -> tuple[int, ...]:
-    """The shape of a perturbation of `batch` in `space`: see the spaces themselves."""
-    if isinstance(space, Pixels):
-        if "pixel_values" not in batch.inputs:
-            raise ModelError("threat.space: pixels needs image rows, got a batch without pixel_values.")
-        return tuple(batch.inputs["pixel_values"].shape)
-    if isinstance(space, Embeddings):
-        width = int(_table(model).shape[-1])
-    else:
-        width = int(pretrained(model).config.hidden_size)
-    if isinstance(space, Ablation):
-        return (len(batch), len(space.layers), width)
-    if isinstance(space, Several):
-        return (len(batch), len(space.places), *batch.editable.shape[1:], width)
-    return (*batch.editable.shape, width)
-
-
-def editable_mask(batch: Batch, shape: tuple[int, ...]) -> Tensor:
-    """`batch.editable` as a bool mask of the delta's shape."""
-    mask = batch.editable
-    if mask.dim() != len(shape):
-        mask = mask.reshape(len(batch), *[1] * (len(shape) - 3), *mask.shape[1:], 1)
-    return mask.expand(shape)
 
 
 def _parts(perturbation: Perturbation) -> list[tuple[Space, Tensor]]:
@@ -162,10 +63,14 @@ def _added(model: nn.Module, perturbation: Perturbation, skipped: int = 0) -> It
     skipped: positions at the start that the forward pass leaves out, because their keys and values are known.
     """
     ablated = isinstance(perturbation.space, Ablation)
-    calls = []
+    decodes = encoder_of(model) is not None
+    calls: list[Space] = []
 
     def changer(place: Space, delta: Tensor) -> Callable[..., Tensor | tuple[Tensor, ...]]:
         def change(_module: nn.Module, _args: object, output: Tensor | tuple[Tensor, ...]) -> object:
+            if decodes and place in calls and isinstance(place, Embeddings):
+                # Where the embeddings are one module, the decoder calls it after the encoder, whose text is perturbed.
+                return output
             calls.append(place)
             tensor = output[0] if isinstance(output, tuple) else output
             if not ablated and tensor.shape != delta.shape:
@@ -326,7 +231,7 @@ def vectors(model: nn.Module, space: Space, batch: Batch | None = None) -> Itera
     module = space_module(model, space)
     if isinstance(space, Embeddings):
         device = device_of(module)
-        size = _table(model).shape[0]
+        size = embedding_table(model).shape[0]
         for start in range(0, size, VOCABULARY_CHUNK):
             yield module(torch.arange(start, min(start + VOCABULARY_CHUNK, size), device=device)).float()
     elif isinstance(space, Hidden):

@@ -11,7 +11,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 from transformers.utils import logging
 
-from textadv.models.running import ModelError
+from textadv.models.places import ModelError
 
 UNUSABLE = (OSError, ValueError, RuntimeError, ImportError, SafetensorError)
 """What loading a model, a tokenizer or a processor raises where there is nothing usable."""

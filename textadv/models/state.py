@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from textadv.models.running import ModelError, bare
+from textadv.models.places import ModelError, bare
 
 TRAINING_ONLY = "training_only_"
 """Submodules whose name begins so exist while a model is trained, and are neither exported nor missed."""

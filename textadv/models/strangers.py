@@ -37,8 +37,8 @@ from textadv.data.rendering import Template
 from textadv.models.adapters import BUILT_IN, Adapter, find_adapter
 from textadv.models.causal import four_bits
 from textadv.models.loading import LoadedModel, load_classifier
+from textadv.models.places import device_of, dtype_of, pretrained
 from textadv.models.preprocessing import read_preprocessing
-from textadv.models.running import device_of, dtype_of, pretrained
 from textadv.models.sources import quiet
 from textadv.models.vision_loading import LoadedVision, built_in, load_image_classifier
 from textadv.models.vocabulary import grow, vocabulary

@@ -8,15 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from textadv.batch import Batch
-from textadv.models.running import (
-    ModelError,
-    dtype_of,
-    evaluating,
-    forward,
-    output_logits,
-    pretrained,
-    space_module,
-)
+from textadv.models.places import ModelError, dtype_of, pretrained, space_module
+from textadv.models.running import THIRD_PARTY, evaluating, forward, output_logits
 from textadv.spaces import Hidden
 
 EXACT, ROUNDED = 1e-5, 2e-2
@@ -84,7 +77,9 @@ def clean_outputs(model: nn.Module, batch: Batch) -> Tensor:
     try:
         with evaluating(model):
             output = forward(model, batch)
-    except (RuntimeError, ValueError, AttributeError) as error:
+    except ModelError:
+        raise
+    except THIRD_PARTY as error:
         if "pixel_values" not in batch.inputs:
             raise
         shape = tuple(batch.inputs["pixel_values"].shape[1:])

@@ -22,8 +22,8 @@ from textadv.models.export import merged_copy, save_configuration
 from textadv.models.heads import check_labels, name_classes, read_as_classes, require_body, unfilled
 from textadv.models.loading import DTYPES, LoadedModel, refuse_second, usable
 from textadv.models.networks import NETWORKS, SMALLEST
+from textadv.models.places import ModelError, bare, pretrained
 from textadv.models.preprocessing import PROCESSOR_FILE, ImageShape, Preprocessing
-from textadv.models.running import ModelError, bare, pretrained
 from textadv.models.sources import UNUSABLE, quiet, require_safetensors
 from textadv.models.vision import Normalised
 from textadv.randomness import seeded_scope

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from textadv.models.adapters import WEIGHTS_FILE, Adapter
 from textadv.models.adapting import tied
-from textadv.models.running import ModelError, pretrained
+from textadv.models.places import ModelError, pretrained
 from textadv.models.sources import UNUSABLE
 
 

@@ -146,10 +146,10 @@ def reproduce(results: Results | ChatResults) -> str:
 def command(results: Results | ChatResults) -> str:
     """What repeats the run: a training, or the evaluation of saved models."""
     if trained(results):
-        return "accelerate launch recipes/adv_finetune.py run.yaml"
+        return "accelerate launch --quiet recipes/adv_finetune.py run.yaml"
     names = [found.name if re.fullmatch(r"[\w./:@+ -]+", found.name) else "MODEL" for found in results.evaluations]
     named = " ".join(f"--model {shlex.quote(name)}" for name in names)
-    return f"accelerate launch recipes/evaluate.py run.yaml {named} --output OUTPUT"
+    return f"accelerate launch --quiet recipes/evaluate.py run.yaml {named} --output OUTPUT"
 
 
 def trained(results: Results | ChatResults) -> bool:
