@@ -326,4 +326,4 @@ def test_a_text_that_spells_a_special_token_is_told(folder: Path, recipe: Recipe
     rows = [row | {"prompt": f"{row['prompt']} <|end|>"} for row in chat_run.data()["utility_test"][:2]]
     test = chat_run.write_rows(tmp_path / "rows.jsonl", rows)
     found = Measured(recipe, folder, "block", tmp_path / "out", f"data.utility.test={test}")
-    assert "data.utility: 2 rows have a text that spells a special token of the tokenizer" in found.ended.printed
+    assert "the texts of 2 utility test rows spell special tokens of the tokenizer (<|end|>)" in found.ended.printed
