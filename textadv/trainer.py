@@ -211,7 +211,7 @@ class Trainer:
         collapsed = False
         with self._shown():
             if self.score is not None:
-                clean, robust, collapsed = self.score(self.model)
+                clean, robust, collapsed, progress.doubt = self.score(self.model)
                 measured = {"clean": clean} if robust is None else {"clean": clean, "robust": robust}
                 note = "  averaged" if self.average is not None and self.average.taken else ""
                 note += "  collapsed: no better than one constant answer, not eligible" if collapsed else ""
