@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -16,7 +16,7 @@ from textadv.evaluation.cascade import merged, run_stages, stage_results
 from textadv.evaluation.finished import Finished, Hit
 from textadv.evaluation.masking import Alarm, Ran, masking_flags
 from textadv.evaluation.minimum import RadiusSearch, minimum_radii
-from textadv.evaluation.results import AttackResult, CurvePoint, Evaluation, MaskingFlag, RowOutcome
+from textadv.evaluation.results import AttackResult, CurvePoint, Evaluation, MaskingFlag, MinimumRadii, RowOutcome
 from textadv.evaluation.sanity import Answered, answer_doubts, no_better_than_constant, temperature_doubt
 from textadv.evaluation.statistics import Rate, wilson
 from textadv.models import tempered
@@ -91,28 +91,22 @@ def evaluate(
     temperature = 1.0 if fitted is None else fitted.temperature
     samples = max(map(samples_of, attacks.values()), default=1)
     raw = clean_logits(model, rows, positions, batch_size, samples)
-    truth = torch.tensor([rows.labels[position] for position in positions])
+    truth = torch.tensor([rows.labels[p] for p in positions])
     guesses = dict(zip(positions, raw.argmax(dim=1).tolist(), strict=True))
-    right = [position for position in positions if guesses[position] == rows.labels[position]]
+    right = [p for p in positions if guesses[p] == rows.labels[p]]
     say(f"{name}: {len(right)} of {len(positions)} {split} rows right without an attack")
     notes = tuple(_doubts(raw, truth, split, names, fitted, attacks, rows, positions[:SURROGATE_ROWS], batch_size))
-    for note in notes:
-        say(f"note: {name}: {note}")
+    _say_all(notes, lambda line: say(f"note: {name}: {line}"))
     kept = None if finished is None else finished.under(temperature)
     with tempered(model, temperature):
         panel = _panel(model, rows, attacks, right, threat, batch_size, kept, lambda line: say(f"{name}: {line}"))
         hits = {key: merged(ran.stages) for key, ran in panel.items()}
         drawn = curve_attack or next(iter(attacks), None)
-        curve: tuple[CurvePoint, ...] = ()
-        if drawn is not None:
-            curve = _curve(model, rows, positions, right, attacks[drawn], threat, radii, hits[drawn], batch_size, kept)
-        flags: tuple[MaskingFlag, ...] = ()
-        if alarm is not None and panel and right:
-            flags = masking_flags(model, rows, panel, right, len(positions), threat, alarm, batch_size, kept)
-            _say_flags(flags, lambda line: say(f"{name}: {line}"))
+        curve = _curve(model, rows, positions, right, attacks, drawn, threat, radii, hits, batch_size, kept)
+        looked = alarm if panel and right else None
+        flags = masking_flags(model, rows, panel, right, len(positions), threat, looked, batch_size, kept)
         smallest = None if minimum is None else minimum_radii(model, rows, positions, threat, minimum, batch_size, kept)
-        if smallest is not None:
-            say(f"{name}: smallest radius of {len(smallest.radii)} rows, in {smallest.seconds:.0f} s")
+    _say_all(_told(flags, smallest), lambda line: say(f"{name}: {line}"))
     alive = [p for p in right if all(found[p].prediction == rows.labels[p] for found in hits.values())]
     return Evaluation(
         name=name,
@@ -183,13 +177,17 @@ def _panel(
     }
 
 
-def _say_flags(flags: Sequence[MaskingFlag], say: Callable[[str], None]) -> None:
-    """Says every flag that rings, or that none does."""
-    for flag in flags:
-        if flag.state == "ring":
-            say(f"masking alarm, {flag.name}: {flag.told}")
-    if all(flag.state != "ring" for flag in flags):
-        say("masking alarm: silent")
+def _told(flags: Sequence[MaskingFlag], smallest: MinimumRadii | None) -> Iterator[str]:
+    """Every flag that rings, or that none does, and how long the search for the smallest radius took."""
+    ringing = [f"masking alarm, {flag.name}: {flag.told}" for flag in flags if flag.state == "ring"]
+    yield from ringing or (["masking alarm: silent"] if flags else [])
+    if smallest is not None:
+        yield f"smallest radius of {len(smallest.radii)} rows, in {smallest.seconds:.0f} s"
+
+
+def _say_all(lines: Iterable[str], say: Callable[[str], None]) -> None:
+    for line in lines:
+        say(line)
 
 
 def _meaning(attacks: Mapping[str, Attack], threat: ThreatModel) -> str:
@@ -262,14 +260,18 @@ def _curve(
     rows: Rows,
     positions: Sequence[int],
     right: Sequence[int],
-    attack: Attack,
+    attacks: Mapping[str, Attack],
+    drawn: str | None,
     threat: ThreatModel,
     radii: Sequence[float],
-    known: Mapping[int, Hit],
+    hits: Mapping[str, Mapping[int, Hit]],
     batch_size: int,
     finished: Finished | None,
 ) -> tuple[CurvePoint, ...]:
-    """Robust accuracy at each radius; at the threat's own, the hits already known are used."""
+    """Robust accuracy at each radius under the attack `drawn`; at the threat's own, the hits known are used."""
+    if drawn is None:
+        return ()
+    attack, known = attacks[drawn], hits[drawn]
     relative = threat.ball.relative_radius is not None
     own = threat.ball.relative_radius if relative else threat.ball.radius
     assert isinstance(own, float | int) and isinstance(threat.ball.radius, float | int)

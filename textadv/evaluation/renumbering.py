@@ -1,4 +1,4 @@
-"""Whether a classifier's answers fit the labels in another order: its classes are numbered otherwise than the data's."""
+"""Whether a classifier's answers fit the labels in another order: classes numbered otherwise than the data's."""
 
 from __future__ import annotations
 

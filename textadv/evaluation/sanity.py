@@ -75,8 +75,8 @@ def answer_doubts(answered: Answered) -> tuple[str, ...]:
     if len(counts) == 1:
         only = quoted(answered.name(answered.labels[0]))
         doubt = (
-            f"all {len(answered.labels)} {answered.split} rows are of class {only}: the one answer {only} would be right "
-            "on all of them, so accuracy does not say whether classes are told apart. Evaluate rows of every class."
+            f"all {len(answered.labels)} {answered.split} rows are of class {only}: the one answer {only} would be "
+            "right on all of them, so accuracy does not say whether classes are told apart. Evaluate all classes."
         )
         return (doubt,) if len(answered.labels) > 1 else ()
     if len(set(answered.guesses)) == 1:
@@ -104,18 +104,14 @@ def _chance(answered: Answered, counts: Counter[int], explained: bool) -> str | 
     if total < LEAST_ROWS or not (under or at):
         return None
     remedy = (
-        ""
-        if explained
-        else (
-            " Where the model was trained for these classes it reads other inputs, labels or columns than it was trained "
-            "on: compare rows, label names and preprocessing with its model card."
-        )
+        " Where the model was trained for these classes it reads other inputs, labels or columns than it was trained "
+        "on: compare rows, label names and preprocessing with its model card."
     )
     word = "under chance" if under else "at chance" if right <= constant else "not shown to be above chance"
     return (
         f"clean accuracy, {100 * right / total:.1f} % of {total} {answered.split} rows, is {word}: the answer "
         f"{quoted(answered.name(common))} to every row would be right on {100 * chance:.1f} %. Numbers about the "
-        f"robustness of such a model mean nothing.{remedy}"
+        f"robustness of such a model mean nothing.{'' if explained else remedy}"
     )
 
 
