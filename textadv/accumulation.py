@@ -21,7 +21,7 @@ from textadv.objectives import Moment, Objective, Objectives, Term
 
 
 class NonFiniteError(RuntimeError):
-    """A loss or gradient that is nan or infinite, met before the optimizer step."""
+    """A loss or gradient that is nan or infinite, or of no use since training diverged; no step was taken on it."""
 
 
 @dataclass
@@ -77,8 +77,7 @@ class StepReport:
             if not bool(torch.isfinite(losses).all())
         ]
         raise NonFiniteError(
-            f"The loss is not finite at step {step + 1}: {'; '.join(named)}. No optimizer step was taken. Lower "
-            "training.learning_rate, or resume from the last checkpoint with training.precision: no."
+            f"The loss is not finite at step {step + 1}: {'; '.join(named)}. No optimizer step was taken."
         )
 
 

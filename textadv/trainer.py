@@ -23,9 +23,11 @@ from textadv import checkpoint as checkpoints
 from textadv.accumulation import NonFiniteError, StepReport, accumulate, over_processes
 from textadv.averaging import Average, Averaging
 from textadv.batch import Batch, Role
+from textadv.divergence import NO_STEP, Course
 from textadv.keeping import RANKING, improved, selected
 from textadv.liveness import LivenessGate
 from textadv.models import bare, load_trainable_state
+from textadv.models.finite import odd_gradient, odd_weight
 from textadv.objectives import Moment, Objectives
 from textadv.optimisation import LearningRate, adamw
 from textadv.overfitting import SLOWER, Guard, Watch
@@ -36,6 +38,8 @@ from textadv.split_norm import require_adversarial_rows
 from textadv.tracking import Tracker
 
 DROPOUT = 2
+# A scale of float16 gradients that only numbers which are never finite lead to.
+LEAST_SCALE = 2.0**-10
 
 
 class Trainer:
@@ -82,7 +86,7 @@ class Trainer:
         optimizer = adamw(model, settings.learning_rate, settings.weight_decay)
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
         self.rate = LearningRate(settings.learning_rate, settings.steps, settings.warmup_ratio, settings.schedule)
-        self.progress = Progress()
+        self.progress, self.course = Progress(), Course.of(model, settings)
         self.name, self.bar, self.memory = name, bar, memory
         self.average = None if averaging is None else Average(averaging)
         self.watch = None
@@ -111,7 +115,9 @@ class Trainer:
                 if self.watch is not None and not self.progress.probes:
                     self._look(tracker)
                 while self.progress.step < self.settings.steps and self.progress.ended_with is None:
-                    self._step(tracker, gate)
+                    rows = self._rows_of(self.progress.step)
+                    with self.course.explaining(self.model, rows, self.progress):
+                        self._step(tracker, gate)
             finally:
                 tracker.close()
         doubt = gate.doubt()
@@ -177,11 +183,13 @@ class Trainer:
         """Clips and steps; the gradient's norm before clipping. Raises NonFiniteError instead of stepping."""
         limit = math.inf if self.settings.clip_norm is None else self.settings.clip_norm
         norm = float(self.accelerator.clip_grad_norm_(self.model.parameters(), limit))
-        if not math.isfinite(norm) and self.accelerator.mixed_precision != "fp16":
-            raise NonFiniteError(
-                f"The gradient norm is {norm} at step {step + 1}. No optimizer step was taken. Lower "
-                "training.learning_rate, or use training.precision: no."
-            )
+        scaler = self.accelerator.scaler
+        if not math.isfinite(norm) and (scaler is None or scaler.get_scale() < LEAST_SCALE):
+            # Clipping has spread what is not a number over all gradients.
+            self._gradient(step, measure=False)
+            first = odd_gradient(self.model)
+            named = "" if first is None else f", first in {first}"
+            raise NonFiniteError(f"The gradient norm is {norm} at step {step + 1}{named}. {NO_STEP}")
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
@@ -204,9 +212,23 @@ class Trainer:
             self.memory.load({})
         return found
 
+    def _rows_of(self, step: int) -> Iterator[Batch]:
+        """The rows of an optimizer step in batches that a forward takes, clean."""
+        size = self.settings.micro_batch_size
+        positions = self.sampler.step(step, size).positions
+        for start in range(0, len(positions), size):
+            yield self.sampler.rows.batch(positions[start : start + size]).to(self.accelerator.device)
+
+    def _require_finite(self) -> None:
+        """Raises NonFiniteError where weights that are to be kept are not finite."""
+        found = odd_weight(self.model)
+        if found is not None:
+            raise NonFiniteError(f"The weight {found}, after step {self.progress.step}.")
+
     def _evaluate(self, tracker: Tracker, step: int) -> None:
         """Scores the model, whose weights are those of `step`, and keeps them where they are the best so far."""
         progress = self.progress
+        self._require_finite()
         measured = {}
         collapsed = False
         with self._shown():
@@ -243,6 +265,7 @@ class Trainer:
         return self.folder / "weights" / f"{kind}.safetensors"
 
     def _checkpoint(self, tracker: Tracker) -> None:
+        self._require_finite()
         rng = gather_object([rng_state()])
         weights = checkpoints.trainable_state(self.model)
         optimizer = checkpoints.optimizer_state(self.model, self.optimizer.optimizer)
@@ -280,6 +303,8 @@ class Trainer:
         The model is then out of mixed precision again: it computes what its exported copy does.
         """
         progress, hardening = self.progress, Role.ADVERSARIAL in self.objectives
+        diverged = self.course.doubt(self.model)
+        progress.notes += [] if diverged is None else [diverged]
         kind = selected(progress, self.settings.select, measured=self.score is not None, hardening=hardening)
         load_trainable_state(self.model, load_file(self._weights(kind)))
         self._unwrap()
