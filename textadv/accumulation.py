@@ -107,7 +107,7 @@ def accumulate(
     remaining = sum(objectives[group.role].terms for group in groups)
     for group in groups:
         objective = objectives[group.role]
-        batch = _batch(rows, positions, group, device)
+        batch = batch_of(rows, positions, group, device)
         companions = partial(_batches, rows, positions, groups, group.role, device)
         terms = objective(model, batch, replace(moment, companions=companions))
         report.adversarial_rows += len(batch) if group.role is Role.ADVERSARIAL else 0
@@ -123,7 +123,8 @@ def accumulate(
     return report
 
 
-def _batch(rows: Rows, positions: Sequence[int], group: Group, device: torch.device | str) -> Batch:
+def batch_of(rows: Rows, positions: Sequence[int], group: Group, device: torch.device | str) -> Batch:
+    """The rows of a group of an optimizer step, whose positions in the data these are."""
     return rows.batch([positions[place] for place in group.positions]).with_role(group.role).to(device)
 
 
@@ -131,7 +132,7 @@ def _batches(
     rows: Rows, positions: Sequence[int], groups: Sequence[Group], role: Role, device: torch.device | str
 ) -> list[Batch]:
     """The batches of all groups of one role."""
-    return [_batch(rows, positions, group, device) for group in groups if group.role is role]
+    return [batch_of(rows, positions, group, device) for group in groups if group.role is role]
 
 
 def _next(terms: Iterator[Term], objective: Objective) -> Term:

@@ -54,12 +54,16 @@ class Course:
         return cls(settings, largest_weight(model)[0])
 
     def grown(self, model: nn.Module) -> str | None:
-        """That the trained weights have grown beyond use, or every step threw them over; None where neither is so."""
+        """That the trained weights have grown beyond use, in a sentence; None where they have not."""
         largest, name = largest_weight(model)
-        if not largest <= GROWN * max(self.before, 1.0):
-            return f"Weights have grown from at most {self.before:.3g} to {largest:.3g}, in {name}."
+        if largest <= GROWN * max(self.before, 1.0):
+            return None
+        return f"Weights have grown from at most {self.before:.3g} to {largest:.3g}, in {name}."
+
+    def overshot(self) -> str | None:
+        """That each step moved weights by as much as they measure, in a sentence; None where it did not."""
         rate = self.settings.learning_rate
-        if 2 * rate <= self.before:
+        if rate <= max(self.before, 1.0) / 2:
             return None
         return f"A step moves each weight by up to the learning rate, {rate:g}, and the largest was {self.before:.3g}."
 
@@ -79,7 +83,7 @@ class Course:
 
         batches: rows by which the first module that is not finite is found.
         """
-        grown = self.grown(model)
+        grown = self.grown(model) or self.overshot()
         if steps == 0 or (grown is None and odd_weight(model) is None):
             return None
         evidence = [where_odd(model, batches), grown]

@@ -20,7 +20,7 @@ from torch import distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from textadv import checkpoint as checkpoints
-from textadv.accumulation import NonFiniteError, StepReport, accumulate, over_processes
+from textadv.accumulation import NonFiniteError, StepReport, accumulate, batch_of, over_processes
 from textadv.averaging import Average, Averaging
 from textadv.batch import Batch, Role
 from textadv.divergence import NO_STEP, Course
@@ -213,11 +213,11 @@ class Trainer:
         return found
 
     def _rows_of(self, step: int) -> Iterator[Batch]:
-        """The rows of an optimizer step in batches that a forward takes, clean."""
-        size = self.settings.micro_batch_size
-        positions = self.sampler.step(step, size).positions
-        for start in range(0, len(positions), size):
-            yield self.sampler.rows.batch(positions[start : start + size]).to(self.accelerator.device)
+        """This process' rows of an optimizer step in batches that a forward takes, clean."""
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        positions, groups = self.sampler.step(step, self.settings.micro_batch_size, world, rank)
+        for group in groups:
+            yield batch_of(self.sampler.rows, positions, group, self.accelerator.device)
 
     def _require_finite(self) -> None:
         """Raises NonFiniteError where weights that are to be kept are not finite."""

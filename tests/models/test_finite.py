@@ -127,7 +127,7 @@ def text(folder: Path) -> Callable[[], object]:
 def adapter(folder: Path) -> Callable[[], object]:
     base = folders.bert(folder / "base")
     loaded = load_classifier(str(base), ["no", "yes"], lora=Lora(r=2))
-    save_adapter(loaded, folder / "adapter")
+    save_adapter(loaded.model, loaded.tokenizer, folder / "adapter")
     damaged(folder / "adapter", "lora_A.weight", "adapter_model.safetensors", INFINITE)
     return lambda: load_classifier(str(folder / "adapter"), ["no", "yes"])
 

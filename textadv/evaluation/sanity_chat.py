@@ -61,9 +61,10 @@ def choice_doubts(label: str, scores: ChoiceScores, values: Sequence[float]) -> 
     under = bool(binom.cdf(right, total, chance) < UNDER_LEVEL)
     at = binom.sf(right - 1, total, chance) > COLLAPSE_LEVEL and wilson(right, total).high < (1 + chance) / 2
     if under or at:
+        word = "under" if under else "at" if right <= chance * total else "not shown to be above"
         yield (
-            f"{label}: {100 * right / total:.1f} % of {total} questions right is {'under' if under else 'at'} chance "
-            f"({100 * chance:.1f} %): there is no capability in it to lose, so that it held says nothing."
+            f"{label}: {100 * right / total:.1f} % of {total} questions right is {word} chance ({100 * chance:.1f} %): "
+            "no capability was shown that could be lost, so that it held says nothing."
         )
     chosen = {max(range(len(row.sizes)), key=lambda n: row.log_likelihoods[n] / row.sizes[n]) for row in scores.scored}
     if len(chosen) == 1:
