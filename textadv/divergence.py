@@ -38,6 +38,14 @@ def sentence(error: BaseException) -> str:
     return re.split(r"(?<=\.) (?=[A-Z])", text, maxsplit=1)[0].rstrip(".")
 
 
+def _made(batches: Iterable[Batch]) -> list[Batch]:
+    """The batches, or none where it is the rows that fail."""
+    try:
+        return list(batches)
+    except FAILURES:
+        return []
+
+
 @dataclass(frozen=True)
 class Course:
     """What a training began with.
@@ -102,7 +110,7 @@ class Course:
 
         It is `error` itself where its message says all that is known.
         """
-        batches, inside = list(batches), progress.step == began
+        batches, inside = _made(batches), progress.step == began
         place = f"at step {began + 1}" if inside else f"after step {progress.step}"
         fact = sentence(error)
         told = f"{fact}." if "step" in fact else f"{fact}, {place} of training."

@@ -7,12 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from safetensors.torch import load_file, save_file
 
 from recipes import adv_finetune, attack, evaluate
 from tests import chat_run
-from tests.recipes.running import Ended, Recipe, file_overrides, results_of, review_rows, write_csv
+from tests.recipes.running import Ended, Recipe, file_overrides, launched, results_of, review_rows, write_csv
 from textadv.data import ImageSplits, shapes
 from textadv.report.chat import read_chat_results
 
@@ -49,8 +47,6 @@ def files(folder: Path, **turned: bool) -> list[str]:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A text model that knows the reviews, exported whole, whose configuration names no classes."""
-    from tests.recipes.running import launched
-
     folder = tmp_path_factory.mktemp("trained")
     settings = [*files(folder), *TAUGHT, "objective.name=clean", f"output={folder / 'run'}"]
     ended = launched("recipes/adv_finetune.py", SMALL, *settings)
@@ -100,7 +96,7 @@ def test_a_validation_split_of_one_class_is_refused_at_once(tmp_path: Path, reci
     paths = {split: tmp_path / f"{split}.csv" for split in ("train", "validation", "test")}
     ended = recipe(adv_finetune, SMALL, *file_overrides(**paths), f"output={tmp_path / 'run'}")
     assert ended.code == 1 and ended.error.startswith("error: data.validation: all 8 rows that choose the checkpoint")
-    assert "of one class, 'positive'" in ended.error and not (tmp_path / "run").exists()
+    assert "of one class, 'positive'" in ended.error and not any((tmp_path / "run").iterdir())
 
 
 # ---- images
@@ -160,28 +156,16 @@ def test_a_chat_run_that_diverges(key: str, value: str, tmp_path: Path, recipe: 
     assert "float16" not in told and "hook" not in told
 
 
-def test_a_chat_model_that_says_one_thing_or_nothing(tmp_path: Path, recipe: Recipe) -> None:
-    """The end of the turn as the one token that is ever likely: every answer is empty."""
-    config, model = chat_run.prepared(tmp_path), tmp_path / "model"
-    weights = load_file(model / "model.safetensors")
-    end = chat_run.tokenizer().eos_token_id
-    table = next(name for name in weights if "embed_tokens" in name)
-    assert end is not None
-    norm = weights["model.norm.weight"]
-    weights["lm_head.weight"] = torch.zeros_like(weights[table])
-    settings = json.loads((model / "config.json").read_text()) | {"tie_word_embeddings": False}
-    (model / "config.json").write_text(json.dumps(settings))
-    assert norm.shape == weights[table].shape[1:]
-    save_file(
-        {name: value.contiguous() for name, value in weights.items()}, model / "model.safetensors", {"format": "pt"}
-    )
+def test_a_chat_model_that_says_one_thing_to_all(tmp_path: Path, recipe: Recipe) -> None:
+    config, model = chat_run.prepared(tmp_path), tmp_path / "parrot"
+    template = str(chat_run.tokenizer().chat_template)
+    chat_run.save_speaking(model, template, [(text, "Sure, here is tea.") for text in chat_run.prompts()], steps=50)
     output = tmp_path / "out"
-    ended = recipe(evaluate, str(config), "--model", str(model), "--output", str(output))
+    short = ["evaluation.behaviours=3", "evaluation.elicitation.restarts=1", "evaluation.benign=6"]
+    ended = recipe(evaluate, str(config), *short, "--model", str(model), "--output", str(output))
     assert ended.code == 0, ended.error
     (found,) = read_chat_results(output).evaluations
-    # All logits are equal: the first token of the table for ever, and as good as drawing blindly.
-    assert any("one and the same answer" in note or "are empty" in note for note in found.notes)
-    assert any("tokens blindly" in note for note in found.notes)
+    assert any(note.startswith("gives one and the same answer to all 6 borderline prompts: ") for note in found.notes)
     for note in found.notes:
-        assert f"note: {found.name}: {note}" in ended.printed
+        assert ended.printed.count(f"note: {found.name}: {note}") == 2, "as it is found, and at the end"
         assert note[:25] in (output / "report.md").read_text() and note[:25] in (output / "report.html").read_text()
