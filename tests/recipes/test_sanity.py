@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch.nn.functional import cross_entropy
 
 from recipes import adv_finetune, attack, evaluate
 from tests import chat_run
-from tests.recipes.running import Ended, Recipe, file_overrides, launched, results_of, review_rows, write_csv
+from tests.recipes.running import Ended, Recipe, file_overrides, results_of, write_csv
 from textadv.data import ImageSplits, shapes
+from textadv.models import load_classifier
+from textadv.models.places import pretrained
+from textadv.models.sources import quiet
 from textadv.report.chat import read_chat_results
 
 SMALL, IMAGES = "tests/recipes/small.yaml", "tests/recipes/small_images.yaml"
 OTHER = "its classes seem to be in another order than the labels'"
-TAUGHT = ("training.steps=60", "training.batch_size=16", "training.micro_batch_size=16", "selection.every=60")
-SWAPPED = {"positive": "negative", "negative": "positive"}
+WORDS = {"negative": ["awful", "boring", "bad"], "positive": ["superb", "lovely", "good"]}
+SWAPPED = {"negative": "positive", "positive": "negative"}
 
 
 def notes_of(ended: Ended, output: Path) -> list[str]:
@@ -32,12 +38,19 @@ def notes_of(ended: Ended, output: Path) -> list[str]:
     return printed
 
 
+def sayings(count: int, seed: int) -> list[dict[str, str]]:
+    """Rows whose class shows in every word."""
+    draw = random.Random(seed)
+    labels = [("negative", "positive")[row % 2] for row in range(count)]
+    return [{"text": " ".join(draw.choices(WORDS[label], k=4)), "label": label} for label in labels]
+
+
 def files(folder: Path, **turned: bool) -> list[str]:
-    """Reviews as files; labels of the splits that are named are swapped."""
+    """Rows as files; labels of the splits that are named are swapped."""
     folder.mkdir(exist_ok=True)
     paths = {}
-    for split, count in (("train", 192), ("validation", 40), ("test", 40)):
-        rows = review_rows(count, split)
+    for seed, (split, count) in enumerate([("train", 48), ("validation", 40), ("test", 40)]):
+        rows = sayings(count, seed)
         if turned.get(split):
             rows = [row | {"label": SWAPPED[row["label"]]} for row in rows]
         paths[split] = write_csv(folder / f"{split}.csv", rows)
@@ -46,16 +59,23 @@ def files(folder: Path, **turned: bool) -> list[str]:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A text model that knows the reviews, exported whole, whose configuration names no classes."""
+    """A text model that knows these words, saved without the names of its classes."""
     folder = tmp_path_factory.mktemp("trained")
-    settings = [*files(folder), *TAUGHT, "objective.name=clean", f"output={folder / 'run'}"]
-    ended = launched("recipes/adv_finetune.py", SMALL, *settings)
-    assert ended.code == 0, ended.error
-    merged = folder / "run" / "merged" if (folder / "run" / "merged").exists() else folder / "run" / "adapter"
-    config = json.loads((merged / "config.json").read_text())
-    config["id2label"], config["label2id"] = {"0": "LABEL_0", "1": "LABEL_1"}, {"LABEL_0": 0, "LABEL_1": 1}
-    (merged / "config.json").write_text(json.dumps(config))
-    return merged
+    loaded = load_classifier("builtin:tiny-encoder", list(SWAPPED))
+    optimizer = torch.optim.AdamW(loaded.model.parameters(), lr=2e-3)
+    for step in range(40):
+        rows = sayings(16, 100 + step)
+        inputs = loaded.tokenizer([row["text"] for row in rows], padding=True, return_tensors="pt")
+        labels = torch.tensor([list(SWAPPED).index(row["label"]) for row in rows])
+        cross_entropy(loaded.model(**inputs).logits, labels).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model = pretrained(loaded.model)
+    model.config.id2label, model.config.label2id = {0: "LABEL_0", 1: "LABEL_1"}, {"LABEL_0": 0, "LABEL_1": 1}
+    with quiet():
+        model.save_pretrained(folder)
+    loaded.tokenizer.save_pretrained(folder)
+    return folder
 
 
 def test_a_text_model_of_another_order_and_the_remedy(trained: Path, tmp_path: Path, recipe: Recipe) -> None:
@@ -78,20 +98,23 @@ def test_attack_py_tells_it_before_it_shows_rows(trained: Path, tmp_path: Path, 
     assert f"note: {OTHER}" in ended.printed and "ran to its bound 100" in ended.printed
 
 
-def test_validation_labels_that_are_swapped_are_named_and_not_the_radius(tmp_path: Path, recipe: Recipe) -> None:
+def test_validation_labels_that_are_swapped_are_named_and_not_the_radius(
+    trained: Path, tmp_path: Path, recipe: Recipe
+) -> None:
     output = tmp_path / "run"
-    settings = [*files(tmp_path, validation=True), *TAUGHT, "objective.name=clean"]
+    settings = [*files(tmp_path, validation=True), "training.learning_rate=1e-5", f"model.name={trained}"]
     ended = recipe(adv_finetune, SMALL, *settings, f"output={output}")
     told = notes_of(ended, output)
     assert [line for line in told if "on the rows that choose the checkpoint: " + OTHER in line]
-    assert [line for line in told if "NOT TRAINED" in line or "NOT HARDENED" in line]
-    assert not [line for line in told if "Lower the radius" in line]
+    assert [line for line in told if "NOT HARDENED" in line] and not [
+        line for line in told if "Lower the radius" in line
+    ]
     assert results_of(output).evaluations[-1].clean.value > 0.8
 
 
 def test_a_validation_split_of_one_class_is_refused_at_once(tmp_path: Path, recipe: Recipe) -> None:
     files(tmp_path)
-    rows = [row for row in review_rows(80, "validation") if row["label"] == "positive"]
+    rows = [row for row in sayings(80, 1) if row["label"] == "positive"]
     write_csv(tmp_path / "validation.csv", rows)
     paths = {split: tmp_path / f"{split}.csv" for split in ("train", "validation", "test")}
     ended = recipe(adv_finetune, SMALL, *file_overrides(**paths), f"output={tmp_path / 'run'}")
