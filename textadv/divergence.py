@@ -8,19 +8,24 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
+from accelerate import Accelerator
 from torch import nn
 
-from textadv.accumulation import NonFiniteError
+from textadv.accumulation import NonFiniteError, batch_of
 from textadv.batch import Batch
 from textadv.liveness import DeadAdversaryError
 from textadv.models import PerturbationError, bare
 from textadv.models.finite import extremes, half_remedy, odd_weight, where_odd
 from textadv.progress import Progress, Settings
+from textadv.sampling import Sampler
 
 GROWN = 10.0
 """From how many times the largest weight before training on, 1 at least, weights have grown beyond use."""
 
 FAILURES = (ArithmeticError, RuntimeError, ValueError)
+LEAST_SCALE = 2.0**-10
+"""A scale of float16 gradients that only numbers which are never finite lead to."""
+
 NO_STEP = "No optimizer step was taken."
 
 
@@ -141,3 +146,18 @@ class Course:
             if found is error:
                 raise
             raise found from error
+
+
+def rows_of(sampler: Sampler, step: int, settings: Settings, accelerator: Accelerator) -> Iterator[Batch]:
+    """This process' rows of an optimizer step in batches that a forward takes, clean."""
+    world, rank = accelerator.num_processes, accelerator.process_index
+    positions, groups = sampler.step(step, settings.micro_batch_size, world, rank)
+    for group in groups:
+        yield batch_of(sampler.rows, positions, group, accelerator.device)
+
+
+def require_finite(model: nn.Module, step: int) -> None:
+    """Raises NonFiniteError where weights that are to be kept after so many steps are not finite."""
+    found = odd_weight(model)
+    if found is not None:
+        raise NonFiniteError(f"The weight {found}, after step {step}.")

@@ -20,17 +20,18 @@ from torch import distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from textadv import checkpoint as checkpoints
-from textadv.accumulation import NonFiniteError, StepReport, accumulate, batch_of, over_processes
+from textadv.accumulation import NonFiniteError, StepReport, accumulate, over_processes
 from textadv.averaging import Average, Averaging
 from textadv.batch import Batch, Role
-from textadv.divergence import NO_STEP, Course
+from textadv.divergence import LEAST_SCALE, NO_STEP, Course, require_finite, rows_of
 from textadv.keeping import RANKING, improved, selected
 from textadv.liveness import LivenessGate
 from textadv.models import bare, load_trainable_state
-from textadv.models.finite import odd_gradient, odd_weight
+from textadv.models.finite import odd_gradient
 from textadv.objectives import Moment, Objectives
 from textadv.optimisation import LearningRate, adamw
 from textadv.overfitting import SLOWER, Guard, Watch
+from textadv.precision import without_autocast
 from textadv.progress import Progress, Scores, Settings, Trained
 from textadv.randomness import rng_state, seeded_scope, set_rng_state
 from textadv.sampling import Sampler
@@ -38,8 +39,6 @@ from textadv.split_norm import require_adversarial_rows
 from textadv.tracking import Tracker
 
 DROPOUT = 2
-# A scale of float16 gradients that only numbers which are never finite lead to.
-LEAST_SCALE = 2.0**-10
 
 
 class Trainer:
@@ -115,7 +114,7 @@ class Trainer:
                 if self.watch is not None and not self.progress.probes:
                     self._look(tracker)
                 while self.progress.step < self.settings.steps and self.progress.ended_with is None:
-                    rows = self._rows_of(self.progress.step)
+                    rows = rows_of(self.sampler, self.progress.step, self.settings, self.accelerator)
                     with self.course.explaining(self.model, rows, self.progress):
                         self._step(tracker, gate)
             finally:
@@ -212,23 +211,10 @@ class Trainer:
             self.memory.load({})
         return found
 
-    def _rows_of(self, step: int) -> Iterator[Batch]:
-        """This process' rows of an optimizer step in batches that a forward takes, clean."""
-        world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        positions, groups = self.sampler.step(step, self.settings.micro_batch_size, world, rank)
-        for group in groups:
-            yield batch_of(self.sampler.rows, positions, group, self.accelerator.device)
-
-    def _require_finite(self) -> None:
-        """Raises NonFiniteError where weights that are to be kept are not finite."""
-        found = odd_weight(self.model)
-        if found is not None:
-            raise NonFiniteError(f"The weight {found}, after step {self.progress.step}.")
-
     def _evaluate(self, tracker: Tracker, step: int) -> None:
         """Scores the model, whose weights are those of `step`, and keeps them where they are the best so far."""
         progress = self.progress
-        self._require_finite()
+        require_finite(self.model, self.progress.step)
         measured = {}
         collapsed = False
         with self._shown():
@@ -265,7 +251,7 @@ class Trainer:
         return self.folder / "weights" / f"{kind}.safetensors"
 
     def _checkpoint(self, tracker: Tracker) -> None:
-        self._require_finite()
+        require_finite(self.model, self.progress.step)
         rng = gather_object([rng_state()])
         weights = checkpoints.trainable_state(self.model)
         optimizer = checkpoints.optimizer_state(self.model, self.optimizer.optimizer)
@@ -307,19 +293,6 @@ class Trainer:
         progress.notes += [] if diverged is None else [diverged]
         kind = selected(progress, self.settings.select, measured=self.score is not None, hardening=hardening)
         load_trainable_state(self.model, load_file(self._weights(kind)))
-        self._unwrap()
+        without_autocast(self.model)
         weights = {kind: self._weights(kind) for kind in RANKING if kind in progress.best}
         return Trained(progress, kind, int(progress.best[kind]["step"]), weights)
-
-    def _unwrap(self) -> None:
-        """Takes accelerate's autocast off the model.
-
-        `Accelerator.unwrap_model` would take off the decorators of the model's own forward as well.
-        """
-        inner = bare(self.model)
-        own = vars(inner)
-        original = own.pop("_original_forward", None)
-        if original is not None:
-            own.pop("forward")
-            if inner.forward != original:
-                own["forward"] = original
