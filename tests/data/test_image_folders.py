@@ -72,7 +72,7 @@ def test_files_that_are_left_out_are_counted_by_their_endings(tmp_path: Path) ->
     splits = read(tmp_path)
     assert [len(part) for part in splits.parts.values()] == [6, 2, 8]
     assert splits.notes == (
-        f"data.train: {tmp_path / 'train'}: 6 files in the class folders are no images that Pillow reads, and are left "
+        f"data.train: {tmp_path / 'train'}: 6 files in the class folders have no ending of an image, and are left "
         "out: 1 with .db, 2 with .heic, 1 with .pdf, 1 with .txt, 1 with no ending.",
         f"data.test: {tmp_path / 'test'}: 2 images in no class folder are left out, such as loose.jfif.",
     )

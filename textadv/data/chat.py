@@ -18,7 +18,7 @@ from textadv.data.chat_columns import COLUMNS, picked
 from textadv.data.chat_forms import Answered, answer_texts, answered, answered_chat, empty, prompt_messages, text
 from textadv.data.chat_template import Message
 from textadv.data.examples import DataError
-from textadv.data.hub import read_hub
+from textadv.data.hub import read_hub, unread
 from textadv.data.tables import Table, read_files
 
 FILES = "files"
@@ -119,7 +119,8 @@ def load_chats(
             share = fraction if part == "test" else fraction / (1 - test_fraction)
             parts["train"], parts[part] = _hold_out(parts["train"], share, seed, f"{key}.{part}")
     sampled = {part: _sample(parts.get(part, ()), rows[part], seed) for part in PARTS}
-    return ChatSplits(**sampled, notes=tuple(note for read in found.values() for note in read.notes))
+    left = [] if name == FILES else [re.sub(r"^data\.", f"{key}.", note) for note in unread(name, config)]
+    return ChatSplits(**sampled, notes=(*left, *(note for read in found.values() for note in read.notes)))
 
 
 def _check_options(
