@@ -176,7 +176,7 @@ UNFIT: list[tuple[Any, dict[str, Any], str]] = [
     (read_mmlu, of_mmlu(answer=2), "the right answer must be one of the 2 choices, got [2]."),
     (read_mmlu, of_mmlu(answer=None), "the right answer must be one of the 2 choices"),
     (read_mmlu, of_mmlu(), "answer is missing; there are question, choices."),
-    (read_mmlu, {"question": "q", "options": ["a", "b"]}, "choices is missing; there are question, options."),
+    (read_mmlu, {"question": "q", "others": ["a", "b"]}, "choices is missing; there are question, others."),
     (read_truthfulqa, {"mc1_targets": {"choices": ["a"], "labels": [1, 0]}}, "mc1_targets has 1 choices and 2 labels."),
     (read_gsm8k, {"question": "q", "answer": "x"}, "the solution does not end with"),
     (read_instructed, {"prompt": "p", "instruction_id_list": ["a"], "kwargs": ["no"]}, "must be an object, got 'no'."),

@@ -198,7 +198,7 @@ def json_columns(text: str, lines: bool) -> dict[str, list[Any]]:
             raise DataError(f"cannot be read as .json: {error}. Repair the file.") from error
         content = _line_objects(text)
     if isinstance(content, dict):
-        content = [content] if lines else _rows_of(content)
+        content = [content] if lines else rows_of(content)
     if isinstance(content, list) and content and all(map(_is_objects, content)):
         return {"messages": content}
     if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
@@ -222,13 +222,13 @@ def _is_objects(value: object) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(entry, dict) for entry in value)
 
 
-def _rows_of(content: dict[str, Any]) -> Any:
+def rows_of(content: dict[str, Any]) -> Any:
     """The rows of an object that holds a whole table; the object itself where it holds none."""
     parts = list(content.values())
     objects = bool(parts) and all(isinstance(part, dict) for part in parts)
     inner = content.get("data")
     if isinstance(inner, dict) and not (objects and len(parts) > 1):
-        return _rows_of(inner)
+        return rows_of(inner)
     if isinstance(inner, list) and "columns" in content and all(isinstance(row, list) for row in inner):
         return [dict(zip(content["columns"], row, strict=False)) for row in inner]
     rows = _listed_rows(content)
