@@ -205,3 +205,15 @@ def test_classes_that_train_lacks() -> None:
 
 def test_one_class_in_two_spellings_is_one() -> None:
     assert refused(["1", "1.0"]).startswith("data.train: all 2 train rows are of one class, '1'")
+
+
+def test_one_class_beside_texts_that_say_none() -> None:
+    told = refused(["None", "some"] * 2)
+    assert told.startswith(
+        "data.train: all 2 labelled train rows are of one class, 'some'; a classifier needs at least"
+    )
+    assert told.endswith(
+        "have no label: 'None'. Where that is a class, name every class in data.labels: 'None', 'some'."
+    )
+    assert read(["None", "some"] * 2, labels=["None", "some"]).ids["train"] == (0, 1) * 2
+    assert refused([1, None, float("nan")]).endswith("The other 2 have no label. Label them, or check data.label.")
