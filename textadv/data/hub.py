@@ -24,7 +24,7 @@ def read_hub(name: str, config: str | None, wanted: Mapping[str, str | None]) ->
     wanted: the split to take for each role, or None for the split that is called as in `CALLED`, where there is one
         that no other role takes. A role without a split is left out.
     Of csv files every value is a text as it is written: NA is no missing one, and 01 no 1.
-    Raises DataError for an unknown data set or split.
+    Raises DataError for an unknown data set or split, and where there is none to train on.
     """
     found = hub_rows(name, config, wanted)
     return {role: Table(place, *_columns(rows)) for role, (place, rows) in found.items()}
@@ -37,6 +37,8 @@ def hub_rows(name: str, config: str | None, wanted: Mapping[str, str | None]) ->
     for role, split in wanted.items():
         free = (known for known in CALLED.get(role, (role,)) if known in loaded and known not in wanted.values())
         chosen = split or next(free, None)
+        if chosen is None and role == "train":
+            raise DataError(f"data.train: {name} has no split of that name; there are {', '.join(loaded)}. Name one.")
         if chosen is None:
             continue
         if chosen in loaded:

@@ -253,6 +253,10 @@ def _require_known(split: _Split, ids: Sequence[int | None], classes: Classes, n
     numbers = {said for said in split.says if isinstance(said, int)}
     first, last = classes.offset, classes.offset + len(classes.names) - 1
     counted = "" if numbers != set(range(first + 1, last + 2)) else f" Or count them from {first}, as in train."
+    if classes.numbers and not numbers and len(others) <= len(classes.names):
+        counted = (
+            " Where they are what train's numbers stand for, name them in data.labels, in the order of the numbers."
+        )
     split.refuse(
         unknown[0],
         f"{what}: train has no such class, and {len(unknown)} of {len(ids)} {role} rows are of one "
