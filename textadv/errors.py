@@ -15,8 +15,8 @@ from textadv.integrations import EndpointError
 from textadv.liveness import DeadAdversaryError
 from textadv.models import ModelError, PerturbationError
 from textadv.models.decoding import GenerationError
+from textadv.task_launch import launcher_words
 
-LAUNCHERS = ("accelerate", "accelerate-launch", "accelerate.commands.launch")
 LAUNCHERS_OWN = (
     "note: accelerate adds a traceback of its own below this error; accelerate launch --quiet leaves it out."
 )
@@ -47,12 +47,8 @@ def _launcher_adds_a_traceback() -> bool:
 
     Told from the parent's command line, on Linux only: no variable says it.
     """
-    try:
-        words = Path(f"/proc/{os.getppid()}/cmdline").read_text(encoding="utf-8").split("\0")
-    except (OSError, UnicodeDecodeError):
-        return False
-    launcher = any(Path(word).name in LAUNCHERS for word in words)
-    return launcher and "WORLD_SIZE" not in os.environ and not {"-q", "--quiet"} & set(words)
+    words = launcher_words()
+    return bool(words) and "WORLD_SIZE" not in os.environ and not {"-q", "--quiet"} & set(words)
 
 
 def _tell_launcher(told: str) -> None:
