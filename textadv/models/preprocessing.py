@@ -12,7 +12,7 @@ from transformers.image_processing_base import ImageProcessingMixin
 from textadv.models.adapters import find_adapter
 from textadv.models.networks import NETWORKS
 from textadv.models.places import ModelError
-from textadv.models.sources import UNUSABLE, quiet, require_folder
+from textadv.models.sources import UNUSABLE, quiet, require_folder, told
 
 PROCESSOR_FILE = "preprocessor_config.json"
 BYTES = 255
@@ -149,8 +149,9 @@ def read_preprocessing(name: str, revision: str | None = None, trust_remote_code
     """
     if name in NETWORKS:
         return Preprocessing({"image_processor_type": PLAIN, "do_normalize": False})
-    require_folder(name)
     adapter = find_adapter(name, revision, tasks=(None,))
+    if adapter is None:
+        require_folder(name)
     if adapter is not None and not (adapter.folder / PROCESSOR_FILE).is_file():
         name, revision = adapter.base, adapter.settings.revision
     try:
@@ -159,7 +160,7 @@ def read_preprocessing(name: str, revision: str | None = None, trust_remote_code
     except UNUSABLE as error:
         raise ModelError(
             f"model.name {name!r} has no {PROCESSOR_FILE} that can be read, so how its pixels are normalised is not "
-            f"known: {error}. Save the model's image processor beside its weights, or write the file: "
+            f"known: {told(error)} Save the model's image processor beside its weights, or write the file: "
             '{"do_normalize": false} for a model that takes pixels in [0, 1].'
         ) from error
     if "size" not in settings:
