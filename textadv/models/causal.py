@@ -10,6 +10,7 @@ import torch
 from peft import TaskType, prepare_model_for_kbit_training
 from torch import nn
 from transformers import (
+    MODEL_FOR_MASKED_LM_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -145,11 +146,18 @@ def _template(path: str) -> str:
 
 
 def _require_decoder(name: str, config: PretrainedConfig) -> None:
-    """Before any weight is read: transformers would make a decoder of half of an encoder-decoder."""
+    """Before any weight is read: transformers would make a decoder of half of an encoder-decoder, and of an encoder one
+    that reads ahead."""
     if config.is_encoder_decoder:
         raise ModelError(
             f"model.name {name!r} is an encoder-decoder of type {config.model_type}, and task: chat needs a decoder, "
             "which goes on with the text of the chat. Name a causal language model, such as a Llama or Qwen."
+        )
+    if type(config) in MODEL_FOR_MASKED_LM_MAPPING and not config.to_dict().get("is_decoder"):
+        raise ModelError(
+            f"model.name {name!r} is an encoder of type {config.model_type}, whose tokens read those after them, and "
+            "task: chat needs a decoder, which goes on with the text of the chat. Name a causal language model, such "
+            "as a Llama or Qwen."
         )
 
 

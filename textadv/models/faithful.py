@@ -56,8 +56,11 @@ def compare(measured: Opened, reload: Callable[[], Opened]) -> Compared:
         _require_same_tokens(measured, other)
     except UNUSABLE as error:
         raise UnfaithfulError(f"it cannot be loaded and used as others do: {told(error)}") from error
+    try:
+        found = _difference(measured, other)
+    except UNUSABLE as error:
+        raise UnfaithfulError(f"it is loaded, and does not take the rows as others give them: {told(error)}") from error
     precision = max(_formats(measured.model) | _formats(other.model), key=lambda dtype: torch.finfo(dtype).eps)
-    found = _difference(measured, other)
     # One more model at a time is held.
     del other
     allowed = 0.0

@@ -310,7 +310,10 @@ def set_padding(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
             f"{known.num_embeddings} tokens. Call model.resize_token_embeddings(len(tokenizer)) and save the model."
         )
     config = pretrained(model).config
-    if config.pad_token_id is None or any(name.startswith("score.") for name, _ in model.named_parameters()):
+    # Configurations of several parts need not have the key at all.
+    if config.to_dict().get("pad_token_id") is None or any(
+        name.startswith("score.") for name, _ in model.named_parameters()
+    ):
         config.pad_token_id = tokenizer.pad_token_id
 
 
