@@ -11,7 +11,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tests import chats, folders
-from textadv.models import LoadedModel, ModelError, load_causal, load_classifier
+from tests.vision import CLASSES, SIDE, saved, tiny
+from textadv.models import (
+    ImageShape,
+    LoadedModel,
+    ModelError,
+    load_causal,
+    load_classifier,
+    load_image_classifier,
+    read_preprocessing,
+)
 
 LABELS = ("negative", "positive")
 WEIGHTS = "model.safetensors"
@@ -149,3 +158,20 @@ def test_a_model_that_counts_positions_by_a_padding_id_of_its_own_keeps_it(tmp_p
     llama = configured(folders.llama(tmp_path / "llama"), pad_token_id=1)
     loaded = text(llama)
     assert loaded.model.config.pad_token_id == loaded.tokenizer.pad_token_id != 1  # type: ignore[union-attr]
+
+
+def test_an_encoder_is_no_chat_model(tmp_path: Path) -> None:
+    """transformers makes a language model of it whose tokens read the answer that they are to predict."""
+    bert = folders.bert(tmp_path / "bert")
+    assert "is an encoder of type bert" in told(bert, lambda folder: load_causal(str(folder)))
+    decoder = configured(bert, is_decoder=True)
+    assert "checkpoint lacks cls.predictions" in told(decoder, lambda folder: load_causal(str(folder)))
+
+
+def test_statistics_of_batch_norms_that_the_checkpoint_lacks_are_told(tmp_path: Path) -> None:
+    folder = rewritten(saved(tiny("resnet"), tmp_path / "resnet"), without("running_mean"))
+    found = load_image_classifier(str(folder), CLASSES, ImageShape(3, SIDE, SIDE), read_preprocessing(str(folder)))
+    assert any("running_mean: they start at random" in note for note in found.notes)
+    counts = rewritten(saved(tiny("resnet"), tmp_path / "old"), without("num_batches_tracked"))
+    found = load_image_classifier(str(counts), CLASSES, ImageShape(3, SIDE, SIDE), read_preprocessing(str(counts)))
+    assert found.notes == ()

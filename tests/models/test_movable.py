@@ -20,7 +20,7 @@ from textadv.models import ModelError, require_movable, vectors
 from textadv.randomness import seeded_scope
 from textadv.spaces import Embeddings, Hidden
 
-SIZES = {"vocab_size": len(folders.tokenizer()), "pad_token_id": 0}
+SIZES = {"vocab_size": len(folders.tokenizer()), "pad_token_id": 0, "bos_token_id": None, "eos_token_id": None}
 
 
 def gpt2() -> PreTrainedModel:
@@ -29,7 +29,7 @@ def gpt2() -> PreTrainedModel:
 
 
 def rows(tokens: PreTrainedTokenizerFast) -> EncodedRows:
-    return encode(Examples(("a warm film", "dull"), (0, 1), (7, 8)), tokens, 16)
+    return encode(Examples(("a warm film", "dull"), None, (0, 1), (7, 8)), tokens, 16)
 
 
 def test_token_types_that_a_model_reads_as_words_are_named_with_the_remedy() -> None:

@@ -14,6 +14,8 @@ from torch import nn
 from textadv.models.places import ModelError, blocks, pretrained
 
 POOLER = "pooler."
+# Old checkpoints have no such count, and only a momentum of null reads it.
+COUNTED = "num_batches_tracked"
 CORRECT = "Correct config.json, or download the model again."
 
 
@@ -47,7 +49,7 @@ def require_body(name: str, model: nn.Module, missing: Iterable[str]) -> tuple[s
     """
     lacking = set(missing)
     prefix = f"{pretrained(model).base_model_prefix}."
-    body = {key: value.numel() for key, value in model.named_parameters() if key.startswith(prefix)}
+    body = {key: value.numel() for key, value in model.state_dict().items() if key.startswith(prefix)}
     absent = [key for key in body if key in lacking]
     if 2 * sum(body[key] for key in absent) > sum(body.values()):
         raise ModelError(
@@ -63,7 +65,7 @@ def require_body(name: str, model: nn.Module, missing: Iterable[str]) -> tuple[s
                 f"model.name {name!r}: the checkpoint lacks block {number} ({own[0]} and {len(own) - 1} more), which "
                 f"config.json asks for, so it would be random. {CORRECT}"
             )
-    new = [key for key in absent if not key.startswith(f"{prefix}{POOLER}")]
+    new = [key for key in absent if not key.startswith(f"{prefix}{POOLER}") and not key.endswith(COUNTED)]
     if not new:
         return ()
     return (
