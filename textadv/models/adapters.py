@@ -39,10 +39,6 @@ TASKS = {
 }
 
 
-class AdapterError(ModelError):
-    """An adapter's own files cannot be used, whatever its base model is."""
-
-
 @dataclass(frozen=True)
 class Adapter:
     """An adapter on this machine, and where its base model is.
@@ -67,7 +63,7 @@ class Adapter:
             with safe_open(self.folder / WEIGHTS_FILE, "pt") as file:
                 return {key.removeprefix(PREFIX): tuple(file.get_slice(key).get_shape()) for key in sorted(file.keys())}
         except UNUSABLE as error:
-            raise AdapterError(
+            raise ModelError(
                 f"model.name {self.name!r}: its {WEIGHTS_FILE} cannot be read: {told(error)} Download or save it again."
             ) from error
 
@@ -86,7 +82,7 @@ class Adapter:
             # The class of the configuration may need code that nobody asked to run.
             config = PretrainedConfig.from_dict(PretrainedConfig.get_config_dict(str(self.folder))[0])
         except UNUSABLE as error:
-            raise AdapterError(
+            raise ModelError(
                 f"model.name {self.name!r}: the {MODEL_FILE} beside it cannot be read: {told(error)} Remove it, or "
                 "save the adapter again."
             ) from error
@@ -108,9 +104,9 @@ class Adapter:
         """Inside the block what is wrong with the base model is said of the adapter that names it."""
         try:
             yield
-        except AdapterError:
-            raise
         except ModelError as error:
+            if str(error).startswith(f"model.name {self.name!r}"):
+                raise
             raise ModelError(
                 f"model.name {self.name!r} is an adapter, and its {CONFIG_FILE} names the base model {self.base!r} "
                 f"({BASE_KEY}): {error}"

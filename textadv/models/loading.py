@@ -292,8 +292,8 @@ def _tiny_encoder(labels: Sequence[str], seed: int) -> LoadedModel:
 def set_padding(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
     """Decoders ship without a pad token: their end token serves, as attention masks hide it.
 
-    The configuration is told of it where it knows none, and where the model looks for the last token before padding.
-    Elsewhere it keeps its own: RoBERTa counts positions by it from the moment that it is built.
+    The configuration is told of it, for a decoder's head looks for the last token before the padding; but a model whose
+    position embeddings have a padding of their own, as RoBERTa's, counts by it from the moment that it is built.
     """
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
@@ -309,11 +309,10 @@ def set_padding(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
             f"The pad token of {tokenizer.name_or_path!r} has id {tokenizer.pad_token_id} and the model knows only "
             f"{known.num_embeddings} tokens. Call model.resize_token_embeddings(len(tokenizer)) and save the model."
         )
+    positions = (module for module in model.modules() if isinstance(module, nn.Embedding) and module is not known)
     config = pretrained(model).config
     # Configurations of several parts need not have the key at all.
-    if config.to_dict().get("pad_token_id") is None or any(
-        name.startswith("score.") for name, _ in model.named_parameters()
-    ):
+    if config.to_dict().get("pad_token_id") is None or all(module.padding_idx is None for module in positions):
         config.pad_token_id = tokenizer.pad_token_id
 
 
