@@ -214,7 +214,7 @@ def test_a_folder_without_a_model_or_without_a_tokenizer_is_refused(tmp_path: Pa
         load_causal(str(tmp_path / "tokens"))
     for path in saved(tmp_path / "bare").glob("tokenizer*"):
         path.unlink()
-    with pytest.raises(ModelError, match="its tokenizer .* has a vocabulary of 0 special tokens and no word"):
+    with pytest.raises(ModelError, match="bare' is a folder without a tokenizer"):
         load_causal(str(tmp_path / "bare"))
 
 

@@ -101,7 +101,9 @@ def damaged(folder: Path) -> Mapping[str, tuple[Path, str]]:
     pointer, cut, bare, lost, broken = made("pointer"), made("cut"), made("bare"), made("lost"), made("broken")
     (pointer / WEIGHTS).write_text("version https://git-lfs.github.com/spec/v1\nsize 9\n", encoding="utf-8")
     (cut / WEIGHTS).write_bytes((cut / WEIGHTS).read_bytes()[:-9])
-    for path in bare.glob("tokenizer*"):
+    (bare / "tokenizer.json").unlink()
+    without_any = made("without")
+    for path in without_any.glob("tokenizer*"):
         path.unlink()
     (lost / "config.json").unlink()
     made("runs/checkpoint-5")
@@ -109,7 +111,8 @@ def damaged(folder: Path) -> Mapping[str, tuple[Path, str]]:
     return {
         "a pointer of Git LFS": (pointer, "model.safetensors is a pointer of Git LFS"),
         "weights cut off": (cut, "damaged or was not written to its end: download or save it again"),
-        "no tokenizer": (bare, "has a vocabulary of 5 special tokens and no word"),
+        "no tokenizer": (without_any, "is a folder without a tokenizer (tokenizer.json, vocab.txt or the like)"),
+        "no vocabulary": (bare, "has a vocabulary of 5 special tokens and no word"),
         "no config.json": (lost, "is a folder without config.json, so it holds no model"),
         "checkpoints inside": (folder / "runs", f"Name one of them, such as {folder / 'runs/checkpoint-5'}."),
         "an empty tokenizer.json": (broken, "could not be loaded: KeyError: 'added_tokens'."),

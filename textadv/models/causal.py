@@ -33,7 +33,7 @@ from textadv.models.loading import (
     usable,
 )
 from textadv.models.places import ModelError, pretrained
-from textadv.models.sources import UNUSABLE, quiet, require_folder, require_safetensors, told
+from textadv.models.sources import UNUSABLE, quiet, require_folder, require_safetensors, require_tokenizer, told
 from textadv.models.vocabulary import fit_vocabulary
 from textadv.randomness import seeded_scope
 
@@ -124,6 +124,7 @@ def _tokenizer(
 ) -> PreTrainedTokenizerBase:
     """The tokenizer of `source`, which is that of model.name or of its base model."""
     template = None if chat_template is None else _template(chat_template)
+    require_tokenizer(source)
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             source, revision=revision, trust_remote_code=trust_remote_code

@@ -36,7 +36,7 @@ from textadv.models.heads import (
     return_logits,
 )
 from textadv.models.places import ModelError, pretrained
-from textadv.models.sources import UNUSABLE, quiet, require_folder, require_safetensors, told
+from textadv.models.sources import UNUSABLE, quiet, require_folder, require_safetensors, require_tokenizer, told
 from textadv.models.vocabulary import fit_vocabulary
 from textadv.randomness import seeded_scope
 
@@ -135,6 +135,7 @@ def _load_base(
         require_classifier(name, config)
         check_labels(name, config, labels)
         notes = read_as_classes(name, config)
+        require_tokenizer(name)
         tokenizer = AutoTokenizer.from_pretrained(name, **options)
         require_words(name, tokenizer)
         model, new, more = _classifying(name, config, labels, dtype, options)
@@ -242,6 +243,7 @@ def _base_of(adapter: Adapter, labels: Sequence[str], dtype: str, trust_remote_c
 def adapter_tokenizer(adapter: Adapter, config: PretrainedConfig, trust_remote_code: bool) -> PreTrainedTokenizerBase:
     """An adapter's own tokenizer, or that of its base model, whose configuration is `config`."""
     name, revision = adapter.tokenizer_source
+    require_tokenizer(name)
     found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
         name, config=config, revision=revision, trust_remote_code=trust_remote_code
     )

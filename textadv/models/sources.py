@@ -35,6 +35,7 @@ A configuration with a value of the wrong kind, or of no known one, ends as any 
 PICKLED_WEIGHTS = "pytorch_model*.bin"
 # What stands in the place of a file that Git LFS has not fetched.
 POINTER = b"version https://git-lfs"
+TOKENIZING = ("tokenizer*", "vocab*", "merges*", "*.model", "*.tiktoken")
 TOLD = 400
 # PEFT and this package use the names that every release of transformers 5 knows.
 RENAMED = r"`\w*gradient_checkpointing\w*` is deprecated"
@@ -89,6 +90,17 @@ def require_folder(name: str, file: str = "config.json") -> None:
         if inside:
             remedy = f"Folders in it do: {', '.join(inside[:5])}. Name one of them, such as {folder / inside[-1]}."
         raise ModelError(f"model.name {name!r} is a folder without {file}, so it holds no model. {remedy}")
+
+
+def require_tokenizer(name: str) -> None:
+    """Raises ModelError where a folder holds no file of a tokenizer: transformers would make one without a word, or ask
+    for sentencepiece."""
+    folder = Path(name)
+    if folder.is_dir() and not any(path for kind in TOKENIZING for path in folder.glob(kind)):
+        raise ModelError(
+            f"model.name {name!r} is a folder without a tokenizer (tokenizer.json, vocab.txt or the like). Save the "
+            "model's tokenizer beside it: tokenizer.save_pretrained."
+        )
 
 
 def require_safetensors(name: str, kind: str) -> None:
