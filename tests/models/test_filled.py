@@ -101,7 +101,7 @@ def damaged(folder: Path) -> Mapping[str, tuple[Path, str]]:
     pointer, cut, bare, lost, broken = made("pointer"), made("cut"), made("bare"), made("lost"), made("broken")
     (pointer / WEIGHTS).write_text("version https://git-lfs.github.com/spec/v1\nsize 9\n", encoding="utf-8")
     (cut / WEIGHTS).write_bytes((cut / WEIGHTS).read_bytes()[:-9])
-    (bare / "tokenizer.json").unlink()
+    (configured(bare, "tokenizer_config.json", tokenizer_class="BertTokenizer") / "tokenizer.json").unlink()
     without_any = made("without")
     for path in without_any.glob("tokenizer*"):
         path.unlink()
