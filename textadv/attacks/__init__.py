@@ -2,10 +2,10 @@
 
 from textadv.attacks.apgd import Apgd, apgd_ce, apgd_dlr, apgd_targeted
 from textadv.attacks.ascent import Adam, Ascent, FixedStep, Momentum, StepSize
-from textadv.attacks.attacked import Attack, Attacked, Cost, Outcome
+from textadv.attacks.attacked import Attack, Attacked, BrokenAt, Cost, Outcome
 from textadv.attacks.autoattack import AutoAttack, Stage, autoattack
 from textadv.attacks.balls import L1, L2, Ball, Linf
-from textadv.attacks.bisection import BrokenAt, MinimumRadius
+from textadv.attacks.bisection import MinimumRadius
 from textadv.attacks.carlini_wagner import CarliniWagner, CarliniWagnerL0, CarliniWagnerLinf, changed_units
 from textadv.attacks.curriculum import AdaptiveRadius, Stages
 from textadv.attacks.deepfool import DeepFool

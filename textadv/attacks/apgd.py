@@ -10,6 +10,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from textadv.attacks.apgd_steps import Halving, Rule, Sparse, confined
 from textadv.attacks.attacked import Attacked, Outcome
+from textadv.attacks.calling import on_arrays
 from textadv.attacks.ensemble import WorstOf
 from textadv.attacks.goals import Goal, TargetedDlr, TargetedMargin, Untargeted, require_slope, target_count
 from textadv.attacks.probe import Point, clean_logits, evaluate_at, half_to_single
@@ -90,6 +91,7 @@ class Apgd:
         parts += ["random start"] if self.random_start else []
         return ", ".join([*parts, "early stop" if self.early_stop else "no early stop", "most damaging"])
 
+    @on_arrays
     def __call__(
         self,
         model: nn.Module,

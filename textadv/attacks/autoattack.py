@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from textadv.attacks.apgd import Apgd, apgd_ce, apgd_dlr, apgd_targeted
 from textadv.attacks.attacked import Attack, Attacked
+from textadv.attacks.calling import on_arrays
 from textadv.attacks.ensemble import WorstOf
 from textadv.attacks.fab import fab_targeted
 from textadv.attacks.goals import Untargeted, target_count
@@ -107,6 +108,7 @@ class AutoAttack:
             return f"{told}; where gradients are masked, attacks without gradients may break more"
         return told
 
+    @on_arrays
     def __call__(
         self,
         model: nn.Module,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from textadv.attacks.attacked import Attacked
+from textadv.attacks.calling import on_arrays
 from textadv.attacks.hinge import Problem, Schedule, coordinates_of, minimise
 from textadv.attacks.minimal import Smallest, logits_at, slope
 from textadv.attacks.threat import ThreatModel
@@ -86,6 +87,7 @@ class CarliniWagner:
     def __str__(self) -> str:
         return f"Carlini-Wagner L2, {self.search_steps} constants of {self.steps} steps, confidence {self.confidence:g}"
 
+    @on_arrays
     def __call__(
         self,
         model: nn.Module,
@@ -148,6 +150,7 @@ class CarliniWagnerLinf:
     def __str__(self) -> str:
         return f"Carlini-Wagner Linf, at most {self.search_steps} x {self.steps} steps, confidence {self.confidence:g}"
 
+    @on_arrays
     def __call__(
         self,
         model: nn.Module,
@@ -218,6 +221,7 @@ class CarliniWagnerL0:
     def __str__(self) -> str:
         return f"Carlini-Wagner L0, at most {self.search_steps} x {self.steps} steps, confidence {self.confidence:g}"
 
+    @on_arrays
     def __call__(
         self,
         model: nn.Module,

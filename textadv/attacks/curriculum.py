@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from textadv.attacks.attacked import Attack, Attacked
+from textadv.attacks.calling import on_arrays
 from textadv.attacks.goals import Untargeted
 from textadv.attacks.minimal import logits_at, slope
 from textadv.attacks.probe import half_to_single
@@ -38,6 +39,7 @@ class Stages:
         """The attack of optimizer step `step`."""
         return self.stages[max(first for first in self.stages if first <= step)]
 
+    @on_arrays
     def __call__(
         self,
         model: nn.Module,
@@ -102,6 +104,7 @@ class AdaptiveRadius:
         distance = torch.where(taken > 0, lead / torch.where(taken > 0, taken, 1), lead.sign() * float("inf"))
         return (distance / self.reference).nan_to_num(0.0).clamp(self.lowest, self.highest)
 
+    @on_arrays
     def __call__(
         self,
         model: nn.Module,

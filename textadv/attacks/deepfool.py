@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from textadv.attacks.attacked import Attacked
+from textadv.attacks.calling import on_arrays
 from textadv.attacks.minimal import Smallest, logits_at, slope
 from textadv.attacks.threat import ThreatModel
 from textadv.batch import Batch
@@ -49,6 +50,7 @@ class DeepFool:
     def __str__(self) -> str:
         return f"DeepFool, {self.steps} steps, {self.candidates} candidates, overshoot {self.overshoot:g}"
 
+    @on_arrays
     def __call__(
         self,
         model: nn.Module,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from textadv.attacks.attacked import Attack, Attacked, Cost, Outcome
+from textadv.attacks.calling import on_arrays
 from textadv.attacks.flatness import as_one_search
 from textadv.batch import Batch
 from textadv.randomness import derived_seed
@@ -66,6 +67,7 @@ class WorstOf:
     def __str__(self) -> str:
         return "worst of: " + "; ".join(str(attack) for attack in self.attacks)
 
+    @on_arrays
     def __call__(
         self,
         model: nn.Module,
@@ -97,6 +99,7 @@ class Then:
     def __str__(self) -> str:
         return f"{self.first}; then {self.second}"
 
+    @on_arrays
     def __call__(
         self,
         model: nn.Module,
@@ -130,6 +133,7 @@ class Repeat:
     def __str__(self) -> str:
         return f"{self.times} x ({self.attack})"
 
+    @on_arrays
     def __call__(
         self,
         model: nn.Module,

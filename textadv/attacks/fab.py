@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from textadv.attacks.attacked import Attacked
+from textadv.attacks.calling import on_arrays
 from textadv.attacks.goals import target_count
 from textadv.attacks.hyperplane import PROJECTIONS
 from textadv.attacks.minimal import UNBOUNDED, Smallest, logits_at, slope, unbounded
@@ -104,6 +105,7 @@ class Fab:
         searches = f"{self.restarts} restart{'s' if self.restarts > 1 else ''}"
         return f"FAB, {self.steps} steps, {searches}, {aim}, {'early stop' if self.early_stop else 'no early stop'}"
 
+    @on_arrays
     def __call__(
         self,
         model: nn.Module,

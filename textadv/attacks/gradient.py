@@ -14,6 +14,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from textadv.attacks.ascent import Ascent, FixedStep, StepSize
 from textadv.attacks.attacked import Attacked, Outcome
+from textadv.attacks.calling import on_arrays
 from textadv.attacks.goals import Goal, Untargeted, require_slope
 from textadv.attacks.probe import evaluate_at, half_to_single, one_pass, uniform_start, value_at_clean
 from textadv.attacks.record import Record, Select
@@ -68,6 +69,7 @@ class GradientAttack:
         parts += ["random start"] if self.random_start else []
         return ", ".join([*parts, "early stop" if self.early_stop else "no early stop", self.select.replace("_", " ")])
 
+    @on_arrays
     def __call__(
         self,
         model: nn.Module,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from textadv.attacks.attacked import Attack, Attacked, Cost
+from textadv.attacks.calling import on_arrays
 from textadv.batch import Batch
 
 
@@ -40,6 +41,7 @@ class Held:
     def __str__(self) -> str:
         return f"{self.attack}, held for {self.steps} optimizer steps"
 
+    @on_arrays
     def __call__(
         self,
         model: nn.Module,

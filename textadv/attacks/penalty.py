@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from textadv.attacks.attacked import Attacked, Cost
+from textadv.attacks.calling import on_arrays
 from textadv.attacks.flatness import note_slope
 from textadv.attacks.goals import Goal, Untargeted, require_slope
 from textadv.attacks.minimal import logits_at, slope, unbounded
@@ -62,6 +63,7 @@ class PenalisedAscent:
             f"a unit){start}"
         )
 
+    @on_arrays
     def __call__(
         self,
         model: nn.Module,

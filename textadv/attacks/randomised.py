@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from textadv.attacks.attacked import Attack, Attacked, Cost, Outcome
+from textadv.attacks.calling import on_arrays
 from textadv.attacks.goals import Goal, Untargeted
 from textadv.attacks.probe import averaging, mean_logits
 from textadv.batch import Batch
@@ -53,6 +54,7 @@ class Eot:
     def __str__(self) -> str:
         return f"{self.attack}, each point the mean of {self.samples} passes"
 
+    @on_arrays
     def __call__(
         self,
         model: nn.Module,

@@ -10,6 +10,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from textadv.attacks.attacked import Attacked, Cost, Outcome
 from textadv.attacks.balls import INSIDE
+from textadv.attacks.calling import on_arrays
 from textadv.attacks.goals import Goal, Untargeted
 from textadv.attacks.probe import Point, evaluate_at, half_to_single, mean_logits, value_at_clean
 from textadv.attacks.threat import ThreatModel
@@ -124,6 +125,7 @@ class Square:
         schedule = ", schedule rescaled" if self.rescale else ""
         return f"Square attack, {self.queries} queries, first windows {self.p_init:g} of the area{schedule}"
 
+    @on_arrays
     def __call__(
         self,
         model: nn.Module,

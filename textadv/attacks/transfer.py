@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from textadv.attacks.attacked import Attack, Attacked
+from textadv.attacks.calling import on_arrays
 from textadv.attacks.goals import Goal, Untargeted
 from textadv.attacks.probe import assess, half_to_single, mean_logits, one_pass
 from textadv.attacks.threat import ThreatModel
@@ -44,6 +45,7 @@ class Transfer:
     def __str__(self) -> str:
         return f"{self.attack}, transferred from {self.name}"
 
+    @on_arrays
     def __call__(
         self,
         model: nn.Module,

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from textadv.attacks.attacked import Attacked, Cost
+from textadv.attacks.calling import on_arrays
 from textadv.attacks.flatness import note_slope
 from textadv.attacks.goals import Diverge, Goal, Untargeted
 from textadv.attacks.probe import assess, evaluate_at, one_pass, uniform_start
@@ -37,6 +38,7 @@ class VirtualAdversarial:
     def __str__(self) -> str:
         return f"virtual adversarial direction, {self.steps} power iterations"
 
+    @on_arrays
     def __call__(
         self,
         model: nn.Module,
@@ -84,6 +86,7 @@ class Noise:
     def __str__(self) -> str:
         return "uniform noise, no search"
 
+    @on_arrays
     def __call__(
         self,
         model: nn.Module,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from textadv.attacks.attacked import Attack, Attacked, Cost, Outcome
+from textadv.attacks.calling import on_arrays
 from textadv.attacks.goals import Goal, Untargeted
 from textadv.attacks.probe import assess, mean_logits
 from textadv.attacks.threat import ThreatModel
@@ -31,6 +32,7 @@ class Within:
     def __str__(self) -> str:
         return f"{self.attack}, brought back into the ball"
 
+    @on_arrays
     def __call__(
         self,
         model: nn.Module,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -14,10 +14,12 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from textadv.batch import Batch, Role
 from textadv.data.chat_template import control_ids
 from textadv.data.examples import DataError, Examples
+from textadv.kinds import wrong_kind
 
 NAMED = 5
 
 
+@runtime_checkable
 class Rows(Protocol):
     """A data set that batches can be taken from: what the trainer and the evaluation consume."""
 
@@ -37,6 +39,28 @@ class Rows(Protocol):
     def batch(self, index: Sequence[int]) -> Batch:
         """The rows at these positions, in this order, with role CLEAN."""
         ...
+
+
+def require_rows(rows: object) -> None:
+    """Raises TypeError unless batches can be taken from this: encoded texts or images, not the texts themselves."""
+    if isinstance(rows, type) or not isinstance(rows, Rows):
+        raise wrong_kind(
+            "rows",
+            rows,
+            "rows that batches can be taken from",
+            "Texts become rows by encode(examples, tokenizer, max_length), images by ImageRows(images, labels).",
+        )
+
+
+def require_labelled(rows: Rows) -> None:
+    """Raises TypeError as `require_rows`, and DataError where a row has no class to be measured against."""
+    require_rows(rows)
+    unlabelled = [id_ for id_, label in zip(rows.ids, rows.labels, strict=True) if label < 0]
+    if unlabelled:
+        raise DataError(
+            f"labels are missing at {len(unlabelled)} of {len(rows)} rows, first row ids {unlabelled[:NAMED]}. Give "
+            "each row its class: ImageRows(images, labels)."
+        )
 
 
 class Spelled(Protocol):
