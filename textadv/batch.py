@@ -216,8 +216,8 @@ class Batch:
         )
 
 
-def require_batch(batch: object) -> None:
-    """Raises TypeError unless this is a batch."""
+def require_batch(batch: object) -> Batch:
+    """The batch itself; TypeError where it is something else."""
     require_kind(
         "batch",
         batch,
@@ -225,6 +225,8 @@ def require_batch(batch: object) -> None:
         "a Batch",
         "Take one from rows: rows.batch(positions), where rows are encode(...) of texts or ImageRows(images, labels).",
     )
+    assert isinstance(batch, Batch)
+    return batch
 
 
 def _fit(tensor: Tensor, width: int, fill: int = 0) -> Tensor:

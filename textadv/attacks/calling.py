@@ -90,10 +90,16 @@ def on_arrays(method: Callable[..., Found]) -> Method[Found]:
             ready = attackable(self, model, batch, y)
             found = method(self, ready.model, ready.batch, **options)
             return like(batch, ready.batch.inputs["pixel_values"], found.inputs["pixel_values"])
-        require_batch(batch)
+        rows = require_batch(batch)
         if y is not None:
             raise TypeError(f"A batch holds its own labels: call attack(model, batch), got {told(y)} beside it.")
-        return _of(method(self, model, batch, **options), model)
+        if bool((rows.labels < 0).any()):
+            missing = rows.ids[rows.labels < 0].tolist()[:5]
+            raise ValueError(
+                f"labels are missing in rows with ids {missing}, and attacks are measured against the class of a row. "
+                "Give them: ImageRows(images, labels)."
+            )
+        return _of(method(self, model, rows, **options), model)
 
     return cast(Method[Found], call)
 
