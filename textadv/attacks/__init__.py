@@ -12,6 +12,7 @@ from textadv.attacks.deepfool import DeepFool
 from textadv.attacks.direction import RefusalDirection
 from textadv.attacks.ensemble import repeat, then, worst_of
 from textadv.attacks.fab import Fab, fab_targeted
+from textadv.attacks.foreign import Foreign, foreign
 from textadv.attacks.goals import (
     Diverge,
     Elicit,
@@ -25,10 +26,11 @@ from textadv.attacks.goals import (
 )
 from textadv.attacks.gradient import GradientAttack, fgsm, pgd, r_fgsm, reach_warning
 from textadv.attacks.held import Held
+from textadv.attacks.parts import parts
 from textadv.attacks.penalty import PenalisedAscent
 from textadv.attacks.randomised import Eot
 from textadv.attacks.square import Square
-from textadv.attacks.threat import ThreatModel, radius_unit
+from textadv.attacks.threat import ThreatModel, radius_unit, require_threat
 from textadv.attacks.transfer import Transfer
 from textadv.attacks.virtual import Noise, VirtualAdversarial
 from textadv.attacks.within import Within
@@ -55,6 +57,7 @@ __all__ = [
     "Eot",
     "Fab",
     "FixedStep",
+    "Foreign",
     "Goal",
     "GradientAttack",
     "Held",
@@ -84,12 +87,15 @@ __all__ = [
     "changed_units",
     "fab_targeted",
     "fgsm",
+    "foreign",
+    "parts",
     "pgd",
     "r_fgsm",
     "radius_unit",
     "ranked_target",
     "reach_warning",
     "repeat",
+    "require_threat",
     "target_count",
     "then",
     "worst_of",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from textadv.attacks.threat import ThreatModel
+from textadv.attacks.parts import threats
 from textadv.batch import Batch, Role
 from textadv.data import class_numbers, from_numpy
 from textadv.models import Normalised, as_classifier, bare, clean_outputs, device_of
@@ -32,9 +30,9 @@ class Attackable(NamedTuple):
 
 def attackable(attack: object, model: nn.Module, x: Tensor | NDArray[Any], y: object) -> Attackable:
     """Images and labels as one batch on the model's device; see `Call` for what they are, and for the errors."""
-    threats = list(_threats(attack))
-    odd = [threat for threat in threats if not isinstance(threat.space, Pixels)]
-    if odd or not threats:
+    built_for = threats(attack)
+    odd = [threat for threat in built_for if not isinstance(threat.space, Pixels)]
+    if odd or not built_for:
         where = str(odd[0].space) if odd else "directions"
         raise ValueError(
             f"Only attacks on pixels can be called on arrays, and this one moves {where}. Build it for "
@@ -53,26 +51,11 @@ def attackable(attack: object, model: nn.Module, x: Tensor | NDArray[Any], y: ob
         ids=torch.arange(len(pixels), device=device),
         role=torch.full((len(pixels),), int(Role.CLEAN), device=device),
     )
-    for threat in threats:
+    for threat in built_for:
         threat.resolved(model, batch)
     called = model if isinstance(bare(model), Normalised) else as_classifier(bare(model))
     _require_classes(called, batch)
     return Attackable(called, batch)
-
-
-def _threats(attack: object) -> Iterator[ThreatModel]:
-    """Every threat model that an attack, or an attack in it, is built for; not what a model in it holds."""
-    if isinstance(attack, ThreatModel):
-        yield attack
-    elif isinstance(attack, Mapping):
-        for part in attack.values():
-            yield from _threats(part)
-    elif isinstance(attack, tuple):
-        for part in attack:
-            yield from _threats(part)
-    elif is_dataclass(attack) and not isinstance(attack, Batch):
-        for part in fields(attack):
-            yield from _threats(vars(attack)[part.name])
 
 
 def _pixels(x: Tensor | NDArray[Any]) -> Tensor:

@@ -46,6 +46,8 @@ class UndescribedError(Exception):
 def described(value: object) -> str:
     """A text that two values share where they are the same: of attacks, threat models and what they are made of.
 
+    Fields of metadata {"described": False} are left out: a foreign attack is known by the name it was given.
+
     Raises UndescribedError for functions made inside others, whose code a name does not tell, and for unknown objects.
     """
     if value is None or isinstance(value, bool | int | float | str):
@@ -62,7 +64,7 @@ def described(value: object) -> str:
     kind = type(value)
     module = kind.__module__
     if is_dataclass(value) and not isinstance(value, type):
-        parts = ((part.name, vars(value)[part.name]) for part in fields(value))
+        parts = ((part.name, vars(value)[part.name]) for part in fields(value) if part.metadata.get("described", True))
         return f"{module}.{kind.__qualname__}({', '.join(f'{name}={described(p)}' for name, p in parts)})"
     if isinstance(value, FunctionType) and "<" not in value.__qualname__:
         return f"{value.__module__}.{value.__qualname__}"
