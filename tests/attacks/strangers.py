@@ -14,7 +14,7 @@ RADIUS = 0.05
 
 
 def climbed(network: nn.Module, x: Tensor, y: Tensor, radius: float = RADIUS, steps: int = 1) -> Tensor:
-    """Signed gradient steps that add up to the radius, the gradient taken by backward() as others do."""
+    """Signed gradient steps that add up to the radius, the gradient taken by backward() as others do; in [0, 1]."""
     moved = x.clone()
     for _ in range(steps):
         moved = moved.detach().requires_grad_()
@@ -23,11 +23,11 @@ def climbed(network: nn.Module, x: Tensor, y: Tensor, radius: float = RADIUS, st
         nn.functional.cross_entropy(logits, y).backward()
         assert moved.grad is not None
         moved = moved + radius / steps * moved.grad.sign()
-    return moved.detach()
+    return moved.detach().clamp(0, 1)
 
 
 class Torchattacks:
-    """An object that is called with images and labels, which it clamps to [0, 1]; it sets the mode and seeds."""
+    """An object that is called with images and labels, as they are; it sets the mode and seeds."""
 
     def __init__(self, model: nn.Module, eps: float = RADIUS) -> None:
         self.model, self.eps = model, eps
@@ -40,7 +40,7 @@ class Torchattacks:
         self.model.eval()
         for value in self.model.parameters():
             value.requires_grad_(False)
-        return climbed(self.model, images, labels, self.eps).clamp(0, 1)
+        return climbed(self.model, images, labels, self.eps)
 
 
 class Foolbox:
@@ -48,8 +48,8 @@ class Foolbox:
 
     def __call__(self, model: nn.Module, inputs: Tensor, criterion: Tensor, *, epsilons: Any) -> tuple[Any, Any, Any]:
         several = isinstance(epsilons, list)
-        raw = [climbed(model, inputs, criterion, radius) for radius in (epsilons if several else [epsilons])]
-        clipped = [one.clamp(0, 1) for one in raw]
+        clipped = [climbed(model, inputs, criterion, radius) for radius in (epsilons if several else [epsilons])]
+        raw = [inputs + 3 * (one - inputs) for one in clipped]
         success = [model(one).argmax(dim=1) != criterion for one in clipped]
         return (raw, clipped, success) if several else (raw[0], clipped[0], success[0])
 
@@ -62,8 +62,7 @@ class Art:
 
     def generate(self, x: np.ndarray, y: np.ndarray | None = None, **kwargs: object) -> np.ndarray:
         assert isinstance(x, np.ndarray) and isinstance(y, np.ndarray)
-        moved = climbed(self.estimator, torch.from_numpy(x), torch.from_numpy(y))
-        return np.clip(moved.numpy(), 0, 1)
+        return climbed(self.estimator, torch.from_numpy(x), torch.from_numpy(y)).numpy()
 
 
 KINDS: dict[str, Callable[[nn.Module], Any]] = {

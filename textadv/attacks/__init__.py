@@ -1,5 +1,6 @@
 """Attacks: functions from a model and a batch to the batch with a perturbation."""
 
+from textadv.attacks.accepting import require_attack
 from textadv.attacks.apgd import Apgd, apgd_ce, apgd_dlr, apgd_targeted
 from textadv.attacks.ascent import Adam, Ascent, FixedStep, Momentum, StepSize
 from textadv.attacks.attacked import Attack, Attacked, BrokenAt, Cost, Outcome
@@ -12,7 +13,7 @@ from textadv.attacks.deepfool import DeepFool
 from textadv.attacks.direction import RefusalDirection
 from textadv.attacks.ensemble import repeat, then, worst_of
 from textadv.attacks.fab import Fab, fab_targeted
-from textadv.attacks.foreign import Foreign, foreign
+from textadv.attacks.foreign import Foreign, foreign, require_any_radius
 from textadv.attacks.goals import (
     Diverge,
     Elicit,
@@ -95,6 +96,8 @@ __all__ = [
     "ranked_target",
     "reach_warning",
     "repeat",
+    "require_any_radius",
+    "require_attack",
     "require_threat",
     "target_count",
     "then",

@@ -15,6 +15,7 @@ from textadv.attacks.attacked import Attacked, Cost
 from textadv.attacks.calling import on_arrays
 from textadv.attacks.goals import Goal, Untargeted
 from textadv.attacks.guarding import Passes, counting, guarded
+from textadv.attacks.parts import parts
 from textadv.attacks.probe import assess, differentiable, one_pass
 from textadv.attacks.threat import OUTSIDE, ThreatModel, require_threat
 from textadv.batch import Batch
@@ -147,7 +148,8 @@ class Foreign:
             return confined
         found = (
             f"{self} left its threat model ({threat}) at {int(odd.sum())} of {len(rows)} rows, first row ids "
-            f"{rows.ids[odd].tolist()[:5]}: norm / radius up to {float(gauge.max()):.4g}"
+            f"{rows.ids[odd].tolist()[:5]}: norm / radius up to {float(gauge.max()):.4g}, pixels up to "
+            f"{float((delta - confined).abs().max()):.2g} too far"
         )
         if self.outside == "refuse":
             raise RuntimeError(f"{found}. Give it the radius of the threat model, or set outside='project'.")
@@ -162,6 +164,15 @@ class Foreign:
                 stacklevel=2,
             )
         return passes.cost(rows)
+
+
+def require_any_radius(attack: object, remedy: str) -> None:
+    """Raises ValueError where the attack, or an attack in it, runs at one radius only. remedy: a whole sentence."""
+    fixed = next((part for part in parts(attack) if isinstance(part, Foreign)), None)
+    if fixed is not None:
+        raise ValueError(
+            f"{fixed} runs at one radius, which is inside its function, and others are asked for. {remedy}"
+        )
 
 
 def foreign(

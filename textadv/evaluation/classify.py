@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import torch
 from scipy.stats import binom
@@ -10,10 +11,13 @@ from torch import nn
 
 from textadv.attacks import Attack, AutoAttack, ThreatModel
 from textadv.data import Rows
-from textadv.evaluation.attacking import attack_rows, clean_logits, samples_of
+from textadv.evaluation.adversarial_rows import files_of, write_rows
+from textadv.evaluation.arguments import require_measurable, require_scorable
+from textadv.evaluation.attacking import attack_rows, clean_logits, is_first_process, samples_of
 from textadv.evaluation.calibration import expected_calibration_error, fit_temperature
 from textadv.evaluation.cascade import merged, run_stages, stage_results
 from textadv.evaluation.finished import Finished, Hit
+from textadv.evaluation.kept_rows import Row
 from textadv.evaluation.masking import Alarm, Ran, masking_flags
 from textadv.evaluation.minimum import RadiusSearch, minimum_radii
 from textadv.evaluation.results import AttackResult, CurvePoint, Evaluation, MaskingFlag, RowOutcome
@@ -48,6 +52,7 @@ def scores(
 
     threat: what the attack's perturbations are measured against, see `attack_rows`.
     """
+    require_scorable(model, rows, positions, attack, threat)
     labels = [rows.labels[position] for position in positions]
     predictions = clean_logits(model, rows, positions, batch_size).argmax(dim=1).tolist()
     right = [p for p, guess, label in zip(positions, predictions, labels, strict=True) if guess == label]
@@ -75,6 +80,7 @@ def evaluate(
     finished: Finished | None = None,
     alarm: Alarm | None = None,
     minimum: RadiusSearch | None = None,
+    keep_adversarial: str | Path | None = None,
 ) -> Evaluation:
     """Everything measured on one classifier.
 
@@ -85,12 +91,14 @@ def evaluate(
     radius broke, since a larger ball holds the smaller one's perturbations. calibration: validation rows on which a
     temperature is fitted first; predictions and attacks then see calibrated logits. say: told how it goes. finished:
     where rows that are done are kept and read back. alarm: how much is looked at for masked gradients, None for not
-    at all. minimum: how the smallest radius that breaks each row is looked for, None for not at all.
+    at all. minimum: how the smallest radius that breaks each row is looked for, None for not at all. keep_adversarial: a
+    folder for the attacked rows as each attack of the panel left them, a safetensors file for each, see `write_rows`.
 
-    Raises RuntimeError where an attack leaves the threat model, NonFiniteError where a logit is nan or infinite, and
+    Raises TypeError, ValueError or DataError, before anything runs, at arguments of the wrong kind; RuntimeError where an attack leaves the threat model, NonFiniteError where a logit is nan or infinite, and
     ModelError where the radius is relative and the space needs rows to measure it on.
     """
-    positions = range(len(rows)) if positions is None else positions
+    positions = require_measurable(model, rows, attacks, threat, positions, radii, curve_attack)
+    files = None if keep_adversarial is None else files_of(Path(keep_adversarial), attacks)
     threat = threat.resolved(model)
     temperature = fitted_temperature(model, calibration, batch_size) if calibration is not None else 1.0
     samples = max(map(samples_of, attacks.values()), default=1)
@@ -101,7 +109,9 @@ def evaluate(
     say(f"{name}: {len(right)} of {len(positions)} {split} rows right without an attack")
     kept = None if finished is None else finished.under(temperature)
     with tempered(model, temperature):
-        panel = _panel(model, rows, attacks, right, threat, batch_size, kept, lambda line: say(f"{name}: {line}"))
+        panel = _panel(
+            model, rows, attacks, right, threat, batch_size, kept, lambda line: say(f"{name}: {line}"), files
+        )
         hits = {key: merged(ran.stages) for key, ran in panel.items()}
         drawn = curve_attack or next(iter(attacks), None)
         curve: tuple[CurvePoint, ...] = ()
@@ -143,15 +153,21 @@ def _panel(
     batch_size: int,
     finished: Finished | None,
     say: Callable[[str], None],
+    files: Mapping[str, Path] | None,
 ) -> dict[str, Ran]:
-    """Every attack, stage by stage, on the rows that are right without one."""
-    return {
-        key: Ran(
-            attack,
-            run_stages(model, rows, right, key, attack, batch_size, threat=threat, finished=finished, say=say),
+    """Every attack, stage by stage, on the rows that are right without one; files: where adversarial rows go."""
+    found = {}
+    for key, attack in attacks.items():
+        kept: dict[int, Row] | None = None if files is None else {}
+        stages = run_stages(
+            model, rows, right, key, attack, batch_size, threat=threat, finished=finished, say=say, kept=kept
         )
-        for key, attack in attacks.items()
-    }
+        found[key] = Ran(attack, stages)
+        if files is not None and kept is not None and is_first_process():
+            hits = merged(stages)
+            write_rows(files[key], kept, [hits[position] for position in right], rows, attack, threat)
+            say(f"{key}: {len(right)} adversarial rows in {files[key]}")
+    return found
 
 
 def _say_flags(flags: Sequence[MaskingFlag], say: Callable[[str], None]) -> None:
