@@ -37,4 +37,5 @@ def _takes_a_radius(attack: Callable[..., object]) -> bool:
     except (TypeError, ValueError):
         # Written in C, or with a signature that cannot be read: it is called to find out.
         return True
-    return "radius_scale" in parameters
+    passed_on = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return "radius_scale" in parameters or all(one.kind in passed_on for one in parameters.values())

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from torch import nn
+import numpy as np
+from torch import Tensor, nn
 
 from textadv.attacks import Attack, ThreatModel, require_any_radius, require_attack, require_threat
 from textadv.data import Rows, require_labelled
@@ -42,23 +43,25 @@ def require_measurable(
 
 def require_scorable(
     model: nn.Module, rows: Rows, positions: Sequence[int], attack: Attack | None, threat: ThreatModel | None
-) -> None:
-    """Raises as `require_measurable`, for the arguments of `scores`."""
+) -> Sequence[int]:
+    """The positions. Raises as `require_measurable`, for the arguments of `scores`."""
     require_model(model)
     require_labelled(rows)
     if attack is not None:
         require_attack("attack", attack)
     if threat is not None:
         require_threat(threat)
-    _positions(rows, positions)
+    return _positions(rows, positions)
 
 
 def _positions(rows: Rows, positions: object) -> Sequence[int]:
     """The positions, known to be those of rows."""
+    if isinstance(positions, Tensor | np.ndarray):
+        positions = positions.tolist()
     if isinstance(positions, str) or not isinstance(positions, Sequence):
         remedy = f"Give them as range(100) or a list, from 0 to {len(rows) - 1}."
         raise wrong_kind("positions", positions, "a sequence of the positions of rows", remedy)
-    odd = [place for place in positions if not isinstance(place, int) or not 0 <= place < len(rows)]
+    odd = [place for place in positions if not isinstance(place, int | np.integer) or not 0 <= place < len(rows)]
     if odd:
         raise ValueError(f"positions must lie in 0 to {len(rows) - 1}, of {len(rows)} rows, got {told(odd[0])}.")
     return positions

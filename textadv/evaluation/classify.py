@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -52,7 +53,7 @@ def scores(
 
     threat: what the attack's perturbations are measured against, see `attack_rows`.
     """
-    require_scorable(model, rows, positions, attack, threat)
+    positions = require_scorable(model, rows, positions, attack, threat)
     labels = [rows.labels[position] for position in positions]
     predictions = clean_logits(model, rows, positions, batch_size).argmax(dim=1).tolist()
     right = [p for p, guess, label in zip(positions, predictions, labels, strict=True) if guess == label]
@@ -91,10 +92,11 @@ def evaluate(
     radius broke, since a larger ball holds the smaller one's perturbations. calibration: validation rows on which a
     temperature is fitted first; predictions and attacks then see calibrated logits. say: told how it goes. finished:
     where rows that are done are kept and read back. alarm: how much is looked at for masked gradients, None for not
-    at all. minimum: how the smallest radius that breaks each row is looked for, None for not at all. keep_adversarial: a
-    folder for the attacked rows as each attack of the panel left them, a safetensors file for each, see `write_rows`.
+    at all. minimum: how the smallest radius that breaks each row is looked for, None for not at all. keep_adversarial:
+    a folder for the rows as each attack of the panel left them, a safetensors file for each, see `write_rows`.
 
-    Raises TypeError, ValueError or DataError, before anything runs, at arguments of the wrong kind; RuntimeError where an attack leaves the threat model, NonFiniteError where a logit is nan or infinite, and
+    Raises TypeError, ValueError or DataError, before anything runs, where an argument is of the wrong kind;
+    RuntimeError where an attack leaves the threat model, NonFiniteError where a logit is nan or infinite, and
     ModelError where the radius is relative and the space needs rows to measure it on.
     """
     positions = require_measurable(model, rows, attacks, threat, positions, radii, curve_attack)
@@ -109,9 +111,8 @@ def evaluate(
     say(f"{name}: {len(right)} of {len(positions)} {split} rows right without an attack")
     kept = None if finished is None else finished.under(temperature)
     with tempered(model, temperature):
-        panel = _panel(
-            model, rows, attacks, right, threat, batch_size, kept, lambda line: say(f"{name}: {line}"), files
-        )
+        told = partial(_told, say, name)
+        panel = _panel(model, rows, attacks, right, threat, batch_size, kept, told, files)
         hits = {key: merged(ran.stages) for key, ran in panel.items()}
         drawn = curve_attack or next(iter(attacks), None)
         curve: tuple[CurvePoint, ...] = ()
@@ -120,7 +121,7 @@ def evaluate(
         flags: tuple[MaskingFlag, ...] = ()
         if alarm is not None and panel and right:
             flags = masking_flags(model, rows, panel, right, len(positions), threat, alarm, batch_size, kept)
-            _say_flags(flags, lambda line: say(f"{name}: {line}"))
+            _say_flags(flags, told)
         smallest = None if minimum is None else minimum_radii(model, rows, positions, threat, minimum, batch_size, kept)
         if smallest is not None:
             say(f"{name}: smallest radius of {len(smallest.radii)} rows, in {smallest.seconds:.0f} s")
@@ -142,6 +143,10 @@ def evaluate(
         masking=flags,
         minimum=smallest,
     )
+
+
+def _told(say: Callable[[str], None], name: str, line: str) -> None:
+    say(f"{name}: {line}")
 
 
 def _panel(
