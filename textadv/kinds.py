@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from types import FunctionType
+from types import FunctionType, UnionType
 
 import numpy as np
 from torch import Tensor
@@ -10,7 +10,9 @@ from torch import Tensor
 SHOWN = 60
 
 
-def require_kind(name: str, value: object, kinds: type | tuple[type, ...], wanted: str, remedy: str) -> None:
+def require_kind(
+    name: str, value: object, kinds: type | UnionType | tuple[type, ...], wanted: str, remedy: str
+) -> None:
     """Raises TypeError unless `value`, which the caller knows as `name`, is an object of one of these kinds.
 
     wanted: what it must be, in words. remedy: a whole sentence.

@@ -16,7 +16,7 @@ from textadv.attacks.fab import fab_targeted
 from textadv.attacks.goals import Untargeted, target_count
 from textadv.attacks.randomised import Eot
 from textadv.attacks.square import Square
-from textadv.attacks.threat import ThreatModel
+from textadv.attacks.threat import ThreatModel, require_threat
 from textadv.attacks.within import Within
 from textadv.batch import Batch
 from textadv.losses import margin
@@ -69,6 +69,7 @@ class AutoAttack:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        require_threat(self.threat)
         if self.version not in VERSIONS:
             raise ValueError(f"attack.version must be one of {', '.join(VERSIONS)}, got {self.version}.")
         if isinstance(self.threat.space, Ablation):

@@ -13,7 +13,7 @@ from textadv.attacks.calling import on_arrays
 from textadv.attacks.flatness import as_one_search
 from textadv.attacks.goals import Goal, Untargeted
 from textadv.attacks.minimal import Smallest, size_of
-from textadv.attacks.threat import ThreatModel
+from textadv.attacks.threat import ThreatModel, require_threat
 from textadv.batch import Batch
 from textadv.models import evaluating
 
@@ -41,6 +41,7 @@ class MinimumRadius:
     goal: Goal = field(default_factory=Untargeted)
 
     def __post_init__(self) -> None:
+        require_threat(self.threat)
         if not 0 < self.upper < float("inf"):
             raise ValueError(f"attack.upper must be finite and above 0, got {self.upper}.")
         if self.steps < 1:

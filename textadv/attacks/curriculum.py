@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from textadv.attacks.accepting import require_attack
 from textadv.attacks.attacked import Attack, Attacked
 from textadv.attacks.calling import on_arrays
 from textadv.attacks.goals import Untargeted
 from textadv.attacks.minimal import logits_at, slope
 from textadv.attacks.probe import half_to_single
-from textadv.attacks.threat import ThreatModel
+from textadv.attacks.threat import ThreatModel, require_threat
 from textadv.batch import Batch
 from textadv.losses import margin
 from textadv.models import delta_shape, dtype_of, evaluating
@@ -29,6 +30,8 @@ class Stages:
     stages: Mapping[int, Attack]
 
     def __post_init__(self) -> None:
+        for first, attack in self.stages.items():
+            require_attack(f"the attack from step {first} on", attack)
         if 0 not in self.stages or min(self.stages) < 0:
             raise ValueError(f"attack.steps_schedule must say what holds from step 0, got steps {sorted(self.stages)}.")
 
@@ -78,6 +81,8 @@ class AdaptiveRadius:
     reference: float = 1.0
 
     def __post_init__(self) -> None:
+        require_attack("attack", self.attack)
+        require_threat(self.threat)
         if not 0 < self.lowest <= self.highest < float("inf"):
             raise ValueError(
                 f"mixing.adaptive_radius must satisfy 0 < lowest <= highest, got {self.lowest} and {self.highest}."

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from textadv.attacks.accepting import require_attack
 from textadv.attacks.attacked import Attack, Attacked, Cost, Outcome
 from textadv.attacks.calling import on_arrays
 from textadv.attacks.flatness import as_one_search
@@ -61,6 +62,8 @@ class WorstOf:
     attacks: tuple[Attack, ...]
 
     def __post_init__(self) -> None:
+        for place, attack in enumerate(self.attacks):
+            require_attack(f"attack {place + 1} of worst_of", attack)
         if not self.attacks:
             raise ValueError("worst_of needs at least one attack.")
 
@@ -96,6 +99,10 @@ class Then:
     first: Attack
     second: Attack
 
+    def __post_init__(self) -> None:
+        require_attack("first", self.first)
+        require_attack("second", self.second)
+
     def __str__(self) -> str:
         return f"{self.first}; then {self.second}"
 
@@ -127,6 +134,7 @@ class Repeat:
     times: int
 
     def __post_init__(self) -> None:
+        require_attack("attack", self.attack)
         if self.times < 1:
             raise ValueError(f"repeat needs times of at least 1, got {self.times}.")
 

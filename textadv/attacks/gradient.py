@@ -18,7 +18,7 @@ from textadv.attacks.calling import on_arrays
 from textadv.attacks.goals import Goal, Untargeted, require_slope
 from textadv.attacks.probe import evaluate_at, half_to_single, one_pass, uniform_start, value_at_clean
 from textadv.attacks.record import Record, Select
-from textadv.attacks.threat import ThreatModel
+from textadv.attacks.threat import ThreatModel, require_threat
 from textadv.batch import Batch, Perturbation
 from textadv.models import delta_shape, dtype_of, evaluating, with_prefix
 
@@ -49,6 +49,7 @@ class GradientAttack:
     cache_prefix: bool = True
 
     def __post_init__(self) -> None:
+        require_threat(self.threat)
         if self.steps < 1:
             raise ValueError(
                 f"attack.steps must be at least 1, got {self.steps}. To train without an attack set "

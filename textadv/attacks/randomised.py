@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
+from textadv.attacks.accepting import require_attack
 from textadv.attacks.attacked import Attack, Attacked, Cost, Outcome
 from textadv.attacks.calling import on_arrays
 from textadv.attacks.goals import Goal, Untargeted
@@ -48,6 +49,7 @@ class Eot:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        require_attack("attack", self.attack)
         if self.samples < 1:
             raise ValueError(f"attack.samples must be at least 1, got {self.samples}.")
 

@@ -12,7 +12,7 @@ from textadv.attacks.calling import on_arrays
 from textadv.attacks.flatness import note_slope
 from textadv.attacks.goals import Diverge, Goal, Untargeted
 from textadv.attacks.probe import assess, evaluate_at, one_pass, uniform_start
-from textadv.attacks.threat import ThreatModel
+from textadv.attacks.threat import ThreatModel, require_threat
 from textadv.batch import Batch
 from textadv.models import dtype_of, evaluating
 
@@ -32,6 +32,7 @@ class VirtualAdversarial:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        require_threat(self.threat)
         if self.steps < 1:
             raise ValueError(f"attack.steps must be at least 1, got {self.steps}.")
 
@@ -82,6 +83,9 @@ class Noise:
     threat: ThreatModel
     goal: Goal = field(default_factory=Untargeted)
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_threat(self.threat)
 
     def __str__(self) -> str:
         return "uniform noise, no search"

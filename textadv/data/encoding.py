@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from textadv.batch import Batch, Role
 from textadv.data.chat_template import control_ids
 from textadv.data.examples import DataError, Examples
-from textadv.kinds import wrong_kind
+from textadv.kinds import require_kind, wrong_kind
 
 NAMED = 5
 
@@ -141,8 +141,14 @@ def encode(examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length: i
     used: as that control token, or, with `"split_special_tokens": true` in tokenizer_config.json, as text where its
     model can. Reading it otherwise would measure another system than the one in use. No attack touches a control token.
 
-    Raises DataError where the tokenizer has no padding token or `max_length` leaves no room for a text.
+    Raises DataError where the tokenizer has no padding token or `max_length` leaves no room for a text, and TypeError
+    where these are no examples, no tokenizer or no number.
     """
+    remedy = "Take a split, load_splits(...).train, or make them: Examples(texts, None, labels, ids)."
+    require_kind("examples", examples, Examples, "Examples", remedy)
+    remedy = "Give the object that loading returns: load_classifier(...).tokenizer, or AutoTokenizer's."
+    require_kind("tokenizer", tokenizer, PreTrainedTokenizerBase, "a tokenizer", remedy)
+    require_kind("max_length", max_length, int, "a number of tokens", "Example: 128.")
     if tokenizer.pad_token_id is None:
         raise DataError(
             "tokenizer.pad_token is not set, so rows of different length cannot share a batch. The model loader "
