@@ -20,6 +20,18 @@ NAMED = 5
 
 
 @runtime_checkable
+class Batches(Protocol):
+    """The part of `Rows` that makes batches."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def lengths(self) -> tuple[int, ...]: ...
+
+    def batch(self, index: Sequence[int]) -> Batch: ...
+
+
+@runtime_checkable
 class Rows(Protocol):
     """A data set that batches can be taken from: what the trainer and the evaluation consume."""
 
@@ -43,7 +55,7 @@ class Rows(Protocol):
 
 def require_rows(rows: object) -> None:
     """Raises TypeError unless batches can be taken from this: encoded texts or images, not the texts themselves."""
-    if isinstance(rows, type) or not isinstance(rows, Rows):
+    if isinstance(rows, type) or not isinstance(rows, Batches):
         raise wrong_kind(
             "rows",
             rows,
@@ -55,6 +67,8 @@ def require_rows(rows: object) -> None:
 def require_labelled(rows: Rows) -> None:
     """Raises TypeError as `require_rows`, and DataError where a row has no class to be measured against."""
     require_rows(rows)
+    if not isinstance(rows, Rows):
+        return
     unlabelled = [id_ for id_, label in zip(rows.ids, rows.labels, strict=True) if label < 0]
     if unlabelled:
         raise DataError(

@@ -11,7 +11,7 @@ from scipy.stats import binom
 from torch import nn
 
 from textadv.attacks import Attack, AutoAttack, ThreatModel
-from textadv.data import Rows
+from textadv.data import Rows, require_labelled
 from textadv.evaluation.adversarial_rows import files_of, write_rows
 from textadv.evaluation.arguments import require_measurable, require_scorable
 from textadv.evaluation.attacking import attack_rows, clean_logits, is_first_process, samples_of
@@ -103,8 +103,7 @@ def evaluate(
     files = None if keep_adversarial is None else files_of(Path(keep_adversarial), attacks)
     threat = threat.resolved(model)
     temperature = fitted_temperature(model, calibration, batch_size) if calibration is not None else 1.0
-    samples = max(map(samples_of, attacks.values()), default=1)
-    raw = clean_logits(model, rows, positions, batch_size, samples)
+    raw = clean_logits(model, rows, positions, batch_size, max(map(samples_of, attacks.values()), default=1))
     truth = torch.tensor([rows.labels[position] for position in positions])
     guesses = dict(zip(positions, raw.argmax(dim=1).tolist(), strict=True))
     right = [position for position in positions if guesses[position] == rows.labels[position]]
@@ -114,10 +113,9 @@ def evaluate(
         told = partial(_told, say, name)
         panel = _panel(model, rows, attacks, right, threat, batch_size, kept, told, files)
         hits = {key: merged(ran.stages) for key, ran in panel.items()}
-        drawn = curve_attack or next(iter(attacks), None)
-        curve: tuple[CurvePoint, ...] = ()
-        if drawn is not None:
-            curve = _curve(model, rows, positions, right, attacks[drawn], threat, radii, hits[drawn], batch_size, kept)
+        drawn = curve_attack or next(iter(attacks), "")
+        one, known = attacks.get(drawn), hits.get(drawn, {})
+        curve = _curve(model, rows, positions, right, one, threat, radii, known, batch_size, kept)
         flags: tuple[MaskingFlag, ...] = ()
         if alarm is not None and panel and right:
             flags = masking_flags(model, rows, panel, right, len(positions), threat, alarm, batch_size, kept)
@@ -197,6 +195,7 @@ def _meaning(attacks: Mapping[str, Attack], threat: ThreatModel) -> str:
 
 def fitted_temperature(model: nn.Module, calibration: Rows, batch_size: int = 64) -> float:
     """The temperature that makes the model's confidence fit the labels of `calibration`, which are validation rows."""
+    require_labelled(calibration)
     logits = clean_logits(model, calibration, range(len(calibration)), batch_size)
     return fit_temperature(logits, torch.tensor(calibration.labels))
 
@@ -235,14 +234,16 @@ def _curve(
     rows: Rows,
     positions: Sequence[int],
     right: Sequence[int],
-    attack: Attack,
+    attack: Attack | None,
     threat: ThreatModel,
     radii: Sequence[float],
     known: Mapping[int, Hit],
     batch_size: int,
     finished: Finished | None,
 ) -> tuple[CurvePoint, ...]:
-    """Robust accuracy at each radius; at the threat's own, the hits already known are used."""
+    """Robust accuracy at each radius; at the threat's own, the hits already known are used. No attack: no curve."""
+    if attack is None:
+        return ()
     relative = threat.ball.relative_radius is not None
     own = threat.ball.relative_radius if relative else threat.ball.radius
     assert isinstance(own, float | int) and isinstance(threat.ball.radius, float | int)
