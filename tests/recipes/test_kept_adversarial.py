@@ -1,4 +1,4 @@
-"""`evaluation.keep_adversarial`: a run keeps its adversarial rows, in one process or two, again after a second start."""
+"""`evaluation.keep_adversarial`: adversarial rows of a run, in one process or two, and after a second start."""
 
 from __future__ import annotations
 
@@ -61,7 +61,5 @@ def test_images_are_kept_alike_by_one_process_and_two_and_by_a_second_start(tmp_
 
 
 def test_chats_have_no_such_key_and_say_so() -> None:
-    with pytest.raises(
-        ConfigError, match=r"unknown key evaluation.keep_adversarial .* Valid keys of evaluation: behav"
-    ):
+    with pytest.raises(ConfigError, match=r"unknown key evaluation.keep_adversarial .* Valid keys of evaluation: be"):
         load_config("recipes/configs/lab_llm.yaml", [KEPT])
