@@ -113,9 +113,8 @@ def evaluate(
         told = partial(_told, say, name)
         panel = _panel(model, rows, attacks, right, threat, batch_size, kept, told, files)
         hits = {key: merged(ran.stages) for key, ran in panel.items()}
-        drawn = curve_attack or next(iter(attacks), "")
-        one, known = attacks.get(drawn), hits.get(drawn, {})
-        curve = _curve(model, rows, positions, right, one, threat, radii, known, batch_size, kept)
+        key = curve_attack or next(iter(attacks), "")
+        curve = _curve(model, rows, positions, right, attacks.get(key), threat, radii, hits.get(key), batch_size, kept)
         flags: tuple[MaskingFlag, ...] = ()
         if alarm is not None and panel and right:
             flags = masking_flags(model, rows, panel, right, len(positions), threat, alarm, batch_size, kept)
@@ -136,7 +135,7 @@ def evaluate(
         worst_case=wilson(len(alive), len(positions)),
         curve=curve,
         rows_detail=tuple(_outcome(rows, p, guesses[p], hits) for p in positions),
-        curve_attack=drawn if curve else None,
+        curve_attack=key if curve else None,
         worst_case_meaning=_meaning(attacks, threat),
         masking=flags,
         minimum=smallest,
@@ -237,12 +236,12 @@ def _curve(
     attack: Attack | None,
     threat: ThreatModel,
     radii: Sequence[float],
-    known: Mapping[int, Hit],
+    known: Mapping[int, Hit] | None,
     batch_size: int,
     finished: Finished | None,
 ) -> tuple[CurvePoint, ...]:
     """Robust accuracy at each radius; at the threat's own, the hits already known are used. No attack: no curve."""
-    if attack is None:
+    if attack is None or known is None:
         return ()
     relative = threat.ball.relative_radius is not None
     own = threat.ball.relative_radius if relative else threat.ball.radius
