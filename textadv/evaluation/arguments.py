@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor, nn
 
 from textadv.attacks import Attack, ThreatModel, require_any_radius, require_attack, require_threat
 from textadv.data import Rows, require_labelled
+from textadv.evaluation.adversarial_rows import files_of
 from textadv.kinds import told, wrong_kind
 from textadv.models import require_model
+
+
+class Measurable(NamedTuple):
+    """The positions to measure, all by default; and where the adversarial rows of each attack go, None: nowhere."""
+
+    positions: Sequence[int]
+    files: dict[str, Path] | None
 
 
 def require_measurable(
@@ -21,8 +31,9 @@ def require_measurable(
     positions: Sequence[int] | None,
     radii: Sequence[float],
     curve_attack: str | None,
-) -> Sequence[int]:
-    """The positions to measure, all by default. Raises as `evaluate`, whose arguments these are."""
+    keep_adversarial: str | Path | None,
+) -> Measurable:
+    """What is to be measured. Raises as `evaluate`, whose arguments these are."""
     require_model(model)
     require_labelled(rows)
     if not isinstance(attacks, Mapping):
@@ -38,7 +49,8 @@ def require_measurable(
     own = threat.ball.radius if threat.ball.relative_radius is None else threat.ball.relative_radius
     if drawn is not None and any(radius != own for radius in radii):
         require_any_radius(attacks[drawn], "Name another attack as curve_attack, or leave radii out.")
-    return _positions(rows, range(len(rows)) if positions is None else positions)
+    places = _positions(rows, range(len(rows)) if positions is None else positions)
+    return Measurable(places, None if keep_adversarial is None else files_of(Path(keep_adversarial), attacks))
 
 
 def require_scorable(
