@@ -94,9 +94,7 @@ def evaluate(
     RuntimeError where an attack leaves the threat model, NonFiniteError where a logit is nan or infinite, and
     ModelError where the radius is relative and the space needs rows to measure it on.
     """
-    positions, files = require_measurable(
-        model, rows, attacks, threat, positions, radii, curve_attack, keep_adversarial
-    )
+    positions, into = require_measurable(model, rows, attacks, threat, positions, radii, curve_attack, keep_adversarial)
     threat = threat.resolved(model)
     fitted = None if calibration is None else calibrated(model, calibration, batch_size, names)
     temperature = 1.0 if fitted is None else fitted.temperature
@@ -109,7 +107,7 @@ def evaluate(
     _say_all(notes, lambda line: say(f"note: {name}: {line}"))
     kept = None if finished is None else finished.under(temperature)
     with tempered(model, temperature):
-        panel = _panel(model, rows, attacks, right, threat, batch_size, kept, _named(say, name), files)
+        panel = _panel(model, rows, attacks, right, threat, batch_size, kept, _named(say, name), into)
         hits = {key: merged(ran.stages) for key, ran in panel.items()}
         drawn = curve_attack or next(iter(attacks), None)
         curve = _curve(model, rows, positions, right, attacks, drawn, threat, radii, hits, batch_size, kept)
