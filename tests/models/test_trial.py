@@ -298,5 +298,7 @@ def test_numbers_that_are_not_finite() -> None:
     told = refused(one)
     assert told.startswith("model.name mine returns numbers that are not finite for train row 103.")
     assert "classifier.weight" in told
+    with torch.no_grad():
+        one.model.classifier.weight.fill_(6e4)
     one.model.half()
-    assert refused(one).endswith("Set model.dtype: float32.")
+    assert refused(one).endswith("float16 may overflow: set model.dtype: float32.")
