@@ -14,6 +14,8 @@ import csv
 import json
 from pathlib import Path
 
+from textadv.reading import json_of
+
 CATEGORIES = ("standard", "contextual", "copyright")
 NEEDED = {"Behavior", "BehaviorID", "FunctionalCategory", "ContextString"}
 
@@ -23,7 +25,9 @@ def joined_rows(behaviors: Path, targets: Path, categories: list[str], safe: lis
 
     Raises ValueError where a column or a behaviour's target is missing, or nothing is left.
     """
-    said = json.loads(targets.read_text(encoding="utf-8"))
+    said = json_of(targets.read_bytes())
+    if not isinstance(said, dict):
+        raise ValueError(f"--targets {targets} must hold an object, behaviour -> target, got a {type(said).__name__}.")
     with behaviors.open(encoding="utf-8", newline="") as lines:
         reader = csv.DictReader(lines)
         absent = NEEDED - set(reader.fieldnames or ())

@@ -7,10 +7,8 @@ forms that copies of it have. Every error is a DataError that names the file, th
 
 from __future__ import annotations
 
-import ast
 import csv
 import io
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from textadv.data.examples import DataError
 from textadv.data.records import opened, records
 from textadv.data.spellings import spelled
 from textadv.data.text_files import suffix_of
+from textadv.reading import literal_of
 
 MMLU_COLUMNS = 6
 RECORDS = (".json", ".jsonl", ".ndjson", ".parquet")
@@ -320,9 +319,7 @@ def _decoded(value: Any) -> Any:
     """The list or object that a text writes, as JSON or as Python does; anything else as it is."""
     if not isinstance(value, str):
         return value
-    for read in (json.loads, ast.literal_eval):
-        try:
-            return read(value)
-        except (ValueError, SyntaxError):
-            continue
-    return value
+    try:
+        return literal_of(value)
+    except ValueError:
+        return value

@@ -5,8 +5,6 @@ Errors begin with `where`, which names the configuration key, the row and its pl
 
 from __future__ import annotations
 
-import ast
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -14,6 +12,7 @@ from typing import Any, NamedTuple
 from textadv.data.chat_template import SEGMENTS, Message
 from textadv.data.examples import DataError
 from textadv.data.thoughts import spelled
+from textadv.reading import literal_of
 
 ROLES = {name: name for name in SEGMENTS} | {"developer": "system", "human": "user", "prompter": "user"}
 ROLES |= dict.fromkeys(("gpt", "chatgpt", "bing", "bard", "model", "bot", "ai"), "assistant")
@@ -196,15 +195,13 @@ def _listed(value: object, where: str) -> object:
         return [value]
     if not isinstance(value, str) or not _WRITTEN.match(value):
         return value
-    for read in (json.loads, ast.literal_eval):
-        try:
-            return list(read(value))
-        except (ValueError, SyntaxError, TypeError):
-            continue
-    raise DataError(
-        f"{where} has {_shown(value)}, a list that was written as text and cannot be read again. Write the rows as "
-        "jsonl or parquet."
-    )
+    try:
+        return list(literal_of(value))
+    except (ValueError, TypeError) as error:
+        raise DataError(
+            f"{where} has {_shown(value)}, a list that was written as text and cannot be read again. Write the rows as "
+            "jsonl or parquet."
+        ) from error
 
 
 def _turns(value: object, where: str) -> list[_Turn]:

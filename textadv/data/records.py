@@ -10,6 +10,7 @@ from typing import Any
 from textadv.data.examples import DataError
 from textadv.data.tables import parquet_table
 from textadv.data.text_files import content_of, suffix_of, text_of
+from textadv.reading import HostileError, json_of, parsed
 
 
 def records(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -35,6 +36,8 @@ def records(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def opened(path: Path) -> str:
     """The text of a file, see `text_files`; DataError where it cannot be read."""
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path}: is no file. Name one.")
     try:
         return text_of(content_of(path))
     except OSError as error:
@@ -47,9 +50,12 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     if not path.is_file():
         raise DataError(f"{path}: cannot be opened (looked in {Path.cwd()}): there is no such file.")
     try:
-        rows = parquet_table(path).to_pylist()
+        with parsed(DataError):
+            rows = parquet_table(path).to_pylist()
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
+    except HostileError as error:
+        raise DataError(f"{path}: cannot be read as .parquet: {error}. Repair the file.") from error
     if not rows:
         raise DataError(f"{path}: there is no row in this file.")
     yield from ((f"{path}, row {number}", row) for number, row in enumerate(rows))
@@ -58,7 +64,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def _entries(text: str) -> list[dict[str, Any]] | None:
     """The objects of a JSON list; None where it is no such list."""
     try:
-        entries = json.loads(text) if text.lstrip().startswith("[") else None
+        entries = json_of(text) if text.lstrip().startswith("[") else None
     except json.JSONDecodeError:
         return None
     return entries if entries is not None and all(isinstance(entry, dict) for entry in entries) else None
@@ -66,7 +72,7 @@ def _entries(text: str) -> list[dict[str, Any]] | None:
 
 def _object(line: str, place: str) -> dict[str, Any]:
     try:
-        row = json.loads(line)
+        row = json_of(line)
     except json.JSONDecodeError as error:
         raise DataError(f"{place}: not JSON: {error.msg} at column {error.colno}.") from error
     if not isinstance(row, dict):

@@ -6,7 +6,6 @@ is told by the name of the adapter and of the file that says so.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -21,7 +20,8 @@ from transformers.utils import cached_file
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from textadv.models.places import ModelError
-from textadv.models.sources import UNUSABLE, is_path
+from textadv.models.sources import UNUSABLE, is_path, reason
+from textadv.reading import json_of
 
 MODEL_FILE = "config.json"
 CONFIG_FILE, WEIGHTS_FILE, PICKLED_FILE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
@@ -59,7 +59,9 @@ class Adapter:
             with safe_open(self.folder / WEIGHTS_FILE, "pt") as file:
                 return {key.removeprefix(PREFIX): tuple(file.get_slice(key).get_shape()) for key in sorted(file.keys())}
         except UNUSABLE as error:
-            raise ModelError(f"model.name {self.name!r}: its {WEIGHTS_FILE} cannot be read: {error}.") from error
+            raise ModelError(
+                f"model.name {self.name!r}: its {WEIGHTS_FILE} cannot be read: {reason(error)}."
+            ) from error
 
     def tensor(self, name: str) -> Tensor:
         """One of its tensors, by the name in `shapes`."""
@@ -141,9 +143,9 @@ def _require_one(folder: Path) -> None:
 def _settings(name: str, path: Path) -> PeftConfig:
     """adapter_config.json as PEFT reads it, what of it the installed PEFT does not know being refused."""
     try:
-        written = json.loads(path.read_text(encoding="utf-8"))
+        written = json_of(path.read_bytes())
         known = PEFT_TYPE_TO_CONFIG_MAPPING[written["peft_type"]]
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(
             f"model.name {name!r}: its {CONFIG_FILE} is not one that PEFT reads: {error!r}. It needs a peft_type, such "
             "as LORA. Save the adapter again with PEFT's save_pretrained."
@@ -191,7 +193,7 @@ def _downloaded(name: str, revision: str | None) -> Path:
         path = cached_file(name, WEIGHTS_FILE, revision=revision)
     except UNUSABLE as error:
         raise ModelError(
-            f"model.name {name!r} holds {CONFIG_FILE} and no {WEIGHTS_FILE} could be had: {error}"
+            f"model.name {name!r} holds {CONFIG_FILE} and no {WEIGHTS_FILE} could be had: {reason(error)}"
         ) from error
     return Path(str(path)).parent
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,12 +19,14 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from textadv.data.examples import DataError
+from textadv.data.text_files import content_of, text_of
 from textadv.models.adapters import Adapter, find_adapter
 from textadv.models.adapting import Lora, attach, new_adapter
 from textadv.models.heads import require_body, unfilled
 from textadv.models.loading import DTYPES, LoadedModel, checkpoint_gradients, refuse_second, set_padding, usable
 from textadv.models.places import ModelError
-from textadv.models.sources import UNUSABLE, quiet, require_folder, require_safetensors
+from textadv.models.sources import UNUSABLE, quiet, reason, require_folder, require_safetensors
 from textadv.models.vocabulary import fit_vocabulary
 from textadv.randomness import seeded_scope
 
@@ -119,7 +122,7 @@ def _tokenizer(
             source, revision=revision, trust_remote_code=trust_remote_code
         )
     except UNUSABLE as error:
-        raise ModelError(f"The tokenizer of model.name {name!r} could not be loaded: {error}") from error
+        raise ModelError(f"The tokenizer of model.name {name!r} could not be loaded: {reason(error)}") from error
     if template is not None:
         tokenizer.chat_template = template
     return tokenizer
@@ -127,8 +130,8 @@ def _tokenizer(
 
 def _template(path: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        return re.sub(r"\r\n?", "\n", text_of(content_of(Path(path))))
+    except (OSError, DataError) as error:
         raise ModelError(
             f"model.chat_template: {path} cannot be read: {error}. Give the path of a Jinja file."
         ) from error

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from textadv.batch import IGNORED, Batch
 from textadv.models.places import bare, device_of
 from textadv.models.running import evaluating, forward
-from textadv.models.sources import UNUSABLE
+from textadv.models.sources import UNUSABLE, reason
 from textadv.models.strangers import Opened
 
 NUDGES = 2
@@ -54,8 +54,10 @@ def compare(measured: Opened, reload: Callable[[], Opened]) -> Compared:
         other = reload()
         _require_same_reading(measured, other)
         _require_same_tokens(measured, other)
-    except (*UNUSABLE, KeyError) as error:
-        raise UnfaithfulError(f"it cannot be loaded and used as others do: {error}") from error
+    except UnfaithfulError:
+        raise
+    except UNUSABLE as error:
+        raise UnfaithfulError(f"it cannot be loaded and used as others do: {reason(error)}") from error
     precision = max(_formats(measured.model) | _formats(other.model), key=lambda dtype: torch.finfo(dtype).eps)
     found = _difference(measured, other)
     # One more model at a time is held.

@@ -35,7 +35,7 @@ from textadv.models.heads import (
     unfilled,
 )
 from textadv.models.places import ModelError, pretrained
-from textadv.models.sources import UNUSABLE, quiet, require_folder, require_safetensors
+from textadv.models.sources import UNUSABLE, quiet, reason, require_folder, require_safetensors
 from textadv.models.vocabulary import fit_vocabulary
 from textadv.randomness import seeded_scope
 
@@ -116,7 +116,7 @@ def load_trained_classifier(name: str) -> LoadedModel:
         try:
             config = AutoConfig.from_pretrained(name if adapter is None else adapter.base, trust_remote_code=False)
         except UNUSABLE as error:
-            raise ModelError(f"The classifier {name!r} could not be loaded: {error}") from error
+            raise ModelError(f"The classifier {name!r} could not be loaded: {reason(error)}") from error
     labels = labels_of(config) if adapter is None else adapter.names or labels_of(config, adapter.classes)
     loaded = load_classifier(name, labels)
     if loaded.initialised:
@@ -165,8 +165,8 @@ def usable(name: str, beside: str, kind: str = "") -> Iterator[None]:
         raise
     except UNUSABLE as error:
         raise ModelError(
-            f"model.name {name!r} could not be loaded{kind and ' '}{kind}: {error} Give a Hub id, or the path of a "
-            f"folder that holds config.json, the weights as safetensors and {beside}."
+            f"model.name {name!r} could not be loaded{kind and ' '}{kind}: {reason(error)} Give a Hub id, or the path "
+            f"of a folder that holds config.json, the weights as safetensors and {beside}."
         ) from error
 
 

@@ -8,17 +8,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from safetensors import SafetensorError
 from transformers.utils import logging
 
 from textadv.models.places import ModelError
 
-UNUSABLE = (OSError, ValueError, RuntimeError, ImportError, SafetensorError)
-"""What loading a model, a tokenizer or a processor raises where there is nothing usable."""
+UNUSABLE = (Exception,)
+"""What loading a model, a tokenizer or a processor raises where there is nothing usable: a damaged file can make it
+raise anything."""
+_PLAIN = (OSError, ValueError, RuntimeError, ImportError)
+LONGEST_REASON = 600
 
 PICKLED_WEIGHTS = "pytorch_model*.bin"
 # PEFT and this package use the names that every release of transformers 5 knows.
 RENAMED = r"`\w*gradient_checkpointing\w*` is deprecated"
+
+
+def reason(error: Exception) -> str:
+    """What an error of a library says, with its kind where it would not be understood without, and not too long."""
+    told = f"{error}" if isinstance(error, _PLAIN) and f"{error}".strip() else f"{type(error).__name__}: {error}"
+    return told if len(told) <= LONGEST_REASON else f"{told[:LONGEST_REASON]}..."
 
 
 @contextmanager
