@@ -1,16 +1,18 @@
-"""What a run prints and records: an aligned line per logged step, JSONL, a progress bar, Accelerate's trackers."""
+"""What a run prints and records: an aligned line per logged step, JSONL, how far it is, Accelerate's trackers."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 from accelerate import Accelerator
 from tqdm import tqdm
 
 from textadv.checkpoint import CheckpointError
+from textadv.phases import OnScreen, untold
 
 COLUMNS = ("loss", "gain", "gauge", "broken", "share", "norm", "lr")
 
@@ -28,10 +30,11 @@ class Tracker:
         self.accelerator, self.name, self.total = accelerator, name, total
         self.log_path, self.timing_path = folder / "log.jsonl", folder / "timing.jsonl"
         self.began = time.perf_counter()
-        self.bar: tqdm[int] | None = None
         if accelerator.is_main_process:
             folder.mkdir(parents=True, exist_ok=True)
-            self.bar = tqdm(total=total, initial=start, desc=name, unit="step", disable=None if bar else True)
+        phases = OnScreen() if bar and accelerator.is_main_process else untold
+        self._open = ExitStack()
+        self._advance = self._open.enter_context(phases(name, total, "steps", start))
 
     def rewind(self, size: int) -> None:
         """Cuts the log back to its first `size` bytes: what a checkpoint had seen. 0 starts log and timings anew.
@@ -56,9 +59,8 @@ class Tracker:
         return self.log_path.stat().st_size if self.accelerator.is_main_process else 0
 
     def advance(self) -> None:
-        """Moves the progress bar by one step."""
-        if self.bar is not None:
-            self.bar.update()
+        """Says that one step more is done."""
+        self._advance(1)
 
     def step(self, step: int, values: Mapping[str, float]) -> None:
         """Records the values of one logged step, counted from 1."""
@@ -76,14 +78,13 @@ class Tracker:
         self.accelerator.log({f"{self.name}/validation_{key}": value for key, value in values.items()}, step=step)
 
     def say(self, line: str) -> None:
-        """Prints a line above the progress bar, on the main process."""
+        """Prints a line above a progress bar, on the main process."""
         if self.accelerator.is_main_process:
             tqdm.write(line)
 
     def close(self) -> None:
-        """Ends the progress bar."""
-        if self.bar is not None:
-            self.bar.close()
+        """Ends the telling of how far it is."""
+        self._open.close()
 
     def _write(self, record: Mapping[str, float]) -> None:
         if not self.accelerator.is_main_process:
