@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from textadv.data.characters import Surrogates
 from textadv.data.classification import held_out_rows
 from textadv.data.examples import DataError
 from textadv.data.image_files import (
@@ -55,6 +56,7 @@ def load_image_splits(
     train_rows: int | None = None,
     validation_rows: int | None = None,
     test_rows: int | None = None,
+    surrogates: Surrogates = "error",
     seed: int = 0,
 ) -> ImageSplits:
     """Train, validation and test images of one data set, checked.
@@ -65,7 +67,8 @@ def load_image_splits(
     train, validation, test: with "files" and no path, a folder of class folders or parquet file(s) each.
     keys: the arrays of images and labels of each split in an npz file, where they have other names than x_train,
         y_train and the like. image, label: column names, for parquet files and the Hub.
-    labels, label_offset, unlabelled, validation_fraction, the numbers of rows and seed: as for `load_splits`.
+    labels, label_offset, unlabelled, validation_fraction, surrogates (in labels), the numbers of rows and seed: as for
+        `load_splits`.
 
     Raises DataError, naming the key to change.
     """
@@ -76,7 +79,7 @@ def load_image_splits(
         found = _files(path, sources, keys or {}, image, label) if name == FILES else {}
         if name != FILES:
             found = read_hub_images(name, config, _split_names(sources), image, label)
-        splits = _checked(found, labels, label_offset, unlabelled, validation_fraction, seed)
+        splits = _checked(found, labels, label_offset, unlabelled, surrogates, validation_fraction, seed)
     sizes = {"train": train_rows, "validation": validation_rows, "test": test_rows}
     sampled = {role: _sampled(part, sizes[role], seed) for role, part in splits.parts.items()}
     if len(set(sampled["train"].labels)) < 2:
@@ -131,6 +134,7 @@ def _checked(
     labels: Sequence[str] | None,
     offset: int,
     unlabelled: Literal["error", "drop"],
+    surrogates: Surrogates,
     fraction: float,
     seed: int,
 ) -> ImageSplits:
@@ -141,7 +145,7 @@ def _checked(
                 f"data.{role}: no {role} split. Name one: the report needs rows that neither training nor the choice "
                 "of a checkpoint has seen; validation can be held out of train by data.validation_fraction."
             )
-    read = read_labels({role: part.labels for role, part in found.items()}, labels, offset, unlabelled)
+    read = read_labels({role: part.labels for role, part in found.items()}, labels, offset, unlabelled, surrogates)
     names = read.names
     parts = {role: _pictures(part, read.ids[role]) for role, part in found.items()}
     empty = sorted(set(range(len(names))) - set(parts["train"].labels))

@@ -16,6 +16,7 @@ import jinja2
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import chat_template_utils
 
+from textadv.data.characters import Surrogates, unbroken
 from textadv.data.examples import DataError
 from textadv.data.guarded import TemplateError, rendered
 from textadv.data.thoughts import KNOWN, Marks, Said, Speech, between, empty_thought, marks_of_text, thinks
@@ -35,13 +36,15 @@ class Template:
     """The chat template of a tokenizer, in the place of the tokenizer wherever chats are written.
 
     variables: what the template gets besides the messages. think: the marks of a thought where they are given; None:
-    they are looked for. name: what errors call the template.
+    they are looked for. name: what errors call the template. surrogates: half characters that it writes are an error,
+    or U+FFFD is put in their place.
     """
 
     tokenizer: PreTrainedTokenizerBase
     variables: Mapping[str, Any] = field(default_factory=dict)
     think: Marks | None = None
     name: str = "the chat template"
+    surrogates: Surrogates = "error"
 
     def render(self, messages: Sequence[Message], *, generation: bool) -> str:
         """The chat as one string; generation: up to where the assistant starts. Raises DataError where it cannot."""
@@ -69,7 +72,8 @@ class Template:
         values |= {"tools": None, "documents": None, "add_generation_prompt": generation}
         with self._naming(messages):
             template = self.tokenizer.get_chat_template()
-            return rendered(template, values, chat_template_utils.datetime.now())
+            text = rendered(template, values, chat_template_utils.datetime.now())
+        return unbroken(text, f"{self.name} writes what", self.surrogates)
 
     def _applied(self, messages: Sequence[Message], generation: bool, *, tokenize: bool) -> Any:
         chat = [dict(message) for message in messages]

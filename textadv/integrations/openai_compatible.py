@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+from textadv.data.characters import mended
 from textadv.phases import each
 
 LARGEST_ANSWER = 4 * 2**20
@@ -222,7 +223,8 @@ def _content(body: bytes) -> str:
         raise RequestFailedError(f"not a chat completion: {_shown(body.decode('utf-8', 'replace'), None)}") from None
     if not isinstance(content, str):
         raise RequestFailedError("the completion holds no text")
-    return content
+    # A server that cuts an answer may cut a character in half, which no tokenizer and no file takes.
+    return mended(content)
 
 
 def _shown(text: str, key: str | None) -> str:
