@@ -14,6 +14,7 @@ import csv
 import json
 from pathlib import Path
 
+from textadv.printable import printable, tell
 from textadv.reading import json_of
 
 CATEGORIES = ("standard", "contextual", "copyright")
@@ -63,8 +64,8 @@ def main() -> None:
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         arguments.output.write_text(text, encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise SystemExit(f"error: {error}") from None
-    print(f"{len(rows)} rows: {arguments.output}")
+        raise SystemExit(printable(f"error: {error}", lines=True)) from None
+    tell(f"{len(rows)} rows: {arguments.output}")
 
 
 if __name__ == "__main__":

@@ -8,11 +8,9 @@ from __future__ import annotations
 import re
 import unicodedata
 
-# Control characters, those that turn or hide text, halves of characters, line and paragraph separators.
-_ACTING = {"Cc", "Cf", "Cs", "Zl", "Zp"}
-# Joiners that Persian, Hindi and emoji are written with, and the hyphen that shows at a line's end: they move nothing.
+# What no terminal acts on, and what Persian, Hindi and emoji need: joiners, and the hyphen that shows at a line's end.
 _HARMLESS = "\u200c\u200d\u00ad"
-# Letters, signs and spaces that no terminal acts on: most texts hold nothing else.
+# Letters and signs that are in most texts, known to be printable.
 _PLAIN = re.compile(r"[ -~\u00a1-\u00ac\u00ae-\u02ff\u4e00-\u9fff]*")
 _SHORT = {"\t": "\\t", "\r": "\\r", "\n": "\\n"}
 
@@ -26,13 +24,22 @@ def printable(text: object, *, lines: bool = False) -> str:
     told = str(text)
     if _PLAIN.fullmatch(told):
         return told
-    kept = _HARMLESS + "\n\t" if lines else _HARMLESS
+    kept = "\n\t" if lines else ""
     return "".join(letter if letter in kept or not acts(letter) else _written(letter) for letter in told)
 
 
+def tell(text: object, end: str = "\n") -> None:
+    """Prints `text`, which may have several lines, as `printable` writes it."""
+    print(printable(text, lines=True), end=end)
+
+
 def acts(letter: str) -> bool:
-    """Whether a character does something on a terminal or a page besides standing there."""
-    return letter not in _HARMLESS and unicodedata.category(letter) in _ACTING
+    """Whether a character does something on a terminal or a page besides standing there, or is none that is known.
+
+    These are control characters, those that turn or hide text, half characters, separators of lines, and what no
+    version of Unicode that Python knows has given a meaning.
+    """
+    return not letter.isprintable() and letter not in _HARMLESS and unicodedata.category(letter) != "Zs"
 
 
 def _written(letter: str) -> str:

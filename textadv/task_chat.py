@@ -25,6 +25,7 @@ from textadv.evaluation.generate import Decoding
 from textadv.evaluation.judges import REFUSAL_LISTS
 from textadv.models import LoadedModel, blocks, device_of, space_module
 from textadv.objectives import Objectives
+from textadv.printable import printable
 from textadv.randomness import permutation
 from textadv.sampling import Streams
 from textadv.spaces import Embeddings, Hidden, Several
@@ -101,7 +102,7 @@ class ChatTask:
 
     def say(self, line: str) -> None:
         """Prints a line on the main process."""
-        self.accelerator.print(line)
+        self.accelerator.print(printable(line, lines=True))
 
 
 def prepare_chat(config: ChatRunConfig, *, training: bool = True) -> ChatTask:

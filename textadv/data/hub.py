@@ -8,6 +8,7 @@ from typing import Any
 
 from textadv.data.examples import DataError
 from textadv.data.tables import Table
+from textadv.reading import HostileError, parsed
 
 SAVED = ("dataset_dict.json", "state.json")
 
@@ -21,7 +22,7 @@ def read_hub(name: str, config: str | None, wanted: Mapping[str, str | None]) ->
     Raises DataError for an unknown data set or split.
     """
     found = hub_rows(name, config, wanted)
-    return {role: Table(place, *_columns(rows)) for role, (place, rows) in found.items()}
+    return {role: Table(place, *_read_columns(rows, place)) for role, (place, rows) in found.items()}
 
 
 def hub_rows(name: str, config: str | None, wanted: Mapping[str, str | None]) -> dict[str, tuple[str, Any]]:
@@ -57,7 +58,7 @@ def _loaded(name: str, config: str | None) -> Mapping[str, Any]:
         if not _saved(name):
             return datasets.load_dataset(name, config)
         saved = datasets.load_from_disk(name)
-    except (ValueError, OSError, RuntimeError, NotImplementedError, datasets.exceptions.DatasetsError) as error:
+    except Exception as error:  # what a builder raises at a damaged file is anything
         generated = isinstance(error, datasets.exceptions.DatasetGenerationError)
         cause = error.__cause__ if generated and error.__cause__ is not None else error
         raise DataError(
@@ -71,11 +72,23 @@ def _sliced(name: str, config: str | None, loaded: Mapping[str, Any], chosen: st
     """The rows of a slice of a split, such as train[:10%]."""
     import datasets
 
-    if not _saved(name):
-        return datasets.load_dataset(name, config, split=chosen)
-    sizes = {split: len(rows) for split, rows in loaded.items()}
-    parts = datasets.ReadInstruction.from_spec(chosen).to_absolute(sizes)
-    return loaded[parts[0].splitname].select(range(parts[0].from_ or 0, parts[0].to))
+    try:
+        with parsed():
+            if not _saved(name):
+                return datasets.load_dataset(name, config, split=chosen)
+            sizes = {split: len(rows) for split, rows in loaded.items()}
+            parts = datasets.ReadInstruction.from_spec(chosen).to_absolute(sizes)
+            return loaded[parts[0].splitname].select(range(parts[0].from_ or 0, parts[0].to))
+    except HostileError as error:
+        raise DataError(f"data: {chosen!r} of {name} cannot be read: {error} Write it as train[:10%].") from error
+
+
+def _read_columns(rows: Any, place: str) -> tuple[dict[str, list[Any]], dict[str, tuple[str, ...]]]:
+    try:
+        with parsed():
+            return _columns(rows)
+    except HostileError as error:
+        raise DataError(f"data: {place} cannot be read: {error} Repair its files.") from error
 
 
 def _columns(rows: Any) -> tuple[dict[str, list[Any]], dict[str, tuple[str, ...]]]:

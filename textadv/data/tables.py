@@ -21,6 +21,9 @@ UNREAD = {
     ".txt": "Name it after what it holds: .csv for fields between separators, .jsonl for objects, one a line.",
     ".xlsx": "Save the sheet as CSV UTF-8.",
     ".xls": "Save the sheet as CSV UTF-8.",
+    **dict.fromkeys(
+        (".pkl", ".pickle", ".pt", ".joblib"), "A pickle can run code when it is read: write the rows as parquet."
+    ),
     ".arrow": "Set data.name to the folder that datasets saved it in, or write it as parquet.",
 }
 LONG_NAME = 60

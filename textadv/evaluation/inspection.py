@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from textadv.attacks import Attack, Attacked, ThreatModel
 from textadv.data import Rows
 from textadv.models import bare, device_of, evaluating, forward, tempered, vectors
+from textadv.printable import printable
 from textadv.spaces import Embeddings
 
 
@@ -41,9 +42,9 @@ class Inspected:
         nearest = self.nearest or self.tokens
         words = map(_word, self.tokens, self.moved, nearest)
         return (
-            f"row {self.id}  label {self.label}  {mark}\n"
-            f"  original     {before} {sure:.1%}   {' '.join(self.tokens)}\n"
-            f"  adversarial  {after} {now:.1%}   {' '.join(words)}"
+            f"row {self.id}  label {printable(self.label)}  {mark}\n"
+            f"  original     {printable(before)} {sure:.1%}   {printable(' '.join(self.tokens))}\n"
+            f"  adversarial  {printable(after)} {now:.1%}   {printable(' '.join(words))}"
         )
 
 

@@ -20,11 +20,11 @@ from transformers.utils import cached_file
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from textadv.models.places import ModelError
-from textadv.models.sources import UNUSABLE, is_path, reason
+from textadv.models.sources import UNUSABLE, is_path, reason, refuse_pickles
 from textadv.reading import json_of
 
 MODEL_FILE = "config.json"
-CONFIG_FILE, WEIGHTS_FILE, PICKLED_FILE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
+CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 BASE_KEY = "base_model_name_or_path"
 BUILT_IN = "builtin:"
 HEADS = ("classifier", "score")
@@ -201,14 +201,9 @@ def _downloaded(name: str, revision: str | None) -> Path:
 def _require_weights(name: str, folder: Path) -> None:
     if (folder / WEIGHTS_FILE).is_file():
         return
-    if (folder / PICKLED_FILE).is_file():
-        pickled, safe = folder / PICKLED_FILE, folder / WEIGHTS_FILE
-        raise ModelError(
-            f"model.name {name!r} holds its weights as {PICKLED_FILE}, a pickle, which can run code when it is read "
-            'and is not read here. Where you trust it, convert it: python -c "import torch; from safetensors.torch '
-            f"import save_file; save_file(torch.load('{pickled}', weights_only=True), '{safe}')\""
-        )
     whole = next(folder.glob("model*.safetensors"), None)
+    if whole is None:
+        refuse_pickles(name, folder, WEIGHTS_FILE)
     left = "" if whole is None else f" If {whole.name} is the merged model, remove {CONFIG_FILE}."
     raise ModelError(f"model.name {name!r} holds {CONFIG_FILE} and no {WEIGHTS_FILE}.{left}")
 

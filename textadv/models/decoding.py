@@ -18,11 +18,15 @@ from transformers import Cache
 from textadv.batch import Perturbation
 from textadv.models.places import bare, device_of, embedding_table, pretrained
 from textadv.models.running import _added, evaluating
+from textadv.printable import printable
 from textadv.spaces import Space, per_position
 
 
 class GenerationError(RuntimeError):
     """Rows that cannot be continued, or logits that are not numbers."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message, lines=True))
 
 
 class EndNaming(Protocol):

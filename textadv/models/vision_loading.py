@@ -24,7 +24,7 @@ from textadv.models.loading import DTYPES, LoadedModel, refuse_second, usable
 from textadv.models.networks import NETWORKS, SMALLEST
 from textadv.models.places import ModelError, bare, pretrained
 from textadv.models.preprocessing import PROCESSOR_FILE, ImageShape, Preprocessing
-from textadv.models.sources import UNUSABLE, quiet, reason, require_safetensors
+from textadv.models.sources import UNUSABLE, quiet, reason, refuse_pickles, require_safetensors
 from textadv.models.vision import Normalised
 from textadv.randomness import seeded_scope
 from textadv.reading import json_of
@@ -146,6 +146,8 @@ def _built(name: str, labels: tuple[str, ...], shape: ImageShape, seed: int) -> 
             f"{', '.join(labels)}. Set data.labels to the model's."
         )
     network = _channels_last(NETWORKS[kind](*own, len(labels)))
+    if not (Path(name) / WEIGHTS_FILE).is_file():
+        refuse_pickles(name, Path(name), WEIGHTS_FILE)
     try:
         network.load_state_dict(load_file(Path(name) / WEIGHTS_FILE))
     except UNUSABLE as error:
