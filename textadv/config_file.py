@@ -13,8 +13,9 @@ from pydantic import TypeAdapter, ValidationError
 from textadv.config import ConfigError
 from textadv.config_errors import explained, fields_at, shown
 from textadv.config_tasks import SCHEMAS, AnyRunConfig, schema_of
-from textadv.config_yaml import LONGEST, read_yaml, write_yaml
+from textadv.config_yaml import LONGEST, read_yaml
 from textadv.reading import size
+from textadv.yaml_text import write_yaml
 
 # Setting one of these replaces the whole component: its other keys belong to the component that the file names.
 _COMPONENT = re.compile(

@@ -1,4 +1,4 @@
-"""Configurations as YAML 1.2, strict: what a text may hold, how errors say where it does not, and how it is written."""
+"""Configurations as YAML 1.2, strict: what a text may hold, and how errors say where it does not."""
 
 from __future__ import annotations
 
@@ -8,28 +8,16 @@ from typing import Any
 import yaml
 
 from textadv.config_types import ConfigError
-from textadv.printable import acts, shortened
+from textadv.printable import shortened
 from textadv.reading import DEEPEST, HostileError, parsed
+from textadv.yaml_text import CORE, SCALARS
 
 LONGEST = 2**18
 """Characters of a configuration."""
 MOST_NODES = 20_000
 """Keys and values of a configuration, each alias counted with all that it stands for."""
 
-_CORE = "tag:yaml.org,2002:"
-# The scalars of YAML 1.2. The parser's own rules are those of YAML 1.1, which read `no` as false and 1e-3 as text.
-_SCALARS = {
-    "bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    "int": (r"[-+]?(?:0|[1-9][0-9]*)", "-+0123456789"),
-    "float": (
-        r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+"
-        r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
-        "-+0123456789.",
-    ),
-    "null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-    "merge": (r"<<", "<"),
-}
-_PLAIN_TAGS = {"str", "seq", "map", *_SCALARS}
+_PLAIN_TAGS = {"str", "seq", "map", *SCALARS}
 _LARGEST_DIGITS = 300
 
 
@@ -55,34 +43,8 @@ class _Loader(yaml.SafeLoader):
             raise yaml.composer.ComposerError(None, None, told, self.get_mark())
 
 
-class _Dumper(yaml.SafeDumper):
-    """Quotes text that YAML 1.1 or 1.2 would read as something else."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
-def _text_node(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    """Text in quotes where it holds what acts on a terminal or a page, for `write_yaml` to write out."""
-    return dumper.represent_scalar(f"{_CORE}str", text, style='"' if any(map(acts, text)) else None)
-
-
-_Dumper.add_representer(str, _text_node)
-for _tag, (_form, _first) in _SCALARS.items():
-    for _class in (_Loader, _Dumper):
-        _class.add_implicit_resolver(f"{_CORE}{_tag}", re.compile(f"(?:{_form})$"), list(_first))
-
-
-def write_yaml(data: Any) -> str:
-    """YAML text that `read_yaml` reads as `data`, without a character that acts on a terminal or a page."""
-    text = yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
-    # All that is left of these stands in double quotes, see `_text_node`.
-    return "".join(letter if letter == "\n" or not acts(letter) else _escaped(letter) for letter in str(text))
-
-
-def _escaped(letter: str) -> str:
-    number = ord(letter)
-    return f"\\x{number:02X}" if number < 0x100 else f"\\u{number:04X}" if number < 0x10000 else f"\\U{number:08X}"
+for _tag, (_form, _first) in SCALARS.items():
+    _Loader.add_implicit_resolver(f"{CORE}{_tag}", re.compile(f"(?:{_form})$"), list(_first))
 
 
 def read_yaml(text: str, source: str) -> Any:
@@ -162,7 +124,7 @@ def _check(node: yaml.Node, path: str, around: tuple[yaml.Node, ...], lines: lis
 
 def _odd(node: yaml.Node, at: str) -> list[str]:
     """What is wrong with one node by itself: its tag, a value that does not fit it, a character that no text needs."""
-    tag = node.tag.removeprefix(_CORE)
+    tag = node.tag.removeprefix(CORE)
     if tag not in _PLAIN_TAGS:
         # The parser itself says of the others that it does not know them.
         return (
@@ -172,7 +134,7 @@ def _odd(node: yaml.Node, at: str) -> list[str]:
         )
     if not isinstance(node, yaml.ScalarNode):
         return [] if tag == ("seq" if isinstance(node, yaml.SequenceNode) else "map") else [_misfit(at, tag, "a list")]
-    if tag in _SCALARS and not re.fullmatch(_forms(tag), node.value):
+    if tag in SCALARS and not re.fullmatch(_forms(tag), node.value):
         return [_misfit(at, tag, shortened(repr(node.value)))]
     if tag in ("seq", "map"):
         return [_misfit(at, tag, "text")]
@@ -187,7 +149,7 @@ def _odd(node: yaml.Node, at: str) -> list[str]:
 
 def _forms(tag: str) -> str:
     """What a scalar of the tag looks like; a whole number may be given as a float."""
-    return f"{_SCALARS['int'][0]}|{_SCALARS[tag][0]}" if tag == "float" else _SCALARS[tag][0]
+    return f"{SCALARS['int'][0]}|{SCALARS[tag][0]}" if tag == "float" else SCALARS[tag][0]
 
 
 def _misfit(at: str, tag: str, value: str) -> str:

@@ -14,7 +14,7 @@ import torch
 from tests.report.made_up_chat import evaluated, made
 from textadv.checkpoint import CheckpointError
 from textadv.config import ConfigError
-from textadv.config_yaml import read_yaml, write_yaml
+from textadv.config_yaml import read_yaml
 from textadv.data import DataError, load_splits
 from textadv.errors import ending
 from textadv.evaluation.inspection import Inspected
@@ -27,6 +27,7 @@ from textadv.printable import acts, printable, shortened, tell
 from textadv.report.chat import chat_markdown, chat_notes, chat_table_text
 from textadv.report.grid import write_grid
 from textadv.report.page_chat import chat_html
+from textadv.yaml_text import write_yaml
 
 ACTING = {
     "a colour": "\x1b[31m",

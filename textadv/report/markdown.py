@@ -6,7 +6,6 @@ import re
 import shlex
 from collections.abc import Sequence
 
-from textadv.config_yaml import write_yaml
 from textadv.evaluation.chat_results import ChatResults
 from textadv.evaluation.results import Results
 from textadv.printable import printable
@@ -22,6 +21,7 @@ from textadv.report.tables import (
     minimum_table,
     worst_case_lines,
 )
+from textadv.yaml_text import write_yaml
 
 CASCADE = (
     "Each stage starts from the clean row and runs on the rows that those before it left right. Passes are of one row; "
