@@ -23,12 +23,15 @@ from textadv import checkpoint as checkpoints
 from textadv.accumulation import NonFiniteError, StepReport, accumulate, over_processes
 from textadv.averaging import Average, Averaging
 from textadv.batch import Batch, Role
+from textadv.divergence import LEAST_SCALE, NO_STEP, Course, require_finite, rows_of
 from textadv.keeping import RANKING, improved, selected
 from textadv.liveness import LivenessGate
 from textadv.models import bare, load_trainable_state
+from textadv.models.finite import odd_gradient
 from textadv.objectives import Moment, Objectives
 from textadv.optimisation import LearningRate, adamw
 from textadv.overfitting import SLOWER, Guard, Watch
+from textadv.precision import without_autocast
 from textadv.progress import Progress, Scores, Settings, Trained
 from textadv.randomness import rng_state, seeded_scope, set_rng_state
 from textadv.sampling import Sampler
@@ -82,7 +85,7 @@ class Trainer:
         optimizer = adamw(model, settings.learning_rate, settings.weight_decay)
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
         self.rate = LearningRate(settings.learning_rate, settings.steps, settings.warmup_ratio, settings.schedule)
-        self.progress = Progress()
+        self.progress, self.course = Progress(), Course.of(model, settings)
         self.name, self.bar, self.memory = name, bar, memory
         self.average = None if averaging is None else Average(averaging)
         self.watch = None
@@ -111,7 +114,9 @@ class Trainer:
                 if self.watch is not None and not self.progress.probes:
                     self._look(tracker)
                 while self.progress.step < self.settings.steps and self.progress.ended_with is None:
-                    self._step(tracker, gate)
+                    rows = rows_of(self.sampler, self.progress.step, self.settings, self.accelerator)
+                    with self.course.explaining(self.model, rows, self.progress):
+                        self._step(tracker, gate)
             finally:
                 tracker.close()
         doubt = gate.doubt()
@@ -177,11 +182,13 @@ class Trainer:
         """Clips and steps; the gradient's norm before clipping. Raises NonFiniteError instead of stepping."""
         limit = math.inf if self.settings.clip_norm is None else self.settings.clip_norm
         norm = float(self.accelerator.clip_grad_norm_(self.model.parameters(), limit))
-        if not math.isfinite(norm) and self.accelerator.mixed_precision != "fp16":
-            raise NonFiniteError(
-                f"The gradient norm is {norm} at step {step + 1}. No optimizer step was taken. Lower "
-                "training.learning_rate, or use training.precision: no."
-            )
+        scaler = self.accelerator.scaler
+        if not math.isfinite(norm) and (scaler is None or scaler.get_scale() < LEAST_SCALE):
+            # Clipping has spread what is not a number over all gradients.
+            self._gradient(step, measure=False)
+            first = odd_gradient(self.model)
+            named = "" if first is None else f", first in {first}"
+            raise NonFiniteError(f"The gradient norm is {norm} at step {step + 1}{named}. {NO_STEP}")
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
@@ -207,11 +214,12 @@ class Trainer:
     def _evaluate(self, tracker: Tracker, step: int) -> None:
         """Scores the model, whose weights are those of `step`, and keeps them where they are the best so far."""
         progress = self.progress
+        require_finite(self.model, self.progress.step)
         measured = {}
         collapsed = False
         with self._shown():
             if self.score is not None:
-                clean, robust, collapsed = self.score(self.model)
+                clean, robust, collapsed, progress.doubt = self.score(self.model)
                 measured = {"clean": clean} if robust is None else {"clean": clean, "robust": robust}
                 note = "  averaged" if self.average is not None and self.average.taken else ""
                 note += "  collapsed: no better than one constant answer, not eligible" if collapsed else ""
@@ -243,6 +251,7 @@ class Trainer:
         return self.folder / "weights" / f"{kind}.safetensors"
 
     def _checkpoint(self, tracker: Tracker) -> None:
+        require_finite(self.model, self.progress.step)
         rng = gather_object([rng_state()])
         weights = checkpoints.trainable_state(self.model)
         optimizer = checkpoints.optimizer_state(self.model, self.optimizer.optimizer)
@@ -280,21 +289,10 @@ class Trainer:
         The model is then out of mixed precision again: it computes what its exported copy does.
         """
         progress, hardening = self.progress, Role.ADVERSARIAL in self.objectives
+        diverged = self.course.doubt(self.model)
+        progress.notes += [] if diverged is None else [diverged]
         kind = selected(progress, self.settings.select, measured=self.score is not None, hardening=hardening)
         load_trainable_state(self.model, load_file(self._weights(kind)))
-        self._unwrap()
+        without_autocast(self.model)
         weights = {kind: self._weights(kind) for kind in RANKING if kind in progress.best}
         return Trained(progress, kind, int(progress.best[kind]["step"]), weights)
-
-    def _unwrap(self) -> None:
-        """Takes accelerate's autocast off the model.
-
-        `Accelerator.unwrap_model` would take off the decorators of the model's own forward as well.
-        """
-        inner = bare(self.model)
-        own = vars(inner)
-        original = own.pop("_original_forward", None)
-        if original is not None:
-            own.pop("forward")
-            if inner.forward != original:
-                own["forward"] = original

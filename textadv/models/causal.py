@@ -23,6 +23,7 @@ from textadv.data.examples import DataError
 from textadv.data.text_files import content_of, text_of
 from textadv.models.adapters import Adapter, find_adapter
 from textadv.models.adapting import Lora, attach, new_adapter
+from textadv.models.finite import require_finite_weights
 from textadv.models.heads import require_body, unfilled
 from textadv.models.loading import DTYPES, LoadedModel, checkpoint_gradients, refuse_second, set_padding, usable
 from textadv.models.places import ModelError
@@ -73,6 +74,7 @@ def load_causal(
             loaded = _load_adapter(adapter, trust_remote_code, DTYPES[dtype], quantization, chat_template)
         if gradient_checkpointing:
             checkpoint_gradients(name, loaded.model)
+        require_finite_weights(name, loaded.model)
     return loaded
 
 

@@ -23,6 +23,7 @@ from transformers import (
 from textadv.data import reviews_tokenizer
 from textadv.models.adapters import HEADS, Adapter, find_adapter
 from textadv.models.adapting import Lora, attach, new_adapter
+from textadv.models.finite import require_finite_weights
 from textadv.models.heads import (
     SINGLE_LABEL,
     check_labels,
@@ -77,7 +78,7 @@ def load_classifier(
         lacked are trained and saved whole. An adapter brings its own and takes none.
 
     Raises ModelError where nothing usable is found, the checkpoint's classes do not fit `labels`, the tokenizer has
-    neither a pad nor an end token, or an adapter is loaded with `lora` set.
+    neither a pad nor an end token, a weight is not finite, or an adapter is loaded with `lora` set.
     """
     with seeded_scope(seed), quiet():
         adapter = find_adapter(name, revision, tasks=("SEQ_CLS", None))
@@ -94,6 +95,7 @@ def load_classifier(
             loaded = replace(loaded, model=_with_lora(loaded, lora, name, revision))
         if gradient_checkpointing:
             checkpoint_gradients(name, loaded.model)
+        require_finite_weights(name, loaded.model)
     return loaded
 
 

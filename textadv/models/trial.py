@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from textadv.batch import Batch
 from textadv.data import EncodedRows, Rows, split_remedy
+from textadv.models.finite import is_finite, overflow
 from textadv.models.loading import LoadedModel
 from textadv.models.places import ModelError, device_of, dtype_of, embedding_table, encoder_of
 from textadv.models.running import THIRD_PARTY, PerturbationError, evaluating, forward
@@ -79,6 +80,8 @@ def require_longest(name: str, model: nn.Module, parts: Mapping[str, Rows], max_
     batch = rows.batch([position]).to(device_of(model))
     found = _outcome(model, batch)
     if isinstance(found, Tensor):
+        if not is_finite(found) and length:
+            raise ModelError(_not_finite(name, model, part, rows.ids[position], batch))
         return
     taken = _longest_taken(model, batch)
     if not taken:
@@ -137,14 +140,17 @@ def _require_finite(
     if bool(finite.all()):
         return
     place = places[int((~finite).nonzero()[0])]
-    remedy = "Its weights are damaged: load another checkpoint."
-    if dtype_of(model) == torch.float16:
-        remedy = "Set model.dtype: float32."
     if not rows.lengths[place]:
-        remedy = "Its text is empty, and the tokenizer makes no token of it. Remove the row."
-    raise ModelError(
-        f"model.name {name} returns numbers that are not finite for {part} row {rows.ids[place]}. {remedy}"
-    )
+        raise ModelError(
+            f"model.name {name} returns numbers that are not finite for {part} row {rows.ids[place]}. Its text is "
+            "empty, and the tokenizer makes no token of it. Remove the row."
+        )
+    raise ModelError(_not_finite(name, model, part, rows.ids[place], rows.batch([place]).to(device_of(model))))
+
+
+def _not_finite(name: str, model: nn.Module, part: str, row: int, batch: Batch) -> str:
+    told = f"model.name {name} returns numbers that are not finite for {part} row {row}."
+    return f"{told} {overflow(model, batch)}"
 
 
 def _apart(model: nn.Module, rows: EncodedRows, place: int, together: Tensor, largest: Tensor) -> float | None:

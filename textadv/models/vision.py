@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from textadv.batch import Batch
+from textadv.models.finite import is_finite, overflow
 from textadv.models.places import ModelError, dtype_of, pretrained, space_module
 from textadv.models.running import THIRD_PARTY, evaluating, forward, output_logits
 from textadv.spaces import Hidden
@@ -87,6 +88,8 @@ def clean_outputs(model: nn.Module, batch: Batch) -> Tensor:
             f"The model does not take images of {shape[0]} channels and {shape[1]} x {shape[2]} pixels: {error} Set "
             "data.channels and data.image_size to what it was made for."
         ) from error
+    if not is_finite(output):
+        raise ModelError(f"The model returns numbers that are not finite. {overflow(model, batch)}")
     if output.dim() != 2 or len(output) != len(batch):
         raise ModelError(
             f"The model returns {tuple(output.shape)} for {len(batch)} rows, and a classifier returns logits of shape "

@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoModelForImageClassification
 from textadv.models.adapters import Adapter, find_adapter
 from textadv.models.adapting import Lora, attach, new_adapter
 from textadv.models.export import merged_copy, save_configuration
+from textadv.models.finite import require_finite_weights
 from textadv.models.heads import check_labels, name_classes, read_as_classes, require_body, unfilled
 from textadv.models.loading import DTYPES, LoadedModel, refuse_second, usable
 from textadv.models.networks import NETWORKS, SMALLEST
@@ -110,6 +111,7 @@ def load_image_classifier(
             found = _hugging_face(name, labels, shape, revision, dtype, trust_remote_code)
             if lora is not None:
                 found = found._replace(model=_with_lora(found.model, lora, found.new, revision))
+    require_finite_weights(name, found.model)
     mean, std = preprocessing.mean_std
     if len(mean) not in (1, shape.channels):
         raise ModelError(
