@@ -11,7 +11,6 @@ import io
 import json
 import tempfile
 import warnings
-import zipfile
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -26,7 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import folders
-from tests.data.chats import CHATML, TEMPLATES, chat_tokenizer, turns
+from tests.data.chats import TEMPLATES, chat_tokenizer, turns
 from tests.hostile import mutations
 from tests.hostile.bombs import picture
 from tests.hostile.test_templates import PROGRAMS
@@ -105,8 +104,12 @@ def values_of_configuration(name: str, changes: list[tuple[int, str, Any, Any]],
 
 overrides = st.builds(
     "{}={}".format,
-    st.sampled_from("output model.name data attack attack.steps evaluation.attacks.a.name objective.name a..b . seed".split()),
-    st.sampled_from(["", "1", "[", "{a: 1}", "null", "!!int x", "[1, 2]", "\ud83d", "pgd", "- 1", "&a [*a]", "1" * 5000, "nan"]),
+    st.sampled_from(
+        "output model.name data attack attack.steps evaluation.attacks.a.name objective.name a..b . seed".split()
+    ),
+    st.sampled_from(
+        ["", "1", "[", "{a: 1}", "null", "!!int x", "[1, 2]", "\ud83d", "pgd", "- 1", "&a [*a]", "1" * 5000, "nan"]
+    ),
 )
 
 
@@ -142,19 +145,40 @@ TEXTS = [{"text": f"row {n}, é\U0001f600", "label": ["good", "bad"][n % 2]} for
 CHATS: list[dict[str, Any]] = [
     {"messages": [{"role": "user", "content": f"ask {n}"}, {"role": "assistant", "content": "yes"}]} for n in range(3)
 ]
-CHATS += [{"messages": [{"from": "human", "value": "ask"}, {"from": "gpt", "value": [{"type": "text", "text": "yes"}]}]}]
+CHATS += [
+    {"messages": [{"from": "human", "value": "ask"}, {"from": "gpt", "value": [{"type": "text", "text": "yes"}]}]}
+]
 PAIRS = [{"prompt": f"ask {n}", "target": ["a", "b"], "safe": "no", "response": "r", "system": "s"} for n in range(4)]
-ARC = [{"id": "1", "question": {"stem": "q", "choices": [{"text": "a", "label": "A"}, {"text": "b", "label": "B"}]}, "answerKey": "A"}]
+ARC = [
+    {
+        "id": "1",
+        "question": {"stem": "q", "choices": [{"text": "a", "label": "A"}, {"text": "b", "label": "B"}]},
+        "answerKey": "A",
+    }
+]
 MMLU = [{"question": "q", "subject": "s", "choices": ["a", "b"], "answer": 1}]
 TRUTH = [{"question": "q", "mc1_targets": {"a": 1, "b": 0}, "mc2_targets": {"choices": ["a", "b"], "labels": [1, 0]}}]
 LAB = [{"prompt": "p", "choices": ["a", "b"], "answer": "a", "id": 3}]
 IFEVAL = [{"key": 1, "prompt": "p", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{"a": None, "b": 3.0}]}]
 GSM = [{"question": "q", "answer": "so #### 1,000"}]
-JUDGED = [{"prompt": "p", "completion": "c", "final_label": "2_full_refusal", "type": "t", "label": "safe", "category": "c", "id": 1}]
+JUDGED = [
+    {
+        "prompt": "p",
+        "completion": "c",
+        "final_label": "2_full_refusal",
+        "type": "t",
+        "label": "safe",
+        "category": "c",
+        "id": 1,
+    }
+]
 
 
 def csv_of(rows: list[dict[str, Any]], sign: str = ",") -> bytes:
-    lines = [sign.join(rows[0]), *(sign.join('"' + str(value).replace('"', '""') + '"' for value in row.values()) for row in rows)]
+    lines = [
+        sign.join(rows[0]),
+        *(sign.join('"' + str(value).replace('"', '""') + '"' for value in row.values()) for row in rows),
+    ]
     return "\n".join(lines).encode()
 
 
@@ -173,10 +197,6 @@ def npz_of(_: object) -> bytes:
     pixels, labels = np.arange(4 * 8 * 8, dtype=np.uint8).reshape(4, 8, 8), np.array([0, 1, 0, 1])
     np.savez(content, x_train=pixels, y_train=labels, x_test=pixels, y_test=labels)
     return content.getvalue()
-
-
-def split_files(path: Path) -> object:
-    return load_splits("files", train=path, test=path, validation=path)
 
 
 def texts(path: Path) -> object:
@@ -249,7 +269,7 @@ def bytes_of_file(what: str, edits: list[mutations.Edit]) -> None:
 
 
 def values_of_file(what: str, changes: list[tuple[int, str, Any, Any]]) -> None:
-    name, write, rows, _ = READERS[what]
+    _, write, rows, _ = READERS[what]
     if rows is None:
         return
     changed = mutations.changed(copy.deepcopy(rows), copy.deepcopy(changes))
@@ -295,15 +315,6 @@ def test_thousands_of_values_of_data_files(what: str, changes: Any) -> None:
 
 # ---- templates and tokenizers
 
-FRAGMENTS = [
-    "{% for m in messages %}", "{% endfor %}", "{% if m.role == 'user' %}", "{% else %}", "{% endif %}", "{{ m.content }}",
-    "{{ messages[0].content | trim }}", "{{ messages[-1]['content'] + 'x' }}", "{{ bos_token }}", "{{ eos_token }}", "{% break %}",
-    "{% set a = 'x' * 9 %}", "{{ a * 10 ** 9 }}", "{{ range(10 ** 9) }}", "{{ range(5) | list }}", "{% generation %}",
-    "{% endgeneration %}", "{{ raise_exception('no') }}", "{{ strftime_now('%Y') }}", "{{ messages | tojson }}", "{{ 1 // 0 }}",
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}", "{% macro f(x) %}", "{% endmacro %}", "{{ f(1) }}", "<think>",
-    "</think>", "{% set n = namespace(a=0) %}", "{% set n.a = n.a + 1 %}", "{{ '\\ud83d' }}", "{{ m }}", "text ", "\x00", "\u202e",
-    "{% include 'x' %}", "{{ m.content[::-1] }}", "{{ loop.index }}", "{# c #}", "{%", "}}", "{{ m.content.format(1) }}", "\n",
-]  # fmt: skip
 programs = st.sampled_from([*PROGRAMS, *TEMPLATES.values()])
 
 
@@ -319,7 +330,7 @@ def template_or_told(source: str) -> None:
         require_told(error)
 
 
-grown = st.lists(st.sampled_from(FRAGMENTS), min_size=1, max_size=12).map("".join)
+grown = st.lists(st.sampled_from(mutations.FRAGMENTS), min_size=1, max_size=12).map("".join)
 mutated_programs = st.builds(
     lambda source, edits: mutations.edited(source.encode(), edits).decode("utf-8", "replace"), programs, mutations.edits
 )
@@ -353,7 +364,9 @@ def tokenizer_or_told(number: int, edits: list[mutations.Edit] | None, changes: 
     if edits is not None:
         files[name] = mutations.edited(files[name], edits)
     elif name.endswith(".json"):
-        files[name] = json.dumps(mutations.changed(json.loads(files[name]), copy.deepcopy(changes)), default=str).encode()
+        files[name] = json.dumps(
+            mutations.changed(json.loads(files[name]), copy.deepcopy(changes)), default=str
+        ).encode()
     with tempfile.TemporaryDirectory() as folder:
         for file, content in files.items():
             (Path(folder) / file).write_bytes(content)
