@@ -11,14 +11,14 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from textadv.printable import printable
+from textadv.printable import message
 
 
 class ConfigError(ValueError):
     """A configuration that cannot be run; `lines` holds one sentence per problem, in dotted configuration keys."""
 
     def __init__(self, lines: list[str]) -> None:
-        self.lines = tuple(printable(line, lines=True) for line in lines)
+        self.lines = tuple(map(message, lines))
         super().__init__("\n".join(self.lines))
 
 

@@ -15,7 +15,7 @@ from textadv.integrations import EndpointError
 from textadv.liveness import DeadAdversaryError
 from textadv.models import ModelError, PerturbationError
 from textadv.models.decoding import GenerationError
-from textadv.printable import printable
+from textadv.printable import message
 
 LAUNCHERS = ("accelerate", "accelerate-launch", "accelerate.commands.launch")
 LAUNCHERS_OWN = (
@@ -38,7 +38,7 @@ def ending(error: Exception) -> SystemExit:
     """The exception that ends a recipe with `error` as its last line, and with exit status 1."""
     rank = os.environ.get("RANK", "0")
     # Every process may meet the same error, or one of them alone, so none is silent.
-    told = printable(f"error: {error}" if rank == "0" else f"error in process {rank}: {error}", lines=True)
+    told = message(f"error: {error}" if rank == "0" else f"error in process {rank}: {error}")
     _tell_launcher(told)
     return SystemExit(f"{LAUNCHERS_OWN}\n{told}" if _launcher_adds_a_traceback() else told)
 

@@ -12,6 +12,7 @@ import unicodedata
 _HARMLESS = "\u200c\u200d\u00ad"
 # Letters and signs that are in most texts, known to be printable.
 _PLAIN = re.compile(r"[ -~\u00a1-\u00ac\u00ae-\u02ff\u4e00-\u9fff]*")
+LONGEST_LINE = 1600
 _SHORT = {"\t": "\\t", "\r": "\\r", "\n": "\\n"}
 
 
@@ -26,6 +27,13 @@ def printable(text: object, *, lines: bool = False) -> str:
         return told
     kept = "\n\t" if lines else ""
     return "".join(letter if letter in kept or not acts(letter) else _written(letter) for letter in told)
+
+
+def message(text: object) -> str:
+    """The text of an error: as `printable` writes its lines, none longer than `LONGEST_LINE`, the middle left out."""
+    lines = printable(text, lines=True).split("\n")
+    half = LONGEST_LINE // 2
+    return "\n".join(line if len(line) <= LONGEST_LINE else f"{line[:half]} ... {line[-half:]}" for line in lines)
 
 
 def tell(text: object, end: str = "\n") -> None:

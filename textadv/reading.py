@@ -102,10 +102,16 @@ def require_bounded(packed: int, unpacked: int) -> None:
 
 def largest_file() -> int:
     """Bytes that a file may have, or become, to be read: `LARGEST_FILE`, or a quarter of this machine's memory."""
+    memory = machine_memory()
+    return LARGEST_FILE if memory is None else min(LARGEST_FILE, memory // 4)
+
+
+def machine_memory() -> int | None:
+    """Bytes of this machine's memory; None where the system does not say."""
     try:
-        return min(LARGEST_FILE, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4)
-    except (AttributeError, ValueError, OSError):  # no such question on this system
-        return LARGEST_FILE
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
 
 
 def size(count: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -244,7 +245,8 @@ def places(value: Any) -> list[tuple[Any, Any]]:
 
 def changed(value: Any, wanted: list[tuple[int, str, Any, Any]]) -> Any:
     """The nested value after the changes, in place."""
-    for number, kind, other, name in wanted:
+    for number, kind, drawn, name in wanted:
+        other = copy.deepcopy(drawn)
         there = places(value)
         if not there:
             return other

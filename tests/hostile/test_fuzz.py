@@ -93,7 +93,7 @@ def text_of_configuration(name: str, edits: list[mutations.Edit]) -> None:
 
 
 def values_of_configuration(name: str, changes: list[tuple[int, str, Any, Any]], override: str) -> None:
-    raw = mutations.changed(yaml.safe_load(CONFIGS[name]), copy.deepcopy(changes))
+    raw = mutations.changed(yaml.safe_load(CONFIGS[name]), changes)
     if isinstance(raw, dict):
         parsed_or_told(raw)
     try:
@@ -272,7 +272,7 @@ def values_of_file(what: str, changes: list[tuple[int, str, Any, Any]]) -> None:
     _, write, rows, _ = READERS[what]
     if rows is None:
         return
-    changed = mutations.changed(copy.deepcopy(rows), copy.deepcopy(changes))
+    changed = mutations.changed(copy.deepcopy(rows), changes)
     try:
         content = write(changed)
     except Exception:  # what cannot be written is no file
@@ -315,7 +315,7 @@ def test_thousands_of_values_of_data_files(what: str, changes: Any) -> None:
 
 # ---- templates and tokenizers
 
-programs = st.sampled_from([*PROGRAMS, *TEMPLATES.values()])
+programs = st.sampled_from([*PROGRAMS, *(kind.jinja for kind in TEMPLATES.values())])
 
 
 def template_or_told(source: str) -> None:
@@ -364,9 +364,7 @@ def tokenizer_or_told(number: int, edits: list[mutations.Edit] | None, changes: 
     if edits is not None:
         files[name] = mutations.edited(files[name], edits)
     elif name.endswith(".json"):
-        files[name] = json.dumps(
-            mutations.changed(json.loads(files[name]), copy.deepcopy(changes)), default=str
-        ).encode()
+        files[name] = json.dumps(mutations.changed(json.loads(files[name]), changes), default=str).encode()
     with tempfile.TemporaryDirectory() as folder:
         for file, content in files.items():
             (Path(folder) / file).write_bytes(content)

@@ -32,6 +32,7 @@ from textadv.data.images import ImageRows
 from textadv.data.labels import read_labels
 from textadv.data.shapes import shapes
 from textadv.phases import each
+from textadv.reading import machine_memory, size
 
 SHAPES_NAME, FILES = "builtin:shapes", "files"
 ROLES = ("train", "validation", "test")
@@ -204,6 +205,12 @@ def fitted(part: Pictures, fitting: Fitting) -> ImageRows:
     Raises DataError where an image differs that is not to be changed, or pixels are neither bytes nor in [0, 1].
     """
     first = _fitted(part, 0, fitting)
+    needed, memory = len(part) * first.nbytes, machine_memory()
+    if memory is not None and needed > memory:
+        raise DataError(
+            f"data.image_size: {len(part)} images of {tuple(first.shape)} take {size(needed)}, and this machine has "
+            f"{size(memory)}. Lower it, or the number of rows."
+        )
     pixels = torch.empty((len(part), *first.shape), dtype=first.dtype)
     for row in each("reading images", range(len(part)), len(part)):
         pixels[row] = _fitted(part, row, fitting)

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit, urlunsplit
 from textadv.data.characters import mended
 from textadv.integrations.hiding import forms_of, plain_parameters, plain_url, secrets_of, without
 from textadv.phases import each
-from textadv.printable import printable
+from textadv.printable import message, printable
 from textadv.reading import json_of
 
 LARGEST_ANSWER = 4 * 2**20
@@ -42,15 +42,15 @@ ROW_FAULTS = (
 class EndpointError(RuntimeError):
     """The endpoint refuses whatever it is sent: wrong key, address, model or parameter. The run has to stop."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__(printable(message, lines=True))
+    def __init__(self, text: str) -> None:
+        super().__init__(message(text))
 
 
 class RequestFailedError(RuntimeError):
     """One prompt stays without an answer; the others are not concerned."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__(printable(message, lines=True))
+    def __init__(self, text: str) -> None:
+        super().__init__(message(text))
 
 
 class _TransientError(RuntimeError):

@@ -12,15 +12,15 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel
 
 from textadv.batch import Batch
-from textadv.printable import printable
+from textadv.printable import message
 from textadv.spaces import Ablation, Embeddings, Hidden, Pixels, Several, Space
 
 
 class ModelError(ValueError):
     """The model does not fit what was asked of it."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__(printable(message, lines=True))
+    def __init__(self, text: str) -> None:
+        super().__init__(message(text))
 
 
 def bare(model: nn.Module) -> nn.Module:
