@@ -56,7 +56,7 @@ def calibrating(config: ClassifierRunConfig, model: nn.Module, validation: Rows,
         return 1.0
     fitted = calibrated(model, validation, config.evaluation.batch_size, labels)
     for doubt in fitted.doubts:
-        print(f"note: {doubt}\n")
+        tell(f"note: {doubt}\n")
     return fitted.temperature
 
 

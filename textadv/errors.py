@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import time
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 from textadv.accumulation import NonFiniteError
 from textadv.checkpoint import CheckpointError
@@ -16,8 +20,8 @@ from textadv.liveness import DeadAdversaryError
 from textadv.models import ModelError, PerturbationError
 from textadv.models.decoding import GenerationError
 from textadv.printable import message
+from textadv.task_launch import launcher_words
 
-LAUNCHERS = ("accelerate", "accelerate-launch", "accelerate.commands.launch")
 LAUNCHERS_OWN = (
     "note: accelerate adds a traceback of its own below this error; accelerate launch --quiet leaves it out."
 )
@@ -31,11 +35,20 @@ USER_ERRORS = (
     ModelError,
     NonFiniteError,
     PerturbationError,
+    OSError,
+    SafetensorError,
 )
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def ending(error: Exception) -> SystemExit:
-    """The exception that ends a recipe with `error` as its last line, and with exit status 1."""
+    """The exception that ends a recipe with `error` as its last line, and with exit status 1.
+
+    Raises `error` itself where the operating system refused something that neither space nor rights on a disk explain.
+    """
+    if isinstance(error, OSError | SafetensorError) and not isinstance(error, EndpointError):
+        error = _of_the_disk(error)
     rank = os.environ.get("RANK", "0")
     # Every process may meet the same error, or one of them alone, so none is silent.
     told = message(f"error: {error}" if rank == "0" else f"error in process {rank}: {error}")
@@ -43,17 +56,33 @@ def ending(error: Exception) -> SystemExit:
     return SystemExit(f"{LAUNCHERS_OWN}\n{told}" if _launcher_adds_a_traceback() else told)
 
 
+def _of_the_disk(error: OSError | SafetensorError) -> Exception:
+    """The error in a user's words; raises it as it is where it is another one than those."""
+    # safetensors says which in words alone.
+    named = re.search(r"\(os error (\d+)\)", str(error))
+    number = error.errno if isinstance(error, OSError) else named and int(named[1])
+    path = getattr(error, "filename", None)
+    what = f"a file{'' if path is None else f' ({path})'}"
+    why = " ".join(str(error).split()).rstrip(".")
+    if number in FULL:
+        return OSError(
+            f"{what} could not be written, since its disk is full: {why}. Free some space and go on with "
+            "checkpoint.resume=true, or give another output."
+        )
+    if number in FORBIDDEN:
+        return OSError(
+            f"{what} could not be opened, for want of rights: {why}. Give yourself the rights, or give another output."
+        )
+    raise error
+
+
 def _launcher_adds_a_traceback() -> bool:
     """Whether `accelerate launch` waits for this process, and will say in its own way that it failed.
 
     Told from the parent's command line, on Linux only: no variable says it.
     """
-    try:
-        words = Path(f"/proc/{os.getppid()}/cmdline").read_text(encoding="utf-8").split("\0")
-    except (OSError, UnicodeDecodeError):
-        return False
-    launcher = any(Path(word).name in LAUNCHERS for word in words)
-    return launcher and "WORLD_SIZE" not in os.environ and not {"-q", "--quiet"} & set(words)
+    words = launcher_words()
+    return bool(words) and "WORLD_SIZE" not in os.environ and not {"-q", "--quiet"} & set(words)
 
 
 def _tell_launcher(told: str) -> None:

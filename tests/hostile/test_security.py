@@ -18,7 +18,7 @@ ROWS = [line for line in PAGE.splitlines() if line.startswith("| ") and not line
 LABELS = ("negative", "positive")
 
 
-def tests_of(path: Path) -> set[str]:
+def names_in(path: Path) -> set[str]:
     return {node.name for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.FunctionDef)}
 
 
@@ -28,7 +28,7 @@ def test_every_line_has_a_test_that_exists(row: int) -> None:
     assert len(cells) == 3 and all(cells)
     named = re.fullmatch(r"`(tests/[\w/]+\.py)::(test_\w+)`", cells[2])
     assert named, ROWS[row]
-    assert (ROOT / named[1]).is_file() and named[2] in tests_of(ROOT / named[1]), cells[2]
+    assert (ROOT / named[1]).is_file() and named[2] in names_in(ROOT / named[1]), cells[2]
 
 
 def test_the_page_says_what_is_not_guarded_against() -> None:

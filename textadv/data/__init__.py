@@ -5,11 +5,22 @@ from textadv.data.chat_rows import ChatRows, JoinedRows, encode_chats, joined
 from textadv.data.chat_template import Encoded, Message, Segment, encode_answer, encode_answered, encode_prompt
 from textadv.data.classification import load_splits
 from textadv.data.contamination import Contamination, find_contamination
-from textadv.data.encoding import EncodedRows, Rows, encode, spelled_warning, split_remedy
+from textadv.data.encoding import (
+    EncodedRows,
+    Rows,
+    encode,
+    length_warning,
+    require_labelled,
+    require_rows,
+    spelled_warning,
+    split_remedy,
+    unknown_warning,
+)
 from textadv.data.examples import DataError, Examples, Splits, overlap
 from textadv.data.image_files import ImageSplits, Pictures
 from textadv.data.image_splits import Fitting, fitted, images_digest, load_image_splits, own_shape, shared_images
 from textadv.data.images import ImageRows
+from textadv.data.numbers import class_numbers, from_numpy
 from textadv.data.rendering import Template
 from textadv.data.reviews import reviews
 from textadv.data.shapes import shapes
@@ -34,6 +45,7 @@ __all__ = [
     "Segment",
     "Splits",
     "Template",
+    "class_numbers",
     "encode",
     "encode_answer",
     "encode_answered",
@@ -41,17 +53,22 @@ __all__ = [
     "encode_prompt",
     "find_contamination",
     "fitted",
+    "from_numpy",
     "images_digest",
     "joined",
+    "length_warning",
     "load_chats",
     "load_image_splits",
     "load_splits",
     "overlap",
     "own_shape",
+    "require_labelled",
+    "require_rows",
     "reviews",
     "reviews_tokenizer",
     "shapes",
     "shared_images",
     "spelled_warning",
     "split_remedy",
+    "unknown_warning",
 ]

@@ -61,7 +61,10 @@ def _said(path: Path, key: str) -> Iterator[None]:
         with parsed():
             yield
     except HostileError as error:
-        raise DataError(f"{key}: {path} cannot be read as an npz file of plain arrays: {error}.") from error
+        raise DataError(
+            f"{key}: {path} cannot be read as an npz file of plain arrays: {str(error).rstrip('. ')}. Arrays of "
+            "objects would run what they hold: store numbers, images of one size, and names as texts."
+        ) from error
 
 
 def _require_fitting(file: ZipFile, entry: ZipInfo) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -15,12 +15,26 @@ from textadv.batch import Batch, Role
 from textadv.data.characters import unbroken
 from textadv.data.chat_template import control_ids
 from textadv.data.examples import DataError, Examples
+from textadv.kinds import require_kind, wrong_kind
 from textadv.phases import phase
 
 NAMED = 5
 AT_A_TIME = 1000
 
 
+@runtime_checkable
+class Batches(Protocol):
+    """The part of `Rows` that makes batches."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def lengths(self) -> tuple[int, ...]: ...
+
+    def batch(self, index: Sequence[int]) -> Batch: ...
+
+
+@runtime_checkable
 class Rows(Protocol):
     """A data set that batches can be taken from: what the trainer and the evaluation consume."""
 
@@ -40,6 +54,30 @@ class Rows(Protocol):
     def batch(self, index: Sequence[int]) -> Batch:
         """The rows at these positions, in this order, with role CLEAN."""
         ...
+
+
+def require_rows(rows: object) -> None:
+    """Raises TypeError unless batches can be taken from this: encoded texts or images, not the texts themselves."""
+    if isinstance(rows, type) or not isinstance(rows, Batches):
+        raise wrong_kind(
+            "rows",
+            rows,
+            "rows that batches can be taken from",
+            "Texts become rows by encode(examples, tokenizer, max_length), images by ImageRows(images, labels).",
+        )
+
+
+def require_labelled(rows: Rows) -> None:
+    """Raises TypeError as `require_rows`, and DataError where a row has no class to be measured against."""
+    require_rows(rows)
+    if not isinstance(rows, Rows):
+        return
+    unlabelled = [id_ for id_, label in zip(rows.ids, rows.labels, strict=True) if label < 0]
+    if unlabelled:
+        raise DataError(
+            f"labels are missing at {len(unlabelled)} of {len(rows)} rows, first row ids {unlabelled[:NAMED]}. Give "
+            "each row its class: ImageRows(images, labels)."
+        )
 
 
 class Spelled(Protocol):
@@ -121,8 +159,13 @@ def encode(examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length: i
     model can. Reading it otherwise would measure another system than the one in use. No attack touches a control token.
 
     Raises DataError where a text is none, or holds half of a character, where the tokenizer has no padding token or
-    `max_length` leaves no room for a text.
+    `max_length` leaves no room for a text, and TypeError where these are no examples, no tokenizer or no number.
     """
+    remedy = "Take a split, load_splits(...).train, or make them: Examples(texts, None, labels, ids)."
+    require_kind("examples", examples, Examples, "Examples", remedy)
+    remedy = "Give the object that loading returns: load_classifier(...).tokenizer, or AutoTokenizer's."
+    require_kind("tokenizer", tokenizer, PreTrainedTokenizerBase, "a tokenizer", remedy)
+    require_kind("max_length", max_length, int, "a number of tokens", "Example: 128.")
     if tokenizer.pad_token_id is None:
         raise DataError(
             "tokenizer.pad_token is not set, so rows of different length cannot share a batch. The model loader "
@@ -229,4 +272,36 @@ def spelled_warning(parts: Mapping[str, Spelled], tokenizer: PreTrainedTokenizer
         f"data: the texts of {counts} rows spell special tokens of the tokenizer ({', '.join(words)}"
         f"{', ...' if len(found) > NAMED else ''}). It reads them as control tokens, here as in use, and attacks leave "
         "them alone." + (f" To have them read as text, {remedy}." if remedy else "")
+    )
+
+
+def unknown_warning(parts: Mapping[str, EncodedRows], tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """A sentence for the report where the tokenizer knows less than half of the texts' tokens, else None.
+
+    parts: the rows of each split, by its name. A tokenizer of another language, or of cased words, ends so.
+    """
+    unknown = tokenizer.unk_token_id
+    if unknown is None:
+        return None
+    own = control_ids(tokenizer)
+    tokens = [token for part in parts.values() for row in part.tokens for token in row if token not in own]
+    count = tokens.count(unknown)
+    if 2 * count < max(1, len(tokens)):
+        return None
+    return (
+        f"data: {100 * count / len(tokens):.0f} % of the texts' tokens are unknown to the tokenizer "
+        f"({tokenizer.unk_token}), so that the model does not see what they say. Use a model of the texts' language, "
+        "with its own tokenizer."
+    )
+
+
+def length_warning(max_length: int, parts: Mapping[str, EncodedRows], tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """A sentence for the report where texts are longer than the tokenizer cuts them for others, else None."""
+    usual = tokenizer.model_max_length
+    count = sum(length > usual for part in parts.values() for length in part.lengths)
+    if not count:
+        return None
+    return (
+        f"data: {count} rows have more tokens than model_max_length: {usual} of the tokenizer, where those who use the "
+        f"model with truncation cut them. Here they count up to data.max_length: {max_length}."
     )

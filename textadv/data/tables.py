@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -18,6 +19,14 @@ USUAL_SEPARATOR = {".csv": ",", ".tsv": "\t"}
 JSON_LINES = {".json": False, ".jsonl": True, ".ndjson": True}
 SUFFIXES = (*USUAL_SEPARATOR, *JSON_LINES, ".parquet")
 UNREAD = {
+    ".zip": "Unpack it, and name what is in it.",
+    ".tar": "Unpack it, and name what is in it.",
+    ".tgz": "Unpack it, and name what is in it.",
+    ".psv": "Name it .csv: separators are found.",
+    ".tab": "Name it .tsv.",
+    ".feather": "Write it as parquet.",
+    ".pkl": "Write it as parquet: opening a pickle runs what it holds.",
+    ".pickle": "Write it as parquet: opening a pickle runs what it holds.",
     ".txt": "Name it after what it holds: .csv for fields between separators, .jsonl for objects, one a line.",
     ".xlsx": "Save the sheet as CSV UTF-8.",
     ".xls": "Save the sheet as CSV UTF-8.",
@@ -28,6 +37,7 @@ UNREAD = {
 }
 LONG_NAME = 60
 ROWS_AT_ONCE = 4096
+MARK = "\ufeff"
 
 
 @dataclass(frozen=True)
@@ -66,6 +76,10 @@ class Table:
                 f"They look separated by {SEPARATORS[sign]}. Write commas; or, where data.name is a folder, set "
                 "data.name: files and name the files, whose separators are found."
             )
+        elif len(self.columns) == 1:
+            (only,) = self.columns
+            other = next((other for other in re.findall(r"\W+", only) if name in only.split(other)), None)
+            hint = hint if other is None else f"They look separated by {other!r}. Write commas."
         raise DataError(f"{key}: {self.without(name)} {hint}")
 
     def without(self, name: str) -> str:
@@ -147,7 +161,7 @@ def _read_file(path: Path, columns: Sequence[str] | None, key: str) -> _Columns:
 def _headed(rows: list[list[str]], columns: Sequence[str] | None) -> dict[str, list[Any]]:
     """Rows of fields as columns; the names are `columns`, or else the first row."""
     names, body = (list(columns), rows) if columns is not None else (rows[0] if rows else [], rows[1:])
-    names = [name.strip() for name in names]
+    names = [name.strip().strip(MARK).strip() for name in names]
     for number, row in enumerate(body):
         if len(row) != len(names):
             raise DataError(
@@ -220,7 +234,9 @@ def declared_classes(metadata: Mapping[bytes, bytes] | None) -> dict[str, tuple[
         return {}
     for key in ("info", "features"):
         written = written.get(key) if isinstance(written, dict) else None
-    kinds = {name: kind for name, kind in (written or {}).items() if isinstance(kind, dict)}
+    features = written if isinstance(written, dict) else {}
+    kinds = {name: kind for name, kind in features.items() if isinstance(kind, dict)}
+    kinds = {name: inner if isinstance(inner := kind.get("feature"), dict) else kind for name, kind in kinds.items()}
     named = {name: kind.get("names") for name, kind in kinds.items() if kind.get("_type") == "ClassLabel"}
     lists = {name: names for name, names in named.items() if isinstance(names, list)}
     return {name: tuple(names) for name, names in lists.items() if all(isinstance(one, str) for one in names)}

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from peft import PeftModel
 from torch import Tensor, nn
 
 from textadv.batch import Batch
+from textadv.kinds import require_kind
 from textadv.models.finite import is_finite, overflow
-from textadv.models.places import ModelError, dtype_of, pretrained, space_module
+from textadv.models.places import ModelError, bare, dtype_of, pretrained, space_module
 from textadv.models.running import THIRD_PARTY, evaluating, forward, output_logits
 from textadv.spaces import Hidden
 
@@ -55,8 +57,12 @@ def as_classifier(
     """Any module that maps images to logits, as everything here takes it.
 
     mean, std: one number per channel, of pixels in [0, 1], if the module wants its images normalised; by default it
-    gets them as they are. Raises ValueError where they do not fit each other, or were meant for pixels of 0 to 255.
+    gets them as they are. Raises ValueError where they do not fit each other, or were meant for pixels of 0 to 255, and
+    TypeError where the module is none.
     """
+    require_kind(
+        "module", module, nn.Module, "a torch module", "Wrap a function in an nn.Module whose forward calls it."
+    )
     for name, given in (("mean", mean), ("std", std)):
         if isinstance(given, int | float):
             raise ValueError(f"{name} needs one number per channel, such as [{given:g}], got the number {given:g}.")
@@ -115,7 +121,7 @@ def logits_warning(model: nn.Module, batch: Batch) -> str | None:
             "Attacks on probabilities fail for want of a gradient and look like robustness. Remove the softmax (or "
             "sigmoid) from the model's end, or return torch.log of its output."
         )
-    if bool((output >= 0).all()) and bool((output <= 1).all()) and bool((output > 0.5).any()):
+    if bool((output >= 0).all()) and bool((output <= 1).all()) and bool((output > 0.5).any()) and not _linear(model):
         return (
             f"model: all its outputs for {len(output)} rows lie in [0, 1]. If a sigmoid ends it, attacks fail for want "
             "of a gradient and look like robustness: remove the sigmoid."
@@ -123,6 +129,16 @@ def logits_warning(model: nn.Module, batch: Batch) -> str | None:
     if bool((output <= 0).all()) and _near(output.logsumexp(dim=1), 0.0, tolerance):
         return "model: it returns log-probabilities; losses and attacks take them as logits, which is the same."
     return None
+
+
+def _linear(model: nn.Module) -> bool:
+    """Whether this is a model of transformers, whose heads end in a linear layer."""
+    inner = bare(model)
+    if isinstance(inner, Normalised):
+        inner = inner.model
+    if isinstance(inner, PeftModel):
+        inner = inner.get_base_model()
+    return type(inner).__module__.startswith("transformers.models.")
 
 
 def _near(values: Tensor, wanted: float, tolerance: float) -> bool:
