@@ -99,7 +99,7 @@ def test_errors(raised: Callable[[str], Exception]) -> None:
 
 
 def test_the_last_line_of_a_recipe() -> None:
-    assert harmless(str(ending(OSError(f"folder a{ALL}b"))))
+    assert harmless(str(ending(RuntimeError(f"folder a{ALL}b"))))
 
 
 def test_what_recipes_print(capsys: pytest.CaptureFixture[str]) -> None:

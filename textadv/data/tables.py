@@ -26,13 +26,11 @@ UNREAD = {
     ".tab": "Name it .tsv.",
     ".feather": "Write it as parquet.",
     ".pkl": "Write it as parquet: opening a pickle runs what it holds.",
+    **dict.fromkeys((".pickle", ".pt", ".joblib"), "Write it as parquet: opening a pickle runs what it holds."),
     ".pickle": "Write it as parquet: opening a pickle runs what it holds.",
     ".txt": "Name it after what it holds: .csv for fields between separators, .jsonl for objects, one a line.",
     ".xlsx": "Save the sheet as CSV UTF-8.",
     ".xls": "Save the sheet as CSV UTF-8.",
-    **dict.fromkeys(
-        (".pkl", ".pickle", ".pt", ".joblib"), "A pickle can run code when it is read: write the rows as parquet."
-    ),
     ".arrow": "Set data.name to the folder that datasets saved it in, or write it as parquet.",
 }
 LONG_NAME = 60
