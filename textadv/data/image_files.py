@@ -197,6 +197,8 @@ def read_npz(path: Path, keys: Mapping[str, Sequence[str]]) -> dict[str, Labelle
     keys: the names of the two arrays of a split; by default x_train and y_train or the like, see `ARRAYS`.
     Raises DataError where an array is missing or is not that, or the file cannot be read without running code.
     """
+    if not path.is_file():
+        raise DataError(f"data.path: {path} is neither a file nor a folder. Name an npz file, or a folder of images.")
     with path.open("rb") as file:
         if file.read(2) != b"PK":
             raise DataError(

@@ -27,7 +27,6 @@ UNREAD = {
     ".feather": "Write it as parquet.",
     ".pkl": "Write it as parquet: opening a pickle runs what it holds.",
     **dict.fromkeys((".pickle", ".pt", ".joblib"), "Write it as parquet: opening a pickle runs what it holds."),
-    ".pickle": "Write it as parquet: opening a pickle runs what it holds.",
     ".txt": "Name it after what it holds: .csv for fields between separators, .jsonl for objects, one a line.",
     ".xlsx": "Save the sheet as CSV UTF-8.",
     ".xls": "Save the sheet as CSV UTF-8.",
