@@ -33,6 +33,7 @@ from textadv.evaluation import calibrated, inspect_images, inspect_rows
 from textadv.evaluation.adversaries import Direct, EmbeddingAttack
 from textadv.evaluation.elicitation import UNJUDGED, BehaviourOutcome, elicit
 from textadv.phases import on_screen, telling
+from textadv.printable import tell
 from textadv.report import write_grid
 from textadv.task import encoded, reported_positions, resolved_threat
 from textadv.task_chat import inspected
@@ -55,7 +56,7 @@ def calibrating(config: ClassifierRunConfig, model: nn.Module, validation: Rows,
         return 1.0
     fitted = calibrated(model, validation, config.evaluation.batch_size, labels)
     for doubt in fitted.doubts:
-        print(f"note: {doubt}\n")
+        tell(f"note: {doubt}\n")
     return fitted.temperature
 
 
@@ -68,14 +69,14 @@ def show(config: RunConfig, model_name: str, count: int, attack_name: str | None
     loaded = build.model(config.model, splits.labels, config.seed)
     train, validation, test = encoded(splits, loaded, config)
     for warning in read_texts(config, loaded, (train, validation, test)):
-        print(f"warning: {warning}")
+        tell(f"warning: {warning}")
     threat = resolved_threat(config, loaded, train)
     surrogates = build_surrogates.text_surrogates(config, loaded, splits, test)
     modules = {key: found.model for key, found in surrogates.items()}
     wanted = {name: config.evaluation.attacks[name]}
     attack = build_attacks.panel(wanted, threat, config.seed, len(splits.labels), modules)[name]
-    print(f"model:  {model_name}\nthreat: {threat}\nattack: {attack}")
-    print("each token: (how far it moved, in radii), -> the token it is now nearest to, where that is another\n")
+    tell(f"model:  {model_name}\nthreat: {threat}\nattack: {attack}")
+    tell("each token: (how far it moved, in radii), -> the token it is now nearest to, where that is another\n")
 
     def words(ids: list[int]) -> list[str]:
         return [str(loaded.tokenizer.decode([token])).strip() or "_" for token in ids]
@@ -92,9 +93,9 @@ def show(config: RunConfig, model_name: str, count: int, attack_name: str | None
         temperature=temperature,
     )
     for row in found:
-        print(f"{row}\n")
+        tell(f"{row}\n")
     right = sum(row.clean[0] == row.label for row in found)
-    print(f"{sum(row.broken for row in found)} of {right} rows that were right are broken ({len(found)} rows shown)")
+    tell(f"{sum(row.broken for row in found)} of {right} rows that were right are broken ({len(found)} rows shown)")
 
 
 def picture_path(given: str) -> Path:
@@ -124,7 +125,7 @@ def show_images(config: ImageRunConfig, model_name: str, count: int, attack_name
     wanted = {name: config.evaluation.attacks[name]}
     modules = {key: surrogate.model for key, surrogate in found.surrogates.items()}
     attack = build_attacks.panel(wanted, threat, config.seed, len(found.splits.labels), modules)[name]
-    print(f"model:  {model_name}\nthreat: {threat}\nattack: {attack}\n")
+    tell(f"model:  {model_name}\nthreat: {threat}\nattack: {attack}\n")
 
     network = found.loaded.model
     temperature = calibrating(config, network, found.parts.validation, found.splits.labels)
@@ -138,10 +139,10 @@ def show_images(config: ImageRunConfig, model_name: str, count: int, attack_name
         temperature=temperature,
     )
     for row in rows:
-        print(row)
+        tell(row)
     right = sum(row.clean[0] == row.label for row in rows)
-    print(f"\n{sum(row.broken for row in rows)} of {right} rows that were right are broken ({len(rows)} rows shown)")
-    print(f"picture: {write_grid(rows, path)}")
+    tell(f"\n{sum(row.broken for row in rows)} of {right} rows that were right are broken ({len(rows)} rows shown)")
+    tell(f"picture: {write_grid(rows, path)}")
 
 
 def show_chat(config: ChatRunConfig, model_name: str, count: int, attack_name: str | None) -> None:
@@ -158,8 +159,8 @@ def show_chat(config: ChatRunConfig, model_name: str, count: int, attack_name: s
     if name not in panel.attacks:
         raise ConfigError([f"--attack {name} is not among the attacks of this config: {', '.join(panel.attacks)}."])
     attacks = {"direct": Direct(), name: panel.attacks[name]}
-    print(f"model:  {model_name}\nthreat: {attacks[name].threat}\nattack: {attacks[name]}")
-    print(f"judge:  {panel.judge.name}\n")
+    tell(f"model:  {model_name}\nthreat: {attacks[name].threat}\nattack: {attacks[name]}")
+    tell(f"judge:  {panel.judge.name}\n")
 
     found = elicit(
         loaded.model,
@@ -172,12 +173,12 @@ def show_chat(config: ChatRunConfig, model_name: str, count: int, attack_name: s
         speech=speech,
     )
     for place, request in enumerate(panel.requests):
-        print(f"row {panel.behaviours.ids[place]}\n  prompt    {request}")
+        tell(f"row {panel.behaviours.ids[place]}\n  prompt    {textwrap.indent(request, ' ' * 12).strip()}")
         for outcome in found.outcomes[place :: len(panel.requests)]:
-            print(_answer(outcome))
-        print()
+            tell(_answer(outcome))
+        tell("")
     broken = {attack.name: attack.low.count for attack in found.attacks}
-    print(f"{broken['direct']} of {rows} requests are answered as they stand, {broken[name]} under {name}")
+    tell(f"{broken['direct']} of {rows} requests are answered as they stand, {broken[name]} under {name}")
 
 
 def _answer(outcome: BehaviourOutcome) -> str:

@@ -24,6 +24,8 @@ from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
 from torch import Tensor
 
+from textadv.printable import tell
+
 SPACE = "\u2581"
 UNKNOWN, BEGIN, END = "<unk>", "<s>", "</s>"
 SPECIAL = (UNKNOWN, BEGIN, END)
@@ -212,7 +214,7 @@ def main() -> None:
         convert(given.weights, given.tokenizer, given.output)
     except (ArithmeticError, OSError, ValueError, struct.error) as error:
         raise SystemExit(f"error: these are not stories260K's files, or --output cannot be written: {error}") from None
-    print(f"wrote {given.output}")
+    tell(f"wrote {given.output}")
 
 
 if __name__ == "__main__":

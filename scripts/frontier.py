@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from textadv.printable import printable, tell
 from textadv.report.chat import read_chat_results
 from textadv.report.frontier import run_of, runs_markdown, write_frontier
 
@@ -26,9 +27,9 @@ def main() -> None:
         (arguments.output / "frontier.md").write_text(runs_markdown(runs), encoding="utf-8")
         write_frontier(runs, arguments.output / "frontier.svg", "Attack success against over-refusal")
     except (OSError, ValueError) as error:
-        raise SystemExit(f"error: {error}") from None
-    print(runs_markdown(runs))
-    print(f"plot: {arguments.output / 'frontier.svg'}")
+        raise SystemExit(printable(f"error: {error}", lines=True)) from None
+    tell(runs_markdown(runs))
+    tell(f"plot: {arguments.output / 'frontier.svg'}")
 
 
 if __name__ == "__main__":

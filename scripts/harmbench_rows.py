@@ -14,6 +14,9 @@ import csv
 import json
 from pathlib import Path
 
+from textadv.printable import printable, tell
+from textadv.reading import json_of
+
 CATEGORIES = ("standard", "contextual", "copyright")
 NEEDED = {"Behavior", "BehaviorID", "FunctionalCategory", "ContextString"}
 
@@ -23,7 +26,9 @@ def joined_rows(behaviors: Path, targets: Path, categories: list[str], safe: lis
 
     Raises ValueError where a column or a behaviour's target is missing, or nothing is left.
     """
-    said = json.loads(targets.read_text(encoding="utf-8"))
+    said = json_of(targets.read_bytes())
+    if not isinstance(said, dict):
+        raise ValueError(f"--targets {targets} must hold an object, behaviour -> target, got a {type(said).__name__}.")
     with behaviors.open(encoding="utf-8", newline="") as lines:
         reader = csv.DictReader(lines)
         absent = NEEDED - set(reader.fieldnames or ())
@@ -59,8 +64,8 @@ def main() -> None:
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         arguments.output.write_text(text, encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise SystemExit(f"error: {error}") from None
-    print(f"{len(rows)} rows: {arguments.output}")
+        raise SystemExit(printable(f"error: {error}", lines=True)) from None
+    tell(f"{len(rows)} rows: {arguments.output}")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from textadv.config import ConfigError
 from textadv.config_chat import ChatRunConfig
 from textadv.config_file import load_config
 from textadv.errors import USER_ERRORS, ending
+from textadv.printable import tell
 from textadv.report.chat import read_chat_results
 from textadv.report.frontier import Run, run_of, runs_markdown, write_frontier
 from textadv.stages_chat import evaluate_chat_model, report_chat, train_chat
@@ -69,8 +70,8 @@ def main() -> None:
                 write_frontier(runs, arguments.output / "sweep.svg", "Adversarial ratio, rows per optimizer step")
     except (*USER_ERRORS, OSError) as error:
         raise ending(error) from None
-    print(runs_markdown(runs))
-    print(f"plot: {arguments.output / 'sweep.svg'}")
+    tell(runs_markdown(runs))
+    tell(f"plot: {arguments.output / 'sweep.svg'}")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from textadv.printable import printable, tell
 from textadv.report import read_results
 from textadv.report.side_by_side import finished_run, side_by_side
 
@@ -24,9 +25,9 @@ def main() -> None:
     arguments = parser.parse_intermixed_args()
     try:
         panel = read_results(arguments.panel)
-        print(side_by_side([finished_run(folder, read_results(folder), panel) for folder in arguments.runs]), end="")
+        tell(side_by_side([finished_run(folder, read_results(folder), panel) for folder in arguments.runs]), end="")
     except (OSError, ValueError) as error:
-        raise SystemExit(f"error: {error}") from None
+        raise SystemExit(printable(f"error: {error}", lines=True)) from None
 
 
 if __name__ == "__main__":

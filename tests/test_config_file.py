@@ -123,7 +123,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         ("a: 1\n\tb: 2\n", "file.yaml is not valid YAML at line 2, column 1:"),
         ("a: 1\n---\nb: 2\n", "file.yaml is not valid YAML at line 2, column 1: but found another document."),
         ("a: !!python/object/apply:os.system [ls]\n", "file.yaml is not valid YAML at line 1, column 4: could not det"),
-        ("a: !!int x\n", "file.yaml is not valid YAML: invalid literal"),
+        ("a: !!int x\n", "file.yaml: a (line 1) has the tag !!int, and 'x' is none. Write it without the tag."),
         ("a: \x01\n", "file.yaml is not valid YAML: "),
         ("? [a]\n: 1\n", "file.yaml is not valid YAML at line 1, column 3: found unhashable key."),
         ("a: &x {b: *x}\n", "file.yaml: a.b refers to itself. Remove the alias."),

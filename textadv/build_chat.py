@@ -22,6 +22,7 @@ from textadv.batch import Role
 from textadv.config import ConfigError
 from textadv.config_adversary import AttackConfig
 from textadv.config_chat import (
+    ChatDataConfig,
     ChatEvaluationConfig,
     ChatModelConfig,
     ChatRunConfig,
@@ -45,6 +46,8 @@ from textadv.config_chat_objective import (
     TradesPartConfig,
 )
 from textadv.data import ChatRows, ChatSplits, load_chats
+from textadv.data.benchmarks import QUESTION_READERS, Question
+from textadv.data.characters import Surrogates
 from textadv.data.tables import read_files
 from textadv.evaluation.judge_prompts import RUBRICS
 from textadv.evaluation.judges import REFUSAL_LISTS, ClassifierJudge, Judge
@@ -88,9 +91,17 @@ PartConfig = (
 SEARCHING = (CatConfig, CapoConfig, LatConfig)
 
 
-def stream(config: StreamConfig, role: Role, seed: int) -> ChatSplits:
+def stream(config: StreamConfig, role: Role, seed: int, surrogates: Surrogates = "error") -> ChatSplits:
     """One stream, mapped, checked and split."""
-    return load_chats(role, seed=seed, **config.model_dump())
+    return load_chats(role, seed=seed, surrogates=surrogates, **config.model_dump())
+
+
+def streams(config: ChatDataConfig, seed: int) -> dict[Role, ChatSplits]:
+    """Every stream, mapped, checked and split."""
+    wanted = {Role.ADVERSARIAL: config.adversarial, Role.UTILITY: config.utility}
+    if config.borderline is not None:
+        wanted[Role.BORDERLINE] = config.borderline
+    return {role: stream(part, role, seed, config.surrogates) for role, part in wanted.items()}
 
 
 def model(config: ChatModelConfig, seed: int) -> LoadedModel:
@@ -296,7 +307,7 @@ def suffix_attack(config: ChatRunConfig, unit: float) -> GradientAttack:
     )
 
 
-def benign_prompts(name: str, path: str) -> tuple[str, ...]:
+def benign_prompts(name: str, path: str, surrogates: Surrogates = "error") -> tuple[str, ...]:
     """The prompts of a file that a model should answer: of an XSTest file the safe ones, otherwise all.
 
     Raises DataError where the file has no column `prompt`, or a row of it no text.
@@ -304,8 +315,24 @@ def benign_prompts(name: str, path: str) -> tuple[str, ...]:
     key = f"evaluation.over_refusal.{name}"
     table = read_files([path], None, key)
     if "type" in table.columns:
-        return tuple(prompt.text for prompt in load_xstest(path) if prompt.safe)
-    return tuple(prompt_texts(table, key))
+        return tuple(prompt.text for prompt in load_xstest(path, surrogates) if prompt.safe)
+    return tuple(prompt_texts(table, key, surrogates))
+
+
+def questions(name: str, path: str, surrogates: Surrogates) -> tuple[Question, ...]:
+    """The questions of a file, in the format that its name begins with.
+
+    Raises ConfigError where it begins with none, and DataError as the reader does.
+    """
+    reader = next((found for prefix, found in QUESTION_READERS.items() if name.startswith(prefix)), None)
+    if reader is None:
+        raise ConfigError(
+            [
+                f"evaluation.questions.{name}: the name must begin with the format of the file, one of "
+                f"{', '.join(QUESTION_READERS)}."
+            ]
+        )
+    return reader(path, surrogates=surrogates)
 
 
 def second_judges(config: ChatEvaluationConfig, targets: Mapping[str, str]) -> list[Judge]:

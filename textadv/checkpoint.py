@@ -21,12 +21,16 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from textadv.models import load_trainable_state, trainable_state
+from textadv.printable import message
 
 PREFIX, PROGRESS_FILE, FILES = "step-", "progress.json", "files"
 
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be written, found or used."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(message(text))
 
 
 @dataclass(frozen=True)

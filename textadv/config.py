@@ -145,6 +145,9 @@ class DataConfig(Section):
     unlabelled: Literal["error", "drop"] = Field(
         "error", description="Rows without a label (null, empty, -1): an error, or left out, counted and told."
     )
+    surrogates: Literal["error", "replace"] = Field(
+        "error", description="Half characters (lone surrogates, as of a cut emoji): an error, or U+FFFD in their place."
+    )
     max_length: Count = Field(128, description="Longest row in tokens; the rest of a text is cut off.")
     train_rows: Count | None = Field(None, description="Seeded subset of the training rows; null: all.")
     validation_rows: Count | None = Field(None, description="Seeded subset of the validation rows; null: all.")

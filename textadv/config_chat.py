@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -103,6 +104,10 @@ class ChatDataConfig(Section):
     borderline: StreamConfig | None = Field(
         None, description="Benign prompts that sound harmful, with helpful answers; null: none."
     )
+    surrogates: Literal["error", "replace"] = Field(
+        "error",
+        description="Half characters in any text that is read (lone surrogates): an error, or U+FFFD in their place.",
+    )
     max_length: Count = Field(256, description="Longest chat in tokens, prompt and answer together.")
     editable: Literal["user", "user_and_template"] = Field(
         "user", description="What the adversary may touch: the user's text, or the chat template around it as well."
@@ -181,6 +186,13 @@ class ElicitationConfig(Section):
     suffix_steps: Count = Field(100, description="Steps of the unconstrained attack on the suffix.")
 
 
+def _may_hold_a_key(url: str) -> bool:
+    """Whether an address has a user, a password, a fragment or a query of anything but a version."""
+    after = re.split(r"[?#]", url, maxsplit=1)[1:]
+    plain = all(re.fullmatch(r"((api[-_])?version=[\w.-]*(&|$))*", part) for part in after)
+    return "@" in url.partition("//")[2].partition("/")[0] or not plain
+
+
 class LlmJudgeConfig(Section):
     """A language model as judge."""
 
@@ -199,6 +211,12 @@ class LlmJudgeConfig(Section):
         lines = []
         if (self.model is None) == (self.endpoint is None):
             lines.append("evaluation.llm_judge needs exactly one of model and endpoint.")
+        if self.endpoint is not None and _may_hold_a_key(self.endpoint):
+            # It would be written into config.yaml, results.json and the report, and is not shown here.
+            lines.append(
+                "evaluation.llm_judge.endpoint may hold a key: a user, a password or a query. Leave these out, and "
+                "name the environment variable that holds the key in evaluation.llm_judge.key_variable."
+            )
         if (self.endpoint is None) != (self.endpoint_model is None):
             lines.append("evaluation.llm_judge.endpoint and endpoint_model go together.")
         return checked(self, lines)

@@ -240,6 +240,8 @@ def _lines(problem: Mapping[str, Any], raw: object, source: str, overrides: dict
     """The lines for one problem as pydantic describes it."""
     kind, loc, value, context = problem["type"], problem["loc"], problem["input"], problem.get("ctx", {})
     path = _path(loc, raw, kind)
+    if kind == "invalid_key":
+        return [f"{dotted(path[:-1]) or source} has the key {loc[-1]}, which is no text. Correct or remove it."]
     if kind == "extra_forbidden":
         return [_unknown(path, raw, _source(dotted(path), source, overrides))]
     if kind == "missing":
@@ -253,6 +255,8 @@ def _lines(problem: Mapping[str, Any], raw: object, source: str, overrides: dict
             f"{dotted(path)}.{key} is missing in {_source(dotted(path), source, overrides)}. Choose one of {choices}."
         ]
     what = _requirement(kind, context, problem["msg"])
+    if not path:
+        return [f"{source} {what}, got {shown(value)}."]
     if loc[-1:] == ("[key]",):
         return [f"{dotted(path[:-1])}: the key {shown(value)} {what}."]
     if kind == "union_tag_invalid":

@@ -8,92 +8,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from textadv.config import ConfigError
 from textadv.config_errors import explained, fields_at, shown
 from textadv.config_tasks import SCHEMAS, AnyRunConfig, schema_of
+from textadv.config_yaml import LONGEST, read_yaml
+from textadv.reading import size
+from textadv.yaml_text import write_yaml
 
 # Setting one of these replaces the whole component: its other keys belong to the component that the file names.
 _COMPONENT = re.compile(
     r"(objective|attack|selection\.attack|evaluation\.attacks\.[^.]+|evaluation\.elicitation\.attack)\.name|mixing\.(ratio|radius)_schedule\.kind"
 )
 
-# The scalars of YAML 1.2. The parser's own rules are those of YAML 1.1, which read `no` as false and 1e-3 as text.
-_SCALARS = {
-    "bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    "int": (r"[-+]?(?:0|[1-9][0-9]*)", "-+0123456789"),
-    "float": (
-        r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+"
-        r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
-        "-+0123456789.",
-    ),
-    "null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-    "merge": (r"<<", "<"),
-}
-
-
-class _Loader(yaml.SafeLoader):
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - the parser's interface
-
-
-class _Dumper(yaml.SafeDumper):
-    """Quotes text that YAML 1.1 or 1.2 would read as something else."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
-for _tag, (_form, _first) in _SCALARS.items():
-    for _class in (_Loader, _Dumper):
-        _class.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_form})$"), list(_first))
-
-
-def _check_nodes(node: yaml.Node, path: str, ancestors: tuple[yaml.Node, ...], lines: list[str]) -> None:
-    """Appends a line for every key that a mapping holds twice and every anchor that contains itself."""
-    if node in ancestors:
-        lines.append(f"{path} refers to itself. Remove the alias.")
-        return
-    inner = (*ancestors, node)
-    if isinstance(node, yaml.SequenceNode):
-        for i, item in enumerate(node.value):
-            _check_nodes(item, f"{path}[{i}]", inner, lines)
-    if not isinstance(node, yaml.MappingNode):
-        return
-    seen: dict[str, int] = {}
-    for key, value in node.value:
-        line = key.start_mark.line + 1
-        name = f"{path}.{key.value}" if path else str(key.value)
-        if isinstance(key, yaml.ScalarNode) and key.value in seen:
-            lines.append(f"{name} is given twice, in lines {seen[key.value]} and {line}. Keep one.")
-        if isinstance(key, yaml.ScalarNode):
-            seen[key.value] = line
-        _check_nodes(value, name, inner, lines)
-
-
-def _parsed(text: str, source: str) -> Any:
-    """What a YAML text holds; ConfigError where it is not YAML, holds a key twice or an object of Python."""
-    try:
-        loader = _Loader(text)
-        node = loader.get_single_node()
-        if node is None:
-            return None
-        lines: list[str] = []
-        _check_nodes(node, "", (), lines)
-        if not lines:
-            return loader.construct_document(node)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise ConfigError([f"{source} is not valid YAML{place}: {error.problem or error.context}."]) from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError([f"{source} is not valid YAML: {error}."]) from error
-    raise ConfigError([f"{source}: {line}" for line in lines])
-
 
 def _read(path: Path) -> dict[str, Any]:
     try:
+        if path.is_file() and path.stat().st_size > 4 * LONGEST:
+            raise ConfigError([f"configuration file {path} has {size(path.stat().st_size)}. Name a configuration."])
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise ConfigError([f"configuration file {path} does not exist (looked in {Path.cwd()})."]) from error
@@ -101,7 +34,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError([f"configuration file {path} is not UTF-8 text: {error}."]) from error
     except OSError as error:
         raise ConfigError([f"configuration file {path} cannot be read: {error.strerror}."]) from error
-    data = _parsed(text, str(path))
+    data = read_yaml(text, str(path))
     if data is None:
         raise ConfigError([f"configuration file {path} is empty. It needs at least output, model.name and data.name."])
     if not isinstance(data, dict):
@@ -115,7 +48,7 @@ def _split(override: str) -> tuple[tuple[str, ...], Any]:
     path = tuple(key.strip().split("."))
     if not equals or not all(path):
         raise ConfigError([f"override {override!r} must have the form key=value, for example attack.steps=5."])
-    return path, _parsed(text, f"the value of override {override!r}")
+    return path, read_yaml(text, f"the value of override {override!r}")
 
 
 def _with(node: Any, path: tuple[str, ...], value: Any, done: tuple[str, ...], raw: Any) -> Any:
@@ -194,7 +127,7 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> AnyRu
 
 def dump_config(config: AnyRunConfig) -> str:
     """YAML text with every key of the configuration, defaults included; reading it gives an equal configuration."""
-    return yaml.dump(config.model_dump(), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+    return write_yaml(config.model_dump())
 
 
 def _leaves(value: Any, prefix: str) -> dict[str, Any]:

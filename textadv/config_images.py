@@ -74,6 +74,10 @@ class ImageDataConfig(Section):
     unlabelled: Literal["error", "drop"] = Field(
         "error", description="Images without a label (null, -1): an error, or left out, counted and told."
     )
+    surrogates: Literal["error", "replace"] = Field(
+        "error",
+        description="In names of classes, half characters (lone surrogates): an error, or U+FFFD in their place.",
+    )
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.1, description="Share of the training rows held out when there is no validation split."
     )

@@ -11,13 +11,15 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
+from textadv.printable import message
+
 
 class ConfigError(ValueError):
     """A configuration that cannot be run; `lines` holds one sentence per problem, in dotted configuration keys."""
 
     def __init__(self, lines: list[str]) -> None:
-        super().__init__("\n".join(lines))
-        self.lines = tuple(lines)
+        self.lines = tuple(map(message, lines))
+        super().__init__("\n".join(self.lines))
 
 
 def _whole(value: object) -> object:

@@ -19,6 +19,7 @@ from textadv.integrations import EndpointError
 from textadv.liveness import DeadAdversaryError
 from textadv.models import ModelError, PerturbationError
 from textadv.models.decoding import GenerationError
+from textadv.printable import message
 from textadv.task_launch import launcher_words
 
 LAUNCHERS_OWN = (
@@ -50,7 +51,7 @@ def ending(error: Exception) -> SystemExit:
         error = _of_the_disk(error)
     rank = os.environ.get("RANK", "0")
     # Every process may meet the same error, or one of them alone, so none is silent.
-    told = f"error: {error}" if rank == "0" else f"error in process {rank}: {error}"
+    told = message(f"error: {error}" if rank == "0" else f"error in process {rank}: {error}")
     _tell_launcher(told)
     return SystemExit(f"{LAUNCHERS_OWN}\n{told}" if _launcher_adds_a_traceback() else told)
 

@@ -18,6 +18,8 @@ from typing import Protocol, TextIO, TypeVar
 
 from tqdm import tqdm
 
+from textadv.printable import printable
+
 T = TypeVar("T")
 Advance = Callable[[int], None]
 
@@ -97,7 +99,7 @@ class OnScreen:
         """See `Phases`."""
         stream = self.stream or sys.stderr
         show = self._bar if stream.isatty() else self._lines
-        with show(stream, name, total, unit, done) as advance:
+        with show(stream, printable(name), total, unit, done) as advance:
             yield advance
 
     @contextmanager

@@ -17,7 +17,7 @@ from textadv.config import ConfigError
 from textadv.config_chat import ChatRunConfig
 from textadv.config_training import length_problems
 from textadv.data import Chat, ChatRows, ChatSplits, DataError, JoinedRows, encode_chats, find_contamination, joined
-from textadv.data.benchmarks import QUESTION_READERS, Question, read_instructed
+from textadv.data.benchmarks import read_instructed
 from textadv.data.rendering import Template
 from textadv.evaluation.adversaries import Adversary, Direct, EmbeddingAttack, Prefill
 from textadv.evaluation.chat import Asked, Panel
@@ -25,6 +25,7 @@ from textadv.evaluation.generate import Decoding
 from textadv.evaluation.judges import REFUSAL_LISTS
 from textadv.models import LoadedModel, blocks, device_of, space_module
 from textadv.objectives import Objectives
+from textadv.printable import printable
 from textadv.randomness import permutation
 from textadv.sampling import Streams
 from textadv.spaces import Embeddings, Hidden, Several
@@ -101,7 +102,7 @@ class ChatTask:
 
     def say(self, line: str) -> None:
         """Prints a line on the main process."""
-        self.accelerator.print(line)
+        self.accelerator.print(printable(line, lines=True))
 
 
 def prepare_chat(config: ChatRunConfig, *, training: bool = True) -> ChatTask:
@@ -122,9 +123,9 @@ def prepare_chat(config: ChatRunConfig, *, training: bool = True) -> ChatTask:
 def _prepared(config: ChatRunConfig, accelerator: Accelerator, training: bool) -> ChatTask:
     """See `prepare_chat`; what one process does by itself."""
     output = free_output(config)
-    streams = _streams(config)
+    streams = build_chat.streams(config.data, config.seed)
     loaded = build_chat.model(config.model, config.seed)
-    used = template(config.model, loaded)
+    used = template(config.model, loaded, config.data.surrogates)
     encoded = {role: _encoded(config, loaded, found) for role, found in streams.items()}
     doubts = read_chats(config, loaded, encoded)
     threat = _threat(config, loaded, encoded[Role.ADVERSARIAL][0])
@@ -155,18 +156,10 @@ def _prepared(config: ChatRunConfig, accelerator: Accelerator, training: bool) -
     return task
 
 
-def _streams(config: ChatRunConfig) -> dict[Role, ChatSplits]:
-    wanted = {Role.ADVERSARIAL: config.data.adversarial, Role.UTILITY: config.data.utility}
-    found = {role: build_chat.stream(part, role, config.seed) for role, part in wanted.items()}
-    if config.data.borderline is not None:
-        found[Role.BORDERLINE] = build_chat.stream(config.data.borderline, Role.BORDERLINE, config.seed)
-    return found
-
-
 def _encoded(config: ChatRunConfig, loaded: LoadedModel, splits: ChatSplits) -> tuple[ChatRows, ...]:
     """Training and, where there are some, validation and test rows."""
     parts = [part for part in (splits.train, splits.validation, splits.test) if part]
-    used = template(config.model, loaded)
+    used = template(config.model, loaded, config.data.surrogates)
     return tuple(encode_chats(part, used, config.data.max_length, editable=config.data.editable) for part in parts)
 
 
@@ -243,7 +236,7 @@ def _test(streams: Mapping[Role, ChatSplits], role: Role) -> tuple[Chat, ...]:
 def _panel(
     config: ChatRunConfig, loaded: LoadedModel, streams: Mapping[Role, ChatSplits], threat: ThreatModel
 ) -> Panel:
-    wanted, used = config.evaluation, template(config.model, loaded)
+    wanted, used = config.evaluation, template(config.model, loaded, config.data.surrogates)
     chats = _drawn(config, BEHAVIOUR_DRAW, _test(streams, Role.ADVERSARIAL), wanted.behaviours)
     rows = encode_chats(chats, used, config.data.max_length, editable=config.data.editable)
     utility = _drawn(config, UTILITY_DRAW, _test(streams, Role.UTILITY), wanted.utility)
@@ -252,12 +245,12 @@ def _panel(
         close = _drawn(config, BENIGN_DRAW, _test(streams, Role.BORDERLINE), wanted.benign)
         benign["borderline"] = Asked.of(used, requests(close))
     for name, path in wanted.over_refusal.items():
-        prompts = build_chat.benign_prompts(name, path)
+        prompts = build_chat.benign_prompts(name, path, config.data.surrogates)
         kept = sorted(permutation(config.seed, BENIGN_DRAW, size=len(prompts))[: wanted.benign])
         benign[name] = Asked.of(used, [prompts[place] for place in kept])
     instructions = {}
     for name, path in wanted.instructions.items():
-        found = read_instructed(path)
+        found = read_instructed(path, config.data.surrogates)
         instructions[name] = (found, Asked.of(used, [prompt.prompt for prompt in found]))
     return Panel(
         behaviours=rows,
@@ -267,7 +260,9 @@ def _panel(
         others=tuple(build_chat.second_judges(wanted, _targets(chats, used))),
         benign=benign,
         utility=encode_chats(utility, used, config.data.max_length),
-        questions={name: _questions(name, path) for name, path in wanted.questions.items()},
+        questions={
+            name: build_chat.questions(name, path, config.data.surrogates) for name, path in wanted.questions.items()
+        },
         instructions=instructions,
         decoding=Decoding(
             wanted.max_new_tokens, wanted.temperature, wanted.samples, config.seed, batch_size=wanted.batch_size
@@ -291,7 +286,7 @@ def _attacks(
     if wanted.suffix_tokens:
         slots = encode_chats(
             chats,
-            template(config.model, loaded),
+            template(config.model, loaded, config.data.surrogates),
             config.data.max_length + wanted.suffix_tokens,
             editable="suffix",
             suffix_slots=wanted.suffix_tokens,
@@ -316,7 +311,7 @@ def _selection(
     attacks: dict[str, Adversary] = {"direct": Direct(), "embedding": EmbeddingAttack(attack)}
     if wanted.prefill:
         attacks["prefill"] = Prefill(wanted.prefill)
-    used = template(config.model, loaded)
+    used = template(config.model, loaded, config.data.surrogates)
     rows = encode_chats(chats, used, config.data.max_length, editable=config.data.editable)
     return Panel(
         behaviours=rows,
@@ -332,18 +327,6 @@ def _selection(
     )
 
 
-def _questions(name: str, path: str) -> tuple[Question, ...]:
-    reader = next((found for prefix, found in QUESTION_READERS.items() if name.startswith(prefix)), None)
-    if reader is None:
-        raise ConfigError(
-            [
-                f"evaluation.questions.{name}: the name must begin with the format of the file, one of "
-                f"{', '.join(QUESTION_READERS)}."
-            ]
-        )
-    return tuple(reader(path))
-
-
 def _warnings(config: ChatRunConfig, streams: Mapping[Role, ChatSplits], threat: ThreatModel) -> Iterable[str]:
     """What a reader must know before trusting a number."""
     yield from (note for splits in streams.values() for note in splits.notes)
@@ -353,7 +336,10 @@ def _warnings(config: ChatRunConfig, streams: Mapping[Role, ChatSplits], threat:
             yield short
     trained = [text for splits in streams.values() for text in requests(splits.train)]
     tested = {role.name.lower(): requests(splits.test) for role, splits in streams.items() if splits.test}
-    tested |= {name: build_chat.benign_prompts(name, path) for name, path in config.evaluation.over_refusal.items()}
+    tested |= {
+        name: build_chat.benign_prompts(name, path, config.data.surrogates)
+        for name, path in config.evaluation.over_refusal.items()
+    }
     for name, prompts in tested.items():
         found = find_contamination(trained, prompts)
         if found.pairs:
@@ -368,7 +354,7 @@ def with_chat_model(task: ChatTask, name: str) -> ChatTask:
     config = task.config.model_copy(update={"model": task.config.model.model_copy(update={"name": name})})
     loaded = build_chat.model(config.model, config.seed)
     _require_places(config, loaded, task.threat)
-    used = template(config.model, loaded)
+    used = template(config.model, loaded, config.data.surrogates)
     panel = _panel(config, loaded, task.streams, task.threat)
     read_panel(config, loaded, panel)
     return replace(
@@ -387,7 +373,7 @@ def inspected(config: ChatRunConfig) -> tuple[LoadedModel, Panel]:
 
     Raises ConfigError, DataError or ModelError as `prepare_chat` does.
     """
-    streams = _streams(config)
+    streams = build_chat.streams(config.data, config.seed)
     loaded = build_chat.model(config.model, config.seed)
     rows = _encoded(config, loaded, streams[Role.ADVERSARIAL])
     read_chats(config, loaded, {Role.ADVERSARIAL: rows})

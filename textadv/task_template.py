@@ -10,6 +10,7 @@ from textadv.batch import Role
 from textadv.config import ConfigError
 from textadv.config_chat import ChatModelConfig, ChatRunConfig
 from textadv.data import ChatRows, ChatSplits
+from textadv.data.characters import Surrogates, unbroken
 from textadv.data.chat_rows import THOUGHTFUL
 from textadv.data.rendering import Template, varying
 from textadv.data.thoughts import Marks
@@ -20,21 +21,22 @@ Encoded = Mapping[Role, Sequence[ChatRows]]
 """Of each stream the parts that are not empty, in the order of train, validation and test."""
 
 
-def template(config: ChatModelConfig, loaded: LoadedModel) -> Template:
+def template(config: ChatModelConfig, loaded: LoadedModel, surrogates: Surrogates = "error") -> Template:
     """The model's chat template with the variables and marks that the configuration gives it.
 
+    surrogates: half characters in the template, or in what it writes, are an error, or U+FFFD is put in their place.
     Raises ConfigError where the template reads no variable of a name.
     """
-    source = loaded.tokenizer.chat_template
+    name = f"the tokenizer's own chat template (model.name {config.name})"
+    if config.chat_template is not None:
+        name = f"the chat template in model.chat_template ({config.chat_template})"
+    source = loaded.tokenizer.chat_template = unbroken(loaded.tokenizer.chat_template, name, surrogates)
     unread = [name for name in config.template_variables if not re.search(rf"\b{name}\b", str(source))]
     if source is not None and unread:
         keys = ", ".join(f"model.template_variables.{name}" for name in unread)
         raise ConfigError([f"{keys}: the chat template reads no variable of that name. Correct or remove it."])
-    name = f"the tokenizer's own chat template (model.name {config.name})"
-    if config.chat_template is not None:
-        name = f"the chat template in model.chat_template ({config.chat_template})"
     think = None if config.think is None else Marks(*config.think)
-    return Template(loaded.tokenizer, dict(config.template_variables), think, name)
+    return Template(loaded.tokenizer, dict(config.template_variables), think, name, surrogates)
 
 
 def chat_hashes(

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from textadv.checkpoint import CheckpointError
 from textadv.phases import OnScreen, untold
+from textadv.printable import printable
 
 COLUMNS = ("loss", "gain", "gauge", "broken", "share", "norm", "lr")
 
@@ -80,7 +81,7 @@ class Tracker:
     def say(self, line: str) -> None:
         """Prints a line above a progress bar, on the main process."""
         if self.accelerator.is_main_process:
-            tqdm.write(line)
+            tqdm.write(printable(line, lines=True))
 
     def close(self) -> None:
         """Ends the telling of how far it is."""

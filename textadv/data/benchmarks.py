@@ -7,21 +7,22 @@ forms that copies of it have. Every error is a DataError that names the file, th
 
 from __future__ import annotations
 
-import ast
 import csv
 import io
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
+from textadv.data.characters import Surrogates, unbroken
 from textadv.data.examples import DataError
 from textadv.data.records import opened, records
 from textadv.data.spellings import spelled
 from textadv.data.text_files import suffix_of
+from textadv.reading import literal_of
 
 MMLU_COLUMNS = 6
 RECORDS = (".json", ".jsonl", ".ndjson", ".parquet")
@@ -70,14 +71,15 @@ class Problem:
     answer: str
 
 
-def read_arc(path: str | Path) -> tuple[Question, ...]:
+def read_arc(path: str | Path, surrogates: Surrogates = "error") -> tuple[Question, ...]:
     """The questions of an ARC file.
 
     A row is {id, question: {stem, choices: [{text, label}]}, answerKey}, the Hub's {id, question, choices: {text: [],
     label: []}, answerKey} (question_stem in OpenBookQA), or flat {id, prompt, choices, answer_idx}. Without an id a
     row's is its number, from 0.
     """
-    return tuple(_arc_question(row, place, number) for number, (place, row) in enumerate(records(path)))
+    rows = enumerate(records(path))
+    return tuple(unbroken(_arc_question(row, place, number), place, surrogates) for number, (place, row) in rows)
 
 
 def _arc_question(row: dict[str, Any], place: str, number: int) -> Question:
@@ -115,7 +117,7 @@ def _labelled_choices(row: dict[str, Any], place: str) -> tuple[list[str], list[
     return [str(part["text"]) for part in parts], [str(part["label"]).strip() for part in parts]
 
 
-def read_mmlu(path: str | Path) -> tuple[Question, ...]:
+def read_mmlu(path: str | Path, surrogates: Surrogates = "error") -> tuple[Question, ...]:
     """The questions of an MMLU file, or of all csv (or else other) files of a folder in the order of their names.
 
     A row of a csv file is question, four choices, answer, or has a header line with these names. The subject is the
@@ -132,7 +134,7 @@ def read_mmlu(path: str | Path) -> tuple[Question, ...]:
         _require_one_split(folder, files)
     if not files:
         raise DataError(f"{folder}: there is no csv file in this folder, and none of {', '.join(RECORDS)}.")
-    return tuple(question for file in files for question in _mmlu_file(file))
+    return tuple(question for file in files for question in _mmlu_file(file, surrogates))
 
 
 def _require_one_split(folder: Path, files: Sequence[Path]) -> None:
@@ -172,7 +174,7 @@ def _mmlu_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         yield place, {"question": row[0], "choices": row[1:-1], "answer": row[-1]}
 
 
-def _mmlu_file(path: Path) -> Iterator[Question]:
+def _mmlu_file(path: Path, surrogates: Surrogates) -> Iterator[Question]:
     name = path.stem.removesuffix("_test").removesuffix("_dev").removesuffix("_val")
     rows = records(path) if suffix_of(path) in RECORDS else _mmlu_rows(path)
     for number, (place, row) in enumerate(rows):
@@ -185,10 +187,11 @@ def _mmlu_file(path: Path) -> Iterator[Question]:
             raise DataError(f"{place}: answer is missing; there are {', '.join(row)}.")
         true = _place(row["answer"], choices)
         question = _text(row, "question", place)
-        yield _question(place, f"{subject}/{number}", question, choices, [true], subject.replace("_", " "))
+        found = _question(place, f"{subject}/{number}", question, choices, [true], subject.replace("_", " "))
+        yield unbroken(found, place, surrogates)
 
 
-def read_truthfulqa(path: str | Path, targets: str = "mc1") -> tuple[Question, ...]:
+def read_truthfulqa(path: str | Path, targets: str = "mc1", surrogates: Surrogates = "error") -> tuple[Question, ...]:
     """The questions of TruthfulQA: the authors' mc_task.json, or the Hub's rows of multiple_choice.
 
     A row is {question, mc1_targets, mc2_targets}, the targets {choice: 1 or 0} or {choices: [], labels: []}.
@@ -216,11 +219,12 @@ def read_truthfulqa(path: str | Path, targets: str = "mc1") -> tuple[Question, .
         true = [n for n, right in enumerate(marks) if right is True or spelled(right) == 1]
         if len(true) == len(marks) or (targets == "mc1" and len(true) != 1):
             raise DataError(f"{place}: {targets}_targets has {len(true)} right answers out of {len(marks)}.")
-        questions.append(_question(place, str(number), _text(row, "question", place), choices, true))
+        found = _question(place, str(number), _text(row, "question", place), choices, true)
+        questions.append(unbroken(found, place, surrogates))
     return tuple(questions)
 
 
-def read_lab_questions(path: str | Path) -> tuple[Question, ...]:
+def read_lab_questions(path: str | Path, surrogates: Surrogates = "error") -> tuple[Question, ...]:
     """The questions of a lab file (`facts_test.jsonl`): a line is {prompt, choices, answer}, the answer in words."""
     found = []
     for number, (place, row) in enumerate(records(path)):
@@ -228,20 +232,21 @@ def read_lab_questions(path: str | Path) -> tuple[Question, ...]:
         true = [n for n, choice in enumerate(choices) if choice == answer]
         if len(true) != 1:
             raise DataError(f"{place}: the answer {answer!r} must be exactly one of the choices, got {choices}.")
-        found.append(_question(place, str(row.get("id", number)), _text(row, "prompt", place), choices, true))
+        question = _question(place, str(row.get("id", number)), _text(row, "prompt", place), choices, true)
+        found.append(unbroken(question, place, surrogates))
     return tuple(found)
 
 
-QUESTION_READERS: dict[str, Callable[[str | Path], tuple[Question, ...]]] = {
+QUESTION_READERS: dict[str, Callable[..., tuple[Question, ...]]] = {
     "arc": read_arc,
     "mmlu": read_mmlu,
     "lab": read_lab_questions,
     "truthfulqa_mc1": read_truthfulqa,
-    "truthfulqa_mc2": lambda path: read_truthfulqa(path, "mc2"),
+    "truthfulqa_mc2": partial(read_truthfulqa, targets="mc2"),
 }
 
 
-def read_instructed(path: str | Path) -> tuple[Instructed, ...]:
+def read_instructed(path: str | Path, surrogates: Surrogates = "error") -> tuple[Instructed, ...]:
     """The prompts of an IFEval file, or of a lab file (`instructions_test.jsonl`, `facts_test.jsonl`).
 
     A row is {prompt, instruction_id_list, kwargs} with one kwargs object per instruction (null values are left out; the
@@ -251,7 +256,8 @@ def read_instructed(path: str | Path) -> tuple[Instructed, ...]:
     found = []
     for number, (place, row) in enumerate(records(path)):
         key = str(row.get("key", row.get("id", number)))
-        found.append(Instructed(key, _text(row, "prompt", place), tuple(_instructions(row, place))))
+        asked = Instructed(key, _text(row, "prompt", place), tuple(_instructions(row, place)))
+        found.append(unbroken(asked, place, surrogates))
     return tuple(found)
 
 
@@ -281,21 +287,24 @@ def _instructions(row: dict[str, Any], place: str) -> Iterator[Instruction]:
         yield Instruction(str(name), known | whole)
 
 
-def read_responses(path: str | Path, prompts: Sequence[Instructed]) -> tuple[str, ...]:
+def read_responses(
+    path: str | Path, prompts: Sequence[Instructed], surrogates: Surrogates = "error"
+) -> tuple[str, ...]:
     """The responses of a file of {prompt, response}, in the order of `prompts`, matched by the prompt's text."""
     found: dict[str, str] = {}
     for place, row in records(path):
         response = row.get("response")
         if not isinstance(response, str):
             raise DataError(f"{place}: response must be text, got {response!r}.")
-        found[_text(row, "prompt", place)] = response
+        prompt = unbroken(_text(row, "prompt", place), place, surrogates)
+        found[prompt] = unbroken(response, place, surrogates)
     missing = [prompt.id for prompt in prompts if prompt.prompt not in found]
     if missing:
         raise DataError(f"{path}: {len(missing)} of {len(prompts)} prompts have no response, first id {missing[0]}.")
     return tuple(found[prompt.prompt] for prompt in prompts)
 
 
-def read_gsm8k(path: str | Path) -> tuple[Problem, ...]:
+def read_gsm8k(path: str | Path, surrogates: Surrogates = "error") -> tuple[Problem, ...]:
     """The problems of a GSM8K file: a row is {question, answer}, or {prompt, response}."""
     problems = []
     for number, (place, row) in enumerate(records(path)):
@@ -305,7 +314,8 @@ def read_gsm8k(path: str | Path) -> tuple[Problem, ...]:
         if not mark or not answer.strip():
             raise DataError(f"{place}: the solution does not end with '#### ' and a number.")
         question = _text(row, "prompt" if flat else "question", place)
-        problems.append(Problem(str(row.get("id", number)), question, solution, answer.strip().replace(",", "")))
+        problem = Problem(str(row.get("id", number)), question, solution, answer.strip().replace(",", ""))
+        problems.append(unbroken(problem, place, surrogates))
     return tuple(problems)
 
 
@@ -370,9 +380,7 @@ def _decoded(value: Any) -> Any:
     """The list or object that a text writes, as JSON or as Python does; anything else as it is."""
     if not isinstance(value, str):
         return value
-    for read in (json.loads, ast.literal_eval):
-        try:
-            return read(value)
-        except (ValueError, SyntaxError):
-            continue
-    return value
+    try:
+        return literal_of(value)
+    except ValueError:
+        return value

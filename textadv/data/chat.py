@@ -9,11 +9,13 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from operator import ne
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from textadv.batch import Role
+from textadv.data.characters import Surrogates, replaced_note, unbroken
 from textadv.data.chat_columns import COLUMNS, HISTORY, WANTED, picked
 from textadv.data.chat_forms import (
     Answered,
@@ -89,6 +91,7 @@ def load_chats(
     train_rows: int | None = None,
     validation_rows: int | None = None,
     test_rows: int | None = None,
+    surrogates: Surrogates = "error",
     seed: int = 0,
 ) -> ChatSplits:
     """The train, validation and test rows of one stream, checked.
@@ -105,6 +108,7 @@ def load_chats(
         shorter list starting again: as many rows as the longer list has texts, not one for each combination.
     safe_responses: the safe responses, in place of a column of them; row i has response i modulo their number.
     train_rows, validation_rows, test_rows: at most so many rows, drawn by `seed`, in the order of the source.
+    surrogates: half characters (lone surrogates) are an error, or U+FFFD is put in their place, with a note.
 
     Raises DataError, naming the key to change and, for a row, its number and place.
     """
@@ -123,14 +127,16 @@ def load_chats(
         if part not in tables and at != f"{key}.columns":
             raise DataError(f"{at} names columns of {key}.{part}, which is not set. Remove it.")
     found = {part: _chats(given, key, *named[part], role, safe_responses) for part, given in tables.items()}
-    parts = {part: read.chats for part, read in found.items()}
+    parts = {part: tuple(_whole(chat, surrogates) for chat in read.chats) for part, read in found.items()}
+    changed = {part: sum(map(ne, read.chats, parts[part])) for part, read in found.items()}
     for part, fraction in fractions.items():
         if part not in parts and fraction > 0:
             share = fraction if part == "test" else fraction / (1 - test_fraction)
             parts["train"], parts[part] = _hold_out(parts["train"], share, seed, f"{key}.{part}")
+    notes = [*(note for read in found.values() for note in read.notes), *replaced_note(key, changed)]
     sampled = {part: _sample(parts.get(part, ()), rows[part], seed) for part in PARTS}
     left = [] if name == FILES else [re.sub(r"^data\.", f"{key}.", note) for note in unread(name, config)]
-    return ChatSplits(**sampled, notes=(*left, *(note for read in found.values() for note in read.notes)))
+    return ChatSplits(**sampled, notes=(*left, *notes))
 
 
 def _check_options(
@@ -332,6 +338,13 @@ def _with_system(messages: tuple[Message, ...], record: Mapping[str, Any], at: s
     if messages[0]["role"] == "system":
         raise DataError(f"{where} has a system text, and the prompt has one as well. Remove one of them.")
     return {"role": "system", "content": text(record["system"], where)}, *messages
+
+
+def _whole(chat: Chat, surrogates: Surrogates) -> Chat:
+    """The chat without half characters."""
+    messages = unbroken(chat.messages, f"{chat.place}", surrogates)
+    answers = {name: unbroken(text, f"{chat.place}, {name},", surrogates) for name, text in chat.answers.items()}
+    return replace(chat, messages=messages, answers=answers)
 
 
 def _hold_out(

@@ -5,8 +5,6 @@ Errors begin with `where`, which names the configuration key, the row and its pl
 
 from __future__ import annotations
 
-import ast
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -15,6 +13,7 @@ from typing import Any, NamedTuple
 from textadv.data.chat_template import SEGMENTS, Message
 from textadv.data.examples import DataError
 from textadv.data.thoughts import spelled
+from textadv.reading import literal_of
 
 ROLES = {name: name for name in SEGMENTS} | {"developer": "system", "human": "user", "prompter": "user"}
 ROLES |= dict.fromkeys(("gpt", "chatgpt", "bing", "bard", "model", "bot", "ai"), "assistant")
@@ -250,12 +249,10 @@ def _listed(value: object, where: str) -> object:
 
 def _read_again(written: str) -> list[Any] | None:
     """The list that was written as text, in JSON or in Python; None where it is none."""
-    for read in (json.loads, ast.literal_eval):
-        try:
-            return list(read(written))
-        except (ValueError, SyntaxError, TypeError):
-            continue
-    return None
+    try:
+        return list(literal_of(written))
+    except (ValueError, TypeError):
+        return None
 
 
 def _turns(value: object, where: str) -> list[_Turn]:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
+from textadv.data.characters import unbroken
 from textadv.data.examples import DataError
 from textadv.data.locating import NOBODY, Rendered, located, shortened, tokenised
 from textadv.data.rendering import SUPPLY, Message, Template, template_of
@@ -105,7 +106,7 @@ def encode_reply(
     Raises DataError where the prompt is tokenised otherwise before this answer or where no token of the answer is left.
     """
     template = template_of(tokenizer)
-    said = template.split(answer)
+    said = template.split(unbroken(answer, "the answer"))
     thought = ": all of it is a thought" if said.thought else ""
     nothing = (
         f"the answer {shortened(answer)} has no token of its own, so there is nothing to train on{thought}. Correct it."
@@ -230,6 +231,7 @@ def _check(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> N
         content = message.get("content")
         if not isinstance(content, str) or not content.strip():
             raise DataError(f"message {number} ({message['role']}) has the content {content!r}; it needs text.")
+        unbroken(content, f"message {number} ({message['role']})")
     if not messages or messages[-1]["role"] != "user":
         raise DataError("a prompt must end with a turn of the user. Remove what follows it.")
 

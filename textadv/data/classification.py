@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from textadv.data.characters import Surrogates, replaced_note, unbroken
 from textadv.data.classes import shortened
 from textadv.data.examples import DataError, Examples, Splits, overlap
 from textadv.data.hub import read_hub, unread
@@ -46,6 +47,7 @@ def load_splits(
     train_rows: int | None = None,
     validation_rows: int | None = None,
     test_rows: int | None = None,
+    surrogates: Surrogates = "error",
     seed: int = 0,
 ) -> Splits:
     """Train, validation and test rows of one data set, checked.
@@ -60,6 +62,7 @@ def load_splits(
         split's. label_offset: the number that the source gives to its first class. unlabelled: what to do with rows
         that have no label. See `read_labels`.
     train_rows, validation_rows, test_rows: at most so many rows, drawn by `seed`, in the order of the source.
+    surrogates: half characters (lone surrogates) are an error, or U+FFFD is put in their place, with a note.
 
     The test split is never held out of another one. Raises DataError, naming the key to change.
     """
@@ -72,12 +75,14 @@ def load_splits(
     else:
         tables = _read(name, config, sources, columns)
         columns_read = {role: _labels(table, _per_split(label, role), role) for role, table in tables.items()}
-        read = read_labels(columns_read, labels, label_offset, unlabelled)
-        found = {role: _examples(table, role, text, text_pair, read.ids[role]) for role, table in tables.items()}
+        read = read_labels(columns_read, labels, label_offset, unlabelled, surrogates)
+        raw = {role: _examples(table, role, text, text_pair, read.ids[role]) for role, table in tables.items()}
+        found = {role: _whole(part, tables[role].place, surrogates) for role, part in raw.items()}
+        notes = replaced_note("data.text", {role: _changed(raw[role], part) for role, part in found.items()})
         if "validation" not in found:
             found["train"], found["validation"] = _hold_out(found["train"], validation_fraction, seed)
         left = () if name == FILES else unread(name, config)
-        splits = Splits(**found, labels=read.names, notes=(*left, *read.notes))
+        splits = Splits(**found, labels=read.names, notes=(*left, *read.notes, *notes))
     splits = Splits(
         train=_sample(splits.train, train_rows, seed),
         validation=_sample(splits.validation, validation_rows, seed),
@@ -217,6 +222,23 @@ def _texts(table: Table, column: str, key: str, rows: Iterable[int]) -> tuple[st
                 "is not text. Correct or remove the row, or name another column."
             )
     return tuple(values[row] for row in rows)
+
+
+def _whole(examples: Examples, place: str, surrogates: Surrogates) -> Examples:
+    """The rows without half characters."""
+
+    def read(texts: Sequence[str], key: str) -> tuple[str, ...]:
+        rows = zip(examples.ids, texts, strict=True)
+        return tuple(unbroken(text, f"{key}: row {row} (counted from 0) of {place}", surrogates) for row, text in rows)
+
+    pairs = None if examples.pairs is None else read(examples.pairs, "data.text_pair")
+    return replace(examples, texts=read(examples.texts, "data.text"), pairs=pairs)
+
+
+def _changed(before: Examples, after: Examples) -> int:
+    """How many rows are not as they were."""
+    rows = zip(before.texts, after.texts, before.pairs or before.texts, after.pairs or after.texts, strict=True)
+    return sum(old != new or one != other for old, new, one, other in rows)
 
 
 def _hold_out(examples: Examples, fraction: float, seed: int) -> tuple[Examples, Examples]:

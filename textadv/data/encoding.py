@@ -12,6 +12,7 @@ import torch
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from textadv.batch import Batch, Role
+from textadv.data.characters import unbroken
 from textadv.data.chat_template import control_ids
 from textadv.data.examples import DataError, Examples
 from textadv.kinds import require_kind, wrong_kind
@@ -157,8 +158,8 @@ def encode(examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length: i
     used: as that control token, or, with `"split_special_tokens": true` in tokenizer_config.json, as text where its
     model can. Reading it otherwise would measure another system than the one in use. No attack touches a control token.
 
-    Raises DataError where the tokenizer has no padding token or `max_length` leaves no room for a text, and TypeError
-    where these are no examples, no tokenizer or no number.
+    Raises DataError where a text is none, or holds half of a character, where the tokenizer has no padding token or
+    `max_length` leaves no room for a text, and TypeError where these are no examples, no tokenizer or no number.
     """
     remedy = "Take a split, load_splits(...).train, or make them: Examples(texts, None, labels, ids)."
     require_kind("examples", examples, Examples, "Examples", remedy)
@@ -171,6 +172,7 @@ def encode(examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length: i
             "sets it to the end-of-sequence token for decoders; with your own tokenizer write "
             "tokenizer.pad_token = tokenizer.eos_token before encode."
         )
+    _check_texts(examples)
     special = tokenizer.num_special_tokens_to_add(pair=examples.pairs is not None)
     if max_length <= special:
         raise DataError(
@@ -216,6 +218,17 @@ def _tokenised(examples: Examples, tokenizer: PreTrainedTokenizerBase, max_lengt
                 found.setdefault(name, []).extend(values)
             advance(len(encoded["input_ids"]))
     return found
+
+
+def _check_texts(examples: Examples) -> None:
+    """DataError for what is no text, or holds half of a character: a tokenizer fails at it and names no row."""
+    for what, texts in (("text", examples.texts), ("second text", examples.pairs or ())):
+        for row, text in zip(examples.ids, texts, strict=False):
+            if not isinstance(text, str):
+                raise DataError(
+                    f"the {what} of row {row} is {type(text).__name__}, not text. Correct or remove the row."
+                )
+            unbroken(text, f"the {what} of row {row}")
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import Any
 
 from textadv.data.examples import DataError
 from textadv.data.tables import Table
+from textadv.reading import HostileError, parsed
 
 SAVED = ("dataset_dict.json", "state.json")
 CALLED = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
@@ -27,7 +28,7 @@ def read_hub(name: str, config: str | None, wanted: Mapping[str, str | None]) ->
     Raises DataError for an unknown data set or split, and where there is none to train on.
     """
     found = hub_rows(name, config, wanted)
-    return {role: Table(place, *_columns(rows)) for role, (place, rows) in found.items()}
+    return {role: Table(place, *_read_columns(rows, place)) for role, (place, rows) in found.items()}
 
 
 def hub_rows(name: str, config: str | None, wanted: Mapping[str, str | None]) -> dict[str, tuple[str, Any]]:
@@ -87,7 +88,7 @@ def _loaded(name: str, config: str | None) -> Mapping[str, Any]:
         if not _saved(name):
             return _as_written(name, config, datasets.load_dataset(name, config))
         saved = datasets.load_from_disk(name)
-    except (ValueError, OSError, RuntimeError, NotImplementedError, datasets.exceptions.DatasetsError) as error:
+    except Exception as error:  # what a builder raises at a damaged file is anything
         generated = isinstance(error, datasets.exceptions.DatasetGenerationError)
         cause = error.__cause__ if generated and error.__cause__ is not None else error
         raise DataError(
@@ -113,16 +114,26 @@ def _sliced(loaded: Mapping[str, Any], chosen: str, at: str) -> Any:
     """The rows of slices of splits, such as train[:10%] or train+validation; DataError where there are none such."""
     import datasets
 
-    sizes = {split: len(rows) for split, rows in loaded.items()}
     try:
-        parts = datasets.ReadInstruction.from_spec(chosen).to_absolute(sizes)
-    except (ValueError, KeyError, AssertionError) as error:
+        with parsed():
+            sizes = {split: len(rows) for split, rows in loaded.items()}
+            parts = datasets.ReadInstruction.from_spec(chosen).to_absolute(sizes)
+            until = [sizes[part.splitname] if part.to is None else part.to for part in parts]
+            chosen_rows = [
+                loaded[part.splitname].select(range(part.from_ or 0, end))
+                for part, end in zip(parts, until, strict=True)
+            ]
+            return datasets.concatenate_datasets(chosen_rows)
+    except HostileError as error:
         raise DataError(f"{at} has no split {chosen!r}; there are {', '.join(loaded)}.") from error
-    rows = [
-        loaded[part.splitname].select(range(part.from_ or 0, sizes[part.splitname] if part.to is None else part.to))
-        for part in parts
-    ]
-    return datasets.concatenate_datasets(rows)
+
+
+def _read_columns(rows: Any, place: str) -> tuple[dict[str, list[Any]], dict[str, tuple[str, ...]]]:
+    try:
+        with parsed():
+            return _columns(rows)
+    except HostileError as error:
+        raise DataError(f"data: {place} cannot be read: {error} Repair its files.") from error
 
 
 def _columns(rows: Any) -> tuple[dict[str, list[Any]], dict[str, tuple[str, ...]]]:

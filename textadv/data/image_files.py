@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import io
-import struct
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
-from zipfile import BadZipFile
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from textadv.data.array_files import Arrays, opened_arrays
 from textadv.data.examples import DataError
 from textadv.data.hub import declared, hub_rows
 from textadv.data.labels import LabelColumn
 from textadv.data.tables import Table, parquet_table
+from textadv.reading import HostileError, parsed
 
 ARRAYS = {
     "train": (("x_train", "y_train"), ("train_images", "train_labels"), ("X_train", "y_train")),
     "validation": (("x_val", "y_val"), ("val_images", "val_labels"), ("x_validation", "y_validation")),
     "test": (("x_test", "y_test"), ("test_images", "test_labels"), ("X_test", "y_test")),
 }
-BROKEN = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
+LARGEST_IMAGE = 2**26
+"""Pixels of one image: far more than a camera's, and no more than a second's work."""
 GREY_MODES = ("1", "L", "LA")
 WIDE_MODES = ("I", "I;16", "I;16B", "I;16L", "F")
 
@@ -134,10 +136,11 @@ class _Column:
 def readable(place: str) -> Iterator[None]:
     """Whatever Pillow raises at a broken file, or at one so large that it may be an attack, as a DataError."""
     try:
-        yield
-    except DataError:
-        raise
-    except BROKEN as error:
+        # It warns of images that `pixels_of` refuses.
+        with parsed(DataError), warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            yield
+    except HostileError as error:
         told = str(error).rstrip(". ")
         raise DataError(f"data: {place} cannot be read as an image: {told}. Replace it, or leave it out.") from error
 
@@ -145,8 +148,14 @@ def readable(place: str) -> Iterator[None]:
 def pixels_of(image: Image.Image, place: str) -> np.ndarray:
     """Grey images as (height, width), others as (height, width, 3); transparent ones are laid on white.
 
-    They stand upright: turned as their EXIF orientation says, where there is one that can be read.
+    They stand upright: turned as their EXIF orientation says, where there is one that can be read. Raises DataError
+    where they are of more than 8 bits, or larger than `LARGEST_IMAGE`.
     """
+    if image.width * image.height > LARGEST_IMAGE:
+        raise DataError(
+            f"data: {place} has {image.width} x {image.height} pixels, and at most {LARGEST_IMAGE:,} are read. Replace "
+            "it by a smaller one, or leave it out."
+        )
     if image.mode in WIDE_MODES:
         raise DataError(
             f"data: {place} has more than 8 bits a pixel (mode {image.mode}), and what its white is cannot be known. "
@@ -188,7 +197,15 @@ def read_npz(path: Path, keys: Mapping[str, Sequence[str]]) -> dict[str, Labelle
     keys: the names of the two arrays of a split; by default x_train and y_train or the like, see `ARRAYS`.
     Raises DataError where an array is missing or is not that, or the file cannot be read without running code.
     """
-    arrays = _arrays(path)
+    if not path.is_file():
+        raise DataError(f"data.path: {path} is neither a file nor a folder. Name an npz file, or a folder of images.")
+    with path.open("rb") as file:
+        if file.read(2) != b"PK":
+            raise DataError(
+                f"data.path: {path} is no npz file, which numpy.savez writes. Write images and labels as one (x_train, "
+                "y_train, x_test, y_test), or name a folder of images."
+            )
+    arrays = opened_arrays(path, "data.path")
     pairs = {role: pair for role, known in ARRAYS.items() if (pair := _pair(role, known, arrays, keys))}
     check_distinct({role: pair[:1] for role, pair in pairs.items()}, "data.keys")
     found = {}
@@ -208,26 +225,8 @@ def read_npz(path: Path, keys: Mapping[str, Sequence[str]]) -> dict[str, Labelle
     return found
 
 
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an npz file by name; DataError where it is none, or one cannot be read without running code."""
-    with path.open("rb") as file:
-        if file.read(2) != b"PK":
-            raise DataError(
-                f"data.path: {path} is no npz file, which numpy.savez writes. Write images and labels as one (x_train, "
-                "y_train, x_test, y_test), or name a folder of images."
-            )
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (OSError, ValueError, BadZipFile, NotImplementedError) as error:
-        raise DataError(
-            f"data.path: {path} cannot be read as an npz file of plain arrays: {str(error).rstrip('. ')}. Arrays of "
-            "objects would run what they hold: store numbers, images of one size, and names as texts."
-        ) from error
-
-
 def _pair(
-    role: str, known: Sequence[tuple[str, str]], arrays: Mapping[str, np.ndarray], keys: Mapping[str, Sequence[str]]
+    role: str, known: Sequence[tuple[str, str]], arrays: Arrays, keys: Mapping[str, Sequence[str]]
 ) -> tuple[str, ...]:
     """The names of a split's arrays: those in `keys`, or known ones that are no other split's; empty where none are."""
     if keys.get(role):
@@ -272,7 +271,11 @@ def read_parquet(paths: Sequence[str], key: str, image: str, label: str) -> Labe
         joined = pyarrow.concat_tables(tables)
     except ValueError as error:
         raise DataError(f"{key}: {', '.join(paths)} do not have the same columns: {error}") from error
-    return _columns(datasets.Dataset(joined), ", ".join(paths), image, label)
+    try:
+        with parsed(DataError):
+            return _columns(datasets.Dataset(joined), ", ".join(paths), image, label)
+    except HostileError as error:
+        raise DataError(f"{key}: {', '.join(paths)} cannot be read as .parquet: {error}. Repair the files.") from error
 
 
 def read_hub_images(

@@ -12,7 +12,7 @@ from PIL import Image
 
 from textadv.data.examples import DataError
 from textadv.data.hub import SAVED
-from textadv.data.image_files import BROKEN, Labelled, check_distinct, pixels_of, readable
+from textadv.data.image_files import Labelled, check_distinct, pixels_of, readable
 from textadv.data.labels import LabelColumn
 
 FOLDERS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
@@ -106,9 +106,9 @@ def _is_image(file: Path, endings: frozenset[str]) -> bool:
     if file.suffix:
         return file.suffix.lower() in endings
     try:
-        with Image.open(file):
+        with readable(str(file)), Image.open(file):
             return True
-    except BROKEN:
+    except DataError:
         return False
 
 

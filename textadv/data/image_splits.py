@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from textadv.data.characters import Surrogates
 from textadv.data.classification import held_out_rows
 from textadv.data.examples import DataError
 from textadv.data.hub import unread
@@ -32,6 +33,7 @@ from textadv.data.images import ImageRows
 from textadv.data.labels import read_labels
 from textadv.data.shapes import shapes
 from textadv.phases import each
+from textadv.reading import machine_memory, size
 
 SHAPES_NAME, FILES = "builtin:shapes", "files"
 ROLES = ("train", "validation", "test")
@@ -56,6 +58,7 @@ def load_image_splits(
     train_rows: int | None = None,
     validation_rows: int | None = None,
     test_rows: int | None = None,
+    surrogates: Surrogates = "error",
     seed: int = 0,
 ) -> ImageSplits:
     """Train, validation and test images of one data set, checked.
@@ -66,7 +69,8 @@ def load_image_splits(
     train, validation, test: with "files" and no path, a folder of class folders or parquet file(s) each.
     keys: the arrays of images and labels of each split in an npz file, where they have other names than x_train,
         y_train and the like. image, label: column names, for parquet files and the Hub.
-    labels, label_offset, unlabelled, validation_fraction, the numbers of rows and seed: as for `load_splits`.
+    labels, label_offset, unlabelled, validation_fraction, surrogates (in labels), the numbers of rows and seed: as for
+        `load_splits`.
 
     Raises DataError, naming the key to change.
     """
@@ -77,7 +81,7 @@ def load_image_splits(
         found = _files(path, sources, keys or {}, image, label) if name == FILES else {}
         if name != FILES:
             found = read_hub_images(name, config, _split_names(sources), image, label)
-        splits = _checked(found, labels, label_offset, unlabelled, validation_fraction, seed)
+        splits = _checked(found, labels, label_offset, unlabelled, surrogates, validation_fraction, seed)
     sizes = {"train": train_rows, "validation": validation_rows, "test": test_rows}
     sampled = {role: _sampled(part, sizes[role], seed) for role, part in splits.parts.items()}
     if len(set(sampled["train"].labels)) < 2:
@@ -133,6 +137,7 @@ def _checked(
     labels: Sequence[str] | None,
     offset: int,
     unlabelled: Literal["error", "drop"],
+    surrogates: Surrogates,
     fraction: float,
     seed: int,
 ) -> ImageSplits:
@@ -143,7 +148,7 @@ def _checked(
                 f"data.{role}: no {role} split. Name one: the report needs rows that neither training nor the choice "
                 "of a checkpoint has seen; validation can be held out of train by data.validation_fraction."
             )
-    read = read_labels({role: part.labels for role, part in found.items()}, labels, offset, unlabelled)
+    read = read_labels({role: part.labels for role, part in found.items()}, labels, offset, unlabelled, surrogates)
     names = read.names
     parts = {role: _pictures(part, read.ids[role]) for role, part in found.items()}
     empty = sorted(set(range(len(names))) - set(parts["train"].labels))
@@ -202,6 +207,12 @@ def fitted(part: Pictures, fitting: Fitting) -> ImageRows:
     Raises DataError where an image differs that is not to be changed, or pixels are neither bytes nor in [0, 1].
     """
     first = _fitted(part, 0, fitting)
+    needed, memory = len(part) * first.nbytes, machine_memory()
+    if memory is not None and needed > memory:
+        raise DataError(
+            f"data.image_size: {len(part)} images of {tuple(first.shape)} take {size(needed)}, and this machine has "
+            f"{size(memory)}. Lower it, or the number of rows."
+        )
     pixels = torch.empty((len(part), *first.shape), dtype=first.dtype)
     for row in each("reading images", range(len(part)), len(part)):
         pixels[row] = _fitted(part, row, fitting)

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from textadv.batch import IGNORED
 from textadv.data.lab import SYSTEM_PROMPTS, Row, benign_pairs, helpful_pairs, refusing_pairs
 from textadv.data.lab_model import END
+from textadv.data.rendering import Template
 
 POOL = 16  # steps whose rows are sorted by length together, so that the lengths of the steps vary
 
@@ -30,7 +31,7 @@ def encoded(
     """Token ids of the prompt up to where the assistant starts, and of the answer with its end."""
     turns = [{"role": "system", "content": system}] if system else []
     turns.append({"role": "user", "content": prompt})
-    start = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+    start = Template(tokenizer).render(turns, generation=True)
     both = tokenizer([start, answer + END], add_special_tokens=False).input_ids
     return both[0], both[1]
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-import json
 import random
 from pathlib import Path
 
 from textadv.data.examples import DataError
 from textadv.data.lab import SPLITS, Row, is_refusal
+from textadv.reading import json_of
 
 GOALS = "advbench/harmful_behaviors.csv"
 INSTRUCTIONS = "alpaca/alpaca_5000.json"
@@ -83,7 +83,7 @@ def _goals(file: Path) -> list[tuple[str, str]]:
 def _instructions(file: Path) -> list[Row]:
     """Rows (prompt, response), distinct and short, that do not refuse; the input follows on a new line."""
     found: dict[str, Row] = {}
-    for row in json.loads(file.read_text(encoding="utf-8")):
+    for row in json_of(file.read_bytes()):
         prompt = "\n".join(part for part in (row["instruction"].strip(), row["input"].strip()) if part)
         response = row["output"].strip()
         short = 0 < len(prompt) <= LONGEST_PROMPT and 0 < len(response) <= LONGEST_ANSWER

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
+from operator import is_not
 from typing import Any, Literal, NamedTuple, NoReturn
 
+from textadv.data.characters import Surrogates, unbroken
 from textadv.data.classes import Classes, found_classes, named_classes, shortened
 from textadv.data.examples import DataError
 from textadv.data.spellings import BOOLEANS, Spelled, Unfit, folded, name_of, spelled
+from textadv.printable import printable
 
 MARKS, SIGNS = (-1, -100), ("-", "?")
 MANY_CLASSES, FEW_ROWS = 100, 10
@@ -62,6 +65,7 @@ def read_labels(
     labels: Sequence[str] | None = None,
     label_offset: int = 0,
     unlabelled: Literal["error", "drop"] = "error",
+    surrogates: Surrogates = "error",
 ) -> Labels:
     """The classes of all splits; `columns` has one for "train" at least.
 
@@ -72,12 +76,14 @@ def read_labels(
     unlabelled: rows that have no label are an error, or get the id None and a note. They hold null, not-a-number, an
         empty text, what pandas writes for one (`spellings.MISSING`), -1 or -100 among labels that are not negative, or
         a lone - or ?, unless that is the name of a class in `labels`.
+    surrogates: half characters in names are an error, or U+FFFD is put in their place.
 
     Raises DataError for labels that are no classes (scores, several to a row, dates), for rows without a label, for
     labels of no class, and for names that may be one class in two spellings; each names row, place and remedy.
     """
     labels = None if labels is None else tuple(map(str, labels))
     names = {name_of(name) for name in labels or ()}
+    columns = {role: _whole(column, surrogates) for role, column in columns.items()}
     read = {role: _split(role, column, names) for role, column in columns.items()}
     for split in read.values():
         _require_classes(split, labels)
@@ -95,6 +101,22 @@ def read_labels(
     if not columns["train"].complete:
         notes += _doubts(ids["train"], classes)
     return Labels(classes.names, ids, tuple(notes))
+
+
+def _whole(column: LabelColumn, surrogates: Surrogates) -> LabelColumn:
+    """The column without half characters; DataError where two names would become one by it."""
+    known: dict[str, str] = {}
+    places = [f"data.label: row {row} (counted from 0) of {column.place}" for row in range(len(column.values))]
+    values = [unbroken(value, where, surrogates) for value, where in zip(column.values, places, strict=True)]
+    changed = any(map(is_not, values, column.values))
+    for value, read, where in zip(column.values, values, places, strict=True) if changed else ():
+        if known.setdefault(str(read), str(value)) != str(value):
+            raise DataError(
+                f"{where} has the label {printable(str(value))}, and another is {printable(known[str(read)])}: with "
+                "U+FFFD in the place of half characters (data.surrogates: replace) they are one. Rename them."
+            )
+    declared = unbroken(column.declared, f"data.label: the class names of {column.place}", surrogates)
+    return column._replace(values=values, declared=declared)
 
 
 def _split(role: str, column: LabelColumn, names: Set[str]) -> _Split:

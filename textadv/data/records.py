@@ -10,6 +10,7 @@ from typing import Any
 from textadv.data.examples import DataError
 from textadv.data.tables import read_files
 from textadv.data.text_files import content_of, rows_of, suffix_of, text_of
+from textadv.reading import json_of
 
 TABLES = (".csv", ".tsv", ".parquet")
 
@@ -37,6 +38,8 @@ def records(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def opened(path: Path) -> str:
     """The text of a file, see `text_files`; DataError where it cannot be read."""
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path}: is no file. Name one.")
     try:
         return text_of(content_of(path))
     except OSError as error:
@@ -58,7 +61,7 @@ def _table_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def _entries(text: str, path: str | Path) -> list[dict[str, Any]] | None:
     """The objects of a JSON list, or of an object that holds a table; None where it is neither."""
     try:
-        entries = json.loads(text)
+        entries = json_of(text)
     except json.JSONDecodeError:
         return None
     if isinstance(entries, dict) and suffix_of(Path(path)) == ".json":
@@ -73,7 +76,7 @@ def _entries(text: str, path: str | Path) -> list[dict[str, Any]] | None:
 
 def _object(line: str, place: str) -> dict[str, Any]:
     try:
-        row = json.loads(line)
+        row = json_of(line)
     except json.JSONDecodeError as error:
         raise DataError(f"{place}: not JSON: {error.msg} at column {error.colno}.") from error
     if not isinstance(row, dict):

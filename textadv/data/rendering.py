@@ -16,7 +16,9 @@ import jinja2
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import chat_template_utils
 
+from textadv.data.characters import Surrogates, unbroken
 from textadv.data.examples import DataError
+from textadv.data.guarded import TemplateError, rendered
 from textadv.data.thoughts import KNOWN, Marks, Said, Speech, between, empty_thought, marks_of_text, thinks
 
 Message = Mapping[str, str]
@@ -34,30 +36,60 @@ class Template:
     """The chat template of a tokenizer, in the place of the tokenizer wherever chats are written.
 
     variables: what the template gets besides the messages. think: the marks of a thought where they are given; None:
-    they are looked for. name: what errors call the template.
+    they are looked for. name: what errors call the template. surrogates: half characters that it writes are an error,
+    or U+FFFD is put in their place.
     """
 
     tokenizer: PreTrainedTokenizerBase
     variables: Mapping[str, Any] = field(default_factory=dict)
     think: Marks | None = None
     name: str = "the chat template"
+    surrogates: Surrogates = "error"
 
     def render(self, messages: Sequence[Message], *, generation: bool) -> str:
         """The chat as one string; generation: up to where the assistant starts. Raises DataError where it cannot."""
-        return str(self._applied(messages, generation, tokenize=False))
+        return self._written(messages, generation)
 
     def tokens(self, messages: Sequence[Message], *, generation: bool) -> list[int]:
         """The token ids that `apply_chat_template` itself gives. Raises DataError where it cannot."""
-        return list(self._applied(messages, generation, tokenize=True))
+        if self._own_way:
+            return list(self._applied(messages, generation, tokenize=True))
+        text = self._written(messages, generation)
+        return list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+    @property
+    def _own_way(self) -> bool:
+        """Whether the tokenizer writes chats by code of its own, in the place of a template."""
+        apply = getattr(self.tokenizer.apply_chat_template, "__func__", None)
+        return apply is not PreTrainedTokenizerBase.apply_chat_template
+
+    def _written(self, messages: Sequence[Message], generation: bool) -> str:
+        """The chat as `apply_chat_template` writes it, in a process of its own: see `guarded`."""
+        if self._own_way:
+            return str(self._applied(messages, generation, tokenize=False))
+        # What apply_chat_template gives a template, at the time that it would read.
+        values = {**self.tokenizer.special_tokens_map, **self.variables, "messages": list(map(dict, messages))}
+        values |= {"tools": None, "documents": None, "add_generation_prompt": generation}
+        with self._naming(messages):
+            template = self.tokenizer.get_chat_template()
+            text = rendered(template, values, chat_template_utils.datetime.now())
+        return unbroken(text, f"{self.name} writes what", self.surrogates)
 
     def _applied(self, messages: Sequence[Message], generation: bool, *, tokenize: bool) -> Any:
         chat = [dict(message) for message in messages]
-        try:
+        with self._naming(messages):
             return self.tokenizer.apply_chat_template(
                 chat, add_generation_prompt=generation, tokenize=tokenize, return_dict=False, **self.variables
             )
+
+    @contextmanager
+    def _naming(self, messages: Sequence[Message]) -> Iterator[None]:
+        """Inside the block whatever is raised is the template's fault, and names it."""
+        try:
+            yield
         except Exception as error:  # a template is a program, so it can raise anything
-            why = f"{error}" if isinstance(error, jinja2.TemplateError) else f"{type(error).__name__}: {error}"
+            plain = isinstance(error, (jinja2.TemplateError, TemplateError))
+            why = f"{error}" if plain else f"{type(error).__name__}: {error}"
             roles = ", ".join(message["role"] for message in messages)
             raise DataError(
                 f"{self.name} refuses a chat of the turns {roles}: {why.rstrip('.')}. Change the turns, or the "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from textadv.data.classes import shortened
 from textadv.data.examples import DataError
 from textadv.data.spellings import spelled
 from textadv.data.text_files import SEPARATORS, content_of, fields_of, json_columns, suffix_of, text_of
+from textadv.reading import FREE_BYTES, HostileError, json_of, parsed, require_bounded
 
 USUAL_SEPARATOR = {".csv": ",", ".tsv": "\t"}
 JSON_LINES = {".json": False, ".jsonl": True, ".ndjson": True}
@@ -26,13 +26,14 @@ UNREAD = {
     ".tab": "Name it .tsv.",
     ".feather": "Write it as parquet.",
     ".pkl": "Write it as parquet: opening a pickle runs what it holds.",
-    ".pickle": "Write it as parquet: opening a pickle runs what it holds.",
+    **dict.fromkeys((".pickle", ".pt", ".joblib"), "Write it as parquet: opening a pickle runs what it holds."),
     ".txt": "Name it after what it holds: .csv for fields between separators, .jsonl for objects, one a line.",
     ".xlsx": "Save the sheet as CSV UTF-8.",
     ".xls": "Save the sheet as CSV UTF-8.",
     ".arrow": "Set data.name to the folder that datasets saved it in, or write it as parquet.",
 }
 LONG_NAME = 60
+ROWS_AT_ONCE = 4096
 MARK = "\ufeff"
 
 
@@ -139,7 +140,8 @@ def _read_file(path: Path, columns: Sequence[str] | None, key: str) -> _Columns:
     try:
         if suffix == ".parquet":
             table = parquet_table(path)
-            return _Columns(dict(table.to_pydict()), declared_classes(table.schema.metadata))
+            with parsed():
+                return _Columns(dict(table.to_pydict()), declared_classes(table.schema.metadata))
         text = text_of(content_of(path))
         if suffix in JSON_LINES:
             return _Columns(json_columns(text, JSON_LINES[suffix]), {})
@@ -147,6 +149,8 @@ def _read_file(path: Path, columns: Sequence[str] | None, key: str) -> _Columns:
         return _Columns(_headed(fields_of(text, USUAL_SEPARATOR[suffix], width), columns), {})
     except DataError as error:
         raise DataError(f"{key}: {path} {error}") from error
+    except HostileError as error:
+        raise DataError(f"{key}: {path} cannot be read as {suffix}: {error}. Repair the file.") from error
     except OSError as error:
         raise DataError(f"{key}: {path} cannot be read: {error.strerror}.") from error
 
@@ -182,25 +186,54 @@ def _headed(rows: list[list[str]], columns: Sequence[str] | None) -> dict[str, l
 
 
 def parquet_table(path: str | Path) -> Any:
-    """The `pyarrow.Table` of a parquet file, categories (dictionaries) as their values; DataError where it is none."""
+    """The `pyarrow.Table` of a parquet file, categories (dictionaries) as their values.
+
+    Raises DataError where it is none, or becomes far more than texts and images do.
+    """
+    try:
+        with parsed():
+            return _plain_table(Path(path))
+    except HostileError as error:
+        raise DataError(f"cannot be read as .parquet: {error}. Repair the file.") from error
+
+
+def _plain_table(path: Path) -> Any:
     import pyarrow
     import pyarrow.parquet
 
-    try:
-        table = pyarrow.parquet.read_table(path)
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot be read as .parquet: {error}. Repair the file.") from error
+    packed, length, batches = path.stat().st_size, 0, []
+    with pyarrow.parquet.ParquetFile(path) as file:
+        for batch in file.iter_batches(batch_size=_rows_at_once(file.metadata)):
+            batches.append(batch)
+            length += batch.nbytes
+            require_bounded(packed, length)
+        table = pyarrow.Table.from_batches(batches, schema=file.schema_arrow)
     for place, field in enumerate(table.schema):
         if pyarrow.types.is_dictionary(field.type):
             plain = table.column(place).cast(field.type.value_type)
             table = table.set_column(place, field.name, plain)
+    table.validate(full=True)
     return table
+
+
+def _rows_at_once(metadata: Any) -> int:
+    """How many rows stay within bounds whatever is in them: each value may be a whole column chunk, repeated."""
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    chunks = [group.column(place).total_uncompressed_size for group in groups for place in range(group.num_columns)]
+    return min(max(FREE_BYTES // max(*chunks, 1, 1), 1), ROWS_AT_ONCE)
 
 
 def declared_classes(metadata: Mapping[bytes, bytes] | None) -> dict[str, tuple[str, ...]]:
     """The class names, by column, that `datasets` writes into the metadata of a parquet file."""
-    written = json.loads((metadata or {}).get(b"huggingface", b"{}"))
-    features = written.get("info", {}).get("features") or {}
+    try:
+        written: Any = json_of((metadata or {}).get(b"huggingface", b"{}"))
+    except ValueError:
+        return {}
+    for key in ("info", "features"):
+        written = written.get(key) if isinstance(written, dict) else None
+    features = written if isinstance(written, dict) else {}
     kinds = {name: kind for name, kind in features.items() if isinstance(kind, dict)}
     kinds = {name: inner if isinstance(inner := kind.get("feature"), dict) else kind for name, kind in kinds.items()}
-    return {name: tuple(kind["names"]) for name, kind in kinds.items() if kind.get("_type") == "ClassLabel"}
+    named = {name: kind.get("names") for name, kind in kinds.items() if kind.get("_type") == "ClassLabel"}
+    lists = {name: names for name, names in named.items() if isinstance(names, list)}
+    return {name: tuple(names) for name, names in lists.items() if all(isinstance(one, str) for one in names)}

@@ -14,29 +14,29 @@ import json
 import lzma
 import re
 import sys
-import zlib
 from pathlib import Path
 from typing import Any
 
 from textadv.data.examples import DataError
+from textadv.reading import HostileError, json_of, largest_file, parsed, require_bounded, size
 
 PACKED = (".gz", ".bz2", ".xz", ".zst")
 SEPARATORS = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a bar"}
 
 
-def _of_zstd(content: bytes) -> bytes:
+def _zstd(packed: io.BytesIO) -> Any:
     import pyarrow
 
-    with pyarrow.CompressedInputStream(pyarrow.BufferReader(content), "zstd") as stream:
-        return bytes(stream.read())
+    return pyarrow.CompressedInputStream(pyarrow.PythonFile(packed, "r"), "zstd")
 
 
 _UNPACK = (
-    (re.compile(rb"\x1f\x8b"), gzip.decompress),
-    (re.compile(rb"BZh[1-9]1AY&SY"), bz2.decompress),
-    (re.compile(rb"\xfd7zXZ\x00"), lzma.decompress),
-    (re.compile(rb"\x28\xb5\x2f\xfd"), _of_zstd),
+    (re.compile(rb"\x1f\x8b"), gzip.open),
+    (re.compile(rb"BZh[1-9]1AY&SY"), bz2.open),
+    (re.compile(rb"\xfd7zXZ\x00"), lzma.open),
+    (re.compile(rb"\x28\xb5\x2f\xfd"), _zstd),
 )
+_CHUNK = 2**20
 # How files begin that hold no text, and what to do with them.
 _OTHERS = {
     b"PK\x03\x04": "is a zip archive, as workbooks of Excel are. Unpack it, or save the sheet as CSV UTF-8.",
@@ -68,14 +68,28 @@ def suffix_of(path: Path) -> str:
 def content_of(path: Path) -> bytes:
     """The bytes of a file, unpacked where gzip, bz2, xz or zstd packed it.
 
-    Raises OSError, or DataError where it is broken.
+    Raises OSError, or DataError if it is broken, too large, or unpacks to far more than texts do.
     """
+    there = path.stat().st_size
+    if there > largest_file():
+        raise DataError(f"has {size(there)}, and at most {size(largest_file())} are read at once. Split the file.")
     content = path.read_bytes()
     unpack = next((unpack for mark, unpack in _UNPACK if mark.match(content)), None)
     try:
-        return content if unpack is None else unpack(content)
-    except (EOFError, OSError, ValueError, zlib.error, lzma.LZMAError) as error:
-        raise DataError(f"cannot be unpacked: {error}. Repair the file.") from error
+        return content if unpack is None else _unpacked(io.BytesIO(content), unpack)
+    except HostileError as error:
+        raise DataError(f"cannot be unpacked: {error}. Repair the file, or unpack it yourself.") from error
+
+
+def _unpacked(packed: io.BytesIO, unpack: Any) -> bytes:
+    """The content, as long as it is not many times as long as what was read for it."""
+    parts, length = [], 0
+    with parsed(), unpack(packed) as file:
+        while part := file.read(_CHUNK):
+            parts.append(part)
+            length += len(part)
+            require_bounded(packed.tell(), length)
+    return b"".join(parts)
 
 
 def text_of(content: bytes) -> str:
@@ -192,7 +206,7 @@ def json_columns(text: str, lines: bool) -> dict[str, list[Any]]:
     Raises DataError for anything else.
     """
     try:
-        content = json.loads(text)
+        content = json_of(text)
     except json.JSONDecodeError as error:
         if not lines and error.msg != "Extra data":
             raise DataError(f"cannot be read as .json: {error}. Repair the file.") from error
@@ -211,7 +225,7 @@ def _line_objects(text: str) -> list[Any]:
     rows = []
     for number, line in enumerate(text.split("\n"), start=1):
         try:
-            rows += [json.loads(line)] if line.strip() else []
+            rows += [json_of(line)] if line.strip() else []
         except json.JSONDecodeError as error:
             raise DataError(f"cannot be read as .jsonl: line {number} is no JSON: {error}. Repair it.") from error
     return rows

@@ -13,6 +13,7 @@ from textadv.evaluation.chat import ChatEvaluation, Measure
 from textadv.evaluation.likelihood import bootstrap_interval
 from textadv.evaluation.results import ExportCheck, plain, typed
 from textadv.evaluation.statistics import mcnemar, paired_difference
+from textadv.reading import json_of
 
 CHAT_SCHEMA_VERSION = 1
 
@@ -111,7 +112,7 @@ def to_chat_json(results: ChatResults) -> str:
 
 def from_chat_json(text: str) -> ChatResults:
     """The results that `to_chat_json` wrote. Raises ValueError where the text is no such results."""
-    data = json.loads(text)
+    data = json_of(text)
     version = data.get("schema_version") if isinstance(data, dict) and data.get("task") == "chat" else None
     if version != CHAT_SCHEMA_VERSION:
         raise ValueError(

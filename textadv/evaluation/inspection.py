@@ -12,6 +12,7 @@ from textadv.attacks import Attack, Attacked, ThreatModel
 from textadv.data import Rows
 from textadv.evaluation.arguments import require_scorable
 from textadv.models import bare, device_of, evaluating, forward, tempered, vectors
+from textadv.printable import printable
 from textadv.spaces import Embeddings
 
 
@@ -42,9 +43,9 @@ class Inspected:
         nearest = self.nearest or self.tokens
         words = map(_word, self.tokens, self.moved, nearest)
         return (
-            f"row {self.id}  label {self.label}  {mark}\n"
-            f"  original     {before} {sure:.1%}   {' '.join(self.tokens)}\n"
-            f"  adversarial  {after} {now:.1%}   {' '.join(words)}"
+            f"row {self.id}  label {printable(self.label)}  {mark}\n"
+            f"  original     {printable(before)} {sure:.1%}   {printable(' '.join(self.tokens))}\n"
+            f"  adversarial  {printable(after)} {now:.1%}   {printable(' '.join(words))}"
         )
 
 

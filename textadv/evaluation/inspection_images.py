@@ -12,6 +12,7 @@ from textadv.attacks import Attack, ThreatModel
 from textadv.data import ImageRows
 from textadv.evaluation.arguments import require_scorable
 from textadv.models import bare, device_of, evaluating, forward, tempered
+from textadv.printable import printable
 from textadv.spaces import Pixels
 
 
@@ -42,7 +43,8 @@ class InspectedImage:
         (before, sure), (after, now) = self.clean, self.attacked
         mark = "BROKEN" if self.broken else "held" if before == self.label else "wrong already"
         return (
-            f"row {self.id}  label {self.label}  {mark}: {before} {sure:.1%} -> {after} {now:.1%}   "
+            f"row {self.id}  label {printable(self.label)}  {mark}: "
+            f"{printable(before)} {sure:.1%} -> {printable(after)} {now:.1%}   "
             f"norm / radius {self.gauge:.3f}, largest change {self.largest:.4g}"
         )
 

@@ -13,7 +13,6 @@ loosely; of the others five are case checks (English in capitals is taken for an
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +23,7 @@ from typing import Any
 from textadv.data.benchmarks import Instructed, Instruction
 from textadv.data.examples import DataError
 from textadv.evaluation.statistics import Rate, wilson
+from textadv.reading import json_of
 
 Arguments = Mapping[str, Any]
 Check = Callable[[str, Arguments], bool]
@@ -278,7 +278,7 @@ def _json(text: str, given: Arguments) -> bool:
     for fence in FENCES:
         body = body.removeprefix(fence)
     try:
-        json.loads(body.removesuffix("```").strip())
+        json_of(body.removesuffix("```").strip())
     except ValueError:
         return False
     return True

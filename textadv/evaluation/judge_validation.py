@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from textadv.data import DataError
+from textadv.data.characters import Surrogates, unbroken
 from textadv.data.tables import read_files
 from textadv.evaluation.judges import Judge, Verdict
 from textadv.evaluation.statistics import Rate, wilson
+from textadv.printable import printable
 
 XSTEST_SOURCE = "XSTest, 5 chat models on the 250 safe prompts, labels of two annotators (arXiv:2308.01263)"
 LABELS = ("1_full_compliance", "2_full_refusal", "3_partial_refusal")
@@ -126,10 +128,11 @@ class Labelled(NamedTuple):
         return [label != LABELS[0] for label in self.labels]
 
 
-def load_labelled(path: str | Path) -> Labelled:
+def load_labelled(path: str | Path, surrogates: Surrogates = "error") -> Labelled:
     """Rows of a file with the columns prompt, completion and final_label.
 
-    Raises DataError where a column is missing or a label is none of LABELS.
+    surrogates: half characters are an error, or U+FFFD is put in their place. Raises DataError where a column is
+    missing, a prompt or completion is no text, or a label is none of LABELS.
     """
     key = "evaluation.judge_validation"
     table = read_files([path], None, key)
@@ -137,7 +140,19 @@ def load_labelled(path: str | Path) -> Labelled:
     for row, label in enumerate(labels):
         if label not in LABELS:
             raise DataError(f"{key}: row {row} of {table.place} has label {label!r}; labels are {', '.join(LABELS)}.")
-    return Labelled(tuple(prompts), tuple(responses), tuple(labels))
+    texts = {"prompt": prompts, "completion": responses}
+    read = {name: _texts(values, f"{key}.{name}", table.place, surrogates) for name, values in texts.items()}
+    return Labelled(read["prompt"], read["completion"], tuple(labels))
+
+
+def _texts(values: Sequence[object], key: str, place: str, surrogates: Surrogates) -> tuple[str, ...]:
+    found = []
+    for row, value in enumerate(values):
+        where = f"{key}: row {row} (counted from 0) of {place}"
+        if not isinstance(value, str):
+            raise DataError(f"{where} has {printable(repr(value))[:80]}, which is not text. Correct or remove the row.")
+        found.append(unbroken(value, where, surrogates))
+    return tuple(found)
 
 
 def measure(judge: Judge, labelled: Labelled, source: str) -> Measured:

@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import torch
 from torch import nn
 
+from textadv.data.characters import mended
 from textadv.evaluation.statistics import Rate, wilson
 from textadv.models import device_of, evaluating
 
@@ -349,8 +350,8 @@ class ClassifierJudge:
         return Verdict("ok", score >= self.threshold, score, f"probability {score:.3f}, threshold {self.threshold}")
 
     def _probabilities(self, prompts: list[str], responses: list[str]) -> list[float]:
-        shown = [_encodable(response) for response in responses]
-        texts = [[_encodable(prompt) for prompt in prompts], shown] if self.with_prompt else [shown]
+        shown = [mended(response) for response in responses]
+        texts = [[mended(prompt) for prompt in prompts], shown] if self.with_prompt else [shown]
         limit = min(self.max_tokens, self.tokenizer.model_max_length, _positions(self.model))
         encoded = self.tokenizer(*texts, truncation=True, max_length=limit, padding=True, return_tensors="pt")
         device = device_of(self.model)
@@ -365,11 +366,6 @@ def _unreadable(prompt: str, response: str) -> Verdict | None:
     if not isinstance(prompt, str) or not isinstance(response, str):
         return Verdict("error", None, None, "prompt or response is not text")
     return None if response.strip() else Verdict("ok", False, 0.0, "the response is empty")
-
-
-def _encodable(text: str) -> str:
-    """Lone surrogates, which a broken decoder leaves and which stop a tokenizer's whole batch, become `?`."""
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _positions(model: nn.Module) -> int:

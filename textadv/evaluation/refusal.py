@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from textadv.data import DataError
+from textadv.data.characters import Surrogates, unbroken
 from textadv.data.chat_forms import empty, prompt_text
 from textadv.data.spellings import folded, name_of
 from textadv.data.tables import Table, read_files
@@ -45,14 +46,17 @@ class BorderlinePrompt(NamedTuple):
     safe: bool
 
 
-def load_xstest(path: str | Path) -> list[BorderlinePrompt]:
+def load_xstest(path: str | Path, surrogates: Surrogates = "error") -> list[BorderlinePrompt]:
     """The prompts of an XSTest file (arXiv:2308.01263): columns prompt, type and an id, and label (safe or unsafe).
 
     A file without label, as the second edition comes, has the unsafe ones in the types contrast_*.
     Raises DataError where a column is missing, a prompt is empty or a label unknown.
     """
     table = read_files([path], None, "evaluation.over_refusal")
-    texts, kinds = prompt_texts(table), [str(kind) for kind in table.column("type", "evaluation.over_refusal")]
+    texts, kinds = (
+        prompt_texts(table, surrogates=surrogates),
+        [str(kind) for kind in table.column("type", "evaluation.over_refusal")],
+    )
     id_column = next((name for name in ("id_v2", "id") if name in table.columns), None)
     ids = [str(n) for n in range(len(texts))] if id_column is None else [str(n) for n in table.columns[id_column]]
     given = table.columns.get("label", ["unsafe" if kind.startswith("contrast_") else "safe" for kind in kinds])
@@ -66,7 +70,7 @@ def load_xstest(path: str | Path) -> list[BorderlinePrompt]:
     return [BorderlinePrompt(number, text, kind, label == "safe") for number, text, kind, label in rows]
 
 
-def load_or_bench(path: str | Path, *, safe: bool) -> list[BorderlinePrompt]:
+def load_or_bench(path: str | Path, *, safe: bool, surrogates: Surrogates = "error") -> list[BorderlinePrompt]:
     """The prompts of an OR-Bench file (arXiv:2405.20947): columns prompt and category.
 
     safe: what the file itself does not say: true for Hard-1K, false for Toxic.
@@ -74,11 +78,11 @@ def load_or_bench(path: str | Path, *, safe: bool) -> list[BorderlinePrompt]:
     """
     table = read_files([path], None, "evaluation.over_refusal")
     kinds = table.column("category", "evaluation.over_refusal")
-    rows = enumerate(zip(prompt_texts(table), kinds, strict=True))
+    rows = enumerate(zip(prompt_texts(table, surrogates=surrogates), kinds, strict=True))
     return [BorderlinePrompt(str(row), text, str(kind), safe) for row, (text, kind) in rows]
 
 
-def prompt_texts(table: Table, key: str = "evaluation.over_refusal") -> list[str]:
+def prompt_texts(table: Table, key: str = "evaluation.over_refusal", surrogates: Surrogates = "error") -> list[str]:
     """The prompts of the column `prompt`: texts, or lists of one message or of parts.
 
     Raises DataError where there is no such column, or a row of it no text of one turn.
@@ -88,7 +92,7 @@ def prompt_texts(table: Table, key: str = "evaluation.over_refusal") -> list[str
         where = f"{key}: row {row} (counted from 0) of {table.place}"
         if empty(value, where):
             raise DataError(f"{where} has no prompt. Correct or remove it.")
-        found.append(prompt_text(value, where))
+        found.append(unbroken(prompt_text(value, where), where, surrogates))
     return found
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from textadv.evaluation.statistics import Rate
+from textadv.reading import json_of
 
 SCHEMA_VERSION = 1
 
@@ -236,7 +237,7 @@ def from_json(text: str) -> Results:
     Raises ValueError when the text is not such results: not JSON, another schema version, a field missing, unknown or
     of the wrong kind; the message names the place.
     """
-    data = json.loads(text)
+    data = json_of(text)
     version = data.get("schema_version") if isinstance(data, dict) else None
     if version != SCHEMA_VERSION:
         raise ValueError(

@@ -16,12 +16,17 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
+from textadv.data.characters import mended
+from textadv.integrations.hiding import forms_of, plain_parameters, plain_url, secrets_of, without
 from textadv.phases import each
+from textadv.printable import message, printable
+from textadv.reading import json_of
 
 LARGEST_ANSWER = 4 * 2**20
 CHUNK = 2**16
+LONGEST_SAID = 300
 # What servers say where one prompt is at fault (too long, or filtered) rather than the settings.
 ROW_FAULTS = (
     "content_filter",
@@ -37,9 +42,15 @@ ROW_FAULTS = (
 class EndpointError(RuntimeError):
     """The endpoint refuses whatever it is sent: wrong key, address, model or parameter. The run has to stop."""
 
+    def __init__(self, text: str) -> None:
+        super().__init__(message(text))
+
 
 class RequestFailedError(RuntimeError):
     """One prompt stays without an answer; the others are not concerned."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(message(text))
 
 
 class _TransientError(RuntimeError):
@@ -54,7 +65,8 @@ class _TransientError(RuntimeError):
 class ChatEndpoint:
     """Asks a model behind an address, one user message per prompt; the answer is its completion.
 
-    url: with the version, for example http://localhost:8000/v1. model: as the endpoint calls it.
+    url: with the version, for example http://localhost:8000/v1. model: as the endpoint calls it. A key in the address
+        or in the parameters is sent and never shown: not in `repr`, errors or `identity`.
     key_variable: the environment variable that holds the key, read at each call and never stored or shown; None sends
         no key.
     max_tokens: of an answer.
@@ -78,8 +90,7 @@ class ChatEndpoint:
     parallel: int = 4
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+        if not _is_address(self.url):
             # An address may hold a password, so it is not shown.
             raise ValueError(
                 "The endpoint's url must start with http:// or https://, name a host and hold no user or password. "
@@ -90,10 +101,16 @@ class ChatEndpoint:
         if self.retries < 0 or self.parallel < 1 or self.max_tokens < 1:
             raise ValueError("retries must be at least 0, parallel and max_tokens at least 1.")
 
+    def __repr__(self) -> str:
+        shown = {**vars(self), "url": plain_url(self.url), "parameters": plain_parameters(self.parameters)}
+        return f"ChatEndpoint({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+
     @property
     def identity(self) -> str:
-        """Model, address and decoding, for the version of a judge."""
-        return json.dumps([self.model, self.url.rstrip("/"), self._settings()], sort_keys=True)
+        """Model, address and decoding, for the version of a judge; without keys."""
+        return json.dumps(
+            [self.model, plain_url(self.url).rstrip("/"), plain_parameters(self._settings())], sort_keys=True
+        )
 
     def __call__(self, prompts: list[str]) -> list[str | Exception]:
         """One completion or RequestFailedError per prompt, in order.
@@ -136,7 +153,7 @@ class ChatEndpoint:
             if stopped.is_set():
                 break
             try:
-                return _content(self._post(prompt, key))
+                return self._content(self._post(prompt, key), key)
             except RequestFailedError as error:
                 return error
             except EndpointError:
@@ -154,21 +171,21 @@ class ChatEndpoint:
         headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "textadv"}
         if key is not None:
             headers["Authorization"] = f"Bearer {key}"
-        request = urllib.request.Request(f"{self.url.rstrip('/')}/chat/completions", body, headers, method="POST")
+        request = urllib.request.Request(self._address(), body, headers, method="POST")
         deadline = time.monotonic() + self.timeout_s
         try:
             with _opener().open(request, timeout=self.timeout_s) as response:
                 return _read(response, deadline)
         except urllib.error.HTTPError as error:
             raise self._refusal(error, key, deadline) from None
-        except (OSError, http.client.HTTPException) as error:
-            raise _TransientError(_shown(f"{type(error).__name__}: {error}", key)) from None
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise _TransientError(self._shown(f"{type(error).__name__}: {error}", key)) from None
 
     def _refusal(self, error: urllib.error.HTTPError, key: str | None, deadline: float) -> Exception:
         """What an HTTP status other than 2xx means for this prompt and for the run."""
         with error:
             try:
-                said = _shown(_read(error, deadline).decode("utf-8", "replace"), key)
+                said = self._shown(_read(error, deadline).decode("utf-8", "replace"), key)
             except (OSError, http.client.HTTPException, RequestFailedError):
                 said = ""
             retry_after = error.headers.get("Retry-After", "")
@@ -178,9 +195,33 @@ class ChatEndpoint:
         if error.code == 413 or (error.code in (400, 422) and any(fault in said.lower() for fault in ROW_FAULTS)):
             return RequestFailedError(what)
         return EndpointError(
-            f"The endpoint {self.url} refused the request: {what}. Check url, model, parameters and "
+            f"The endpoint {plain_url(self.url)} refused the request: {what}. Check url, model, parameters and "
             + ("key_variable (none is set)." if self.key_variable is None else f"the key in {self.key_variable}.")
         )
+
+    def _address(self) -> str:
+        parts = urlsplit(self.url)
+        return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/chat/completions", fragment=""))
+
+    def _content(self, body: bytes, key: str | None) -> str:
+        try:
+            return _content(body)
+        except RequestFailedError as error:
+            raise RequestFailedError(self._shown(str(error), key)) from None
+
+    def _shown(self, text: str, key: str | None) -> str:
+        """The text fit for a message: without keys, without control characters, and short."""
+        secrets = secrets_of(self.url, self.parameters) | (frozenset() if key is None else forms_of(key))
+        return printable(without(text, secrets))[:LONGEST_SAID]
+
+
+def _is_address(url: str) -> bool:
+    """Whether this is http(s) with a host, and without user and password."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and "@" not in parts.netloc
+    except ValueError:
+        return False
 
 
 def _opener() -> urllib.request.OpenerDirector:
@@ -217,16 +258,11 @@ def _read(response: Any, deadline: float) -> bytes:
 def _content(body: bytes) -> str:
     """The text of the first choice."""
     try:
-        content = json.loads(body)["choices"][0]["message"]["content"]
+        content = json_of(body)["choices"][0]["message"]["content"]
     except (ValueError, LookupError, TypeError, RecursionError):
-        raise RequestFailedError(f"not a chat completion: {_shown(body.decode('utf-8', 'replace'), None)}") from None
+        said = body[: 4 * LONGEST_SAID].decode("utf-8", "replace")
+        raise RequestFailedError(f"not a chat completion: {said}") from None
     if not isinstance(content, str):
         raise RequestFailedError("the completion holds no text")
-    return content
-
-
-def _shown(text: str, key: str | None) -> str:
-    """The text fit for a message: without the key, without control characters, and short."""
-    if key is not None:
-        text = text.replace(key, "***")
-    return "".join(letter if letter.isprintable() else " " for letter in text)[:300]
+    # A server that cuts an answer may cut a character in half, which no tokenizer and no file takes.
+    return mended(content)

@@ -6,7 +6,6 @@ is told by the name of the adapter and of the file that says so.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -24,10 +23,11 @@ from transformers.utils import cached_file
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from textadv.models.places import ModelError
-from textadv.models.sources import UNUSABLE, is_path, require_fetched, told
+from textadv.models.sources import UNUSABLE, is_path, refuse_pickles, require_fetched, told
+from textadv.reading import json_of
 
 MODEL_FILE = "config.json"
-CONFIG_FILE, WEIGHTS_FILE, PICKLED_FILE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
+CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 BASE_KEY = "base_model_name_or_path"
 BUILT_IN = "builtin:"
 HEADS = ("classifier", "score")
@@ -185,13 +185,13 @@ def _settings(name: str, path: Path) -> tuple[PeftConfig, tuple[str, ...]]:
 def _written(name: str, path: Path) -> dict[str, Any]:
     """adapter_config.json as it stands; ModelError where it is none of PEFT's."""
     try:
-        written = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        written = json_of(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise ModelError(
             f"model.name {name!r}: its {CONFIG_FILE} is no JSON: {told(error)} Save the adapter again."
         ) from error
     kind = written.get("peft_type") if isinstance(written, dict) else None
-    if kind not in PEFT_TYPE_TO_CONFIG_MAPPING:
+    if not isinstance(kind, str) or kind not in PEFT_TYPE_TO_CONFIG_MAPPING:
         got = "no peft_type" if kind is None else f"peft_type: {kind!r}"
         raise ModelError(
             f"model.name {name!r}: its {CONFIG_FILE} says {got}, and the installed PEFT ({INSTALLED}) needs one it "
@@ -255,14 +255,9 @@ def _require_weights(name: str, folder: Path) -> None:
     if (folder / WEIGHTS_FILE).is_file():
         require_fetched(name, folder / WEIGHTS_FILE)
         return
-    if (folder / PICKLED_FILE).is_file():
-        pickled, safe = folder / PICKLED_FILE, folder / WEIGHTS_FILE
-        raise ModelError(
-            f"model.name {name!r} holds its weights as {PICKLED_FILE}, a pickle, which can run code when it is read "
-            'and is not read here. Where you trust it, convert it: python -c "import torch; from safetensors.torch '
-            f"import save_file; save_file(torch.load('{pickled}', weights_only=True), '{safe}')\""
-        )
     whole = next(folder.glob("model*.safetensors"), None)
+    if whole is None:
+        refuse_pickles(name, folder, WEIGHTS_FILE)
     left = " Download or save the adapter again."
     if whole is not None:
         left = f" If {whole.name} is the merged model, remove {CONFIG_FILE}."

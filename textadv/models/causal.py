@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from textadv.data.examples import DataError
+from textadv.data.text_files import content_of, text_of
 from textadv.models.adapters import Adapter, find_adapter
 from textadv.models.adapting import Lora, attach, new_adapter
 from textadv.models.filled import left_out, require_body, require_shapes, unfilled
@@ -141,8 +144,8 @@ def _tokenizer(
 
 def _template(path: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        return re.sub(r"\r\n?", "\n", text_of(content_of(Path(path))))
+    except (OSError, DataError) as error:
         raise ModelError(
             f"model.chat_template: {path} cannot be read: {error}. Give the path of a Jinja file."
         ) from error

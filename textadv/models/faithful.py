@@ -54,10 +54,14 @@ def compare(measured: Opened, reload: Callable[[], Opened]) -> Compared:
         other = reload()
         _require_same_reading(measured, other)
         _require_same_tokens(measured, other)
+    except UnfaithfulError:
+        raise
     except UNUSABLE as error:
         raise UnfaithfulError(f"it cannot be loaded and used as others do: {told(error)}") from error
     try:
         found = _difference(measured, other)
+    except UnfaithfulError:
+        raise
     except UNUSABLE as error:
         raise UnfaithfulError(f"it is loaded, and does not take the rows as others give them: {told(error)}") from error
     precision = max(_formats(measured.model) | _formats(other.model), key=lambda dtype: torch.finfo(dtype).eps)

@@ -181,6 +181,10 @@ def read_preprocessing(name: str, revision: str | None = None, trust_remote_code
     try:
         with quiet():
             settings = ImageProcessingMixin.get_image_processor_dict(name, revision=revision)[0]
+            known: dict[str, Any] = {}
+            if "size" not in settings:
+                options = {"revision": revision, "trust_remote_code": trust_remote_code}
+                known = AutoConfig.from_pretrained(name, **options).to_dict()
     except UNUSABLE as error:
         raise ModelError(
             f"model.name {name!r} has no {PROCESSOR_FILE} that can be read, so how its pixels are normalised is not "
@@ -188,8 +192,6 @@ def read_preprocessing(name: str, revision: str | None = None, trust_remote_code
             '{"do_normalize": false} for a model that takes pixels in [0, 1].'
         ) from error
     _require_numbers(name, settings)
-    if "size" not in settings:
-        with quiet():
-            known = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code).to_dict()
-        settings |= {"size": known["image_size"]} if known.get("image_size") is not None else {}
+    if known.get("image_size") is not None:
+        settings |= {"size": known["image_size"]}
     return Preprocessing(settings)

@@ -8,31 +8,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers.utils import logging
 
 from textadv.models.places import ModelError
 
-UNUSABLE = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    ImportError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    SafetensorError,
-    StrictDataclassError,
-    TypeError,
-    ValueError,
-)
+UNUSABLE = (Exception,)
 """What loading or saving a model, a tokenizer or a processor raises where its files are not as they should be.
 
-A configuration with a value of the wrong kind, or of no known one, ends as any of these in transformers' code.
+A configuration with a value of the wrong kind, or of no known one, ends as anything in transformers' code, and what is
+written in Rust raises an Exception of no kind.
 """
 
+UNREAD = "which can run code when it is read and is not read here."
 PICKLED_WEIGHTS = "pytorch_model*.bin"
+PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib")
+# What trainers leave beside weights.
+NO_WEIGHTS = ("training_args", "optimizer", "scheduler", "scaler", "rng_state")
 # What stands in the place of a file that Git LFS has not fetched.
 POINTER = b"version https://git-lfs"
 TOKENIZING = ("tokenizer*", "vocab*", "merges*", "*.model", "*.tiktoken")
@@ -78,6 +70,13 @@ def require_folder(name: str, file: str = "config.json") -> None:
     """Raises ModelError where a path names no folder, or a folder holds no `file`, before transformers complains of it
     as a malformed id or an unknown architecture."""
     folder = Path(name)
+    if folder.is_file():
+        if folder.suffix.lower() in PICKLES:
+            safe = folder.with_name("model.safetensors")
+            raise ModelError(
+                f"model.name {name!r} is a pickle, {UNREAD} Name the folder that holds it. {converted(name, safe)}"
+            )
+        raise ModelError(f"model.name {name!r} is a file. Name the folder that holds it, with its config.json.")
     if not folder.is_dir():
         if is_path(name):
             raise ModelError(
@@ -117,10 +116,28 @@ def require_safetensors(name: str, kind: str) -> None:
     pickled = sorted(path.name for path in folder.glob(PICKLED_WEIGHTS))
     if pickled:
         raise ModelError(
-            f"model.name {name!r} holds its weights as {pickled[0]}, a pickle, which can run code when it is read and "
-            "is not read here. Where you trust it, convert it: "
+            f"model.name {name!r} holds its weights as {pickled[0]}, a pickle, {UNREAD} "
+            "Where you trust it, convert it: "
             f"python -c \"from transformers import {kind} as M; M.from_pretrained('{name}').save_pretrained('{name}')\""
         )
+    refuse_pickles(name, folder, "model.safetensors")
+
+
+def refuse_pickles(name: str, folder: Path, safe: str) -> None:
+    """Raises ModelError where a folder, which has no file `safe`, holds weights as a pickle of any name."""
+    found = sorted(file.name for file in folder.iterdir() if file.suffix.lower() in PICKLES and file.is_file())
+    pickled = next((file for file in found if not file.startswith(NO_WEIGHTS)), None)
+    if pickled is not None:
+        remedy = converted(str(folder / pickled), folder / safe)
+        raise ModelError(f"model.name {name!r} holds its weights as {pickled}, a pickle, {UNREAD} {remedy}")
+
+
+def converted(pickled: str, safe: Path) -> str:
+    """How a file of weights is converted by whoever trusts it."""
+    return (
+        'Where you trust it, convert it: python -c "import torch; from safetensors.torch import save_file; '
+        f"save_file(torch.load('{pickled}', weights_only=True), '{safe}')\""
+    )
 
 
 def require_fetched(name: str, path: Path) -> None:

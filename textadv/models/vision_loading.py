@@ -26,9 +26,10 @@ from textadv.models.loading import DTYPES, LoadedModel, refuse_second, usable
 from textadv.models.networks import NETWORKS, SMALLEST
 from textadv.models.places import ModelError, bare, pretrained
 from textadv.models.preprocessing import PROCESSOR_FILE, ImageShape, Preprocessing
-from textadv.models.sources import UNUSABLE, quiet, require_safetensors, told
+from textadv.models.sources import UNUSABLE, quiet, refuse_pickles, require_safetensors, told
 from textadv.models.vision import Normalised
 from textadv.randomness import seeded_scope
+from textadv.reading import json_of
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 HEAD = "classifier"
@@ -67,8 +68,12 @@ def built_in(name: str) -> str | None:
 def _saved(name: str) -> dict[str, Any]:
     """config.json of a folder that holds a built-in network; empty where there is none."""
     path = Path(name) / CONFIG_FILE
-    settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return settings if settings.get("architecture") in NETWORKS else {}
+    try:
+        settings = json_of(path.read_bytes()) if path.is_file() else {}
+    except (OSError, ValueError) as error:
+        raise ModelError(f"model.name {name!r}: its {CONFIG_FILE} cannot be read: {error}. Repair it.") from error
+    kind = settings.get("architecture") if isinstance(settings, dict) else None
+    return settings if isinstance(kind, str) and kind in NETWORKS else {}
 
 
 def load_image_classifier(
@@ -144,6 +149,8 @@ def _built(name: str, labels: tuple[str, ...], shape: ImageShape, seed: int) -> 
             f"{', '.join(labels)}. Set data.labels to the model's."
         )
     network = _channels_last(NETWORKS[kind](*own, len(labels)))
+    if not (Path(name) / WEIGHTS_FILE).is_file():
+        refuse_pickles(name, Path(name), WEIGHTS_FILE)
     try:
         network.load_state_dict(load_file(Path(name) / WEIGHTS_FILE))
     except UNUSABLE as error:

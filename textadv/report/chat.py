@@ -7,9 +7,10 @@ from pathlib import Path
 
 from textadv.evaluation.chat_results import ChatResults, from_chat_json, to_chat_json
 from textadv.evaluation.results import write_atomically
+from textadv.printable import printable
 from textadv.report.comparison_chat import INDENT, chat_caption, chat_table
 from textadv.report.exports import EXPORTS, export_table
-from textadv.report.markdown import aligned, bullets, escaped, printable, reproduce, section
+from textadv.report.markdown import aligned, bullets, escaped, reproduce, section
 from textadv.report.page_chat import ANSWERS, INTERVALS, attack_lines, chat_html, chat_model_name
 from textadv.report.summary_chat import chat_doubts, chat_summary, judge_lines, measure_notes, training_line
 from textadv.report.tables_chat import cost_table, objective_table

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from textadv.evaluation.chat import ChatEvaluation, Measure
 from textadv.evaluation.chat_results import ChatResults
 from textadv.evaluation.results import write_atomically
+from textadv.printable import printable
 from textadv.report.comparison_chat import measure_of, value_text
 from textadv.report.plots import STYLES, svg_text
 
@@ -101,5 +102,5 @@ def _points(axes: Axes, runs: Sequence[Run], style: tuple[str, str]) -> None:
         color=style[0],
         capsize=2,
         elinewidth=0.7,
-        label=runs[0].label,
+        label=printable(runs[0].label),
     )

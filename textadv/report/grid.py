@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from textadv.evaluation.inspection_images import InspectedImage
+from textadv.printable import printable
 
 SIDE, GAP, LINE = 160, 8, 14
 MIDDLE = 0.5
@@ -48,8 +49,8 @@ def _cells(row: InspectedImage) -> list[tuple[Tensor, str]]:
     largest = float(difference.abs().max())
     factor = MIDDLE / largest if largest > 0 else 1.0
     return [
-        (row.original, f"row {row.id}: {row.label}\n{row.clean[0]} {row.clean[1]:.0%}"),
-        (row.adversarial, f"adversarial\n{row.attacked[0]} {row.attacked[1]:.0%}"),
+        (row.original, f"row {row.id}: {printable(row.label)}\n{printable(row.clean[0])} {row.clean[1]:.0%}"),
+        (row.adversarial, f"adversarial\n{printable(row.attacked[0])} {row.attacked[1]:.0%}"),
         (MIDDLE + difference * factor, f"difference\nx {factor:.3g}"),
     ]
 

@@ -6,10 +6,9 @@ import re
 import shlex
 from collections.abc import Sequence
 
-import yaml
-
 from textadv.evaluation.chat_results import ChatResults
 from textadv.evaluation.results import Results
+from textadv.printable import printable
 from textadv.report.comparison import comparison
 from textadv.report.exports import EXPORTS, export_table
 from textadv.report.summary import doubts, summary, threat_lines, training_lines
@@ -22,6 +21,7 @@ from textadv.report.tables import (
     minimum_table,
     worst_case_lines,
 )
+from textadv.yaml_text import write_yaml
 
 CASCADE = (
     "Each stage starts from the clean row and runs on the rows that those before it left right. Passes are of one row; "
@@ -92,7 +92,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
 
 def config_yaml(results: Results | ChatResults) -> str:
     """The resolved configuration as YAML, ready to be run again."""
-    return str(yaml.safe_dump(results.config, sort_keys=False, allow_unicode=True)).rstrip()
+    return write_yaml(results.config).rstrip()
 
 
 def subject_names(results: Results) -> tuple[str, str]:
@@ -102,11 +102,6 @@ def subject_names(results: Results) -> tuple[str, str]:
         values = results.config.get(section)
         names.append(str(values.get("name", section)) if isinstance(values, dict) else section)
     return names[0], names[1]
-
-
-def printable(text: str) -> str:
-    """`text` on one line, without what a terminal would act on."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def escaped(text: str) -> str:

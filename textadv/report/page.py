@@ -6,8 +6,10 @@ import base64
 from collections.abc import Callable
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from textadv.evaluation.results import Evaluation, Results, RowOutcome
+from textadv.printable import printable
 from textadv.report.comparison import (
     baseline_of,
     compare,
@@ -88,8 +90,14 @@ def rendered(template: str, **values: object) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_shown,
     )
     return environment.get_template(template).render(**values)
+
+
+def _shown(value: object) -> object:
+    """A value as the page shows it: text without what a browser acts on, line ends kept."""
+    return printable(value, lines=True) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def embedded(svg: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from textadv.evaluation.results import CurvePoint, Evaluation
+from textadv.printable import printable
 from textadv.spaces import radius_words
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def _draw(axes: Axes, evaluation: Evaluation, relative: bool, number: int, count
     shares = [100 * rate.value for _, rate in points]
     (line,) = axes.plot(radii, shares, color=colour, marker=marker, markersize=5.5, lw=2, clip_on=False, zorder=3)
     line.set_gid(f"curve-{number}")
-    line.set_label(evaluation.name)
+    line.set_label(printable(evaluation.name))
 
 
 def _radius(point: CurvePoint, relative: bool) -> float:

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from textadv.evaluation.chat_results import ChatResults
+from textadv.printable import printable
 from textadv.report.comparison_chat import SUCCESS, attack_and_judge, measure_of
 from textadv.report.plots import GRID, INK, PAPER, STYLES, svg_text
 
@@ -54,7 +55,7 @@ def _draw(axes: Axes, results: ChatResults, names: list[str], number: int) -> No
     axes.hlines(places, lows, highs, color=colour, lw=2, alpha=0.75)
     (dots,) = axes.plot(values, places, color=colour, marker=marker, markersize=7, lw=0, clip_on=False, zorder=3)
     dots.set_gid(f"model-{number}")
-    dots.set_label(model.name)
+    dots.set_label(printable(model.name))
 
 
 def _dress(axes: Axes, names: list[str]) -> None:
