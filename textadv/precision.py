@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+from torch import nn
+
+from textadv.models import bare
 
 # Any of these computes matrix products in bfloat16: of x86 (AVX512-BF16, AMX, AVX10.2), then of ARM.
 BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "avx10_2", "bf16", "sve_bf16")
@@ -33,3 +36,17 @@ def emulation_warning(key: str, value: str, device: torch.device) -> str | None:
         f"{key}: {value} is imitated on this CPU ({name}), which has no instructions for it and can be ten times "
         f"slower than in float32. Set {key}: {instead}."
     )
+
+
+def without_autocast(model: nn.Module) -> None:
+    """Takes accelerate's autocast off a model that it prepared.
+
+    `Accelerator.unwrap_model` would take off the decorators of the model's own forward as well.
+    """
+    inner = bare(model)
+    own = vars(inner)
+    original = own.pop("_original_forward", None)
+    if original is not None:
+        own.pop("forward")
+        if inner.forward != original:
+            own["forward"] = original
