@@ -248,7 +248,9 @@ def test_a_checkpoint_of_the_version_before_is_resumed_from(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("changes", [{"step": "3"}, {"processes": None}, {"best": {"last": 3}}, {"files": [1]}])
-def test_other_values_in_a_checkpoint_of_the_version_before_are_told(tmp_path: Path, changes: dict[str, object]) -> None:
+def test_other_values_in_a_checkpoint_of_the_version_before_are_told(
+    tmp_path: Path, changes: dict[str, object]
+) -> None:
     as_before_manifests(saved(tmp_path, 3), **changes)
     with pytest.raises(CheckpointError, match="step-00000003 is damaged .progress.json"):
         latest(tmp_path)

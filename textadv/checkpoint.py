@@ -114,7 +114,8 @@ def save(
     """
     final = folder / f"{PREFIX}{step:08d}"
     named = {"weights": weights, "optimizer": optimizer}
-    named |= {f"rng-{rank}": state for rank, state in enumerate(rng)} | {name: part for name, part in more.items() if part}
+    named |= {f"rng-{rank}": state for rank, state in enumerate(rng)}
+    named |= {name: tensors for name, tensors in more.items() if tensors}
     with replacing(final, sum(map(size_of, named.values()))) as partial:
         partial.mkdir()
         for name, tensors in named.items():
@@ -221,10 +222,20 @@ def latest(folder: Path) -> Checkpoint | None:
         return replace(found, told=told)
     if damaged:
         raise CheckpointError(
-            f"No checkpoint under {folder} can be resumed from: {'; '.join(damaged)}. Put the files back from a copy, or "
-            "start anew in another output folder, with checkpoint.resume: false."
+            f"No checkpoint under {folder} can be resumed from: {'; '.join(damaged)}. Put the files back from a copy, "
+            "or start anew in another output folder, with checkpoint.resume: false."
         )
     return None
+
+
+def intact(folder: Path, name: str) -> Path | None:
+    """A file that a checkpoint carries, whatever its other files hold; None where it is not there or not as written."""
+    try:
+        hashes = listed(folder)
+        require_intact(folder, hashes, [name])
+    except (DamagedError, KeyError):
+        return None
+    return folder / name
 
 
 def extra(checkpoint: Checkpoint, name: str) -> dict[str, Tensor]:

@@ -100,8 +100,9 @@ def _each(form: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, list) and all(map(form, value))
 
 
+_COUNTS = ("step", "forwards", "backwards", "adversarial_rows", "rollbacks", "processes", "log_bytes")
 _FORMS: dict[str, Callable[[Any], bool]] = {
-    **dict.fromkeys(("step", "forwards", "backwards", "adversarial_rows", "rollbacks", "processes", "log_bytes"), _count),
+    **dict.fromkeys(_COUNTS, _count),
     "best": lambda value: isinstance(value, dict) and all(map(_measures, value.values())),
     "history": _each(_measures),
     "pulses": _each(_each(_number)),

@@ -19,8 +19,8 @@ from textadv.digests import digest, surrogate_hashes, weights_hash
 from textadv.models import LoadedModel, LoadedVision, device_of, logits_warning, space_module
 from textadv.randomness import permutation
 from textadv.split_norm import Which
-from textadv.task_launch import launch_warnings, launched, together
-from textadv.task_output import claim, free_output
+from textadv.task_launch import launch_warnings, launched
+from textadv.task_output import claim, claiming, free_output
 from textadv.task_trial import read_texts, rehearse_classifier
 
 SELECTION_DRAW, TEST_DRAW, THREAT_ROWS, LOOKED_AT = 11, 12, 256, 32
@@ -78,7 +78,7 @@ def prepare(config: RunConfig, *, training: bool = True) -> Task:
             ["threat.space: pixels needs images and data holds texts. Set threat.space: embeddings, or task: images."]
         )
     config, accelerator = launched(config)
-    with together(accelerator):
+    with claiming(accelerator, config):
         task = _prepared(config, accelerator, training)
     claim(config, accelerator, task.output, task.hashes)
     return task
@@ -86,7 +86,7 @@ def prepare(config: RunConfig, *, training: bool = True) -> Task:
 
 def _prepared(config: RunConfig, accelerator: Accelerator, training: bool) -> Task:
     """See `prepare`; what one process does by itself."""
-    output = free_output(config)
+    output = free_output(config, training=training)
     check_adversary(config)
     splits = build.splits(config.data, config.seed)
     check_measuring(config, len(splits.labels))

@@ -28,8 +28,8 @@ from textadv.objectives import Objectives
 from textadv.randomness import permutation
 from textadv.sampling import Streams
 from textadv.spaces import Embeddings, Hidden, Several
-from textadv.task_launch import launch_warnings, launched, together
-from textadv.task_output import claim, free_output
+from textadv.task_launch import launch_warnings, launched
+from textadv.task_output import claim, claiming, free_output
 from textadv.task_template import changed_tokens, chat_hashes, clock_warning, template, template_warnings
 from textadv.task_trial import lighter, read_chats, read_panel, rehearse_chat
 
@@ -112,7 +112,7 @@ def prepare_chat(config: ChatRunConfig, *, training: bool = True) -> ChatTask:
     left behind.
     """
     config, accelerator = launched(config)
-    with together(accelerator):
+    with claiming(accelerator, config):
         task = _prepared(config, accelerator, training)
     changed = partial(changed_tokens, streams=task.streams, used=task.template)
     claim(config, accelerator, task.output, task.hashes, changed)
@@ -121,7 +121,7 @@ def prepare_chat(config: ChatRunConfig, *, training: bool = True) -> ChatTask:
 
 def _prepared(config: ChatRunConfig, accelerator: Accelerator, training: bool) -> ChatTask:
     """See `prepare_chat`; what one process does by itself."""
-    output = free_output(config)
+    output = free_output(config, training=training)
     streams = _streams(config)
     loaded = build_chat.model(config.model, config.seed)
     used = template(config.model, loaded)

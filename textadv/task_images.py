@@ -41,8 +41,8 @@ from textadv.task import (
     reported_positions,
     selecting_positions,
 )
-from textadv.task_launch import launch_warnings, launched, together
-from textadv.task_output import claim, free_output
+from textadv.task_launch import launch_warnings, launched
+from textadv.task_output import claim, claiming, free_output
 from textadv.task_trial import rehearse_classifier
 
 LOOKED_AT = 32
@@ -134,7 +134,7 @@ def prepare_images(config: ImageRunConfig, *, training: bool = True) -> Task:
     left behind.
     """
     config, accelerator = launched(config)
-    with together(accelerator):
+    with claiming(accelerator, config):
         task = _prepared(config, accelerator, training)
     claim(config, accelerator, task.output, task.hashes)
     return task
@@ -142,7 +142,7 @@ def prepare_images(config: ImageRunConfig, *, training: bool = True) -> Task:
 
 def _prepared(config: ImageRunConfig, accelerator: Accelerator, training: bool) -> Task:
     """See `prepare_images`; what one process does by itself."""
-    output = free_output(config)
+    output = free_output(config, training=training)
     check_adversary(config)
     found = ready(config)
     parts = found.parts
