@@ -17,6 +17,7 @@ from textadv.config_file import load_config
 from textadv.config_images import ImageRunConfig
 from textadv.config_tasks import ClassifierRunConfig
 from textadv.errors import USER_ERRORS, ending
+from textadv.phases import on_screen, telling
 from textadv.report import comparison_table
 from textadv.report.chat import chat_notes, chat_table_text
 from textadv.report.exports import export_line
@@ -85,10 +86,11 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         config = load_config(arguments.config, arguments.overrides)
-        if isinstance(config, ChatRunConfig):
-            harden_chat(config)
-        else:
-            harden(config)
+        with telling(on_screen(config.tracking.progress)):
+            if isinstance(config, ChatRunConfig):
+                harden_chat(config)
+            else:
+                harden(config)
     except USER_ERRORS as error:
         raise ending(error) from None
 

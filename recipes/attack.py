@@ -28,6 +28,7 @@ from textadv.errors import USER_ERRORS, ending
 from textadv.evaluation import fitted_temperature, inspect_images, inspect_rows
 from textadv.evaluation.adversaries import Direct, EmbeddingAttack
 from textadv.evaluation.elicitation import UNJUDGED, BehaviourOutcome, elicit
+from textadv.phases import on_screen, telling
 from textadv.report import write_grid
 from textadv.task import encoded, reported_positions, resolved_threat
 from textadv.task_chat import inspected
@@ -191,12 +192,13 @@ def main() -> None:
         config = load_config(arguments.config, arguments.overrides)
         if arguments.rows < 1:
             raise ConfigError([f"--rows must be at least 1, got {arguments.rows}."])
-        if isinstance(config, ChatRunConfig):
-            show_chat(config, arguments.model, arguments.rows, arguments.attack)
-        elif isinstance(config, ImageRunConfig):
-            show_images(config, arguments.model, arguments.rows, arguments.attack, arguments.picture)
-        else:
-            show(config, arguments.model, arguments.rows, arguments.attack)
+        with telling(on_screen(config.tracking.progress)):
+            if isinstance(config, ChatRunConfig):
+                show_chat(config, arguments.model, arguments.rows, arguments.attack)
+            elif isinstance(config, ImageRunConfig):
+                show_images(config, arguments.model, arguments.rows, arguments.attack, arguments.picture)
+            else:
+                show(config, arguments.model, arguments.rows, arguments.attack)
     except USER_ERRORS as error:
         raise ending(error) from None
 

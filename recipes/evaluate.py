@@ -19,6 +19,7 @@ from textadv.config_file import load_config
 from textadv.config_images import ImageRunConfig
 from textadv.config_tasks import ClassifierRunConfig
 from textadv.errors import USER_ERRORS, ending
+from textadv.phases import on_screen, telling
 from textadv.report import comparison_table
 from textadv.report.chat import chat_notes, chat_table_text
 from textadv.report.summary import doubts
@@ -97,10 +98,11 @@ def main() -> None:
     arguments = parser.parse_intermixed_args()
     try:
         config = load_config(arguments.config, arguments.overrides)
-        if isinstance(config, ChatRunConfig):
-            measure_chat(config, arguments.model, arguments.output)
-        else:
-            measure(config, arguments.model, arguments.output)
+        with telling(on_screen(config.tracking.progress)):
+            if isinstance(config, ChatRunConfig):
+                measure_chat(config, arguments.model, arguments.output)
+            else:
+                measure(config, arguments.model, arguments.output)
     except USER_ERRORS as error:
         raise ending(error) from None
 

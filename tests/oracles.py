@@ -60,7 +60,11 @@ class BagOfEmbeddings(nn.Module):
 
 
 class CurvedBag(BagOfEmbeddings):
-    """A bag whose embeddings pass through a bend and dropout first: nonlinear, still blind to order and padding."""
+    """A bag whose embeddings pass through a bend and dropout first: nonlinear, still blind to order and padding.
+
+    Its products are written out: a matrix product rounds by the number of its rows, differently from machine to
+    machine, and a search that turns on such a last bit would depend on its batch.
+    """
 
     def __init__(self, classes: int = 3, width: int = 8, seed: int = 0, dtype: torch.dtype = torch.float64) -> None:
         super().__init__(classes, width, seed, dtype)
@@ -69,9 +73,10 @@ class CurvedBag(BagOfEmbeddings):
         self.dropout = nn.Dropout(0.5)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        bent = self.dropout(torch.sin(self.embeddings(input_ids) @ self.inner.T))
+        bent = self.dropout(torch.sin((self.embeddings(input_ids).unsqueeze(-2) * self.inner).sum(dim=-1)))
         weight = self.importance[input_ids] * attention_mask
-        return (bent * weight.unsqueeze(-1)).sum(dim=1) @ self.head.T + self.bias
+        pooled = (bent * weight.unsqueeze(-1)).sum(dim=1)
+        return (pooled.unsqueeze(1) * self.head).sum(dim=-1) + self.bias
 
 
 def bag_margin_gain(model: BagOfEmbeddings, batch: Batch, ball: Ball) -> Tensor:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from textadv.phases import OnScreen, each, told, untold
+from textadv.phases import OnScreen, each, on_screen, phase, telling, told, untold, within
 
 SOON = 0.02
 
@@ -86,16 +86,43 @@ def test_a_phase_that_fails_ends_its_thread() -> None:
 
 
 def test_by_default_nobody_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    with untold("pgd20", 10) as advance:
-        advance(10)
+    for begun in (untold, phase):
+        with begun("pgd20", 10) as advance:
+            advance(10)
     assert capsys.readouterr() == ("", "")
 
 
 def test_each_counts_the_items_that_are_done() -> None:
     stream = io.StringIO()
     found = []
-    for item in each(OnScreen(stream, interval=SOON), "reading", "abc", 3, "files"):
-        found.append(item)
-        if item == "c":
-            until(lambda: "reading: 2 of 3 files, " in stream.getvalue())
+    with telling(OnScreen(stream, interval=SOON)):
+        for item in each("reading", "abc", 3, "files"):
+            found.append(item)
+            if item == "c":
+                until(lambda: "reading: 2 of 3 files, " in stream.getvalue())
     assert found == ["a", "b", "c"]
+
+
+def test_phases_within_another_say_so() -> None:
+    stream = io.StringIO()
+    with telling(OnScreen(stream, interval=SOON)), within("hardened"), phase("pgd20", 10) as advance:
+        advance(4)
+        until(lambda: "hardened: pgd20: 4 of 10 rows, " in stream.getvalue())
+
+
+def test_after_the_block_nobody_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    stream = io.StringIO()
+    with telling(OnScreen(stream, interval=SOON)), within("hardened"):
+        pass
+    with phase("pgd20", 10):
+        time.sleep(3 * SOON)
+    assert stream.getvalue() == "" and capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(("rank", "wanted", "shown"), [(None, True, True), ("0", True, True), ("1", True, False)])
+def test_one_process_tells(monkeypatch: pytest.MonkeyPatch, rank: str | None, wanted: bool, shown: bool) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    if rank is not None:
+        monkeypatch.setenv("RANK", rank)
+    assert isinstance(on_screen(wanted), OnScreen) == shown
+    assert on_screen(False) is untold

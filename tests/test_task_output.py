@@ -6,11 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
+from textadv import checkpoint
 from textadv.config import ConfigError
 from textadv.config_file import load_config
+from textadv.randomness import rng_state
 from textadv.task import prepare
-from textadv.task_output import HASHES_FILE, MARK, finish
+from textadv.task_output import HASHES_FILE, MARK, carried, finish
 
 SMALL = str(Path(__file__).parent / "recipes" / "small.yaml")
 
@@ -28,7 +31,80 @@ def test_an_interrupted_run_with_checkpoints_is_not_started_anew(tmp_path: Path)
         made_ready(tmp_path)
     made_ready(tmp_path, "checkpoint.resume=true")
     finish(tmp_path)
+    with pytest.raises(ConfigError, match="this run, finished, with checkpoints up to step-00000007 .1 in all."):
+        made_ready(tmp_path)
+    removes = "checkpoint.overwrite=true, which removes training/, hashes.json, config.yaml in it .2 files"
+    with pytest.raises(ConfigError, match=removes):
+        made_ready(tmp_path)
+    (tmp_path / "notes.txt").write_text("the user's own")
+    made_ready(tmp_path, "checkpoint.overwrite=true")
+    assert not (tmp_path / "training").exists() and (tmp_path / "notes.txt").is_file()
+
+
+def test_resuming_and_starting_anew_contradict_one_another(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="checkpoint.resume and checkpoint.overwrite are both true"):
+        made_ready(tmp_path, "checkpoint.resume=true", "checkpoint.overwrite=true")
+
+
+def saved(output: Path, step: int) -> Path:
+    """A checkpoint of a run that was made ready there, as its training writes it."""
+    config = load_config(SMALL, [f"output={output}"])
+    known = json.loads((output / HASHES_FILE).read_text())
+    texts = {name: text.encode() for name, text in carried(config, known).items()}
+    folder = output / "training" / "hardened" / "checkpoints"
+    return checkpoint.save(folder, step, {"w": torch.ones(2)}, {}, [rng_state()], {}, 2, carried=texts)
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "hashes.json"])
+@pytest.mark.parametrize("harm", [b"", b"null", b"\xff\xfe\x00", b"[" * 100_000, b"output: other\n", None])
+def test_what_says_which_run_it_is_is_rebuilt_from_the_newest_checkpoint(
+    tmp_path: Path, name: str, harm: bytes | None, capsys: pytest.CaptureFixture[str]
+) -> None:
     made_ready(tmp_path)
+    before = {part: (tmp_path / part).read_bytes() for part in ("config.yaml", "hashes.json")}
+    steps = [saved(tmp_path, step) for step in (1, 2)]
+    (tmp_path / name).unlink()
+    if harm is not None:
+        (tmp_path / name).write_bytes(harm)
+    with pytest.raises(ConfigError, match="holds this run, interrupted, with checkpoints up to step-00000002"):
+        made_ready(tmp_path)
+    made_ready(tmp_path, "checkpoint.resume=true")
+    assert {part: (tmp_path / part).read_bytes() for part in before} == before
+    assert f"{name} was not as this run wrote it, and is as the newest checkpoint holds it" in capsys.readouterr().out
+    assert all(step.is_dir() for step in steps)
+
+
+def test_a_damaged_config_without_a_checkpoint_that_carries_it_loses_nothing(tmp_path: Path) -> None:
+    made_ready(tmp_path)
+    (saved(tmp_path, 1) / "manifest.json").unlink()
+    (tmp_path / "config.yaml").write_bytes(b"")
+    for resume in ("true", "false"):
+        with pytest.raises(ConfigError, match="holds trained weights .*no checkpoint carries it. Put that file back"):
+            made_ready(tmp_path, f"checkpoint.resume={resume}")
+    assert (tmp_path / "training/hardened/checkpoints/step-00000001").is_dir()
+
+
+def test_an_emptied_config_of_a_run_without_weights_is_written_anew(tmp_path: Path) -> None:
+    made_ready(tmp_path)
+    before = (tmp_path / "config.yaml").read_bytes()
+    (tmp_path / "config.yaml").write_bytes(b"")
+    made_ready(tmp_path)
+    assert (tmp_path / "config.yaml").read_bytes() == before
+
+
+def test_files_are_not_written_through_links(tmp_path: Path) -> None:
+    output, outside = tmp_path / "run", tmp_path / "outside"
+    output.mkdir()
+    outside.write_text("")
+    (output / "config.yaml").symlink_to(outside)
+    made_ready(output)
+    assert outside.read_text() == "" and not (output / "config.yaml").is_symlink()
+
+
+def test_a_failed_preparation_leaves_no_lock(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="training.batch_size"):
+        made_ready(tmp_path, "training.batch_size=4000", "training.micro_batch_size=4")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_run_is_not_resumed_with_other_data(tmp_path: Path) -> None:

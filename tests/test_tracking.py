@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from pytest import CaptureFixture, MonkeyPatch
 
 from tests import tiny
+from textadv import tracking
 from textadv.checkpoint import CheckpointError
 from textadv.tracking import Tracker
 
@@ -112,8 +115,18 @@ def test_values_reach_the_trackers_under_the_name_of_the_run(tmp_path: Path, mon
     assert seen == [(1, {"hardened/loss": 1.0}), (2, {"hardened/validation_robust": 0.5})]
 
 
-def test_the_bar_counts_from_where_a_run_resumes(tmp_path: Path) -> None:
-    mine = tracker(tmp_path, start=7)
-    assert mine.bar is not None
-    assert (mine.bar.n, mine.bar.total) == (7, 20)
+@pytest.mark.parametrize("bar", [True, False])
+def test_what_is_told_counts_from_where_a_run_resumes(tmp_path: Path, monkeypatch: MonkeyPatch, bar: bool) -> None:
+    told: list[object] = []
+
+    @contextmanager
+    def phases(*named: object) -> Iterator[Callable[[int], None]]:
+        told.append(named)
+        yield told.append
+        told.append("ended")
+
+    monkeypatch.setattr(tracking, "OnScreen", lambda: phases)
+    mine = tracker(tmp_path, start=7, bar=bar)
+    mine.advance()
     mine.close()
+    assert told == ([("hardened", 20, "steps", 7), 1, "ended"] if bar else [])

@@ -28,6 +28,7 @@ _HOMES = {
     "textadv.objectives": "Adversarial Clean Consistency Distributional Free FreeLB Mart PredictorConsistency "
     "Regularised Term WeightPerturbation alum hardening r3f smart trades with_predictor",
     "textadv.overfitting": "Guard",
+    "textadv.phases": "OnScreen telling",
     "textadv.progress": "Scores Settings",
     "textadv.report": "comparison_table read_results write_grid write_results",
     "textadv.sampling": "OneStream Streams",

@@ -233,7 +233,7 @@ class TrackingConfig(Section):
 
     log_with: Distinct[Tracker] = Field([], description="Trackers of accelerate.")
     project: Text = Field("textadv", description="Project name in the trackers.")
-    progress: bool = Field(True, description="Show a progress bar.")
+    progress: bool = Field(True, description="Say how far phases of over ten seconds are.")
 
 
 class RunConfig(Section):

@@ -28,6 +28,7 @@ from textadv.models import (
 )
 from textadv.models.faithful import UnfaithfulError, compare
 from textadv.models.strangers import Reader
+from textadv.phases import phase
 from textadv.progress import Trained
 
 MARK = "NOT_WHAT_WAS_MEASURED.txt"
@@ -114,7 +115,8 @@ class _Exporting:
         mark = folder / MARK
         mark.write_text(UNCHECKED, encoding="utf-8")
         try:
-            compared = compare(self.reader.measured(), lambda: self.reader.reloaded(folder))
+            with phase(f"comparing {place.as_posix()}", unit="folders"):
+                compared = compare(self.reader.measured(), lambda: self.reader.reloaded(folder))
         except UnfaithfulError as error:
             remedy = "Use adapter/, which holds it." if merged else f"Its weights are kept in {self._kept()}."
             told = f"{folder} is not the model that was measured: {error} Do not use that folder, which stays. {remedy}"

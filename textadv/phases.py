@@ -1,16 +1,18 @@
 """How far a long phase is: a bar with the time left where a terminal is there, a line a minute where none is.
 
-A phase is told of from outside: whatever takes long calls `phases(name, total)` and says when a part is done. Nothing
-of it changes a result.
+Whatever takes long opens a `phase` and says when a part is done. Who is told is decided outside, by `telling`, as it is
+with warnings: nobody by default, a screen in the recipes. Nothing of it changes a result.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Protocol, TextIO, TypeVar
 
@@ -38,6 +40,44 @@ class Phases(Protocol):
 def untold(name: str, total: int | None = None, unit: str = "rows", done: int = 0) -> Iterator[Advance]:
     """Phases of which nobody is told: the library's default."""
     yield lambda count: None
+
+
+_told: ContextVar[Phases] = ContextVar("told", default=untold)
+
+
+@contextmanager
+def telling(phases: Phases) -> Iterator[None]:
+    """Inside the block, `phases` is told of every phase that begins."""
+    before = _told.set(phases)
+    try:
+        yield
+    finally:
+        _told.reset(before)
+
+
+def within(whole: str) -> AbstractContextManager[None]:
+    """A block whose phases are told of with `whole` before their own names: "hardened: pgd20"."""
+    outer = _told.get()
+
+    def inner(
+        name: str, total: int | None = None, unit: str = "rows", done: int = 0
+    ) -> AbstractContextManager[Advance]:
+        return outer(f"{whole}: {name}", total, unit, done)
+
+    return telling(inner)
+
+
+def phase(name: str, total: int | None = None, unit: str = "rows", done: int = 0) -> AbstractContextManager[Advance]:
+    """A phase, told to whoever is told of phases here, see `Phases`."""
+    return _told.get()(name, total, unit, done)
+
+
+def each(name: str, items: Iterable[T], total: int, unit: str = "rows") -> Iterator[T]:
+    """The items, one after the other, as a phase in which each counts one."""
+    with phase(name, total, unit) as advance:
+        for item in items:
+            yield item
+            advance(1)
 
 
 @dataclass(frozen=True)
@@ -90,6 +130,11 @@ class OnScreen:
             yield advance
 
 
+def on_screen(wanted: bool = True) -> Phases:
+    """Phases on the screen, where they are wanted and this is the first of the launched processes; else untold."""
+    return OnScreen() if wanted and int(os.environ.get("RANK") or 0) == 0 else untold
+
+
 def told(name: str, count: int, total: int | None, unit: str, seconds: float, before: int = 0) -> str:
     """One line about a phase, such as "hardened: pgd20: 96 of 256 rows, 2:10 left".
 
@@ -125,11 +170,3 @@ def _ticking(call: Callable[[], object], first: float, interval: float) -> Itera
     finally:
         ended.set()
         thread.join()
-
-
-def each(phases: Phases, name: str, items: Iterable[T], total: int, unit: str = "rows") -> Iterator[T]:
-    """The items, one after the other, as a phase in which each counts one."""
-    with phases(name, total, unit) as advance:
-        for item in items:
-            yield item
-            advance(1)

@@ -20,6 +20,7 @@ from textadv.models.running import THIRD_PARTY
 from textadv.models.trial import described, out_of_memory
 from textadv.objectives import Moment, Objectives
 from textadv.optimisation import adamw
+from textadv.phases import each
 from textadv.randomness import seeded_scope
 from textadv.sampling import Sampler
 
@@ -75,7 +76,8 @@ def rehearse(model: nn.Module, run: Rehearsal) -> None:
         raise ModelError(f"{told} Use a smaller model, or set model.dtype: bfloat16.") from error
     with _unchanged(model), seeded_scope(run.seed, DRAW, run.accelerator.process_index):
         model.train()
-        for trial in _trials(run):
+        trials = _trials(run)
+        for trial in each("trying the first steps", trials, len(trials), "groups"):
             found = _failure(model, run, trial)
             if found is not None:
                 raise ModelError(_told(model, run, trial, found)) from found

@@ -29,6 +29,7 @@ from textadv.models import LoadedModel, LoadedVision, device_of, freeze_unreache
 from textadv.models.strangers import Pictures, Reader, Texts
 from textadv.objectives import Free, Objective, hardening
 from textadv.overfitting import Guard, Probe
+from textadv.phases import within
 from textadv.progress import Scores, Settings, Trained
 from textadv.randomness import permutation
 from textadv.report import write_results
@@ -220,22 +221,23 @@ def evaluate_model(task: Task, name: str, model: nn.Module) -> Evaluation:
     config, seed = task.config.evaluation, task.config.seed
     surrogates = {key: found.model.to(task.accelerator.device) for key, found in task.surrogates.items()}
     attacks = build_attacks.panel(config.attacks, task.threat, seed, len(task.splits.labels), surrogates)
-    return evaluate(
-        model.to(task.accelerator.device),
-        task.test,
-        attacks,
-        task.threat,
-        name=name,
-        positions=task.tested,
-        radii=config.radii,
-        curve_attack=config.curve_attack,
-        calibration=task.validation if config.calibrate else None,
-        batch_size=config.batch_size,
-        say=task.say,
-        finished=Finished.of(task.output / FINISHED, model),
-        alarm=build_attacks.alarm(config.masking, seed),
-        minimum=build_attacks.radius_search(config.minimum_radius, task.threat, seed, len(task.splits.labels)),
-    )
+    with within(name):
+        return evaluate(
+            model.to(task.accelerator.device),
+            task.test,
+            attacks,
+            task.threat,
+            name=name,
+            positions=task.tested,
+            radii=config.radii,
+            curve_attack=config.curve_attack,
+            calibration=task.validation if config.calibrate else None,
+            batch_size=config.batch_size,
+            say=task.say,
+            finished=Finished.of(task.output / FINISHED, model),
+            alarm=build_attacks.alarm(config.masking, seed),
+            minimum=build_attacks.radius_search(config.minimum_radius, task.threat, seed, len(task.splits.labels)),
+        )
 
 
 def evaluate_before(task: Task) -> tuple[Evaluation, ...]:

@@ -25,6 +25,7 @@ from textadv.evaluation.kept_answers import Answer
 from textadv.exporting import Exported, exported
 from textadv.models import LoadedModel
 from textadv.models.strangers import Chats
+from textadv.phases import within
 from textadv.progress import Scores, Settings, Trained
 from textadv.report.chat import write_chat_results
 from textadv.stages import environment
@@ -169,15 +170,16 @@ def _summary(task: ChatTask, trained: Trained) -> ChatTraining:
 
 def evaluate_chat_model(task: ChatTask, name: str, loaded: LoadedModel) -> ChatEvaluation:
     """The model on the test rows, by every measure of the panel; answers go to `answers/` in the output folder."""
-    return evaluate_chat(
-        name,
-        loaded.model.to(task.accelerator.device),
-        template(task.config.model, loaded),
-        task.panel,
-        key=weights_hash(loaded.model),
-        folder=task.output / "answers",
-        say=task.say,
-    )
+    with within(name):
+        return evaluate_chat(
+            name,
+            loaded.model.to(task.accelerator.device),
+            template(task.config.model, loaded),
+            task.panel,
+            key=weights_hash(loaded.model),
+            folder=task.output / "answers",
+            say=task.say,
+        )
 
 
 def export_chat(task: ChatTask, stage: ChatStage) -> Exported:

@@ -1,16 +1,18 @@
-"""What a run prints and records: an aligned line per logged step, JSONL, a progress bar, Accelerate's trackers."""
+"""What a run prints and records: an aligned line per logged step, JSONL, how far it is, Accelerate's trackers."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 from accelerate import Accelerator
 from tqdm import tqdm
 
 from textadv.checkpoint import CheckpointError
+from textadv.phases import OnScreen, untold
 from textadv.writing import append_line, made, saving, write_bytes
 
 LOG_FILE, TIMING_FILE = "log.jsonl", "timing.jsonl"
@@ -30,10 +32,11 @@ class Tracker:
         self.accelerator, self.name, self.total = accelerator, name, total
         self.log_path, self.timing_path = folder / LOG_FILE, folder / TIMING_FILE
         self.began = time.perf_counter()
-        self.bar: tqdm[int] | None = None
         if accelerator.is_main_process:
             made(folder)
-            self.bar = tqdm(total=total, initial=start, desc=name, unit="step", disable=None if bar else True)
+        phases = OnScreen() if bar and accelerator.is_main_process else untold
+        self._open = ExitStack()
+        self._advance = self._open.enter_context(phases(name, total, "steps", start))
 
     def rewind(self, seen: bytes | int) -> str | None:
         """Puts the log back to what a checkpoint had seen; a sentence where it was damaged. Empty: starts it anew.
@@ -66,9 +69,8 @@ class Tracker:
         return self.log_path.read_bytes() if there else b""
 
     def advance(self) -> None:
-        """Moves the progress bar by one step."""
-        if self.bar is not None:
-            self.bar.update()
+        """Says that one step more is done."""
+        self._advance(1)
 
     def step(self, step: int, values: Mapping[str, float]) -> None:
         """Records the values of one logged step, counted from 1."""
@@ -86,14 +88,13 @@ class Tracker:
         self.accelerator.log({f"{self.name}/validation_{key}": value for key, value in values.items()}, step=step)
 
     def say(self, line: str) -> None:
-        """Prints a line above the progress bar, on the main process."""
+        """Prints a line above a progress bar, on the main process."""
         if self.accelerator.is_main_process:
             tqdm.write(line)
 
     def close(self) -> None:
-        """Ends the progress bar."""
-        if self.bar is not None:
-            self.bar.close()
+        """Ends the telling of how far it is."""
+        self._open.close()
 
     def _write(self, record: Mapping[str, float]) -> None:
         if not self.accelerator.is_main_process:

@@ -24,6 +24,7 @@ from textadv.data.chat_template import Encoded, Reply, Segment, control_ids, enc
 from textadv.data.examples import DataError
 from textadv.data.rendering import Template, template_of
 from textadv.digests import digest
+from textadv.phases import each
 
 Editable = Literal["user", "suffix", "user_and_template"]
 
@@ -228,7 +229,7 @@ def encode_chats(
     tokenizer = template.tokenizer
     slots = _slots(tokenizer, editable, suffix_slots, suffix_token)
     rows = []
-    for chat in chats:
+    for chat in each("encoding chats", chats, len(chats)):
         try:
             rows.append(_row(chat, template, max_length, slots))
         except DataError as error:

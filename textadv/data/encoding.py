@@ -14,8 +14,10 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from textadv.batch import Batch, Role
 from textadv.data.chat_template import control_ids
 from textadv.data.examples import DataError, Examples
+from textadv.phases import phase
 
 NAMED = 5
+AT_A_TIME = 1000
 
 
 class Rows(Protocol):
@@ -130,16 +132,7 @@ def encode(examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length: i
         raise DataError(
             f"data.max_length must be more than the {special} special tokens this tokenizer adds, got {max_length}."
         )
-    with _truncation_kept(tokenizer):
-        encoded = tokenizer(
-            list(examples.texts),
-            None if examples.pairs is None else list(examples.pairs),
-            truncation=True,
-            max_length=max_length,
-            return_attention_mask=True,
-            return_token_type_ids="token_type_ids" in tokenizer.model_input_names,
-            return_special_tokens_mask=True,
-        )
+    encoded = _tokenised(examples, tokenizer, max_length)
     pad = {"input_ids": tokenizer.pad_token_id, "attention_mask": 0}
     if "token_type_ids" in encoded:
         pad["token_type_ids"] = tokenizer.pad_token_type_id
@@ -158,6 +151,27 @@ def encode(examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length: i
         padding_side=tokenizer.padding_side,
         spelled=tuple(tuple(token for token, added in row if not added and token in control) for row in marked),
     )
+
+
+def _tokenised(examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length: int) -> dict[str, list[list[int]]]:
+    """What the tokenizer makes of the rows, by feature."""
+    found: dict[str, list[list[int]]] = {}
+    with _truncation_kept(tokenizer), phase("encoding texts", len(examples)) as advance:
+        for start in range(0, len(examples), AT_A_TIME):
+            part = slice(start, start + AT_A_TIME)
+            encoded = tokenizer(
+                list(examples.texts[part]),
+                None if examples.pairs is None else list(examples.pairs[part]),
+                truncation=True,
+                max_length=max_length,
+                return_attention_mask=True,
+                return_token_type_ids="token_type_ids" in tokenizer.model_input_names,
+                return_special_tokens_mask=True,
+            )
+            for name, values in encoded.items():
+                found.setdefault(name, []).extend(values)
+            advance(len(encoded["input_ids"]))
+    return found
 
 
 @contextmanager

@@ -30,6 +30,7 @@ from textadv.data.image_folders import read_folder, read_folders
 from textadv.data.images import ImageRows
 from textadv.data.labels import read_labels
 from textadv.data.shapes import shapes
+from textadv.phases import each
 
 SHAPES_NAME, FILES = "builtin:shapes", "files"
 ROLES = ("train", "validation", "test")
@@ -200,7 +201,7 @@ def fitted(part: Pictures, fitting: Fitting) -> ImageRows:
     """
     first = _fitted(part, 0, fitting)
     pixels = torch.empty((len(part), *first.shape), dtype=first.dtype)
-    for row in range(len(part)):
+    for row in each("reading images", range(len(part)), len(part)):
         pixels[row] = _fitted(part, row, fitting)
     return ImageRows(pixels, part.labels, part.ids)
 

@@ -21,6 +21,7 @@ from textadv.batch import Batch
 from textadv.data import Rows
 from textadv.evaluation.finished import Hit, Ledger
 from textadv.models import device_of, editable_mask, evaluating
+from textadv.phases import phase
 from textadv.randomness import seeded_scope
 
 BALL_TOLERANCE = 1e-4
@@ -75,10 +76,12 @@ def clean_logits(
     Raises NonFiniteError where a logit is nan or infinite: an argmax over it would look like a prediction.
     """
     found: list[tuple[int, list[float]]] = []
-    with _looking(model, samples):
-        for part in _batches(rows, positions, batch_size, model):
+    parts = _batches(rows, positions, batch_size, model)
+    with _looking(model, samples), phase("without an attack", sum(map(len, parts))) as advance:
+        for part in parts:
             logits = mean_logits(model, rows.batch(part).to(device_of(model)))
             found += zip(part, logits.float().tolist(), strict=True)
+            advance(len(part))
     by_position = dict(_gathered(found, model))
     logits = torch.tensor([by_position[position] for position in positions])
     odd = (~logits.isfinite().reshape(len(positions), -1).all(dim=1)).nonzero().flatten().tolist()
@@ -105,6 +108,7 @@ def attack_rows(
     threat: ThreatModel | None = None,
     ledger: Ledger | None = None,
     sloped: bool = False,
+    name: str = "attack",
 ) -> list[Hit]:
     """What the attack does to the rows at `positions`, in their order; rows without an editable position hold.
 
@@ -113,7 +117,8 @@ def attack_rows(
     What the attack says about its success is not believed: its perturbation is put on the original rows and the
     prediction is computed anew. threat: with an absolute radius; the perturbation's norm is measured against it.
     Without it the norms that the attack reports are taken. ledger: rows that it knows are not attacked again, and
-    every batch is written to it. sloped: whether other rows of this model are known to have a gradient.
+    every batch is written to it. sloped: whether other rows of this model are known to have a gradient. name: what this
+    phase is called where it is told how far it is.
 
     Raises PerturbationError where no row has a gradient, nor is known to; RuntimeError where a perturbation lies
     outside its ball or moves a position that is not editable, and NonFiniteError as `clean_logits`.
@@ -121,9 +126,10 @@ def attack_rows(
     found: list[Hit] = []
     unwritten: list[tuple[list[Hit], float]] = []
     threat = None if threat is None else threat.scaled(radius_scale)
-    with evaluating(model), noting_slopes() as slopes:
+    parts = _batches(rows, positions, batch_size, model)
+    with evaluating(model), noting_slopes() as slopes, phase(name, sum(map(len, parts))) as advance:
         slopes.met = sloped
-        for part in _batches(rows, positions, batch_size, model):
+        for part in parts:
             known = [] if ledger is None else ledger.look_up(rows, part)
             done = {hit.position for hit in known}
             slopes.met |= bool(known)
@@ -133,6 +139,7 @@ def attack_rows(
             if slopes.met or slopes.complaint is None:
                 _write(ledger, unwritten)
             found += known + fresh
+            advance(len(part))
     _require_slope(slopes, model)
     _write(ledger, unwritten)
     if ledger is not None:

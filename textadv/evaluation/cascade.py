@@ -59,9 +59,12 @@ def run_stages(
         ledger = None if finished is None else finished.ledger(one, threat)
         if finished is not None and ledger is None:
             say(f"{name}, {stage}: cannot be told from other attacks, so that its finished rows are not kept")
+        called = name if len(stages) == 1 else f"{name}, {stage}"
         began = time.perf_counter()
         # What the first stage leaves may be just the rows without a gradient.
-        hits = attack_rows(model, rows, alive, one, batch_size, threat=threat, ledger=ledger, sloped=place > 0)
+        hits = attack_rows(
+            model, rows, alive, one, batch_size, threat=threat, ledger=ledger, sloped=place > 0, name=called
+        )
         seconds = time.perf_counter() - began
         again = ""
         if ledger is not None and ledger.read:
@@ -69,8 +72,7 @@ def run_stages(
             again = f" ({ledger.read} rows read back, having been attacked before)"
         found.append(StageHits(stage, str(one), hits, seconds))
         alive = [hit.position for hit in hits if hit.prediction == rows.labels[hit.position]]
-        told = name if len(stages) == 1 else f"{name}, {stage}"
-        say(f"{told} leaves {len(alive)} right, in {seconds:.0f} s{again}")
+        say(f"{called} leaves {len(alive)} right, in {seconds:.0f} s{again}")
     return found
 
 

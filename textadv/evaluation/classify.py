@@ -53,7 +53,7 @@ def scores(
     right = [p for p, guess, label in zip(positions, predictions, labels, strict=True) if guess == label]
     robust = None
     if attack is not None:
-        hits = attack_rows(model, rows, right, attack, batch_size, threat=threat)
+        hits = attack_rows(model, rows, right, attack, batch_size, threat=threat, name="validation")
         robust = sum(hit.prediction == rows.labels[hit.position] for hit in hits) / len(positions)
     return Scores(len(right) / len(positions), robust, no_better_than_constant(predictions, labels))
 
@@ -232,9 +232,8 @@ def _curve(
         else:
             scale = radius / own
             ledger = None if finished is None else finished.ledger(attack, threat, scale)
-            found = attack_rows(
-                model, rows, alive, attack, batch_size, scale, threat=threat, ledger=ledger, sloped=True
-            )
+            given = (model, rows, alive, attack, batch_size, scale)
+            found = attack_rows(*given, threat=threat, ledger=ledger, sloped=True, name=f"curve at {radius:g}")
         alive = [hit.position for hit in found if hit.prediction == rows.labels[hit.position]]
         robust: Rate = wilson(len(alive), len(positions))
         absolute = float(threat.ball.radius) * radius / own

@@ -28,6 +28,7 @@ from textadv.evaluation.kept_answers import Answer, everywhere
 from textadv.evaluation.results import plain
 from textadv.evaluation.statistics import Rate, wilson
 from textadv.models.decoding import end_ids
+from textadv.phases import phase, within
 
 DIRECT = "direct"
 WORST_CASE = "worst case"
@@ -203,7 +204,9 @@ class _Verdicts:
             mine = fresh[torch.distributed.get_rank() :: torch.distributed.get_world_size()]
         said: list[Verdict] = []
         if mine:
-            said = self.judge.judge([request for request, _ in mine], [response for _, response in mine])
+            with within(f"judge {self.judge.name}"), phase("verdicts", len(mine), "answers") as advance:
+                said = self.judge.judge([request for request, _ in mine], [response for _, response in mine])
+                advance(len(mine))
         if len(said) != len(mine):
             raise ValueError(f"{self.judge.name} gave {len(said)} verdicts on {len(mine)} responses.")
         self.known |= dict(everywhere(list(zip(mine, said, strict=True))))

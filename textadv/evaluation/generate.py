@@ -20,6 +20,7 @@ from torch.distributed.fsdp import FSDPModule
 from textadv.data.thoughts import Said, Speech, thinks
 from textadv.evaluation.kept_answers import Answer, Status, Store, everywhere, opened
 from textadv.models.decoding import GenerationError, end_ids, generate_tokens
+from textadv.phases import phase
 from textadv.randomness import derived_seed
 from textadv.spaces import Space
 
@@ -160,8 +161,11 @@ def answers(
     missing = [prompt for prompt in prompts if not all(found in kept for found in run.keys(prompt))]
     ordered = sorted(missing, key=lambda prompt: (len(_given(prompt)), prompt.id))
     size = decoding.batch_size
-    for part in own_share([ordered[start : start + size] for start in range(0, len(ordered), size)], model):
-        _answer(run, part)
+    parts = own_share([ordered[start : start + size] for start in range(0, len(ordered), size)], model)
+    with phase(attack or "answers", sum(map(len, parts)), "prompts") as advance:
+        for part in parts:
+            _answer(run, part)
+            advance(len(part))
     mine = [(found, answer) for found, answer in run.store.known.items() if found not in kept]
     known = run.store.known | dict(everywhere(mine))
     given = [(prompt, sample, found) for prompt in prompts for sample, found in enumerate(run.keys(prompt))]

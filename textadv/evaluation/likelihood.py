@@ -23,6 +23,7 @@ from textadv.data import Rows
 from textadv.losses import sequence_nll
 from textadv.models import ModelError, bare, device_of, evaluating, forward
 from textadv.models.decoding import context_length
+from textadv.phases import phase
 
 Pair = tuple[Sequence[int], Sequence[int]]
 """(the prompt's token ids, the answer's token ids)."""
@@ -89,11 +90,13 @@ def answer_nll(model: nn.Module, pairs: Sequence[Pair], batch_size: int = 16) ->
     _check(pairs, context_length(model))
     device = device_of(model)
     found: list[tuple[int, float]] = []
-    with evaluating(model):
-        for part in _shares(pairs, batch_size, model):
+    parts = _shares(pairs, batch_size, model)
+    with evaluating(model), phase("likelihoods", sum(map(len, parts)), "answers") as advance:
+        for part in parts:
             batch = _batch([pairs[place] for place in part]).to(device)
             nll = sequence_nll(forward(bare(model), batch), batch)
             found += zip(part, nll.double().tolist(), strict=True)
+            advance(len(part))
     by_place = dict(_gathered(found, model))
     odd = [place for place in range(len(pairs)) if not math.isfinite(by_place[place])]
     if odd:

@@ -30,6 +30,7 @@ from textadv.evaluation.finished import Finished, Hit
 from textadv.evaluation.results import MaskingFlag
 from textadv.losses import cross_entropy, margin
 from textadv.models import PerturbationError, delta_shape, device_of, dtype_of, evaluating
+from textadv.phases import each
 from textadv.randomness import permutation
 
 LEAST_ROWS = 2
@@ -88,7 +89,8 @@ class Looked:
         samples = max(samples_of(ran.attack) for ran in self.panel.values())
         attack = Eot(attack, samples) if samples > 1 else attack
         ledger = None if self.finished is None else self.finished.ledger(attack, self.threat)
-        return attack_rows(self.model, self.rows, positions, attack, self.batch_size, threat=self.threat, ledger=ledger)
+        given = (self.model, self.rows, positions, attack, self.batch_size)
+        return attack_rows(*given, threat=self.threat, ledger=ledger, name="masking alarm")
 
     def left_by(self, stages: Sequence[StageHits]) -> list[int]:
         """The rows right without an attack that none of the stages broke."""
@@ -207,7 +209,8 @@ def _gradients(looked: Looked) -> tuple[MaskingFlag, MaskingFlag]:
         return MaskingFlag(names[0], "not run", None, empty), MaskingFlag(names[1], "not run", None, empty)
     zero = overflowed = 0
     with evaluating(looked.model):
-        for start in range(0, len(sample), looked.batch_size):
+        starts = range(0, len(sample), looked.batch_size)
+        for start in each("masking alarm: gradients", starts, len(starts), "batches"):
             found = _zero_and_overflowed(looked, sample[start : start + looked.batch_size])
             zero, overflowed = zero + found[0], overflowed + found[1]
     of = f"of {len(sample)} rows"

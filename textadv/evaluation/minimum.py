@@ -107,7 +107,7 @@ def minimum_radii(
     right = [p for p, guess in zip(sample, predictions, strict=True) if guess == rows.labels[p]]
     ledger = None if finished is None else finished.ledger(attack, widest)
     began = time.perf_counter()
-    hits = attack_rows(model, rows, right, attack, batch_size, threat=widest, ledger=ledger)
+    hits = attack_rows(model, rows, right, attack, batch_size, threat=widest, ledger=ledger, name="smallest radius")
     found: dict[int, float | None] = dict.fromkeys(sample, 0.0)
     found |= {hit.position: None if hit.prediction == rows.labels[hit.position] else hit.gauge * upper for hit in hits}
     return MinimumRadii(

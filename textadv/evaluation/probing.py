@@ -38,7 +38,7 @@ def probed(
     def kept(attack: Attack, scale: float) -> float:
         if scale == 0:
             return len(right) / len(positions)
-        hits = attack_rows(model, rows, right, attack, batch_size, scale, threat=threat)
+        hits = attack_rows(model, rows, right, attack, batch_size, scale, threat=threat, name="guard")
         return sum(hit.prediction == rows.labels[hit.position] for hit in hits) / len(positions)
 
     training = training.at(step) if isinstance(training, Stages) else training

@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+from textadv.phases import each
+
 LARGEST_ANSWER = 4 * 2**20
 CHUNK = 2**16
 # What servers say where one prompt is at fault (too long, or filtered) rather than the settings.
@@ -104,7 +106,7 @@ class ChatEndpoint:
         with ThreadPoolExecutor(self.parallel) as pool:
             answers = [pool.submit(self._answer, prompt, key, stopped) for prompt in prompts]
             try:
-                return [answer.result() for answer in answers]
+                return [answer.result() for answer in each("requests", answers, len(answers), "prompts")]
             finally:
                 stopped.set()
                 pool.shutdown(wait=False, cancel_futures=True)
