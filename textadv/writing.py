@@ -12,6 +12,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 
 from safetensors.torch import save_file
@@ -179,7 +180,7 @@ def size_of(tensors: Mapping[str, Tensor]) -> int:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Appends a line that is then on the disk, or leaves the file as it was; half a line before it is ended.
+    """Appends a line that is then on the disk, or leaves the file as it was; half a line before it goes.
 
     Raises WriteError.
     """
@@ -188,10 +189,7 @@ def append_line(path: Path, line: str) -> None:
         fresh = not path.exists()
         made(path.parent)
         with open(path, "ab+", buffering=0) as file:
-            size = file.seek(0, os.SEEK_END)
-            if size:
-                file.seek(-1, os.SEEK_END)
-                content = content if file.read(1) == b"\n" else b"\n" + content
+            size = _whole_lines(file)
             try:
                 _write_all(file.fileno(), content)
                 os.fsync(file.fileno())
@@ -201,6 +199,18 @@ def append_line(path: Path, line: str) -> None:
                 raise
         if fresh:
             sync(path.parent)
+
+
+def _whole_lines(file: FileIO) -> int:
+    """The size of a file without the half line that an interruption left at its end, which is cut off."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(size - 1, 0))
+    if file.read(1) in (b"\n", b""):
+        return size
+    file.seek(0)
+    size = file.readall().rfind(b"\n") + 1
+    file.truncate(size)
+    return size
 
 
 def _write_all(descriptor: int, content: bytes) -> None:

@@ -99,6 +99,8 @@ def evaluate(
     guesses = dict(zip(positions, raw.argmax(dim=1).tolist(), strict=True))
     right = [position for position in positions if guesses[position] == rows.labels[position]]
     say(f"{name}: {len(right)} of {len(positions)} {split} rows right without an attack")
+    for line in () if finished is None else finished.repaired():
+        say(f"note: {line}")
     kept = None if finished is None else finished.under(temperature)
     with tempered(model, temperature):
         panel = _panel(model, rows, attacks, right, threat, batch_size, kept, lambda line: say(f"{name}: {line}"))
