@@ -24,7 +24,7 @@ from textadv.config_chat import ChatRunConfig
 from textadv.config_file import load_config
 from textadv.config_images import ImageRunConfig
 from textadv.config_tasks import ClassifierRunConfig
-from textadv.errors import USER_ERRORS, ending
+from textadv.errors import one_message
 from textadv.evaluation import fitted_temperature, inspect_images, inspect_rows
 from textadv.evaluation.adversaries import Direct, EmbeddingAttack
 from textadv.evaluation.elicitation import UNJUDGED, BehaviourOutcome, elicit
@@ -188,7 +188,7 @@ def main() -> None:
     parser.add_argument("--attack", metavar="NAME", help="name of an attack (default: the first that searches)")
     parser.add_argument("--picture", default="attack.png", help="PNG file for images (default: attack.png)")
     arguments = parser.parse_intermixed_args()
-    try:
+    with one_message():
         config = load_config(arguments.config, arguments.overrides)
         if arguments.rows < 1:
             raise ConfigError([f"--rows must be at least 1, got {arguments.rows}."])
@@ -199,8 +199,6 @@ def main() -> None:
                 show_images(config, arguments.model, arguments.rows, arguments.attack, arguments.picture)
             else:
                 show(config, arguments.model, arguments.rows, arguments.attack)
-    except USER_ERRORS as error:
-        raise ending(error) from None
 
 
 if __name__ == "__main__":

@@ -1,22 +1,35 @@
-"""The errors that a user can mend: a recipe prints their message and no traceback."""
+"""How a recipe ends: errors that a user can mend, and signals, are one message each and no traceback."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
+import shlex
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from torch import distributed
 
 from textadv.accumulation import NonFiniteError
 from textadv.checkpoint import CheckpointError
 from textadv.config import ConfigError
 from textadv.data import DataError
 from textadv.integrations import EndpointError
+from textadv.interrupts import Interrupted, asked, heeding
 from textadv.liveness import DeadAdversaryError
 from textadv.models import ModelError, PerturbationError
 from textadv.models.decoding import GenerationError
+from textadv.run_lock import held
+from textadv.task_output import CONFIG_FILE, finished_text
+from textadv.writing import WriteError, refusal, system_error
 
 LAUNCHERS = ("accelerate", "accelerate-launch", "accelerate.commands.launch")
+TORCH_LAUNCHERS = ("torchrun", "torch.distributed.run")
 LAUNCHERS_OWN = (
     "note: accelerate adds a traceback of its own below this error; accelerate launch --quiet leaves it out."
 )
@@ -30,7 +43,90 @@ USER_ERRORS = (
     ModelError,
     NonFiniteError,
     PerturbationError,
+    WriteError,
 )
+MACHINE = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EFBIG,
+    errno.EIO,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ESTALE,
+)
+"""Errors of the system that say nothing about the program."""
+# What torch says where another process of the run is gone, or does not answer.
+_LOST = re.compile(
+    r"gloo|NCCL|nccl|ProcessGroup|[Cc]onnection (closed|reset|refused)|[Bb]roken pipe|[Tt]imed out|TCPStore"
+)
+
+
+@contextmanager
+def one_message(resume: str = "") -> Iterator[None]:
+    """A block that is a recipe: what a user can mend, a machine that refuses, a signal and a lost process end it so.
+
+    resume: the override with which the command goes on from what was kept; none where it does so by itself.
+    Raises SystemExit: 1 with the message, 143 after SIGTERM and 130 after Ctrl-C, which print their line.
+    """
+    try:
+        with heeding():
+            yield
+    except Interrupted as stop:
+        raise _stopped(stop, resume) from None
+    except WriteError as error:
+        raise ending(WriteError(f"{error} {_way_on(resume)}")) from None
+    except USER_ERRORS as error:
+        raise ending(error) from None
+    except Exception as error:
+        if distributed.is_available() and distributed.is_initialized() and _LOST.search(str(error)):
+            if asked():
+                raise _stopped(Interrupted(asked()), resume) from None
+            raise ending(_lost(error, resume)) from None
+        number = system_error(error)
+        if number not in MACHINE:
+            raise
+        place = error.filename if isinstance(error, OSError) and error.filename else "a file of this run"
+        raise ending(WriteError(f"{refusal(str(place), number)} {_way_on(resume)}")) from None
+
+
+def _lost(error: Exception, resume: str) -> RuntimeError:
+    lines = str(error).strip().splitlines()
+    told = re.sub(r"^\[\S+\]\s*", "", lines[0] if lines else type(error).__name__)
+    return RuntimeError(
+        f"another process of this run has ended or does not answer ({told:.120}), and none can go on alone. What that "
+        f"one met stands in its own message. {_way_on(resume)}"
+    )
+
+
+def _stopped(stop: Interrupted, resume: str) -> SystemExit:
+    """Prints the one line of the main process; the exception that ends a recipe as the signal would have."""
+    told = f"stopped by {stop}{stop.place and ' ' + stop.place}. {_way_on(resume)}"
+    _tell_launcher(told)
+    if os.environ.get("RANK", "0") == "0":
+        sys.stdout.flush()
+        print(told, file=sys.stderr, flush=True)
+    return SystemExit(128 + stop.number)
+
+
+def _way_on(resume: str) -> str:
+    """What is safe, and the command that goes on from there."""
+    begun = [folder for folder in held() if (folder / CONFIG_FILE).is_file()]
+    safe = finished_text(begun[0]) if begun else ""
+    words = [word for word in _command() if not word.startswith(("checkpoint.resume=", "checkpoint.overwrite="))]
+    words += [resume] if resume and begun else []
+    return f"{safe}Go on with: {shlex.join(words)}"
+
+
+def _command() -> list[str]:
+    """The command that a user typed, as far as the system tells it: the launcher's, where there is one."""
+    above = _words_of(os.getppid())
+    if any(Path(word).name in (*LAUNCHERS, *TORCH_LAUNCHERS) for word in above):
+        return above
+    words = [word for word in sys.orig_argv if word != "-u"]
+    return ["python", *words[1:]] if words else ["python", *sys.argv]
 
 
 def ending(error: Exception) -> SystemExit:
@@ -47,12 +143,17 @@ def _launcher_adds_a_traceback() -> bool:
 
     Told from the parent's command line, on Linux only: no variable says it.
     """
-    try:
-        words = Path(f"/proc/{os.getppid()}/cmdline").read_text(encoding="utf-8").split("\0")
-    except (OSError, UnicodeDecodeError):
-        return False
+    words = _words_of(os.getppid())
     launcher = any(Path(word).name in LAUNCHERS for word in words)
     return launcher and "WORLD_SIZE" not in os.environ and not {"-q", "--quiet"} & set(words)
+
+
+def _words_of(process: int) -> list[str]:
+    """The command line of a process; empty where the system does not tell it."""
+    try:
+        return Path(f"/proc/{process}/cmdline").read_text(encoding="utf-8").split("\0")[:-1]
+    except (OSError, UnicodeDecodeError):
+        return []
 
 
 def _tell_launcher(told: str) -> None:

@@ -29,11 +29,15 @@ _held: dict[Path, RunLock] = {}
 
 @dataclass
 class RunLock:
-    """A lock that this process holds, until it is released or the process ends."""
+    """A lock that this process holds, until it is released or the process ends.
+
+    claimed: whether a run has begun under it, which a later one that cannot begin does not end.
+    """
 
     path: Path
     descriptor: int
     process: int
+    claimed: bool = False
     ended: threading.Event = field(default_factory=threading.Event)
 
     def beat(self) -> None:
@@ -85,10 +89,22 @@ def locked(folder: Path) -> RunLock:
     return lock
 
 
-def unlocked(folder: Path) -> None:
-    """Releases this process' lock on the folder, where it has one."""
+def held() -> list[Path]:
+    """The folders that this process has locked, the last one first."""
+    return [path.parent for path in reversed(_held)]
+
+
+def claimed(folder: Path) -> None:
+    """Says that a run has begun under this process' lock on the folder, where it has one."""
     lock = _held.get(folder.resolve() / LOCK_FILE)
     if lock is not None:
+        lock.claimed = True
+
+
+def unlocked(folder: Path, *, begun: bool = True) -> None:
+    """Releases this process' lock on the folder, where it has one. begun: also where a run has begun under it."""
+    lock = _held.get(folder.resolve() / LOCK_FILE)
+    if lock is not None and (begun or not lock.claimed):
         lock.release()
 
 

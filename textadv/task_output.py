@@ -15,7 +15,7 @@ from textadv import checkpoint as checkpoints
 from textadv.config import ConfigError
 from textadv.config_file import config_difference, dump_config, load_config
 from textadv.config_tasks import AnyRunConfig
-from textadv.run_lock import locked, unlocked
+from textadv.run_lock import claimed, locked, unlocked
 from textadv.task_launch import together
 from textadv.writing import WriteError, discard, in_bytes, sweep, write_bytes
 
@@ -51,7 +51,7 @@ def claiming(accelerator: Accelerator, config: AnyRunConfig) -> Iterator[None]:
                 locked(output)
             yield
     except BaseException:
-        unlocked(output)
+        unlocked(output, begun=False)
         raise
 
 
@@ -99,7 +99,7 @@ def begun(output: Path) -> Begun:
 def _carried(output: Path, name: str) -> Path | None:
     """That file in the newest checkpoint that holds it whole; None where none does."""
     steps = [step for folder in output.glob("training/*/checkpoints") for step in checkpoints.steps_of(folder)]
-    found = (checkpoints.intact(step, name) for step in sorted(steps, key=lambda path: path.stat().st_mtime))
+    found = (checkpoints.intact(step, name) for step in sorted(steps, key=_age))
     return next((path for path in reversed(list(found)) if path is not None), None)
 
 
@@ -189,6 +189,19 @@ def _listed(output: Path, trained: Sequence[Path]) -> str:
     return f"{len(trained)} files of weights, first {trained[0].relative_to(output)}"
 
 
+def finished_text(output: Path) -> str:
+    """What an interrupted run has kept, in a sentence; empty where there is nothing yet."""
+    steps = [path for path in trained_parts(output) if path.is_dir()]
+    kept = [f"the checkpoint {max(steps, key=_age).relative_to(output)}"] if steps else []
+    stored = [name for name in ("answers", "evaluated") if any((output / name).glob("*.jsonl"))]
+    kept += [f"the finished rows in {' and '.join(f'{name}/' for name in stored)}"] if stored else []
+    return f"Safe in {output}: {', '.join(kept)}. " if kept else ""
+
+
+def _age(path: Path) -> float:
+    return path.stat().st_mtime
+
+
 def _going(output: Path) -> str:
     """What starting anew in the folder removes, by name and size."""
     there = [output / name for name in RUN_PARTS if (output / name).exists()]
@@ -223,8 +236,9 @@ def claim(
             if accelerator.is_main_process:
                 _claim(config, output, hashes, explain, accelerator.print)
     except BaseException:
-        unlocked(output)
+        unlocked(output, begun=False)
         raise
+    claimed(output)
     if config.tracking.log_with:
         accelerator.init_trackers(config.tracking.project)
 

@@ -152,6 +152,36 @@ def replacing(path: Path, needed: int | None = None) -> Iterator[Path]:
                 _remove(partial)
 
 
+@contextmanager
+def filling(folder: Path, first: str = "") -> Iterator[Path]:
+    """A block that writes files beneath the folder it is given; then each takes its place beneath `folder`, whole.
+
+    Other files in `folder` stay. Where the block fails `folder` is as it was and nothing is left.
+
+    first: the name of the file that takes its place before all others. Raises WriteError where the system refuses.
+    """
+    apart = partial_of(folder)
+    with saving(folder):
+        made(folder.parent)
+        _remove(apart)
+        try:
+            apart.mkdir()
+            yield apart
+            files = sorted(
+                (path for path in apart.rglob("*") if path.is_file()), key=lambda path: (path.name != first, path)
+            )
+            for path in files:
+                sync(path)
+            for path in files:
+                target = folder / path.relative_to(apart)
+                made(target.parent)
+                os.replace(path, target)
+                sync(target.parent)
+        finally:
+            with suppress(OSError):
+                _remove(apart)
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Writes a file whole or not at all. Raises WriteError."""
     with replacing(path, len(content)) as partial, open(partial, "wb") as file:
