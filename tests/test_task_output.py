@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from textadv import checkpoint
+from textadv import checkpoint, task_output
 from textadv.config import ConfigError
 from textadv.config_file import load_config
 from textadv.randomness import rng_state
@@ -115,3 +115,14 @@ def test_a_run_is_not_resumed_with_other_data(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="These have changed since: data.train. Put them back"):
         made_ready(tmp_path, "checkpoint.resume=true")
     assert {found.name: found.read_bytes() for found in tmp_path.iterdir() if found.is_file()} == before
+
+
+def test_room_that_is_missing_is_told_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(task_output, "free_bytes", lambda place: 2_000_000)
+    with pytest.raises(ConfigError, match="needs about 8.* MB for checkpoints.*2 MB are free.*keep_last .now 2."):
+        made_ready(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(task_output, "free_bytes", lambda place: None)
+    made_ready(tmp_path)

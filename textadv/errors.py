@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -84,6 +85,7 @@ def one_message(resume: str = "") -> Iterator[None]:
         if distributed.is_available() and distributed.is_initialized() and _LOST.search(str(error)):
             if asked():
                 raise _stopped(Interrupted(asked()), resume) from None
+            _ignore_launcher()
             raise ending(_lost(error, resume)) from None
         number = system_error(error)
         if number not in MACHINE:
@@ -94,16 +96,23 @@ def one_message(resume: str = "") -> Iterator[None]:
 
 def _lost(error: Exception, resume: str) -> RuntimeError:
     lines = str(error).strip().splitlines()
-    told = re.sub(r"^\[\S+\]\s*", "", lines[0] if lines else type(error).__name__)
+    told = re.sub(r"^\[\S+\]\s*", "", lines[0] if lines else type(error).__name__).partition(". ")[0]
     return RuntimeError(
         f"another process of this run has ended or does not answer ({told:.120}), and none can go on alone. What that "
         f"one met stands in its own message. {_way_on(resume)}"
     )
 
 
+def _ignore_launcher() -> None:
+    """Lets a process that a launcher started say its last sentence: the launcher ends all when one has ended."""
+    if "RANK" in os.environ:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
 def _stopped(stop: Interrupted, resume: str) -> SystemExit:
     """Prints the one line of the main process; the exception that ends a recipe as the signal would have."""
     told = f"stopped by {stop}{stop.place and ' ' + stop.place}. {_way_on(resume)}"
+    _ignore_launcher()
     _tell_launcher(told)
     if os.environ.get("RANK", "0") == "0":
         sys.stdout.flush()

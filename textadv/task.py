@@ -20,7 +20,7 @@ from textadv.models import LoadedModel, LoadedVision, device_of, logits_warning,
 from textadv.randomness import permutation
 from textadv.split_norm import Which
 from textadv.task_launch import launch_warnings, launched
-from textadv.task_output import claim, claiming, free_output
+from textadv.task_output import claim, claiming, free_output, require_room
 from textadv.task_trial import read_texts, rehearse_classifier
 
 SELECTION_DRAW, TEST_DRAW, THREAT_ROWS, LOOKED_AT = 11, 12, 256, 32
@@ -91,6 +91,7 @@ def _prepared(config: RunConfig, accelerator: Accelerator, training: bool) -> Ta
     splits = build.splits(config.data, config.seed)
     check_measuring(config, len(splits.labels))
     loaded = build.model(config.model, splits.labels, config.seed)
+    require_room(config, output, loaded.model, training=training)
     train, validation, test = encoded(splits, loaded, config)
     check_training(config, len(train), accelerator.num_processes)
     doubts = read_texts(config, loaded, (train, validation, test))

@@ -29,7 +29,7 @@ from textadv.randomness import permutation
 from textadv.sampling import Streams
 from textadv.spaces import Embeddings, Hidden, Several
 from textadv.task_launch import launch_warnings, launched
-from textadv.task_output import claim, claiming, free_output
+from textadv.task_output import claim, claiming, free_output, require_room
 from textadv.task_template import changed_tokens, chat_hashes, clock_warning, template, template_warnings
 from textadv.task_trial import lighter, read_chats, read_panel, rehearse_chat
 
@@ -124,6 +124,7 @@ def _prepared(config: ChatRunConfig, accelerator: Accelerator, training: bool) -
     output = free_output(config, training=training)
     streams = _streams(config)
     loaded = build_chat.model(config.model, config.seed)
+    require_room(config, output, loaded.model, training=training)
     used = template(config.model, loaded)
     encoded = {role: _encoded(config, loaded, found) for role, found in streams.items()}
     doubts = read_chats(config, loaded, encoded)

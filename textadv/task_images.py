@@ -42,7 +42,7 @@ from textadv.task import (
     selecting_positions,
 )
 from textadv.task_launch import launch_warnings, launched
-from textadv.task_output import claim, claiming, free_output
+from textadv.task_output import claim, claiming, free_output, require_room
 from textadv.task_trial import rehearse_classifier
 
 LOOKED_AT = 32
@@ -145,6 +145,7 @@ def _prepared(config: ImageRunConfig, accelerator: Accelerator, training: bool) 
     output = free_output(config, training=training)
     check_adversary(config)
     found = ready(config)
+    require_room(config, output, found.loaded.model, training=training)
     parts = found.parts
     check_training(config, len(parts.train), accelerator.num_processes)
     threat = resolved_image_threat(config, found)

@@ -10,14 +10,16 @@ from pathlib import Path
 
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from torch import nn
 
 from textadv import checkpoint as checkpoints
 from textadv.config import ConfigError
+from textadv.config_chat import ChatRunConfig
 from textadv.config_file import config_difference, dump_config, load_config
 from textadv.config_tasks import AnyRunConfig
 from textadv.run_lock import claimed, locked, unlocked
 from textadv.task_launch import together
-from textadv.writing import WriteError, discard, in_bytes, sweep, write_bytes
+from textadv.writing import WriteError, discard, free_bytes, in_bytes, sweep, write_bytes
 
 CONFIG_FILE, HASHES_FILE, MARK = "config.yaml", "hashes.json", ".unfinished"
 # What a run leaves, in the order in which it is removed: what says which run it is goes last.
@@ -37,6 +39,8 @@ RUN_PARTS = (
     MARK,
     CONFIG_FILE,
 )
+# Logs, reports, tokenizers, answers: small beside weights.
+REPORTS = 1_000_000
 TRAINED = ("training/*/checkpoints/step-*", "training/*/weights/*.safetensors")
 
 
@@ -208,6 +212,38 @@ def _going(output: Path) -> str:
     files = [file for part in there for file in (part.rglob("*") if part.is_dir() else (part,)) if file.is_file()]
     names = ", ".join(part.name + "/" * part.is_dir() for part in there)
     return f"{names} in it ({len(files)} files, {in_bytes(sum(file.stat().st_size for file in files))})"
+
+
+def require_room(config: AnyRunConfig, output: Path, model: nn.Module, *, training: bool = True) -> None:
+    """Raises ConfigError where the output folder's disk has no room for what the run is going to write.
+
+    An estimate: checkpoints with the two moments of AdamW, kept weights and exports; what is there already counts.
+    """
+    needed = needed_bytes(config, model) if training else REPORTS
+    # By inode: kept weights and those in checkpoints are often one file of two names.
+    files = {path.stat().st_ino: path.stat().st_size for path in output.rglob("*") if path.is_file()}
+    there = sum(files.values())
+    missing, free = max(needed - there, REPORTS), free_bytes(output)
+    if free is None or free >= missing:
+        return
+    raise ConfigError(
+        [
+            f"output {output} needs about {in_bytes(missing)} for checkpoints, kept weights, exports and reports, and "
+            f"{in_bytes(free)} are free on that disk. Free space there, name a folder on another disk, or lower "
+            f"checkpoint.keep_last (now {config.checkpoint.keep_last})."
+        ]
+    )
+
+
+def needed_bytes(config: AnyRunConfig, model: nn.Module) -> int:
+    """About how many bytes a run writes."""
+    whole = sum(value.numel() * value.element_size() for value in model.parameters())
+    trained = sum(value.numel() * value.element_size() for value in model.parameters() if value.requires_grad)
+    averaged = config.training.averaging is not None
+    # Weights and two moments; one checkpoint more than are kept while the last is written; three kinds of kept weights.
+    stage = (3 + averaged) * trained * (config.checkpoint.keep_last + 1) + 3 * trained
+    plain = 0 if isinstance(config, ChatRunConfig) else len(config.baselines)
+    return (1 + plain) * (stage + trained + whole) + 3 * trained + REPORTS
 
 
 def carried(config: AnyRunConfig, hashes: Mapping[str, str]) -> dict[str, str]:
