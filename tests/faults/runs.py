@@ -10,10 +10,13 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from contextlib import redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from accelerate.state import AcceleratorState, GradientState
 
 from recipes import adv_finetune, evaluate
 from tests import chat_run
@@ -54,7 +57,8 @@ def text_run(folder: Path, processes: int = 1) -> Run:
     """Texts: training with checkpoints, a baseline, exports, an evaluation, a report."""
     output = folder / "text"
     options = ("training.steps=6", "training.learning_rate=1e-4", "checkpoint.every=2", "selection.every=2")
-    brief = ("baselines=[same_steps]", "evaluation.rows=8", "evaluation.batch_size=4", f"output={output}")
+    brief = ("baselines=[same_steps]", "evaluation.rows=8", "evaluation.batch_size=4", "evaluation.masking=null")
+    brief += (f"output={output}",)
     return Run("text", adv_finetune, (SMALL, *options, *brief), output, processes=processes)
 
 
@@ -71,6 +75,16 @@ def evaluation_run(folder: Path, model: Path) -> Run:
     output = folder / "evaluation"
     options = ("evaluation.rows=8", "evaluation.batch_size=2", "--model", str(model), "--output", str(output))
     return Run("evaluation", evaluate, (SMALL, *options), output, resume="")
+
+
+def warmed(run: Run) -> Run:
+    """The run, after it was made once in this very process: what is imported and remembered, its forks have at once."""
+    sys.argv = [f"{run.recipe.__name__}.py", *run.arguments]
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+        run.recipe.main()
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    return cleared(run)
 
 
 def ended(run: Run, fault: Fault | None = None, *, faulty: int = 0, resumed: bool = False) -> Ended:
@@ -210,8 +224,3 @@ def _timeless(value: Any) -> Any:
     if isinstance(value, list):
         return [_timeless(part) for part in value if not str(part).startswith("resumed from ")]
     return value
-
-
-def in_processes(run: Run, processes: int) -> Run:
-    """The same run in another number of processes."""
-    return replace(run, processes=processes)
