@@ -127,11 +127,17 @@ def save(
         known = progress | {"step": step, "processes": len(rng)}
         (partial / PROGRESS_FILE).write_text(json.dumps(known), encoding="utf-8")
         write_manifest(partial)
-    found = steps_of(folder)
-    end = found.index(final) + 1
-    for stale in [*found[: max(end - keep_last, 0)], *found[end:]]:
-        discard(stale)
+    for given_up in steps_of(folder)[steps_of(folder).index(final) + 1 :]:
+        discard(given_up)
+    prune(final, keep_last)
     return final
+
+
+def prune(newest: Path, keep_last: int) -> None:
+    """Removes the checkpoints before `newest` but for the last `keep_last`, itself among them."""
+    found = steps_of(newest.parent)
+    for stale in found[: max(found.index(newest) + 1 - keep_last, 0)]:
+        discard(stale)
 
 
 def link(source: Path, target: Path) -> None:

@@ -25,7 +25,7 @@ from textadv.interrupts import Interrupted, asked, heeding
 from textadv.liveness import DeadAdversaryError
 from textadv.models import ModelError, PerturbationError
 from textadv.models.decoding import GenerationError
-from textadv.run_lock import held
+from textadv.task_lock import held
 from textadv.task_output import CONFIG_FILE, finished_text
 from textadv.writing import WriteError, refusal, system_error
 

@@ -70,6 +70,9 @@ class Resumable:
         progress = progress_of(checkpoint.progress)
         checkpoints.restore(checkpoint, self.model, self.optimizer, self.accelerator.num_processes)
         self.kept.restore(checkpoint, progress.best)
+        if self.accelerator.is_main_process:
+            # Where a run was killed between writing a checkpoint and removing the one that it replaces.
+            checkpoints.prune(checkpoint.folder, self.keep_last)
         if self.average is not None:
             self.average.load(self.model, checkpoints.extra(checkpoint, "average"))
         if self.watch is not None:

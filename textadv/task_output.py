@@ -17,8 +17,8 @@ from textadv.config import ConfigError
 from textadv.config_chat import ChatRunConfig
 from textadv.config_file import config_difference, dump_config, load_config
 from textadv.config_tasks import AnyRunConfig
-from textadv.run_lock import claimed, locked, unlocked
 from textadv.task_launch import together
+from textadv.task_lock import claimed, locked, unlocked
 from textadv.writing import WriteError, discard, free_bytes, in_bytes, sweep, write_bytes
 
 CONFIG_FILE, HASHES_FILE, MARK = "config.yaml", "hashes.json", ".unfinished"

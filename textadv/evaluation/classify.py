@@ -99,9 +99,7 @@ def evaluate(
     guesses = dict(zip(positions, raw.argmax(dim=1).tolist(), strict=True))
     right = [position for position in positions if guesses[position] == rows.labels[position]]
     say(f"{name}: {len(right)} of {len(positions)} {split} rows right without an attack")
-    for line in () if finished is None else finished.repaired():
-        say(f"note: {line}")
-    kept = None if finished is None else finished.under(temperature)
+    kept = None if finished is None else _repaired(finished, say).under(temperature)
     with tempered(model, temperature):
         panel = _panel(model, rows, attacks, right, threat, batch_size, kept, lambda line: say(f"{name}: {line}"))
         hits = {key: merged(ran.stages) for key, ran in panel.items()}
@@ -209,6 +207,13 @@ def _attack_result(
         seconds=sum(stage.seconds for stage in ran.stages),
         cascade=stage_results(ran.stages, rows, len(right), len(positions)) if staged else (),
     )
+
+
+def _repaired(finished: Finished, say: Callable[[str], None]) -> Finished:
+    """The same, once what is damaged of it was taken out and told."""
+    for line in finished.repaired():
+        say(f"note: {line}")
+    return finished
 
 
 def _curve(

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from tests.processes import ROOT
-from textadv import run_lock
+from textadv import task_lock
 from textadv.config import ConfigError
-from textadv.run_lock import LOCK_FILE, locked, unlocked
+from textadv.task_lock import LOCK_FILE, locked, unlocked
 
-HOLDING = "import sys, pathlib, time; from textadv.run_lock import locked; locked(pathlib.Path(sys.argv[1])); " + (
+HOLDING = "import sys, pathlib, time; from textadv.task_lock import locked; locked(pathlib.Path(sys.argv[1])); " + (
     "print('held', flush=True); time.sleep(60)"
 )
 
@@ -67,8 +67,8 @@ def test_a_young_lock_of_another_machine_is_watched(
     tmp_path: Path, alive: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = elsewhere(tmp_path, age=0)
-    monkeypatch.setattr(run_lock, "STALE", 3.0)
-    monkeypatch.setattr(run_lock.time, "sleep", lambda seconds: os.utime(path) if alive else None)
+    monkeypatch.setattr(task_lock, "STALE", 3.0)
+    monkeypatch.setattr(task_lock.time, "sleep", lambda seconds: os.utime(path) if alive else None)
     if alive:
         with pytest.raises(ConfigError, match="process 3 on another-machine"):
             locked(tmp_path)
@@ -87,7 +87,7 @@ def test_a_damaged_lock_keeps_nobody_out(tmp_path: Path, content: bytes) -> None
 
 
 def test_a_living_run_touches_its_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_lock, "BEAT", 0.01)
+    monkeypatch.setattr(task_lock, "BEAT", 0.01)
     locked(tmp_path)
     path = tmp_path / LOCK_FILE
     os.utime(path, (0, 0))
