@@ -16,7 +16,10 @@ from __future__ import annotations
 
 import argparse
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
+
+from torch import nn
 
 from textadv import build, build_attacks, build_surrogates
 from textadv.config import ConfigError, RunConfig
@@ -24,8 +27,9 @@ from textadv.config_chat import ChatRunConfig
 from textadv.config_file import load_config
 from textadv.config_images import ImageRunConfig
 from textadv.config_tasks import ClassifierRunConfig
+from textadv.data import Rows
 from textadv.errors import one_message
-from textadv.evaluation import fitted_temperature, inspect_images, inspect_rows
+from textadv.evaluation import calibrated, inspect_images, inspect_rows
 from textadv.evaluation.adversaries import Direct, EmbeddingAttack
 from textadv.evaluation.elicitation import UNJUDGED, BehaviourOutcome, elicit
 from textadv.phases import on_screen, telling
@@ -43,6 +47,16 @@ def named_attack(config: ClassifierRunConfig, wanted: str | None) -> str:
     if name not in config.evaluation.attacks:
         raise ConfigError([f"--attack {name} is not among evaluation.attacks: {', '.join(config.evaluation.attacks)}."])
     return name
+
+
+def calibrating(config: ClassifierRunConfig, model: nn.Module, validation: Rows, labels: Sequence[str]) -> float:
+    """The temperature that the evaluation would fit; prints what cannot be right about it and about the answers."""
+    if not config.evaluation.calibrate:
+        return 1.0
+    fitted = calibrated(model, validation, config.evaluation.batch_size, labels)
+    for doubt in fitted.doubts:
+        print(f"note: {doubt}\n")
+    return fitted.temperature
 
 
 def show(config: RunConfig, model_name: str, count: int, attack_name: str | None) -> None:
@@ -66,8 +80,7 @@ def show(config: RunConfig, model_name: str, count: int, attack_name: str | None
     def words(ids: list[int]) -> list[str]:
         return [str(loaded.tokenizer.decode([token])).strip() or "_" for token in ids]
 
-    size = config.evaluation.batch_size
-    temperature = fitted_temperature(loaded.model, validation, size) if config.evaluation.calibrate else 1.0
+    temperature = calibrating(config, loaded.model, validation, splits.labels)
     found = inspect_rows(
         loaded.model,
         test,
@@ -113,8 +126,8 @@ def show_images(config: ImageRunConfig, model_name: str, count: int, attack_name
     attack = build_attacks.panel(wanted, threat, config.seed, len(found.splits.labels), modules)[name]
     print(f"model:  {model_name}\nthreat: {threat}\nattack: {attack}\n")
 
-    size, network = config.evaluation.batch_size, found.loaded.model
-    temperature = fitted_temperature(network, found.parts.validation, size) if config.evaluation.calibrate else 1.0
+    network = found.loaded.model
+    temperature = calibrating(config, network, found.parts.validation, found.splits.labels)
     rows = inspect_images(
         network,
         found.parts.test,

@@ -20,7 +20,7 @@ from textadv.config_tasks import AnyRunConfig
 from textadv.task import prepare
 from textadv.task_chat import prepare_chat
 from textadv.task_images import prepare_images
-from textadv.task_launch import launch_warnings, launched
+from textadv.task_launch import accumulation_of, launch_warnings, launched
 
 RECIPES = ROOT / "tests" / "recipes"
 OF_LAUNCHERS = ("ACCELERATE_", "FSDP_", "MASTER_", "WORLD_SIZE", "LOCAL_RANK", "RANK")
@@ -202,6 +202,26 @@ def test_what_stands_in_the_file_at_home_is_used_or_told_of(tmp_path: Path, monk
     (line,) = (line for line in said if "--num_processes: one process runs" in line)
     assert line.startswith("1 processes, bf16: ")
     assert f"`torchrun --nproc_per_node 2 {WORKER} ...` starts two" in line
+
+
+@pytest.mark.parametrize("flag", [["--gradient_accumulation_steps", "4"], ["--gradient-accumulation-steps=4"]])
+def test_accumulation_that_accelerate_tells_nobody_is_refused(flag: list[str]) -> None:
+    """Without DeepSpeed `accelerate launch` takes the flag and passes nothing on."""
+    given = [
+        "--cpu",
+        "--num_processes",
+        "1",
+        "--num_machines",
+        "1",
+        "--mixed_precision",
+        "no",
+        "--dynamo_backend",
+        "no",
+    ]
+    code, said = launch("accelerate.commands.launch", *given, *flag, WORKER)
+    assert code == 1
+    assert any(line.startswith("error: accelerate's gradient_accumulation_steps must be 1, got 4") for line in said)
+    assert accumulation_of({}, ["accelerate", "launch", "mine.py", "--gradient_accumulation_steps", "4"]) == "1"
 
 
 def test_what_one_process_meets_alone_ends_both_with_its_message() -> None:

@@ -21,7 +21,7 @@ from textadv.objectives import Moment, Objective, Objectives, Term
 
 
 class NonFiniteError(RuntimeError):
-    """A loss or gradient that is nan or infinite, met before the optimizer step."""
+    """A loss or gradient that is nan or infinite, or of no use since training diverged; no step was taken on it."""
 
 
 @dataclass
@@ -77,8 +77,7 @@ class StepReport:
             if not bool(torch.isfinite(losses).all())
         ]
         raise NonFiniteError(
-            f"The loss is not finite at step {step + 1}: {'; '.join(named)}. No optimizer step was taken. Lower "
-            "training.learning_rate, or resume from the last checkpoint with training.precision: no."
+            f"The loss is not finite at step {step + 1}: {'; '.join(named)}. No optimizer step was taken."
         )
 
 
@@ -108,7 +107,7 @@ def accumulate(
     remaining = sum(objectives[group.role].terms for group in groups)
     for group in groups:
         objective = objectives[group.role]
-        batch = _batch(rows, positions, group, device)
+        batch = batch_of(rows, positions, group, device)
         companions = partial(_batches, rows, positions, groups, group.role, device)
         terms = objective(model, batch, replace(moment, companions=companions))
         report.adversarial_rows += len(batch) if group.role is Role.ADVERSARIAL else 0
@@ -124,7 +123,8 @@ def accumulate(
     return report
 
 
-def _batch(rows: Rows, positions: Sequence[int], group: Group, device: torch.device | str) -> Batch:
+def batch_of(rows: Rows, positions: Sequence[int], group: Group, device: torch.device | str) -> Batch:
+    """The rows of a group of an optimizer step, whose positions in the data these are."""
     return rows.batch([positions[place] for place in group.positions]).with_role(group.role).to(device)
 
 
@@ -132,7 +132,7 @@ def _batches(
     rows: Rows, positions: Sequence[int], groups: Sequence[Group], role: Role, device: torch.device | str
 ) -> list[Batch]:
     """The batches of all groups of one role."""
-    return [_batch(rows, positions, group, device) for group in groups if group.role is role]
+    return [batch_of(rows, positions, group, device) for group in groups if group.role is role]
 
 
 def _next(terms: Iterator[Term], objective: Objective) -> Term:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
 from torch import distributed
 
 from textadv.accumulation import NonFiniteError
@@ -25,15 +26,21 @@ from textadv.interrupts import Interrupted, asked, heeding
 from textadv.liveness import DeadAdversaryError
 from textadv.models import ModelError, PerturbationError
 from textadv.models.decoding import GenerationError
+from textadv.task_launch import LAUNCHERS, launcher_words
 from textadv.task_lock import held
 from textadv.task_output import CONFIG_FILE, finished_text
 from textadv.writing import WriteError, refusal, system_error
 
-LAUNCHERS = ("accelerate", "accelerate-launch", "accelerate.commands.launch")
 TORCH_LAUNCHERS = ("torchrun", "torch.distributed.run")
 LAUNCHERS_OWN = (
     "note: accelerate adds a traceback of its own below this error; accelerate launch --quiet leaves it out."
 )
+
+
+class LostProcessError(RuntimeError):
+    """Another process of the run has ended, or does not answer."""
+
+
 USER_ERRORS = (
     CheckpointError,
     ConfigError,
@@ -41,23 +48,17 @@ USER_ERRORS = (
     DeadAdversaryError,
     EndpointError,
     GenerationError,
+    LostProcessError,
     ModelError,
     NonFiniteError,
     PerturbationError,
+    OSError,
+    SafetensorError,
     WriteError,
 )
-MACHINE = (
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EROFS,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EFBIG,
-    errno.EIO,
-    errno.EMFILE,
-    errno.ENFILE,
-    errno.ESTALE,
-)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+MACHINE = (*FULL, *FORBIDDEN, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE)
 """Errors of the system that say nothing about the program."""
 # What torch says where another process of the run is gone, or does not answer.
 _LOST = re.compile(
@@ -77,27 +78,34 @@ def one_message(resume: str = "") -> Iterator[None]:
             yield
     except Interrupted as stop:
         raise _stopped(stop, resume) from None
-    except WriteError as error:
-        raise ending(WriteError(f"{error} {_way_on(resume)}")) from None
-    except USER_ERRORS as error:
-        raise ending(error) from None
     except Exception as error:
-        if distributed.is_available() and distributed.is_initialized() and _LOST.search(str(error)):
-            if asked():
-                raise _stopped(Interrupted(asked()), resume) from None
-            _ignore_launcher()
-            raise ending(_lost(error, resume)) from None
-        number = system_error(error)
-        if number not in MACHINE:
+        told = _told(error, resume)
+        if not isinstance(told, USER_ERRORS):
             raise
-        place = error.filename if isinstance(error, OSError) and error.filename else "a file of this run"
-        raise ending(WriteError(f"{refusal(str(place), number)} {_way_on(resume)}")) from None
+        raise ending(told) from None
 
 
-def _lost(error: Exception, resume: str) -> RuntimeError:
+def _told(error: Exception, resume: str) -> Exception:
+    """The error in a user's words, with what is safe where the machine or another process ended the run."""
+    known = isinstance(error, USER_ERRORS)
+    if not known and distributed.is_available() and distributed.is_initialized() and _LOST.search(str(error)):
+        if asked():
+            raise _stopped(Interrupted(asked()), resume) from None
+        _ignore_launcher()
+        return _lost(error, resume)
+    number = system_error(error)
+    if isinstance(error, WriteError):
+        return WriteError(f"{error} {_way_on(resume)}")
+    if number not in MACHINE or isinstance(error, EndpointError):
+        return error
+    place = error.filename if isinstance(error, OSError) and error.filename else "a file of this run"
+    return WriteError(f"{refusal(str(place), number, what='cannot be written or read')} {_way_on(resume)}")
+
+
+def _lost(error: Exception, resume: str) -> LostProcessError:
     lines = str(error).strip().splitlines()
     told = re.sub(r"^\[\S+\]\s*", "", lines[0] if lines else type(error).__name__).partition(". ")[0]
-    return RuntimeError(
+    return LostProcessError(
         f"another process of this run has ended or does not answer ({told:.120}), and none can go on alone. What that "
         f"one met stands in its own message. {_way_on(resume)}"
     )
@@ -139,7 +147,12 @@ def _command() -> list[str]:
 
 
 def ending(error: Exception) -> SystemExit:
-    """The exception that ends a recipe with `error` as its last line, and with exit status 1."""
+    """The exception that ends a recipe with `error` as its last line, and with exit status 1.
+
+    Raises `error` itself where the operating system refused something that neither space nor rights on a disk explain.
+    """
+    if isinstance(error, OSError | SafetensorError) and not isinstance(error, EndpointError):
+        error = _of_the_disk(error)
     rank = os.environ.get("RANK", "0")
     # Every process may meet the same error, or one of them alone, so none is silent.
     told = f"error: {error}" if rank == "0" else f"error in process {rank}: {error}"
@@ -147,14 +160,33 @@ def ending(error: Exception) -> SystemExit:
     return SystemExit(f"{LAUNCHERS_OWN}\n{told}" if _launcher_adds_a_traceback() else told)
 
 
+def _of_the_disk(error: OSError | SafetensorError) -> Exception:
+    """The error in a user's words; raises it as it is where it is another one than those."""
+    # safetensors says which in words alone.
+    named = re.search(r"\(os error (\d+)\)", str(error))
+    number = error.errno if isinstance(error, OSError) else named and int(named[1])
+    path = getattr(error, "filename", None)
+    what = f"a file{'' if path is None else f' ({path})'}"
+    why = " ".join(str(error).split()).rstrip(".")
+    if number in FULL:
+        return OSError(
+            f"{what} could not be written, since its disk is full: {why}. Free some space and go on with "
+            "checkpoint.resume=true, or give another output."
+        )
+    if number in FORBIDDEN:
+        return OSError(
+            f"{what} could not be opened, for want of rights: {why}. Give yourself the rights, or give another output."
+        )
+    raise error
+
+
 def _launcher_adds_a_traceback() -> bool:
     """Whether `accelerate launch` waits for this process, and will say in its own way that it failed.
 
     Told from the parent's command line, on Linux only: no variable says it.
     """
-    words = _words_of(os.getppid())
-    launcher = any(Path(word).name in LAUNCHERS for word in words)
-    return launcher and "WORLD_SIZE" not in os.environ and not {"-q", "--quiet"} & set(words)
+    words = launcher_words()
+    return bool(words) and "WORLD_SIZE" not in os.environ and not {"-q", "--quiet"} & set(words)
 
 
 def _words_of(process: int) -> list[str]:

@@ -43,6 +43,8 @@ def selected(progress: Progress, wanted: str, *, measured: bool, hardening: bool
     """
     if not measured:
         return "last"
+    if progress.doubt is not None:
+        progress.notes.append(f"on the rows that choose the checkpoint: {progress.doubt}")
     if wanted == "robust_best" and not any("robust" in entry for entry in progress.history):
         progress.notes.append("robust accuracy was not measured: the checkpoint was chosen by clean accuracy")
         wanted = "clean_best"
@@ -51,6 +53,8 @@ def selected(progress: Progress, wanted: str, *, measured: bool, hardening: bool
     state, remedy = "NOT HARDENED", "Lower the radius, or add warm-up or a ramp."
     if not hardening:
         state, remedy = "NOT TRAINED", "Train for more steps, or change training.learning_rate."
+    if progress.doubt is not None:
+        remedy = "See what the note says of the rows that choose it."
     progress.notes.append(
         f"{state}: at every evaluation the model answered no better than one constant class, so no checkpoint was "
         f"eligible; the last one is kept. {remedy}"

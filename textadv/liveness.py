@@ -91,8 +91,8 @@ class LivenessGate:
             f"{pulse.dead()} (loss gain {pulse.gain:.2g}, climb {pulse.climb:.2g}, norm / radius {pulse.gauge:.2g}, "
             f"{pulse.success:.0%} of its rows broken). Check that threat.radius and attack.step_size are above zero "
             "and that rows have editable positions. If the model has come to answer one class whatever the input, the "
-            "radius is too large for it: lower threat.radius or threat.relative_radius, add mixing.warmup_steps, or "
-            "ramp mixing.radius_schedule."
+            "radius or training.learning_rate is too large for it: lower one, add mixing.warmup_steps, or ramp "
+            "mixing.radius_schedule."
         )
 
     def doubt(self) -> str | None:

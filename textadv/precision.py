@@ -39,7 +39,7 @@ def emulation_warning(key: str, value: str, device: torch.device) -> str | None:
 
 
 def without_autocast(model: nn.Module) -> None:
-    """Takes accelerate's autocast off a model that it prepared.
+    """Takes accelerate's autocast off a model.
 
     `Accelerator.unwrap_model` would take off the decorators of the model's own forward as well.
     """

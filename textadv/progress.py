@@ -9,8 +9,8 @@ from typing import Any, Literal, NamedTuple
 
 
 class Scores(NamedTuple):
-    """A model on held-out rows: clean accuracy, robust accuracy (None where it was not attacked), and whether it is no
-    better than a constant answer.
+    """A model on held-out rows: clean accuracy, robust accuracy (None where it was not attacked), whether it is no
+    better than a constant answer, and what cannot be right about its answers, in a sentence.
 
     With mixed precision it is measured in it, as training runs; what is measured after training is not.
     """
@@ -18,6 +18,7 @@ class Scores(NamedTuple):
     clean: float
     robust: float | None
     collapsed: bool
+    doubt: str | None = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Progress:
     """What training has to remember between steps, saved with every checkpoint.
 
     probes: what the guard found, as [step, clean, trained, robust, radius]. ended_with: the step at whose weights the
-    guard ended the run, None where it did not.
+    guard ended the run, None where it did not. doubt: what could not be right at the last evaluation.
     """
 
     step: int = 0
@@ -82,6 +83,7 @@ class Progress:
     probes: list[list[float]] = field(default_factory=list)
     rollbacks: int = 0
     ended_with: int | None = None
+    doubt: str | None = None
 
 
 def _number(value: Any) -> bool:
@@ -111,6 +113,7 @@ _FORMS: dict[str, Callable[[Any], bool]] = {
     "notes": _each(lambda value: isinstance(value, str)),
     "ended_with": lambda value: value is None or _count(value),
     "scaler": lambda value: isinstance(value, dict),
+    "doubt": lambda value: value is None or isinstance(value, str),
 }
 
 

@@ -16,6 +16,7 @@ from textadv.accumulation import NonFiniteError, accumulate
 from textadv.batch import Batch, Role
 from textadv.mixing import Group
 from textadv.models import ModelError, PerturbationError, dtype_of, recomputes
+from textadv.models.finite import where_odd
 from textadv.models.running import THIRD_PARTY
 from textadv.models.trial import described, out_of_memory
 from textadv.objectives import Moment, Objectives
@@ -142,10 +143,12 @@ def _told(model: nn.Module, run: Rehearsal, trial: Trial, error: Exception) -> s
     what = f"{len(rows)} {trial.group.role.name.lower()} row{'s' if len(rows) > 1 else ''}"
     half = "model.dtype" if dtype_of(model) == torch.float16 else "training.precision"
     if isinstance(error, NonFiniteError):
+        where = where_odd(model, [batch.to(device)])
         remedy = "Load another checkpoint, or lower the threat's radius."
         if half == "model.dtype" or run.accelerator.mixed_precision == "fp16":
             remedy = f"float16 overflows: set {half}: {'float32' if half == 'model.dtype' else 'no'}."
-        return f"model.name {run.name} has a loss that is not finite for {what}, before any step was taken. {remedy}"
+        told = f"model.name {run.name} has a loss that is not finite for {what}, before any step was taken."
+        return " ".join(part for part in (told, where, remedy) if part)
     if out_of_memory(error):
         size = "data.image_size" if "pixel_values" in batch.inputs else "data.max_length"
         fewer = "training.micro_batch_size, " if len(rows) > 1 else ""

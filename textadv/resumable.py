@@ -18,7 +18,7 @@ from textadv.models import trainable_state
 from textadv.overfitting import Watch
 from textadv.progress import Progress, progress_of
 from textadv.randomness import rng_state, set_rng_state
-from textadv.tracking import LOG_FILE
+from textadv.tracking import LOG_FILE, Tracker
 from textadv.writing import WriteError
 
 
@@ -64,6 +64,16 @@ class Resumable:
         first = gather_object([problem])[0]
         if first is not None:
             raise WriteError(first)
+
+    def rewind(self, tracker: Tracker, resume: checkpoints.Checkpoint | None) -> None:
+        """Puts the log back to what a checkpoint had seen, or starts it anew, and tells what was damaged."""
+        seen: bytes | int = 0
+        if resume is not None:
+            log = checkpoints.carried(resume, LOG_FILE)
+            seen = resume.progress["log_bytes"] if log is None else log
+        for told in (*(() if resume is None else resume.told), tracker.rewind(seen)):
+            if told is not None:
+                tracker.say(f"{tracker.name:<9} {told}")
 
     def restore(self, checkpoint: checkpoints.Checkpoint) -> Progress:
         """Puts everything back; what the run had come to."""

@@ -124,7 +124,9 @@ def _train(
     def score(model: nn.Module) -> Scores:
         at_once = config.evaluation.batch_size
         with using(model, split):
-            return scores(model, task.validation, task.selection, attack, at_once, threat=task.threat)
+            return scores(
+                model, task.validation, task.selection, attack, at_once, threat=task.threat, names=task.splits.labels
+            )
 
     per_epoch = build.steps_per_epoch(len(task.train), config.training)
     mixing = NO_ATTACK if objective is None else build.mixing(config.mixing, config.seed)
@@ -237,6 +239,7 @@ def evaluate_model(task: Task, name: str, model: nn.Module) -> Evaluation:
             finished=Finished.of(task.output / FINISHED, model),
             alarm=build_attacks.alarm(config.masking, seed),
             minimum=build_attacks.radius_search(config.minimum_radius, task.threat, seed, len(task.splits.labels)),
+            names=task.splits.labels,
         )
 
 

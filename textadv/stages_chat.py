@@ -22,6 +22,7 @@ from textadv.evaluation.generate import Prompt, answers
 from textadv.evaluation.judge_validation import reliability
 from textadv.evaluation.judges import XSTEST
 from textadv.evaluation.kept_answers import Answer
+from textadv.evaluation.sanity_chat import said_doubt
 from textadv.exporting import Exported, exported
 from textadv.models import LoadedModel
 from textadv.models.strangers import Chats
@@ -146,7 +147,8 @@ def chat_scores(task: ChatTask, model: nn.Module, loaded: LoadedModel) -> Scores
         )
     answered = share_answered([answer.text for answer in given], XSTEST.refuses).value
     unbroken = 1 - found.worst_case.low.value
-    return Scores(answered, unbroken * answered, collapsed=answered == 0)
+    doubt = said_doubt("benign validation prompts", given)
+    return Scores(answered, unbroken * answered, answered == 0, doubt)
 
 
 def _summary(task: ChatTask, trained: Trained) -> ChatTraining:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from textadv.attacks import GradientAttack, ThreatModel, reach_warning
 from textadv.config import ConfigError, RunConfig
 from textadv.config_tasks import ClassifierRunConfig
 from textadv.config_training import length_problems
-from textadv.data import EncodedRows, Examples, ImageSplits, Rows, Splits, encode, overlap
+from textadv.data import DataError, EncodedRows, Examples, ImageSplits, Rows, Splits, encode, overlap
 from textadv.digests import digest, surrogate_hashes, weights_hash
 from textadv.models import LoadedModel, LoadedVision, device_of, logits_warning, space_module
 from textadv.randomness import permutation
@@ -119,6 +119,7 @@ def _prepared(config: RunConfig, accelerator: Accelerator, training: bool) -> Ta
         ),
     )
     if training:
+        check_selection(validation.labels, task.selection, splits.labels)
         rehearse_classifier(config, accelerator, loaded.model, train, threat)
     return task
 
@@ -171,6 +172,20 @@ def resolved_threat(config: RunConfig, loaded: LoadedModel, train: EncodedRows) 
 def selecting_positions(config: ClassifierRunConfig, size: int) -> tuple[int, ...]:
     """Which of `size` validation rows choose the checkpoint: a seeded subset, in order."""
     return _drawn(config, SELECTION_DRAW, size, config.selection.rows)
+
+
+def check_selection(labels: Sequence[int], positions: Sequence[int], names: Sequence[str]) -> None:
+    """Raises DataError where the rows that choose the checkpoint are of one class: none would be better than constant.
+
+    labels: of all validation rows, as class ids. positions: those that choose. names: of the classes.
+    """
+    if len({labels[position] for position in positions}) != 1:
+        return
+    remedy = "Raise selection.rows." if len(set(labels)) > 1 else "Name a split with every class in data.validation."
+    raise DataError(
+        f"data.validation: all {len(positions)} rows that choose the checkpoint are of one class, "
+        f"{names[labels[positions[0]]]!r}, so that no model could be told from that one answer. {remedy}"
+    )
 
 
 def reported_positions(config: ClassifierRunConfig, size: int) -> tuple[int, ...]:

@@ -36,6 +36,7 @@ from textadv.task import (
     Task,
     check_adversary,
     check_measuring,
+    check_selection,
     check_training,
     reach_warnings,
     reported_positions,
@@ -169,6 +170,7 @@ def _prepared(config: ImageRunConfig, accelerator: Accelerator, training: bool) 
     )
     model = found.loaded.model if task.split_norm is None else convert(found.load().model)
     if training:
+        check_selection(parts.validation.labels, task.selection, found.splits.labels)
         rehearse_classifier(config, accelerator, model, parts.train, threat)
     return task
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar, cast
@@ -29,6 +29,8 @@ UNSUPPORTED = {
     "ACCELERATE_USE_MEGATRON_LM": "--use_megatron_lm",
     "ACCELERATE_USE_PARALLELISM_CONFIG": "--use_parallelism_config",
 }
+LAUNCHERS = ("accelerate", "accelerate-launch", "accelerate.commands.launch")
+ACCUMULATE = ("--gradient_accumulation_steps", "--gradient-accumulation-steps")
 FROM_FILE = "or of the file that `accelerate config` wrote"
 
 AnyConfig = TypeVar("AnyConfig", RunConfig, ImageRunConfig, ChatRunConfig)
@@ -94,6 +96,23 @@ def together(accelerator: Accelerator) -> Iterator[None]:
         raise ConfigError([f"process {rank} cannot go on: {told}" for rank, told in met])
 
 
+def launcher_words() -> list[str]:
+    """The command line of the `accelerate launch` that started this process; empty where none did, or off Linux."""
+    try:
+        words = Path(f"/proc/{os.getppid()}/cmdline").read_text(encoding="utf-8").split("\0")
+    except (OSError, UnicodeDecodeError):
+        return []
+    return words if any(Path(word).name in LAUNCHERS for word in words) else []
+
+
+def accumulation_of(environment: Mapping[str, str], words: Sequence[str]) -> str:
+    """The launcher's accumulation: what it set, or was told and tells nobody, as it does without DeepSpeed."""
+    own = words[: next((place for place, word in enumerate(words) if word.endswith(".py")), len(words))]
+    told = [word for flag in own for word in flag.split("=", 1)]
+    given = [told[place + 1] for place, word in enumerate(told[:-1]) if word in ACCUMULATE]
+    return environment.get(ACCUMULATION) or (given[-1] if given else "1")
+
+
 def _given_precision() -> str:
     return (os.environ.get(PRECISION) or "no").lower()
 
@@ -113,7 +132,7 @@ def _unsupported(environment: Mapping[str, str]) -> Iterator[str]:
             f"accelerate launch --dynamo_backend {dynamo.lower()} is not supported: a compiled model would lose its "
             f"perturbation. Take it out of the command, {FROM_FILE}."
         )
-    steps = environment.get(ACCUMULATION, "1")
+    steps = accumulation_of(environment, launcher_words())
     if steps != "1":
         yield (
             f"accelerate's gradient_accumulation_steps must be 1, got {steps}: training.batch_size and "

@@ -14,10 +14,10 @@ from textadv.config import AttackConfig, RunConfig
 from textadv.config_chat import ChatRunConfig
 from textadv.config_objective import replays_of
 from textadv.config_tasks import ClassifierRunConfig
-from textadv.data import ChatRows, EncodedRows, Rows, spelled_warning
+from textadv.data import ChatRows, EncodedRows, Rows, length_warning, spelled_warning, unknown_warning
 from textadv.evaluation.chat import Panel
 from textadv.mixing import NO_ATTACK
-from textadv.models import LoadedModel, TokenRows, require_embedded, require_longest, require_readable
+from textadv.models import LoadedModel, TokenRows, require_embedded, require_longest, require_movable, require_readable
 from textadv.objectives import Objectives, hardening
 from textadv.rehearsal import Rehearsal, rehearse
 from textadv.sampling import OneStream, Sampler
@@ -28,13 +28,16 @@ SPLITS = ("train", "validation", "test")
 def read_texts(config: RunConfig, loaded: LoadedModel, parts: Sequence[EncodedRows]) -> tuple[str, ...]:
     """Sends texts of every kind through the model; sentences about what a reader must know of them.
 
-    parts: train, validation and test rows. Raises ModelError where the model cannot read one.
+    parts: train, validation and test rows. Raises ModelError where the model cannot read one, or cannot be attacked.
     """
     named = dict(zip(SPLITS, parts, strict=True))
     doubts = (
         require_readable(config.model.name, loaded, named, config.data.max_length),
         spelled_warning(named, loaded.tokenizer),
+        unknown_warning(named, loaded.tokenizer),
+        length_warning(config.data.max_length, named, loaded.tokenizer),
     )
+    require_movable(config.model.name, loaded.model, named, build.threat(config.threat).space)
     return tuple(doubt for doubt in doubts if doubt is not None)
 
 

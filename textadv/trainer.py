@@ -23,10 +23,12 @@ from textadv import checkpoint as checkpoints
 from textadv.accumulation import NonFiniteError, StepReport, accumulate, over_processes
 from textadv.averaging import Average, Averaging
 from textadv.batch import Batch, Role
+from textadv.divergence import LEAST_SCALE, NO_STEP, Course, require_finite, rows_of
 from textadv.interrupts import Interrupted, asked, finishing, take_time
 from textadv.keeping import RANKING, KeptWeights, improved, selected
 from textadv.liveness import LivenessGate
 from textadv.models import bare, load_trainable_state, trainable_state
+from textadv.models.finite import odd_gradient
 from textadv.objectives import Moment, Objectives
 from textadv.optimisation import LearningRate, adamw
 from textadv.overfitting import SLOWER, Guard, Watch
@@ -36,7 +38,7 @@ from textadv.randomness import seeded_scope
 from textadv.resumable import Resumable
 from textadv.sampling import Sampler
 from textadv.split_norm import require_adversarial_rows
-from textadv.tracking import LOG_FILE, Tracker
+from textadv.tracking import Tracker
 
 DROPOUT = 2
 
@@ -87,13 +89,13 @@ class Trainer:
         optimizer = adamw(model, settings.learning_rate, settings.weight_decay)
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
         self.rate = LearningRate(settings.learning_rate, settings.steps, settings.warmup_ratio, settings.schedule)
-        self.progress = Progress()
+        self.progress, self.course = Progress(), Course.of(model, settings)
         self.name, self.bar, self.memory = name, bar, memory
         self.average = None if averaging is None else Average(averaging)
         self.watch = None
         if guard is not None:
             self.watch = Watch(guard, self.model, self.optimizer.optimizer, self.average)
-        self.kept, self.saved = KeptWeights(accelerator, folder / "weights"), 0
+        self.kept, self.saved = KeptWeights(accelerator, self.folder / "weights"), 0
         self.resumable = Resumable(
             accelerator,
             self.model,
@@ -102,7 +104,7 @@ class Trainer:
             self.watch,
             memory,
             self.kept,
-            folder / "checkpoints",
+            self.folder / "checkpoints",
             settings.keep_last,
             carried,
         )
@@ -125,29 +127,22 @@ class Trainer:
                 bar=self.bar,
                 start=self.progress.step,
             )
-            self._rewind(tracker, resume)
+            self.resumable.rewind(tracker, resume)
             gate = LivenessGate(self.settings.liveness_window, self.progress.pulses)
             try:
                 if self.watch is not None and not self.progress.probes:
                     self._look(tracker)
                 with finishing():
                     while self.progress.step < self.settings.steps and self.progress.ended_with is None:
-                        self._step(tracker, gate)
+                        rows = rows_of(self.sampler, self.progress.step, self.settings, self.accelerator)
+                        with self.course.explaining(self.model, rows, self.progress):
+                            self._step(tracker, gate)
                         self._heed(tracker)
             finally:
                 tracker.close()
         doubt = gate.doubt()
         self.progress.notes += [] if doubt is None else [doubt]
         return self._finish()
-
-    def _rewind(self, tracker: Tracker, resume: checkpoints.Checkpoint | None) -> None:
-        seen: bytes | int = 0
-        if resume is not None:
-            log = checkpoints.carried(resume, LOG_FILE)
-            seen = resume.progress["log_bytes"] if log is None else log
-        for told in (*(() if resume is None else resume.told), tracker.rewind(seen)):
-            if told is not None:
-                tracker.say(f"{self.name:<9} {told}")
 
     def _heed(self, tracker: Tracker) -> None:
         """Ends the run where a process was told to end and the run can be resumed from here."""
@@ -218,11 +213,13 @@ class Trainer:
         """Clips and steps; the gradient's norm before clipping. Raises NonFiniteError instead of stepping."""
         limit = math.inf if self.settings.clip_norm is None else self.settings.clip_norm
         norm = float(self.accelerator.clip_grad_norm_(self.model.parameters(), limit))
-        if not math.isfinite(norm) and self.accelerator.mixed_precision != "fp16":
-            raise NonFiniteError(
-                f"The gradient norm is {norm} at step {step + 1}. No optimizer step was taken. Lower "
-                "training.learning_rate, or use training.precision: no."
-            )
+        scaler = self.accelerator.scaler
+        if not math.isfinite(norm) and (scaler is None or scaler.get_scale() < LEAST_SCALE):
+            # Clipping has spread what is not a number over all gradients.
+            self._gradient(step, measure=False)
+            first = odd_gradient(self.model)
+            named = "" if first is None else f", first in {first}"
+            raise NonFiniteError(f"The gradient norm is {norm} at step {step + 1}{named}. {NO_STEP}")
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
@@ -248,11 +245,12 @@ class Trainer:
     def _evaluate(self, tracker: Tracker, step: int) -> None:
         """Scores the model, whose weights are those of `step`, and keeps them where they are the best so far."""
         progress = self.progress
+        require_finite(self.model, self.progress.step)
         measured = {}
         collapsed = False
         with self._shown():
             if self.score is not None:
-                clean, robust, collapsed = self.score(self.model)
+                clean, robust, collapsed, progress.doubt = self.score(self.model)
                 measured = {"clean": clean} if robust is None else {"clean": clean, "robust": robust}
                 note = "  averaged" if self.average is not None and self.average.taken else ""
                 note += "  collapsed: no better than one constant answer, not eligible" if collapsed else ""
@@ -280,6 +278,7 @@ class Trainer:
         return map(self.sampler.rows.batch, islice(parts, count))
 
     def _checkpoint(self, tracker: Tracker) -> None:
+        require_finite(self.model, self.progress.step)
         take_time()
         self.resumable.save(self.progress, tracker.log())
         self.saved = self.progress.step
@@ -290,6 +289,8 @@ class Trainer:
         The model is then out of mixed precision again: it computes what its exported copy does.
         """
         progress, hardening = self.progress, Role.ADVERSARIAL in self.objectives
+        diverged = self.course.doubt(self.model)
+        progress.notes += [] if diverged is None else [diverged]
         kind = selected(progress, self.settings.select, measured=self.score is not None, hardening=hardening)
         self.kept.require(progress.best)
         load_trainable_state(self.model, load_file(self.kept.path(kind)))

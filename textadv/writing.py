@@ -62,12 +62,12 @@ def free_bytes(place: Path) -> int | None:
     return None
 
 
-def refusal(path: Path | str, number: int, needed: int | None = None) -> str:
+def refusal(path: Path | str, number: int, needed: int | None = None, what: str = "cannot be written") -> str:
     """One sentence about a file that the system refuses to write, and what to do.
 
-    needed: bytes, where they are known.
+    needed: bytes, where they are known. what: what the system does not let the run do.
     """
-    told = f"{path} cannot be written: {os.strerror(number)}."
+    told = f"{path} {what}: {os.strerror(number)}."
     if number in (*FULL, errno.EFBIG):
         free = free_bytes(Path(path).parent)
         size = "" if needed is None else f"{in_bytes(needed)} are needed"

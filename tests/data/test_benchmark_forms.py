@@ -176,7 +176,7 @@ UNFIT: list[tuple[Any, dict[str, Any], str]] = [
     (read_mmlu, of_mmlu(answer=2), "the right answer must be one of the 2 choices, got [2]."),
     (read_mmlu, of_mmlu(answer=None), "the right answer must be one of the 2 choices"),
     (read_mmlu, of_mmlu(), "answer is missing; there are question, choices."),
-    (read_mmlu, {"question": "q", "options": ["a", "b"]}, "choices is missing; there are question, options."),
+    (read_mmlu, {"question": "q", "others": ["a", "b"]}, "choices is missing; there are question, others."),
     (read_truthfulqa, {"mc1_targets": {"choices": ["a"], "labels": [1, 0]}}, "mc1_targets has 1 choices and 2 labels."),
     (read_gsm8k, {"question": "q", "answer": "x"}, "the solution does not end with"),
     (read_instructed, {"prompt": "p", "instruction_id_list": ["a"], "kwargs": ["no"]}, "must be an object, got 'no'."),
@@ -203,3 +203,100 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     ):
         with pytest.raises(DataError, match=told):
             read_arc(tmp_path / name)
+
+
+# ---- answers, choices and files as others write them
+
+
+ANSWERS: dict[str, tuple[list[str], Any, int]] = {
+    "a number": (["x", "y", "z"], 1, 1),
+    "a number with a point": (["x", "y", "z"], 1.0, 1),
+    "a number in text": (["x", "y", "z"], "1", 1),
+    "a letter": (["x", "y", "z"], "B", 1),
+    "a small letter": (["x", "y", "z"], " b", 1),
+    "a letter before the same text": (["B", "A", "z"], "B", 1),
+    "in full": (["four", "five", "six"], "five", 1),
+    "in full, a letter beyond": (["x", "y", "z"], "y", 1),
+}
+
+
+@pytest.mark.parametrize(("choices", "answer", "true"), ANSWERS.values(), ids=ANSWERS)
+def test_answers_in_every_spelling(tmp_path: Path, choices: list[str], answer: Any, true: int) -> None:
+    for row in ({"choices": choices}, {"options": choices}, dict(zip("ABC", choices, strict=True))):
+        as_lines(tmp_path / "s.jsonl", [{"question": "q", "answer": answer} | row])
+        assert read_mmlu(tmp_path / "s.jsonl") == (Question("s/0", "q", tuple(choices), (true,), "s"),)
+    as_lines(tmp_path / "a.jsonl", [{"prompt": "q", "choices": choices, "answer_idx": answer}])
+    assert read_arc(tmp_path / "a.jsonl") == (Question("0", "q", tuple(choices), (true,)),)
+
+
+KEYS: dict[str, tuple[list[Any], Any]] = {
+    "small": (["A", "B"], "b"),
+    "numbers": ([1, 2], 2),
+    "a point": (["1", "2"], 2.0),
+    "text of numbers": (["1", "2"], "2"),
+}
+
+
+@pytest.mark.parametrize(("labels", "key"), KEYS.values(), ids=KEYS)
+def test_keys_of_arc_in_every_spelling(tmp_path: Path, labels: list[Any], key: Any) -> None:
+    choices = {"text": ["x", "y"], "label": labels}
+    for name, given in (("question", choices), ("question_stem", json.dumps(choices))):
+        as_lines(tmp_path / "a.jsonl", [{"id": "i", name: "q", "choices": given, "answerKey": key}])
+        assert read_arc(tmp_path / "a.jsonl") == (Question("i", "q", ("x", "y"), (1,)),)
+
+
+def test_csv_and_objects_that_hold_rows(tmp_path: Path) -> None:
+    choices = "\"{'text': ['x', 'y'], 'label': ['A', 'B']}\""
+    (tmp_path / "a.csv").write_text(f"id,question,choices,answerKey\ni,q,{choices},B\n")
+    assert read_arc(tmp_path / "a.csv") == (Question("i", "q", ("x", "y"), (1,)),)
+    row = {"question": "q", "choices": ["x", "y"], "answer": 1}
+    for content in (
+        {"data": [row]},
+        {"rows": [{"row_idx": 0, "row": row}]},
+        {key: [value] for key, value in row.items()},
+    ):
+        (tmp_path / "s.json").write_text(json.dumps(content))
+        assert read_mmlu(tmp_path / "s.json") == (Question("s/0", "q", ("x", "y"), (1,), "s"),)
+    (tmp_path / "s.csv").write_text("Question,A,B,C,D,Answer\nq,w,x,y,z,B\n")
+    assert read_mmlu(tmp_path / "s.csv") == (Question("s/0", "q", ("w", "x", "y", "z"), (1,), "s"),)
+
+
+def test_a_folder_of_several_splits_is_refused(tmp_path: Path) -> None:
+    row = {"question": "q", "choices": ["x", "y"], "answer": 1, "subject": "s"}
+    for name in ("test-00000-of-00001", "dev-00000-of-00001"):
+        as_lines(tmp_path / f"{name}.jsonl", [row])
+    with pytest.raises(
+        DataError, match="holds several splits, such as dev-.* and test-.*Name a file, or a folder, of one"
+    ):
+        read_mmlu(tmp_path)
+    (tmp_path / "dev-00000-of-00001.jsonl").unlink()
+    assert len(read_mmlu(tmp_path)) == 1
+
+
+def test_parquet_does_not_give_a_row_the_choices_of_others(tmp_path: Path) -> None:
+    rows = [{"question": f"q{n}", "mc1_targets": {f"right {n}": 1, f"wrong {n}": 0}} for n in range(3)]
+    WRITERS[".parquet"](tmp_path / "x.parquet", rows)
+    found = read_truthfulqa(tmp_path / "x.parquet")
+    assert [question.choices for question in found] == [(f"right {n}", f"wrong {n}") for n in range(3)]
+    marked = {"question": "q", "mc1_targets": json.dumps({"choices": ["a", "b"], "labels": ["0", "1"]})}
+    as_lines(tmp_path / "x.jsonl", [marked])
+    assert read_truthfulqa(tmp_path / "x.jsonl")[0].true == (1,)
+
+
+TOLD: dict[str, tuple[Any, dict[str, Any], str]] = {
+    "kept back": (read_mmlu, of_mmlu(answer=-1), "got [-1]. It is kept back, as it seems: name a split that has its"),
+    "counted from one": (read_mmlu, of_mmlu(answer=2), "got [2]. Choices are counted from 0."),
+    "generation": (
+        read_truthfulqa,
+        {"question": "q", "best_answer": "a"},
+        "needs those of the configuration multiple_",
+    ),
+}
+
+
+@pytest.mark.parametrize(("read", "row", "told"), TOLD.values(), ids=TOLD)
+def test_what_to_do_is_said(tmp_path: Path, read: Any, row: dict[str, Any], told: str) -> None:
+    as_lines(tmp_path / "x.jsonl", [row])
+    with pytest.raises(DataError) as caught:
+        read(tmp_path / "x.jsonl")
+    assert told in str(caught.value)

@@ -215,9 +215,9 @@ def test_responses_are_checked(tmp_path: Path, role: Role, row: tuple[object, ..
             [{"role": "tool", "content": "a"}, FINAL],
             "message 0, has the role 'tool'; roles are system, user, assistant",
         ),
-        ([{"speaker": "human", "value": "a"}, FINAL], "message 0, has the role None"),
+        ([{"speaker": "human", "value": "a"}, FINAL], "message 0, has neither role nor from; there are speaker, value"),
         ([user(""), FINAL], "message 0, is empty"),
-        ([user("a"), {"role": "assistant"}], "message 1, has None, which is not text"),
+        ([user("a"), {"role": "assistant"}], "message 1, has neither content nor value; there are role"),
     ],
 )
 def test_messages_are_checked(tmp_path: Path, messages: object, match: str) -> None:

@@ -6,7 +6,17 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from textadv.batch import Role
-from textadv.data import DataError, EncodedRows, Examples, Rows, encode, reviews_tokenizer, spelled_warning
+from textadv.data import (
+    DataError,
+    EncodedRows,
+    Examples,
+    Rows,
+    encode,
+    length_warning,
+    reviews_tokenizer,
+    spelled_warning,
+    unknown_warning,
+)
 
 WORDS = ["good", "bad", "film", "soup", "was", "the"]
 
@@ -187,6 +197,26 @@ def test_rows_that_spell_control_tokens_are_counted_in_one_sentence() -> None:
         "data: the texts of 2 train, 1 test rows spell special tokens of the tokenizer ([SEP], [MASK]). It reads them"
     )
     assert told.endswith('To have them read as text, set "split_special_tokens": true in its tokenizer_config.json.')
+
+
+def test_texts_whose_words_the_tokenizer_does_not_know_are_told() -> None:
+    half = encode(examples("good zorb", "film zorb"), bert(), max_length=16)
+    told = unknown_warning({"train": half}, bert())
+    assert told is not None and told.startswith("data: 50 % of the texts' tokens are unknown to the tokenizer ([UNK])")
+    fewer = encode(examples("good zorb", "film"), bert(), max_length=16)
+    assert unknown_warning({"train": fewer}, bert()) is None
+
+
+def test_texts_longer_than_the_tokenizer_cuts_for_others_are_counted() -> None:
+    tokenizer = bert()
+    tokenizer.model_max_length = 4
+    found = {"train": encode(examples("good film", "good good film", "film " * 9), tokenizer, max_length=8)}
+    told = length_warning(8, found, tokenizer)
+    assert told is not None and told.startswith(
+        "data: 2 rows have more tokens than model_max_length: 4 of the tokenizer"
+    )
+    tokenizer.model_max_length = 8
+    assert length_warning(8, found, tokenizer) is None
 
 
 def test_unknown_word_is_editable_unless_its_id_also_pads() -> None:

@@ -72,7 +72,7 @@ def test_files_that_are_left_out_are_counted_by_their_endings(tmp_path: Path) ->
     splits = read(tmp_path)
     assert [len(part) for part in splits.parts.values()] == [6, 2, 8]
     assert splits.notes == (
-        f"data.train: {tmp_path / 'train'}: 6 files in the class folders are no images that Pillow reads, and are left "
+        f"data.train: {tmp_path / 'train'}: 6 files in the class folders have no ending of an image, and are left "
         "out: 1 with .db, 2 with .heic, 1 with .pdf, 1 with .txt, 1 with no ending.",
         f"data.test: {tmp_path / 'test'}: 2 images in no class folder are left out, such as loose.jfif.",
     )
@@ -105,3 +105,11 @@ def test_folders_are_classes_whatever_they_are_called(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="'Cat' .4 rows. and 'cat' .4 rows. .* differ only in case"):
         read(folders(tmp_path / "d", ("Cat", "cat", "dog")))
     assert read(tmp_path / "d", labels=["cat", "Cat", "dog"]).labels == ("cat", "Cat", "dog")
+
+
+def test_hidden_folders_inside_a_class_are_no_images_of_it(tmp_path: Path) -> None:
+    copies = folders(tmp_path) / "train" / "cat" / ".ipynb_checkpoints"
+    copies.mkdir()
+    (copies / "0-checkpoint.png").write_bytes(encoded("PNG"))
+    splits = load_image_splits("files", path=str(tmp_path), validation_fraction=0.25)
+    assert len(splits.train) + len(splits.validation) == 8 and splits.notes == ()

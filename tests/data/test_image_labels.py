@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from textadv.data import DataError, ImageSplits, load_image_splits
+from textadv.data import DataError, ImageSplits, load_image_splits, own_shape
 from textadv.data.tables import parquet_table
 
 ROWS = np.arange(48) % 12
@@ -98,3 +98,42 @@ def test_declared_classes_and_minus_one(tmp_path: Path) -> None:
         datasets.Dataset.from_dict(rows, features=features).to_parquet(path)
     splits = load_image_splits("files", **paths, unlabelled="drop", validation_fraction=0.25, labels=["cat", "dog"])
     assert splits.test.labels == (1, 0) * 4 and splits.test.ids == (0, 1, 3, 4, 6, 7, 9, 10)
+
+
+# ---- files and arrays that are no images
+
+
+OTHER_FILES: dict[str, tuple[str, Any, str]] = {
+    "one array": ("a.npy", lambda path: np.save(path, np.zeros((4, 2, 2))), "a.npy is no npz file, which numpy.savez"),
+    "a pickle": (
+        "a.pt",
+        lambda path: path.write_bytes(b"\x80\x04abc"),
+        "a.pt is no npz file, which numpy.savez writes",
+    ),
+    "objects": (
+        "a.npz",
+        lambda path: np.savez(path, x_train=np.array([None]), y_train=np.zeros(1)),
+        "Arrays of objects would run what they hold: store numbers",
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "write", "told"), OTHER_FILES.values(), ids=OTHER_FILES)
+def test_other_files_end_with_one_message(tmp_path: Path, name: str, write: Any, told: str) -> None:
+    write(tmp_path / name)
+    with pytest.raises(DataError) as caught:
+        load_image_splits("files", path=str(tmp_path / name))
+    assert told in str(caught.value) and "allow_pickle=`" not in str(caught.value)
+
+
+def test_channels_that_stand_first_and_pixels_that_are_all_but_black(tmp_path: Path) -> None:
+    labels = np.array([0, 1] * 4)
+    bytes_ = np.random.default_rng(0).integers(0, 256, (8, 3, 6, 6), dtype=np.uint8)
+    for name, images, told in (
+        ("first", bytes_, r"got an image of shape .3, 6, 6.\. Move them there: images.transpose.0, 2, 3, 1.\."),
+        ("black", (bytes_ / 255 / 255).transpose(0, 2, 3, 1), "none is above 1/255, so they would be all but black"),
+    ):
+        path = tmp_path / f"{name}.npz"
+        np.savez(path, x_train=images, y_train=labels, x_test=images, y_test=labels)
+        with pytest.raises(DataError, match=told):
+            own_shape(load_image_splits("files", path=str(path), validation_fraction=0.5).train)

@@ -205,3 +205,38 @@ def test_classes_that_train_lacks() -> None:
 
 def test_one_class_in_two_spellings_is_one() -> None:
     assert refused(["1", "1.0"]).startswith("data.train: all 2 train rows are of one class, '1'")
+
+
+def test_one_class_beside_texts_that_say_none() -> None:
+    told = refused(["None", "some"] * 2)
+    assert told.startswith(
+        "data.train: all 2 labelled train rows are of one class, 'some'; a classifier needs at least"
+    )
+    assert told.endswith(
+        "have no label: 'None'. Where that is a class, name every class in data.labels: 'None', 'some'."
+    )
+    assert read(["None", "some"] * 2, labels=["None", "some"]).ids["train"] == (0, 1) * 2
+    assert refused([1, None, float("nan")]).endswith("The other 2 have no label. Label them, or check data.label.")
+
+
+@pytest.mark.parametrize("joint", ["|", "; ", ", ", "/", " + ", " & ", " "])
+def test_names_that_are_made_of_others_are_several_labels(joint: str) -> None:
+    assert "has rows with several labels per row" in refused(["a", "b", f"a{joint}b", "a"])
+    assert len(read(["a", "b", f"a{joint}b", "a"], labels=["a", "b", f"a{joint}b"]).names) == 3
+
+
+@pytest.mark.parametrize("written", ["0.3,0.7", "0.3 0.7", ".3; .7", "3e-1|0.7", "[0.3, 0.7]"])
+def test_scores_of_every_class_in_one_text(written: str) -> None:
+    assert "a list of scores, such as the probability of each class" in refused([written, "0.6,0.4"])
+
+
+def test_one_hot_in_one_text() -> None:
+    assert read(["1.0,0.0", "0.0 1.0"]).ids["train"] == (0, 1)
+
+
+def test_names_beside_numbers_in_train_are_told_where_to_stand() -> None:
+    told = refused([0, 1, 0], ["neg", "pos"])
+    assert told.endswith(
+        "Where they are what train's numbers stand for, name them in data.labels, in the order of the numbers."
+    )
+    assert read([0, 1, 0], ["neg", "pos"], labels=["neg", "pos"]).ids["test"] == (0, 1)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 import pytest
 
 from textadv.data import DataError, Examples, load_splits
@@ -174,3 +175,63 @@ def test_columns_of_a_file_that_has_a_header_are_refused(tmp_path: Path, header:
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="data.train: .* is a folder. Name the files in it, or set data.name to"):
         load_splits("files", train=tmp_path, test=tmp_path / "a.csv")
+
+
+# ---- more of what people have
+
+
+def packed(content: bytes) -> bytes:
+    sink = pyarrow.BufferOutputStream()
+    with pyarrow.CompressedOutputStream(sink, "zstd") as stream:
+        stream.write(content)
+    return bytes(sink.getvalue())
+
+
+TABLES: dict[str, Any] = {
+    "rows under another key": {"examples": OBJECTS},
+    "rows beside other keys": {"version": "1", "instances": OBJECTS},
+    "rows of the Hub's viewer": {"features": [], "rows": [{"row_idx": n, "row": row} for n, row in enumerate(OBJECTS)]},
+    "rows below data": {"data": {"rows": OBJECTS}},
+    "rows by their names": {f"id{n}": row for n, row in enumerate(OBJECTS)},
+    "columns by their names": {key: {f"id{n}": row[key] for n, row in enumerate(OBJECTS)} for key in ("text", "label")},
+}
+
+
+@pytest.mark.parametrize("content", TABLES.values(), ids=TABLES)
+def test_tables_in_objects(tmp_path: Path, content: Any) -> None:
+    found = read(tmp_path, ".json", json.dumps(content))
+    assert found.texts == TEXTS and found.labels == (1, 0, 0, 1)
+
+
+def test_zstd(tmp_path: Path) -> None:
+    content = "".join(json.dumps(row) + "\n" for row in OBJECTS).encode()
+    assert read(tmp_path, ".jsonl.zst", packed(content)).texts == TEXTS
+    assert "cannot be unpacked" in refused(tmp_path, ".jsonl.zst", packed(content)[:12])
+
+
+def test_several_marks_at_the_beginning(tmp_path: Path) -> None:
+    assert read(tmp_path, ".csv", b"\xef\xbb\xbf\xef\xbb\xbf" + fields(",").encode()).texts == TEXTS
+
+
+@pytest.mark.parametrize("sign", ["^", "~", ":", "\x01", " "])
+def test_a_separator_that_is_not_known_is_no_name_of_a_column(tmp_path: Path, sign: str) -> None:
+    told = refused(tmp_path, ".csv", f"text{sign}label\na{sign}0\nb{sign}1\n")
+    assert told.endswith(f"They look separated by {sign!r}. Write commas.") and "Set data.label:" not in told
+
+
+REMEDIES = {
+    ".zip": (b"PK\x03\x04", "Unpack it"),
+    ".pkl": (b"\x80\x04", "Write it as parquet: opening a pickle runs what it holds."),
+    ".psv": (b"a|b", "Name it .csv: separators are found."),
+    ".csv": (b"PAR1\x15\x04", "is a parquet file. Name it .parquet."),
+    ".jsonl": (b"\x89HDF\r\n", "is a file of HDF5. Write it as parquet."),
+    ".json": (
+        json.dumps({"train": OBJECTS, "test": OBJECTS}).encode(),
+        "several tables (train, test). Write each into a",
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "content", "told"), [(name, *rest) for name, rest in REMEDIES.items()], ids=REMEDIES)
+def test_what_is_no_table_is_named_with_a_remedy(tmp_path: Path, name: str, content: bytes, told: str) -> None:
+    assert told in refused(tmp_path, name, content)

@@ -255,7 +255,11 @@ def refused(tmp_path: Path) -> dict[str, tuple[Path, str]]:
         "another task": (changed(copy("task"), task_type="CAUSAL_LM"), "task_type: CAUSAL_LM, for chat models"),
         "no such task": (changed(copy("image"), task_type="IMAGES"), "Invalid task type: 'IMAGES'"),
         "no kind": (changed(copy("kind"), peft_type="MAGIC"), "peft_type"),
-        "a newer setting": (changed(copy("newer"), use_magic=True), "sets use_magic: True, which the installed PEFT"),
+        "a newer setting": (
+            changed(copy("newer"), use_magic=True, peft_version="99.1.dev0@abc"),
+            "does not know, so that the adapter would do something else. It was written by PEFT 99.1.dev0@abc",
+        ),
+        "a word for a number": (changed(copy("word"), r="4"), "sets r: '4', which is no number"),
         "prompt": (made("prompt", PromptTuningConfig(**TEXT, num_virtual_tokens=2)), "peft_type: PROMPT_TUNING"),
         "prefix": (made("prefix", PrefixTuningConfig(**TEXT, num_virtual_tokens=2)), "peft_type: PREFIX_TUNING"),
         "no head": (made("headless", LoraConfig(**QUERY)), "classifier.bias is in neither"),
@@ -277,7 +281,7 @@ def refused(tmp_path: Path) -> dict[str, tuple[Path, str]]:
     found["another shape"] = (other, "does not fit its base model")
     broken = copy("broken")
     (broken / FILE).write_text("{", encoding="utf-8")
-    found["no json"] = (broken, "is not one that PEFT reads")
+    found["no json"] = (broken, "is no JSON: ")
     pickled = copy("pickled")
     torch.save(load_file(pickled / WEIGHTS), pickled / "adapter_model.bin")
     (pickled / WEIGHTS).unlink()
@@ -288,6 +292,12 @@ def refused(tmp_path: Path) -> dict[str, tuple[Path, str]]:
     cut = copy("cut")
     (cut / WEIGHTS).write_bytes((cut / WEIGHTS).read_bytes()[:50])
     found["cut weights"] = (cut, "cannot be read")
+    pointer = copy("pointer")
+    (pointer / WEIGHTS).write_text("version https://git-lfs.github.com/spec/v1\nsize 9\n", encoding="utf-8")
+    found["a pointer"] = (pointer, "is a pointer of Git LFS")
+    beside = copy("beside")
+    (beside / "config.json").write_text("{", encoding="utf-8")
+    found["a broken config.json"] = (beside, "the config.json beside it cannot be read")
     copy("several/one")
     copy("several/two")
     found["several"] = (tmp_path / "several", f"one, two. Name one of them, such as {tmp_path / 'several/one'}")
@@ -297,9 +307,19 @@ def refused(tmp_path: Path) -> dict[str, tuple[Path, str]]:
 def test_what_cannot_be_used_is_told_by_the_name_of_the_adapter_and_its_file(tmp_path: Path) -> None:
     for name, (folder, part) in refused(tmp_path).items():
         told = problem(folder)
-        assert part in told, f"{name}: {told}"
+        assert part in told and "\n" not in told, f"{name}: {told}"
         assert str(folder) in told and told.endswith((".", '"')), f"{name}: {told}"
         assert "adapter" in told and "Traceback" not in told, f"{name}: {told}"
+
+
+def test_keys_that_other_tools_write_are_left_out_as_peft_leaves_them_out_and_told(tmp_path: Path) -> None:
+    base = folders.bert(tmp_path / "base")
+    model = trained(base, tmp_path / "fine", LoraConfig(**TEXT, **QUERY))
+    changed(tmp_path / "fine", unsloth_fixed=True, group_size=16, nothing=None, enable_lora=False)
+    loaded = load_classifier(str(tmp_path / "fine"), LABELS)
+    assert torch.equal(logits(loaded), text_logits(model, base))
+    (note,) = loaded.notes
+    assert "PEFT knows nothing of group_size, unsloth_fixed in adapter_config.json" in note
 
 
 def test_a_pickle_is_converted_by_the_command_that_is_told(tmp_path: Path) -> None:

@@ -123,6 +123,25 @@ def test_a_normalisation_without_its_numbers_is_an_error() -> None:
         _ = Preprocessing({"do_normalize": True}).mean_std
 
 
+@pytest.mark.parametrize(
+    ("settings", "part"),
+    [
+        ({"image_mean": "imagenet"}, "says image_mean: 'imagenet', and a number is needed, or one for each channel"),
+        ({"image_std": [0.5, 0.5, 0.0]}, "says image_std: [0.5, 0.5, 0.0], and a number above 0 is needed"),
+        ({"rescale_factor": "1/255"}, "says rescale_factor: '1/255', and a number above 0 is needed. Correct it."),
+        ({"rescale_factor": 0}, "says rescale_factor: 0, and"),
+        ({"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5]}, "for different numbers of channels"),
+        ([], "holds no settings by name"),
+    ],
+)
+def test_numbers_that_pixels_cannot_be_computed_with_are_named(settings: Any, part: str, tmp_path: Path) -> None:
+    saved(tiny("vit"), tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    with pytest.raises(ModelError) as caught:
+        read_preprocessing(str(tmp_path))
+    assert part in str(caught.value)
+
+
 def test_the_size_of_the_model_stands_in_where_the_processor_has_none(tmp_path: Path) -> None:
     folder = saved(tiny("vit"), tmp_path / "model", size=None)
     assert read_preprocessing(str(folder)).size == (SIDE, SIDE)

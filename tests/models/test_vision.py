@@ -94,6 +94,15 @@ def test_sigmoids_are_doubted_and_negative_logits_are_not_mistaken_for_probabili
     assert doubt is not None and "all its outputs for 6 rows lie in [0, 1]. If a sigmoid ends it" in doubt
 
 
+def test_small_logits_of_a_new_head_of_transformers_are_no_sigmoids() -> None:
+    """Those of two classes lie in [0, 1] for every row by chance one time in four."""
+    model = tiny("vit")
+    with torch.no_grad():
+        model.classifier.weight.zero_()
+        model.classifier.bias.copy_(torch.linspace(0.2, 0.6, len(model.classifier.bias)))
+    assert logits_warning(as_classifier(model, [0.5] * 3, [0.5] * 3), images()) is None
+
+
 def test_a_module_without_the_adapter_is_told_of_it() -> None:
     attack = pgd(ThreatModel(Pixels(), Linf(0.1, per="example")), steps=1)
     with pytest.raises(ModelError, match="Ending does not take its images by the name pixel_values.*as_classifier"):

@@ -115,7 +115,7 @@ class Apgd:
             # Asked for anew, and not read off `clean`: of a randomised model this point is the mean of many passes.
             origin = evaluate_at(model, rows, threat, nowhere, self.goal, clean, ascend=False)
             record = self._search(model, batch, threat, clean, origin, nowhere, step)
-        record.require_gradient(rows, threat)
+        record.require_gradient(model, rows, threat)
         outcome = None
         if measure:
             gain, climb = record.value - origin.value, record.value - record.start

@@ -264,7 +264,7 @@ class CarliniWagnerL0:
         with torch.enable_grad():
             lead = margin(logits.double(), rows)
         found.spend(index, forwards=1, backwards=1)
-        share = _per_unit((slope(lead, leaf, rows, found.threat) * delta).abs(), space)
+        share = _per_unit((slope(problem.model, lead, leaf, rows, found.threat) * delta).abs(), space)
         changed = _per_unit(delta.abs(), space) > 0
         importance = share.masked_fill(~changed, float("inf")).flatten(1)
         rank = importance.argsort(dim=1, stable=True).argsort(dim=1)

@@ -96,7 +96,7 @@ class AdaptiveRadius:
             logits, leaf = logits_at(model, rows, threat, zero)
             with torch.enable_grad():
                 against = Untargeted(margin).value(logits, rows, None)
-                grad = slope(against, leaf, rows, threat).double()
+                grad = slope(model, against, leaf, rows, threat).double()
         taken = (grad * threat.ball.steepest(grad) * threat.ball.bound(grad)).flatten(1).sum(dim=1)
         lead = -against.detach().double()
         distance = torch.where(taken > 0, lead / torch.where(taken > 0, taken, 1), lead.sign() * float("inf"))

@@ -85,7 +85,7 @@ class DeepFool:
             found.see(index, rows, delta, logits, broken)
             if bool(broken.all()):
                 return
-            move, moves = _to_nearest(found, index, rows, logits, leaf, ranked[index])
+            move, moves = _to_nearest(model, found, index, rows, logits, leaf, ranked[index])
             found.spend(index[~broken], backwards=ranked.shape[1])
             kept = ~broken & moves
             index, rows, total = index[kept], rows.rows(kept), (total + move)[kept]
@@ -99,7 +99,7 @@ class DeepFool:
 
 
 def _to_nearest(
-    found: Smallest, index: Tensor, rows: Batch, logits: Tensor, leaf: Tensor, ranked: Tensor
+    model: nn.Module, found: Smallest, index: Tensor, rows: Batch, logits: Tensor, leaf: Tensor, ranked: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The step to the nearest linearised boundary of the classes `ranked` (n, K), float64, and where there is one."""
     # A step aims at least one rounding error of the largest logit far, so that a tie does not stall it.
@@ -110,7 +110,7 @@ def _to_nearest(
         with torch.enable_grad():
             of_class = logits.double().gather(1, ranked[:, place : place + 1])
             lead = (of_class - logits.double().gather(1, rows.labels.unsqueeze(1))).squeeze(1)
-        grad = slope(lead, leaf, rows, found.threat, keep_graph=True).double()
+        grad = slope(model, lead, leaf, rows, found.threat, keep_graph=True).double()
         held = ((grad > 0) & (leaf >= found.high[index])) | ((grad < 0) & (leaf <= found.low[index]))
         direction = found.threat.ball.steepest(grad.masked_fill(held, 0))
         dual = (direction * grad).flatten(1).sum(dim=1)

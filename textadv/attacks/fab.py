@@ -249,7 +249,7 @@ def _nearest_plane(model: nn.Module, found: Smallest, at: _Search) -> tuple[Tens
             own = logits.gather(1, at.rows.labels.unsqueeze(1)).double()
             lead = (logits.gather(1, at.classes[:, column : column + 1]).double() - own).squeeze(1)
         last = column + 1 == at.classes.shape[1]
-        steep = slope(lead, leaf, at.rows, found.threat, keep_graph=not last).double().flatten(1)
+        steep = slope(model, lead, leaf, at.rows, found.threat, keep_graph=not last).double().flatten(1)
         dual = torch.linalg.vector_norm(steep, DUAL_ORDERS[found.threat.ball.geometry.name], dim=1)
         gap = lead.detach()
         gap = torch.where(gap <= 0, torch.minimum(gap, -least), gap)

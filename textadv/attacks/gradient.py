@@ -91,7 +91,7 @@ class GradientAttack:
             if self.goal.needs_clean or measure:
                 clean = one_pass(model, rows)
             record = self._search(model, batch, threat, clean, step, measure or self.select == "most_damaging")
-        record.require_gradient(rows, threat)
+        record.require_gradient(model, rows, threat)
         cost = record.cost
         outcome = None
         if clean is not None:

@@ -212,7 +212,7 @@ def _evaluate(problem: Problem, rows: Batch, delta: Tensor, state: _State) -> _P
         lead = margin(logits.double(), rows)
         penalty = problem.penalty(leaf.double() / length, state.row)
         objective = penalty + state.constant * (problem.confidence - lead).clamp_min(0)
-    grad = slope(objective, leaf, rows, found.threat)
+    grad = slope(problem.model, objective, leaf, rows, found.threat)
     found.spend(state.row, forwards=1, backwards=1)
     broken = found.goal.reached(logits.detach(), rows) & (lead.detach() >= problem.confidence)
     found.see(state.row, rows, delta, logits, broken)

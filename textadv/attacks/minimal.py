@@ -25,6 +25,7 @@ from textadv.attacks.threat import ThreatModel
 from textadv.batch import Batch
 from textadv.losses import margin
 from textadv.models import PerturbationError, bare, delta_shape, editable_mask, forward
+from textadv.models.finite import overflow
 
 # Far outside every space, and squares of it still fit into float32 after the scaling in `balls`.
 UNBOUNDED = 1e30
@@ -47,7 +48,9 @@ def logits_at(model: nn.Module, rows: Batch, threat: ThreatModel, delta: Tensor)
         return forward(bare(model), rows.perturbed(threat.space, leaf)), leaf
 
 
-def slope(values: Tensor, leaf: Tensor, rows: Batch, threat: ThreatModel, *, keep_graph: bool = False) -> Tensor:
+def slope(
+    model: nn.Module, values: Tensor, leaf: Tensor, rows: Batch, threat: ThreatModel, *, keep_graph: bool = False
+) -> Tensor:
     """The gradient of each row's value (B,) with respect to its own delta, shaped as the leaf; 0 where frozen.
 
     Unlike the gradient of `evaluate_at` it is right in length. Raises PerturbationError where it is not finite.
@@ -57,8 +60,8 @@ def slope(values: Tensor, leaf: Tensor, rows: Batch, threat: ThreatModel, *, kee
     finite = grad.flatten(1).isfinite().all(dim=1)
     if not bool(finite.all()):
         raise PerturbationError(
-            f"The gradient with respect to the {threat.space} is not finite at row ids {rows.ids[~finite].tolist()}: "
-            "the model overflows. Avoid float16 in model.dtype and training.precision."
+            f"The gradient with respect to the {threat.space} is not finite at row ids {rows.ids[~finite].tolist()}. "
+            f"{overflow(model, rows)}"
         )
     return grad
 
@@ -146,8 +149,9 @@ class Smallest:
         assert point.grad is not None
         note_slope(
             bool(point.grad.any()),
-            f"The gradient of the margin is exactly zero for every row's perturbation of the {self.threat.space}: no "
-            "editable position counts, the hook is on a module that the output ignores, or the output is constant.",
+            f"The gradient of the margin is exactly zero for every row's perturbation of the {self.threat.space}. "
+            "Either no editable position counts, the hook is on a module that the output ignores, or the output is "
+            "constant.",
         )
 
     def attacked(self, measure: bool) -> Attacked:

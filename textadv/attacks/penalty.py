@@ -109,7 +109,7 @@ class PenalisedAscent:
                 raise PerturbationError(f"The output does not depend on the perturbation of the {threat.space}.")
             with torch.enable_grad():
                 precise = logits.to(torch.promote_types(logits.dtype, torch.float32))
-                grad = slope(self.goal.value(precise, rows, clean), leaf, rows, threat)
+                grad = slope(model, self.goal.value(precise, rows, clean), leaf, rows, threat)
             alive = alive | grad.any()
             optimum = grad * unit.square() / (2 * self.penalty)
             delta = delta + (optimum - delta) * (self.relative_step_size / math.sqrt(turn + 1))
@@ -117,7 +117,7 @@ class PenalisedAscent:
         if bool(rows.editable.any()) and bool((unit > 0).any()):
             note_slope(
                 bool(alive),
-                f"The gradient of the goal is exactly zero for every row's perturbation of the {threat.space}: no "
-                "editable position counts, or the output is constant.",
+                f"The gradient of the goal is exactly zero for every row's perturbation of the {threat.space}. "
+                "Either no editable position counts, or the output is constant.",
             )
         return delta

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from textadv.attacks.attacked import Cost
 from textadv.attacks.flatness import note_slope
@@ -14,6 +14,7 @@ from textadv.attacks.probe import Point
 from textadv.attacks.threat import ThreatModel
 from textadv.batch import Batch
 from textadv.models import PerturbationError
+from textadv.models.finite import overflow
 
 Select = Literal["last", "most_damaging"]
 
@@ -82,13 +83,12 @@ class Record:
         self.reached[chosen] = point.reached[taken]
         self.margin[chosen] = point.margin.double()[taken]
 
-    def require_gradient(self, rows: Batch, threat: ThreatModel) -> None:
+    def require_gradient(self, model: nn.Module, rows: Batch, threat: ThreatModel) -> None:
         """Raises PerturbationError where a gradient was not a number, and as `note_slope` where all were zero."""
         if bool(self.overflowed.any()):
             raise PerturbationError(
                 f"The gradient of the goal with respect to the {threat.space} is not finite at row ids "
-                f"{rows.ids[self.overflowed].tolist()}: the model overflows. Avoid float16 in model.dtype and "
-                "training.precision."
+                f"{rows.ids[self.overflowed].tolist()}. {overflow(model, rows)}"
             )
         # Rows without an editable position (an empty text) cannot be moved: that is the data's affair, not a fault.
         # Neither can rows of radius 0, and rows that were broken before the search began were not tried.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -9,7 +10,8 @@ from torch import Tensor, nn
 
 from textadv.attacks.balls import Ball
 from textadv.batch import Batch
-from textadv.models import editable_mask, vectors
+from textadv.models import ModelError, editable_mask, vectors
+from textadv.models.finite import overflow
 from textadv.spaces import BYTES, Ablation, Embeddings, Hidden, Pixels, Several, Space, radius_words
 
 # How far outside the box a pixel may be, as a share of its width.
@@ -113,9 +115,16 @@ def _require_inside(space: Pixels, batch: Batch) -> None:
 
 
 def radius_unit(model: nn.Module, space: Space, ball: Ball, batch: Batch | None = None) -> float:
-    """The mean norm (the ball's own: L2, Linf or L1) of the space's vectors: what a relative radius of 1 means."""
+    """The mean norm (the ball's own: L2, Linf or L1) of the space's vectors: what a relative radius of 1 means.
+
+    Raises ModelError where it is 0 or not finite.
+    """
     total, count = 0.0, 0
     for chunk in vectors(model, space, batch):
         total += float(ball.geometry.norm(chunk).sum(dtype=torch.float64))
         count += len(chunk)
+    if not 0 < total < math.inf:
+        zero = "they are all 0. Give threat.radius, or load a model that was trained."
+        told = zero if total == 0 else f"they are not finite. {overflow(model, batch)}"
+        raise ModelError(f"A relative radius counts in mean norms of the {space}, and {told}")
     return total / count

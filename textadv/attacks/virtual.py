@@ -64,7 +64,7 @@ class VirtualAdversarial:
             if bool(rows.editable.any()) and bool((threat.ball.bound(delta) > 0).any()):
                 note_slope(
                     bool(alive),
-                    f"The divergence has a zero gradient for every row's perturbation of the {threat.space}: the "
+                    f"The divergence has a zero gradient for every row's perturbation of the {threat.space}. The "
                     "output does not depend on the editable positions.",
                 )
             passes = torch.full_like(rows.labels, self.steps)

@@ -5,7 +5,15 @@ from textadv.data.chat_rows import ChatRows, JoinedRows, encode_chats, joined
 from textadv.data.chat_template import Encoded, Message, Segment, encode_answer, encode_answered, encode_prompt
 from textadv.data.classification import load_splits
 from textadv.data.contamination import Contamination, find_contamination
-from textadv.data.encoding import EncodedRows, Rows, encode, spelled_warning, split_remedy
+from textadv.data.encoding import (
+    EncodedRows,
+    Rows,
+    encode,
+    length_warning,
+    spelled_warning,
+    split_remedy,
+    unknown_warning,
+)
 from textadv.data.examples import DataError, Examples, Splits, overlap
 from textadv.data.image_files import ImageSplits, Pictures
 from textadv.data.image_splits import Fitting, fitted, images_digest, load_image_splits, own_shape, shared_images
@@ -43,6 +51,7 @@ __all__ = [
     "fitted",
     "images_digest",
     "joined",
+    "length_warning",
     "load_chats",
     "load_image_splits",
     "load_splits",
@@ -54,4 +63,5 @@ __all__ = [
     "shared_images",
     "spelled_warning",
     "split_remedy",
+    "unknown_warning",
 ]

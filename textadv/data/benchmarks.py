@@ -11,6 +11,7 @@ import ast
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from textadv.data.text_files import suffix_of
 
 MMLU_COLUMNS = 6
 RECORDS = (".json", ".jsonl", ".ndjson", ".parquet")
+SPLITS = ("test", "dev", "val", "validation", "auxiliary", "train")
 
 
 @dataclass(frozen=True)
@@ -72,28 +74,36 @@ def read_arc(path: str | Path) -> tuple[Question, ...]:
     """The questions of an ARC file.
 
     A row is {id, question: {stem, choices: [{text, label}]}, answerKey}, the Hub's {id, question, choices: {text: [],
-    label: []}, answerKey}, or flat {id, prompt, choices, answer_idx}.
+    label: []}, answerKey} (question_stem in OpenBookQA), or flat {id, prompt, choices, answer_idx}. Without an id a
+    row's is its number, from 0.
     """
-    return tuple(_arc_question(row, place) for place, row in records(path))
+    return tuple(_arc_question(row, place, number) for number, (place, row) in enumerate(records(path)))
 
 
-def _arc_question(row: dict[str, Any], place: str) -> Question:
+def _arc_question(row: dict[str, Any], place: str, number: int) -> Question:
+    name = _name(row, "id", place) if "id" in row else str(number)
     if "answer_idx" in row:
-        choices, true = _choices(row, "choices", place), spelled(row["answer_idx"])
-        return _question(place, _name(row, "id", place), _text(row, "prompt", place), choices, [true])
+        choices = _choices(row, "choices", place)
+        true = _place(row["answer_idx"], choices)
+        return _question(place, name, _text(row, "prompt", place), choices, [true])
+    if isinstance(row.get("question"), str) and row["question"].lstrip().startswith("{"):
+        row = row | {"question": _decoded(row["question"])}
     nested = isinstance(row.get("question"), dict)
     holder, within = (row["question"], f"{place}, question") if nested else (row, place)
-    question = _text(holder, "stem" if nested else "question", within)
+    hub = "question_stem" if "question_stem" in holder else "question"
+    question = _text(holder, "stem" if nested else hub, within)
     texts, labels = _labelled_choices(holder, within)
     key = _name(row, "answerKey", place)
+    labels = labels if key in labels else [label.upper() for label in labels]
+    key = key if key in labels else key.upper()
     if labels.count(key) != 1:
         raise DataError(f"{place}: answerKey {key!r} must name one of the choices {', '.join(labels)}.")
-    return _question(place, _name(row, "id", place), question, texts, [labels.index(key)])
+    return _question(place, name, question, texts, [labels.index(key)])
 
 
 def _labelled_choices(row: dict[str, Any], place: str) -> tuple[list[str], list[str]]:
     """The texts and the labels of choices: one object for each, or one list for all texts and one for all labels."""
-    choices = row.get("choices")
+    choices = _decoded(row.get("choices"))
     if isinstance(choices, dict):
         texts, labels = (_choices(choices, name, f"{place}, choices") for name in ("text", "label"))
         if len(texts) != len(labels):
@@ -108,10 +118,10 @@ def _labelled_choices(row: dict[str, Any], place: str) -> tuple[list[str], list[
 def read_mmlu(path: str | Path) -> tuple[Question, ...]:
     """The questions of an MMLU file, or of all csv (or else other) files of a folder in the order of their names.
 
-    A row of a csv file is question, four choices, answer; the answer a letter A to D, or 0 to 3 where the file has a
-    header line that begins with "question". The subject is the file's name without _dev, _val or _test.
-    A row of other files, or of a csv file with these names, is the Hub's {question, subject, choices, answer}, the
-    answer a number from 0 or a letter.
+    A row of a csv file is question, four choices, answer, or has a header line with these names. The subject is the
+    file's name without _dev, _val or _test.
+    A row of other files, or of a csv file with these names, is the Hub's {question, subject, choices (or options, or
+    A, B, C, D), answer}, the answer a letter, a number from 0, or one of the choices in full.
     """
     folder = Path(path)
     files = [folder]
@@ -119,9 +129,26 @@ def read_mmlu(path: str | Path) -> tuple[Question, ...]:
         inside = sorted(folder.iterdir())
         files = [file for file in inside if suffix_of(file) == ".csv"]
         files = files or [file for file in inside if suffix_of(file) in RECORDS]
+        _require_one_split(folder, files)
     if not files:
         raise DataError(f"{folder}: there is no csv file in this folder, and none of {', '.join(RECORDS)}.")
     return tuple(question for file in files for question in _mmlu_file(file))
+
+
+def _require_one_split(folder: Path, files: Sequence[Path]) -> None:
+    """DataError where a folder holds the questions that models are shown beside those that they are asked."""
+    held: dict[tuple[str, ...], dict[str, str]] = {}
+    for file in files:
+        words = re.findall("[a-z]+", file.stem.lower())
+        split = next((word for word in words if word in SPLITS), None)
+        if split is not None:
+            held.setdefault(tuple(word for word in words if word not in SPLITS), {})[split] = file.name
+    mixed = next((names for names in held.values() if len(names) > 1), None)
+    if mixed is not None:
+        raise DataError(
+            f"{folder}: this folder holds several splits, such as {' and '.join(mixed.values())}. Name a file, or a "
+            "folder, of one split."
+        )
 
 
 def _mmlu_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -131,8 +158,8 @@ def _mmlu_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         rows = [(f"{path}:{reader.line_num}", row) for row in reader if row]
     except csv.Error as error:
         raise DataError(f"{path}: not readable as csv: {error}.") from error
-    header = [name.strip() for name in rows[0][1]] if rows else []
-    named = {"question", "choices", "answer"} <= set(header)
+    header = [name.strip().lower() for name in rows[0][1]] if rows else []
+    named = {"question", "answer"} <= set(header) and bool({"choices", "options", "a"} & set(header))
     body = rows[1:] if named or header[:1] == ["question"] else rows
     if not body:
         raise DataError(f"{path}: there is no row in this file.")
@@ -150,11 +177,13 @@ def _mmlu_file(path: Path) -> Iterator[Question]:
     rows = records(path) if suffix_of(path) in RECORDS else _mmlu_rows(path)
     for number, (place, row) in enumerate(rows):
         subject = str(row.get("subject") or name)
-        choices = _choices(row, "choices", place)
+        lettered = [letter for letter in ascii_uppercase if letter in row or letter.lower() in row]
+        if "choices" not in row and "options" not in row and lettered[:2] == ["A", "B"]:
+            row = row | {"choices": [row.get(letter, row.get(letter.lower())) for letter in lettered]}
+        choices = _choices(row, "options" if "options" in row and "choices" not in row else "choices", place)
         if "answer" not in row:
             raise DataError(f"{place}: answer is missing; there are {', '.join(row)}.")
-        answer = spelled(row["answer"])
-        true = ascii_uppercase.find(answer) if isinstance(answer, str) and len(answer) == 1 else answer
+        true = _place(row["answer"], choices)
         question = _text(row, "question", place)
         yield _question(place, f"{subject}/{number}", question, choices, [true], subject.replace("_", " "))
 
@@ -169,14 +198,22 @@ def read_truthfulqa(path: str | Path, targets: str = "mc1") -> tuple[Question, .
         raise ValueError(f'targets must be "mc1" or "mc2", got {targets!r}.')
     questions = []
     for number, (place, row) in enumerate(records(path)):
+        if f"{targets}_targets" not in row and {"best_answer", "Best Answer"} & row.keys():
+            raise DataError(
+                f"{place}: these are TruthfulQA's rows of generation; there are {', '.join(row)}. Multiple choice "
+                "needs those of the configuration multiple_choice, with mc1_targets and mc2_targets."
+            )
+        row = {key: _decoded(value) if key.endswith("_targets") else value for key, value in row.items()}
         answers = _field(row, f"{targets}_targets", dict, place)
-        choices, marks = [*answers], [*answers.values()]
+        # Parquet files hold every row's choices in each row, null where they are another's.
+        own = {choice: mark for choice, mark in answers.items() if mark is not None}
+        choices, marks = [*own], [*own.values()]
         if answers.keys() == {"choices", "labels"}:
             within = f"{place}, {targets}_targets"
             choices, marks = _choices(answers, "choices", within), _list(answers, "labels", within)
         if len(choices) != len(marks):
             raise DataError(f"{place}: {targets}_targets has {len(choices)} choices and {len(marks)} labels.")
-        true = [n for n, right in enumerate(marks) if right == 1]
+        true = [n for n, right in enumerate(marks) if right is True or spelled(right) == 1]
         if len(true) == len(marks) or (targets == "mc1" and len(true) != 1):
             raise DataError(f"{place}: {targets}_targets has {len(true)} right answers out of {len(marks)}.")
         questions.append(_question(place, str(number), _text(row, "question", place), choices, true))
@@ -281,8 +318,21 @@ def _question(
         raise DataError(f"{place}: at least two choices with text are needed, got {list(choices)}.")
     inside = [n for n in true if isinstance(n, int) and not isinstance(n, bool) and 0 <= n < len(choices)]
     if not inside or len(inside) < len(true):
-        raise DataError(f"{place}: the right answer must be one of the {len(choices)} choices, got {list(true)}.")
+        hint = " It is kept back, as it seems: name a split that has its answers." if true in ([None], [-1]) else ""
+        hint = " Choices are counted from 0." if true == [len(choices)] else hint
+        raise DataError(f"{place}: the right answer must be one of the {len(choices)} choices, got {list(true)}.{hint}")
     return Question(key, question, tuple(choices), tuple(inside), subject)
+
+
+def _place(answer: Any, choices: Sequence[str]) -> Any:
+    """The position of the right answer: a letter's, a number from 0, or that of the choice which it is in full."""
+    said = spelled(answer)
+    letter = ascii_uppercase.find(said.upper()) if isinstance(said, str) and len(said) == 1 else -1
+    if 0 <= letter < len(choices):
+        return letter
+    if isinstance(answer, str) and not isinstance(said, int) and [*choices].count(answer) == 1:
+        return choices.index(answer)
+    return said
 
 
 def _field(row: dict[str, Any], name: str, kind: type, place: str) -> Any:
@@ -302,7 +352,7 @@ def _text(row: dict[str, Any], name: str, place: str) -> str:
 
 def _name(row: dict[str, Any], name: str, place: str) -> str:
     """A text, or a number as one."""
-    value = row.get(name)
+    value = spelled(row.get(name)) if isinstance(row.get(name), float) else row.get(name)
     return str(value) if isinstance(value, int) else _text(row, name, place).strip()
 
 

@@ -14,15 +14,25 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from textadv.batch import Role
-from textadv.data.chat_columns import COLUMNS, picked
-from textadv.data.chat_forms import Answered, answer_texts, answered, answered_chat, empty, prompt_messages, text
+from textadv.data.chat_columns import COLUMNS, HISTORY, WANTED, picked
+from textadv.data.chat_forms import (
+    Answered,
+    answer_texts,
+    answered,
+    answered_chat,
+    earlier_turns,
+    empty,
+    prompt_messages,
+    text,
+)
 from textadv.data.chat_template import Message
 from textadv.data.examples import DataError
-from textadv.data.hub import read_hub
+from textadv.data.hub import read_hub, unread
 from textadv.data.tables import Table, read_files
 
 FILES = "files"
 PARTS = ("train", "validation", "test")
+MEDIA = {"image", "images", "video", "videos", "audio", "audios"}
 
 Source = str | Path | Sequence[str | Path]
 
@@ -119,7 +129,8 @@ def load_chats(
             share = fraction if part == "test" else fraction / (1 - test_fraction)
             parts["train"], parts[part] = _hold_out(parts["train"], share, seed, f"{key}.{part}")
     sampled = {part: _sample(parts.get(part, ()), rows[part], seed) for part in PARTS}
-    return ChatSplits(**sampled, notes=tuple(note for read in found.values() for note in read.notes))
+    left = [] if name == FILES else [re.sub(r"^data\.", f"{key}.", note) for note in unread(name, config)]
+    return ChatSplits(**sampled, notes=(*left, *(note for read in found.values() for note in read.notes)))
 
 
 def _check_options(
@@ -218,13 +229,14 @@ def _chats(
             raise DataError(f"{key}: {table.place} has no rows. Name a file or split that has some.")
         places = [f"row {row} (counted from 0) of {table.place}" for row in range(len(table))]
         records = [{name: values[row] for name, values in given.values.items()} for row in range(len(table))]
+        notes += _unread(table, key)
         if role is Role.ADVERSARIAL:
             for record, place in zip(records, places, strict=True):
                 for messages, answers in _adversarial(record, at, place, safe_responses, len(found)):
                     found.append(Chat(messages, answers, role, len(found), f"{key}: {place}"))
             continue
         read = [_answered(record, at, place) for record, place in zip(records, places, strict=True)]
-        notes += [f"{key}: {note}" for note in _left_out(read, given.instructions, table.place)]
+        notes += [f"{key}: {note}" for note in _left_out(read, given.instructions, table.place, key)]
         for chat, place in zip(read, places, strict=True):
             if chat.answer is not None:
                 answers = {"response": chat.answer}
@@ -232,22 +244,55 @@ def _chats(
     return _Read(tuple(found), tuple(notes))
 
 
-def _left_out(chats: Sequence[Answered], instructions: bool, place: str) -> Iterator[str]:
+def _left_out(chats: Sequence[Answered], instructions: bool, place: str, key: str) -> Iterator[str]:
     """Notes on rows of instructions without an output, and on turns that nobody answers.
 
     Raises DataError for rows without an answer where they are no instructions, or half of all or more.
     """
-    bare = [chat.problem for chat in chats if chat.answer is None]
+    bare = [chat.problem for chat in chats if chat.answer is None and not chat.unwanted]
+    unwanted = sum(chat.unwanted for chat in chats)
+    if unwanted == len(chats):
+        raise DataError(f"{key}: no answer in {place} is to be learned, by its label or weight. Name other rows.")
     if bare and not (instructions and 2 * len(bare) < len(chats)):
         raise DataError(f"{bare[0]} Without an answer are {len(bare)} of {len(chats)} rows.")
     if bare:
         yield f"{len(bare)} of {len(chats)} rows of {place} have no output and are left out."
+    if unwanted:
+        yield (
+            f"{unwanted} of {len(chats)} rows of {place} say that their answer is not to be learned (label: false, "
+            "weight: 0 or train: false), and are left out."
+        )
+    passed_over = sum(chat.passed_over for chat in chats)
+    if passed_over:
+        yield (
+            f"{passed_over} of {len(chats)} rows of {place} end with an answer that is not to be learned (weight: 0 or "
+            "train: false); the last one that is stands as the answer."
+        )
     cut = sum(chat.cut for chat in chats)
     if cut:
         yield (
             f"{cut} of {len(chats)} rows of {place} end with a turn of the user that has no answer, and that turn is "
             "left out."
         )
+
+
+def _unread(table: Table, key: str) -> Iterator[str]:
+    """A note on tools that are offered; DataError for rows with images, sounds or films, of which only text is read."""
+    for column in MEDIA & table.columns.keys():
+        row = next((row for row, value in enumerate(table.columns[column]) if not _is_nothing(value)), None)
+        if row is not None:
+            raise DataError(
+                f"{key}: row {row} (counted from 0) of {table.place} has something in its column {column!r}, and only "
+                "text is read. Remove such rows, or the column where the texts do without it."
+            )
+    offered = sum(not _is_nothing(value) for value in table.columns.get("tools", []))
+    if offered:
+        yield f"{key}: {offered} of {len(table)} rows of {table.place} offer tools, which no prompt here tells of."
+
+
+def _is_nothing(value: object) -> bool:
+    """Whether a cell holds null, not-a-number, or an empty text or list."""
+    return value is None or value != value or str(value).strip() in ("", "[]", "{}")
 
 
 def _adversarial(
@@ -263,13 +308,17 @@ def _adversarial(
 
 def _answered(record: Mapping[str, Any], at: str, place: str) -> Answered:
     if "messages" in record:
-        return answered_chat(record["messages"], f"{at}.messages: {place}")
+        chat = answered_chat(record["messages"], f"{at}.messages: {place}")
+        return chat if chat.answer is None else chat._replace(messages=_with_system(chat.messages, record, at, place))
+    if record.get(WANTED) is False:
+        return Answered((), None, unwanted=True)
     found = answered(record["prompt"], record["response"], (f"{at}.prompt: {place}", f"{at}.response: {place}"))
     more = f"{at}.input: {place}"
     messages = found.messages
     if not empty(record.get("input"), more):
         asked = f"{messages[-1]['content']}\n\n{text(record['input'], more)}"
         messages = (*messages[:-1], {"role": "user", "content": asked})
+    messages = (*earlier_turns(record.get(HISTORY), f"{at}.prompt: the history of {place}"), *messages)
     return found._replace(messages=_with_system(messages, record, at, place))
 
 
@@ -277,6 +326,8 @@ def _with_system(messages: tuple[Message, ...], record: Mapping[str, Any], at: s
     """The messages after the row's system text, where it has one."""
     where = f"{at}.system: {place}"
     if empty(record.get("system"), where):
+        return messages
+    if messages[0]["role"] == "system" and messages[0]["content"].strip() == str(record["system"]).strip():
         return messages
     if messages[0]["role"] == "system":
         raise DataError(f"{where} has a system text, and the prompt has one as well. Remove one of them.")

@@ -23,10 +23,15 @@ input is a text that belongs to the prompt and follows it after a blank line, as
 CHATS = ("messages", "conversations")
 RESPONSES = ("response", "completion")
 INSTRUCTION, INPUTS, OUTPUT = "instruction", ("input", "context"), "output"
+SYSTEMS = ("system", "system_prompt")
+HISTORY = "history"
+"""Earlier turns beside an instruction: a list of pairs of what was asked and answered."""
+WANTED = "label"
+"""Beside a completion: whether it is wanted, as in TRL's unpaired preferences."""
 CALLED = {
-    "prompt": ("prompt", "instruction", "question", "query", "goal", "behavior", "request", "input"),
-    "response": ("response", "completion", "output", "answer", "reply", "chosen"),
-    "messages": ("messages", "conversations", "conversation", "dialog", "dialogue", "chat"),
+    "prompt": ("prompt", "instruction", "question", "query", "goal", "behavior", "request", "input", "human", "user"),
+    "response": ("response", "completion", "output", "answer", "reply", "chosen", "assistant", "gpt"),
+    "messages": ("messages", "conversations", "conversation", "dialog", "dialogue", "chat", "contents"),
     "target": ("target", "targets"),
     "safe": ("safe", "refusal", "safe_response", "rejected"),
 }
@@ -46,17 +51,24 @@ def picked(table: Table, at: str, role: Role, columns: Mapping[str, str], safe_g
     Raises DataError where a column is missing, with the one that it may be.
     """
     if role is Role.ADVERSARIAL:
-        names = {name: columns.get(name, name) for name in COLUMNS[role]}
+        names = {name: columns.get(name, name) for name in COLUMNS[role] if name != "system" or name in columns}
         if safe_given:
             del names["safe"]
     else:
         names = _answered_names(table, at, role, columns)
-    if "system" in names and "system" not in columns and "system" not in table.columns:
-        del names["system"]
+    if "system" not in columns:
+        names |= {"system": next((name for name in SYSTEMS if name in table.columns), "")}
+        if not names["system"]:
+            del names["system"]
     for name, column in names.items():
         if column not in table.columns:
             raise DataError(f"{at}.{name}: {table.without(column)} {_remedy(table, at, name, names)}")
     values = {name: table.columns[column] for name, column in names.items()}
+    if names.get("prompt") == INSTRUCTION and HISTORY in table.columns:
+        values[HISTORY] = table.columns[HISTORY]
+    labels = table.columns.get(WANTED, [])
+    if names.get("response") == "completion" and labels and all(isinstance(value, bool) for value in labels):
+        values[WANTED] = labels
     return Picked(values, names.get("prompt") == INSTRUCTION)
 
 
@@ -69,8 +81,9 @@ def _answered_names(table: Table, at: str, role: Role, columns: Mapping[str, str
     asked = sorted(columns.keys() & {"prompt", "input", "response"})
     if asked and "messages" in columns:
         raise DataError(f"{at} names messages and {asked[0]}. Name messages, or prompt and response.")
+    system = {"system": columns["system"]} if "system" in columns else {}
     if "messages" in columns:
-        return {"messages": columns["messages"]}
+        return {"messages": columns["messages"], **system}
     there = table.columns
     prompt = columns.get("prompt", INSTRUCTION if "prompt" not in there and INSTRUCTION in there else "prompt")
     responses = (*RESPONSES, OUTPUT) if prompt == INSTRUCTION else RESPONSES
@@ -79,8 +92,8 @@ def _answered_names(table: Table, at: str, role: Role, columns: Mapping[str, str
     chats = next((name for name in CHATS if name in there), None)
     first = role is Role.UTILITY and chats == CHATS[0]
     if not asked and chats is not None and (first or not pair):
-        return {"messages": chats}
-    names = {"prompt": prompt, "response": response, "system": columns.get("system", "system")}
+        return {"messages": chats, **system}
+    names = {"prompt": prompt, "response": response, **system}
     extra = next((name for name in INPUTS if name in there), None) if prompt == INSTRUCTION else None
     extra = columns.get("input", extra)
     return names if extra is None else {**names, "input": extra}
@@ -99,6 +112,11 @@ def _remedy(table: Table, at: str, name: str, names: Mapping[str, str]) -> str:
     if name in ("prompt", "response") and chat is not None:
         return f"Set {at}.messages: {chat}."
     used = [column for column in names.values() if column in table.columns]
+    free = [column for column in table.columns if column not in used]
+    if name == "response" and not free:
+        return "These are prompts without answers. Add a column of answers, such as those that the model itself gives."
+    if name == "prompt" and free == ["text"] and "target" not in names:
+        return "These are plain texts, or whole chats as text. Write them as messages, or as prompt and response."
     found = {other: _called(table, other, used) for other in lacking}
     if not any(found.values()) and table.headless:
         return "Its first row looks like data: begin the file with the names of its columns."

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -19,6 +20,11 @@ ROLES = {name: name for name in SEGMENTS} | {"developer": "system", "human": "us
 ROLES |= dict.fromkeys(("gpt", "chatgpt", "bing", "bard", "model", "bot", "ai"), "assistant")
 """What a speaker is called, in lower case, and whose turn that is."""
 
+CONTENTS = ("content", "value", "text", "parts", "message")
+"""The key of a turn's content, the first that is there."""
+
+TEXT_PARTS = ("text", "input_text", "output_text")
+_UNLEARNED = {"weight": (0, False), "train": (False,), "training": (False,)}
 _WRITTEN = re.compile(r"\s*\[\s*\{\s*['\"](role|from|content|value|type)['\"]\s*:")
 
 
@@ -26,22 +32,35 @@ class Answered(NamedTuple):
     """A prompt with its answer.
 
     answer: None where there is none, and `problem` then says so. cut: turns of the user after the answer were left out.
+    passed_over: so were answers after it that are not to be learned. unwanted: so is the only one.
     """
 
     messages: tuple[Message, ...]
     answer: str | None
     problem: str = ""
     cut: bool = False
+    passed_over: bool = False
+    unwanted: bool = False
 
 
 def answered_chat(value: object, where: str) -> Answered:
     """A whole chat, the last turn being the answer; later turns of the user are left out.
 
+    So are answers that the data says not to learn (OpenAI's weight: 0, axolotl's train: false), and what follows.
     Raises DataError where it is no list of messages, or the answer follows no turn of the user.
     """
     turns = _turns(value, where)
     roles = [turn.role for turn in turns]
+    answers = [place for place, role in enumerate(roles) if role == "assistant"]
+    learned = [place for place in answers if not _unlearned(turns[place].message)]
+    if answers and not learned:
+        return Answered(
+            (), None, f"{where} has no answer that is to be learned (weight: 0, or train: false).", unwanted=True
+        )
     end = len(turns)
+    passed_over = bool(answers) and answers[-1] != learned[-1]
+    if passed_over:
+        end = learned[-1] + 1
     while end > 1 and roles[end - 1] == "user" and "assistant" in roles[:end]:
         end -= 1
     if roles[end - 2 : end] != ["user", "assistant"]:
@@ -51,7 +70,8 @@ def answered_chat(value: object, where: str) -> Answered:
         )
     problem = empty(turns[end - 1].content, turns[end - 1].at)
     answer = None if problem else turns[end - 1].said()
-    return Answered(_messages(turns[: end - 1]), answer, problem, end < len(turns))
+    cut = end < len(turns) and not passed_over
+    return Answered(_messages(turns[: end - 1]), answer, problem, cut, passed_over)
 
 
 def answered(prompt: object, response: object, where: tuple[str, str]) -> Answered:
@@ -90,6 +110,25 @@ def prompt_messages(value: object, where: str) -> tuple[Message, ...]:
     return _messages(turns)
 
 
+def earlier_turns(value: object, where: str) -> tuple[Message, ...]:
+    """The turns that a list of pairs of what was asked and answered holds; none where it is empty."""
+    if empty(value, where):
+        return ()
+    value = _read_again(value) if isinstance(value, str) else value
+    if value == []:
+        return ()
+    if not isinstance(value, (list, tuple)) or not all(
+        isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in value
+    ):
+        raise DataError(
+            f"{where} is {_shown(value)}, which is no list of pairs (asked, answered). Correct or remove it."
+        )
+    turns: list[Message] = []
+    for asked, said in value:
+        turns += [{"role": "user", "content": text(asked, where)}, {"role": "assistant", "content": text(said, where)}]
+    return tuple(turns)
+
+
 def prompt_text(value: object, where: str) -> str:
     """The text of a prompt of one turn; DataError where there are more."""
     messages = prompt_messages(value, where)
@@ -123,10 +162,12 @@ def _said(value: object, where: str) -> str:
 
 def text(value: object, where: str) -> str:
     """The text of a content: itself, or its parts of text in lines of their own. DataError where there is none."""
+    if _is_parts([value]):
+        value = [value]
     if _is_parts(value):
         assert isinstance(value, (list, tuple))
         kinds = [part.get("type") or "text" for part in value]
-        other = next((kind for kind in kinds if kind != "text"), None)
+        other = next((kind for kind in kinds if kind not in TEXT_PARTS), None)
         if other is not None:
             raise DataError(f"{where} has a part of the type {other!r}, and only text is read. Remove the row.")
         written = [part.get("text") for part in value]
@@ -139,7 +180,9 @@ def text(value: object, where: str) -> str:
 
 
 def empty(value: object, where: str) -> str:
-    """What to say where there is nothing: null, blanks or an empty list; otherwise an empty text."""
+    """What to say where there is nothing: null, not-a-number, blanks or an empty list; otherwise an empty text."""
+    if isinstance(value, float) and math.isnan(value):
+        value = None
     if value is None:
         return f"{where} has None, which is not text. Correct or remove it."
     blank = isinstance(value, str) and not value.strip()
@@ -196,15 +239,23 @@ def _listed(value: object, where: str) -> object:
         return [value]
     if not isinstance(value, str) or not _WRITTEN.match(value):
         return value
-    for read in (json.loads, ast.literal_eval):
-        try:
-            return list(read(value))
-        except (ValueError, SyntaxError, TypeError):
-            continue
+    found = _read_again(value)
+    if found is not None:
+        return found
     raise DataError(
         f"{where} has {_shown(value)}, a list that was written as text and cannot be read again. Write the rows as "
         "jsonl or parquet."
     )
+
+
+def _read_again(written: str) -> list[Any] | None:
+    """The list that was written as text, in JSON or in Python; None where it is none."""
+    for read in (json.loads, ast.literal_eval):
+        try:
+            return list(read(written))
+        except (ValueError, SyntaxError, TypeError):
+            continue
+    return None
 
 
 def _turns(value: object, where: str) -> list[_Turn]:
@@ -221,13 +272,25 @@ def _turn(turn: Mapping[str, Any], at: str) -> _Turn:
     speaker = _first(turn, "role", "from")
     role = ROLES.get(speaker.strip().lower()) if isinstance(speaker, str) else None
     if role is None:
+        if speaker is None:
+            raise DataError(f"{at} has neither role nor from; there are {', '.join(turn) or 'no keys'}. Rename them.")
         raise DataError(
             f"{at} has the role {speaker!r}; roles are {', '.join(SEGMENTS)} (or human and gpt). Correct or remove the "
             "row."
         )
     if turn.get("tool_calls") or turn.get("function_call"):
         raise DataError(f"{at} calls a tool, and only text is read. Remove the row.")
-    return _Turn(role, _first(turn, "content", "value"), at, turn)
+    if not set(CONTENTS) & turn.keys():
+        raise DataError(f"{at} has neither content nor value; there are {', '.join(turn)}. Rename them.")
+    content = _first(turn, *CONTENTS)
+    if isinstance(content, (list, tuple)) and content and all(isinstance(part, str) for part in content):
+        content = [{"type": "text", "text": part} for part in content]
+    return _Turn(role, content, at, turn)
+
+
+def _unlearned(message: Mapping[str, Any]) -> bool:
+    """Whether the data says of an answer that it is not to be learned."""
+    return any(message.get(key) is not None and message[key] in values for key, values in _UNLEARNED.items())
 
 
 def _first(turn: Mapping[str, Any], *keys: str) -> Any:

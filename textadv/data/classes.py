@@ -10,7 +10,7 @@ from typing import Any
 from textadv.data.examples import DataError
 from textadv.data.spellings import BOOLEANS, Spelled, folded, name_of, spelled
 
-JOINTS = "|;,"
+JOINTS = "|;,/+& "
 FEW_CLASSES = 50
 
 

@@ -6,13 +6,14 @@ Everything wrong with the data is said here, before a model is loaded.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from textadv.data.classes import shortened
 from textadv.data.examples import DataError, Examples, Splits, overlap
-from textadv.data.hub import read_hub
+from textadv.data.hub import read_hub, unread
 from textadv.data.labels import LabelColumn, read_labels
 from textadv.data.reviews import reviews
 from textadv.data.spellings import spelled
@@ -75,7 +76,8 @@ def load_splits(
         found = {role: _examples(table, role, text, text_pair, read.ids[role]) for role, table in tables.items()}
         if "validation" not in found:
             found["train"], found["validation"] = _hold_out(found["train"], validation_fraction, seed)
-        splits = Splits(**found, labels=read.names, notes=read.notes)
+        left = () if name == FILES else unread(name, config)
+        splits = Splits(**found, labels=read.names, notes=(*left, *read.notes))
     splits = Splits(
         train=_sample(splits.train, train_rows, seed),
         validation=_sample(splits.validation, validation_rows, seed),
@@ -84,7 +86,7 @@ def load_splits(
         notes=splits.notes,
     )
     _check_classes([splits.labels[label] for label in splits.train.labels], train_rows)
-    return splits
+    return replace(splits, notes=(*splits.notes, *_lacking(splits)))
 
 
 def _check_numbers(sizes: Mapping[str, int | None], validation_fraction: float) -> None:
@@ -242,6 +244,22 @@ def _sample(examples: Examples, rows: int | None, seed: int) -> Examples:
     if rows is None or rows >= len(examples):
         return examples
     return examples.select(sorted(random.Random(seed).sample(range(len(examples)), rows)))
+
+
+def _lacking(splits: Splits) -> Iterator[str]:
+    """A note on the classes that train lacks: nobody can learn them."""
+    lacking = sorted(set(range(len(splits.labels))) - set(splits.train.labels))
+    if lacking:
+        parts = {"validation": splits.validation, "test": splits.test}
+        counts = [
+            f"{sum(label in lacking for label in part.labels)} of {len(part)} {role} rows"
+            for role, part in parts.items()
+        ]
+        yield (
+            f"data.train: no row is of {len(lacking)} of the {len(splits.labels)} classes "
+            f"({shortened(splits.labels[label] for label in lacking)}), and {' and '.join(counts)} are. Train on a "
+            "split, or on more rows, that has every class; or name those that it has in data.labels."
+        )
 
 
 def _check_classes(labels: Sequence[str], train_rows: int | None) -> None:

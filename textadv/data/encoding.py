@@ -216,3 +216,35 @@ def spelled_warning(parts: Mapping[str, Spelled], tokenizer: PreTrainedTokenizer
         f"{', ...' if len(found) > NAMED else ''}). It reads them as control tokens, here as in use, and attacks leave "
         "them alone." + (f" To have them read as text, {remedy}." if remedy else "")
     )
+
+
+def unknown_warning(parts: Mapping[str, EncodedRows], tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """A sentence for the report where the tokenizer knows less than half of the texts' tokens, else None.
+
+    parts: the rows of each split, by its name. A tokenizer of another language, or of cased words, ends so.
+    """
+    unknown = tokenizer.unk_token_id
+    if unknown is None:
+        return None
+    own = control_ids(tokenizer)
+    tokens = [token for part in parts.values() for row in part.tokens for token in row if token not in own]
+    count = tokens.count(unknown)
+    if 2 * count < max(1, len(tokens)):
+        return None
+    return (
+        f"data: {100 * count / len(tokens):.0f} % of the texts' tokens are unknown to the tokenizer "
+        f"({tokenizer.unk_token}), so that the model does not see what they say. Use a model of the texts' language, "
+        "with its own tokenizer."
+    )
+
+
+def length_warning(max_length: int, parts: Mapping[str, EncodedRows], tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """A sentence for the report where texts are longer than the tokenizer cuts them for others, else None."""
+    usual = tokenizer.model_max_length
+    count = sum(length > usual for part in parts.values() for length in part.lengths)
+    if not count:
+        return None
+    return (
+        f"data: {count} rows have more tokens than model_max_length: {usual} of the tokenizer, where those who use the "
+        f"model with truncation cut them. Here they count up to data.max_length: {max_length}."
+    )

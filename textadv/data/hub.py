@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,20 @@ from textadv.data.examples import DataError
 from textadv.data.tables import Table
 
 SAVED = ("dataset_dict.json", "state.json")
+CALLED = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
+"""What the split of a role is called, the first that is there."""
+HIDDEN = (".", "_")
+DESCRIPTIONS = (".md", ".rst", ".py", ".lock")
 
 
 def read_hub(name: str, config: str | None, wanted: Mapping[str, str | None]) -> dict[str, Table]:
     """The splits of a data set, by role (train, validation, test); slices as "train[:10%]" are allowed.
 
     name: on the Hub, or a folder of files, or one that `datasets` saved.
-    wanted: the split to take for each role, or None for the split of the role's own name, where there is one that no
-        other role takes. A role without a split is left out.
-    Raises DataError for an unknown data set or split.
+    wanted: the split to take for each role, or None for the split that is called as in `CALLED`, where there is one
+        that no other role takes. A role without a split is left out.
+    Of csv files every value is a text as it is written: NA is no missing one, and 01 no 1.
+    Raises DataError for an unknown data set or split, and where there is none to train on.
     """
     found = hub_rows(name, config, wanted)
     return {role: Table(place, *_columns(rows)) for role, (place, rows) in found.items()}
@@ -29,17 +35,41 @@ def hub_rows(name: str, config: str | None, wanted: Mapping[str, str | None]) ->
     loaded = _loaded(name, config)
     found = {}
     for role, split in wanted.items():
-        if split is None and (role not in loaded or role in wanted.values()):
+        free = (known for known in CALLED.get(role, (role,)) if known in loaded and known not in wanted.values())
+        chosen = split or next(free, None)
+        if chosen is None and role == "train":
+            raise DataError(f"data.train: {name} has no split of that name; there are {', '.join(loaded)}. Name one.")
+        if chosen is None:
             continue
-        chosen = split or role
         if chosen in loaded:
             rows = loaded[chosen]
-        elif chosen.partition("[")[0] in loaded:
-            rows = _sliced(name, config, loaded, chosen)
         else:
-            raise DataError(f"data.{role}: {name} has no split {chosen!r}; there are {', '.join(loaded)}.")
-        found[role] = (f"{name}, split {chosen}", rows)
+            rows = _sliced(loaded, chosen, f"data.{role}: {name}")
+        found[role] = (f"{name}, split {chosen}", rows.with_format(None))
     return found
+
+
+def unread(name: str, config: str | None) -> tuple[str, ...]:
+    """A note on the files of a folder that `datasets` leaves out, which takes one format of those that are there."""
+    import datasets
+
+    folder = Path(name)
+    if not folder.is_dir() or _saved(name):
+        return ()
+    sources = datasets.load_dataset_builder(name, config).config.data_files or {}
+    read = {Path(str(file)).resolve() for files in sources.values() for file in files}
+    shown = [file for file in folder.rglob("*") if file.is_file() and not _is_description(file, folder)]
+    left = Counter(file.suffix.lower() or "no ending" for file in shown if file.resolve() not in read)
+    if not left:
+        return ()
+    counts = ", ".join(f"{count} with {ending}" for ending, count in sorted(left.items()))
+    return (f"data.name: {name}: {left.total()} of {len(shown)} files are not read: {counts}.",)
+
+
+def _is_description(file: Path, folder: Path) -> bool:
+    parts = file.relative_to(folder).parts
+    hidden = any(part.startswith(HIDDEN) for part in parts)
+    return hidden or file.suffix.lower() in DESCRIPTIONS or file.stem.lower() in ("license", "dataset_infos")
 
 
 def _saved(name: str) -> bool:
@@ -55,35 +85,54 @@ def _loaded(name: str, config: str | None) -> Mapping[str, Any]:
         raise DataError(f"data.name: {name} is a file. Set data.name: files and name the file in data.train.")
     try:
         if not _saved(name):
-            return datasets.load_dataset(name, config)
+            return _as_written(name, config, datasets.load_dataset(name, config))
         saved = datasets.load_from_disk(name)
     except (ValueError, OSError, RuntimeError, NotImplementedError, datasets.exceptions.DatasetsError) as error:
         generated = isinstance(error, datasets.exceptions.DatasetGenerationError)
         cause = error.__cause__ if generated and error.__cause__ is not None else error
         raise DataError(
-            f"data.name: the data set {name!r} (data.config: {config}) cannot be loaded: {cause} "
+            f"data.name: the data set {name!r} (data.config: {config}) cannot be loaded: {str(cause).rstrip('. ')}. "
             "Check the name and the network, or use data.name: files."
         ) from error
     return saved if isinstance(saved, datasets.DatasetDict) else {"train": saved}
 
 
-def _sliced(name: str, config: str | None, loaded: Mapping[str, Any], chosen: str) -> Any:
-    """The rows of a slice of a split, such as train[:10%]."""
+def _as_written(name: str, config: str | None, loaded: Any) -> Any:
+    """The splits with texts as csv files hold them: pandas would take a class called NA for a missing value."""
     import datasets
 
-    if not _saved(name):
-        return datasets.load_dataset(name, config, split=chosen)
+    first = next(iter(loaded.values()), None)
+    if first is None or first.info.builder_name != "csv":
+        return loaded
+    texts = datasets.Value("string")
+    kinds = {column: texts if isinstance(kind, datasets.Value) else kind for column, kind in first.features.items()}
+    return datasets.load_dataset(name, config, features=datasets.Features(kinds), keep_default_na=False)
+
+
+def _sliced(loaded: Mapping[str, Any], chosen: str, at: str) -> Any:
+    """The rows of slices of splits, such as train[:10%] or train+validation; DataError where there are none such."""
+    import datasets
+
     sizes = {split: len(rows) for split, rows in loaded.items()}
-    parts = datasets.ReadInstruction.from_spec(chosen).to_absolute(sizes)
-    return loaded[parts[0].splitname].select(range(parts[0].from_ or 0, parts[0].to))
+    try:
+        parts = datasets.ReadInstruction.from_spec(chosen).to_absolute(sizes)
+    except (ValueError, KeyError, AssertionError) as error:
+        raise DataError(f"{at} has no split {chosen!r}; there are {', '.join(loaded)}.") from error
+    rows = [
+        loaded[part.splitname].select(range(part.from_ or 0, sizes[part.splitname] if part.to is None else part.to))
+        for part in parts
+    ]
+    return datasets.concatenate_datasets(rows)
 
 
 def _columns(rows: Any) -> tuple[dict[str, list[Any]], dict[str, tuple[str, ...]]]:
+    return {column: list(rows[column]) for column in rows.column_names}, declared(rows.features)
+
+
+def declared(features: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """The class names, by column, of columns of classes and of lists of them."""
     import datasets
 
-    declared = {
-        column: tuple(feature.names)
-        for column, feature in rows.features.items()
-        if isinstance(feature, datasets.ClassLabel)
-    }
-    return {column: list(rows[column]) for column in rows.column_names}, declared
+    lists = (datasets.List, datasets.LargeList)
+    inner = {column: kind.feature if isinstance(kind, lists) else kind for column, kind in features.items()}
+    return {column: tuple(kind.names) for column, kind in inner.items() if isinstance(kind, datasets.ClassLabel)}

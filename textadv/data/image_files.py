@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from textadv.data.examples import DataError
-from textadv.data.hub import hub_rows
+from textadv.data.hub import declared, hub_rows
 from textadv.data.labels import LabelColumn
 from textadv.data.tables import Table, parquet_table
 
@@ -118,12 +118,14 @@ class _Column:
     def __getitem__(self, place: int, /) -> np.ndarray:
         with readable(f"row {place} (counted from 0) of {self.place}"):
             value = self.rows[place][self.column]
-            if isinstance(value, dict) and isinstance(value.get("bytes"), bytes):
-                value = Image.open(io.BytesIO(value["bytes"]))
+            content = value.get("bytes") if isinstance(value, dict) else value
+            if isinstance(content, bytes):
+                value = Image.open(io.BytesIO(content))
             if not isinstance(value, Image.Image):
                 raise DataError(
                     f"data.image: row {place} (counted from 0) of {self.place} has a {type(value).__name__} in column "
-                    f"{self.column!r}, which is no image. Name another column."
+                    f"{self.column!r}, which is no image. Name another column, or write it as datasets.Image() does: "
+                    "the bytes of an image file."
                 )
             return pixels_of(value, f"row {place} of {self.place}")
 
@@ -136,7 +138,8 @@ def readable(place: str) -> Iterator[None]:
     except DataError:
         raise
     except BROKEN as error:
-        raise DataError(f"data: {place} cannot be read as an image: {error} Replace it, or leave it out.") from error
+        told = str(error).rstrip(". ")
+        raise DataError(f"data: {place} cannot be read as an image: {told}. Replace it, or leave it out.") from error
 
 
 def pixels_of(image: Image.Image, place: str) -> np.ndarray:
@@ -185,11 +188,7 @@ def read_npz(path: Path, keys: Mapping[str, Sequence[str]]) -> dict[str, Labelle
     keys: the names of the two arrays of a split; by default x_train and y_train or the like, see `ARRAYS`.
     Raises DataError where an array is missing or is not that, or the file cannot be read without running code.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, BadZipFile) as error:
-        raise DataError(f"data.path: {path} cannot be read as an npz file of plain arrays: {error}") from error
+    arrays = _arrays(path)
     pairs = {role: pair for role, known in ARRAYS.items() if (pair := _pair(role, known, arrays, keys))}
     check_distinct({role: pair[:1] for role, pair in pairs.items()}, "data.keys")
     found = {}
@@ -207,6 +206,24 @@ def read_npz(path: Path, keys: Mapping[str, Sequence[str]]) -> dict[str, Labelle
     if not found:
         raise DataError(f"data.keys: {path} holds {', '.join(arrays)}. Say which are images and labels of which split.")
     return found
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an npz file by name; DataError where it is none, or one cannot be read without running code."""
+    with path.open("rb") as file:
+        if file.read(2) != b"PK":
+            raise DataError(
+                f"data.path: {path} is no npz file, which numpy.savez writes. Write images and labels as one (x_train, "
+                "y_train, x_test, y_test), or name a folder of images."
+            )
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError, BadZipFile, NotImplementedError) as error:
+        raise DataError(
+            f"data.path: {path} cannot be read as an npz file of plain arrays: {str(error).rstrip('. ')}. Arrays of "
+            "objects would run what they hold: store numbers, images of one size, and names as texts."
+        ) from error
 
 
 def _pair(
@@ -228,6 +245,11 @@ def _check_arrays(images: np.ndarray, labels: np.ndarray, place: str) -> None:
         )
     if labels.ndim == 0 or len(labels) != len(images):
         raise DataError(f"data.path: {place}: {len(images)} images and {len(np.atleast_1d(labels))} labels.")
+    if images.dtype != np.uint8 and images.min() >= 0 and images.max() <= 1 / 255:
+        raise DataError(
+            f"data.path: {place}: the images are floating point and none is above 1/255, so they would be all but "
+            "black, as bytes are that were divided by 255 twice. Store bytes as uint8, or divide once."
+        )
     if images.dtype == np.uint8 and images.max() <= 1:
         raise DataError(
             f"data.path: {place}: the images are bytes and none is above 1, so they would be all but black. Store "
@@ -262,11 +284,8 @@ def read_hub_images(
 
 
 def _columns(rows: Any, place: str, image: str, label: str) -> Labelled:
-    import datasets
-
     empty = Table(place, {name: [] for name in rows.column_names}, {})
     empty.column(image, "data.image")
     empty.column(label, "data.label")
-    feature = rows.features[label]
-    declared = tuple(feature.names) if isinstance(feature, datasets.ClassLabel) else ()
-    return Labelled(_Column(rows, image, place), LabelColumn(list(rows[label]), place, declared))
+    names = declared(rows.features).get(label, ())
+    return Labelled(_Column(rows, image, place), LabelColumn(list(rows[label]), place, names))

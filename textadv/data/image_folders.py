@@ -75,7 +75,7 @@ def read_folder(path: Path, key: str) -> Labelled:
     labels: list[str] = []
     others: list[Path] = []
     for folder in classes:
-        shown = sorted(file for file in folder.rglob("*") if file.is_file() and not file.name.startswith(HIDDEN))
+        shown = sorted(file for file in folder.rglob("*") if file.is_file() and not _is_hidden(file, folder))
         images = [file for file in shown if _is_image(file, endings)]
         if not images:
             there = f", but {_counted(shown)}" if shown else ""
@@ -88,6 +88,11 @@ def read_folder(path: Path, key: str) -> Labelled:
     loose = [file for file in path.iterdir() if file.suffix.lower() in endings and not file.name.startswith(HIDDEN)]
     notes = _notes(f"{key}: {path}", others, loose)
     return Labelled(_Files(tuple(files)), LabelColumn(labels, str(path), complete=True), notes)
+
+
+def _is_hidden(file: Path, folder: Path) -> bool:
+    """Whether a file, or a folder around it, is hidden, as what notebooks and macOS put there is."""
+    return any(part.startswith(HIDDEN) for part in file.relative_to(folder).parts)
 
 
 def image_endings() -> frozenset[str]:
@@ -117,7 +122,7 @@ def _notes(place: str, others: Sequence[Path], loose: Sequence[Path]) -> tuple[s
     notes = []
     if others:
         notes.append(
-            f"{place}: {len(others)} files in the class folders are no images that Pillow reads, and are left out: "
+            f"{place}: {len(others)} files in the class folders have no ending of an image, and are left out: "
             f"{_counted(others)}."
         )
     if loose:

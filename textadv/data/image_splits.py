@@ -16,6 +16,7 @@ from torch import Tensor
 
 from textadv.data.classification import held_out_rows
 from textadv.data.examples import DataError
+from textadv.data.hub import unread
 from textadv.data.image_files import (
     ImageSplits,
     Labelled,
@@ -81,7 +82,8 @@ def load_image_splits(
     sampled = {role: _sampled(part, sizes[role], seed) for role, part in splits.parts.items()}
     if len(set(sampled["train"].labels)) < 2:
         raise DataError(f"data.train_rows: all {len(sampled['train'])} train rows are of one class. Raise it.")
-    return ImageSplits(**sampled, labels=splits.labels, notes=splits.notes)
+    left = () if name in (SHAPES_NAME, FILES) else unread(name, config)
+    return ImageSplits(**sampled, labels=splits.labels, notes=(*left, *splits.notes))
 
 
 def _files(
@@ -237,8 +239,11 @@ def _with_channels(image: np.ndarray, place: str) -> np.ndarray:
     """The image as (height, width, channels)."""
     image = image[..., None] if image.ndim == 2 else image
     if image.ndim != 3 or image.shape[2] not in CONVERTED:
+        first = image.ndim == 3 and image.shape[0] in CONVERTED
+        remedy = "Move them there: images.transpose(0, 2, 3, 1)." if first else "Convert the images to grey or RGB."
         raise DataError(
-            f"data: {place} must have 1 or 3 channels, in the last dimension, got an image of shape {image.shape}."
+            f"data: {place} must have 1 or 3 channels, in the last dimension, got an image of shape {image.shape}. "
+            f"{remedy}"
         )
     return image
 

@@ -188,10 +188,7 @@ def _classes(train: _Split, labels: Sequence[str] | None, offset: int) -> Classe
             "data.label, or a split that is labelled in data.train."
         )
     if len(set(labelled)) == 1:
-        raise DataError(
-            f"data.train: all {len(labelled)} train rows are of one class, {str(labelled[0])!r}; a classifier needs at "
-            "least two. Check data.label."
-        )
+        raise DataError(_one_class(train, str(labelled[0])))
     if declared and offset:
         raise DataError(
             f"data.label_offset: {offset} counts labels, and {place} declares what they are called: "
@@ -200,6 +197,21 @@ def _classes(train: _Split, labels: Sequence[str] | None, offset: int) -> Classe
     if labels is not None or declared:
         return named_classes(declared if labels is None else labels, offset)
     return found_classes(train.says, place, offset, train.column.complete)
+
+
+def _one_class(train: _Split, name: str) -> str:
+    """What to say where every label is the same; a text such as None may be the other class."""
+    bare = [value for value, said in zip(train.column.values, train.says, strict=True) if said is None]
+    texts = sorted({name_of(value) for value in bare if isinstance(value, str)} - {""})
+    of_one = f"data.train: all {len(train.says) - len(bare)}"
+    needed = f"train rows are of one class, {name!r}; a classifier needs at least two."
+    if not bare:
+        return f"{of_one} {needed} Check data.label."
+    told = f"{of_one} labelled {needed} The other {len(bare)} have no label"
+    if not texts:
+        return f"{told}. Label them, or check data.label."
+    named = ", ".join(repr(text) for text in sorted({name, *texts}))
+    return f"{told}: {shortened(map(repr, texts))}. Where that is a class, name every class in data.labels: {named}."
 
 
 # ---- the class of each row
@@ -241,6 +253,10 @@ def _require_known(split: _Split, ids: Sequence[int | None], classes: Classes, n
     numbers = {said for said in split.says if isinstance(said, int)}
     first, last = classes.offset, classes.offset + len(classes.names) - 1
     counted = "" if numbers != set(range(first + 1, last + 2)) else f" Or count them from {first}, as in train."
+    if classes.numbers and not numbers and len(others) <= len(classes.names):
+        counted = (
+            " Where they are what train's numbers stand for, name them in data.labels, in the order of the numbers."
+        )
     split.refuse(
         unknown[0],
         f"{what}: train has no such class, and {len(unknown)} of {len(ids)} {role} rows are of one "

@@ -1,4 +1,4 @@
-"""Rows of json, jsonl and parquet files, each with the place that errors name."""
+"""Rows of json, jsonl, csv and parquet files, each with the place that errors name."""
 
 from __future__ import annotations
 
@@ -8,22 +8,24 @@ from pathlib import Path
 from typing import Any
 
 from textadv.data.examples import DataError
-from textadv.data.tables import parquet_table
-from textadv.data.text_files import content_of, suffix_of, text_of
+from textadv.data.tables import read_files
+from textadv.data.text_files import content_of, rows_of, suffix_of, text_of
+
+TABLES = (".csv", ".tsv", ".parquet")
 
 
 def records(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each row's place and object; at least one.
 
-    Places are "file:line" (from 1) of objects one a line, "file, entry n" (from 0) of a list, "file, row n" (from 0) of
-    parquet. Raises DataError, beginning with the place, for anything else.
+    Places are "file:line" (from 1) of objects one a line, "file, entry n" (from 0) of a list or of an object that holds
+    one, "file, row n" (from 0) of parquet, csv and tsv. Raises DataError, beginning with the place, for anything else.
     """
     file = Path(path)
-    if suffix_of(file) == ".parquet":
-        yield from _parquet_rows(file)
+    if suffix_of(file) in TABLES:
+        yield from _table_rows(file)
         return
     text = opened(file)
-    entries = _entries(text)
+    entries = _entries(text, path)
     lines = [(f"{path}:{number}", line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
     if entries == [] or not lines:
         raise DataError(f"{path}: there is no row in this file.")
@@ -43,25 +45,30 @@ def opened(path: Path) -> str:
         raise DataError(f"{path}: {error}") from error
 
 
-def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _table_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     if not path.is_file():
         raise DataError(f"{path}: cannot be opened (looked in {Path.cwd()}): there is no such file.")
-    try:
-        rows = parquet_table(path).to_pylist()
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from error
+    columns = read_files([path], None, str(path)).columns
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     if not rows:
         raise DataError(f"{path}: there is no row in this file.")
     yield from ((f"{path}, row {number}", row) for number, row in enumerate(rows))
 
 
-def _entries(text: str) -> list[dict[str, Any]] | None:
-    """The objects of a JSON list; None where it is no such list."""
+def _entries(text: str, path: str | Path) -> list[dict[str, Any]] | None:
+    """The objects of a JSON list, or of an object that holds a table; None where it is neither."""
     try:
-        entries = json.loads(text) if text.lstrip().startswith("[") else None
+        entries = json.loads(text)
     except json.JSONDecodeError:
         return None
-    return entries if entries is not None and all(isinstance(entry, dict) for entry in entries) else None
+    if isinstance(entries, dict) and suffix_of(Path(path)) == ".json":
+        try:
+            entries = rows_of(entries)
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from error
+    if not isinstance(entries, list):
+        return None
+    return entries if all(isinstance(entry, dict) for entry in entries) else None
 
 
 def _object(line: str, place: str) -> dict[str, Any]:

@@ -19,6 +19,9 @@ MISSING = frozenset(
 BOOLEANS = {"false": 0, "true": 1}
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 _NUMBERS = re.compile(r"\d+(\s*[|;,]\s*\d+)+|\d+(\s+\d+)+", re.ASCII)
+_SCORES = re.compile(
+    r"(\d*\.\d+|\d+\.?)(e-?\d+)?((\s*[|;,]\s*|\s+)(\d*\.\d+|\d+\.?)(e-?\d+)?)+", re.ASCII | re.IGNORECASE
+)
 _ENTRY = re.compile(r"'[^']*'|\"[^\"]*\"|[^\s,]+")
 _UNSEEN = r"[\s\ufeff\u200b\u200e\u200f\u2060\x00]+"
 _AROUND = re.compile(rf"^{_UNSEEN}|{_UNSEEN}$")
@@ -79,6 +82,8 @@ def _of_text(text: str) -> Spelled:
         return _of_number(Decimal(plain))
     if _NUMBERS.fullmatch(plain):
         return Unfit("several", "text")
+    if _SCORES.fullmatch(plain):
+        return _of_parts([_of_text(part) for part in re.split(r"[|;,\s]+", plain)])
     if name.startswith("[") and name.endswith("]"):
         return _of_parts([_of_text(part) for part in _entries(name)])
     return name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -18,12 +19,21 @@ USUAL_SEPARATOR = {".csv": ",", ".tsv": "\t"}
 JSON_LINES = {".json": False, ".jsonl": True, ".ndjson": True}
 SUFFIXES = (*USUAL_SEPARATOR, *JSON_LINES, ".parquet")
 UNREAD = {
+    ".zip": "Unpack it, and name what is in it.",
+    ".tar": "Unpack it, and name what is in it.",
+    ".tgz": "Unpack it, and name what is in it.",
+    ".psv": "Name it .csv: separators are found.",
+    ".tab": "Name it .tsv.",
+    ".feather": "Write it as parquet.",
+    ".pkl": "Write it as parquet: opening a pickle runs what it holds.",
+    ".pickle": "Write it as parquet: opening a pickle runs what it holds.",
     ".txt": "Name it after what it holds: .csv for fields between separators, .jsonl for objects, one a line.",
     ".xlsx": "Save the sheet as CSV UTF-8.",
     ".xls": "Save the sheet as CSV UTF-8.",
     ".arrow": "Set data.name to the folder that datasets saved it in, or write it as parquet.",
 }
 LONG_NAME = 60
+MARK = "\ufeff"
 
 
 @dataclass(frozen=True)
@@ -62,6 +72,10 @@ class Table:
                 f"They look separated by {SEPARATORS[sign]}. Write commas; or, where data.name is a folder, set "
                 "data.name: files and name the files, whose separators are found."
             )
+        elif len(self.columns) == 1:
+            (only,) = self.columns
+            other = next((other for other in re.findall(r"\W+", only) if name in only.split(other)), None)
+            hint = hint if other is None else f"They look separated by {other!r}. Write commas."
         raise DataError(f"{key}: {self.without(name)} {hint}")
 
     def without(self, name: str) -> str:
@@ -140,7 +154,7 @@ def _read_file(path: Path, columns: Sequence[str] | None, key: str) -> _Columns:
 def _headed(rows: list[list[str]], columns: Sequence[str] | None) -> dict[str, list[Any]]:
     """Rows of fields as columns; the names are `columns`, or else the first row."""
     names, body = (list(columns), rows) if columns is not None else (rows[0] if rows else [], rows[1:])
-    names = [name.strip() for name in names]
+    names = [name.strip().strip(MARK).strip() for name in names]
     for number, row in enumerate(body):
         if len(row) != len(names):
             raise DataError(
@@ -188,4 +202,5 @@ def declared_classes(metadata: Mapping[bytes, bytes] | None) -> dict[str, tuple[
     written = json.loads((metadata or {}).get(b"huggingface", b"{}"))
     features = written.get("info", {}).get("features") or {}
     kinds = {name: kind for name, kind in features.items() if isinstance(kind, dict)}
+    kinds = {name: inner if isinstance(inner := kind.get("feature"), dict) else kind for name, kind in kinds.items()}
     return {name: tuple(kind["names"]) for name, kind in kinds.items() if kind.get("_type") == "ClassLabel"}

@@ -20,13 +20,34 @@ from typing import Any
 
 from textadv.data.examples import DataError
 
-PACKED = (".gz", ".bz2", ".xz")
+PACKED = (".gz", ".bz2", ".xz", ".zst")
 SEPARATORS = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a bar"}
+
+
+def _of_zstd(content: bytes) -> bytes:
+    import pyarrow
+
+    with pyarrow.CompressedInputStream(pyarrow.BufferReader(content), "zstd") as stream:
+        return bytes(stream.read())
+
+
 _UNPACK = (
     (re.compile(rb"\x1f\x8b"), gzip.decompress),
     (re.compile(rb"BZh[1-9]1AY&SY"), bz2.decompress),
     (re.compile(rb"\xfd7zXZ\x00"), lzma.decompress),
+    (re.compile(rb"\x28\xb5\x2f\xfd"), _of_zstd),
 )
+# How files begin that hold no text, and what to do with them.
+_OTHERS = {
+    b"PK\x03\x04": "is a zip archive, as workbooks of Excel are. Unpack it, or save the sheet as CSV UTF-8.",
+    b"PAR1": "is a parquet file. Name it .parquet.",
+    b"ARROW1": "is a file of Arrow. Write it as parquet.",
+    b"\x89HDF": "is a file of HDF5. Write it as parquet.",
+    b"SQLite": "is a database of SQLite. Write the table as parquet or csv.",
+    b"\xd0\xcf\x11\xe0": "is a workbook of Excel. Save the sheet as CSV UTF-8.",
+    b"7z\xbc\xaf": "is a 7z archive. Unpack it.",
+    b"Rar!": "is a rar archive. Unpack it.",
+}
 _MARKED = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),  # begins with the mark of UTF-16
@@ -45,7 +66,10 @@ def suffix_of(path: Path) -> str:
 
 
 def content_of(path: Path) -> bytes:
-    """The bytes of a file, unpacked where gzip, bz2 or xz packed it. Raises OSError, or DataError if it is broken."""
+    """The bytes of a file, unpacked where gzip, bz2, xz or zstd packed it.
+
+    Raises OSError, or DataError where it is broken.
+    """
     content = path.read_bytes()
     unpack = next((unpack for mark, unpack in _UNPACK if mark.match(content)), None)
     try:
@@ -57,8 +81,9 @@ def content_of(path: Path) -> bytes:
 def text_of(content: bytes) -> str:
     """The text of a file in UTF-8, or with the byte order mark of UTF-16 or UTF-32; line ends as they are."""
     encoding = next((name for mark, name in _MARKED if content.startswith(mark)), "utf-8")
-    if content.startswith(b"PK\x03\x04"):
-        raise DataError("is a zip archive, as workbooks of Excel are. Unpack it, or save the sheet as CSV UTF-8.")
+    other = next((told for mark, told in _OTHERS.items() if content.startswith(mark)), None)
+    if other is not None:
+        raise DataError(other)
     if encoding == "utf-8" and b"\x00" in content[:4096]:
         raise DataError("holds zero bytes, as UTF-16 without a byte order mark does. Convert it to UTF-8.")
     try:
@@ -66,7 +91,8 @@ def text_of(content: bytes) -> str:
     except UnicodeDecodeError as error:
         raise DataError(
             f"is not {encoding.upper()} ({error.reason} at byte {error.start}). Convert it to UTF-8; what programs on "
-            "Windows wrote is often cp1252: iconv -f cp1252 -t utf-8."
+            "Windows wrote is often cp1252: iconv -f cp1252 -t utf-8 (of other scripts cp1251, gb18030, cp932 or the "
+            "like: look at the texts afterwards)."
         ) from error
 
 
@@ -161,7 +187,8 @@ def json_columns(text: str, lines: bool) -> dict[str, list[Any]]:
     """The columns of a JSON text: one object per row, a line each or in a list, or an object that holds the columns.
 
     lines: whether the ending promises lines, so that one object is a row. Of objects those are read that pandas writes
-    (by column, by row, split), and lists of rows under the key data or rows.
+    (by column, by row, split), and a list of rows under any key, as the rows of the Hub's viewer are. Lists of messages
+    without a name are the column messages.
     Raises DataError for anything else.
     """
     try:
@@ -171,7 +198,9 @@ def json_columns(text: str, lines: bool) -> dict[str, list[Any]]:
             raise DataError(f"cannot be read as .json: {error}. Repair the file.") from error
         content = _line_objects(text)
     if isinstance(content, dict):
-        content = [content] if lines else _rows_of(content)
+        content = [content] if lines else rows_of(content)
+    if isinstance(content, list) and content and all(map(_is_objects, content)):
+        return {"messages": content}
     if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
         raise DataError("does not hold one object per row, in a list or one a line. Write it so.")
     names = dict.fromkeys(name for row in content for name in row)
@@ -188,18 +217,48 @@ def _line_objects(text: str) -> list[Any]:
     return rows
 
 
-def _rows_of(content: dict[str, Any]) -> Any:
+def _is_objects(value: object) -> bool:
+    """Whether this is a list of objects."""
+    return isinstance(value, list) and bool(value) and all(isinstance(entry, dict) for entry in value)
+
+
+def rows_of(content: dict[str, Any]) -> Any:
     """The rows of an object that holds a whole table; the object itself where it holds none."""
     parts = list(content.values())
-    wrapped = next((content[key] for key in ("data", "rows") if isinstance(content.get(key), list)), None)
-    if wrapped and all(isinstance(row, dict) for row in wrapped):
-        return wrapped
-    if wrapped and "columns" in content and all(isinstance(row, list) for row in wrapped):
-        return [dict(zip(content["columns"], row, strict=False)) for row in wrapped]
-    if parts and all(isinstance(part, dict) for part in parts):
-        if all(key.isdigit() for key in content):
-            return parts
+    objects = bool(parts) and all(isinstance(part, dict) for part in parts)
+    inner = content.get("data")
+    if isinstance(inner, dict) and not (objects and len(parts) > 1):
+        return rows_of(inner)
+    if isinstance(inner, list) and "columns" in content and all(isinstance(row, list) for row in inner):
+        return [dict(zip(content["columns"], row, strict=False)) for row in inner]
+    rows = _listed_rows(content)
+    if rows is not None:
+        return rows
+    if objects and _by_row(content):
+        return parts
+    if objects:
         return [{name: part.get(key) for name, part in content.items()} for key in parts[0]]
     if parts and all(isinstance(part, list) and len(part) == len(parts[0]) for part in parts):
         return [dict(zip(content, row, strict=True)) for row in zip(*parts, strict=True)]
     return content
+
+
+def _listed_rows(content: dict[str, Any]) -> list[dict[str, Any]] | None:
+    """The one list of rows that an object holds, as they are or as the Hub's viewer wraps them; None: none is."""
+    tables = [key for key, part in content.items() if _is_objects(part)]
+    if len(tables) > 1 and len(tables) == len(content):
+        raise DataError(f"holds several tables ({', '.join(tables)}). Write each into a file of its own.")
+    alone = sum(isinstance(part, list) for part in content.values()) == 1
+    key = next((key for key in tables if alone or key in ("data", "rows")), None)
+    if key is None:
+        return None
+    rows: list[dict[str, Any]] = content[key]
+    viewed = all("row_idx" in row and isinstance(row.get("row"), dict) for row in rows)
+    return [row["row"] for row in rows] if viewed else rows
+
+
+def _by_row(content: dict[str, dict[str, Any]]) -> bool:
+    """Whether objects in an object are rows under their names: numbers, or more of them than they have values."""
+    first = next(iter(content.values()))
+    counted = all(key.isdigit() for key in first)
+    return all(key.isdigit() for key in content) or (not counted and len(content) > len(first))

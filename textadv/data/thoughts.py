@@ -32,6 +32,7 @@ KNOWN = (
     Marks("[THINK]", "[/THINK]"),
     Marks("<thinking>", "</thinking>"),
     Marks("<thought>", "</thought>"),
+    Marks("<reasoning>", "</reasoning>"),
     Marks("<seed:think>", "</seed:think>"),
     Marks("<|START_THINKING|>", "<|END_THINKING|>"),
     Marks("<|begin_of_thought|>", "<|end_of_thought|>"),

@@ -1,12 +1,7 @@
 """Evaluation: accuracy without and under attack, calibration, intervals and tests."""
 
 from textadv.evaluation.attacking import attack_rows, clean_logits
-from textadv.evaluation.classify import (
-    evaluate,
-    fitted_temperature,
-    no_better_than_constant,
-    scores,
-)
+from textadv.evaluation.classify import calibrated, evaluate, fitted_temperature, scores
 from textadv.evaluation.finished import Finished
 from textadv.evaluation.inspection import Inspected, inspect_rows
 from textadv.evaluation.inspection_images import InspectedImage, inspect_images
@@ -24,6 +19,7 @@ from textadv.evaluation.results import (
     StageResult,
     Training,
 )
+from textadv.evaluation.sanity import no_better_than_constant
 from textadv.evaluation.statistics import Rate, wilson
 
 __all__ = [
@@ -44,6 +40,7 @@ __all__ = [
     "StageResult",
     "Training",
     "attack_rows",
+    "calibrated",
     "clean_logits",
     "evaluate",
     "fitted_temperature",

@@ -21,6 +21,7 @@ from textadv.batch import Batch
 from textadv.data import Rows
 from textadv.evaluation.finished import Hit, Ledger
 from textadv.models import device_of, editable_mask, evaluating
+from textadv.models.finite import overflow
 from textadv.phases import phase
 from textadv.randomness import seeded_scope
 
@@ -85,15 +86,15 @@ def clean_logits(
     by_position = dict(_gathered(found, model))
     logits = torch.tensor([by_position[position] for position in positions])
     odd = (~logits.isfinite().reshape(len(positions), -1).all(dim=1)).nonzero().flatten().tolist()
-    _require_finite(rows, [positions[n] for n in odd], "without an attack")
+    _require_finite(model, rows, [positions[n] for n in odd], "without an attack")
     return logits
 
 
-def _require_finite(rows: Rows, odd: Sequence[int], when: str) -> None:
+def _require_finite(model: nn.Module, rows: Rows, odd: Sequence[int], when: str) -> None:
     if odd:
         raise NonFiniteError(
             f"The logits of {len(odd)} rows are not finite {when}, first row ids {[rows.ids[n] for n in odd[:5]]}. "
-            "The model has diverged or overflows: lower training.learning_rate, or do without float16."
+            f"{overflow(model, rows.batch(odd[:1]).to(device_of(model)))}"
         )
 
 
@@ -146,7 +147,7 @@ def attack_rows(
         ledger.read = sum(_gathered([ledger.read], model))
     by_position = {hit[0]: Hit(*hit) for hit in _gathered(found, model)}
     hits = [by_position[position] for position in positions]
-    _require_finite(rows, [hit.position for hit in hits if hit.prediction == NOT_FINITE], f"under {attack}")
+    _require_finite(model, rows, [hit.position for hit in hits if hit.prediction == NOT_FINITE], f"under {attack}")
     outside = [hit for hit in hits if not hit.gauge <= 1 + BALL_TOLERANCE]
     if outside:
         first = outside[0]

@@ -17,7 +17,7 @@ HIGHEST_TEMPERATURE = 100.0
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    """The temperature in 0.05..20 by which dividing the logits makes the labels most likely.
+    """The temperature in 0.05..100 by which dividing the logits makes the labels most likely.
 
     logits: (N, C) on validation data; labels: (N,) int64 class ids.
 

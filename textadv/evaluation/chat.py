@@ -10,7 +10,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -32,9 +32,11 @@ from textadv.evaluation.kept_lines import repaired
 from textadv.evaluation.likelihood import answer_nll, perplexity
 from textadv.evaluation.multiple_choice import choice_result, score_choices
 from textadv.evaluation.refusal import RefusalReport, over_refusal
+from textadv.evaluation.sanity_chat import choice_doubts, perplexity_doubt, said_doubt, silence_doubt
 from textadv.evaluation.statistics import Rate, wilson
 from textadv.models import ModelError, as_reference
 from textadv.models.decoding import context_length
+from textadv.models.places import embedding_table
 
 Group = Literal["attack success", "over-refusal", "capability"]
 
@@ -62,11 +64,15 @@ class Measure:
 
 @dataclass(frozen=True)
 class ChatEvaluation:
-    """One model. name: "before" or "hardened", or the model's own. cost: passes and seconds by what they were for."""
+    """One model. name: "before" or "hardened", or the model's own. cost: passes and seconds by what they were for.
+
+    notes: what cannot be right about the numbers.
+    """
 
     name: str
     measures: tuple[Measure, ...]
     cost: dict[str, float]
+    notes: tuple[str, ...] = ()
 
 
 def _asked(text: str) -> list[dict[str, str]]:
@@ -128,25 +134,45 @@ def evaluate_chat(
     key: a hash of the model's weights; answers in `folder` of the same weights are not written again.
     """
     cost: dict[str, float] = {}
+    notes = _Notes(name, say)
     began = time.perf_counter()
     # A saved model is named by its path, which must not lead out of the folder.
     store = folder / f"{re.sub(r'[^A-Za-z0-9_-]+', '_', name)}.jsonl"
     for line in repaired(files_of(store), "answers"):
         say(f"note: {line}")
     template = template_of(tokenizer)
-    measures = _attack_success(model, template, panel, store, key, cost, lambda line: say(f"{name}: {line}"))
+    measures = _attack_success(model, template, panel, store, key, cost, notes)
     cost["attack seconds"] = time.perf_counter() - began
     base = _base_nll(model, template)
     limit = None if base is None else nll_limit(_reference_nll(model, panel))
     for label, asked in panel.benign.items():
         given = _answers(model, template, asked, panel.decoding, store, key, label)
+        notes.add(said_doubt(f"{label} prompts", given))
         said = [None if answer.status == "thinking" else answer.text for answer in given]
         report = over_refusal(asked.texts, said, limits=Limits(nll=limit), nll=base)
         measures += _refusal_measures(label, report, given, panel.decoding, measured=base is not None)
         say(f"{name}: {label}: {report}")
-    measures += _capability(model, template, panel, store, key)
+    measures += _capability(model, template, panel, store, key, notes)
     cost["seconds"] = time.perf_counter() - began
-    return ChatEvaluation(name, tuple(measures), cost)
+    return ChatEvaluation(name, tuple(measures), cost, tuple(notes.told))
+
+
+@dataclass
+class _Notes:
+    """What cannot be right about the numbers of the model `name`; said as it is found."""
+
+    name: str
+    say: Callable[[str], None]
+    told: list[str] = field(default_factory=list)
+
+    def add(self, doubt: str | None) -> None:
+        if doubt is not None:
+            self.told.append(doubt)
+            self.say(f"note: {self.name}: {doubt}")
+
+    def progress(self, line: str) -> None:
+        """Says how far it is."""
+        self.say(f"{self.name}: {line}")
 
 
 def _rate(group: Group, name: str, rate: Rate, rows: Sequence[float], lower: bool, note: str = "") -> Measure:
@@ -160,7 +186,7 @@ def _attack_success(
     store: Path,
     key: str,
     cost: dict[str, float],
-    say: Callable[[str], None],
+    notes: _Notes,
 ) -> list[Measure]:
     measures: list[Measure] = []
     for judge in (panel.judge, *panel.others):
@@ -175,8 +201,10 @@ def _attack_success(
             store=store,
             key=key,
             speech=template.speech,
-            say=say,
+            say=notes.progress,
         )
+        if judge is panel.judge:
+            notes.add(silence_doubt(found))
         named = "" if judge is panel.judge else f" ({judge.name})"
         for attack in (*found.attacks, found.worst_case):
             measures.append(_success(attack, found, named))
@@ -287,8 +315,11 @@ def _refusal_measures(
     ]
 
 
-def _capability(model: nn.Module, template: Template, panel: Panel, store: Path, key: str) -> list[Measure]:
+def _capability(
+    model: nn.Module, template: Template, panel: Panel, store: Path, key: str, doubts: _Notes
+) -> list[Measure]:
     found = perplexity(model, panel.utility.pairs)
+    doubts.add(perplexity_doubt(found.value, embedding_table(model).shape[0]))
     each = tuple(row.nll / row.tokens for row in found.rows)
     interval, sizes = (found.value, found.low, found.high), tuple(float(row.tokens) for row in found.rows)
     measures = [Measure("capability", "utility perplexity", *interval, len(each), True, each, weights=sizes)]
@@ -297,6 +328,8 @@ def _capability(model: nn.Module, template: Template, panel: Panel, store: Path,
             scores = score_choices(model, template, questions, chat_template=templated, too_long="skip")
             result = choice_result(scores, "acc_norm")
             name = f"{label}: multiple choice" + ("" if templated else ", no template")
+            for doubt in choice_doubts(name, scores, result.per_row):
+                doubts.add(doubt)
             note = f"{len(result.skipped)} too long, skipped" if result.skipped else ""
             total = len(result.per_row)
             measures.append(
@@ -304,6 +337,7 @@ def _capability(model: nn.Module, template: Template, panel: Panel, store: Path,
             )
     for label, (prompts, asked) in panel.instructions.items():
         given = _answers(model, template, asked, panel.decoding, store, key, label)
+        doubts.add(said_doubt(f"{label} prompts", given))
         followed = instruction_following(prompts, [answer.text for answer in given])
         # A prompt with an instruction that cannot be checked is in no rate, so it is in no difference either.
         rows = [float(all(row.strict)) for row in followed.rows if None not in row.strict]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
-from scipy.stats import binom
-from torch import nn
+from torch import Tensor, nn
 
-from textadv.attacks import Attack, AutoAttack, ThreatModel
+from textadv.attacks import Attack, AutoAttack, ThreatModel, Transfer
 from textadv.data import Rows
 from textadv.evaluation.attacking import attack_rows, clean_logits, samples_of
 from textadv.evaluation.calibration import expected_calibration_error, fit_temperature
@@ -16,23 +16,13 @@ from textadv.evaluation.cascade import merged, run_stages, stage_results
 from textadv.evaluation.finished import Finished, Hit
 from textadv.evaluation.masking import Alarm, Ran, masking_flags
 from textadv.evaluation.minimum import RadiusSearch, minimum_radii
-from textadv.evaluation.results import AttackResult, CurvePoint, Evaluation, MaskingFlag, RowOutcome
+from textadv.evaluation.results import AttackResult, CurvePoint, Evaluation, MaskingFlag, MinimumRadii, RowOutcome
+from textadv.evaluation.sanity import Answered, answer_doubts, no_better_than_constant, temperature_doubt
 from textadv.evaluation.statistics import Rate, wilson
 from textadv.models import tempered
 from textadv.progress import Scores
 
-COLLAPSE_LEVEL = 0.05
-
-
-def no_better_than_constant(predictions: Sequence[int], labels: Sequence[int]) -> bool:
-    """Whether the predictions are as good as answering the most common class always.
-
-    One-sided exact binomial test at 5 %: a model that has collapsed to one class is caught, also where a few rows
-    still differ, and its "robust accuracy", the share of that class, is not mistaken for robustness.
-    """
-    right = sum(guess == label for guess, label in zip(predictions, labels, strict=True))
-    majority = max(labels.count(label) for label in set(labels)) / len(labels)
-    return bool(binom.sf(right - 1, len(labels), majority) > COLLAPSE_LEVEL)
+SURROGATE_ROWS = 256
 
 
 def scores(
@@ -43,19 +33,22 @@ def scores(
     batch_size: int = 64,
     *,
     threat: ThreatModel | None = None,
+    names: Sequence[str] = (),
 ) -> Scores:
     """Clean and robust accuracy on held-out rows; without an attack the robust accuracy is None.
 
-    threat: what the attack's perturbations are measured against, see `attack_rows`.
+    threat: what the attack's perturbations are measured against, see `attack_rows`. names: of the classes.
     """
     labels = [rows.labels[position] for position in positions]
-    predictions = clean_logits(model, rows, positions, batch_size).argmax(dim=1).tolist()
+    logits = clean_logits(model, rows, positions, batch_size)
+    predictions = logits.argmax(dim=1).tolist()
     right = [p for p, guess, label in zip(positions, predictions, labels, strict=True) if guess == label]
     robust = None
     if attack is not None:
         hits = attack_rows(model, rows, right, attack, batch_size, threat=threat, name="validation")
         robust = sum(hit.prediction == rows.labels[hit.position] for hit in hits) / len(positions)
-    return Scores(len(right) / len(positions), robust, no_better_than_constant(predictions, labels))
+    doubt = Answered(predictions, labels, logits.shape[1], "validation", names).order_doubt()
+    return Scores(len(right) / len(positions), robust, no_better_than_constant(predictions, labels), doubt)
 
 
 def evaluate(
@@ -75,6 +68,7 @@ def evaluate(
     finished: Finished | None = None,
     alarm: Alarm | None = None,
     minimum: RadiusSearch | None = None,
+    names: Sequence[str] = (),
 ) -> Evaluation:
     """Everything measured on one classifier.
 
@@ -85,35 +79,34 @@ def evaluate(
     radius broke, since a larger ball holds the smaller one's perturbations. calibration: validation rows on which a
     temperature is fitted first; predictions and attacks then see calibrated logits. say: told how it goes. finished:
     where rows that are done are kept and read back. alarm: how much is looked at for masked gradients, None for not
-    at all. minimum: how the smallest radius that breaks each row is looked for, None for not at all.
+    at all. minimum: how the smallest radius that breaks each row is looked for, None for not at all. names: what the
+    classes are called in `notes`, which say what cannot be right about the numbers, before any attack runs.
 
     Raises RuntimeError where an attack leaves the threat model, NonFiniteError where a logit is nan or infinite, and
     ModelError where the radius is relative and the space needs rows to measure it on.
     """
     positions = range(len(rows)) if positions is None else positions
     threat = threat.resolved(model)
-    temperature = fitted_temperature(model, calibration, batch_size) if calibration is not None else 1.0
+    fitted = None if calibration is None else calibrated(model, calibration, batch_size, names)
+    temperature = 1.0 if fitted is None else fitted.temperature
     samples = max(map(samples_of, attacks.values()), default=1)
     raw = clean_logits(model, rows, positions, batch_size, samples)
-    truth = torch.tensor([rows.labels[position] for position in positions])
+    truth = torch.tensor([rows.labels[p] for p in positions])
     guesses = dict(zip(positions, raw.argmax(dim=1).tolist(), strict=True))
-    right = [position for position in positions if guesses[position] == rows.labels[position]]
+    right = [p for p in positions if guesses[p] == rows.labels[p]]
     say(f"{name}: {len(right)} of {len(positions)} {split} rows right without an attack")
+    notes = tuple(_doubts(raw, truth, split, names, fitted, attacks, rows, positions[:SURROGATE_ROWS], batch_size))
+    _say_all(notes, lambda line: say(f"note: {name}: {line}"))
     kept = None if finished is None else _repaired(finished, say).under(temperature)
     with tempered(model, temperature):
         panel = _panel(model, rows, attacks, right, threat, batch_size, kept, lambda line: say(f"{name}: {line}"))
         hits = {key: merged(ran.stages) for key, ran in panel.items()}
         drawn = curve_attack or next(iter(attacks), None)
-        curve: tuple[CurvePoint, ...] = ()
-        if drawn is not None:
-            curve = _curve(model, rows, positions, right, attacks[drawn], threat, radii, hits[drawn], batch_size, kept)
-        flags: tuple[MaskingFlag, ...] = ()
-        if alarm is not None and panel and right:
-            flags = masking_flags(model, rows, panel, right, len(positions), threat, alarm, batch_size, kept)
-            _say_flags(flags, lambda line: say(f"{name}: {line}"))
+        curve = _curve(model, rows, positions, right, attacks, drawn, threat, radii, hits, batch_size, kept)
+        looked = alarm if panel and right else None
+        flags = masking_flags(model, rows, panel, right, len(positions), threat, looked, batch_size, kept)
         smallest = None if minimum is None else minimum_radii(model, rows, positions, threat, minimum, batch_size, kept)
-        if smallest is not None:
-            say(f"{name}: smallest radius of {len(smallest.radii)} rows, in {smallest.seconds:.0f} s")
+    _say_all(_told(flags, smallest), lambda line: say(f"{name}: {line}"))
     alive = [p for p in right if all(found[p].prediction == rows.labels[p] for found in hits.values())]
     return Evaluation(
         name=name,
@@ -131,7 +124,37 @@ def evaluate(
         worst_case_meaning=_meaning(attacks, threat),
         masking=flags,
         minimum=smallest,
+        notes=notes,
     )
+
+
+def _doubts(
+    raw: Tensor,
+    truth: Tensor,
+    split: str,
+    names: Sequence[str],
+    fitted: Calibrated | None,
+    attacks: Mapping[str, Attack],
+    rows: Rows,
+    sample: Sequence[int],
+    batch_size: int,
+) -> Iterator[str]:
+    """What cannot be right: about the answers, the temperature, and the models that attacks are transferred from."""
+    if not len(truth):
+        return
+    answered = Answered(raw.argmax(dim=1).tolist(), truth.tolist(), raw.shape[1], split, names)
+    yield from answer_doubts(answered)
+    if fitted is not None:
+        same = None not in (answered.order, fitted.answered.order)
+        same = same and answered.order.classes == fitted.answered.order.classes  # type: ignore[union-attr]
+        yield from (doubt for doubt in fitted.doubts if not same or doubt != fitted.answered.order_doubt())
+    for key, attack in attacks.items():
+        if isinstance(attack, Transfer):
+            logits = clean_logits(attack.surrogate, rows, sample, batch_size)
+            labels = [rows.labels[position] for position in sample]
+            theirs = Answered(logits.argmax(dim=1).tolist(), labels, logits.shape[1], split, names)
+            told = f"{attack.name}, which {key} is transferred from"
+            yield from (f"{told}: {doubt}" for doubt in answer_doubts(theirs))
 
 
 def _panel(
@@ -154,13 +177,17 @@ def _panel(
     }
 
 
-def _say_flags(flags: Sequence[MaskingFlag], say: Callable[[str], None]) -> None:
-    """Says every flag that rings, or that none does."""
-    for flag in flags:
-        if flag.state == "ring":
-            say(f"masking alarm, {flag.name}: {flag.told}")
-    if all(flag.state != "ring" for flag in flags):
-        say("masking alarm: silent")
+def _told(flags: Sequence[MaskingFlag], smallest: MinimumRadii | None) -> Iterator[str]:
+    """Every flag that rings, or that none does, and how long the search for the smallest radius took."""
+    ringing = [f"masking alarm, {flag.name}: {flag.told}" for flag in flags if flag.state == "ring"]
+    yield from ringing or (["masking alarm: silent"] if flags else [])
+    if smallest is not None:
+        yield f"smallest radius of {len(smallest.radii)} rows, in {smallest.seconds:.0f} s"
+
+
+def _say_all(lines: Iterable[str], say: Callable[[str], None]) -> None:
+    for line in lines:
+        say(line)
 
 
 def _meaning(attacks: Mapping[str, Attack], threat: ThreatModel) -> str:
@@ -174,10 +201,29 @@ def _meaning(attacks: Mapping[str, Attack], threat: ThreatModel) -> str:
     return f"Rows that stay right under each of {listed}: an upper bound of the accuracy under any attack in: {threat}."
 
 
-def fitted_temperature(model: nn.Module, calibration: Rows, batch_size: int = 64) -> float:
-    """The temperature that makes the model's confidence fit the labels of `calibration`, which are validation rows."""
+class Calibrated(NamedTuple):
+    """A temperature, the answers to the rows that it was fitted on, and what cannot be right about either."""
+
+    temperature: float
+    answered: Answered
+    doubts: tuple[str, ...]
+
+
+def calibrated(model: nn.Module, calibration: Rows, batch_size: int = 64, names: Sequence[str] = ()) -> Calibrated:
+    """The temperature that makes the model's confidence fit the labels of `calibration`, which are validation rows.
+
+    names: of the classes.
+    """
     logits = clean_logits(model, calibration, range(len(calibration)), batch_size)
-    return fit_temperature(logits, torch.tensor(calibration.labels))
+    temperature = fit_temperature(logits, torch.tensor(calibration.labels))
+    answered = Answered(logits.argmax(dim=1).tolist(), list(calibration.labels), logits.shape[1], "validation", names)
+    doubts = (answered.order_doubt(), temperature_doubt(temperature, answered))
+    return Calibrated(temperature, answered, tuple(doubt for doubt in doubts if doubt is not None))
+
+
+def fitted_temperature(model: nn.Module, calibration: Rows, batch_size: int = 64) -> float:
+    """The temperature alone, see `calibrated`."""
+    return calibrated(model, calibration, batch_size).temperature
 
 
 def _attack_result(
@@ -221,14 +267,18 @@ def _curve(
     rows: Rows,
     positions: Sequence[int],
     right: Sequence[int],
-    attack: Attack,
+    attacks: Mapping[str, Attack],
+    drawn: str | None,
     threat: ThreatModel,
     radii: Sequence[float],
-    known: Mapping[int, Hit],
+    hits: Mapping[str, Mapping[int, Hit]],
     batch_size: int,
     finished: Finished | None,
 ) -> tuple[CurvePoint, ...]:
-    """Robust accuracy at each radius; at the threat's own, the hits already known are used."""
+    """Robust accuracy at each radius under the attack `drawn`; at the threat's own, the hits known are used."""
+    if drawn is None:
+        return ()
+    attack, known = attacks[drawn], hits[drawn]
     relative = threat.ball.relative_radius is not None
     own = threat.ball.relative_radius if relative else threat.ball.radius
     assert isinstance(own, float | int) and isinstance(threat.ball.radius, float | int)

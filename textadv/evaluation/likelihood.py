@@ -23,6 +23,7 @@ from textadv.data import Rows
 from textadv.losses import sequence_nll
 from textadv.models import ModelError, bare, device_of, evaluating, forward
 from textadv.models.decoding import context_length
+from textadv.models.finite import overflow
 from textadv.phases import phase
 
 Pair = tuple[Sequence[int], Sequence[int]]
@@ -101,8 +102,8 @@ def answer_nll(model: nn.Module, pairs: Sequence[Pair], batch_size: int = 16) ->
     odd = [place for place in range(len(pairs)) if not math.isfinite(by_place[place])]
     if odd:
         raise NonFiniteError(
-            f"The likelihoods of {len(odd)} of {len(pairs)} answers are not finite, first rows {odd[:5]}. The model "
-            "has diverged or overflows: lower training.learning_rate, or do without float16."
+            f"The likelihoods of {len(odd)} of {len(pairs)} answers are not finite, first rows {odd[:5]}. "
+            f"{overflow(model, _batch([pairs[odd[0]]]).to(device))}"
         )
     return [AnswerNLL(by_place[place], len(answer)) for place, (_, answer) in enumerate(pairs)]
 

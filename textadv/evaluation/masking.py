@@ -111,11 +111,13 @@ def masking_flags(
     right: Sequence[int],
     total: int,
     threat: ThreatModel,
-    alarm: Alarm,
+    alarm: Alarm | None,
     batch_size: int = 64,
     finished: Finished | None = None,
 ) -> tuple[MaskingFlag, ...]:
-    """Every check, in the order of the report; see `Looked` for the arguments."""
+    """Every check, in the order of the report, none without an alarm; see `Looked` for the arguments."""
+    if alarm is None:
+        return ()
     looked = Looked(model, rows, panel, right, total, threat, alarm, batch_size, finished)
     return (_without_gradients(looked), _single_step(looked), *_gradients(looked))
 

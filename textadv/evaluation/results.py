@@ -138,6 +138,7 @@ class Evaluation:
     curve: robust accuracy by radius under the attack `curve_attack`.
     masking: whether the number may be owed to masked gradients, check by check.
     minimum: how small a radius breaks each of a sample of rows, where that was asked for.
+    notes: what cannot be right about the numbers, see `textadv.evaluation.sanity`.
     """
 
     name: str
@@ -155,6 +156,7 @@ class Evaluation:
     worst_case_meaning: str = ""
     masking: tuple[MaskingFlag, ...] = ()
     minimum: MinimumRadii | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

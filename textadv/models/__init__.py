@@ -29,7 +29,14 @@ from textadv.models.running import (
     vectors,
 )
 from textadv.models.state import TRAINING_ONLY, load_trainable_state, trainable_state
-from textadv.models.trial import Tokenised, TokenRows, require_embedded, require_longest, require_readable
+from textadv.models.trial import (
+    Tokenised,
+    TokenRows,
+    require_embedded,
+    require_longest,
+    require_movable,
+    require_readable,
+)
 from textadv.models.unreached import freeze_unreached
 from textadv.models.vision import Normalised, as_classifier, logits_warning, patch_positions
 from textadv.models.vision_loading import LoadedVision, built_in, load_image_classifier, save_vision
@@ -72,6 +79,7 @@ __all__ = [
     "recomputes",
     "require_embedded",
     "require_longest",
+    "require_movable",
     "require_readable",
     "save_adapter",
     "save_merged",

@@ -12,8 +12,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+from packaging.version import InvalidVersion, Version
 from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftConfig
+from peft import __version__ as INSTALLED
 from safetensors import safe_open
 from torch import Tensor
 from transformers import PretrainedConfig
@@ -21,7 +24,7 @@ from transformers.utils import cached_file
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from textadv.models.places import ModelError
-from textadv.models.sources import UNUSABLE, is_path
+from textadv.models.sources import UNUSABLE, is_path, require_fetched, told
 
 MODEL_FILE = "config.json"
 CONFIG_FILE, WEIGHTS_FILE, PICKLED_FILE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
@@ -42,7 +45,7 @@ class Adapter:
 
     name: what it was asked for by. folder: holds its files. settings: adapter_config.json; `base_model_name_or_path` is
     what `base` is. base: a Hub id, a folder or a built-in model; settings.revision says which revision of it.
-    own_tokenizer: whether its tokenizer comes with it.
+    own_tokenizer: whether its tokenizer comes with it. notes: what the report must say of it.
     """
 
     name: str
@@ -51,6 +54,7 @@ class Adapter:
     base: str
     revision: str | None = None
     own_tokenizer: bool = False
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
@@ -59,7 +63,9 @@ class Adapter:
             with safe_open(self.folder / WEIGHTS_FILE, "pt") as file:
                 return {key.removeprefix(PREFIX): tuple(file.get_slice(key).get_shape()) for key in sorted(file.keys())}
         except UNUSABLE as error:
-            raise ModelError(f"model.name {self.name!r}: its {WEIGHTS_FILE} cannot be read: {error}.") from error
+            raise ModelError(
+                f"model.name {self.name!r}: its {WEIGHTS_FILE} cannot be read: {told(error)} Download or save it again."
+            ) from error
 
     def tensor(self, name: str) -> Tensor:
         """One of its tensors, by the name in `shapes`."""
@@ -72,8 +78,14 @@ class Adapter:
         """Its classes in their order, from a config.json that lies beside it; None without one: PEFT writes none."""
         if not (self.folder / MODEL_FILE).is_file():
             return None
-        # The class of the configuration may need code that nobody asked to run.
-        config = PretrainedConfig.from_dict(PretrainedConfig.get_config_dict(str(self.folder))[0])
+        try:
+            # The class of the configuration may need code that nobody asked to run.
+            config = PretrainedConfig.from_dict(PretrainedConfig.get_config_dict(str(self.folder))[0])
+        except UNUSABLE as error:
+            raise ModelError(
+                f"model.name {self.name!r}: the {MODEL_FILE} beside it cannot be read: {told(error)} Remove it, or "
+                "save the adapter again."
+            ) from error
         return tuple(str(name) for _, name in sorted((config.id2label or {}).items()))
 
     @property
@@ -93,6 +105,8 @@ class Adapter:
         try:
             yield
         except ModelError as error:
+            if str(error).startswith(f"model.name {self.name!r}"):
+                raise
             raise ModelError(
                 f"model.name {self.name!r} is an adapter, and its {CONFIG_FILE} names the base model {self.base!r} "
                 f"({BASE_KEY}): {error}"
@@ -118,14 +132,14 @@ def find_adapter(name: str, revision: str | None, *, tasks: Collection[str | Non
         return None
     if path is None:
         return None
-    settings = _settings(name, Path(path))
+    settings, notes = _settings(name, Path(path))
     _require_usable(name, settings, tasks)
     if not folder.is_dir():
         folder = _downloaded(name, revision)
     _require_weights(name, folder)
     base = _base(name, folder, settings)
     settings.base_model_name_or_path = base
-    return Adapter(name, folder, settings, base, revision, _has_tokenizer(name, revision))
+    return Adapter(name, folder, settings, base, revision, _has_tokenizer(name, revision), notes)
 
 
 def _require_one(folder: Path) -> None:
@@ -138,28 +152,69 @@ def _require_one(folder: Path) -> None:
         )
 
 
-def _settings(name: str, path: Path) -> PeftConfig:
-    """adapter_config.json as PEFT reads it, what of it the installed PEFT does not know being refused."""
-    try:
-        written = json.loads(path.read_text(encoding="utf-8"))
-        known = PEFT_TYPE_TO_CONFIG_MAPPING[written["peft_type"]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(
-            f"model.name {name!r}: its {CONFIG_FILE} is not one that PEFT reads: {error!r}. It needs a peft_type, such "
-            "as LORA. Save the adapter again with PEFT's save_pretrained."
-        ) from error
+def _settings(name: str, path: Path) -> tuple[PeftConfig, tuple[str, ...]]:
+    """adapter_config.json as PEFT reads it, and notes.
+
+    What the installed PEFT does not know is left out where no newer one wrote it, as PEFT does, for other tools write
+    keys of their own; what a newer one wrote is refused.
+    """
+    written = _written(name, path)
+    known = PEFT_TYPE_TO_CONFIG_MAPPING[written["peft_type"]]
     written.pop("runtime_config", None)
     strange = {key: written.pop(key) for key in set(written) - {field.name for field in fields(known)}}
     used = sorted(key for key, value in strange.items() if value)
-    if used:
+    if used and _newer(written.get("peft_version")):
         raise ModelError(
             f"model.name {name!r}: its {CONFIG_FILE} sets {used[0]}: {strange[used[0]]!r}, which the installed PEFT "
-            "does not know, so that the adapter would do something else. Install a newer peft."
+            f"({INSTALLED}) does not know, so that the adapter would do something else. It was written by PEFT "
+            f"{written['peft_version']}: install that."
         )
+    notes = (
+        f"model: PEFT knows nothing of {', '.join(used)} in {CONFIG_FILE} of {name}, which is left out as PEFT does.",
+    )
+    _require_numbers(name, written)
     try:
-        return known(**written)
+        return known(**written), notes if used else ()
     except (TypeError, ValueError) as error:
-        raise ModelError(f"model.name {name!r}: its {CONFIG_FILE} cannot be used: {error}") from error
+        raise ModelError(
+            f"model.name {name!r}: its {CONFIG_FILE} cannot be used: {told(error)} Correct it, or save the adapter "
+            "again with PEFT's save_pretrained."
+        ) from error
+
+
+def _written(name: str, path: Path) -> dict[str, Any]:
+    """adapter_config.json as it stands; ModelError where it is none of PEFT's."""
+    try:
+        written = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(
+            f"model.name {name!r}: its {CONFIG_FILE} is no JSON: {told(error)} Save the adapter again."
+        ) from error
+    kind = written.get("peft_type") if isinstance(written, dict) else None
+    if kind not in PEFT_TYPE_TO_CONFIG_MAPPING:
+        got = "no peft_type" if kind is None else f"peft_type: {kind!r}"
+        raise ModelError(
+            f"model.name {name!r}: its {CONFIG_FILE} says {got}, and the installed PEFT ({INSTALLED}) needs one it "
+            "knows, such as LORA. Save the adapter again with PEFT's save_pretrained, or install a newer peft."
+        )
+    return dict(written)
+
+
+def _newer(version: object) -> bool:
+    """Whether a newer PEFT than the installed one says that it wrote a configuration; PEFT says so since 0.18."""
+    try:
+        return Version(str(version).partition("@")[0]) > Version(INSTALLED)
+    except InvalidVersion:
+        return False
+
+
+def _require_numbers(name: str, written: Mapping[str, Any]) -> None:
+    """PEFT computes with these whatever they are."""
+    for key in ("r", "lora_alpha", "lora_dropout"):
+        if not isinstance(written.get(key) or 0, int | float):
+            raise ModelError(
+                f"model.name {name!r}: its {CONFIG_FILE} sets {key}: {written[key]!r}, which is no number. Correct it."
+            )
 
 
 def _require_usable(name: str, settings: PeftConfig, tasks: Collection[str | None]) -> None:
@@ -191,13 +246,14 @@ def _downloaded(name: str, revision: str | None) -> Path:
         path = cached_file(name, WEIGHTS_FILE, revision=revision)
     except UNUSABLE as error:
         raise ModelError(
-            f"model.name {name!r} holds {CONFIG_FILE} and no {WEIGHTS_FILE} could be had: {error}"
+            f"model.name {name!r} holds {CONFIG_FILE} and no {WEIGHTS_FILE} could be had: {told(error)}"
         ) from error
     return Path(str(path)).parent
 
 
 def _require_weights(name: str, folder: Path) -> None:
     if (folder / WEIGHTS_FILE).is_file():
+        require_fetched(name, folder / WEIGHTS_FILE)
         return
     if (folder / PICKLED_FILE).is_file():
         pickled, safe = folder / PICKLED_FILE, folder / WEIGHTS_FILE
@@ -207,7 +263,9 @@ def _require_weights(name: str, folder: Path) -> None:
             f"import save_file; save_file(torch.load('{pickled}', weights_only=True), '{safe}')\""
         )
     whole = next(folder.glob("model*.safetensors"), None)
-    left = "" if whole is None else f" If {whole.name} is the merged model, remove {CONFIG_FILE}."
+    left = " Download or save the adapter again."
+    if whole is not None:
+        left = f" If {whole.name} is the merged model, remove {CONFIG_FILE}."
     raise ModelError(f"model.name {name!r} holds {CONFIG_FILE} and no {WEIGHTS_FILE}.{left}")
 
 

@@ -19,7 +19,7 @@ from transformers.pytorch_utils import Conv1D
 
 from textadv.models.adapters import BASE_KEY, CONFIG_FILE, HEADS, PREFIX, WEIGHTS_FILE, Adapter
 from textadv.models.places import ModelError, pretrained
-from textadv.models.sources import UNUSABLE
+from textadv.models.sources import UNUSABLE, told
 
 TIED, WHOLE = "tie_word_embeddings", "modules_to_save"
 
@@ -69,7 +69,7 @@ def new_adapter(
             found = get_peft_model(pretrained(model), settings, revision=revision)
     except ValueError as error:
         raise ModelError(
-            f"model.lora.targets {targets!r} match no layer of {kind}: {error} Use 'all-linear', or names that "
+            f"model.lora.targets {targets!r} match no layer of {kind}: {told(error)} Use 'all-linear', or names that "
             "model.named_modules() prints."
         ) from error
     shared = shared_layers(found)
@@ -142,10 +142,11 @@ def attach(adapter: Adapter, model: nn.Module, new: Collection[str] = ()) -> Pef
             )
             # PEFT tells what did not fit to those only who load weights a second time.
             report = found.load_adapter(str(adapter.folder), "default", is_trainable=True)
-    except KeyError as error:
-        raise ModelError(_misfit(adapter, f"the weight {error} is missing from its {WEIGHTS_FILE}")) from error
     except UNUSABLE as error:
-        raise ModelError(_misfit(adapter, str(error))) from error
+        why = f"the weight {error} is missing from its {WEIGHTS_FILE}"
+        if not isinstance(error, KeyError) or PREFIX not in str(error):
+            why = told(error).rstrip(".")
+        raise ModelError(_misfit(adapter, why)) from error
     if report.missing_keys:
         raise ModelError(_misfit(adapter, f"its {WEIGHTS_FILE} lacks {_listed(report.missing_keys)}"))
     # Of embeddings that were resized and trained whole, PEFT writes a second copy that it does not read.
@@ -159,7 +160,7 @@ def attach(adapter: Adapter, model: nn.Module, new: Collection[str] = ()) -> Pef
 
 
 def _listed(keys: Sequence[str]) -> str:
-    return keys[0] if len(keys) == 1 else f"{len(keys)} weights, such as {keys[0]},"
+    return keys[0] if len(keys) == 1 else f"{len(keys)} weights (such as {keys[0]})"
 
 
 def _misfit(adapter: Adapter, why: str) -> str:

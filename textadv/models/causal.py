@@ -10,6 +10,7 @@ import torch
 from peft import TaskType, prepare_model_for_kbit_training
 from torch import nn
 from transformers import (
+    MODEL_FOR_MASKED_LM_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -20,10 +21,20 @@ from transformers import (
 
 from textadv.models.adapters import Adapter, find_adapter
 from textadv.models.adapting import Lora, attach, new_adapter
-from textadv.models.heads import require_body, unfilled
-from textadv.models.loading import DTYPES, LoadedModel, checkpoint_gradients, refuse_second, set_padding, usable
-from textadv.models.places import ModelError
-from textadv.models.sources import UNUSABLE, quiet, require_folder, require_safetensors
+from textadv.models.filled import left_out, require_body, require_shapes, unfilled
+from textadv.models.finite import require_finite_weights
+from textadv.models.heads import return_logits
+from textadv.models.loading import (
+    DTYPES,
+    LoadedModel,
+    checkpoint_gradients,
+    refuse_second,
+    require_words,
+    set_padding,
+    usable,
+)
+from textadv.models.places import ModelError, pretrained
+from textadv.models.sources import UNUSABLE, quiet, require_folder, require_safetensors, require_tokenizer, told
 from textadv.models.vocabulary import fit_vocabulary
 from textadv.randomness import seeded_scope
 
@@ -58,18 +69,19 @@ def load_causal(
         if adapter is None:
             require_folder(name)
             tokenizer = _tokenizer(name, name, revision, trust_remote_code, chat_template)
-            model, new = _base(name, revision, trust_remote_code, DTYPES[dtype], quantization)
+            model, new, notes = _base(name, revision, trust_remote_code, DTYPES[dtype], quantization)
             _require_whole(name, new)
             set_padding(model, tokenizer)
             model = _prepared(model, quantization, lora is not None)
             if lora is not None:
                 model = new_adapter(model, lora, task=TaskType.CAUSAL_LM, revision=revision)
-            loaded = LoadedModel(model, tokenizer, ())
+            loaded = LoadedModel(model, tokenizer, (), notes)
         else:
             refuse_second(name, lora)
             loaded = _load_adapter(adapter, trust_remote_code, DTYPES[dtype], quantization, chat_template)
         if gradient_checkpointing:
             checkpoint_gradients(name, loaded.model)
+        require_finite_weights(name, loaded.model)
     return loaded
 
 
@@ -92,11 +104,11 @@ def _load_adapter(
     with adapter.naming():
         require_folder(adapter.base)
         tokenizer = _tokenizer(adapter.name, *adapter.tokenizer_source, trust_remote_code, chat_template)
-        model, new = _base(adapter.base, adapter.settings.revision, trust_remote_code, dtype, quantization)
+        model, new, notes = _base(adapter.base, adapter.settings.revision, trust_remote_code, dtype, quantization)
     embeddings = fit_vocabulary(adapter, model, tokenizer)
     set_padding(model, tokenizer)
     model = attach(adapter, _prepared(model, quantization, True), new)
-    return LoadedModel(model, tokenizer, (), embeddings=embeddings)
+    return LoadedModel(model, tokenizer, (), (*notes, *adapter.notes), embeddings)
 
 
 def _prepared(model: nn.Module, quantization: Quantization | None, adapted: bool) -> nn.Module:
@@ -114,12 +126,14 @@ def _tokenizer(
 ) -> PreTrainedTokenizerBase:
     """The tokenizer of `source`, which is that of model.name or of its base model."""
     template = None if chat_template is None else _template(chat_template)
+    require_tokenizer(source)
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             source, revision=revision, trust_remote_code=trust_remote_code
         )
     except UNUSABLE as error:
-        raise ModelError(f"The tokenizer of model.name {name!r} could not be loaded: {error}") from error
+        raise ModelError(f"The tokenizer of model.name {name!r} could not be loaded: {told(error)}") from error
+    require_words(name, tokenizer)
     if template is not None:
         tokenizer.chat_template = template
     return tokenizer
@@ -135,11 +149,18 @@ def _template(path: str) -> str:
 
 
 def _require_decoder(name: str, config: PretrainedConfig) -> None:
-    """Before any weight is read: transformers would make a decoder of half of an encoder-decoder."""
+    """Before any weight is read: transformers would make a decoder of half of an encoder-decoder, and of an encoder one
+    that reads ahead."""
     if config.is_encoder_decoder:
         raise ModelError(
             f"model.name {name!r} is an encoder-decoder of type {config.model_type}, and task: chat needs a decoder, "
             "which goes on with the text of the chat. Name a causal language model, such as a Llama or Qwen."
+        )
+    if type(config) in MODEL_FOR_MASKED_LM_MAPPING and not config.to_dict().get("is_decoder"):
+        raise ModelError(
+            f"model.name {name!r} is an encoder of type {config.model_type}, whose tokens read those after them, and "
+            "task: chat needs a decoder, which goes on with the text of the chat. Name a causal language model, such "
+            "as a Llama or Qwen."
         )
 
 
@@ -149,8 +170,8 @@ def _base(
     trust_remote_code: bool,
     dtype: torch.dtype,
     quantization: Quantization | None,
-) -> tuple[nn.Module, tuple[str, ...]]:
-    """The model, and the names of its weights that the checkpoint did not fill."""
+) -> tuple[nn.Module, tuple[str, ...], tuple[str, ...]]:
+    """The model, the names of its weights that the checkpoint did not fill, and notes."""
     extra: dict[str, Any] = {}
     if quantization is not None:
         if importlib.util.find_spec("bitsandbytes") is None:
@@ -168,12 +189,15 @@ def _base(
             dtype=dtype,
             use_safetensors=True,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,
             **options,
             **extra,
         )
     model, report = found
+    require_shapes(name, report)
     require_body(name, model, report["missing_keys"])
-    return model, unfilled(report)
+    return_logits(pretrained(model).config)
+    return model, unfilled(report), left_out(name, model, report)
 
 
 def four_bits(dtype: torch.dtype) -> BitsAndBytesConfig:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import Cache
 
 from textadv.batch import Perturbation
+from textadv.models.finite import overflow
 from textadv.models.places import bare, device_of, embedding_table, pretrained
 from textadv.models.running import _added, evaluating
 from textadv.spaces import Space, per_position
@@ -120,6 +121,7 @@ def generate_tokens(
         state = _read(model, prompts, pad_id, delta, space)
         while True:
             streams = [generators[row] for row in state.rows] if generators is not None else []
+            _require_finite(model, state)
             chosen = _choose(state, temperature, streams)
             for row, token in zip(state.rows, chosen, strict=True):
                 generated[row].append(token)
@@ -200,19 +202,19 @@ def _left_aligned(delta: Tensor, lengths: Tensor, width: int) -> Tensor:
     return torch.stack([row.roll(shift, dims=-2) for row, shift in zip(moved, shifts, strict=True)])
 
 
+def _require_finite(model: nn.Module, state: _Decoding) -> None:
+    finite = state.logits.amax(dim=1).isfinite()
+    if not bool(finite.all()):
+        odd = [row for row, fine in zip(state.rows, finite.tolist(), strict=True) if not fine]
+        raise GenerationError(f"The logits of prompts {odd[:5]} are not finite. {overflow(model)}")
+
+
 def _choose(state: _Decoding, temperature: float, generators: Sequence[torch.Generator]) -> list[int]:
     """The next token of each row.
 
     Sampling inverts the distribution function at one uniform number per row, in float64: a row's token then follows
     from its own stream and logits alone, where a draw for the whole batch would mix the rows up.
     """
-    finite = state.logits.amax(dim=1).isfinite()
-    if not bool(finite.all()):
-        odd = [row for row, fine in zip(state.rows, finite.tolist(), strict=True) if not fine]
-        raise GenerationError(
-            f"The logits of prompts {odd[:5]} are not finite: the model has diverged or overflows. Lower "
-            "training.learning_rate, or do without float16."
-        )
     if temperature == 0:
         return state.logits.argmax(dim=1).tolist()
     upto = (state.logits.double() / temperature).softmax(dim=1).cumsum(dim=1)

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from textadv.models.adapting import untie
 from textadv.models.places import bare, pretrained
-from textadv.models.sources import quiet
+from textadv.models.sources import quiet, told
 
 
 def save_adapter(
@@ -85,7 +85,7 @@ def merged_copy(model: nn.Module) -> nn.Module:
         try:
             merged: nn.Module = apart.merge_and_unload()
         except (ValueError, NotImplementedError, AttributeError) as error:
-            raise UnmergeableError(f"PEFT cannot fold this adapter into its base model: {error}.") from error
+            raise UnmergeableError(f"PEFT cannot fold this adapter into its base model: {told(error)}") from error
     for name, module in list(merged.named_modules()):
         if isinstance(module, AuxiliaryTrainingWrapper):
             # Merging some kinds, such as LN_TUNING, leaves the modules that were trained whole where they were.

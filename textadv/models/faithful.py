@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from textadv.batch import IGNORED, Batch
 from textadv.models.places import bare, device_of
 from textadv.models.running import evaluating, forward
-from textadv.models.sources import UNUSABLE
+from textadv.models.sources import UNUSABLE, told
 from textadv.models.strangers import Opened
 
 NUDGES = 2
@@ -54,10 +54,13 @@ def compare(measured: Opened, reload: Callable[[], Opened]) -> Compared:
         other = reload()
         _require_same_reading(measured, other)
         _require_same_tokens(measured, other)
-    except (*UNUSABLE, KeyError) as error:
-        raise UnfaithfulError(f"it cannot be loaded and used as others do: {error}") from error
+    except UNUSABLE as error:
+        raise UnfaithfulError(f"it cannot be loaded and used as others do: {told(error)}") from error
+    try:
+        found = _difference(measured, other)
+    except UNUSABLE as error:
+        raise UnfaithfulError(f"it is loaded, and does not take the rows as others give them: {told(error)}") from error
     precision = max(_formats(measured.model) | _formats(other.model), key=lambda dtype: torch.finfo(dtype).eps)
-    found = _difference(measured, other)
     # One more model at a time is held.
     del other
     allowed = 0.0

@@ -1,14 +1,13 @@
-"""What a configuration says of the head that classifies: its classes, how it is read, which of its weights are new."""
+"""What a configuration says of the head that classifies: its classes, how it is read, what it returns."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
-from torch import nn
 from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, PretrainedConfig
 
-from textadv.models.places import ModelError, pretrained
+from textadv.models.places import ModelError
 
 SINGLE_LABEL: Literal["single_label_classification"] = "single_label_classification"
 
@@ -42,7 +41,25 @@ def check_labels(name: str, config: Any, labels: Sequence[str], head: str = "For
             f"model.name {name!r} is a regression model (num_labels: 1 in its config.json): it gives a score and "
             "chooses no class. Use a base model without a head, or one that classifies."
         )
-    check_names(name, [str(config.id2label[n]) for n in range(config.num_labels)], labels)
+    check_names(name, trained_names(name, config), labels)
+
+
+def trained_names(name: str, config: PretrainedConfig) -> list[str]:
+    """The classes that config.json names, in their order: by id2label or, where that names none, by label2id.
+
+    Raises ModelError where their numbers are not 0 to num_labels - 1.
+    """
+    known: dict[Any, Any] = dict(config.id2label or {})
+    numbers = list(range(len(known)))
+    if sorted(known) != numbers:
+        raise ModelError(
+            f"model.name {name!r}: its config.json numbers the classes {', '.join(map(str, sorted(known)[:10]))} "
+            f"(id2label), and the outputs of a head are counted from 0. Write id2label with the keys 0 to "
+            f"{len(known) - 1}, in the order of the outputs."
+        )
+    given = {number: str(label) for label, number in (config.label2id or {}).items()}
+    unnamed = all(str(known[n]) == f"LABEL_{n}" for n in numbers)
+    return [given[n] if unnamed and sorted(given) == numbers else str(known[n]) for n in numbers]
 
 
 def check_names(name: str, trained: Sequence[str], labels: Sequence[str]) -> None:
@@ -77,6 +94,16 @@ def read_as_classes(name: str, config: PretrainedConfig, head: str = "ForSequenc
     )
 
 
+def return_logits(config: PretrainedConfig) -> None:
+    """Makes a configuration ask for an output object with logits and no more.
+
+    One that was saved with `output_attentions` can be trained and, with the attention of today, not be saved.
+    """
+    config.return_dict = True
+    config.output_hidden_states = False
+    config.output_attentions = False
+
+
 def name_classes(config: PretrainedConfig, labels: Sequence[str]) -> None:
     """Gives a configuration these classes, in this order."""
     config.num_labels = len(labels)
@@ -88,25 +115,3 @@ def labels_of(config: PretrainedConfig, count: int | None = None) -> list[str]:
     """The classes that a configuration names, in order; numbers where a head has another `count` of them."""
     known = [str(name) for _, name in sorted((config.id2label or {}).items())]
     return known if count in (None, len(known)) else [f"LABEL_{n}" for n in range(count or 0)]
-
-
-def unfilled(report: Mapping[str, Any]) -> tuple[str, ...]:
-    """The names of the weights that a checkpoint lacked, or had in another shape, from transformers' loading report."""
-    return tuple(sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}))
-
-
-def require_body(name: str, model: nn.Module, missing: Iterable[str]) -> None:
-    """Raises ModelError where most of the model below its head is missing from the checkpoint, and so random.
-
-    missing: names of the weights that the checkpoint lacked.
-    """
-    lacking = set(missing)
-    prefix = f"{pretrained(model).base_model_prefix}."
-    body = {key: value.numel() for key, value in model.named_parameters() if key.startswith(prefix)}
-    absent = [key for key in body if key in lacking]
-    if 2 * sum(body[key] for key in absent) > sum(body.values()):
-        raise ModelError(
-            f"model.name {name!r}: the weights of {type(model).__name__} are not in the checkpoint ({len(absent)} of "
-            f"{len(body)} below the head, such as {absent[0]}), so the model would be random. Its config.json names "
-            "another architecture than the weights have, or they carry other names."
-        )

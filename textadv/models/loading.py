@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel, TaskType
+from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -23,6 +24,8 @@ from transformers import (
 from textadv.data import reviews_tokenizer
 from textadv.models.adapters import HEADS, Adapter, find_adapter
 from textadv.models.adapting import Lora, attach, new_adapter
+from textadv.models.filled import left_out, require_body, require_shapes, unfilled
+from textadv.models.finite import require_finite_weights
 from textadv.models.heads import (
     SINGLE_LABEL,
     check_labels,
@@ -30,12 +33,11 @@ from textadv.models.heads import (
     labels_of,
     name_classes,
     read_as_classes,
-    require_body,
     require_classifier,
-    unfilled,
+    return_logits,
 )
 from textadv.models.places import ModelError, pretrained
-from textadv.models.sources import UNUSABLE, quiet, require_folder, require_safetensors
+from textadv.models.sources import UNUSABLE, quiet, require_folder, require_safetensors, require_tokenizer, told
 from textadv.models.vocabulary import fit_vocabulary
 from textadv.randomness import seeded_scope
 
@@ -77,7 +79,7 @@ def load_classifier(
         lacked are trained and saved whole. An adapter brings its own and takes none.
 
     Raises ModelError where nothing usable is found, the checkpoint's classes do not fit `labels`, the tokenizer has
-    neither a pad nor an end token, or an adapter is loaded with `lora` set.
+    neither a pad nor an end token, a weight is not finite, or an adapter is loaded with `lora` set.
     """
     with seeded_scope(seed), quiet():
         adapter = find_adapter(name, revision, tasks=("SEQ_CLS", None))
@@ -94,6 +96,7 @@ def load_classifier(
             loaded = replace(loaded, model=_with_lora(loaded, lora, name, revision))
         if gradient_checkpointing:
             checkpoint_gradients(name, loaded.model)
+        require_finite_weights(name, loaded.model)
     return loaded
 
 
@@ -116,7 +119,7 @@ def load_trained_classifier(name: str) -> LoadedModel:
         try:
             config = AutoConfig.from_pretrained(name if adapter is None else adapter.base, trust_remote_code=False)
         except UNUSABLE as error:
-            raise ModelError(f"The classifier {name!r} could not be loaded: {error}") from error
+            raise ModelError(f"The classifier {name!r} could not be loaded: {told(error)}") from error
     labels = labels_of(config) if adapter is None else adapter.names or labels_of(config, adapter.classes)
     loaded = load_classifier(name, labels)
     if loaded.initialised:
@@ -134,22 +137,40 @@ def _load_base(
         require_classifier(name, config)
         check_labels(name, config, labels)
         notes = read_as_classes(name, config)
+        require_tokenizer(name)
         tokenizer = AutoTokenizer.from_pretrained(name, **options)
-        model, new = _classifying(name, config, labels, dtype, options)
-    return LoadedModel(model, tokenizer, new, notes)
+        require_words(name, tokenizer)
+        model, new, more = _classifying(name, config, labels, dtype, options)
+    return LoadedModel(model, tokenizer, new, (*notes, *more))
 
 
 def _classifying(
-    name: str, config: PretrainedConfig, labels: Sequence[str], dtype: str, options: dict[str, Any], **more: Any
-) -> tuple[nn.Module, tuple[str, ...]]:
-    """A classifier over `labels`, and the names of its weights that the checkpoint did not fill."""
+    name: str,
+    config: PretrainedConfig,
+    labels: Sequence[str],
+    dtype: str,
+    options: dict[str, Any],
+    another_head: bool = False,
+) -> tuple[nn.Module, tuple[str, ...], tuple[str, ...]]:
+    """A classifier over `labels`, the names of its weights that the checkpoint did not fill, and notes.
+
+    another_head: whether the checkpoint's head may be for other classes.
+    """
     require_safetensors(name, "AutoModelForSequenceClassification")
     name_classes(config, labels)
+    return_logits(config)
     model, report = AutoModelForSequenceClassification.from_pretrained(
-        name, config=config, dtype=DTYPES[dtype], use_safetensors=True, output_loading_info=True, **options, **more
+        name,
+        config=config,
+        dtype=DTYPES[dtype],
+        use_safetensors=True,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+        **options,
     )
-    require_body(name, model, report["missing_keys"])
-    return model, unfilled(report)
+    require_shapes(name, report, HEADS if another_head else ())
+    notes = (*require_body(name, model, report["missing_keys"]), *left_out(name, model, report))
+    return model, unfilled(report), notes
 
 
 @contextmanager
@@ -164,9 +185,15 @@ def usable(name: str, beside: str, kind: str = "") -> Iterator[None]:
     except ModelError:
         raise
     except UNUSABLE as error:
+        remedy = (
+            f"Give a Hub id, or the path of a folder that holds config.json, the weights as safetensors and {beside}."
+        )
+        if "trust_remote_code" in str(error):
+            remedy = "Set model.trust_remote_code: true where you have read that code and trust it."
+        elif isinstance(error, SafetensorError):
+            remedy = "A file of its weights is damaged or was not written to its end: download or save it again."
         raise ModelError(
-            f"model.name {name!r} could not be loaded{kind and ' '}{kind}: {error} Give a Hub id, or the path of a "
-            f"folder that holds config.json, the weights as safetensors and {beside}."
+            f"model.name {name!r} could not be loaded{kind and ' '}{kind}: {told(error)} {remedy}"
         ) from error
 
 
@@ -191,7 +218,8 @@ def _load_adapter(adapter: Adapter, labels: Sequence[str], dtype: str, trust_rem
     with adapter.naming():
         base = _base_of(adapter, labels, dtype, trust_remote_code)
     embeddings = fit_vocabulary(adapter, base.model, base.tokenizer)
-    return replace(base, model=attach(adapter, base.model, base.initialised), initialised=(), embeddings=embeddings)
+    model, notes = attach(adapter, base.model, base.initialised), (*base.notes, *adapter.notes)
+    return replace(base, model=model, initialised=(), notes=notes, embeddings=embeddings)
 
 
 def _base_of(adapter: Adapter, labels: Sequence[str], dtype: str, trust_remote_code: bool) -> LoadedModel:
@@ -210,17 +238,33 @@ def _base_of(adapter: Adapter, labels: Sequence[str], dtype: str, trust_remote_c
         read = read_as_classes(adapter.base, config)
         notes = read if adapter.classes is None else ()
         tokenizer = adapter_tokenizer(adapter, config, trust_remote_code)
-        model, new = _classifying(adapter.base, config, labels, dtype, options, ignore_mismatched_sizes=True)
-    return LoadedModel(model, tokenizer, new, notes)
+        model, new, more = _classifying(adapter.base, config, labels, dtype, options, another_head=True)
+    return LoadedModel(model, tokenizer, new, (*notes, *more))
 
 
 def adapter_tokenizer(adapter: Adapter, config: PretrainedConfig, trust_remote_code: bool) -> PreTrainedTokenizerBase:
     """An adapter's own tokenizer, or that of its base model, whose configuration is `config`."""
     name, revision = adapter.tokenizer_source
+    require_tokenizer(name)
     found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
         name, config=config, revision=revision, trust_remote_code=trust_remote_code
     )
+    require_words(name, found)
     return found
+
+
+def require_words(name: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raises ModelError where the tokenizer knows special tokens alone.
+
+    Where the files of the vocabulary are missing, transformers makes such a one and says nothing.
+    """
+    special = {*tokenizer.all_special_tokens, *(token.content for token in tokenizer.added_tokens_decoder.values())}
+    if special.issuperset(tokenizer.get_vocab()):
+        raise ModelError(
+            f"model.name {name!r}: its tokenizer ({type(tokenizer).__name__}) has a vocabulary of {len(tokenizer)} "
+            "special tokens and no word, so that every text would be unknown: its files are missing. Save the model's "
+            "tokenizer beside it (tokenizer.save_pretrained), or download the model again."
+        )
 
 
 def _tiny_encoder(labels: Sequence[str], seed: int) -> LoadedModel:
@@ -250,7 +294,11 @@ def _tiny_encoder(labels: Sequence[str], seed: int) -> LoadedModel:
 
 
 def set_padding(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Decoders ship without a pad token: their end token serves, as attention masks hide it."""
+    """Decoders ship without a pad token: their end token serves, as attention masks hide it.
+
+    The configuration is told of it, for a decoder's head looks for the last token before the padding; but a model whose
+    position embeddings have a padding of their own, as RoBERTa's, counts by it from the moment that it is built.
+    """
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
             raise ModelError(
@@ -265,7 +313,11 @@ def set_padding(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
             f"The pad token of {tokenizer.name_or_path!r} has id {tokenizer.pad_token_id} and the model knows only "
             f"{known.num_embeddings} tokens. Call model.resize_token_embeddings(len(tokenizer)) and save the model."
         )
-    pretrained(model).config.pad_token_id = tokenizer.pad_token_id
+    positions = (module for module in model.modules() if isinstance(module, nn.Embedding) and module is not known)
+    config = pretrained(model).config
+    # Configurations of several parts need not have the key at all.
+    if config.to_dict().get("pad_token_id") is None or all(module.padding_idx is None for module in positions):
+        config.pad_token_id = tokenizer.pad_token_id
 
 
 def _with_lora(loaded: LoadedModel, lora: Lora, name: str, revision: str | None) -> PeftModel:

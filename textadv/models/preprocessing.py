@@ -12,7 +12,7 @@ from transformers.image_processing_base import ImageProcessingMixin
 from textadv.models.adapters import find_adapter
 from textadv.models.networks import NETWORKS
 from textadv.models.places import ModelError
-from textadv.models.sources import UNUSABLE, quiet, require_folder
+from textadv.models.sources import UNUSABLE, quiet, require_folder, told
 
 PROCESSOR_FILE = "preprocessor_config.json"
 BYTES = 255
@@ -142,6 +142,30 @@ class Preprocessing:
         return Preprocessing({"image_processor_type": PLAIN, **sizing, **scaling, **normalising})
 
 
+def _require_numbers(name: str, settings: object) -> None:
+    """Raises ModelError where what pixels are computed with is no number, or would divide by zero."""
+    said = f"model.name {name!r}: its {PROCESSOR_FILE}"
+    if not isinstance(settings, Mapping):
+        raise ModelError(f"{said} holds no settings by name. Save the model's image processor beside its weights.")
+    lengths = set()
+    for key in ("rescale_factor", "image_mean", "image_std"):
+        value = settings.get(key)
+        if value is None:
+            continue
+        values = value if isinstance(value, list | tuple) else [value]
+        numbers = all(isinstance(one, int | float) and not isinstance(one, bool) for one in values)
+        if not values or not numbers or (key != "image_mean" and min(values) <= 0):
+            least = "a number" if key == "image_mean" else "a number above 0"
+            each = "" if key == "rescale_factor" else ", or one for each channel"
+            raise ModelError(f"{said} says {key}: {value!r}, and {least} is needed{each}. Correct it.")
+        lengths |= {len(values)} if key != "rescale_factor" else set()
+    if len(lengths) > 1:
+        raise ModelError(
+            f"{said} says image_mean: {settings['image_mean']!r} and image_std: {settings['image_std']!r}, which are "
+            "for different numbers of channels. Correct them."
+        )
+
+
 def read_preprocessing(name: str, revision: str | None = None, trust_remote_code: bool = False) -> Preprocessing:
     """What the processor of a Hub id, of a folder or of an adapter's base model says; built-in networks take any size.
 
@@ -149,8 +173,9 @@ def read_preprocessing(name: str, revision: str | None = None, trust_remote_code
     """
     if name in NETWORKS:
         return Preprocessing({"image_processor_type": PLAIN, "do_normalize": False})
-    require_folder(name)
     adapter = find_adapter(name, revision, tasks=(None,))
+    if adapter is None:
+        require_folder(name)
     if adapter is not None and not (adapter.folder / PROCESSOR_FILE).is_file():
         name, revision = adapter.base, adapter.settings.revision
     try:
@@ -159,9 +184,10 @@ def read_preprocessing(name: str, revision: str | None = None, trust_remote_code
     except UNUSABLE as error:
         raise ModelError(
             f"model.name {name!r} has no {PROCESSOR_FILE} that can be read, so how its pixels are normalised is not "
-            f"known: {error}. Save the model's image processor beside its weights, or write the file: "
+            f"known: {told(error)} Save the model's image processor beside its weights, or write the file: "
             '{"do_normalize": false} for a model that takes pixels in [0, 1].'
         ) from error
+    _require_numbers(name, settings)
     if "size" not in settings:
         with quiet():
             known = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code).to_dict()

@@ -233,7 +233,9 @@ def vectors(model: nn.Module, space: Space, batch: Batch | None = None) -> Itera
         device = device_of(module)
         size = embedding_table(model).shape[0]
         for start in range(0, size, VOCABULARY_CHUNK):
-            yield module(torch.arange(start, min(start + VOCABULARY_CHUNK, size), device=device)).float()
+            found = module(torch.arange(start, min(start + VOCABULARY_CHUNK, size), device=device))
+            # I-BERT's returns its scale as well.
+            yield (found[0] if isinstance(found, tuple) else found).float()
     elif isinstance(space, Hidden):
         if batch is None:
             raise ModelError("A relative radius in hidden states is measured on rows: call resolved(model, batch).")

@@ -8,15 +8,35 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers.utils import logging
 
 from textadv.models.places import ModelError
 
-UNUSABLE = (OSError, ValueError, RuntimeError, ImportError, SafetensorError)
-"""What loading a model, a tokenizer or a processor raises where there is nothing usable."""
+UNUSABLE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    SafetensorError,
+    StrictDataclassError,
+    TypeError,
+    ValueError,
+)
+"""What loading or saving a model, a tokenizer or a processor raises where its files are not as they should be.
+
+A configuration with a value of the wrong kind, or of no known one, ends as any of these in transformers' code.
+"""
 
 PICKLED_WEIGHTS = "pytorch_model*.bin"
+# What stands in the place of a file that Git LFS has not fetched.
+POINTER = b"version https://git-lfs"
+TOKENIZING = ("tokenizer*", "vocab*", "merges*", "*.model", "*.tiktoken")
+TOLD = 400
 # PEFT and this package use the names that every release of transformers 5 knows.
 RENAMED = r"`\w*gradient_checkpointing\w*` is deprecated"
 
@@ -37,25 +57,61 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+def told(error: Exception) -> str:
+    """What an error of other code says: one line of bounded length that ends with a full stop.
+
+    Where the text alone says little ("'added_tokens'"), its kind stands before it.
+    """
+    text = " ".join(str(error).split())
+    if not isinstance(error, OSError | ValueError | RuntimeError | ImportError | SafetensorError):
+        text = f"{type(error).__name__}: {text}"
+    text = text if len(text) <= TOLD else f"{text[: TOLD - 3].rstrip()}..."
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
 def is_path(name: str) -> bool:
     """Whether a name cannot be a Hub id, which is one word or two with a slash between."""
     return name.startswith((".", "~", os.sep)) or name.count("/") > 1 or "\\" in name
 
 
-def require_folder(name: str) -> None:
-    """Raises ModelError where a path names no folder, before the Hub complains of it as a malformed id."""
-    if is_path(name) and not Path(name).is_dir():
+def require_folder(name: str, file: str = "config.json") -> None:
+    """Raises ModelError where a path names no folder, or a folder holds no `file`, before transformers complains of it
+    as a malformed id or an unknown architecture."""
+    folder = Path(name)
+    if not folder.is_dir():
+        if is_path(name):
+            raise ModelError(
+                f"model.name: there is no folder {name} (looked in {Path.cwd()}). Correct it, or give a Hub id."
+            )
+        return
+    if not (folder / file).is_file():
+        inside = sorted(path.parent.name for path in folder.glob(f"*/{file}"))
+        remedy = "Name the folder that the model was saved in, or a Hub id."
+        if inside:
+            remedy = f"Folders in it do: {', '.join(inside[:5])}. Name one of them, such as {folder / inside[-1]}."
+        raise ModelError(f"model.name {name!r} is a folder without {file}, so it holds no model. {remedy}")
+
+
+def require_tokenizer(name: str) -> None:
+    """Raises ModelError where a folder holds no file of a tokenizer: transformers would make one without a word, or ask
+    for sentencepiece."""
+    folder = Path(name)
+    if folder.is_dir() and not any(path for kind in TOKENIZING for path in folder.glob(kind)):
         raise ModelError(
-            f"model.name: there is no folder {name} (looked in {Path.cwd()}). Correct it, or give a Hub id."
+            f"model.name {name!r} is a folder without a tokenizer (tokenizer.json, vocab.txt or the like). Save the "
+            "model's tokenizer beside it: tokenizer.save_pretrained."
         )
 
 
 def require_safetensors(name: str, kind: str) -> None:
-    """Raises ModelError where a folder holds its weights as a pickle alone, which can run code when it is read.
+    """Raises ModelError where a folder holds its weights as a pickle alone, which can run code when it is read, or as
+    pointers to files that were not fetched.
 
     kind: the transformers class that others load it with.
     """
     folder = Path(name)
+    for path in sorted(folder.glob("*.safetensors")) if folder.is_dir() else ():
+        require_fetched(name, path)
     if not folder.is_dir() or any(folder.glob("*.safetensors")):
         return
     pickled = sorted(path.name for path in folder.glob(PICKLED_WEIGHTS))
@@ -65,3 +121,14 @@ def require_safetensors(name: str, kind: str) -> None:
             "is not read here. Where you trust it, convert it: "
             f"python -c \"from transformers import {kind} as M; M.from_pretrained('{name}').save_pretrained('{name}')\""
         )
+
+
+def require_fetched(name: str, path: Path) -> None:
+    """Raises ModelError where a file of model.name `name` is the pointer that Git LFS leaves in its place."""
+    with path.open("rb") as file:
+        if file.read(len(POINTER)) != POINTER:
+            return
+    raise ModelError(
+        f"model.name {name!r}: its {path.name} is a pointer of Git LFS ({path.stat().st_size} bytes) and not the "
+        "weights. Fetch them with git lfs pull, or download the model again."
+    )

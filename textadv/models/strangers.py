@@ -36,6 +36,7 @@ from textadv.data import Chat, Examples, ImageRows, Rows, encode, encode_chats
 from textadv.data.rendering import Template
 from textadv.models.adapters import BUILT_IN, Adapter, find_adapter
 from textadv.models.causal import four_bits
+from textadv.models.heads import return_logits
 from textadv.models.loading import LoadedModel, load_classifier
 from textadv.models.places import device_of, dtype_of, pretrained
 from textadv.models.preprocessing import read_preprocessing
@@ -259,6 +260,8 @@ def _model(
             trust_remote_code=trust_remote_code,
             **of_base,
         )
+        # As they ask for them: with `return_dict: false` in its config.json a base model returns a tuple.
+        return_logits(base.config)
         if tokenizer is not None:
             grow(base, vocabulary(adapter, base, tokenizer))
         return pretrained(PeftModel.from_pretrained(base, str(folder)).eval())

@@ -14,11 +14,14 @@ from transformers import PreTrainedTokenizerBase
 
 from textadv.batch import Batch
 from textadv.data import EncodedRows, Rows, split_remedy
+from textadv.models.finite import is_finite, overflow
 from textadv.models.loading import LoadedModel
-from textadv.models.places import ModelError, device_of, dtype_of, embedding_table, encoder_of
+from textadv.models.places import ModelError, delta_shape, device_of, dtype_of, embedding_table, encoder_of, pretrained
 from textadv.models.running import THIRD_PARTY, PerturbationError, evaluating, forward
+from textadv.spaces import Space
 
 NAMED = 5
+UNTYPED = 'Set "model_input_names": ["input_ids", "attention_mask"] in tokenizer_config.json.'
 # How far two passes of one row may lie apart, relative to the largest logit.
 ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.1}
 
@@ -79,6 +82,8 @@ def require_longest(name: str, model: nn.Module, parts: Mapping[str, Rows], max_
     batch = rows.batch([position]).to(device_of(model))
     found = _outcome(model, batch)
     if isinstance(found, Tensor):
+        if not is_finite(found) and length:
+            raise ModelError(_not_finite(name, model, part, rows.ids[position], batch))
         return
     taken = _longest_taken(model, batch)
     if not taken:
@@ -106,6 +111,50 @@ def require_readable(name: str, loaded: LoadedModel, parts: Mapping[str, Encoded
     require_longest(name, model, parts, max_length)
     doubts = [doubt for part, rows in parts.items() if (doubt := _kinds(name, loaded, part, rows)) is not None]
     return doubts[0] if doubts else None
+
+
+def require_movable(name: str, model: nn.Module, parts: Mapping[str, Rows], space: Space) -> None:
+    """Raises ModelError where a perturbation in the space would not reach what the model computes of the shortest row.
+
+    name: the model's. parts: rows by what they are called.
+    """
+    part, rows = next(iter(parts.items()))
+    place = _least(rows.lengths)
+    batch = rows.batch([place]).to(device_of(model))
+    try:
+        _with_nothing_added(model, batch, space)
+    except PerturbationError as error:
+        told = f"model.name {name}: {error}"
+        without = _untyped(batch)
+        if without is not None:
+            try:
+                _with_nothing_added(model, without, space)
+            except (PerturbationError, *THIRD_PARTY):
+                pass
+            else:
+                raise ModelError(f"{told} It reads token_type_ids as words. {UNTYPED}") from error
+        raise ModelError(
+            f"{told} A model of type {pretrained(model).config.model_type} cannot be attacked there. Name another, or "
+            "set another threat.space."
+        ) from error
+    except THIRD_PARTY as error:
+        if isinstance(error, ModelError):
+            raise
+        raise ModelError(_refusal(name, model, batch, error, f"{part} row {rows.ids[place]}")) from error
+
+
+def _with_nothing_added(model: nn.Module, batch: Batch, space: Space) -> None:
+    """Runs the model with a perturbation of zeros."""
+    delta = torch.zeros(delta_shape(model, batch, space), device=device_of(model))
+    with evaluating(model), torch.no_grad():
+        forward(model, batch.perturbed(space, delta))
+
+
+def _untyped(batch: Batch) -> Batch | None:
+    """The batch without token_type_ids; None where it has none."""
+    if "token_type_ids" not in batch.inputs:
+        return None
+    return replace(batch, inputs={key: value for key, value in batch.inputs.items() if key != "token_type_ids"})
 
 
 def _kinds(name: str, loaded: LoadedModel, part: str, rows: EncodedRows) -> str | None:
@@ -137,14 +186,17 @@ def _require_finite(
     if bool(finite.all()):
         return
     place = places[int((~finite).nonzero()[0])]
-    remedy = "Its weights are damaged: load another checkpoint."
-    if dtype_of(model) == torch.float16:
-        remedy = "Set model.dtype: float32."
     if not rows.lengths[place]:
-        remedy = "Its text is empty, and the tokenizer makes no token of it. Remove the row."
-    raise ModelError(
-        f"model.name {name} returns numbers that are not finite for {part} row {rows.ids[place]}. {remedy}"
-    )
+        raise ModelError(
+            f"model.name {name} returns numbers that are not finite for {part} row {rows.ids[place]}. Its text is "
+            "empty, and the tokenizer makes no token of it. Remove the row."
+        )
+    raise ModelError(_not_finite(name, model, part, rows.ids[place], rows.batch([place]).to(device_of(model))))
+
+
+def _not_finite(name: str, model: nn.Module, part: str, row: int, batch: Batch) -> str:
+    told = f"model.name {name} returns numbers that are not finite for {part} row {row}."
+    return f"{told} {overflow(model, batch)}"
 
 
 def _apart(model: nn.Module, rows: EncodedRows, place: int, together: Tensor, largest: Tensor) -> float | None:
@@ -232,13 +284,10 @@ def _unequal_ends(name: str, loaded: LoadedModel, part: str, rows: EncodedRows) 
 def _refusal(name: str, model: nn.Module, batch: Batch, error: Exception, rows: str) -> str:
     """What to say of an error that the model met at a batch, with the remedy where a reason is known."""
     told = f"model.name {name} does not take {rows}: {described(error)}."
-    types = batch.inputs.get("token_type_ids")
-    without = replace(batch, inputs={key: value for key, value in batch.inputs.items() if key != "token_type_ids"})
-    if types is not None and isinstance(_outcome(model, without), Tensor):
-        return (
-            f"{told} It takes them without token_type_ids, of which the tokenizer makes 0 to {int(types.max())}. Set "
-            '"model_input_names": ["input_ids", "attention_mask"] in tokenizer_config.json.'
-        )
+    without = _untyped(batch)
+    if without is not None and isinstance(_outcome(model, without), Tensor):
+        most = int(batch.inputs["token_type_ids"].max())
+        return f"{told} It takes them without token_type_ids, of which the tokenizer makes 0 to {most}. {UNTYPED}"
     encoder = encoder_of(model)
     if encoder is not None and not bool((batch.inputs["input_ids"] == encoder.config.eos_token_id).any(dim=1).all()):
         return (

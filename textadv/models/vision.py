@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from peft import PeftModel
 from torch import Tensor, nn
 
 from textadv.batch import Batch
-from textadv.models.places import ModelError, dtype_of, pretrained, space_module
+from textadv.models.finite import is_finite, overflow
+from textadv.models.places import ModelError, bare, dtype_of, pretrained, space_module
 from textadv.models.running import THIRD_PARTY, evaluating, forward, output_logits
 from textadv.spaces import Hidden
 
@@ -87,6 +89,8 @@ def clean_outputs(model: nn.Module, batch: Batch) -> Tensor:
             f"The model does not take images of {shape[0]} channels and {shape[1]} x {shape[2]} pixels: {error} Set "
             "data.channels and data.image_size to what it was made for."
         ) from error
+    if not is_finite(output):
+        raise ModelError(f"The model returns numbers that are not finite. {overflow(model, batch)}")
     if output.dim() != 2 or len(output) != len(batch):
         raise ModelError(
             f"The model returns {tuple(output.shape)} for {len(batch)} rows, and a classifier returns logits of shape "
@@ -112,7 +116,7 @@ def logits_warning(model: nn.Module, batch: Batch) -> str | None:
             "Attacks on probabilities fail for want of a gradient and look like robustness. Remove the softmax (or "
             "sigmoid) from the model's end, or return torch.log of its output."
         )
-    if bool((output >= 0).all()) and bool((output <= 1).all()) and bool((output > 0.5).any()):
+    if bool((output >= 0).all()) and bool((output <= 1).all()) and bool((output > 0.5).any()) and not _linear(model):
         return (
             f"model: all its outputs for {len(output)} rows lie in [0, 1]. If a sigmoid ends it, attacks fail for want "
             "of a gradient and look like robustness: remove the sigmoid."
@@ -120,6 +124,16 @@ def logits_warning(model: nn.Module, batch: Batch) -> str | None:
     if bool((output <= 0).all()) and _near(output.logsumexp(dim=1), 0.0, tolerance):
         return "model: it returns log-probabilities; losses and attacks take them as logits, which is the same."
     return None
+
+
+def _linear(model: nn.Module) -> bool:
+    """Whether this is a model of transformers, whose heads end in a linear layer."""
+    inner = bare(model)
+    if isinstance(inner, Normalised):
+        inner = inner.model
+    if isinstance(inner, PeftModel):
+        inner = inner.get_base_model()
+    return type(inner).__module__.startswith("transformers.models.")
 
 
 def _near(values: Tensor, wanted: float, tolerance: float) -> bool:

@@ -19,12 +19,14 @@ from transformers import AutoConfig, AutoModelForImageClassification
 from textadv.models.adapters import Adapter, find_adapter
 from textadv.models.adapting import Lora, attach, new_adapter
 from textadv.models.export import merged_copy, save_configuration
-from textadv.models.heads import check_labels, name_classes, read_as_classes, require_body, unfilled
+from textadv.models.filled import left_out, require_body, require_shapes, unfilled
+from textadv.models.finite import require_finite_weights
+from textadv.models.heads import check_labels, name_classes, read_as_classes, return_logits
 from textadv.models.loading import DTYPES, LoadedModel, refuse_second, usable
 from textadv.models.networks import NETWORKS, SMALLEST
 from textadv.models.places import ModelError, bare, pretrained
 from textadv.models.preprocessing import PROCESSOR_FILE, ImageShape, Preprocessing
-from textadv.models.sources import UNUSABLE, quiet, require_safetensors
+from textadv.models.sources import UNUSABLE, quiet, require_safetensors, told
 from textadv.models.vision import Normalised
 from textadv.randomness import seeded_scope
 
@@ -105,6 +107,7 @@ def load_image_classifier(
             found = _hugging_face(name, labels, shape, revision, dtype, trust_remote_code)
             if lora is not None:
                 found = found._replace(model=_with_lora(found.model, lora, found.new, revision))
+    require_finite_weights(name, found.model)
     mean, std = preprocessing.mean_std
     if len(mean) not in (1, shape.channels):
         raise ModelError(
@@ -144,7 +147,7 @@ def _built(name: str, labels: tuple[str, ...], shape: ImageShape, seed: int) -> 
     try:
         network.load_state_dict(load_file(Path(name) / WEIGHTS_FILE))
     except UNUSABLE as error:
-        raise ModelError(f"model.name {name!r}: its {WEIGHTS_FILE} does not fit {kind}: {error}") from error
+        raise ModelError(f"model.name {name!r}: its {WEIGHTS_FILE} does not fit {kind}: {told(error)}") from error
     return network, ()
 
 
@@ -187,6 +190,7 @@ def _hugging_face(
             )
         notes = read_as_classes(name, config, CLASSIFYING)
         name_classes(config, labels)
+        return_logits(config)
         require_safetensors(name, "AutoModelForImageClassification")
         model, report = AutoModelForImageClassification.from_pretrained(
             name,
@@ -197,12 +201,11 @@ def _hugging_face(
             output_loading_info=True,
             **options,
         )
-    require_body(name, model, report["missing_keys"])
-    outside = [key for key in report["mismatched_keys"] if HEAD not in str(key[0]) and "head" not in str(key[0])]
-    if outside:
-        raise ModelError(f"model.name {name!r}: the weight {outside[0][0]} has another shape than config.json says.")
+    require_shapes(name, report, (HEAD, "head"))
+    told_of = (*require_body(name, model, report["missing_keys"]), *left_out(name, model, report))
     kept = before == len(labels)
-    return _Found(model, unfilled(report), before if trained and not kept else None, notes if kept else ())
+    replaced = before if trained and not kept else None
+    return _Found(model, unfilled(report), replaced, (*(notes if kept else ()), *told_of))
 
 
 def _with_adapter(
@@ -222,7 +225,7 @@ def _with_adapter(
             f"{adapter.base!r} and the data has {len(labels)}: {', '.join(labels)}. Use data with the model's classes."
         )
     notes = found.notes if adapter.classes is None else ()
-    return _Found(attach(adapter, found.model, found.new), (), notes=notes)
+    return _Found(attach(adapter, found.model, found.new), (), notes=(*notes, *adapter.notes))
 
 
 def _with_lora(model: nn.Module, lora: Lora, initialised: Sequence[str], revision: str | None) -> nn.Module:

@@ -33,7 +33,7 @@ def left_gradient(delta: Tensor, rows: Batch, threat: ThreatModel) -> Tensor:
     if delta.grad is None or not bool(delta.grad.any()):
         raise PerturbationError(
             f"The backward pass left {'no' if delta.grad is None else 'a zero'} gradient at the perturbation of "
-            f"the {threat.space}: the output does not depend on it, or a term was not backpropagated before the "
+            f"the {threat.space}. Either the output does not depend on it, or a term was not backpropagated before the "
             "next was asked for."
         )
     # A loss scaler's overflow leaves infinities here; the trainer then skips the optimizer step.

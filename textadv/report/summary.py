@@ -83,6 +83,7 @@ def doubts(results: Results) -> tuple[str, ...]:
     for run in results.trainings:
         found += [f"{run.name}: {note}" for note in run.notes]
     for evaluation in results.evaluations:
+        found += [f"{evaluation.name}: {note}" for note in evaluation.notes]
         found += _collapse(evaluation) + _rising_curve(evaluation) + _idle_attacks(evaluation) + _masking(evaluation)
         found += _closer(evaluation)
     found += export_doubts(results.exports)
@@ -202,6 +203,9 @@ def _training_line(run: Training) -> str:
 
 
 def _collapse(evaluation: Evaluation) -> list[str]:
+    """Of results that were written without notes."""
+    if evaluation.notes:
+        return []
     predicted = {row.clean_prediction for row in evaluation.rows_detail}
     if len(predicted) == 1 and len({row.label for row in evaluation.rows_detail}) > 1:
         return [f"{evaluation.name} gives every row class {predicted.pop()}: it has collapsed, its robustness is void."]

@@ -146,6 +146,7 @@ def chat_doubts(results: ChatResults) -> tuple[str, ...]:
     if results.training is not None:
         found += results.training.notes
     for model in results.evaluations:
+        found += [f"{model.name}: {note}" for note in model.notes]
         own = {m.name: m for m in model.measures if m.group == SUCCESS}
         direct = own.get(DIRECT)
         found += [
