@@ -14,6 +14,21 @@ thought before it. What the model says goes to the screen and nowhere else.
 
 from __future__ import annotations
 
+import signal
+import sys
+from types import FrameType
+
+
+def ended(number: int, frame: FrameType | None) -> None:
+    """Ends the process without a traceback: the imports below take seconds."""
+    print("stopped before anything began", file=sys.stderr)
+    raise SystemExit(128 + number)
+
+
+if __name__ == "__main__":
+    for early in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(early, ended)
+
 import argparse
 import textwrap
 from collections.abc import Sequence

@@ -10,6 +10,21 @@ threat and evaluation count; model.name, model.lora and output are replaced by -
 
 from __future__ import annotations
 
+import signal
+import sys
+from types import FrameType
+
+
+def ended(number: int, frame: FrameType | None) -> None:
+    """Ends the process without a traceback: the imports below take seconds."""
+    print("stopped before anything began", file=sys.stderr)
+    raise SystemExit(128 + number)
+
+
+if __name__ == "__main__":
+    for early in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(early, ended)
+
 import argparse
 from dataclasses import replace
 

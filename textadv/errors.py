@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import json
 import os
@@ -31,6 +32,7 @@ from textadv.task_lock import held
 from textadv.task_output import CONFIG_FILE, finished_text
 from textadv.writing import WriteError, refusal, system_error
 
+PR_SET_PDEATHSIG = 1
 TORCH_LAUNCHERS = ("torchrun", "torch.distributed.run")
 LAUNCHERS_OWN = (
     "note: accelerate adds a traceback of its own below this error; accelerate launch --quiet leaves it out."
@@ -73,6 +75,7 @@ def one_message(resume: str = "") -> Iterator[None]:
     resume: the override with which the command goes on from what was kept; none where it does so by itself.
     Raises SystemExit: 1 with the message, 143 after SIGTERM and 130 after Ctrl-C, which print their line.
     """
+    _end_with_launcher()
     try:
         with heeding():
             yield
@@ -83,6 +86,12 @@ def one_message(resume: str = "") -> Iterator[None]:
         if not isinstance(told, USER_ERRORS):
             raise
         raise ending(told) from None
+
+
+def _end_with_launcher() -> None:
+    """Has the system send SIGTERM when `accelerate launch`, which passes on no signal, is gone; on Linux only."""
+    if launcher_words() and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _told(error: Exception, resume: str) -> Exception:
