@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
+
+from textadv.randomness import seeded_scope
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -20,7 +26,7 @@ def python_example(word: str) -> str:
 
 
 def test_the_examples_have_at_most_15_lines() -> None:
-    assert len(EXAMPLES) == 2
+    assert len(EXAMPLES) == 5
     for example in EXAMPLES:
         assert len([line for line in example.splitlines() if line.strip()]) <= 15
 
@@ -36,11 +42,58 @@ def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     assert (tmp_path / "runs" / "notebook" / "log.jsonl").is_file()
 
 
-def test_the_example_on_images_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    short = python_example("Pixels").replace("range(50)", "range(6)")
-    assert short.count("range(6)") == 1
-    exec(compile(short, "README.md", "exec"), {})
-    assert "total=6" in capsys.readouterr().out
+SHORTER = {
+    "range(50)": "range(6)",
+    "runs/mine": "kept",
+    "classes=10)": 'classes=10, version="fast")',
+    "steps=20": "steps=4",
+}
+
+
+def run_on_arrays(word: str, names: dict[str, Any], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The example with this word, on 12 images that lie in the folder."""
+    monkeypatch.chdir(folder)
+    images = np.random.default_rng(0).random((12, 1, 28, 28), dtype=np.float32)
+    with seeded_scope(1), torch.no_grad():
+        # The network of the example: what it says of the images is right.
+        labels = torch.nn.Linear(28 * 28, 10)((torch.from_numpy(images).flatten(1) - 0.13) / 0.31).argmax(dim=1)
+    np.savez("mine.npz", images=images, labels=labels.numpy())
+    short = python_example(word)
+    for long, shorter in SHORTER.items():
+        short = short.replace(long, shorter)
+    with seeded_scope(1):
+        exec(compile(short, "README.md", "exec"), names)
+
+
+def test_the_examples_on_own_arrays_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names: dict[str, Any] = {}
+    run_on_arrays("np.load", names, tmp_path, monkeypatch)
+    stages = capsys.readouterr().out
+    assert "APGD-CE Rate(count=" in stages and "total=6" in stages
+    kept = load_file(tmp_path / "kept" / "autoattack.safetensors")
+    assert kept["pixel_values"].shape[1:] == (1, 28, 28)
+
+    run_on_arrays("(model, images, labels)", names, tmp_path, monkeypatch)
+    adversarial, images = names["adversarial"], names["images"]
+    assert adversarial.dtype == np.float32 and 0 < np.abs(adversarial - images).max() <= 8 / 255 + 1e-6
+    assert names["right"].shape == (12,) and not names["right"].all()
+
+    capsys.readouterr()
+    run_on_arrays("point.radius", names, tmp_path, monkeypatch)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["1/255", "2/255", "4/255", "8/255"]
+
+    run_on_arrays("ta.foreign", names, tmp_path, monkeypatch)
+    assert "('theirs', " in capsys.readouterr().out
+    theirs, ours = names["found"].attacks
+    assert theirs.robust == ours.robust and theirs.backwards == ours.backwards
+
+
+def test_two_of_the_examples_take_five_lines() -> None:
+    for word in ("(model, images, labels)", "point.radius"):
+        assert len([line for line in python_example(word).splitlines() if line.strip()]) <= 5
 
 
 def test_shown_launches_keep_accelerates_own_traceback_away() -> None:

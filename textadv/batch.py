@@ -13,6 +13,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
+from textadv.kinds import require_kind
 from textadv.spaces import Space, per_position
 
 IGNORED = -100
@@ -213,6 +214,19 @@ class Batch:
             perturbation=kept,
             targets=targets,
         )
+
+
+def require_batch(batch: object) -> Batch:
+    """The batch itself; TypeError where it is something else."""
+    require_kind(
+        "batch",
+        batch,
+        Batch,
+        "a Batch",
+        "Take one from rows: rows.batch(positions), where rows are encode(...) of texts or ImageRows(images, labels).",
+    )
+    assert isinstance(batch, Batch)
+    return batch
 
 
 def _fit(tensor: Tensor, width: int, fill: int = 0) -> Tensor:

@@ -211,6 +211,10 @@ class EvaluationConfig(Section):
     masking: MaskingConfig | None = Field(
         MaskingConfig(), description="Checks whether the attacks met masked gradients; null: none."
     )
+    keep_adversarial: bool = Field(
+        False,
+        description="Keep the rows as every attack left them, in adversarial/ of the output folder.",
+    )
     minimum_radius: MinimumRadiusConfig | None = Field(
         None, description="Looks for the smallest radius that breaks each row; {} with every default, null: not at all."
     )

@@ -7,6 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from accelerate import Accelerator
+
+from textadv.kinds import require_kind
+from textadv.models import require_model
+from textadv.sampling import Sampler
+
 
 class Scores(NamedTuple):
     """A model on held-out rows: clean accuracy, robust accuracy (None where it was not attacked), whether it is no
@@ -61,6 +67,17 @@ class Settings:
         for name, value in counts.items():
             if value is not None and value < 1:
                 raise ValueError(f"Settings.{name} must be at least 1, got {value}.")
+
+
+def require_training(accelerator: object, model: object, sampler: object, objectives: object, settings: object) -> None:
+    """Raises TypeError where one of these is of another kind than a `Trainer` takes."""
+    require_kind("accelerator", accelerator, Accelerator, "an Accelerator", "Example: accelerate.Accelerator().")
+    require_model(model)
+    remedy = "Rows of one data set: OneStream(rows, Mixing(), batch_size=32)."
+    require_kind("sampler", sampler, Sampler, "a sampler", remedy)
+    remedy = "An objective on attacked rows is hardening(objective): hardening(Adversarial(attack))."
+    require_kind("objectives", objectives, Mapping, "a mapping of roles to objectives", remedy)
+    require_kind("settings", settings, Settings, "Settings", "Example: Settings(steps=800).")
 
 
 @dataclass

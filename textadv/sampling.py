@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from textadv.batch import Role
-from textadv.data import Rows
+from textadv.data import Rows, require_labelled
+from textadv.kinds import require_kind
 from textadv.mixing import Group, Mixing, in_groups
 from textadv.randomness import permutation
 
@@ -28,6 +29,7 @@ class Step(NamedTuple):
     groups: list[Group]
 
 
+@runtime_checkable
 class Sampler(Protocol):
     """A fixed function from an optimizer step to its rows: nothing is drawn, so nothing has to be saved.
 
@@ -72,6 +74,8 @@ class OneStream:
     _orders: dict[int, list[int]] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        require_labelled(self.rows)
+        require_kind("mixing", self.mixing, Mixing, "a Mixing", "Example: Mixing(Constant(0.5)).")
         if len(self.rows) < self.batch_size:
             raise ValueError(
                 f"data.train has {len(self.rows)} rows, fewer than training.batch_size {self.batch_size}. Lower the "

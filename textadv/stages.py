@@ -22,6 +22,7 @@ from textadv.config_tasks import ClassifierRunConfig
 from textadv.data import ImageRows, Splits
 from textadv.digests import weights_hash
 from textadv.evaluation import Evaluation, Finished, Results, Training, evaluate, scores
+from textadv.evaluation.adversarial_rows import as_file
 from textadv.evaluation.probing import probed
 from textadv.exporting import Exported, exported
 from textadv.mixing import NO_ATTACK
@@ -43,7 +44,7 @@ from textadv.writing import write_tensors
 Baseline = Literal["same_steps", "equal_cost"]
 NAMES: dict[Baseline, str] = {"same_steps": "plain", "equal_cost": "plain, equal cost"}
 GUARD_DRAW = 13
-FINISHED = "evaluated"
+FINISHED, ADVERSARIAL = "evaluated", "adversarial"
 PACKAGES = ("textadv", "torch", "transformers", "peft", "accelerate", "datasets")
 
 
@@ -238,6 +239,7 @@ def evaluate_model(task: Task, name: str, model: nn.Module) -> Evaluation:
             say=task.say,
             finished=Finished.of(task.output / FINISHED, model),
             alarm=build_attacks.alarm(config.masking, seed),
+            keep_adversarial=task.output / ADVERSARIAL / as_file(name) if config.keep_adversarial else None,
             minimum=build_attacks.radius_search(config.minimum_radius, task.threat, seed, len(task.splits.labels)),
             names=task.splits.labels,
         )

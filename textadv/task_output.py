@@ -31,6 +31,7 @@ RUN_PARTS = (
     "merged",
     "answers",
     "evaluated",
+    "adversarial",
     "results.json",
     "report.md",
     "report.html",

@@ -33,7 +33,7 @@ from textadv.objectives import Moment, Objectives
 from textadv.optimisation import LearningRate, adamw
 from textadv.overfitting import SLOWER, Guard, Watch
 from textadv.precision import without_autocast
-from textadv.progress import Progress, Scores, Settings, Trained
+from textadv.progress import Progress, Scores, Settings, Trained, require_training
 from textadv.randomness import seeded_scope
 from textadv.resumable import Resumable
 from textadv.sampling import Sampler
@@ -61,7 +61,7 @@ class Trainer:
         objectives: Objectives,
         settings: Settings,
         score: Callable[[nn.Module], Scores] | None,
-        folder: Path,
+        folder: Path | str,
         *,
         name: str = "hardened",
         bar: bool = True,
@@ -70,6 +70,7 @@ class Trainer:
         memory: checkpoints.Memory | None = None,
         carried: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
+        require_training(accelerator, model, sampler, objectives, settings)
         attacking = objectives.get(Role.ADVERSARIAL)
         if attacking is not None and attacking.keeps_clean and sampler.mixing.policy == "pair":
             raise ValueError(
@@ -85,7 +86,7 @@ class Trainer:
         ratios = (sampler.mixing.ratio(step) for step in range(sampler.mixing.warmup_steps, settings.steps))
         require_adversarial_rows(model, attacking is not None and any(ratio > 0 for ratio in ratios))
         self.accelerator, self.sampler, self.objectives = accelerator, sampler, objectives
-        self.settings, self.score, self.folder = settings, score, folder
+        self.settings, self.score, self.folder = settings, score, Path(folder)
         optimizer = adamw(model, settings.learning_rate, settings.weight_decay)
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
         self.rate = LearningRate(settings.learning_rate, settings.steps, settings.warmup_ratio, settings.schedule)

@@ -25,6 +25,7 @@ from textadv.attacks import (
     ThreatModel,
     apgd_ce,
     fgsm,
+    foreign,
     pgd,
     repeat,
     then,
@@ -213,6 +214,14 @@ def _momentum(threat: ThreatModel, place: Place) -> Attack:
     return GradientAttack(threat, Momentum(StepSize(relative=0.5)), steps=3)
 
 
+def _foreign(threat: ThreatModel, place: Place) -> Attack:
+    model, rows, _ = place.subject(0)
+    return foreign(lambda x, y: pgd(threat, steps=3)(model, rows).inputs["pixel_values"], threat, name="PGD of others")
+
+
+FOREIGN = Refused("Functions of others take images.", "A foreign attack moves images, and the threat model is on")
+
+
 def _direction(threat: ThreatModel, place: Place) -> Attack:
     rows = place.subject(0).rows
     return RefusalDirection((0, 1), rows.rows([0]), rows.rows([1, 2]))
@@ -249,6 +258,16 @@ COMPOSED = (
         PYTHON,
         ("AdaptiveRadius",),
         lambda threat, place: AdaptiveRadius(fgsm(threat), threat, highest=1.0),
+    ),
+    Row(
+        "foreign",
+        PYTHON,
+        ("Foreign", "foreign"),
+        _foreign,
+        per=("example",),
+        cells={
+            **{name: FOREIGN for name in PLACES if name not in ("image: pixels", "chat: directions")},
+        },
     ),
     Row(
         "RefusalDirection",

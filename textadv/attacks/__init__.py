@@ -1,17 +1,19 @@
 """Attacks: functions from a model and a batch to the batch with a perturbation."""
 
+from textadv.attacks.accepting import require_attack
 from textadv.attacks.apgd import Apgd, apgd_ce, apgd_dlr, apgd_targeted
 from textadv.attacks.ascent import Adam, Ascent, FixedStep, Momentum, StepSize
-from textadv.attacks.attacked import Attack, Attacked, Cost, Outcome
+from textadv.attacks.attacked import Attack, Attacked, BrokenAt, Cost, Outcome
 from textadv.attacks.autoattack import AutoAttack, Stage, autoattack
 from textadv.attacks.balls import L1, L2, Ball, Linf
-from textadv.attacks.bisection import BrokenAt, MinimumRadius
+from textadv.attacks.bisection import MinimumRadius
 from textadv.attacks.carlini_wagner import CarliniWagner, CarliniWagnerL0, CarliniWagnerLinf, changed_units
 from textadv.attacks.curriculum import AdaptiveRadius, Stages
 from textadv.attacks.deepfool import DeepFool
 from textadv.attacks.direction import RefusalDirection
 from textadv.attacks.ensemble import repeat, then, worst_of
 from textadv.attacks.fab import Fab, fab_targeted
+from textadv.attacks.foreign import Foreign, foreign, require_any_radius
 from textadv.attacks.goals import (
     Diverge,
     Elicit,
@@ -25,10 +27,11 @@ from textadv.attacks.goals import (
 )
 from textadv.attacks.gradient import GradientAttack, fgsm, pgd, r_fgsm, reach_warning
 from textadv.attacks.held import Held
+from textadv.attacks.parts import parts
 from textadv.attacks.penalty import PenalisedAscent
 from textadv.attacks.randomised import Eot
 from textadv.attacks.square import Square
-from textadv.attacks.threat import ThreatModel, radius_unit
+from textadv.attacks.threat import ThreatModel, radius_unit, require_threat
 from textadv.attacks.transfer import Transfer
 from textadv.attacks.virtual import Noise, VirtualAdversarial
 from textadv.attacks.within import Within
@@ -55,6 +58,7 @@ __all__ = [
     "Eot",
     "Fab",
     "FixedStep",
+    "Foreign",
     "Goal",
     "GradientAttack",
     "Held",
@@ -84,12 +88,17 @@ __all__ = [
     "changed_units",
     "fab_targeted",
     "fgsm",
+    "foreign",
+    "parts",
     "pgd",
     "r_fgsm",
     "radius_unit",
     "ranked_target",
     "reach_warning",
     "repeat",
+    "require_any_radius",
+    "require_attack",
+    "require_threat",
     "target_count",
     "then",
     "worst_of",

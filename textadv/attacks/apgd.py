@@ -10,11 +10,12 @@ from torch.distributed.fsdp import FSDPModule
 
 from textadv.attacks.apgd_steps import Halving, Rule, Sparse, confined
 from textadv.attacks.attacked import Attacked, Outcome
+from textadv.attacks.calling import on_arrays
 from textadv.attacks.ensemble import WorstOf
 from textadv.attacks.goals import Goal, TargetedDlr, TargetedMargin, Untargeted, require_slope, target_count
 from textadv.attacks.probe import Point, clean_logits, evaluate_at, half_to_single
 from textadv.attacks.record import Record
-from textadv.attacks.threat import ThreatModel
+from textadv.attacks.threat import ThreatModel, require_threat
 from textadv.batch import Batch, Perturbation
 from textadv.losses import cross_entropy, dlr
 from textadv.models import delta_shape, editable_mask, evaluating, with_prefix
@@ -72,6 +73,7 @@ class Apgd:
     cache_prefix: bool = True
 
     def __post_init__(self) -> None:
+        require_threat(self.threat)
         if self.steps < 1:
             raise ValueError(f"attack.steps must be at least 1, got {self.steps}.")
         if self.restarts < 1:
@@ -90,6 +92,7 @@ class Apgd:
         parts += ["random start"] if self.random_start else []
         return ", ".join([*parts, "early stop" if self.early_stop else "no early stop", "most damaging"])
 
+    @on_arrays
     def __call__(
         self,
         model: nn.Module,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import weakref
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from textadv.batch import Batch, Perturbation
+from textadv.models import embedded_inputs
+from textadv.spaces import Embeddings, Pixels
 
 
 class Outcome(NamedTuple):
@@ -49,14 +52,18 @@ class Cost(NamedTuple):
 class Attacked:
     """A batch with the perturbation that an attack found.
 
+    batch: the rows as they were, with the perturbation beside them: `batch.inputs` are the clean images or tokens. The
+        adversarial ones are `inputs`.
     gauge: (B,) norm over radius, at most 1 inside the ball.
     measured: the outcome, or None where the attack was called with measure=False.
+    model: the model that was attacked, as long as someone else keeps it.
     """
 
     batch: Batch
     gauge: Tensor
     cost: Cost
     measured: Outcome | None
+    model: weakref.ref[nn.Module] | None = field(default=None, repr=False, compare=False)
 
     @property
     def outcome(self) -> Outcome:
@@ -75,6 +82,49 @@ class Attacked:
         """The delta and its space."""
         assert self.batch.perturbation is not None
         return self.batch.perturbation
+
+    @property
+    def inputs(self) -> dict[str, Tensor]:
+        """The adversarial rows as the model's own forward takes them, detached.
+
+        Images: `pixel_values`, perturbed, exactly as the model gets them. Texts perturbed in their embeddings:
+        `inputs_embeds` (B, S, D) in place of `input_ids`, beside the attention mask and the like; see
+        `embedded_inputs` of textadv.models. Computed at every call, with the weights that the model then has.
+
+        Raises ValueError in other spaces, which are no input of a model, and where the model is needed and gone.
+        """
+        found, inputs = self.perturbation, self.batch.inputs
+        if isinstance(found.space, Pixels):
+            pixels = inputs["pixel_values"]
+            return {**inputs, "pixel_values": pixels + found.delta.detach().to(pixels.dtype)}
+        if not isinstance(found.space, Embeddings):
+            raise ValueError(
+                f"A perturbation of {found.space} lies inside the model and is no input of it. Run textadv.forward("
+                "model, attacked.batch), which adds it, or attack Pixels() or Embeddings()."
+            )
+        model = None if self.model is None else self.model()
+        if model is None:
+            raise ValueError(
+                "The model that was attacked is gone, and the embeddings with it. Keep the model, or call "
+                "textadv.models.embedded_inputs(model, attacked.batch)."
+            )
+        return embedded_inputs(model, self.batch)
+
+
+class BrokenAt(NamedTuple):
+    """What `MinimumRadius` found.
+
+    attacked: the rows at the smallest radius that broke them, under the contract of `textadv.attacks.minimal`.
+    radius: (B,) float64, that radius: 0 where the row is wrong already, inf where `upper` did not break it.
+    """
+
+    attacked: Attacked
+    radius: Tensor
+
+    @property
+    def inputs(self) -> dict[str, Tensor]:
+        """The adversarial rows as the model's own forward takes them, see `Attacked.inputs`."""
+        return self.attacked.inputs
 
 
 class Attack(Protocol):

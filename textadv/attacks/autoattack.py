@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from textadv.attacks.apgd import Apgd, apgd_ce, apgd_dlr, apgd_targeted
 from textadv.attacks.attacked import Attack, Attacked
+from textadv.attacks.calling import on_arrays
 from textadv.attacks.ensemble import WorstOf
 from textadv.attacks.fab import fab_targeted
 from textadv.attacks.goals import Untargeted, target_count
 from textadv.attacks.randomised import Eot
 from textadv.attacks.square import Square
-from textadv.attacks.threat import ThreatModel
+from textadv.attacks.threat import ThreatModel, require_threat
 from textadv.attacks.within import Within
 from textadv.batch import Batch
 from textadv.losses import margin
@@ -68,6 +69,7 @@ class AutoAttack:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        require_threat(self.threat)
         if self.version not in VERSIONS:
             raise ValueError(f"attack.version must be one of {', '.join(VERSIONS)}, got {self.version}.")
         if isinstance(self.threat.space, Ablation):
@@ -107,6 +109,7 @@ class AutoAttack:
             return f"{told}; where gradients are masked, attacks without gradients may break more"
         return told
 
+    @on_arrays
     def __call__(
         self,
         model: nn.Module,

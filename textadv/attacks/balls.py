@@ -13,6 +13,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from textadv.kinds import require_kind
+
 Per = Literal["token", "example"]
 Draw = Callable[[tuple[int, int], torch.Generator], Tensor]
 
@@ -148,6 +150,9 @@ class Ball:
         if self.radius is None and self.relative_radius is None:
             raise ValueError("A ball needs threat.radius or threat.relative_radius, got neither.")
         for name, value in (("radius", self.radius), ("relative_radius", self.relative_radius)):
+            require_kind(
+                f"threat.{name}", value, float | int | Tensor | None, "a number", "Write 8 / 255 without quotes."
+            )
             given = torch.as_tensor(0 if value is None else value)
             if not bool(((given >= 0) & given.isfinite()).all()):
                 raise ValueError(

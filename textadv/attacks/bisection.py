@@ -4,29 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from textadv.attacks.attacked import Attack, Attacked
+from textadv.attacks.attacked import Attack, BrokenAt
+from textadv.attacks.calling import on_arrays
 from textadv.attacks.flatness import as_one_search
 from textadv.attacks.goals import Goal, Untargeted
 from textadv.attacks.minimal import Smallest, size_of
-from textadv.attacks.threat import ThreatModel
+from textadv.attacks.threat import ThreatModel, require_threat
 from textadv.batch import Batch
 from textadv.models import evaluating
-
-
-class BrokenAt(NamedTuple):
-    """What `MinimumRadius` found.
-
-    attacked: the rows at the smallest radius that broke them, under the contract of `textadv.attacks.minimal`.
-    radius: (B,) float64, that radius: 0 where the row is wrong already, inf where `upper` did not break it.
-    """
-
-    attacked: Attacked
-    radius: Tensor
 
 
 @dataclass(frozen=True)
@@ -52,6 +41,7 @@ class MinimumRadius:
     goal: Goal = field(default_factory=Untargeted)
 
     def __post_init__(self) -> None:
+        require_threat(self.threat)
         if not 0 < self.upper < float("inf"):
             raise ValueError(f"attack.upper must be finite and above 0, got {self.upper}.")
         if self.steps < 1:
@@ -69,6 +59,7 @@ class MinimumRadius:
     def _of_radius_one(threat: ThreatModel) -> ThreatModel:
         return replace(threat, ball=replace(threat.ball, radius=1.0, relative_radius=None))
 
+    @on_arrays
     def __call__(
         self, model: nn.Module, batch: Batch, *, step: int = 0, radius_scale: float | Tensor = 1.0
     ) -> BrokenAt:

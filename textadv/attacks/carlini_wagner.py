@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from textadv.attacks.attacked import Attacked
+from textadv.attacks.calling import on_arrays
 from textadv.attacks.hinge import Problem, Schedule, coordinates_of, minimise
 from textadv.attacks.minimal import Smallest, logits_at, slope
-from textadv.attacks.threat import ThreatModel
+from textadv.attacks.threat import ThreatModel, require_threat
 from textadv.batch import Batch
 from textadv.losses import margin
 from textadv.models import editable_mask, evaluating
@@ -80,12 +81,14 @@ class CarliniWagner:
     abort_early: bool = True
 
     def __post_init__(self) -> None:
+        require_threat(self.threat)
         _require(self.confidence, self.search_steps, self.steps, self.learning_rate, self.initial_constant)
         _require_ball(self.threat, "L2", "Carlini-Wagner L2")
 
     def __str__(self) -> str:
         return f"Carlini-Wagner L2, {self.search_steps} constants of {self.steps} steps, confidence {self.confidence:g}"
 
+    @on_arrays
     def __call__(
         self,
         model: nn.Module,
@@ -139,6 +142,7 @@ class CarliniWagnerLinf:
     abort_early: bool = True
 
     def __post_init__(self) -> None:
+        require_threat(self.threat)
         _require(self.confidence, self.search_steps, self.steps, self.learning_rate, self.initial_constant)
         _require_growth(self.constant_factor)
         if not 0 < self.shrink < 1:
@@ -148,6 +152,7 @@ class CarliniWagnerLinf:
     def __str__(self) -> str:
         return f"Carlini-Wagner Linf, at most {self.search_steps} x {self.steps} steps, confidence {self.confidence:g}"
 
+    @on_arrays
     def __call__(
         self,
         model: nn.Module,
@@ -209,6 +214,7 @@ class CarliniWagnerL0:
     abort_early: bool = True
 
     def __post_init__(self) -> None:
+        require_threat(self.threat)
         _require(self.confidence, self.search_steps, self.steps, self.learning_rate, self.initial_constant)
         _require_growth(self.constant_factor)
         if not 0 < self.freeze < 1:
@@ -218,6 +224,7 @@ class CarliniWagnerL0:
     def __str__(self) -> str:
         return f"Carlini-Wagner L0, at most {self.search_steps} x {self.steps} steps, confidence {self.confidence:g}"
 
+    @on_arrays
     def __call__(
         self,
         model: nn.Module,

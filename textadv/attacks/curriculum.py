@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from textadv.attacks.accepting import require_attack
 from textadv.attacks.attacked import Attack, Attacked
+from textadv.attacks.calling import on_arrays
 from textadv.attacks.goals import Untargeted
 from textadv.attacks.minimal import logits_at, slope
 from textadv.attacks.probe import half_to_single
-from textadv.attacks.threat import ThreatModel
+from textadv.attacks.threat import ThreatModel, require_threat
 from textadv.batch import Batch
 from textadv.losses import margin
 from textadv.models import delta_shape, dtype_of, evaluating
@@ -28,6 +30,8 @@ class Stages:
     stages: Mapping[int, Attack]
 
     def __post_init__(self) -> None:
+        for first, attack in self.stages.items():
+            require_attack(f"the attack from step {first} on", attack)
         if 0 not in self.stages or min(self.stages) < 0:
             raise ValueError(f"attack.steps_schedule must say what holds from step 0, got steps {sorted(self.stages)}.")
 
@@ -38,6 +42,7 @@ class Stages:
         """The attack of optimizer step `step`."""
         return self.stages[max(first for first in self.stages if first <= step)]
 
+    @on_arrays
     def __call__(
         self,
         model: nn.Module,
@@ -76,6 +81,8 @@ class AdaptiveRadius:
     reference: float = 1.0
 
     def __post_init__(self) -> None:
+        require_attack("attack", self.attack)
+        require_threat(self.threat)
         if not 0 < self.lowest <= self.highest < float("inf"):
             raise ValueError(
                 f"mixing.adaptive_radius must satisfy 0 < lowest <= highest, got {self.lowest} and {self.highest}."
@@ -102,6 +109,7 @@ class AdaptiveRadius:
         distance = torch.where(taken > 0, lead / torch.where(taken > 0, taken, 1), lead.sign() * float("inf"))
         return (distance / self.reference).nan_to_num(0.0).clamp(self.lowest, self.highest)
 
+    @on_arrays
     def __call__(
         self,
         model: nn.Module,

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from textadv.attacks.attacked import Attacked
+from textadv.attacks.calling import on_arrays
 from textadv.attacks.minimal import Smallest, logits_at, slope
-from textadv.attacks.threat import ThreatModel
+from textadv.attacks.threat import ThreatModel, require_threat
 from textadv.batch import Batch
 from textadv.models import bare, evaluating, forward
 
@@ -39,6 +40,7 @@ class DeepFool:
     overshoot: float = 0.02
 
     def __post_init__(self) -> None:
+        require_threat(self.threat)
         if self.steps < 1:
             raise ValueError(f"attack.steps must be at least 1, got {self.steps}.")
         if self.candidates < 2:
@@ -49,6 +51,7 @@ class DeepFool:
     def __str__(self) -> str:
         return f"DeepFool, {self.steps} steps, {self.candidates} candidates, overshoot {self.overshoot:g}"
 
+    @on_arrays
     def __call__(
         self,
         model: nn.Module,

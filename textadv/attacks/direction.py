@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from textadv.attacks.attacked import Attacked, Cost, Outcome
+from textadv.attacks.calling import on_arrays
 from textadv.attacks.goals import Elicit, Goal
 from textadv.attacks.probe import value_at_clean
 from textadv.batch import Batch
@@ -52,6 +53,7 @@ class RefusalDirection:
     def __str__(self) -> str:
         return f"refusal direction ablated after layers {self.layers[0]} to {self.layers[-1]}, every {self.every} steps"
 
+    @on_arrays
     def __call__(
         self,
         model: nn.Module,

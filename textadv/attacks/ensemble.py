@@ -10,7 +10,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from textadv.attacks.accepting import require_attack
 from textadv.attacks.attacked import Attack, Attacked, Cost, Outcome
+from textadv.attacks.calling import on_arrays
 from textadv.attacks.flatness import as_one_search
 from textadv.batch import Batch
 from textadv.randomness import derived_seed
@@ -60,12 +62,15 @@ class WorstOf:
     attacks: tuple[Attack, ...]
 
     def __post_init__(self) -> None:
+        for place, attack in enumerate(self.attacks):
+            require_attack(f"attack {place + 1} of worst_of", attack)
         if not self.attacks:
             raise ValueError("worst_of needs at least one attack.")
 
     def __str__(self) -> str:
         return "worst of: " + "; ".join(str(attack) for attack in self.attacks)
 
+    @on_arrays
     def __call__(
         self,
         model: nn.Module,
@@ -94,9 +99,14 @@ class Then:
     first: Attack
     second: Attack
 
+    def __post_init__(self) -> None:
+        require_attack("first", self.first)
+        require_attack("second", self.second)
+
     def __str__(self) -> str:
         return f"{self.first}; then {self.second}"
 
+    @on_arrays
     def __call__(
         self,
         model: nn.Module,
@@ -124,12 +134,14 @@ class Repeat:
     times: int
 
     def __post_init__(self) -> None:
+        require_attack("attack", self.attack)
         if self.times < 1:
             raise ValueError(f"repeat needs times of at least 1, got {self.times}.")
 
     def __str__(self) -> str:
         return f"{self.times} x ({self.attack})"
 
+    @on_arrays
     def __call__(
         self,
         model: nn.Module,

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from textadv.attacks.attacked import Attacked
+from textadv.attacks.calling import on_arrays
 from textadv.attacks.goals import target_count
 from textadv.attacks.hyperplane import PROJECTIONS
 from textadv.attacks.minimal import UNBOUNDED, Smallest, logits_at, slope, unbounded
-from textadv.attacks.threat import ThreatModel
+from textadv.attacks.threat import ThreatModel, require_threat
 from textadv.batch import Batch
 from textadv.losses import margin
 from textadv.models import bare, editable_mask, evaluating, forward
@@ -83,6 +84,7 @@ class Fab:
     early_stop: bool = False
 
     def __post_init__(self) -> None:
+        require_threat(self.threat)
         if self.threat.ball.per == "token":
             raise ValueError(
                 "FAB measures the perturbation of a whole row, got threat.per: token. Set threat.per: example, or use "
@@ -104,6 +106,7 @@ class Fab:
         searches = f"{self.restarts} restart{'s' if self.restarts > 1 else ''}"
         return f"FAB, {self.steps} steps, {searches}, {aim}, {'early stop' if self.early_stop else 'no early stop'}"
 
+    @on_arrays
     def __call__(
         self,
         model: nn.Module,

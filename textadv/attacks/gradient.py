@@ -14,10 +14,11 @@ from torch.distributed.fsdp import FSDPModule
 
 from textadv.attacks.ascent import Ascent, FixedStep, StepSize
 from textadv.attacks.attacked import Attacked, Outcome
+from textadv.attacks.calling import on_arrays
 from textadv.attacks.goals import Goal, Untargeted, require_slope
 from textadv.attacks.probe import evaluate_at, half_to_single, one_pass, uniform_start, value_at_clean
 from textadv.attacks.record import Record, Select
-from textadv.attacks.threat import ThreatModel
+from textadv.attacks.threat import ThreatModel, require_threat
 from textadv.batch import Batch, Perturbation
 from textadv.models import delta_shape, dtype_of, evaluating, with_prefix
 
@@ -48,6 +49,7 @@ class GradientAttack:
     cache_prefix: bool = True
 
     def __post_init__(self) -> None:
+        require_threat(self.threat)
         if self.steps < 1:
             raise ValueError(
                 f"attack.steps must be at least 1, got {self.steps}. To train without an attack set "
@@ -68,6 +70,7 @@ class GradientAttack:
         parts += ["random start"] if self.random_start else []
         return ", ".join([*parts, "early stop" if self.early_stop else "no early stop", self.select.replace("_", " ")])
 
+    @on_arrays
     def __call__(
         self,
         model: nn.Module,

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
+from textadv.attacks.accepting import require_attack
 from textadv.attacks.attacked import Attack, Attacked, Cost
+from textadv.attacks.calling import on_arrays
 from textadv.batch import Batch
 
 
@@ -34,12 +36,14 @@ class Held:
     _memory: _Memory = field(default_factory=_Memory, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        require_attack("attack", self.attack)
         if self.steps < 1:
             raise ValueError(f"objective.defence_steps must be at least 1, got {self.steps}.")
 
     def __str__(self) -> str:
         return f"{self.attack}, held for {self.steps} optimizer steps"
 
+    @on_arrays
     def __call__(
         self,
         model: nn.Module,

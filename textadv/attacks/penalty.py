@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from textadv.attacks.attacked import Attacked, Cost
+from textadv.attacks.calling import on_arrays
 from textadv.attacks.flatness import note_slope
 from textadv.attacks.goals import Goal, Untargeted, require_slope
 from textadv.attacks.minimal import logits_at, slope, unbounded
 from textadv.attacks.probe import assess, half_to_single, one_pass, uniform_start
-from textadv.attacks.threat import ThreatModel
+from textadv.attacks.threat import ThreatModel, require_threat
 from textadv.batch import Batch
 from textadv.models import PerturbationError, delta_shape, dtype_of, evaluating
 
@@ -45,6 +46,7 @@ class PenalisedAscent:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        require_threat(self.threat)
         if not 0 < self.penalty < math.inf:
             raise ValueError(f"objective.penalty must be above 0 and finite, got {self.penalty}.")
         if self.steps < 1:
@@ -62,6 +64,7 @@ class PenalisedAscent:
             f"a unit){start}"
         )
 
+    @on_arrays
     def __call__(
         self,
         model: nn.Module,

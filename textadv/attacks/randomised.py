@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
+from textadv.attacks.accepting import require_attack
 from textadv.attacks.attacked import Attack, Attacked, Cost, Outcome
+from textadv.attacks.calling import on_arrays
 from textadv.attacks.goals import Goal, Untargeted
 from textadv.attacks.probe import averaging, mean_logits
 from textadv.batch import Batch
@@ -47,12 +49,14 @@ class Eot:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        require_attack("attack", self.attack)
         if self.samples < 1:
             raise ValueError(f"attack.samples must be at least 1, got {self.samples}.")
 
     def __str__(self) -> str:
         return f"{self.attack}, each point the mean of {self.samples} passes"
 
+    @on_arrays
     def __call__(
         self,
         model: nn.Module,

@@ -10,9 +10,10 @@ from torch.distributed.fsdp import FSDPModule
 
 from textadv.attacks.attacked import Attacked, Cost, Outcome
 from textadv.attacks.balls import INSIDE
+from textadv.attacks.calling import on_arrays
 from textadv.attacks.goals import Goal, Untargeted
 from textadv.attacks.probe import Point, evaluate_at, half_to_single, mean_logits, value_at_clean
-from textadv.attacks.threat import ThreatModel
+from textadv.attacks.threat import ThreatModel, require_threat
 from textadv.attacks.windows import TILES, Canvas, Draws, bump, canvas_of, drawn_window, signs_of, tiles, window_sides
 from textadv.batch import Batch, Perturbation
 from textadv.losses import margin
@@ -108,6 +109,7 @@ class Square:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        require_threat(self.threat)
         if self.queries < 1:
             raise ValueError(f"attack.queries must be at least 1, got {self.queries}.")
         if not 0 < self.p_init <= 1:
@@ -124,6 +126,7 @@ class Square:
         schedule = ", schedule rescaled" if self.rescale else ""
         return f"Square attack, {self.queries} queries, first windows {self.p_init:g} of the area{schedule}"
 
+    @on_arrays
     def __call__(
         self,
         model: nn.Module,

@@ -10,12 +10,14 @@ from torch import Tensor, nn
 
 from textadv.attacks.balls import Ball
 from textadv.batch import Batch
+from textadv.kinds import require_kind
 from textadv.models import ModelError, editable_mask, vectors
 from textadv.models.finite import overflow
 from textadv.spaces import BYTES, Ablation, Embeddings, Hidden, Pixels, Several, Space, radius_words
 
 # How far outside the box a pixel may be, as a share of its width.
 OUTSIDE = 1e-4
+EXAMPLE = "Example: ThreatModel(Pixels(), Linf(8 / 255, per='example'))"
 
 __all__ = ["Embeddings", "Hidden", "Pixels", "Several", "Space", "ThreatModel", "radius_unit"]
 
@@ -34,6 +36,8 @@ class ThreatModel:
     ball: Ball
 
     def __post_init__(self) -> None:
+        require_kind("space", self.space, Space.__args__, "a space", f"{EXAMPLE}.")
+        require_kind("ball", self.ball, Ball, "a ball", f"{EXAMPLE}.")
         if isinstance(self.space, Ablation):
             raise ValueError(
                 "A search moves embeddings, hidden states or pixels in a ball, got directions to ablate. Use "
@@ -92,6 +96,11 @@ class ThreatModel:
             lowest, highest = (self.space.low - pixels).clamp(max=0), (self.space.high - pixels).clamp(min=0)
             delta = torch.minimum(torch.maximum(delta, lowest), highest)
         return delta
+
+
+def require_threat(threat: object) -> None:
+    """Raises TypeError unless this is a threat model: not a ball, a radius, or a section of a configuration."""
+    require_kind("threat", threat, ThreatModel, "a ThreatModel", f"{EXAMPLE}, or of Embeddings() and a ball.")
 
 
 def _require_inside(space: Pixels, batch: Batch) -> None:

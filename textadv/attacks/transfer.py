@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from textadv.attacks.accepting import require_attack
 from textadv.attacks.attacked import Attack, Attacked
+from textadv.attacks.calling import on_arrays
 from textadv.attacks.goals import Goal, Untargeted
 from textadv.attacks.probe import assess, half_to_single, mean_logits, one_pass
-from textadv.attacks.threat import ThreatModel
+from textadv.attacks.threat import ThreatModel, require_threat
 from textadv.batch import Batch
-from textadv.models import delta_shape, dtype_of, evaluating
+from textadv.models import delta_shape, dtype_of, evaluating, require_model
 
 
 @dataclass(frozen=True)
@@ -41,9 +43,15 @@ class Transfer:
     name: str
     goal: Goal = field(default_factory=Untargeted)
 
+    def __post_init__(self) -> None:
+        require_model(self.surrogate)
+        require_attack("attack", self.attack)
+        require_threat(self.threat)
+
     def __str__(self) -> str:
         return f"{self.attack}, transferred from {self.name}"
 
+    @on_arrays
     def __call__(
         self,
         model: nn.Module,

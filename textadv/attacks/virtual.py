@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from textadv.attacks.attacked import Attacked, Cost
+from textadv.attacks.calling import on_arrays
 from textadv.attacks.flatness import note_slope
 from textadv.attacks.goals import Diverge, Goal, Untargeted
 from textadv.attacks.probe import assess, evaluate_at, one_pass, uniform_start
-from textadv.attacks.threat import ThreatModel
+from textadv.attacks.threat import ThreatModel, require_threat
 from textadv.batch import Batch
 from textadv.models import dtype_of, evaluating
 
@@ -31,12 +32,14 @@ class VirtualAdversarial:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        require_threat(self.threat)
         if self.steps < 1:
             raise ValueError(f"attack.steps must be at least 1, got {self.steps}.")
 
     def __str__(self) -> str:
         return f"virtual adversarial direction, {self.steps} power iterations"
 
+    @on_arrays
     def __call__(
         self,
         model: nn.Module,
@@ -81,9 +84,13 @@ class Noise:
     goal: Goal = field(default_factory=Untargeted)
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        require_threat(self.threat)
+
     def __str__(self) -> str:
         return "uniform noise, no search"
 
+    @on_arrays
     def __call__(
         self,
         model: nn.Module,

@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
+from textadv.attacks.accepting import require_attack
 from textadv.attacks.attacked import Attack, Attacked, Cost, Outcome
+from textadv.attacks.calling import on_arrays
 from textadv.attacks.goals import Goal, Untargeted
 from textadv.attacks.probe import assess, mean_logits
-from textadv.attacks.threat import ThreatModel
+from textadv.attacks.threat import ThreatModel, require_threat
 from textadv.batch import Batch
 from textadv.models import evaluating
 
@@ -28,9 +30,14 @@ class Within:
     threat: ThreatModel
     goal: Goal = field(default_factory=Untargeted)
 
+    def __post_init__(self) -> None:
+        require_attack("attack", self.attack)
+        require_threat(self.threat)
+
     def __str__(self) -> str:
         return f"{self.attack}, brought back into the ball"
 
+    @on_arrays
     def __call__(
         self,
         model: nn.Module,

@@ -10,6 +10,8 @@ from textadv.data.encoding import (
     Rows,
     encode,
     length_warning,
+    require_labelled,
+    require_rows,
     spelled_warning,
     split_remedy,
     unknown_warning,
@@ -18,6 +20,7 @@ from textadv.data.examples import DataError, Examples, Splits, overlap
 from textadv.data.image_files import ImageSplits, Pictures
 from textadv.data.image_splits import Fitting, fitted, images_digest, load_image_splits, own_shape, shared_images
 from textadv.data.images import ImageRows
+from textadv.data.numbers import class_numbers, from_numpy
 from textadv.data.rendering import Template
 from textadv.data.reviews import reviews
 from textadv.data.shapes import shapes
@@ -42,6 +45,7 @@ __all__ = [
     "Segment",
     "Splits",
     "Template",
+    "class_numbers",
     "encode",
     "encode_answer",
     "encode_answered",
@@ -49,6 +53,7 @@ __all__ = [
     "encode_prompt",
     "find_contamination",
     "fitted",
+    "from_numpy",
     "images_digest",
     "joined",
     "length_warning",
@@ -57,6 +62,8 @@ __all__ = [
     "load_splits",
     "overlap",
     "own_shape",
+    "require_labelled",
+    "require_rows",
     "reviews",
     "reviews_tokenizer",
     "shapes",

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -14,12 +14,26 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from textadv.batch import Batch, Role
 from textadv.data.chat_template import control_ids
 from textadv.data.examples import DataError, Examples
+from textadv.kinds import require_kind, wrong_kind
 from textadv.phases import phase
 
 NAMED = 5
 AT_A_TIME = 1000
 
 
+@runtime_checkable
+class Batches(Protocol):
+    """The part of `Rows` that makes batches."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def lengths(self) -> tuple[int, ...]: ...
+
+    def batch(self, index: Sequence[int]) -> Batch: ...
+
+
+@runtime_checkable
 class Rows(Protocol):
     """A data set that batches can be taken from: what the trainer and the evaluation consume."""
 
@@ -39,6 +53,30 @@ class Rows(Protocol):
     def batch(self, index: Sequence[int]) -> Batch:
         """The rows at these positions, in this order, with role CLEAN."""
         ...
+
+
+def require_rows(rows: object) -> None:
+    """Raises TypeError unless batches can be taken from this: encoded texts or images, not the texts themselves."""
+    if isinstance(rows, type) or not isinstance(rows, Batches):
+        raise wrong_kind(
+            "rows",
+            rows,
+            "rows that batches can be taken from",
+            "Texts become rows by encode(examples, tokenizer, max_length), images by ImageRows(images, labels).",
+        )
+
+
+def require_labelled(rows: Rows) -> None:
+    """Raises TypeError as `require_rows`, and DataError where a row has no class to be measured against."""
+    require_rows(rows)
+    if not isinstance(rows, Rows):
+        return
+    unlabelled = [id_ for id_, label in zip(rows.ids, rows.labels, strict=True) if label < 0]
+    if unlabelled:
+        raise DataError(
+            f"labels are missing at {len(unlabelled)} of {len(rows)} rows, first row ids {unlabelled[:NAMED]}. Give "
+            "each row its class: ImageRows(images, labels)."
+        )
 
 
 class Spelled(Protocol):
@@ -119,8 +157,14 @@ def encode(examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length: i
     used: as that control token, or, with `"split_special_tokens": true` in tokenizer_config.json, as text where its
     model can. Reading it otherwise would measure another system than the one in use. No attack touches a control token.
 
-    Raises DataError where the tokenizer has no padding token or `max_length` leaves no room for a text.
+    Raises DataError where the tokenizer has no padding token or `max_length` leaves no room for a text, and TypeError
+    where these are no examples, no tokenizer or no number.
     """
+    remedy = "Take a split, load_splits(...).train, or make them: Examples(texts, None, labels, ids)."
+    require_kind("examples", examples, Examples, "Examples", remedy)
+    remedy = "Give the object that loading returns: load_classifier(...).tokenizer, or AutoTokenizer's."
+    require_kind("tokenizer", tokenizer, PreTrainedTokenizerBase, "a tokenizer", remedy)
+    require_kind("max_length", max_length, int, "a number of tokens", "Example: 128.")
     if tokenizer.pad_token_id is None:
         raise DataError(
             "tokenizer.pad_token is not set, so rows of different length cannot share a batch. The model loader "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,8 +19,10 @@ from textadv.attacks.flatness import Slopes, noting_slopes
 from textadv.attacks.probe import averaging, mean_logits
 from textadv.batch import Batch
 from textadv.data import Rows
+from textadv.evaluation.adversarial_rows import rows_of
 from textadv.evaluation.finished import Hit, Ledger
-from textadv.models import device_of, editable_mask, evaluating
+from textadv.evaluation.kept_rows import Row
+from textadv.models import delta_shape, device_of, editable_mask, evaluating
 from textadv.models.finite import overflow
 from textadv.phases import phase
 from textadv.randomness import seeded_scope
@@ -58,6 +60,11 @@ def _batches(rows: Rows, positions: Sequence[int], size: int, model: nn.Module) 
     if isinstance(model, FSDPModule) or not torch.distributed.is_initialized():
         return cut
     return cut[torch.distributed.get_rank() :: torch.distributed.get_world_size()]
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that writes what is for all."""
+    return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
 
 
 def _gathered(mine: list[Any], model: nn.Module) -> list[Any]:
@@ -109,6 +116,7 @@ def attack_rows(
     threat: ThreatModel | None = None,
     ledger: Ledger | None = None,
     sloped: bool = False,
+    kept: dict[int, Row] | None = None,
     name: str = "attack",
 ) -> list[Hit]:
     """What the attack does to the rows at `positions`, in their order; rows without an editable position hold.
@@ -118,31 +126,35 @@ def attack_rows(
     What the attack says about its success is not believed: its perturbation is put on the original rows and the
     prediction is computed anew. threat: with an absolute radius; the perturbation's norm is measured against it.
     Without it the norms that the attack reports are taken. ledger: rows that it knows are not attacked again, and
-    every batch is written to it. sloped: whether other rows of this model are known to have a gradient. name: what this
-    phase is called where it is told how far it is.
+    every batch is written to it. sloped: whether other rows of this model are known to have a gradient. kept: gets the
+    adversarial rows by position, see `write_rows`; on every process those of all. name: what this phase is called where
+    it is told how far it is.
 
     Raises PerturbationError where no row has a gradient, nor is known to; RuntimeError where a perturbation lies
     outside its ball or moves a position that is not editable, and NonFiniteError as `clean_logits`.
     """
     found: list[Hit] = []
     unwritten: list[tuple[list[Hit], float]] = []
+    own: dict[int, Row] | None = None if kept is None else {}
     threat = None if threat is None else threat.scaled(radius_scale)
     parts = _batches(rows, positions, batch_size, model)
     with evaluating(model), noting_slopes() as slopes, phase(name, sum(map(len, parts))) as advance:
         slopes.met = sloped
         for part in parts:
-            known = [] if ledger is None else ledger.look_up(rows, part)
+            known = [] if ledger is None else ledger.look_up(rows, part, own)
             done = {hit.position for hit in known}
             slopes.met |= bool(known)
             began = time.perf_counter()
-            fresh = _attacked(model, rows, [p for p in part if p not in done], attack, threat, radius_scale)
+            fresh = _attacked(model, rows, [p for p in part if p not in done], attack, threat, radius_scale, own)
             unwritten.append((fresh, time.perf_counter() - began))
             if slopes.met or slopes.complaint is None:
-                _write(ledger, unwritten)
+                _write(ledger, unwritten, own)
             found += known + fresh
             advance(len(part))
     _require_slope(slopes, model)
-    _write(ledger, unwritten)
+    _write(ledger, unwritten, own)
+    if kept is not None and own is not None:
+        kept |= dict(_gathered(list(own.items()), model))
     if ledger is not None:
         ledger.read = sum(_gathered([ledger.read], model))
     by_position = {hit[0]: Hit(*hit) for hit in _gathered(found, model)}
@@ -167,14 +179,16 @@ def _require_slope(slopes: Slopes, model: nn.Module) -> None:
     slopes.require()
 
 
-def _write(ledger: Ledger | None, batches: list[tuple[list[Hit], float]]) -> None:
+def _write(
+    ledger: Ledger | None, batches: list[tuple[list[Hit], float]], kept: Mapping[int, Row] | None = None
+) -> None:
     """Writes down batches with the seconds that they took, but for what an error is due for, and empties the list.
 
     Rows without a gradient wait until another row has one: a model that none reaches must not look robust later.
     """
     for hits, seconds in batches:
         if ledger is not None and hits and all(map(_is_sound, hits)):
-            ledger.write(hits, seconds)
+            ledger.write(hits, seconds, kept)
     batches.clear()
 
 
@@ -189,6 +203,7 @@ def _attacked(
     attack: Attack,
     threat: ThreatModel | None,
     radius_scale: float,
+    kept: dict[int, Row] | None,
 ) -> list[Hit]:
     """The rows at `part`: those that can be moved as one batch under attack, the others as they are."""
     if not part:
@@ -199,7 +214,7 @@ def _attacked(
     for attacker, wanted in ((attack, True), (None, False)):
         places = [place for place, moves in zip(part, movable, strict=True) if moves is wanted]
         if places:
-            found += _hits(model, rows, places, attacker, threat, radius_scale, samples_of(attack))
+            found += _hits(model, rows, places, attacker, threat, radius_scale, samples_of(attack), kept)
     return found
 
 
@@ -211,6 +226,7 @@ def _hits(
     threat: ThreatModel | None,
     radius_scale: float,
     samples: int,
+    kept: dict[int, Row] | None,
 ) -> list[Hit]:
     """The rows at `places` as one batch; without an attack they stay as they are."""
     batch = rows.batch(places).to(device_of(model))
@@ -225,9 +241,17 @@ def _hits(
         gauge, cost = found.masked_fill(stray, float("inf")), attacked.cost
         batch = batch.perturbed(space, delta)
     predictions = _predictions(model, batch, samples)
+    if kept is not None:
+        kept |= zip(places, rows_of(batch if attack is not None else _still(model, batch, threat)), strict=True)
     queries = cost.queries + samples
     values = (predictions, gauge, cost.forwards + queries, cost.backwards, queries)
     return list(map(Hit._make, zip(places, *(value.tolist() for value in values), strict=True)))
+
+
+def _still(model: nn.Module, batch: Batch, threat: ThreatModel | None) -> Batch:
+    """Rows that nothing can move, with a perturbation of zeros."""
+    assert threat is not None
+    return batch.perturbed(threat.space, torch.zeros(delta_shape(model, batch, threat.space), device=batch.device))
 
 
 def _predictions(model: nn.Module, batch: Batch, samples: int) -> Tensor:

@@ -12,6 +12,7 @@ from textadv.attacks import Attack, AutoAttack, ThreatModel
 from textadv.data import Rows
 from textadv.evaluation.attacking import attack_rows
 from textadv.evaluation.finished import Finished, Hit
+from textadv.evaluation.kept_rows import Row
 from textadv.evaluation.results import StageResult
 from textadv.evaluation.statistics import wilson
 
@@ -47,23 +48,33 @@ def run_stages(
     threat: ThreatModel,
     finished: Finished | None = None,
     say: Callable[[str], None] = lambda line: None,
+    kept: dict[int, Row] | None = None,
 ) -> list[StageHits]:
     """Every stage of the attack on those of the rows at `positions` that no stage before has broken.
 
-    finished: where rows that are done are kept, see `Finished`. say: told after every stage. Raises what `attack_rows`
-    raises.
+    finished: where rows that are done are kept, see `Finished`. say: told after every stage. kept: gets the adversarial
+    rows by position, each as the last stage that it met left it. Raises what `attack_rows` raises.
     """
     alive, found = list(positions), []
     stages = stages_of(name, attack)
     for place, (stage, one) in enumerate(stages):
-        ledger = None if finished is None else finished.ledger(one, threat)
+        ledger = None if finished is None else finished.ledger(one, threat, keeping=kept is not None)
         if finished is not None and ledger is None:
             say(f"{name}, {stage}: cannot be told from other attacks, so that its finished rows are not kept")
         called = name if len(stages) == 1 else f"{name}, {stage}"
         began = time.perf_counter()
         # What the first stage leaves may be just the rows without a gradient.
         hits = attack_rows(
-            model, rows, alive, one, batch_size, threat=threat, ledger=ledger, sloped=place > 0, name=called
+            model,
+            rows,
+            alive,
+            one,
+            batch_size,
+            threat=threat,
+            ledger=ledger,
+            sloped=place > 0,
+            kept=kept,
+            name=called,
         )
         seconds = time.perf_counter() - began
         again = ""

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from textadv.attacks import Attack, AutoAttack, ThreatModel, Transfer
-from textadv.data import Rows
-from textadv.evaluation.attacking import attack_rows, clean_logits, samples_of
+from textadv.data import Rows, require_labelled
+from textadv.evaluation.adversarial_rows import write_rows
+from textadv.evaluation.arguments import require_measurable, require_scorable
+from textadv.evaluation.attacking import attack_rows, clean_logits, is_first_process, samples_of
 from textadv.evaluation.calibration import expected_calibration_error, fit_temperature
 from textadv.evaluation.cascade import merged, run_stages, stage_results
 from textadv.evaluation.finished import Finished, Hit
+from textadv.evaluation.kept_rows import Row
 from textadv.evaluation.masking import Alarm, Ran, masking_flags
 from textadv.evaluation.minimum import RadiusSearch, minimum_radii
 from textadv.evaluation.results import AttackResult, CurvePoint, Evaluation, MaskingFlag, MinimumRadii, RowOutcome
@@ -39,6 +43,7 @@ def scores(
 
     threat: what the attack's perturbations are measured against, see `attack_rows`. names: of the classes.
     """
+    positions = require_scorable(model, rows, positions, attack, threat)
     labels = [rows.labels[position] for position in positions]
     logits = clean_logits(model, rows, positions, batch_size)
     predictions = logits.argmax(dim=1).tolist()
@@ -69,6 +74,7 @@ def evaluate(
     alarm: Alarm | None = None,
     minimum: RadiusSearch | None = None,
     names: Sequence[str] = (),
+    keep_adversarial: str | Path | None = None,
 ) -> Evaluation:
     """Everything measured on one classifier.
 
@@ -81,16 +87,18 @@ def evaluate(
     where rows that are done are kept and read back. alarm: how much is looked at for masked gradients, None for not
     at all. minimum: how the smallest radius that breaks each row is looked for, None for not at all. names: what the
     classes are called in `notes`, which say what cannot be right about the numbers, before any attack runs.
+    keep_adversarial: a folder for the rows as each attack of the panel left them, a safetensors file for each, see
+    `write_rows`.
 
-    Raises RuntimeError where an attack leaves the threat model, NonFiniteError where a logit is nan or infinite, and
+    Raises TypeError, ValueError or DataError, before anything runs, where an argument is of the wrong kind;
+    RuntimeError where an attack leaves the threat model, NonFiniteError where a logit is nan or infinite, and
     ModelError where the radius is relative and the space needs rows to measure it on.
     """
-    positions = range(len(rows)) if positions is None else positions
+    positions, into = require_measurable(model, rows, attacks, threat, positions, radii, curve_attack, keep_adversarial)
     threat = threat.resolved(model)
     fitted = None if calibration is None else calibrated(model, calibration, batch_size, names)
     temperature = 1.0 if fitted is None else fitted.temperature
-    samples = max(map(samples_of, attacks.values()), default=1)
-    raw = clean_logits(model, rows, positions, batch_size, samples)
+    raw = clean_logits(model, rows, positions, batch_size, max(map(samples_of, attacks.values()), default=1))
     truth = torch.tensor([rows.labels[p] for p in positions])
     guesses = dict(zip(positions, raw.argmax(dim=1).tolist(), strict=True))
     right = [p for p in positions if guesses[p] == rows.labels[p]]
@@ -99,14 +107,14 @@ def evaluate(
     _say_all(notes, lambda line: say(f"note: {name}: {line}"))
     kept = None if finished is None else _repaired(finished, say).under(temperature)
     with tempered(model, temperature):
-        panel = _panel(model, rows, attacks, right, threat, batch_size, kept, lambda line: say(f"{name}: {line}"))
+        panel = _panel(model, rows, attacks, right, threat, batch_size, kept, _named(say, name), into)
         hits = {key: merged(ran.stages) for key, ran in panel.items()}
         drawn = curve_attack or next(iter(attacks), None)
         curve = _curve(model, rows, positions, right, attacks, drawn, threat, radii, hits, batch_size, kept)
         looked = alarm if panel and right else None
         flags = masking_flags(model, rows, panel, right, len(positions), threat, looked, batch_size, kept)
         smallest = None if minimum is None else minimum_radii(model, rows, positions, threat, minimum, batch_size, kept)
-    _say_all(_told(flags, smallest), lambda line: say(f"{name}: {line}"))
+    _say_all(_told(flags, smallest), _named(say, name))
     alive = [p for p in right if all(found[p].prediction == rows.labels[p] for found in hits.values())]
     return Evaluation(
         name=name,
@@ -126,6 +134,11 @@ def evaluate(
         minimum=smallest,
         notes=notes,
     )
+
+
+def _named(say: Callable[[str], None], name: str) -> Callable[[str], None]:
+    """What tells lines about the model of that name."""
+    return lambda line: say(f"{name}: {line}")
 
 
 def _doubts(
@@ -166,15 +179,21 @@ def _panel(
     batch_size: int,
     finished: Finished | None,
     say: Callable[[str], None],
+    files: Mapping[str, Path] | None,
 ) -> dict[str, Ran]:
-    """Every attack, stage by stage, on the rows that are right without one."""
-    return {
-        key: Ran(
-            attack,
-            run_stages(model, rows, right, key, attack, batch_size, threat=threat, finished=finished, say=say),
+    """Every attack, stage by stage, on the rows that are right without one; files: where adversarial rows go."""
+    found = {}
+    for key, attack in attacks.items():
+        kept: dict[int, Row] | None = None if files is None else {}
+        stages = run_stages(
+            model, rows, right, key, attack, batch_size, threat=threat, finished=finished, say=say, kept=kept
         )
-        for key, attack in attacks.items()
-    }
+        found[key] = Ran(attack, stages)
+        if files is not None and kept is not None and is_first_process():
+            hits = merged(stages)
+            write_rows(files[key], kept, [hits[position] for position in right], rows, attack, threat)
+            say(f"{key}: {len(right)} adversarial rows in {files[key]}")
+    return found
 
 
 def _told(flags: Sequence[MaskingFlag], smallest: MinimumRadii | None) -> Iterator[str]:
@@ -214,6 +233,7 @@ def calibrated(model: nn.Module, calibration: Rows, batch_size: int = 64, names:
 
     names: of the classes.
     """
+    require_labelled(calibration)
     logits = clean_logits(model, calibration, range(len(calibration)), batch_size)
     temperature = fit_temperature(logits, torch.tensor(calibration.labels))
     answered = Answered(logits.argmax(dim=1).tolist(), list(calibration.labels), logits.shape[1], "validation", names)

@@ -8,7 +8,7 @@ code of this package and the version of torch count as well: other code may find
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cache
 from importlib.metadata import version
@@ -23,6 +23,7 @@ from torch import Tensor
 from textadv.data import Rows
 from textadv.digests import digest, tensor_bytes
 from textadv.evaluation.kept_lines import keep, read, repaired
+from textadv.evaluation.kept_rows import Row, Shelf, cleared
 
 
 class Hit(NamedTuple):
@@ -46,6 +47,8 @@ class UndescribedError(Exception):
 def described(value: object) -> str:
     """A text that two values share where they are the same: of attacks, threat models and what they are made of.
 
+    Fields of metadata {"described": False} are left out: a foreign attack is known by the name it was given.
+
     Raises UndescribedError for functions made inside others, whose code a name does not tell, and for unknown objects.
     """
     if value is None or isinstance(value, bool | int | float | str):
@@ -62,7 +65,7 @@ def described(value: object) -> str:
     kind = type(value)
     module = kind.__module__
     if is_dataclass(value) and not isinstance(value, type):
-        parts = ((part.name, vars(value)[part.name]) for part in fields(value))
+        parts = ((part.name, vars(value)[part.name]) for part in fields(value) if part.metadata.get("described", True))
         return f"{module}.{kind.__qualname__}({', '.join(f'{name}={described(p)}' for name, p in parts)})"
     if isinstance(value, FunctionType) and "<" not in value.__qualname__:
         return f"{value.__module__}.{value.__qualname__}"
@@ -138,10 +141,14 @@ class Finished:
 
         In a distributed run every process must call it.
         """
-        return repaired(sorted(self.folder.glob("*.jsonl")), "attacked rows")
+        first = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
+        gone = cleared(sorted(self.folder.glob("*.safetensors"))) if first else []
+        return [*gone, *repaired(sorted(self.folder.glob("*.jsonl")), "attacked rows")]
 
-    def ledger(self, attack: object, *parts: object) -> Ledger | None:
+    def ledger(self, attack: object, *parts: object, keeping: bool = False) -> Ledger | None:
         """The ledger of one attack, `parts` being what else it depends on; None where nothing can describe it.
+
+        keeping: adversarial rows are kept as well, and rows without theirs do not count as finished.
 
         In a distributed run every process must call it: all get what the first one reads.
         """
@@ -152,44 +159,56 @@ class Finished:
             return None
         key = digest([json.dumps(told).encode()])[:32]
         known, seconds = _read(sorted(self.folder.glob(f"{key}.*.jsonl")))
-        rank = 0
+        rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+        shelf = Shelf.found(self.folder, key, rank) if keeping else None
         if torch.distributed.is_initialized():
-            rank = torch.distributed.get_rank()
-            known, seconds = gather_object([(known, seconds)])[0]
-        return Ledger(self.folder / f"{key}.{rank}.jsonl", str(attack), known, seconds)
+            known, seconds, there = gather_object([(known, seconds, None if shelf is None else shelf.known)])[0]
+            shelf = None if shelf is None else replace(shelf, known=there)
+        return Ledger(self.folder / f"{key}.{rank}.jsonl", str(attack), known, seconds, shelf)
 
 
 @dataclass
 class Ledger:
     """The finished rows of one attack: known ones by their content, and the file that new ones go to.
 
-    seconds: what the known ones took. read: how many rows were taken from it.
+    seconds: what the known ones took. shelf: where adversarial rows are kept, None where they are not. read: how many
+    rows were taken from it.
     """
 
     path: Path
     attack: str
     known: dict[str, list[float]]
     seconds: float
+    shelf: Shelf | None = None
     read: int = 0
     _digests: dict[int, str] = field(default_factory=dict, repr=False)
 
-    def look_up(self, rows: Rows, positions: Sequence[int]) -> list[Hit]:
-        """What is known of the rows at `positions`, in their order; rows that are not known are left out."""
+    def look_up(self, rows: Rows, positions: Sequence[int], kept: dict[int, Row] | None = None) -> list[Hit]:
+        """What is known of the rows at `positions`, in their order; rows that are not known are left out.
+
+        kept: gets the adversarial rows by position; without theirs, rows are not known.
+        """
         found = []
         for position in positions:
             self._digests[position] = row_digest(rows, position)
             line = self.known.get(self._digests[position])
-            if line is not None:
+            row = None if kept is None or self.shelf is None else self.shelf.take(self._digests[position])
+            if line is not None and (kept is None or row is not None):
+                if kept is not None and row is not None:
+                    kept[position] = row
                 prediction, gauge, forwards, backwards, queries = line
                 found.append(Hit(position, int(prediction), gauge, int(forwards), int(backwards), int(queries)))
         self.read += len(found)
         return found
 
-    def write(self, hits: Sequence[Hit], seconds: float) -> None:
+    def write(self, hits: Sequence[Hit], seconds: float, kept: Mapping[int, Row] | None = None) -> None:
         """Appends rows that `look_up` did not know, and what they took together, as one line that reaches the disk.
 
-        Raises WriteError where the system refuses.
+        kept: the adversarial rows by position, written first where there is a shelf. Raises WriteError where the
+        system refuses.
         """
+        if self.shelf is not None and kept is not None:
+            self.shelf.put({self._digests[hit.position]: kept[hit.position] for hit in hits})
         rows = {self._digests[hit.position]: list(hit[1:]) for hit in hits}
         keep(self.path, [{"attack": self.attack, "seconds": seconds, "rows": rows}])
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from textadv.attacks import Attack, Attacked, ThreatModel
 from textadv.data import Rows
+from textadv.evaluation.arguments import require_scorable
 from textadv.models import bare, device_of, evaluating, forward, tempered, vectors
 from textadv.spaces import Embeddings
 
@@ -71,6 +72,7 @@ def inspect_rows(
 
     Raises ModelError where the radius is relative and the space needs rows to measure it on.
     """
+    positions = require_scorable(model, rows, positions, attack, threat)
     batch = rows.batch(positions).to(device_of(model))
     with evaluating(model), tempered(model, temperature):
         attacked = attack(model, batch)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from textadv.attacks import Attack, ThreatModel
 from textadv.data import ImageRows
+from textadv.evaluation.arguments import require_scorable
 from textadv.models import bare, device_of, evaluating, forward, tempered
 from textadv.spaces import Pixels
 
@@ -61,6 +62,7 @@ def inspect_images(
     threat: with an absolute radius. labels: class names by class id. temperature: divides the logits that the attack
     and the probabilities see, as in `evaluate`.
     """
+    positions = require_scorable(model, rows, positions, attack, threat)
     batch = rows.batch(positions).to(device_of(model))
     with evaluating(model), tempered(model, temperature):
         perturbation = attack(model, batch).perturbation

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from textadv.attacks import Attack, Attacked, MinimumRadius, ThreatModel
+from textadv.attacks import Attack, Attacked, MinimumRadius, ThreatModel, require_any_radius
 from textadv.batch import Batch
 from textadv.data import Rows
 from textadv.evaluation.attacking import attack_rows, clean_logits, samples_of
@@ -38,6 +38,7 @@ class RadiusSearch:
     def __post_init__(self) -> None:
         if not 0 < self.upper < float("inf"):
             raise ValueError(f"evaluation.minimum_radius.upper must be finite and above 0, got {self.upper}.")
+        require_any_radius(self.attack, "Look for smallest radii with another attack.")
         for name, count in (("rows", self.rows), ("steps", self.steps)):
             if count < 1:
                 raise ValueError(f"evaluation.minimum_radius.{name} must be at least 1, got {count}.")

@@ -2,6 +2,7 @@
 
 from textadv.models.adapting import Lora
 from textadv.models.causal import load_causal
+from textadv.models.embedded import embedded_inputs
 from textadv.models.export import UnmergeableError, save_adapter, save_merged
 from textadv.models.loading import LoadedModel, load_classifier, load_trained_classifier
 from textadv.models.places import (
@@ -12,6 +13,7 @@ from textadv.models.places import (
     device_of,
     dtype_of,
     editable_mask,
+    require_model,
     space_module,
 )
 from textadv.models.prefix import with_prefix
@@ -38,7 +40,7 @@ from textadv.models.trial import (
     require_readable,
 )
 from textadv.models.unreached import freeze_unreached
-from textadv.models.vision import Normalised, as_classifier, logits_warning, patch_positions
+from textadv.models.vision import Normalised, as_classifier, clean_outputs, logits_warning, patch_positions
 from textadv.models.vision_loading import LoadedVision, built_in, load_image_classifier, save_vision
 
 __all__ = [
@@ -59,10 +61,12 @@ __all__ = [
     "bare",
     "blocks",
     "built_in",
+    "clean_outputs",
     "delta_shape",
     "device_of",
     "dtype_of",
     "editable_mask",
+    "embedded_inputs",
     "evaluating",
     "forward",
     "freeze_unreached",
@@ -79,6 +83,7 @@ __all__ = [
     "recomputes",
     "require_embedded",
     "require_longest",
+    "require_model",
     "require_movable",
     "require_readable",
     "save_adapter",

@@ -12,11 +12,24 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel
 
 from textadv.batch import Batch
+from textadv.kinds import require_kind
 from textadv.spaces import Ablation, Embeddings, Hidden, Pixels, Several, Space
 
 
 class ModelError(ValueError):
     """The model does not fit what was asked of it."""
+
+
+def require_model(model: object) -> None:
+    """Raises TypeError unless this is a model itself: not its name, what a loader returned, or a configuration."""
+    require_kind(
+        "model",
+        model,
+        nn.Module,
+        "a torch module",
+        "Load it: load_classifier(name, labels).model, or load_image_classifier(name, labels).model; a network of your "
+        "own is as_classifier(network).",
+    )
 
 
 def bare(model: nn.Module) -> nn.Module:

@@ -20,8 +20,8 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import DynamicCache
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from textadv.batch import Batch, Perturbation
-from textadv.models.places import ModelError, bare, device_of, embedding_table, encoder_of, space_module
+from textadv.batch import Batch, Perturbation, require_batch
+from textadv.models.places import ModelError, bare, device_of, embedding_table, encoder_of, require_model, space_module
 from textadv.spaces import Ablation, Embeddings, Hidden, Pixels, Several, Space
 
 THIRD_PARTY = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -113,8 +113,11 @@ def forward(model: nn.Module, batch: Batch) -> Tensor:
     (B, C) for a classifier. For chats with targets (B, K, V): only for the `batch.target_columns`, shifted, so that
     place k predicts `batch.kept_targets[:, k]`; the output layer runs nowhere else.
 
-    Raises PerturbationError where the perturbation does not reach the model.
+    Raises PerturbationError where the perturbation does not reach the model, TypeError where these are no model and no
+    batch.
     """
+    require_model(model)
+    require_batch(batch)
     perturbation = batch.perturbation
     if perturbation is None:
         return _run(model, batch)
@@ -192,6 +195,7 @@ def output_logits(output: object) -> Tensor:
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Inside the block every module is in evaluation mode; afterwards each has the mode it had."""
+    require_model(model)
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:

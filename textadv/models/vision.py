@@ -9,6 +9,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 
 from textadv.batch import Batch
+from textadv.kinds import require_kind
 from textadv.models.finite import is_finite, overflow
 from textadv.models.places import ModelError, bare, dtype_of, pretrained, space_module
 from textadv.models.running import THIRD_PARTY, evaluating, forward, output_logits
@@ -56,8 +57,12 @@ def as_classifier(
     """Any module that maps images to logits, as everything here takes it.
 
     mean, std: one number per channel, of pixels in [0, 1], if the module wants its images normalised; by default it
-    gets them as they are. Raises ValueError where they do not fit each other, or were meant for pixels of 0 to 255.
+    gets them as they are. Raises ValueError where they do not fit each other, or were meant for pixels of 0 to 255, and
+    TypeError where the module is none.
     """
+    require_kind(
+        "module", module, nn.Module, "a torch module", "Wrap a function in an nn.Module whose forward calls it."
+    )
     for name, given in (("mean", mean), ("std", std)):
         if isinstance(given, int | float):
             raise ValueError(f"{name} needs one number per channel, such as [{given:g}], got the number {given:g}.")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from textadv.attacks import Attack
+from textadv.attacks import Attack, require_attack
 from textadv.batch import Batch
 from textadv.losses import cross_entropy
 from textadv.models import forward
@@ -29,6 +29,7 @@ class Distributional:
     keeps_clean: bool = False
 
     def __post_init__(self) -> None:
+        require_attack("attack", self.attack)
         if not self.penalty > 0:
             raise ValueError(f"objective.penalty must be above 0, got {self.penalty}.")
 

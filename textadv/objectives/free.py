@@ -18,6 +18,7 @@ from textadv.attacks.ascent import State
 from textadv.attacks.attacked import Attacked, Cost
 from textadv.attacks.probe import assess, evaluate_at, half_to_single, uniform_start
 from textadv.batch import Batch
+from textadv.kinds import require_kind
 from textadv.losses import cross_entropy
 from textadv.models import PerturbationError, bare, dtype_of, editable_mask, evaluating, forward
 from textadv.objectives.terms import Moment, Term
@@ -62,6 +63,9 @@ class FreeLB:
     keeps_clean: bool = False
 
     def __post_init__(self) -> None:
+        require_kind(
+            "attack", self.attack, GradientAttack, "a gradient attack", "Give pgd(threat, steps=3) or the like."
+        )
         if not 0 <= self.start <= 1:
             raise ValueError(f"objective.start must lie in 0..1 (a share of the radius), got {self.start}.")
 
@@ -191,6 +195,9 @@ class Free:
     keeps_clean: bool = False
 
     def __post_init__(self) -> None:
+        require_kind(
+            "attack", self.attack, GradientAttack, "a gradient attack", "Give pgd(threat, steps=3) or the like."
+        )
         if self.replays < 1:
             raise ValueError(f"objective.replays must be at least 1, got {self.replays}.")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from textadv.attacks import Attack
+from textadv.attacks import Attack, require_attack
 from textadv.batch import IGNORED, Batch
 from textadv.losses import kl
 from textadv.objectives.regularised import both_logits
@@ -74,6 +74,7 @@ class Mart:
     keeps_clean: bool = False
 
     def __post_init__(self) -> None:
+        require_attack("attack", self.attack)
         if not self.weight >= 0:
             raise ValueError(f"objective.weight must not be negative, got {self.weight}.")
 

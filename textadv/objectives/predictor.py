@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
-from textadv.attacks import Attack
+from textadv.attacks import Attack, require_attack
 from textadv.batch import Batch
 from textadv.losses import cross_entropy
 from textadv.models import TRAINING_ONLY, bare, dtype_of, evaluating, forward
@@ -73,6 +73,7 @@ class PredictorConsistency:
     keeps_clean: bool = True
 
     def __post_init__(self) -> None:
+        require_attack("attack", self.attack)
         if not self.weight >= 0:
             raise ValueError(f"objective.weight must not be negative, got {self.weight}.")
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from textadv.attacks import Attack, Attacked
+from textadv.attacks import Attack, Attacked, require_attack
 from textadv.batch import Batch, Role, concatenate
 from textadv.losses import Divergence, cross_entropy, kl, symmetric_kl
 from textadv.models import forward
@@ -51,6 +51,9 @@ class Consistency:
     weight: float
     terms: int = 1
     keeps_clean: bool = True
+
+    def __post_init__(self) -> None:
+        require_attack("attack", self.attack)
 
     def __call__(self, model: nn.Module, batch: Batch, moment: Moment) -> Iterator[Term]:
         """One term: clean loss and weighted divergence of each row."""
@@ -107,6 +110,9 @@ class Regularised:
     multiplier: float = 0.2
     terms: int = 1
     keeps_clean: bool = True
+
+    def __post_init__(self) -> None:
+        require_attack("attack", self.attack)
 
     def __call__(self, model: nn.Module, batch: Batch, moment: Moment) -> Iterator[Term]:
         """One term: clean loss and weighted adversarial loss of each row."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from textadv.attacks import Attack
+from textadv.attacks import Attack, require_attack
 from textadv.batch import Batch
 from textadv.losses import cross_entropy
 from textadv.models import forward
@@ -24,6 +24,9 @@ class Adversarial:
     attack: Attack
     terms: int = 1
     keeps_clean: bool = False
+
+    def __post_init__(self) -> None:
+        require_attack("attack", self.attack)
 
     def __call__(self, model: nn.Module, batch: Batch, moment: Moment) -> Iterator[Term]:
         """One term, the loss at the perturbed rows."""

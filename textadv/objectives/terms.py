@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
 from textadv.attacks import Attacked
 from textadv.batch import Batch, Role
+from textadv.kinds import wrong_kind
 from textadv.losses import cross_entropy
 from textadv.models import forward
 
@@ -48,6 +49,7 @@ class Moment:
     companions: Callable[[], Sequence[Batch]] | None = None
 
 
+@runtime_checkable
 class Objective(Protocol):
     """What training minimises on rows of one role.
 
@@ -81,5 +83,11 @@ class Clean:
 
 
 def hardening(objective: Objective | None) -> Objectives:
-    """Cross-entropy on clean rows and `objective`, where there is one, on the rows that are attacked."""
+    """Cross-entropy on clean rows and `objective`, where there is one, on the rows that are attacked.
+
+    Raises TypeError where that is no objective.
+    """
+    if objective is not None and (isinstance(objective, type) or not isinstance(objective, Objective)):
+        remedy = "An attack is trained against by an objective that holds it: Adversarial(attack), trades(attack)."
+        raise wrong_kind("objective", objective, "an objective", remedy)
     return {Role.CLEAN: Clean()} | ({} if objective is None else {Role.ADVERSARIAL: objective})

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
-from textadv.attacks import Attack, Attacked
+from textadv.attacks import Attack, Attacked, require_attack
 from textadv.batch import Batch
 from textadv.models import bare
 from textadv.objectives.terms import Moment, Objective, Term
@@ -113,6 +113,7 @@ class WeightPerturbation:
     _memory: _Memory = field(default_factory=_Memory, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        require_attack("attack", self.attack)
         if not 0 < self.gamma < math.inf:
             raise ValueError(f"objective.weight_perturbation must be above 0 and finite, got {self.gamma}.")
 

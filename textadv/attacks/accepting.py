@@ -1,0 +1,41 @@
+"""What can be used as an attack, and one sentence about what cannot."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import cast
+
+from torch import nn
+
+from textadv.attacks.attacked import Attack
+from textadv.attacks.bisection import MinimumRadius
+from textadv.attacks.foreign import Generates
+from textadv.kinds import wrong_kind
+
+EXAMPLE = "Build one, such as pgd(threat, steps=20)."
+OTHERS = "An attack of another library, or a function of images and classes, is foreign(it, threat, name='...')."
+
+
+def require_attack(name: str, attack: object) -> Attack:
+    """The attack itself. Raises TypeError, calling it `name`, where it cannot be called as one: see `Attack`."""
+    if isinstance(attack, MinimumRadius):
+        remedy = "Give evaluate(minimum=RadiusSearch(attack)), or call it: search(model, batch)."
+        raise wrong_kind(name, attack, "an attack in a ball", remedy)
+    if isinstance(attack, Generates) and not callable(attack):
+        raise wrong_kind(name, attack, "an attack", OTHERS)
+    if isinstance(attack, type | nn.Module) or not callable(attack):
+        raise wrong_kind(name, attack, "an attack", EXAMPLE)
+    if not _takes_a_radius(attack):
+        raise wrong_kind(name, attack, "called as attack(model, batch, radius_scale=...)", OTHERS)
+    return cast(Attack, attack)
+
+
+def _takes_a_radius(attack: Callable[..., object]) -> bool:
+    try:
+        parameters = inspect.signature(attack).parameters
+    except (TypeError, ValueError):
+        # Written in C, or with a signature that cannot be read: it is called to find out.
+        return True
+    passed_on = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return "radius_scale" in parameters or all(one.kind in passed_on for one in parameters.values())
