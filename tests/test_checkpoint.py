@@ -217,6 +217,14 @@ def test_a_damaged_checkpoint_is_passed_over_and_named(tmp_path: Path, file: str
     assert note.startswith(f"resumed from step-00000001: step-00000002 is damaged ({file} ") and found.told == (note,)
 
 
+def test_an_older_damaged_checkpoint_is_told_and_not_needed(tmp_path: Path) -> None:
+    (saved(tmp_path, 1) / "optimizer.safetensors").unlink()
+    saved(tmp_path, 2)
+    found = latest(tmp_path)
+    assert found is not None and found.progress["step"] == 2 and "notes" not in found.progress
+    assert found.told == ("step-00000001 is damaged (optimizer.safetensors is missing), and is not needed",)
+
+
 def test_where_every_checkpoint_is_damaged_nothing_starts_anew_in_silence(tmp_path: Path) -> None:
     for step in (1, 2):
         (saved(tmp_path, step) / "weights.safetensors").unlink()

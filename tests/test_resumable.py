@@ -81,6 +81,15 @@ def test_kept_weights_are_put_back_from_the_checkpoint(tmp_path: Path, harm: str
     assert kept(tmp_path) == expected
 
 
+def test_a_damaged_copy_in_the_checkpoint_is_mended(tmp_path: Path) -> None:
+    copy = interrupted(tmp_path).read_bytes(), tmp_path / "checkpoints/step-00000006/kept-last.safetensors"
+    harmed(copy[1], "flipped")
+    found = latest(tmp_path / "checkpoints")
+    assert found is not None and found.folder.name == "step-00000006"
+    trainer(tmp_path).resumable.restore(found)
+    assert copy[1].read_bytes() == copy[0]
+
+
 def test_what_was_kept_after_the_checkpoint_is_undone(tmp_path: Path) -> None:
     """The checkpoint of step 4 goes on with what it kept, whatever a later evaluation wrote."""
     path = interrupted(tmp_path)

@@ -53,6 +53,11 @@ class Checkpoint:
         """Whether a file of that name was saved."""
         return name in self.hashes if self.hashes else (self.folder / name).is_file()
 
+    def kept_files(self, kind: str) -> list[Path]:
+        """Where the checkpoint itself holds the kept weights of a kind; nowhere in those of an older version."""
+        name = f"{KEPT}{kind}.safetensors"
+        return [self.folder / name] if name in self.hashes else []
+
 
 class Memory(Protocol):
     """What one process carries from optimizer step to optimizer step, beside weights and optimizer.
@@ -215,17 +220,20 @@ def latest(folder: Path) -> Checkpoint | None:
 
     Raises CheckpointError where all that there are have been damaged.
     """
+    found: Checkpoint | None = None
     damaged: list[str] = []
+    older: list[str] = []
     for path in reversed(steps_of(folder)):
         try:
-            found = _read(path)
+            read = _read(path)
+            found = found or read
         except DamagedError as error:
-            damaged.append(f"{path.name} is damaged ({error})")
-            continue
-        told = tuple(f"resumed from {path.name}: {line}" for line in damaged)
+            (damaged if found is None else older).append(f"{path.name} is damaged ({error})")
+    if found is not None:
+        told = [f"resumed from {found.folder.name}: {line}" for line in damaged]
         if told:
             found.progress["notes"] = [*found.progress.get("notes", []), *told]
-        return replace(found, told=told)
+        return replace(found, told=(*told, *(f"{line}, and is not needed" for line in older)))
     if damaged:
         raise CheckpointError(
             f"No checkpoint under {folder} can be resumed from: {'; '.join(damaged)}. Put the files back from a copy, "

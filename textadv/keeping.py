@@ -95,10 +95,11 @@ class KeptWeights:
             try:
                 for kind in kinds:
                     found = kept_at(checkpoint, kind)
-                    if found != self.path(kind):
-                        with replacing(self.path(kind)) as partial:
-                            link(found, partial)
                     self.hashes[kind] = file_hash(found)
+                    for place in (self.path(kind), *checkpoint.kept_files(kind)):
+                        if not place.is_file() or file_hash(place) != self.hashes[kind]:
+                            with replacing(place) as partial:
+                                link(found, partial)
             except WriteError as error:
                 problem = str(error)
         self._agree(problem, WriteError)

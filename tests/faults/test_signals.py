@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -87,14 +89,22 @@ def test_where_one_of_two_processes_dies_the_other_says_so_last(tmp_path: Path) 
 
 @pytest.mark.slow
 def test_two_runs_in_one_folder(tmp_path: Path) -> None:
-    first = started(command(tmp_path))
+    long = ("training.steps=5000", "selection.every=5000", "checkpoint.every=1000")
+    first = started(command(tmp_path, *long))
     assert first.stdout is not None
     for line in first.stdout:
-        if "step  1/12" in line:
+        if "/5000  loss" in line:
             break
-    second = started(command(tmp_path))
+    second = started(command(tmp_path, *long))
+    # Read along, so that the first one does not wait for its screen.
+    reading = threading.Thread(target=lambda: rest.extend(first.stdout or ()))
+    rest: list[str] = []
+    reading.start()
     lines = ended(second)
+    first.send_signal(signal.SIGTERM)
+    assert first.wait(timeout=120) == 143
+    reading.join()
+    first.stdout.close()
     assert second.returncode == 1 and f"in use by another run: process {first.pid} on" in lines[-1]
-    rest = ended(first)
-    assert first.returncode == 0, rest[-5:]
-    assert len((tmp_path / "training/hardened/log.jsonl").read_text().splitlines()) == 13
+    steps = [json.loads(line)["step"] for line in (tmp_path / "training/hardened/log.jsonl").read_text().splitlines()]
+    assert steps == list(range(1, len(steps) + 1)) and f"after step {len(steps)} of 5000" in rest[-1]
