@@ -22,7 +22,9 @@ def made_ready(output: Path, *overrides: str) -> None:
     prepare(load_config(SMALL, [f"output={output}", *overrides]))  # type: ignore[arg-type]
 
 
-def test_an_interrupted_run_with_checkpoints_is_not_started_anew(tmp_path: Path) -> None:
+def test_an_interrupted_run_with_checkpoints_is_not_started_anew(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     made_ready(tmp_path)
     assert (tmp_path / MARK).is_file()
     made_ready(tmp_path)
@@ -30,12 +32,17 @@ def test_an_interrupted_run_with_checkpoints_is_not_started_anew(tmp_path: Path)
     with pytest.raises(ConfigError, match="interrupted, with checkpoints up to step-00000007.*checkpoint.resume=true"):
         made_ready(tmp_path)
     made_ready(tmp_path, "checkpoint.resume=true")
-    finish(tmp_path)
-    with pytest.raises(ConfigError, match="this run, finished, with checkpoints up to step-00000007 .1 in all."):
-        made_ready(tmp_path)
-    removes = "checkpoint.overwrite=true, which removes training/, hashes.json, config.yaml in it .2 files"
+    removes = "checkpoint.overwrite=true, which removes training/, hashes.json, .unfinished, config.yaml in it .3 files"
     with pytest.raises(ConfigError, match=removes):
         made_ready(tmp_path)
+    finish(tmp_path)
+    capsys.readouterr()
+    made_ready(tmp_path)
+    assert (
+        "holds this run, finished: its training is taken from there. Set checkpoint.overwrite"
+        in capsys.readouterr().out
+    )
+    assert (tmp_path / "training/hardened/checkpoints/step-00000007").is_dir()
     (tmp_path / "notes.txt").write_text("the user's own")
     made_ready(tmp_path, "checkpoint.overwrite=true")
     assert not (tmp_path / "training").exists() and (tmp_path / "notes.txt").is_file()

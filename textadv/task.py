@@ -78,7 +78,7 @@ def prepare(config: RunConfig, *, training: bool = True) -> Task:
             ["threat.space: pixels needs images and data holds texts. Set threat.space: embeddings, or task: images."]
         )
     config, accelerator = launched(config)
-    with claiming(accelerator, config):
+    with claiming(accelerator, config, training=training) as config:
         task = _prepared(config, accelerator, training)
     claim(config, accelerator, task.output, task.hashes)
     return task

@@ -112,7 +112,7 @@ def prepare_chat(config: ChatRunConfig, *, training: bool = True) -> ChatTask:
     left behind.
     """
     config, accelerator = launched(config)
-    with claiming(accelerator, config):
+    with claiming(accelerator, config, training=training) as config:
         task = _prepared(config, accelerator, training)
     changed = partial(changed_tokens, streams=task.streams, used=task.template)
     claim(config, accelerator, task.output, task.hashes, changed)

@@ -135,7 +135,7 @@ def prepare_images(config: ImageRunConfig, *, training: bool = True) -> Task:
     left behind.
     """
     config, accelerator = launched(config)
-    with claiming(accelerator, config):
+    with claiming(accelerator, config, training=training) as config:
         task = _prepared(config, accelerator, training)
     claim(config, accelerator, task.output, task.hashes)
     return task

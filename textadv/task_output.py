@@ -17,7 +17,7 @@ from textadv.config import ConfigError
 from textadv.config_chat import ChatRunConfig
 from textadv.config_file import config_difference, dump_config, load_config
 from textadv.config_tasks import AnyRunConfig
-from textadv.task_launch import together
+from textadv.task_launch import AnyConfig, together
 from textadv.task_lock import claimed, locked, unlocked
 from textadv.writing import WriteError, discard, free_bytes, in_bytes, sweep, write_bytes
 
@@ -46,18 +46,37 @@ TRAINED = ("training/*/checkpoints/step-*", "training/*/weights/*.safetensors")
 
 
 @contextmanager
-def claiming(accelerator: Accelerator, config: AnyRunConfig) -> Iterator[None]:
-    """A block that makes a run ready, its output folder locked; where it fails, on any process, the lock goes again."""
+def claiming(accelerator: Accelerator, config: AnyConfig, *, training: bool = True) -> Iterator[AnyConfig]:
+    """A block that makes a run ready, its output folder locked; where it fails, on any process, the lock goes again.
+
+    It is given the configuration to go on with: a finished run that is started again with weights of its own in the
+    folder is resumed, which trains nothing and loses nothing.
+    """
     output = Path(config.output)
     try:
         with together(accelerator):
             if accelerator.is_main_process:
                 _require_writable(output)
                 locked(output)
-            yield
+            yield _taken_up(config, output, accelerator.print) if training else config
     except BaseException:
         unlocked(output, begun=False)
         raise
+
+
+def _taken_up(config: AnyConfig, output: Path, say: Callable[[str], None]) -> AnyConfig:
+    """See `claiming`."""
+    wanted = config.checkpoint
+    if wanted.resume or wanted.overwrite or (output / MARK).exists() or not trained_parts(output):
+        return config
+    known = begun(output).config
+    if known is None or config_difference(load_config(known), config):
+        return config
+    say(
+        f"note: output {output} holds this run, finished: its training is taken from there. Set "
+        f"checkpoint.overwrite=true to train anew, which removes {_going(output)}."
+    )
+    return config.model_copy(update={"checkpoint": wanted.model_copy(update={"resume": True})})
 
 
 def _require_writable(output: Path) -> None:
@@ -156,11 +175,10 @@ def free_output(config: AnyRunConfig, *, training: bool = True) -> Path:
     if found.config is not None:
         _require_same(config, output, found.config)
     if trained and training and not wanted.resume:
-        state = "interrupted" if (output / MARK).exists() else "finished"
         raise ConfigError(
             [
-                f"output {output} holds this run, {state}, with {_listed(output, trained)}; starting anew would remove "
-                "them. Set checkpoint.resume=true to go on from there, name another output folder, or set "
+                f"output {output} holds this run, interrupted, with {_listed(output, trained)}; starting anew would "
+                "remove them. Set checkpoint.resume=true to go on from there, name another output folder, or set "
                 f"checkpoint.overwrite=true, which removes {_going(output)}."
             ]
         )
