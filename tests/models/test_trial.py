@@ -296,6 +296,9 @@ def test_numbers_that_are_not_finite() -> None:
     with torch.no_grad():
         one.model.classifier.weight[0] = torch.nan
     told = refused(one)
-    assert told.startswith("model.name mine returns numbers that are not finite for train row 100.")
+    assert told.startswith("model.name mine returns numbers that are not finite for train row 103.")
+    assert "classifier.weight" in told
+    with torch.no_grad():
+        one.model.classifier.weight.fill_(6e4)
     one.model.half()
-    assert refused(one).endswith("Set model.dtype: float32.")
+    assert refused(one).endswith("float16 may overflow: set model.dtype: float32.")

@@ -56,9 +56,9 @@ def logits_of(folder: Path, channels: int = 1) -> torch.Tensor:
 
 def test_hardening_makes_a_network_more_robust_and_writes_the_report(tmp_path: Path, recipe: Recipe) -> None:
     output = tmp_path / "run"
-    sizes = ["data.train_rows=null", "data.validation_rows=60", "data.test_rows=80", "training.steps=80"]
+    sizes = ["data.train_rows=null", "data.validation_rows=60", "data.test_rows=80", "training.steps=160"]
     sizes += ["training.batch_size=32", "training.micro_batch_size=32", "training.learning_rate=2e-3"]
-    sizes += ["selection.every=40", "selection.rows=40", "evaluation.rows=80", "training.log_every=20"]
+    sizes += ["selection.every=80", "selection.rows=60", "evaluation.rows=80", "training.log_every=20"]
     adversary = ["mixing.ratio=1.0", "mixing.warmup_steps=20", "attack.steps=3", "evaluation.attacks.pgd.steps=10"]
     curve = ["evaluation.radii=[8/255, 16/255, 32/255]", "baselines=[same_steps]"]
     ended = recipe(adv_finetune, SMALL, f"output={output}", *sizes, *adversary, *curve)
@@ -71,7 +71,7 @@ def test_hardening_makes_a_network_more_robust_and_writes_the_report(tmp_path: P
     assert hardened.worst_case.count >= plain.worst_case.count + 8
     assert len(hardened.curve) == 3 and hardened.curve[0].robust.count > hardened.curve[2].robust.count
     assert "Linf ball per example, radius 16/255, in pixels in [0, 1]" in ended.printed
-    assert results.trainings[1].adversarial_rows == 60 * 32
+    assert results.trainings[1].adversarial_rows == 140 * 32
     for name in ("results.json", "report.md", "report.html", "curve.svg", "config.yaml"):
         assert (output / name).stat().st_size > 0, name
     assert {"data.train", "preprocessing", "weights.initial", "weights.plain"} <= set(results.hashes)
