@@ -123,3 +123,20 @@ def test_what_an_interruption_leaves_is_swept(tmp_path: Path) -> None:
     discard(tmp_path / "deep")
     discard(tmp_path / "deep")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_rubbish_that_cannot_be_removed_at_once_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "step").mkdir()
+    for name in ("one", "two"):
+        (tmp_path / "step" / name).write_text("")
+    real, refused = os.unlink, []
+
+    def refusing_once(*arguments: object, **named: object) -> None:
+        if not refused:
+            refused.append(arguments)
+            raise OSError(errno.EACCES, "no")
+        real(*arguments, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(writing.os, "unlink", refusing_once)
+    discard(tmp_path / "step")
+    assert refused and list(tmp_path.iterdir()) == []

@@ -251,14 +251,21 @@ def _write_all(descriptor: int, content: bytes) -> None:
 
 
 def discard(path: Path) -> None:
-    """Removes a file or folder so that an interruption leaves it whole, or under a name that `sweep` removes."""
-    if not path.is_dir() or path.is_symlink():
-        path.unlink(missing_ok=True)
-        return
+    """Removes a file or folder so that an interruption leaves it whole, or under a name that `sweep` removes.
+
+    Raises WriteError where the system refuses.
+    """
     gone = path.with_name(f"{PARTIAL}gone-{path.name}")
-    _remove(gone)
-    os.replace(path, gone)
-    shutil.rmtree(gone)
+    with saving(path):
+        if not path.is_dir() or path.is_symlink():
+            path.unlink(missing_ok=True)
+            return
+        if gone.exists():
+            _remove(gone)
+        os.replace(path, gone)
+    # Rubbish that cannot be removed ends no run: what is left of it is tried again, here and by `sweep`.
+    shutil.rmtree(gone, ignore_errors=True)
+    shutil.rmtree(gone, ignore_errors=True)
 
 
 def sweep(folder: Path) -> None:
