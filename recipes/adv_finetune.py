@@ -10,13 +10,28 @@ chat model), config.yaml (re-runs this run), training/ (logs, checkpoints).
 
 from __future__ import annotations
 
+import signal
+import sys
+from types import FrameType
+
+
+def ended(number: int, frame: FrameType | None) -> None:
+    """Ends the process without a traceback: the imports below take seconds."""
+    print("stopped before anything began", file=sys.stderr)
+    raise SystemExit(128 + number)
+
+
+if __name__ == "__main__":
+    for early in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(early, ended)
+
 import argparse
 
 from textadv.config_chat import ChatRunConfig
 from textadv.config_file import load_config
 from textadv.config_images import ImageRunConfig
 from textadv.config_tasks import ClassifierRunConfig
-from textadv.errors import USER_ERRORS, ending
+from textadv.errors import one_message
 from textadv.phases import on_screen, telling
 from textadv.report import comparison_table
 from textadv.report.chat import chat_notes, chat_table_text
@@ -84,15 +99,13 @@ def main() -> None:
     parser.add_argument("config", help="YAML file, see recipes/configs")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. attack.steps=5 objective.name=trades")
     arguments = parser.parse_args()
-    try:
+    with one_message("checkpoint.resume=true"):
         config = load_config(arguments.config, arguments.overrides)
         with telling(on_screen(config.tracking.progress)):
             if isinstance(config, ChatRunConfig):
                 harden_chat(config)
             else:
                 harden(config)
-    except USER_ERRORS as error:
-        raise ending(error) from None
 
 
 if __name__ == "__main__":

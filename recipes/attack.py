@@ -14,6 +14,21 @@ thought before it. What the model says goes to the screen and nowhere else.
 
 from __future__ import annotations
 
+import signal
+import sys
+from types import FrameType
+
+
+def ended(number: int, frame: FrameType | None) -> None:
+    """Ends the process without a traceback: the imports below take seconds."""
+    print("stopped before anything began", file=sys.stderr)
+    raise SystemExit(128 + number)
+
+
+if __name__ == "__main__":
+    for early in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(early, ended)
+
 import argparse
 import textwrap
 from collections.abc import Sequence
@@ -28,7 +43,7 @@ from textadv.config_file import load_config
 from textadv.config_images import ImageRunConfig
 from textadv.config_tasks import ClassifierRunConfig
 from textadv.data import Rows
-from textadv.errors import USER_ERRORS, ending
+from textadv.errors import one_message
 from textadv.evaluation import calibrated, inspect_images, inspect_rows
 from textadv.evaluation.adversaries import Direct, EmbeddingAttack
 from textadv.evaluation.elicitation import UNJUDGED, BehaviourOutcome, elicit
@@ -202,7 +217,7 @@ def main() -> None:
     parser.add_argument("--attack", metavar="NAME", help="name of an attack (default: the first that searches)")
     parser.add_argument("--picture", default="attack.png", help="PNG file for images (default: attack.png)")
     arguments = parser.parse_intermixed_args()
-    try:
+    with one_message():
         config = load_config(arguments.config, arguments.overrides)
         if arguments.rows < 1:
             raise ConfigError([f"--rows must be at least 1, got {arguments.rows}."])
@@ -213,8 +228,6 @@ def main() -> None:
                 show_images(config, arguments.model, arguments.rows, arguments.attack, arguments.picture)
             else:
                 show(config, arguments.model, arguments.rows, arguments.attack)
-    except USER_ERRORS as error:
-        raise ending(error) from None
 
 
 if __name__ == "__main__":

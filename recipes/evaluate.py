@@ -10,6 +10,21 @@ threat and evaluation count; model.name, model.lora and output are replaced by -
 
 from __future__ import annotations
 
+import signal
+import sys
+from types import FrameType
+
+
+def ended(number: int, frame: FrameType | None) -> None:
+    """Ends the process without a traceback: the imports below take seconds."""
+    print("stopped before anything began", file=sys.stderr)
+    raise SystemExit(128 + number)
+
+
+if __name__ == "__main__":
+    for early in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(early, ended)
+
 import argparse
 from dataclasses import replace
 
@@ -18,7 +33,7 @@ from textadv.config_chat_objective import ChatObjectiveConfig, PrefillRecoveryCo
 from textadv.config_file import load_config
 from textadv.config_images import ImageRunConfig
 from textadv.config_tasks import ClassifierRunConfig
-from textadv.errors import USER_ERRORS, ending
+from textadv.errors import one_message
 from textadv.phases import on_screen, telling
 from textadv.report import comparison_table
 from textadv.report.chat import chat_notes, chat_table_text
@@ -96,15 +111,13 @@ def main() -> None:
     parser.add_argument("--model", required=True, action="append", help="Hub id, model or adapter folder; repeatable")
     parser.add_argument("--output", required=True, help="folder for the report")
     arguments = parser.parse_intermixed_args()
-    try:
+    with one_message():
         config = load_config(arguments.config, arguments.overrides)
         with telling(on_screen(config.tracking.progress)):
             if isinstance(config, ChatRunConfig):
                 measure_chat(config, arguments.model, arguments.output)
             else:
                 measure(config, arguments.model, arguments.output)
-    except USER_ERRORS as error:
-        raise ending(error) from None
 
 
 if __name__ == "__main__":

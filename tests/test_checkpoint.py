@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import errno
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from pytest import MonkeyPatch
+from safetensors.torch import save_file
 from torch import nn
 
 from tests import tiny
-from textadv import checkpoint
+from textadv import checkpoint, writing
 from textadv.checkpoint import CheckpointError, latest, restore, save
 from textadv.models import ModelError, trainable_state
 from textadv.optimisation import adamw
 from textadv.randomness import rng_state
+from textadv.writing import WriteError
 
 Optimizer = torch.optim.Optimizer
 
@@ -129,17 +134,18 @@ def test_no_checkpoint_is_none(tmp_path: Path) -> None:
 def test_a_save_that_breaks_off_leaves_the_one_before(writes: int, tmp_path: Path, monkeypatch: MonkeyPatch) -> None:
     """Whichever file the process died at."""
     saved(tmp_path, 5)
-    real, done = checkpoint.save_file, []
+    real, done = writing.save_file, []
 
-    def breaking(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    def breaking(tensors: dict[str, torch.Tensor], path: Path, metadata: None) -> None:
         if len(done) == writes:
-            raise OSError("disk full")
+            raise OSError(errno.ENOSPC, "disk full")
         done.append(path)
         real(tensors, path)
 
-    monkeypatch.setattr(checkpoint, "save_file", breaking)
-    with pytest.raises(OSError, match="disk full"):
+    monkeypatch.setattr(writing, "save_file", breaking)
+    with pytest.raises(WriteError, match="step-00000010 cannot be written: No space left on device"):
         saved(tmp_path, 10)
+    assert steps(tmp_path) == ["step-00000005"]
     found = latest(tmp_path)
     assert found is not None and found.progress["step"] == 5
     monkeypatch.undo()
@@ -172,47 +178,87 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
         restore(found, other, adamw(other, 0.1, 0.0), processes=1)
 
 
-def test_weights_are_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: MonkeyPatch) -> None:
-    path = tmp_path / "weights" / "last.safetensors"
-    checkpoint.save_state_of(tiny.bert(), path, write=True)
-    before = path.read_bytes()
-
-    def broken(tensors: dict[str, torch.Tensor], where: Path) -> None:
-        where.write_bytes(b"half")
-        raise OSError("disk full")
-
-    monkeypatch.setattr(checkpoint, "save_file", broken)
-    with pytest.raises(OSError, match="disk full"):
-        checkpoint.save_state_of(trained()[0], path, write=True)
-    assert path.read_bytes() == before
-
-
-def test_a_process_that_does_not_write_leaves_no_file(tmp_path: Path) -> None:
-    checkpoint.save_state_of(tiny.bert(), tmp_path / "weights" / "last.safetensors", write=False)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_no_file_is_a_pickle(tmp_path: Path) -> None:
     folder = saved(tmp_path, 5)
-    assert steps(folder) == ["optimizer.safetensors", "progress.json", "rng-0.safetensors", "weights.safetensors"]
+    files = ["manifest.json", "optimizer.safetensors", "progress.json", "rng-0.safetensors", "weights.safetensors"]
+    assert steps(folder) == files
 
 
-@pytest.mark.parametrize("harm", ["cut", "removed", "no progress"])
-def test_a_damaged_checkpoint_is_passed_over_and_named(tmp_path: Path, harm: str) -> None:
+HARMS: dict[str, Callable[[bytes], bytes | None]] = {
+    "cut": lambda content: content[:-1],
+    "emptied": lambda content: b"",
+    "flipped in its first byte": lambda content: bytes([content[0] ^ 1]) + content[1:],
+    "flipped in its middle": lambda content: flipped(content, len(content) // 2),
+    "flipped in its last byte": lambda content: flipped(content, len(content) - 1),
+    "no UTF-8": lambda content: b"\xff" * len(content),
+    "other JSON": lambda content: b'{"step": "two"}',
+    "null": lambda content: b"null",
+    "deep JSON": lambda content: b"[" * 100_000,
+    "removed": lambda content: None,
+}
+
+
+def flipped(content: bytes, place: int) -> bytes:
+    return content[:place] + bytes([content[place] ^ 16]) + content[place + 1 :]
+
+
+@pytest.mark.parametrize("harm", HARMS)
+@pytest.mark.parametrize("file", ["manifest.json", "progress.json", "optimizer.safetensors", "rng-0.safetensors"])
+def test_a_damaged_checkpoint_is_passed_over_and_named(tmp_path: Path, file: str, harm: str) -> None:
     saved(tmp_path, 1)
-    newest = saved(tmp_path, 2)
-    harmed = newest / ("progress.json" if harm == "no progress" else "optimizer.safetensors")
-    if harm == "cut":
-        harmed.write_bytes(harmed.read_bytes()[:-1])
-    else:
-        harmed.unlink()
+    harmed = saved(tmp_path, 2) / file
+    content = HARMS[harm](harmed.read_bytes())
+    harmed.unlink()
+    if content is not None:
+        harmed.write_bytes(content)
     found = latest(tmp_path)
     assert found is not None and found.folder.name == "step-00000001"
-    assert found.progress["notes"] == ["resumed from step-00000001: the files of step-00000002 were damaged"]
+    (note,) = found.progress["notes"]
+    assert note.startswith(f"resumed from step-00000001: step-00000002 is damaged ({file} ") and found.told == (note,)
+
+
+def test_an_older_damaged_checkpoint_is_told_and_not_needed(tmp_path: Path) -> None:
+    (saved(tmp_path, 1) / "optimizer.safetensors").unlink()
+    saved(tmp_path, 2)
+    found = latest(tmp_path)
+    assert found is not None and found.progress["step"] == 2 and "notes" not in found.progress
+    assert found.told == ("step-00000001 is damaged (optimizer.safetensors is missing), and is not needed",)
 
 
 def test_where_every_checkpoint_is_damaged_nothing_starts_anew_in_silence(tmp_path: Path) -> None:
     for step in (1, 2):
         (saved(tmp_path, step) / "weights.safetensors").unlink()
-    with pytest.raises(CheckpointError, match="files of step-00000002, step-00000001 are missing or not of the size"):
+    told = "step-00000002 is damaged .weights.safetensors is missing.; step-00000001 is damaged"
+    with pytest.raises(CheckpointError, match=told):
+        latest(tmp_path)
+
+
+def test_a_file_that_was_put_into_a_checkpoint_later_is_not_read(tmp_path: Path) -> None:
+    folder = saved(tmp_path, 1)
+    save_file({"taken": torch.tensor(3)}, folder / "average.safetensors")
+    found = latest(tmp_path)
+    assert found is not None and checkpoint.extra(found, "average") == {}
+
+
+def as_before_manifests(folder: Path, **changes: object) -> None:
+    """Makes of a checkpoint one of the version before: sizes in the progress, no manifest."""
+    (folder / "manifest.json").unlink()
+    sizes = {path.name: path.stat().st_size for path in folder.iterdir() if path.name != "progress.json"}
+    progress = json.loads((folder / "progress.json").read_text())
+    (folder / "progress.json").write_text(json.dumps(progress | {"files": sizes} | changes))
+
+
+def test_a_checkpoint_of_the_version_before_is_resumed_from(tmp_path: Path) -> None:
+    as_before_manifests(saved(tmp_path, 3, log_bytes=0))
+    found, (model, optimizer) = latest(tmp_path), trained(0)
+    assert found is not None and found.progress["step"] == 3
+    restore(found, model, optimizer, processes=1)
+
+
+@pytest.mark.parametrize("changes", [{"step": "3"}, {"processes": None}, {"best": {"last": 3}}, {"files": [1]}])
+def test_other_values_in_a_checkpoint_of_the_version_before_are_told(
+    tmp_path: Path, changes: dict[str, object]
+) -> None:
+    as_before_manifests(saved(tmp_path, 3), **changes)
+    with pytest.raises(CheckpointError, match="step-00000003 is damaged .progress.json"):
         latest(tmp_path)

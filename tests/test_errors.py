@@ -1,13 +1,20 @@
-"""How an error of the operating system ends a recipe: one sentence where a user can mend it, itself where not."""
+"""How errors of the system, signals and lost processes end a recipe: one sentence where a user can mend it."""
 
 from __future__ import annotations
 
 import errno
+import signal
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from safetensors import SafetensorError
 
-from textadv.errors import ending
+from textadv import errors
+from textadv.errors import ending, one_message
+from textadv.interrupts import Interrupted
+from textadv.task_lock import locked, unlocked
+from textadv.writing import WriteError
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
@@ -32,3 +39,88 @@ def test_other_errors_keep_their_traceback(error: Exception) -> None:
     with pytest.raises(type(error)) as caught:
         ending(error)
     assert caught.value is error
+
+
+# ---- how a recipe ends
+
+
+def ended_with(error: BaseException, resume: str = "checkpoint.resume=true") -> SystemExit:
+    with pytest.raises(SystemExit) as caught, one_message(resume):
+        raise error
+    return caught.value
+
+
+@pytest.fixture
+def begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder of a run that has begun, with a checkpoint and some answers."""
+    monkeypatch.setattr(
+        errors.sys, "orig_argv", ["/bin/python3", "-u", "recipe.py", "a b.yaml", "checkpoint.resume=false"]
+    )
+    monkeypatch.setattr(errors.os, "getppid", lambda: 0)
+    locked(tmp_path)
+    (tmp_path / "config.yaml").write_text("")
+    (tmp_path / "training/hardened/checkpoints/step-00000004").mkdir(parents=True)
+    (tmp_path / "answers").mkdir()
+    (tmp_path / "answers/before.jsonl").write_text("")
+    yield tmp_path
+    unlocked(tmp_path)
+
+
+WAY_ON = (
+    "Safe in {}: the checkpoint training/hardened/checkpoints/step-00000004, the finished rows in answers/. "
+    "Go on with: python recipe.py 'a b.yaml' checkpoint.resume=true"
+)
+REFUSED = (
+    WriteError("/runs/a.json cannot be written: No space left on device."),
+    OSError(errno.ENOSPC, "No space", "/runs/a.json"),
+    PermissionError(errno.EROFS, "Read-only", "/runs/a.json"),
+    OSError(errno.EIO, "Input/output error", "/runs/a.json"),
+    SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+)
+
+
+@pytest.mark.parametrize("error", REFUSED, ids=lambda error: type(error).__name__)
+def test_a_refused_write_tells_what_is_safe_and_how_to_go_on(begun: Path, error: Exception) -> None:
+    told = str(ended_with(error).code)
+    assert told.startswith("error: ") and "cannot be written" in told and told.endswith(WAY_ON.format(begun))
+    assert "\n" not in told
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_is_one_line_and_its_own_exit_code(
+    begun: Path, number: int, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ended_with(Interrupted(number, "after step 4 of 9 of hardened")).code == code
+    name = "SIGTERM" if code == 143 else "Ctrl-C"
+    line = f"stopped by {name} after step 4 of 9 of hardened. {WAY_ON.format(begun)}\n"
+    assert capsys.readouterr().err == line
+
+
+def test_before_a_run_has_begun_the_same_command_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+    ended_with(Interrupted(signal.SIGTERM))
+    told = capsys.readouterr().err
+    assert told.startswith("stopped by SIGTERM. Go on with: ") and "checkpoint.resume" not in told
+
+
+LOST = (
+    "[../third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:53131. This is typical",
+    "[/pytorch/gloo/transport/tcp/unbound_buffer.cc:81] Timed out waiting 1800000ms for recv operation to complete",
+    "NCCL error in: ProcessGroupNCCL.cpp:3384, remote process exited or there was a network error",
+)
+
+
+@pytest.mark.parametrize("text", LOST)
+def test_a_lost_process_is_told_where_there_are_several(
+    begun: Path, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(RuntimeError, match="gloo|NCCL"), one_message():
+        raise RuntimeError(text)
+    monkeypatch.setattr(errors.distributed, "is_initialized", lambda: True)
+    told = str(ended_with(RuntimeError(text)).code)
+    assert told.startswith("error: another process of this run has ended or does not answer (")
+    assert told.endswith(WAY_ON.format(begun))
+
+
+def test_what_nobody_can_mend_keeps_its_traceback() -> None:
+    with pytest.raises(ZeroDivisionError), one_message():
+        raise ZeroDivisionError

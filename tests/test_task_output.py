@@ -6,9 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
+from textadv import checkpoint, task_output
 from textadv.config import ConfigError
 from textadv.config_file import load_config
+from textadv.randomness import rng_state
 from textadv.task import prepare
 from textadv.task_output import HASHES_FILE, MARK, finish
 
@@ -19,7 +22,9 @@ def made_ready(output: Path, *overrides: str) -> None:
     prepare(load_config(SMALL, [f"output={output}", *overrides]))  # type: ignore[arg-type]
 
 
-def test_an_interrupted_run_with_checkpoints_is_not_started_anew(tmp_path: Path) -> None:
+def test_an_interrupted_run_with_checkpoints_is_not_started_anew(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     made_ready(tmp_path)
     assert (tmp_path / MARK).is_file()
     made_ready(tmp_path)
@@ -27,8 +32,84 @@ def test_an_interrupted_run_with_checkpoints_is_not_started_anew(tmp_path: Path)
     with pytest.raises(ConfigError, match="interrupted, with checkpoints up to step-00000007.*checkpoint.resume=true"):
         made_ready(tmp_path)
     made_ready(tmp_path, "checkpoint.resume=true")
+    removes = "checkpoint.overwrite=true, which removes training/, hashes.json, .unfinished, config.yaml in it .3 files"
+    with pytest.raises(ConfigError, match=removes):
+        made_ready(tmp_path)
     finish(tmp_path)
+    capsys.readouterr()
     made_ready(tmp_path)
+    assert (
+        "holds this run, finished: its training is taken from there. Set checkpoint.overwrite"
+        in capsys.readouterr().out
+    )
+    assert (tmp_path / "training/hardened/checkpoints/step-00000007").is_dir()
+    (tmp_path / "notes.txt").write_text("the user's own")
+    made_ready(tmp_path, "checkpoint.overwrite=true")
+    assert not (tmp_path / "training").exists() and (tmp_path / "notes.txt").is_file()
+
+
+def test_resuming_and_starting_anew_contradict_one_another(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="checkpoint.resume and checkpoint.overwrite are both true"):
+        made_ready(tmp_path, "checkpoint.resume=true", "checkpoint.overwrite=true")
+
+
+def saved(output: Path, step: int) -> Path:
+    """A checkpoint of a run that was made ready there, as its training writes it."""
+    texts = {name: (output / name).read_bytes() for name in ("config.yaml", "hashes.json")}
+    folder = output / "training" / "hardened" / "checkpoints"
+    return checkpoint.save(folder, step, {"w": torch.ones(2)}, {}, [rng_state()], {}, 2, carried=texts)
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "hashes.json"])
+@pytest.mark.parametrize("harm", [b"", b"null", b"\xff\xfe\x00", b"[" * 100_000, b"output: other\n", None])
+def test_what_says_which_run_it_is_is_rebuilt_from_the_newest_checkpoint(
+    tmp_path: Path, name: str, harm: bytes | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made_ready(tmp_path)
+    before = {part: (tmp_path / part).read_bytes() for part in ("config.yaml", "hashes.json")}
+    steps = [saved(tmp_path, step) for step in (1, 2)]
+    (tmp_path / name).unlink()
+    if harm is not None:
+        (tmp_path / name).write_bytes(harm)
+    with pytest.raises(ConfigError, match="holds this run, interrupted, with checkpoints up to step-00000002"):
+        made_ready(tmp_path)
+    made_ready(tmp_path, "checkpoint.resume=true")
+    assert {part: (tmp_path / part).read_bytes() for part in before} == before
+    assert f"{name} was not as this run wrote it, and is as the newest checkpoint holds it" in capsys.readouterr().out
+    assert all(step.is_dir() for step in steps)
+
+
+def test_a_damaged_config_without_a_checkpoint_that_carries_it_loses_nothing(tmp_path: Path) -> None:
+    made_ready(tmp_path)
+    (saved(tmp_path, 1) / "manifest.json").unlink()
+    (tmp_path / "config.yaml").write_bytes(b"")
+    for resume in ("true", "false"):
+        with pytest.raises(ConfigError, match="holds trained weights .*no checkpoint carries it. Put that file back"):
+            made_ready(tmp_path, f"checkpoint.resume={resume}")
+    assert (tmp_path / "training/hardened/checkpoints/step-00000001").is_dir()
+
+
+def test_an_emptied_config_of_a_run_without_weights_is_written_anew(tmp_path: Path) -> None:
+    made_ready(tmp_path)
+    before = (tmp_path / "config.yaml").read_bytes()
+    (tmp_path / "config.yaml").write_bytes(b"")
+    made_ready(tmp_path)
+    assert (tmp_path / "config.yaml").read_bytes() == before
+
+
+def test_files_are_not_written_through_links(tmp_path: Path) -> None:
+    output, outside = tmp_path / "run", tmp_path / "outside"
+    output.mkdir()
+    outside.write_text("")
+    (output / "config.yaml").symlink_to(outside)
+    made_ready(output)
+    assert outside.read_text() == "" and not (output / "config.yaml").is_symlink()
+
+
+def test_a_failed_preparation_leaves_no_lock(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="training.batch_size"):
+        made_ready(tmp_path, "training.batch_size=4000", "training.micro_batch_size=4")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_run_is_not_resumed_with_other_data(tmp_path: Path) -> None:
@@ -41,3 +122,14 @@ def test_a_run_is_not_resumed_with_other_data(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="These have changed since: data.train. Put them back"):
         made_ready(tmp_path, "checkpoint.resume=true")
     assert {found.name: found.read_bytes() for found in tmp_path.iterdir() if found.is_file()} == before
+
+
+def test_room_that_is_missing_is_told_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(task_output, "free_bytes", lambda place: 2_000_000)
+    with pytest.raises(ConfigError, match="needs about 8.* MB for checkpoints.*2 MB are free.*keep_last .now 2."):
+        made_ready(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(task_output, "free_bytes", lambda place: None)
+    made_ready(tmp_path)

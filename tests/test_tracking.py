@@ -51,13 +51,28 @@ def test_lines_on_screen_are_aligned(tmp_path: Path, capsys: CaptureFixture[str]
 def test_rewinding_cuts_what_a_checkpoint_had_not_seen(tmp_path: Path) -> None:
     mine = tracker(tmp_path)
     mine.step(1, {"loss": 1.0})
-    seen, size = tiny.log_of(tmp_path), mine.size()
+    seen, size = tiny.log_of(tmp_path), len(mine.log())
     mine.step(2, {"loss": 2.0})
     again = tracker(tmp_path)
     again.rewind(size)
     assert tiny.log_of(tmp_path) == seen
-    assert again.size() == size == len(seen)
+    assert len(again.log()) == size == len(seen)
     assert len((tmp_path / "timing.jsonl").read_text().splitlines()) == 2, "time that was spent was spent"
+
+
+@pytest.mark.parametrize("harm", ["cut", "flipped", "removed", "not UTF-8"])
+def test_a_damaged_log_is_put_back_as_the_checkpoint_holds_it(tmp_path: Path, harm: str) -> None:
+    mine = tracker(tmp_path)
+    mine.step(1, {"loss": 1.0})
+    seen = mine.log()
+    mine.step(2, {"loss": 2.0})
+    assert tracker(tmp_path).rewind(seen) is None and mine.log() == seen
+    harmed = {"cut": seen[:-3], "flipped": seen.replace(b"1.0", b"3.0"), "not UTF-8": b"\xff" * 40}.get(harm)
+    mine.log_path.unlink()
+    if harmed is not None:
+        mine.log_path.write_bytes(harmed)
+    told = tracker(tmp_path).rewind(seen)
+    assert told is not None and "log.jsonl was not as it was written" in told and mine.log() == seen
 
 
 def test_rewinding_to_nothing_starts_anew(tmp_path: Path) -> None:
@@ -73,7 +88,7 @@ def test_a_log_shorter_than_the_checkpoint_had_seen_is_an_error(tmp_path: Path) 
     mine.step(1, {"loss": 1.0})
     with pytest.raises(CheckpointError, match="has 25 bytes and the checkpoint had seen 40: it was cut or removed"):
         mine.rewind(40)
-    assert mine.size() == 25
+    assert len(mine.log()) == 25
 
 
 def test_other_processes_write_and_print_nothing(
@@ -89,7 +104,7 @@ def test_other_processes_write_and_print_nothing(
     mine.close()
     assert not (tmp_path / "new").exists()
     assert capsys.readouterr().out == ""
-    assert mine.size() == 0
+    assert mine.log() == b""
 
 
 def test_values_reach_the_trackers_under_the_name_of_the_run(tmp_path: Path, monkeypatch: MonkeyPatch) -> None:

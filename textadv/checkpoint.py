@@ -1,7 +1,8 @@
-"""Checkpoints that a killed run can be resumed from exactly: atomic, pruned, safetensors and JSON only.
+"""Checkpoints that a killed run can be resumed from exactly: atomic, verified, pruned, safetensors and JSON only.
 
-A checkpoint holds the trainable weights, the optimizer, every process's global generators and the run's progress. The
-place in the data and the attack's random numbers are functions of (seed, step) and need no saving.
+A checkpoint holds the trainable weights, the optimizer, every process's global generators, the run's progress, its log,
+what it was started with and the weights that it keeps, and a manifest with the checksum of each file. The place in the
+data and the attack's random numbers are functions of (seed, step) and need no saving.
 """
 
 from __future__ import annotations
@@ -10,20 +11,25 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from textadv.models import load_trainable_state, trainable_state
+from textadv.manifest import DamagedError, file_hash, listed, read_object, require_intact, write_manifest
+from textadv.models import load_trainable_state
 from textadv.printable import message
+from textadv.progress import progress_of
+from textadv.writing import discard, put_tensors, replacing, size_of
 
-PREFIX, PROGRESS_FILE, FILES = "step-", "progress.json", "files"
+PREFIX, PROGRESS_FILE, FILES, KEPT = "step-", "progress.json", "files", "kept-"
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, SafetensorError)
 
 
 class CheckpointError(ValueError):
@@ -35,11 +41,26 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What was saved: progress (JSON values), and the folder that holds the tensors."""
+    """What was saved: progress (JSON values), and the folder that holds the tensors.
+
+    hashes: SHA-256 of each file by its name; empty where an older version of textadv wrote the checkpoint.
+    told: sentences about newer checkpoints that are damaged.
+    """
 
     folder: Path
     progress: dict[str, Any]
     rng: list[dict[str, Tensor]]
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    told: tuple[str, ...] = ()
+
+    def holds(self, name: str) -> bool:
+        """Whether a file of that name was saved."""
+        return name in self.hashes if self.hashes else (self.folder / name).is_file()
+
+    def kept_files(self, kind: str) -> list[Path]:
+        """Where the checkpoint itself holds the kept weights of a kind; nowhere in those of an older version."""
+        name = f"{KEPT}{kind}.safetensors"
+        return [self.folder / name] if name in self.hashes else []
 
 
 class Memory(Protocol):
@@ -89,56 +110,113 @@ def save(
     progress: dict[str, Any],
     keep_last: int,
     more: Mapping[str, dict[str, Tensor]] = MappingProxyType({}),
+    carried: Mapping[str, bytes] = MappingProxyType({}),
+    kept: Mapping[str, Path] = MappingProxyType({}),
 ) -> Path:
     """Writes `folder`/step-N whole or not at all, then removes all but the last `keep_last` up to this step.
 
-    more: further tensors by the name of their file; empty ones are left out. `extra` reads them.
+    more: further tensors by the name of their file; empty ones are left out. `extra` reads them. carried: further files
+    by name. kept: the files of kept weights by kind; they are linked, and take no room while they stay as they are.
     Checkpoints of later steps are removed too: they belong to a run that was given up for this one.
+
+    Raises WriteError where the system refuses; all earlier checkpoints are then as they were.
     """
     final = folder / f"{PREFIX}{step:08d}"
-    partial = folder / f".partial-{step:08d}"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    save_file(weights, partial / "weights.safetensors")
-    save_file(optimizer, partial / "optimizer.safetensors")
-    for rank, state in enumerate(rng):
-        save_file(state, partial / f"rng-{rank}.safetensors")
-    for name, tensors in more.items():
-        if tensors:
-            save_file(tensors, partial / f"{name}.safetensors")
-    files = {path.name: path.stat().st_size for path in sorted(partial.iterdir())}
-    known = progress | {"step": step, "processes": len(rng), FILES: files}
-    (partial / PROGRESS_FILE).write_text(json.dumps(known))
-    for path in partial.iterdir():
-        _flush(path)
-    shutil.rmtree(final, ignore_errors=True)
-    os.replace(partial, final)
-    found = _steps(folder)
-    end = found.index(final) + 1
-    for stale in [*found[: max(end - keep_last, 0)], *found[end:]]:
-        shutil.rmtree(stale)
+    named = {"weights": weights, "optimizer": optimizer}
+    named |= {f"rng-{rank}": state for rank, state in enumerate(rng)}
+    named |= {name: tensors for name, tensors in more.items() if tensors}
+    with replacing(final, sum(map(size_of, named.values()))) as partial:
+        partial.mkdir()
+        for name, tensors in named.items():
+            put_tensors(partial / f"{name}.safetensors", tensors)
+        for name, content in carried.items():
+            (partial / name).write_bytes(content)
+        for kind, path in kept.items():
+            link(path, partial / f"{KEPT}{kind}.safetensors")
+        known = progress | {"step": step, "processes": len(rng)}
+        (partial / PROGRESS_FILE).write_text(json.dumps(known), encoding="utf-8")
+        write_manifest(partial)
+    for given_up in steps_of(folder)[steps_of(folder).index(final) + 1 :]:
+        discard(given_up)
+    prune(final, keep_last)
     return final
 
 
-def _steps(folder: Path) -> list[Path]:
+def prune(newest: Path, keep_last: int) -> None:
+    """Removes the checkpoints before `newest` but for the last `keep_last`, itself among them."""
+    found = steps_of(newest.parent)
+    for stale in found[: max(found.index(newest) + 1 - keep_last, 0)]:
+        discard(stale)
+
+
+def link(source: Path, target: Path) -> None:
+    """A second name for a file that is only ever replaced; a copy where the file system has none.
+
+    Raises CheckpointError where the file is gone.
+    """
+    if not source.is_file():
+        raise CheckpointError(f"{source} was removed while the run used it. Resume with checkpoint.resume: true.")
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def steps_of(folder: Path) -> list[Path]:
+    """The checkpoints beneath the folder, oldest first, whatever their state."""
     return sorted(path for path in folder.glob(f"{PREFIX}*") if path.is_dir())
 
 
-def _flush(path: Path) -> None:
-    """Has the file's bytes on the disk before the folder gets its name, so that a crash leaves none half written."""
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
-
-
-def _whole(folder: Path) -> dict[str, Any] | None:
-    """The progress of a checkpoint whose files all have the sizes that were written; None otherwise."""
+def _read(folder: Path) -> Checkpoint:
+    """A checkpoint whose files are all as they were written. Raises DamagedError."""
+    hashes: dict[str, str] = {}
+    progress = read_object(folder / PROGRESS_FILE)
+    if FILES in progress:
+        _require_sizes(folder, progress.pop(FILES))
+    else:
+        hashes = listed(folder)
+        require_intact(folder, hashes, [name for name in hashes if not name.startswith(KEPT)])
     try:
-        progress = json.loads((folder / PROGRESS_FILE).read_text(encoding="utf-8"))
-        written = progress.pop(FILES)
-        sizes = {name: (folder / name).stat().st_size for name in written}
-    except (OSError, ValueError, KeyError):
-        return None
-    return dict(progress) if sizes == written else None
+        progress_of(progress)
+        rng = [load_file(folder / f"rng-{rank}.safetensors") for rank in range(progress["processes"])]
+    except UNREADABLE as error:
+        raise DamagedError(f"{PROGRESS_FILE} or a file of random numbers cannot be used: {error}") from error
+    found = Checkpoint(folder, progress, rng, hashes)
+    for kind in progress.get("best", {}):
+        kept_at(found, kind)
+    return found
+
+
+def _require_sizes(folder: Path, written: Any) -> None:
+    """For checkpoints without a manifest: sizes, and the headers of all tensors."""
+    for name, size in written.items() if isinstance(written, dict) else ((PROGRESS_FILE, None),):
+        try:
+            if not isinstance(name, str) or (folder / name).stat().st_size != size:
+                raise DamagedError(f"{name} is not of the size that was written")
+            if name.endswith(".safetensors"):
+                with safe_open(folder / name, "pt"):
+                    pass
+        except UNREADABLE as error:
+            raise DamagedError(f"{name} is missing or cannot be read") from error
+
+
+def kept_at(checkpoint: Checkpoint, kind: str) -> Path:
+    """Where the kept weights of that kind lie whole: beside the checkpoints, or in this one.
+
+    Raises DamagedError where neither is what was kept.
+    """
+    beside = checkpoint.folder.parent.parent / "weights" / f"{kind}.safetensors"
+    name = f"{KEPT}{kind}.safetensors"
+    if not checkpoint.hashes:
+        try:
+            with safe_open(beside, "pt"):
+                return beside
+        except UNREADABLE as error:
+            raise DamagedError(f"weights/{beside.name} is missing or damaged") from error
+    for path in (beside, checkpoint.folder / name):
+        if name in checkpoint.hashes and path.is_file() and file_hash(path) == checkpoint.hashes[name]:
+            return path
+    raise DamagedError(f"weights/{beside.name}, and {name} in it, are not what was kept")
 
 
 def latest(folder: Path) -> Checkpoint | None:
@@ -146,28 +224,47 @@ def latest(folder: Path) -> Checkpoint | None:
 
     Raises CheckpointError where all that there are have been damaged.
     """
+    found: Checkpoint | None = None
     damaged: list[str] = []
-    for path in reversed(_steps(folder)):
-        progress = _whole(path)
-        if progress is not None:
-            rng = [load_file(path / f"rng-{rank}.safetensors") for rank in range(progress["processes"])]
-            if damaged:
-                told = f"resumed from {path.name}: the files of {', '.join(damaged)} were damaged"
-                progress["notes"] = [*progress.get("notes", []), told]
-            return Checkpoint(path, progress, rng)
-        damaged.append(path.name)
+    older: list[str] = []
+    for path in reversed(steps_of(folder)):
+        try:
+            read = _read(path)
+            found = found or read
+        except DamagedError as error:
+            (damaged if found is None else older).append(f"{path.name} is damaged ({error})")
+    if found is not None:
+        told = [f"resumed from {found.folder.name}: {line}" for line in damaged]
+        if told:
+            found.progress["notes"] = [*found.progress.get("notes", []), *told]
+        return replace(found, told=(*told, *(f"{line}, and is not needed" for line in older)))
     if damaged:
         raise CheckpointError(
-            f"No checkpoint under {folder} can be resumed from: the files of {', '.join(damaged)} are missing or not "
-            "of the size that was written. Start anew in another output folder, with checkpoint.resume: false."
+            f"No checkpoint under {folder} can be resumed from: {'; '.join(damaged)}. Put the files back from a copy, "
+            "or start anew in another output folder, with checkpoint.resume: false."
         )
     return None
 
 
+def intact(folder: Path, name: str) -> Path | None:
+    """A file that a checkpoint carries, whatever its other files hold; None where it is not there or not as written."""
+    try:
+        hashes = listed(folder)
+        require_intact(folder, hashes, [name])
+    except (DamagedError, KeyError):
+        return None
+    return folder / name
+
+
 def extra(checkpoint: Checkpoint, name: str) -> dict[str, Tensor]:
     """The tensors that were saved under `name` in `more`; empty where there were none."""
-    path = checkpoint.folder / f"{name}.safetensors"
-    return load_file(path) if path.is_file() else {}
+    file = f"{name}.safetensors"
+    return load_file(checkpoint.folder / file) if checkpoint.holds(file) else {}
+
+
+def carried(checkpoint: Checkpoint, name: str) -> bytes | None:
+    """The file that was saved under `name` in `carried`; None where there was none."""
+    return (checkpoint.folder / name).read_bytes() if checkpoint.holds(name) else None
 
 
 def restore(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer, processes: int) -> None:
@@ -182,18 +279,3 @@ def restore(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Opt
         )
     load_trainable_state(model, load_file(checkpoint.folder / "weights.safetensors"))
     load_optimizer_state(model, optimizer, load_file(checkpoint.folder / "optimizer.safetensors"))
-
-
-def save_weights(path: Path, weights: dict[str, Tensor]) -> None:
-    """Writes one safetensors file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    save_file(weights, partial)
-    os.replace(partial, path)
-
-
-def save_state_of(model: nn.Module, path: Path, write: bool) -> None:
-    """Writes the trainable state to `path` on the process that writes; under FSDP2 every process must call it."""
-    state = trainable_state(model)
-    if write:
-        save_weights(path, state)

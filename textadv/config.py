@@ -188,6 +188,12 @@ class CheckpointConfig(Section):
     every: Count | None = Field(None, description="Optimizer steps between two checkpoints; null: once per epoch.")
     keep_last: Count = Field(2, description="Checkpoints that are kept for resuming.")
     resume: bool = Field(False, description="Continue from the last checkpoint in output.")
+    overwrite: bool = Field(False, description="Remove the run that output holds, checkpoints included; start anew.")
+
+    @model_validator(mode="after")
+    def _rules(self) -> CheckpointConfig:
+        both = ["checkpoint.resume and checkpoint.overwrite are both true. Keep the one that you mean."]
+        return checked(self, both if self.resume and self.overwrite else [])
 
 
 class EvaluationConfig(Section):

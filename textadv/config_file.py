@@ -143,10 +143,11 @@ def _leaves(value: Any, prefix: str) -> dict[str, Any]:
 def config_difference(old: AnyRunConfig, new: AnyRunConfig) -> list[str]:
     """One line per key that differs, such as "attack.steps: 3 -> 5".
 
-    checkpoint.resume and tracking are left out, because a run may be continued with other values of them.
+    checkpoint.resume, checkpoint.overwrite and tracking are left out: a run may go on with other values of them.
     """
     before, after = _leaves(old.model_dump(), ""), _leaves(new.model_dump(), "")
-    keys = [key for key in {**before, **after} if key != "checkpoint.resume" and not key.startswith("tracking.")]
+    free = ("checkpoint.resume", "checkpoint.overwrite")
+    keys = [key for key in {**before, **after} if key not in free and not key.startswith("tracking.")]
 
     def side(leaves: dict[str, Any], key: str) -> str:
         return shown(leaves[key]) if key in leaves else "(not set)"

@@ -1,30 +1,49 @@
-"""The errors that a user can mend: a recipe prints their message and no traceback."""
+"""How a recipe ends: errors that a user can mend, and signals, are one message each and no traceback."""
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import json
 import os
 import re
+import shlex
+import signal
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError
+from torch import distributed
 
 from textadv.accumulation import NonFiniteError
 from textadv.checkpoint import CheckpointError
 from textadv.config import ConfigError
 from textadv.data import DataError
 from textadv.integrations import EndpointError
+from textadv.interrupts import Interrupted, asked, heeding
 from textadv.liveness import DeadAdversaryError
 from textadv.models import ModelError, PerturbationError
 from textadv.models.decoding import GenerationError
 from textadv.printable import message
-from textadv.task_launch import launcher_words
+from textadv.task_launch import LAUNCHERS, launcher_words
+from textadv.task_lock import held
+from textadv.task_output import CONFIG_FILE, finished_text
+from textadv.writing import WriteError, refusal, system_error
 
+PR_SET_PDEATHSIG = 1
+TORCH_LAUNCHERS = ("torchrun", "torch.distributed.run")
 LAUNCHERS_OWN = (
     "note: accelerate adds a traceback of its own below this error; accelerate launch --quiet leaves it out."
 )
+
+
+class LostProcessError(RuntimeError):
+    """Another process of the run has ended, or does not answer."""
+
+
 USER_ERRORS = (
     CheckpointError,
     ConfigError,
@@ -32,14 +51,109 @@ USER_ERRORS = (
     DeadAdversaryError,
     EndpointError,
     GenerationError,
+    LostProcessError,
     ModelError,
     NonFiniteError,
     PerturbationError,
     OSError,
     SafetensorError,
+    WriteError,
 )
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+MACHINE = (*FULL, *FORBIDDEN, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE)
+"""Errors of the system that say nothing about the program."""
+# What torch says where another process of the run is gone, or does not answer.
+_LOST = re.compile(
+    r"gloo|NCCL|nccl|ProcessGroup|[Cc]onnection (closed|reset|refused)|[Bb]roken pipe|[Tt]imed out|TCPStore"
+)
+
+
+@contextmanager
+def one_message(resume: str = "") -> Iterator[None]:
+    """A block that is a recipe: what a user can mend, a machine that refuses, a signal and a lost process end it so.
+
+    resume: the override with which the command goes on from what was kept; none where it does so by itself.
+    Raises SystemExit: 1 with the message, 143 after SIGTERM and 130 after Ctrl-C, which print their line.
+    """
+    _end_with_launcher()
+    try:
+        with heeding():
+            yield
+    except Interrupted as stop:
+        raise _stopped(stop, resume) from None
+    except Exception as error:
+        told = _told(error, resume)
+        if not isinstance(told, USER_ERRORS):
+            raise
+        raise ending(told) from None
+
+
+def _end_with_launcher() -> None:
+    """Has the system send SIGTERM when `accelerate launch`, which passes on no signal, is gone; on Linux only."""
+    if launcher_words() and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _told(error: Exception, resume: str) -> Exception:
+    """The error in a user's words, with what is safe where the machine or another process ended the run."""
+    known = isinstance(error, USER_ERRORS)
+    if not known and distributed.is_available() and distributed.is_initialized() and _LOST.search(str(error)):
+        if asked():
+            raise _stopped(Interrupted(asked()), resume) from None
+        _ignore_launcher()
+        return _lost(error, resume)
+    number = system_error(error)
+    if isinstance(error, WriteError):
+        return WriteError(f"{error} {_way_on(resume)}")
+    if number not in MACHINE or isinstance(error, EndpointError):
+        return error
+    place = error.filename if isinstance(error, OSError) and error.filename else "a file of this run"
+    return WriteError(f"{refusal(str(place), number, what='cannot be written or read')} {_way_on(resume)}")
+
+
+def _lost(error: Exception, resume: str) -> LostProcessError:
+    lines = str(error).strip().splitlines()
+    told = re.sub(r"^\[\S+\]\s*", "", lines[0] if lines else type(error).__name__).partition(". ")[0]
+    return LostProcessError(
+        f"another process of this run has ended or does not answer ({told:.120}), and none can go on alone. What that "
+        f"one met stands in its own message. {_way_on(resume)}"
+    )
+
+
+def _ignore_launcher() -> None:
+    """Lets a process that a launcher started say its last sentence: the launcher ends all when one has ended."""
+    if "RANK" in os.environ:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def _stopped(stop: Interrupted, resume: str) -> SystemExit:
+    """Prints the one line of the main process; the exception that ends a recipe as the signal would have."""
+    told = f"stopped by {stop}{stop.place and ' ' + stop.place}. {_way_on(resume)}"
+    _ignore_launcher()
+    _tell_launcher(told)
+    if os.environ.get("RANK", "0") == "0":
+        sys.stdout.flush()
+        print(told, file=sys.stderr, flush=True)
+    return SystemExit(128 + stop.number)
+
+
+def _way_on(resume: str) -> str:
+    """What is safe, and the command that goes on from there."""
+    begun = [folder for folder in held() if (folder / CONFIG_FILE).is_file()]
+    safe = finished_text(begun[0]) if begun else ""
+    words = [word for word in _command() if not word.startswith(("checkpoint.resume=", "checkpoint.overwrite="))]
+    words += [resume] if resume and begun else []
+    return f"{safe}Go on with: {shlex.join(words)}"
+
+
+def _command() -> list[str]:
+    """The command that a user typed, as far as the system tells it: the launcher's, where there is one."""
+    above = _words_of(os.getppid())
+    if any(Path(word).name in (*LAUNCHERS, *TORCH_LAUNCHERS) for word in above):
+        return above
+    words = [word for word in sys.orig_argv if word != "-u"]
+    return ["python", *words[1:]] if words else ["python", *sys.argv]
 
 
 def ending(error: Exception) -> SystemExit:
@@ -83,6 +197,14 @@ def _launcher_adds_a_traceback() -> bool:
     """
     words = launcher_words()
     return bool(words) and "WORLD_SIZE" not in os.environ and not {"-q", "--quiet"} & set(words)
+
+
+def _words_of(process: int) -> list[str]:
+    """The command line of a process; empty where the system does not tell it."""
+    try:
+        return Path(f"/proc/{process}/cmdline").read_text(encoding="utf-8").split("\0")[:-1]
+    except (OSError, UnicodeDecodeError):
+        return []
 
 
 def _tell_launcher(told: str) -> None:

@@ -30,6 +30,7 @@ from textadv.models.faithful import UnfaithfulError, compare
 from textadv.models.strangers import Reader
 from textadv.phases import phase
 from textadv.progress import Trained
+from textadv.writing import WriteError, discard, filling, write_text
 
 MARK = "NOT_WHAT_WAS_MEASURED.txt"
 UNCHECKED = "This folder was written and has not been compared with the model that was measured.\n"
@@ -63,17 +64,20 @@ def exported(
     checkpoint; of a baseline, which has a folder `beneath` of its own, the first two. The tokenizer, or the image
     processor, lies beside each. The model keeps the selected weights. Only the main process works.
 
-    Raises ModelError, on every process, where a folder holds another model; it stays, with a mark in it.
+    Raises, on every process, ModelError where a folder holds another model, which stays with a mark in it, and
+    WriteError where the system refuses.
     """
-    found, problem = Exported(output / beneath / "adapter"), None
+    found = Exported(output / beneath / "adapter")
+    problem: tuple[bool, str] | None = None
     if accelerator.is_main_process:
         try:
             found = _Exporting(output, beneath, name, loaded, trained, reader).run()
-        except ModelError as error:
-            problem = str(error)
-    problems: list[str | None] = broadcast_object_list([problem])
+        except (ModelError, WriteError) as error:
+            problem = isinstance(error, WriteError), str(error)
+    problems: list[tuple[bool, str] | None] = broadcast_object_list([problem])
     if problems[0] is not None:
-        raise ModelError(problems[0])
+        refused, told = problems[0]
+        raise WriteError(told) if refused else ModelError(told)
     return found
 
 
@@ -109,20 +113,23 @@ class _Exporting:
     def _saved(self, place: Path, merged: bool = False) -> list[ExportCheck]:
         """Writes one folder and compares it with the model as it is now, where that is possible."""
         folder = self.output / place
-        _save(self.loaded, folder, merged=merged)
-        if self._sharded():
-            return []
         mark = folder / MARK
-        mark.write_text(UNCHECKED, encoding="utf-8")
+        # The mark comes first: an interruption leaves no folder that looks checked.
+        with filling(folder, MARK) as apart:
+            _save(self.loaded, apart, merged=merged)
+            (apart / MARK).write_text(UNCHECKED, encoding="utf-8")
+        if self._sharded():
+            discard(mark)
+            return []
         try:
             with phase(f"comparing {place.as_posix()}", unit="folders"):
                 compared = compare(self.reader.measured(), lambda: self.reader.reloaded(folder))
         except UnfaithfulError as error:
             remedy = "Use adapter/, which holds it." if merged else f"Its weights are kept in {self._kept()}."
             told = f"{folder} is not the model that was measured: {error} Do not use that folder, which stays. {remedy}"
-            mark.write_text(told + "\n", encoding="utf-8")
+            write_text(mark, told + "\n")
             raise ModelError(told) from error
-        mark.unlink()
+        discard(mark)
         return [ExportCheck(self.name, place.as_posix(), **compared._asdict())]
 
     def _kept(self) -> Path:

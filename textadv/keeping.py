@@ -1,8 +1,18 @@
-"""Which weights of a run are kept, and with which of them it ends."""
+"""Which weights of a run are kept, where they lie, and with which of them it ends."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor
+
+from textadv.checkpoint import Checkpoint, CheckpointError, kept_at, link
+from textadv.manifest import file_hash
 from textadv.progress import Progress
+from textadv.writing import WriteError, replacing, write_tensors
 
 RANKING = {"robust_best": ("robust", "clean"), "clean_best": ("clean", "robust"), "last": ("step",)}
 """The kinds of weights that are kept, and the measures that rank them, first to last."""
@@ -50,3 +60,63 @@ def selected(progress: Progress, wanted: str, *, measured: bool, hardening: bool
         f"eligible; the last one is kept. {remedy}"
     )
     return "last"
+
+
+class KeptWeights:
+    """The kept weights of a run, one file for each kind beneath `folder`, known again by their checksums.
+
+    Only the main process writes; what it meets is raised on every process.
+    """
+
+    def __init__(self, accelerator: Accelerator, folder: Path) -> None:
+        self.accelerator, self.folder = accelerator, folder
+        self.hashes: dict[str, str] = {}
+
+    def path(self, kind: str) -> Path:
+        """The file of that kind."""
+        return self.folder / f"{kind}.safetensors"
+
+    def save(self, kinds: Iterable[str], weights: Mapping[str, Tensor]) -> None:
+        """Keeps these weights as each of the kinds. Raises WriteError where the system refuses."""
+        problem = None
+        if self.accelerator.is_main_process:
+            try:
+                for kind in kinds:
+                    write_tensors(self.path(kind), weights)
+                    self.hashes[kind] = file_hash(self.path(kind))
+            except WriteError as error:
+                problem = str(error)
+        self._agree(problem, WriteError)
+
+    def restore(self, checkpoint: Checkpoint, kinds: Iterable[str]) -> None:
+        """Puts back what was kept when the checkpoint was written. Raises WriteError where the system refuses."""
+        problem = None
+        if self.accelerator.is_main_process:
+            try:
+                for kind in kinds:
+                    found = kept_at(checkpoint, kind)
+                    self.hashes[kind] = file_hash(found)
+                    for place in (self.path(kind), *checkpoint.kept_files(kind)):
+                        if not place.is_file() or file_hash(place) != self.hashes[kind]:
+                            with replacing(place) as partial:
+                                link(found, partial)
+            except WriteError as error:
+                problem = str(error)
+        self._agree(problem, WriteError)
+
+    def require(self, kinds: Iterable[str]) -> None:
+        """Raises CheckpointError, on every process, where a file is not what this run kept."""
+        problem = None
+        for kind in kinds if self.accelerator.is_main_process else ():
+            path = self.path(kind)
+            if not path.is_file() or file_hash(path) != self.hashes[kind]:
+                problem = (
+                    f"{path} was changed or removed since this run wrote it. The checkpoints hold it: resume with "
+                    "checkpoint.resume: true."
+                )
+        self._agree(problem, CheckpointError)
+
+    def _agree(self, problem: str | None, kind: type[Exception]) -> None:
+        first = gather_object([problem])[0]
+        if first is not None:
+            raise kind(first)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from accelerate import Accelerator
 
@@ -34,6 +34,7 @@ class Settings:
     steps: optimizer steps; the sampler says how many rows each has. micro_batch_size: rows per forward.
     learning_rate: peak. clip_norm: bound on the gradient's L2 norm, None for none. evaluate_every, checkpoint_every,
     log_every: in steps; checkpoint_every None saves none. select: which kept checkpoint the run ends with.
+    whole_every: after multiples of so many steps a run can be resumed; others lie within a batch that stays.
     """
 
     steps: int
@@ -50,6 +51,7 @@ class Settings:
     liveness_window: int = 5
     select: Literal["robust_best", "clean_best", "last"] = "robust_best"
     seed: int = 0
+    whole_every: int = 1
 
     def __post_init__(self) -> None:
         counts = {
@@ -60,6 +62,7 @@ class Settings:
             "checkpoint_every": self.checkpoint_every,
             "keep_last": self.keep_last,
             "liveness_window": self.liveness_window,
+            "whole_every": self.whole_every,
         }
         for name, value in counts.items():
             if value is not None and value < 1:
@@ -98,6 +101,48 @@ class Progress:
     rollbacks: int = 0
     ended_with: int | None = None
     doubt: str | None = None
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _measures(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(key, str) and _number(part) for key, part in value.items())
+
+
+def _each(form: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and all(map(form, value))
+
+
+_COUNTS = ("step", "forwards", "backwards", "adversarial_rows", "rollbacks", "processes", "log_bytes")
+_FORMS: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(_COUNTS, _count),
+    "best": lambda value: isinstance(value, dict) and all(map(_measures, value.values())),
+    "history": _each(_measures),
+    "pulses": _each(_each(_number)),
+    "probes": _each(_each(_number)),
+    "seconds": _number,
+    "notes": _each(lambda value: isinstance(value, str)),
+    "ended_with": lambda value: value is None or _count(value),
+    "scaler": lambda value: isinstance(value, dict),
+    "doubt": lambda value: value is None or isinstance(value, str),
+}
+
+
+def progress_of(values: Mapping[str, Any]) -> Progress:
+    """The progress that JSON values tell of; names that it does not have are passed over.
+
+    Raises ValueError, naming the first value that is of another kind than was written.
+    """
+    for name, form in _FORMS.items():
+        if name in values and not form(values[name]):
+            raise ValueError(f"{name} cannot be {values[name]!r:.60}")
+    return Progress(**{name: values[name] for name in Progress.__dataclass_fields__ if name in values})
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -13,10 +12,10 @@ from types import MappingProxyType
 from typing import Literal
 
 from accelerate import Accelerator
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
-from textadv import build, build_attacks, checkpoint
+from textadv import build, build_attacks
 from textadv.config import RunConfig
 from textadv.config_objective import replays_of
 from textadv.config_tasks import ClassifierRunConfig
@@ -38,8 +37,9 @@ from textadv.report import write_results
 from textadv.sampling import OneStream
 from textadv.split_norm import Which, convert, merge, merged_state, using
 from textadv.task import Task
-from textadv.task_output import finish
+from textadv.task_output import carried, finish, resumed_from
 from textadv.trainer import Trainer
+from textadv.writing import write_tensors
 
 Baseline = Literal["same_steps", "equal_cost"]
 NAMES: dict[Baseline, str] = {"same_steps": "plain", "equal_cost": "plain, equal cost"}
@@ -100,6 +100,7 @@ def _settings(
         liveness_window=training.liveness_window,
         select=select,
         seed=config.seed,
+        whole_every=replays,
     )
 
 
@@ -115,10 +116,7 @@ def _train(
     # Before batch norms are split: clean rows do not reach those of attacked rows.
     frozen = _reduced(task, loaded.model)
     folder = task.output / "training" / _slug(name)
-    found = checkpoint.latest(folder / "checkpoints") if config.checkpoint.resume else None
-    if found is None and task.accelerator.is_main_process:
-        shutil.rmtree(folder, ignore_errors=True)
-    task.accelerator.wait_for_everyone()
+    found = resumed_from(task.accelerator, config, folder / "checkpoints")
     attack = build.attack(config.selection.attack, task.threat, config.seed) if select == "robust_best" else None
     split = None if objective is None else task.split_norm
     if split is not None:
@@ -148,6 +146,7 @@ def _train(
             averaging=build.averaging(config.training, steps),
             guard=None if objective is None else _guard(task),
             memory=objective.memory if isinstance(objective, Free) else None,
+            carried=carried(config, task.hashes),
         )
         trained = trainer.run(found)
     trained.progress.notes += frozen
@@ -169,8 +168,7 @@ def _merged(task: Task, model: nn.Module, trained: Trained, which: Which) -> Tra
     weights = {kind: path.parent / "merged" / path.name for kind, path in trained.weights.items()}
     if task.accelerator.is_main_process:
         for kind, path in weights.items():
-            path.parent.mkdir(exist_ok=True)
-            save_file(merged_state(model, load_file(trained.weights[kind]), which), path)
+            write_tensors(path, merged_state(model, load_file(trained.weights[kind]), which))
     task.accelerator.wait_for_everyone()
     merge(model, which)
     return replace(trained, weights=weights)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -11,7 +10,7 @@ from types import MappingProxyType
 
 from torch import nn
 
-from textadv import build, checkpoint
+from textadv import build
 from textadv.batch import Role
 from textadv.config import ConfigError
 from textadv.config_chat import ChatRunConfig
@@ -32,7 +31,7 @@ from textadv.progress import Scores, Settings, Trained
 from textadv.report.chat import write_chat_results
 from textadv.stages import environment
 from textadv.task_chat import ChatTask
-from textadv.task_output import finish
+from textadv.task_output import carried, finish, resumed_from
 from textadv.task_template import template
 from textadv.trainer import Trainer
 
@@ -58,10 +57,7 @@ def train_chat(task: ChatTask) -> ChatStage:
     loaded = task.load_model()
     _require_answers(task, loaded)
     folder = task.output / "training" / "hardened"
-    found = checkpoint.latest(folder / "checkpoints") if task.config.checkpoint.resume else None
-    if found is None and task.accelerator.is_main_process:
-        shutil.rmtree(folder, ignore_errors=True)
-    task.accelerator.wait_for_everyone()
+    found = resumed_from(task.accelerator, task.config, folder / "checkpoints")
 
     def score(model: nn.Module) -> Scores:
         return chat_scores(task, model, loaded)
@@ -77,6 +73,7 @@ def train_chat(task: ChatTask) -> ChatStage:
         name="hardened",
         bar=task.config.tracking.progress,
         averaging=build.averaging(task.config.training, task.steps()),
+        carried=carried(task.config, task.hashes),
     )
     trained = trainer.run(found)
     return ChatStage(loaded, trained, _summary(task, trained))
@@ -124,6 +121,7 @@ def _settings(task: ChatTask) -> Settings:
         liveness_window=training.liveness_window,
         select="robust_best",
         seed=config.seed,
+        whole_every=held,
     )
 
 

@@ -20,8 +20,8 @@ from textadv.models import LoadedModel, LoadedVision, device_of, logits_warning,
 from textadv.printable import printable
 from textadv.randomness import permutation
 from textadv.split_norm import Which
-from textadv.task_launch import launch_warnings, launched, together
-from textadv.task_output import claim, free_output
+from textadv.task_launch import launch_warnings, launched
+from textadv.task_output import claim, claiming, free_output, require_room
 from textadv.task_trial import read_texts, rehearse_classifier
 
 SELECTION_DRAW, TEST_DRAW, THREAT_ROWS, LOOKED_AT = 11, 12, 256, 32
@@ -79,7 +79,7 @@ def prepare(config: RunConfig, *, training: bool = True) -> Task:
             ["threat.space: pixels needs images and data holds texts. Set threat.space: embeddings, or task: images."]
         )
     config, accelerator = launched(config)
-    with together(accelerator):
+    with claiming(accelerator, config, training=training) as config:
         task = _prepared(config, accelerator, training)
     claim(config, accelerator, task.output, task.hashes)
     return task
@@ -87,11 +87,12 @@ def prepare(config: RunConfig, *, training: bool = True) -> Task:
 
 def _prepared(config: RunConfig, accelerator: Accelerator, training: bool) -> Task:
     """See `prepare`; what one process does by itself."""
-    output = free_output(config)
+    output = free_output(config, training=training)
     check_adversary(config)
     splits = build.splits(config.data, config.seed)
     check_measuring(config, len(splits.labels))
     loaded = build.model(config.model, splits.labels, config.seed)
+    require_room(config, output, loaded.model, training=training)
     train, validation, test = encoded(splits, loaded, config)
     check_training(config, len(train), accelerator.num_processes)
     doubts = read_texts(config, loaded, (train, validation, test))

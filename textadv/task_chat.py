@@ -29,8 +29,8 @@ from textadv.printable import printable
 from textadv.randomness import permutation
 from textadv.sampling import Streams
 from textadv.spaces import Embeddings, Hidden, Several
-from textadv.task_launch import launch_warnings, launched, together
-from textadv.task_output import claim, free_output
+from textadv.task_launch import launch_warnings, launched
+from textadv.task_output import claim, claiming, free_output, require_room
 from textadv.task_template import changed_tokens, chat_hashes, clock_warning, template, template_warnings
 from textadv.task_trial import lighter, read_chats, read_panel, rehearse_chat
 
@@ -113,7 +113,7 @@ def prepare_chat(config: ChatRunConfig, *, training: bool = True) -> ChatTask:
     left behind.
     """
     config, accelerator = launched(config)
-    with together(accelerator):
+    with claiming(accelerator, config, training=training) as config:
         task = _prepared(config, accelerator, training)
     changed = partial(changed_tokens, streams=task.streams, used=task.template)
     claim(config, accelerator, task.output, task.hashes, changed)
@@ -122,9 +122,10 @@ def prepare_chat(config: ChatRunConfig, *, training: bool = True) -> ChatTask:
 
 def _prepared(config: ChatRunConfig, accelerator: Accelerator, training: bool) -> ChatTask:
     """See `prepare_chat`; what one process does by itself."""
-    output = free_output(config)
+    output = free_output(config, training=training)
     streams = build_chat.streams(config.data, config.seed)
     loaded = build_chat.model(config.model, config.seed)
+    require_room(config, output, loaded.model, training=training)
     used = template(config.model, loaded, config.data.surrogates)
     encoded = {role: _encoded(config, loaded, found) for role, found in streams.items()}
     doubts = read_chats(config, loaded, encoded)

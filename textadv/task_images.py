@@ -42,8 +42,8 @@ from textadv.task import (
     reported_positions,
     selecting_positions,
 )
-from textadv.task_launch import launch_warnings, launched, together
-from textadv.task_output import claim, free_output
+from textadv.task_launch import launch_warnings, launched
+from textadv.task_output import claim, claiming, free_output, require_room
 from textadv.task_trial import rehearse_classifier
 
 LOOKED_AT = 32
@@ -135,7 +135,7 @@ def prepare_images(config: ImageRunConfig, *, training: bool = True) -> Task:
     left behind.
     """
     config, accelerator = launched(config)
-    with together(accelerator):
+    with claiming(accelerator, config, training=training) as config:
         task = _prepared(config, accelerator, training)
     claim(config, accelerator, task.output, task.hashes)
     return task
@@ -143,9 +143,10 @@ def prepare_images(config: ImageRunConfig, *, training: bool = True) -> Task:
 
 def _prepared(config: ImageRunConfig, accelerator: Accelerator, training: bool) -> Task:
     """See `prepare_images`; what one process does by itself."""
-    output = free_output(config)
+    output = free_output(config, training=training)
     check_adversary(config)
     found = ready(config)
+    require_room(config, output, found.loaded.model, training=training)
     parts = found.parts
     check_training(config, len(parts.train), accelerator.num_processes)
     threat = resolved_image_threat(config, found)

@@ -1,40 +1,191 @@
-"""The output folder of a run: free of another run, and marked until its report is written."""
+"""The output folder of a run: free of another run, locked, and marked until its report is written."""
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import nn
 
+from textadv import checkpoint as checkpoints
 from textadv.config import ConfigError
+from textadv.config_chat import ChatRunConfig
 from textadv.config_file import config_difference, dump_config, load_config
 from textadv.config_tasks import AnyRunConfig
-from textadv.task_launch import together
+from textadv.task_launch import AnyConfig, together
+from textadv.task_lock import claimed, locked, unlocked
+from textadv.writing import WriteError, discard, free_bytes, in_bytes, sweep, write_bytes
 
 CONFIG_FILE, HASHES_FILE, MARK = "config.yaml", "hashes.json", ".unfinished"
+# What a run leaves, in the order in which it is removed: what says which run it is goes last.
+RUN_PARTS = (
+    "training",
+    "baselines",
+    "adapters",
+    "adapter",
+    "merged",
+    "answers",
+    "evaluated",
+    "adversarial",
+    "results.json",
+    "report.md",
+    "report.html",
+    "curve.svg",
+    HASHES_FILE,
+    MARK,
+    CONFIG_FILE,
+)
+# Logs, reports, tokenizers, answers: small beside weights.
+REPORTS = 1_000_000
+TRAINED = ("training/*/checkpoints/step-*", "training/*/weights/*.safetensors")
 
 
-def free_output(config: AnyRunConfig) -> Path:
-    """The output folder: writable, and free of a run with another configuration or of one that can be resumed.
+@contextmanager
+def claiming(accelerator: Accelerator, config: AnyConfig, *, training: bool = True) -> Iterator[AnyConfig]:
+    """A block that makes a run ready, its output folder locked; where it fails, on any process, the lock goes again.
 
-    Raises ConfigError otherwise, or where there is nothing to resume.
+    It is given the configuration to go on with: a finished run that is started again with weights of its own in the
+    folder is resumed, which trains nothing and loses nothing.
     """
     output = Path(config.output)
-    saved = output / CONFIG_FILE
+    try:
+        with together(accelerator):
+            if accelerator.is_main_process:
+                _require_writable(output)
+                locked(output)
+            yield _taken_up(config, output, accelerator.print) if training else config
+    except BaseException:
+        unlocked(output, begun=False)
+        raise
+
+
+def _taken_up(config: AnyConfig, output: Path, say: Callable[[str], None]) -> AnyConfig:
+    """See `claiming`."""
+    wanted = config.checkpoint
+    if wanted.resume or wanted.overwrite or (output / MARK).exists() or not trained_parts(output):
+        return config
+    known = begun(output).config
+    if known is None or config_difference(load_config(known), config):
+        return config
+    say(
+        f"note: output {output} holds this run, finished: its training is taken from there. Set "
+        f"checkpoint.overwrite=true to train anew, which removes {_going(output)}."
+    )
+    return config.model_copy(update={"checkpoint": wanted.model_copy(update={"resume": True})})
+
+
+def _require_writable(output: Path) -> None:
     try:
         output.mkdir(parents=True, exist_ok=True)
-        probe = output / f".writable-{os.getpid()}"
-        probe.touch()
+        probe = output / ".writable"
+        write_bytes(probe, b"\n")
         probe.unlink()
-    except OSError as error:
-        raise ConfigError([f"output {config.output} cannot be written: {error}. Name another folder."]) from error
-    if not saved.is_file():
-        if config.checkpoint.resume:
-            raise ConfigError([f"checkpoint.resume: true, and {output} holds no run. Set checkpoint.resume: false."])
+    except (OSError, WriteError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error).partition(": ")[2]
+        raise ConfigError([f"output {output} cannot be written: {why} Name another folder."]) from error
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What an output folder says about the run that it holds.
+
+    config, hashes: the files that tell it: in the newest checkpoint, which knows them by their checksums, or else in
+    the folder itself; None where they are missing or damaged. told: what is wrong with the folder's own.
+    """
+
+    config: Path | None
+    hashes: Path | None
+    told: tuple[str, ...]
+
+
+def begun(output: Path) -> Begun:
+    """See `Begun`."""
+    found, told = [], []
+    for name, whole in ((CONFIG_FILE, _is_config), (HASHES_FILE, _is_hashes)):
+        path, carried = output / name, _carried(output, name)
+        source = path if path.is_file() else None
+        if carried is not None:
+            if source is None or source.read_bytes() != carried.read_bytes():
+                told.append(f"{path} was not as this run wrote it, and is as the newest checkpoint holds it")
+            source = carried
+        elif source is not None and not whole(source):
+            told.append(f"{path} was empty or damaged, and is written anew")
+            source = None
+        found.append(source)
+    return Begun(found[0], found[1], tuple(told))
+
+
+def _carried(output: Path, name: str) -> Path | None:
+    """That file in the newest checkpoint that holds it whole; None where none does."""
+    steps = [step for folder in output.glob("training/*/checkpoints") for step in checkpoints.steps_of(folder)]
+    found = (checkpoints.intact(step, name) for step in sorted(steps, key=_age))
+    return next((path for path in reversed(list(found)) if path is not None), None)
+
+
+def _is_config(path: Path) -> bool:
+    try:
+        load_config(path)
+    except ConfigError:
+        return False
+    return True
+
+
+def _hashes(path: Path) -> dict[str, str] | None:
+    try:
+        found = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) and all(isinstance(value, str) for value in found.values()) else None
+
+
+def _is_hashes(path: Path) -> bool:
+    return _hashes(path) is not None
+
+
+def trained_parts(output: Path) -> list[Path]:
+    """The checkpoints and kept weights in an output folder, in order."""
+    return sorted(path for pattern in TRAINED for path in output.glob(pattern))
+
+
+def free_output(config: AnyRunConfig, *, training: bool = True) -> Path:
+    """The output folder: free of a run with another configuration or of trained weights that would be lost.
+
+    training: whether weights are to be trained, which would be kept there. Raises ConfigError otherwise, or where there
+    is nothing to resume.
+    """
+    output, wanted = Path(config.output), config.checkpoint
+    found, trained = begun(output), trained_parts(output)
+    if wanted.overwrite:
         return output
+    if found.config is None and wanted.resume and not trained:
+        raise ConfigError([f"checkpoint.resume: true, and {output} holds no run. Set checkpoint.resume: false."])
+    if found.config is None and trained:
+        raise ConfigError(
+            [
+                f"output {output} holds trained weights ({_listed(output, trained)}) and no {CONFIG_FILE} that says of "
+                "which run: it is missing or damaged, and no checkpoint carries it. Put that file back, name another "
+                f"output folder, or set checkpoint.overwrite=true, which removes {_going(output)}."
+            ]
+        )
+    if found.config is not None:
+        _require_same(config, output, found.config)
+    if trained and training and not wanted.resume:
+        raise ConfigError(
+            [
+                f"output {output} holds this run, interrupted, with {_listed(output, trained)}; starting anew would "
+                "remove them. Set checkpoint.resume=true to go on from there, name another output folder, or set "
+                f"checkpoint.overwrite=true, which removes {_going(output)}."
+            ]
+        )
+    return output
+
+
+def _require_same(config: AnyRunConfig, output: Path, saved: Path) -> None:
     differences = "; ".join(config_difference(load_config(saved), config))
     if differences and config.checkpoint.resume:
         raise ConfigError(
@@ -47,18 +198,78 @@ def free_output(config: AnyRunConfig) -> Path:
         raise ConfigError(
             [
                 f"output {output} holds a run with another configuration ({differences}). Name another output folder, "
-                "or remove that one, so that nothing is lost by accident."
+                f"or set checkpoint.overwrite=true, which removes {_going(output)}."
             ]
         )
-    kept = sorted(path.name for path in output.glob("training/*/checkpoints/step-*"))
-    if kept and (output / MARK).exists() and not config.checkpoint.resume:
-        raise ConfigError(
-            [
-                f"output {output} holds this run, interrupted, with checkpoints up to {kept[-1]}; starting anew would "
-                "remove them. Set checkpoint.resume=true to go on from there, or remove the folder."
-            ]
-        )
-    return output
+
+
+def _listed(output: Path, trained: Sequence[Path]) -> str:
+    """The checkpoints by the newest one's name, or the files of weights."""
+    steps = [path for path in trained if path.is_dir()]
+    if steps:
+        newest = max(steps, key=lambda path: path.name)
+        return f"checkpoints up to {newest.name} ({len(steps)} in all)"
+    return f"{len(trained)} files of weights, first {trained[0].relative_to(output)}"
+
+
+def finished_text(output: Path) -> str:
+    """What an interrupted run has kept, in a sentence; empty where there is nothing yet."""
+    steps = [path for path in trained_parts(output) if path.is_dir()]
+    kept = [f"the checkpoint {max(steps, key=_age).relative_to(output)}"] if steps else []
+    stored = [name for name in ("answers", "evaluated") if any((output / name).glob("*.jsonl"))]
+    kept += [f"the finished rows in {' and '.join(f'{name}/' for name in stored)}"] if stored else []
+    return f"Safe in {output}: {', '.join(kept)}. " if kept else ""
+
+
+def _age(path: Path) -> float:
+    return path.stat().st_mtime
+
+
+def _going(output: Path) -> str:
+    """What starting anew in the folder removes, by name and size."""
+    there = [output / name for name in RUN_PARTS if (output / name).exists()]
+    files = [file for part in there for file in (part.rglob("*") if part.is_dir() else (part,)) if file.is_file()]
+    names = ", ".join(part.name + "/" * part.is_dir() for part in there)
+    return f"{names} in it ({len(files)} files, {in_bytes(sum(file.stat().st_size for file in files))})"
+
+
+def require_room(config: AnyRunConfig, output: Path, model: nn.Module, *, training: bool = True) -> None:
+    """Raises ConfigError where the output folder's disk has no room for what the run is going to write.
+
+    An estimate: checkpoints with the two moments of AdamW, kept weights and exports; what is there already counts.
+    """
+    needed = needed_bytes(config, model) if training else REPORTS
+    # By inode: kept weights and those in checkpoints are often one file of two names.
+    files = {path.stat().st_ino: path.stat().st_size for path in output.rglob("*") if path.is_file()}
+    there = sum(files.values())
+    missing, free = max(needed - there, REPORTS), free_bytes(output)
+    if free is None or free >= missing:
+        return
+    raise ConfigError(
+        [
+            f"output {output} needs about {in_bytes(missing)} for checkpoints, kept weights, exports and reports, and "
+            f"{in_bytes(free)} are free on that disk. Free space there, name a folder on another disk, or lower "
+            f"checkpoint.keep_last (now {config.checkpoint.keep_last})."
+        ]
+    )
+
+
+def needed_bytes(config: AnyRunConfig, model: nn.Module) -> int:
+    """About how many bytes a run writes."""
+    whole = sum(value.numel() * value.element_size() for value in model.parameters())
+    trained = sum(value.numel() * value.element_size() for value in model.parameters() if value.requires_grad)
+    averaged = config.training.averaging is not None
+    # Weights and two moments; one checkpoint more than are kept while the last is written; three kinds of kept weights.
+    stage = (3 + averaged) * trained * (config.checkpoint.keep_last + 1) + 3 * trained
+    plain = 0 if isinstance(config, ChatRunConfig) else len(config.baselines)
+    return (1 + plain) * (stage + trained + whole) + 3 * trained + REPORTS
+
+
+def carried(config: AnyRunConfig, hashes: Mapping[str, str]) -> dict[str, str]:
+    """The files that say which run this is, by name: what the output folder and every checkpoint hold."""
+    own = {"checkpoint": config.checkpoint.model_copy(update={"resume": False, "overwrite": False})}
+    told = json.dumps(dict(hashes), indent=2) + "\n"
+    return {CONFIG_FILE: dump_config(config.model_copy(update=own)), HASHES_FILE: told}
 
 
 def claim(
@@ -70,19 +281,67 @@ def claim(
 ) -> None:
     """Writes the resolved configuration and the hashes into the output folder, marks it, and starts the trackers.
 
+    With checkpoint.overwrite what the folder holds of a run is removed first; what interrupted writes left goes too.
+
     hashes: of the data and of what the run starts from. Raises ConfigError where a run is resumed with others; explain:
     says of the names of those why they changed and what to do, where more is known than to put them back.
     """
-    saved = output / HASHES_FILE
-    with together(accelerator):
-        if config.checkpoint.resume and saved.is_file():
-            _require_unchanged(output, json.loads(saved.read_text(encoding="utf-8")), hashes, explain)
-    if accelerator.is_main_process:
-        (output / MARK).touch()
-        (output / CONFIG_FILE).write_text(dump_config(config), encoding="utf-8")
-        saved.write_text(json.dumps(dict(hashes), indent=2) + "\n", encoding="utf-8")
+    try:
+        with together(accelerator):
+            if accelerator.is_main_process:
+                _claim(config, output, hashes, explain, accelerator.print)
+    except BaseException:
+        unlocked(output, begun=False)
+        raise
+    claimed(output)
     if config.tracking.log_with:
         accelerator.init_trackers(config.tracking.project)
+
+
+def _claim(
+    config: AnyRunConfig,
+    output: Path,
+    hashes: Mapping[str, str],
+    explain: Callable[[Sequence[str]], str],
+    say: Callable[[str], None],
+) -> None:
+    found, resumed = begun(output), config.checkpoint.resume
+    if resumed and found.hashes is not None:
+        _require_unchanged(output, _hashes(found.hashes) or {}, hashes, explain)
+    texts = {name: text.encode() for name, text in carried(config, hashes).items()}
+    if config.checkpoint.overwrite and (found.config is not None or trained_parts(output)):
+        say(f"checkpoint.overwrite: removed {_going(output)}")
+        for name in RUN_PARTS:
+            discard(output / name)
+    elif resumed:
+        known = {CONFIG_FILE: found.config, HASHES_FILE: found.hashes}
+        texts |= {name: path.read_bytes() for name, path in known.items() if path is not None}
+    if not config.checkpoint.overwrite:
+        for line in found.told:
+            say(f"note: {line}")
+    sweep(output)
+    write_bytes(output / MARK, b"")
+    for name, content in texts.items():
+        path = output / name
+        if not path.is_file() or path.is_symlink() or path.read_bytes() != content:
+            write_bytes(path, content)
+
+
+def resumed_from(accelerator: Accelerator, config: AnyRunConfig, folder: Path) -> checkpoints.Checkpoint | None:
+    """The newest whole checkpoint beneath a folder where the run is resumed, the same on every process; None for none.
+
+    Raises CheckpointError where none that is there can be used, ConfigError where processes do not find the same.
+    """
+    if not config.checkpoint.resume:
+        return None
+    with together(accelerator):
+        found = checkpoints.latest(folder)
+    names = gather_object([None if found is None else found.folder.name])
+    if len(set(names)) > 1:
+        raise ConfigError(
+            [f"processes do not find the same checkpoint in {folder}: {', '.join(map(str, names))}. Share that folder."]
+        )
+    return found
 
 
 def _require_unchanged(
@@ -101,4 +360,5 @@ def _require_unchanged(
 
 def finish(output: Path) -> None:
     """Takes the mark off: the report is written."""
-    (output / MARK).unlink(missing_ok=True)
+    discard(output / MARK)
+    unlocked(output)

@@ -14,7 +14,9 @@ from tqdm import tqdm
 from textadv.checkpoint import CheckpointError
 from textadv.phases import OnScreen, untold
 from textadv.printable import printable
+from textadv.writing import append_line, made, saving, write_bytes
 
+LOG_FILE, TIMING_FILE = "log.jsonl", "timing.jsonl"
 COLUMNS = ("loss", "gain", "gauge", "broken", "share", "norm", "lr")
 
 
@@ -29,35 +31,43 @@ class Tracker:
         self, folder: Path, accelerator: Accelerator, *, name: str, total: int, bar: bool = True, start: int = 0
     ) -> None:
         self.accelerator, self.name, self.total = accelerator, name, total
-        self.log_path, self.timing_path = folder / "log.jsonl", folder / "timing.jsonl"
+        self.log_path, self.timing_path = folder / LOG_FILE, folder / TIMING_FILE
         self.began = time.perf_counter()
         if accelerator.is_main_process:
-            folder.mkdir(parents=True, exist_ok=True)
+            made(folder)
         phases = OnScreen() if bar and accelerator.is_main_process else untold
         self._open = ExitStack()
         self._advance = self._open.enter_context(phases(name, total, "steps", start))
 
-    def rewind(self, size: int) -> None:
-        """Cuts the log back to its first `size` bytes: what a checkpoint had seen. 0 starts log and timings anew.
+    def rewind(self, seen: bytes | int) -> str | None:
+        """Puts the log back to what a checkpoint had seen; a sentence where it was damaged. Empty: starts it anew.
 
-        Raises CheckpointError where the log is shorter than that, as after it was removed.
+        seen: the log itself, or its length where the checkpoint does not hold it. Raises CheckpointError where the log
+        is shorter than that, as after it was removed.
         """
         if not self.accelerator.is_main_process:
-            return
-        self.log_path.touch()
-        if self.size() < size:
+            return None
+        now, told = self.log(), None
+        if isinstance(seen, bytes):
+            if not now.startswith(seen):
+                told = f"{self.log_path.name} was not as it was written; it is as the checkpoint holds it"
+        elif len(now) < seen:
             raise CheckpointError(
-                f"{self.log_path} has {self.size()} bytes and the checkpoint had seen {size}: it was cut or removed. "
+                f"{self.log_path} has {len(now)} bytes and the checkpoint had seen {seen}: it was cut or removed. "
                 "Put it back, or start anew with checkpoint.resume: false."
             )
-        with self.log_path.open("r+b") as file:
-            file.truncate(size)
-        if size == 0:
-            self.timing_path.unlink(missing_ok=True)
+        kept = seen if isinstance(seen, bytes) else now[:seen]
+        if kept != now or not kept:
+            write_bytes(self.log_path, kept)
+        if not kept:
+            with saving(self.timing_path):
+                self.timing_path.unlink(missing_ok=True)
+        return told
 
-    def size(self) -> int:
-        """The log's length in bytes, 0 on processes that write none."""
-        return self.log_path.stat().st_size if self.accelerator.is_main_process else 0
+    def log(self) -> bytes:
+        """All that was recorded so far; nothing on processes that write none."""
+        there = self.accelerator.is_main_process and self.log_path.is_file()
+        return self.log_path.read_bytes() if there else b""
 
     def advance(self) -> None:
         """Says that one step more is done."""
@@ -90,8 +100,6 @@ class Tracker:
     def _write(self, record: Mapping[str, float]) -> None:
         if not self.accelerator.is_main_process:
             return
-        with self.log_path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        append_line(self.log_path, json.dumps(record))
         elapsed = {"step": record["step"], "seconds": round(time.perf_counter() - self.began, 3)}
-        with self.timing_path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(elapsed) + "\n")
+        append_line(self.timing_path, json.dumps(elapsed))

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
 from itertools import groupby, islice
 from pathlib import Path
+from types import MappingProxyType
 
 from accelerate import Accelerator
 from accelerate.utils import gather_object
@@ -24,16 +24,18 @@ from textadv.accumulation import NonFiniteError, StepReport, accumulate, over_pr
 from textadv.averaging import Average, Averaging
 from textadv.batch import Batch, Role
 from textadv.divergence import LEAST_SCALE, NO_STEP, Course, require_finite, rows_of
-from textadv.keeping import RANKING, improved, selected
+from textadv.interrupts import Interrupted, asked, finishing, take_time
+from textadv.keeping import RANKING, KeptWeights, improved, selected
 from textadv.liveness import LivenessGate
-from textadv.models import bare, load_trainable_state
+from textadv.models import bare, load_trainable_state, trainable_state
 from textadv.models.finite import odd_gradient
 from textadv.objectives import Moment, Objectives
 from textadv.optimisation import LearningRate, adamw
 from textadv.overfitting import SLOWER, Guard, Watch
 from textadv.precision import without_autocast
 from textadv.progress import Progress, Scores, Settings, Trained, require_training
-from textadv.randomness import rng_state, seeded_scope, set_rng_state
+from textadv.randomness import seeded_scope
+from textadv.resumable import Resumable
 from textadv.sampling import Sampler
 from textadv.split_norm import require_adversarial_rows
 from textadv.tracking import Tracker
@@ -48,6 +50,7 @@ class Trainer:
     folder: where the log, the kept weights and the checkpoints go.
     averaging: averaged weights are scored, kept and ended with, the raw ones trained on. guard: against catastrophic
     overfitting of the raw weights. memory: what an objective carries from step to step, saved with checkpoints.
+    carried: texts that every checkpoint holds, by the name of their file.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Trainer:
         averaging: Averaging | None = None,
         guard: Guard | None = None,
         memory: checkpoints.Memory | None = None,
+        carried: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         require_training(accelerator, model, sampler, objectives, settings)
         attacking = objectives.get(Role.ADVERSARIAL)
@@ -92,15 +96,30 @@ class Trainer:
         self.watch = None
         if guard is not None:
             self.watch = Watch(guard, self.model, self.optimizer.optimizer, self.average)
+        self.kept, self.saved = KeptWeights(accelerator, self.folder / "weights"), 0
+        self.resumable = Resumable(
+            accelerator,
+            self.model,
+            self.optimizer.optimizer,
+            self.average,
+            self.watch,
+            memory,
+            self.kept,
+            self.folder / "checkpoints",
+            settings.keep_last,
+            carried,
+        )
 
     def run(self, resume: checkpoints.Checkpoint | None = None) -> Trained:
         """Trains, from the start or from a checkpoint, and leaves the model with the selected weights.
 
-        Raises NonFiniteError or DeadAdversaryError; whatever was kept until then stays on disk.
+        Raises NonFiniteError or DeadAdversaryError; whatever was kept until then stays on disk. Where SIGTERM is heeded
+        it ends the run after the step, with a checkpoint, by Interrupted.
         """
         with seeded_scope(self.settings.seed, DROPOUT, self.accelerator.process_index):
             if resume is not None:
-                self._restore(resume)
+                self.progress = self.resumable.restore(resume)
+                self.saved = self.progress.step
             tracker = Tracker(
                 self.folder,
                 self.accelerator,
@@ -109,20 +128,32 @@ class Trainer:
                 bar=self.bar,
                 start=self.progress.step,
             )
-            tracker.rewind(0 if resume is None else resume.progress["log_bytes"])
+            self.resumable.rewind(tracker, resume)
             gate = LivenessGate(self.settings.liveness_window, self.progress.pulses)
             try:
                 if self.watch is not None and not self.progress.probes:
                     self._look(tracker)
-                while self.progress.step < self.settings.steps and self.progress.ended_with is None:
-                    rows = rows_of(self.sampler, self.progress.step, self.settings, self.accelerator)
-                    with self.course.explaining(self.model, rows, self.progress):
-                        self._step(tracker, gate)
+                with finishing():
+                    while self.progress.step < self.settings.steps and self.progress.ended_with is None:
+                        rows = rows_of(self.sampler, self.progress.step, self.settings, self.accelerator)
+                        with self.course.explaining(self.model, rows, self.progress):
+                            self._step(tracker, gate)
+                        self._heed(tracker)
             finally:
                 tracker.close()
         doubt = gate.doubt()
         self.progress.notes += [] if doubt is None else [doubt]
         return self._finish()
+
+    def _heed(self, tracker: Tracker) -> None:
+        """Ends the run where a process was told to end and the run can be resumed from here."""
+        settings, step = self.settings, self.progress.step
+        number = max(gather_object([asked()]))
+        if not number or (step % settings.whole_every and step < settings.steps):
+            return
+        if settings.checkpoint_every is not None and self.saved < step:
+            self._checkpoint(tracker)
+        raise Interrupted(number, f"after step {step} of {settings.steps} of {self.name}")
 
     def _step(self, tracker: Tracker, gate: LivenessGate) -> None:
         began = time.perf_counter()
@@ -229,10 +260,9 @@ class Trainer:
             progress.history.append(entry)
             if collapsed:
                 progress.notes.append(f"step {step}: the model answered no better than one constant class")
-            for kind in improved(progress.best, entry, collapsed):
-                progress.best[kind] = entry
-                checkpoints.save_state_of(self.model, self._weights(kind), self.accelerator.is_main_process)
-        self.accelerator.wait_for_everyone()
+            better = improved(progress.best, entry, collapsed)
+            self.kept.save(better, trainable_state(self.model) if better else {})
+            progress.best |= dict.fromkeys(better, entry)
 
     def _shown(self) -> AbstractContextManager[None]:
         """The block in which the model has the weights that are scored and kept."""
@@ -248,41 +278,11 @@ class Trainer:
         parts = (rows[n : n + size] for rows, _ in groupby(steps) for n in range(0, len(rows) - size + 1, size))
         return map(self.sampler.rows.batch, islice(parts, count))
 
-    def _weights(self, kind: str) -> Path:
-        return self.folder / "weights" / f"{kind}.safetensors"
-
     def _checkpoint(self, tracker: Tracker) -> None:
         require_finite(self.model, self.progress.step)
-        rng = gather_object([rng_state()])
-        weights = checkpoints.trainable_state(self.model)
-        optimizer = checkpoints.optimizer_state(self.model, self.optimizer.optimizer)
-        more = {"average": {} if self.average is None else self.average.state()}
-        more["guard"] = {} if self.watch is None else self.watch.state()
-        memories = gather_object([{} if self.memory is None else self.memory.state()])
-        more |= {f"memory-{rank}": state for rank, state in enumerate(memories)}
-        if self.accelerator.is_main_process:
-            scaler = self.accelerator.scaler
-            progress = asdict(self.progress) | {"log_bytes": tracker.size()}
-            progress["scaler"] = {} if scaler is None else scaler.state_dict()
-            folder, keep = self.folder / "checkpoints", self.settings.keep_last
-            checkpoints.save(folder, self.progress.step, weights, optimizer, rng, progress, keep, more)
-        self.accelerator.wait_for_everyone()
-
-    def _restore(self, checkpoint: checkpoints.Checkpoint) -> None:
-        checkpoints.restore(checkpoint, self.model, self.optimizer.optimizer, self.accelerator.num_processes)
-        if self.average is not None:
-            self.average.load(self.model, checkpoints.extra(checkpoint, "average"))
-        if self.watch is not None:
-            self.watch.load(checkpoints.extra(checkpoint, "guard"))
-        rank = self.accelerator.process_index
-        if self.memory is not None:
-            self.memory.load(checkpoints.extra(checkpoint, f"memory-{rank}"))
-        scaler = checkpoint.progress.get("scaler")
-        if scaler and self.accelerator.scaler is not None:
-            self.accelerator.scaler.load_state_dict(scaler)
-        names = Progress.__dataclass_fields__
-        self.progress = Progress(**{name: value for name, value in checkpoint.progress.items() if name in names})
-        set_rng_state(checkpoint.rng[rank])
+        take_time()
+        self.resumable.save(self.progress, tracker.log())
+        self.saved = self.progress.step
 
     def _finish(self) -> Trained:
         """Loads the selected weights; the last ones, with a note, where no checkpoint was eligible.
@@ -293,7 +293,8 @@ class Trainer:
         diverged = self.course.doubt(self.model)
         progress.notes += [] if diverged is None else [diverged]
         kind = selected(progress, self.settings.select, measured=self.score is not None, hardening=hardening)
-        load_trainable_state(self.model, load_file(self._weights(kind)))
+        self.kept.require(progress.best)
+        load_trainable_state(self.model, load_file(self.kept.path(kind)))
         without_autocast(self.model)
-        weights = {kind: self._weights(kind) for kind in RANKING if kind in progress.best}
+        weights = {kind: self.kept.path(kind) for kind in RANKING if kind in progress.best}
         return Trained(progress, kind, int(progress.best[kind]["step"]), weights)

@@ -110,6 +110,34 @@ def test_half_a_line_is_attacked_again_and_swallows_nothing(tmp_path: Path, begu
     assert hits() == whole and begun == []
 
 
+HARMS: dict[str, Callable[[bytes], bytes]] = {
+    "another class": lambda line: line.replace(b"[1, ", b"[99, ", 1).replace(b"[0, ", b"[99, ", 1),
+    "null": lambda line: b"null",
+    "no row": lambda line: b'{"attack": "", "seconds": 0, "rows": {"a": [1]}}',
+    "text for a number": lambda line: line.replace(b'"seconds": ', b'"seconds": "1", "s": ', 1),
+    "not UTF-8": lambda line: b"\xff" + line[1:],
+    "deep": lambda line: b"[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_a_stored_row_that_is_not_as_it_was_written_is_attacked_again(
+    tmp_path: Path, begun: list[Any], harm: str
+) -> None:
+    plain = measured(tmp_path)
+    file = max(tmp_path.iterdir(), key=lambda path: path.stat().st_size)
+    lines = file.read_bytes().splitlines()
+    harmed = HARMS[harm](lines[0])
+    assert harmed != lines[0]
+    file.write_bytes(b"\n".join([harmed, *lines[1:]]) + b"\n")
+    begun.clear()
+    said: list[str] = []
+    assert without_seconds(measured(tmp_path, said=said)) == without_seconds(plain)
+    assert 0 < len(begun) <= BATCH
+    (told,) = [line for line in said if "stored lines" in line]
+    assert told.startswith("note: ") and f"1 of {len(lines)} stored lines of attacked rows are not as" in told
+
+
 def test_nothing_is_read_back_for_other_weights_attacks_balls_radii_or_rows(tmp_path: Path, begun: list[Any]) -> None:
     model, rows = curved()
     threat, attack = ball_threat(BALL), pgd(ball_threat(BALL), steps=2)

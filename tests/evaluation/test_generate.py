@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +15,13 @@ from torch import nn
 
 from tests.evaluation.talking import ASSISTANT, END, PAD, SORRY, START, VOCABULARY, Words, untrained
 from tests.processes import finished, free_port
-from textadv.data import DataError
+from textadv.evaluation import kept_answers
 from textadv.evaluation.generate import Answer, Decoding, Prompt, answers, content_key
+from textadv.evaluation.kept_answers import files_of
+from textadv.evaluation.kept_lines import repaired
 from textadv.models.decoding import GenerationError, generate_tokens
 from textadv.spaces import Embeddings, Hidden
+from textadv.writing import WriteError
 
 NEW = 8
 GREEDY = Decoding(max_new_tokens=NEW, batch_size=3)
@@ -276,10 +279,48 @@ def test_bad_settings_are_refused(tmp_path: Path) -> None:
         Prompt(1, (1, 2), delta=DELTA, space=Embeddings())
     with pytest.raises(ValueError, match="both a delta and its space"):
         Prompt(1, (1, 2, 3), delta=DELTA)
-    store = tmp_path / "answers.jsonl"
-    store.write_text('{"key": 1}\n{"key')
-    with pytest.raises(DataError, match="answers.jsonl, line 1 is not a stored answer"):
-        answered(prompts(2), store=store)
+
+
+HARMS: dict[str, Callable[[bytes], bytes]] = {
+    "text": lambda line: line.replace(b'"text": "', b'"text": "x', 1),
+    "number": lambda line: line.replace(b'"tokens": ', b'"tokens": 1', 1),
+    "digest": lambda line: line.replace(b'"digest": "', b'"digest": "0', 1),
+    "no digest": lambda line: json.dumps({k: v for k, v in json.loads(line).items() if k != "digest"}).encode(),
+    "not UTF-8": lambda line: line.replace(b'"text": "', b'"text": "\xff', 1),
+    "null": lambda line: b"null",
+    "number alone": lambda line: b"1e999",
+    "deep": lambda line: b"[" * 100_000,
+    "brackets": lambda line: b'{"key": []}',
+    "empty": lambda line: b"",
+}
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_a_stored_answer_that_is_not_as_it_was_written_is_made_again(tmp_path: Path, harm: str) -> None:
+    rows, store, network = prompts(4), tmp_path / "answers.jsonl", model()
+    expected = answered(rows, network=network, store=store)
+    lines = store.read_bytes().splitlines()
+    store.write_bytes(b"\n".join([lines[0], HARMS[harm](lines[1]), *lines[2:]]) + b"\n")
+    (told,) = repaired(files_of(store), "answers")
+    assert "answers.jsonl: 1 of 4 stored lines of answers are not as this version writes them (line 2)" in told
+    with counted(network) as batches:
+        assert answered(rows, network=network, store=store) == expected
+    assert sum(batches) == 1 and repaired(files_of(store), "answers") == []
+    assert sorted(store.read_bytes().splitlines()) == sorted(lines)
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), WriteError("answers.jsonl cannot be written")]
+)
+def test_what_the_machine_refuses_is_no_failure_of_a_row(
+    tmp_path: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refusing(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr(kept_answers, "keep", refusing)
+    with pytest.raises(type(error), match=str(error.args[-1])):
+        answered(prompts(4), store=tmp_path / "answers.jsonl")
 
 
 WORKER = """

@@ -148,7 +148,7 @@ PROGRAMS = [
 def test_the_guard_writes_what_transformers_writes(program: str, generation: bool) -> None:
     tokenizer = chat_tokenizer("chatml")
     tokenizer.chat_template = program
-    chat = [*turns("hello é\ud83d <b>"), {"role": "assistant", "content": " x "}, {"role": "user", "content": "y"}]
+    chat = [*turns("hello é <b>"), {"role": "assistant", "content": " x "}, {"role": "user", "content": "y"}]
     variables = {"mood": "kind", "flags": [True, None, 1.5], "limit": 3}
     wanted = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=generation, **variables)
     assert Template(tokenizer, variables).render(chat, generation=generation) == wanted

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 from textadv.data.examples import Examples, Splits
 from textadv.data.lexicon import NEGATORS, PREFIXES, SUFFIXES, TEST, TRAIN, VALIDATION, WEIGHTS, Lexicon
@@ -31,6 +32,7 @@ class Clause:
     value: int
 
 
+@cache
 def reviews(seed: int = 0) -> Splits:
     """4,400 distinct reviews: 3,200 train, 600 validation, 600 test; label 0 negative, 1 positive, half each."""
     lexicons = {"train": TRAIN, "validation": VALIDATION, "test": TEST}

@@ -105,7 +105,7 @@ def evaluate(
     say(f"{name}: {len(right)} of {len(positions)} {split} rows right without an attack")
     notes = tuple(_doubts(raw, truth, split, names, fitted, attacks, rows, positions[:SURROGATE_ROWS], batch_size))
     _say_all(notes, lambda line: say(f"note: {name}: {line}"))
-    kept = None if finished is None else finished.under(temperature)
+    kept = None if finished is None else _repaired(finished, say).under(temperature)
     with tempered(model, temperature):
         panel = _panel(model, rows, attacks, right, threat, batch_size, kept, _named(say, name), into)
         hits = {key: merged(ran.stages) for key, ran in panel.items()}
@@ -273,6 +273,13 @@ def _attack_result(
         seconds=sum(stage.seconds for stage in ran.stages),
         cascade=stage_results(ran.stages, rows, len(right), len(positions)) if staged else (),
     )
+
+
+def _repaired(finished: Finished, say: Callable[[str], None]) -> Finished:
+    """The same, once what is damaged of it was taken out and told."""
+    for line in finished.repaired():
+        say(f"note: {line}")
+    return finished
 
 
 def _curve(

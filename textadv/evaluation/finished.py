@@ -8,7 +8,6 @@ code of this package and the version of torch count as well: other code may find
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cache
@@ -23,7 +22,8 @@ from torch import Tensor
 
 from textadv.data import Rows
 from textadv.digests import digest, tensor_bytes
-from textadv.evaluation.kept_rows import Row, Shelf
+from textadv.evaluation.kept_lines import keep, read, repaired
+from textadv.evaluation.kept_rows import Row, Shelf, cleared
 
 
 class Hit(NamedTuple):
@@ -136,6 +136,15 @@ class Finished:
         """The same for results that follow from more."""
         return replace(self, origin=(*self.origin, *map(repr, more)))
 
+    def repaired(self) -> list[str]:
+        """Takes out of all ledgers what is not as it was written; a sentence for each that held any.
+
+        In a distributed run every process must call it.
+        """
+        first = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
+        gone = cleared(sorted(self.folder.glob("*.safetensors"))) if first else []
+        return [*gone, *repaired(sorted(self.folder.glob("*.jsonl")), "attacked rows")]
+
     def ledger(self, attack: object, *parts: object, keeping: bool = False) -> Ledger | None:
         """The ledger of one attack, `parts` being what else it depends on; None where nothing can describe it.
 
@@ -195,41 +204,22 @@ class Ledger:
     def write(self, hits: Sequence[Hit], seconds: float, kept: Mapping[int, Row] | None = None) -> None:
         """Appends rows that `look_up` did not know, and what they took together, as one line that reaches the disk.
 
-        kept: the adversarial rows by position, written first where there is a shelf.
+        kept: the adversarial rows by position, written first where there is a shelf. Raises WriteError where the
+        system refuses.
         """
         if self.shelf is not None and kept is not None:
             self.shelf.put({self._digests[hit.position]: kept[hit.position] for hit in hits})
         rows = {self._digests[hit.position]: list(hit[1:]) for hit in hits}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        line = json.dumps({"attack": self.attack, "seconds": seconds, "rows": rows})
-        with open(self.path, "ab+") as file:
-            # A process that was killed while it wrote leaves half a line, which must not swallow this one.
-            if file.tell() and not _ends_a_line(self.path):
-                file.write(b"\n")
-            file.write(line.encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-
-
-def _ends_a_line(path: Path) -> bool:
-    with open(path, "rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) == b"\n"
+        keep(self.path, [{"attack": self.attack, "seconds": seconds, "rows": rows}])
 
 
 def _read(paths: Sequence[Path]) -> tuple[dict[str, list[float]], float]:
-    """The rows of all whole lines, and the most seconds that any one file tells of."""
+    """The rows of all lines that are as they were written, and the most seconds that any one file tells of."""
     known: dict[str, list[float]] = {}
     longest = 0.0
     for path in paths:
-        seconds = 0.0
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                told = json.loads(line)
-                known |= told["rows"]
-                seconds += told["seconds"]
-            except (ValueError, KeyError, TypeError):
-                # Half a line, see `write`: its rows are attacked again.
-                continue
-        longest = max(longest, seconds)
+        told, _ = read(path)
+        for line in told:
+            known |= line["rows"]
+        longest = max(longest, sum(line["seconds"] for line in told))
     return known, longest

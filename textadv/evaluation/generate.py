@@ -23,6 +23,7 @@ from textadv.models.decoding import GenerationError, end_ids, generate_tokens
 from textadv.phases import phase
 from textadv.randomness import derived_seed
 from textadv.spaces import Space
+from textadv.writing import WriteError
 
 T = TypeVar("T")
 
@@ -142,8 +143,9 @@ def answers(
         prompts whose answers are all known. Such prompts need an `origin`.
     speech: how the model's thoughts are told from its answers; by default it has none.
 
-    A row that fails gets the status `error` and the others go on. Raises GenerationError where every row fails,
-    DataError where the store is damaged, ValueError where two prompts have one id.
+    A row that fails gets the status `error` and the others go on; lines of the store that are damaged are made again.
+    Raises GenerationError where every row fails, WriteError and OSError where the machine does, ValueError where two
+    prompts have one id.
     """
     _require_usable(prompts, prepare)
     run = _Run(
@@ -234,6 +236,9 @@ def _answer(run: _Run, prompts: Sequence[Prompt]) -> None:
             part = jobs[start : start + size]
             run.store.add(dict(zip([job.key for job in part], _generated(run, part), strict=True)))
         return
+    except (OSError, WriteError):
+        # Of the machine, and no fault of these rows: trying them alone would meet it again.
+        raise
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
     # Out here nothing holds the memory of the failed batch any more.

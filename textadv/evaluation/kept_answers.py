@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -14,7 +13,8 @@ from accelerate.utils import gather_object
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
-from textadv.data import DataError
+from textadv.evaluation.kept_lines import keep, read
+from textadv.writing import made
 
 T = TypeVar("T")
 Status = Literal["ok", "truncated", "thinking", "empty", "error"]
@@ -61,56 +61,35 @@ class Store:
     known: dict[str, Answer] = field(default_factory=dict)
 
     def add(self, found: Mapping[str, Answer]) -> None:
-        """Keeps these answers. One that failed is kept until the end of the run, not in the file."""
+        """Keeps these answers, on the disk. One that failed is kept until the end of the run, not in the file.
+
+        Raises WriteError where the system refuses.
+        """
         self.known |= found
-        lines = [
-            json.dumps({"key": key, "answer": asdict(answer)}, ensure_ascii=True) + "\n"
-            for key, answer in found.items()
-            if answer.status != "error"
-        ]
+        kept = [{"key": key, "answer": asdict(answer)} for key, answer in found.items() if answer.status != "error"]
         if self.path is not None:
-            with open(self.path, "a", encoding="utf-8", newline="\n") as file:
-                file.write("".join(lines))
+            keep(self.path, kept)
 
 
 def opened(path: Path | None, model: nn.Module) -> Store:
     """What is in the file and those beside it, on every process, whichever of them can see the files.
 
-    Raises DataError where the file is damaged.
+    Lines that are not as they were written count for nothing: their answers are made again.
     """
     if path is None:
         return Store(None)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = re.compile(re.escape(path.stem) + r"-\d+" + re.escape(path.suffix))
-    files = [path] if path.exists() else []
-    files += sorted(file for file in path.parent.iterdir() if beside.fullmatch(file.name))
-    known = dict(everywhere([item for file in files for item in _read(file)]))
+    made(path.parent)
+    mine = [(told["key"], Answer(**told["answer"])) for file in files_of(path) for told in read(file)[0]]
+    known = dict(everywhere(mine))
     rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
     own = path if rank == 0 else path.with_name(f"{path.stem}-{rank}{path.suffix}")
-    if own.exists():
-        _drop_half_line(own)
     # Under FSDP all processes make the same answers, so one of them writes.
     return Store(None if rank and isinstance(model, FSDPModule) else own, known)
 
 
-def _read(file: Path) -> list[tuple[str, Answer]]:
-    """The file's answers by key. A last line without its end was cut off by an interruption and does not count."""
-    *lines, _ = file.read_text(encoding="utf-8").split("\n")
-    found = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            record = json.loads(line)
-            found.append((str(record["key"]), Answer(**record["answer"])))
-        except (ValueError, TypeError, KeyError) as error:
-            raise DataError(
-                f"{file}, line {number} is not a stored answer ({error}). Delete that line: its answer is made again."
-            ) from error
-    return found
-
-
-def _drop_half_line(file: Path) -> None:
-    content = file.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    if whole < len(content):
-        with open(file, "r+b") as open_file:
-            open_file.truncate(whole)
+def files_of(path: Path) -> list[Path]:
+    """A store's file and those that other processes wrote beside it."""
+    if not path.parent.is_dir():
+        return []
+    beside = re.compile(re.escape(path.stem) + r"-\d+" + re.escape(path.suffix))
+    return sorted(file for file in path.parent.iterdir() if file == path or beside.fullmatch(file.name))

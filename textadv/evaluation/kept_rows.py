@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from textadv.digests import digest, tensor_bytes
+from textadv.writing import discard, write_tensors
+
+DIGEST = "digest"
 Row = dict[str, Tensor]
 """What is kept of one row, by name, on the CPU; see `write_rows` of textadv.evaluation.adversarial_rows."""
 
@@ -31,7 +33,7 @@ class Shelf:
     def found(cls, folder: Path, stem: str, rank: int) -> Shelf:
         """What an earlier evaluation left there."""
         known: dict[str, Path] = {}
-        for path in sorted(folder.glob(f"{stem}.*.safetensors")):
+        for path in filter(intact, sorted(folder.glob(f"{stem}.*.safetensors"))):
             with safe_open(path, "pt") as file:
                 known |= {name.partition("/")[0]: path for name in file.keys()}  # noqa: SIM118 not a mapping
         return cls(folder, stem, rank, known)
@@ -47,15 +49,43 @@ class Shelf:
 
     def put(self, rows: Mapping[str, Row]) -> None:
         """Keeps these rows, in one file."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         number = 0
         while (path := self.folder / f"{self.stem}.{self.rank}.{number}.safetensors").exists():
             number += 1
-        save_whole(path, {f"{digest}/{name}": value for digest, row in rows.items() for name, value in row.items()}, {})
+        tensors = {f"{digest}/{name}": value for digest, row in rows.items() for name, value in row.items()}
+        save_whole(path, tensors, {DIGEST: _digest(tensors)})
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    """Of names, shapes, types and numbers."""
+    named = sorted(tensors.items())
+    return digest(
+        part
+        for name, value in named
+        for part in (f"{name} {tuple(value.shape)} {value.dtype}".encode(), tensor_bytes(value))
+    )
+
+
+def intact(path: Path) -> bool:
+    """Whether a shelf's file is as it was written."""
+    try:
+        with safe_open(path, "pt") as file:
+            told = (file.metadata() or {}).get(DIGEST)
+            return bool(told == _digest({name: file.get_tensor(name) for name in file.keys()}))  # noqa: SIM118
+    except (OSError, ValueError, SafetensorError):
+        return False
+
+
+def cleared(files: Iterable[Path]) -> list[str]:
+    """Removes the files that are not as they were written; a sentence for each. For one process."""
+    told = []
+    for path in files:
+        if not intact(path):
+            discard(path)
+            told.append(f"{path.parent.name}/{path.name} was not as it was written; its rows are attacked again")
+    return told
 
 
 def save_whole(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Writes a safetensors file that is there in full or not at all."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    save_file(dict(tensors), part, dict(metadata))
-    os.replace(part, path)
+    """Writes a safetensors file that is there in full or not at all. Raises WriteError where the system refuses."""
+    write_tensors(path, tensors, metadata)

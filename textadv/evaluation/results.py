@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import types
 from collections.abc import Callable
 from dataclasses import dataclass, is_dataclass
@@ -17,6 +16,7 @@ from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hin
 
 from textadv.evaluation.statistics import Rate
 from textadv.reading import json_of
+from textadv.writing import write_text
 
 SCHEMA_VERSION = 1
 
@@ -249,17 +249,7 @@ def from_json(text: str) -> Results:
 
 def write_atomically(path: Path, text: str) -> None:
     """Write `text` to `path` so that a reader, or a crash half-way, never sees a part of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The process id keeps two writers apart; the rename within one folder is what makes the change atomic.
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with open(partial, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_text(path, text)
 
 
 def plain(value: Any) -> Any:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from textadv.evaluation.inspection_images import InspectedImage
 from textadv.printable import printable
+from textadv.writing import replacing
 
 SIDE, GAP, LINE = 160, 8, 14
 MIDDLE = 0.5
@@ -38,8 +39,8 @@ def write_grid(rows: Sequence[InspectedImage], path: str | Path) -> Path:
             sheet.paste(_shown(image).resize((cell_width, cell_height), Image.Resampling.NEAREST), (left, top))
             draw.multiline_text((left, top + cell_height), caption, fill="black", spacing=0)
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path, format="PNG")
+    with replacing(path) as partial:
+        sheet.save(partial, format="PNG")
     return path
 
 

@@ -1,0 +1,74 @@
+"""Signals end work where nothing is lost, and a program that did not ask keeps its own handlers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests import tiny
+from textadv import interrupts
+from textadv.attacks import pgd
+from textadv.checkpoint import latest
+from textadv.interrupts import Interrupted, asked, finishing, heeding
+from textadv.objectives import Adversarial, hardening
+from textadv.sampling import OneStream
+from textadv.trainer import Trainer
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_both_signals_end_a_block_at_once(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with pytest.raises(Interrupted) as ended, heeding():
+        os.kill(os.getpid(), number)
+        time.sleep(5)
+    assert ended.value.number == number and signal.getsignal(number) is before
+
+
+def test_a_step_is_finished_after_sigterm_and_not_after_ctrl_c() -> None:
+    with heeding(), finishing():
+        assert asked() == 0
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert asked() == signal.SIGTERM
+    with pytest.raises(Interrupted), heeding(), finishing():
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(5)
+
+
+def test_a_step_that_takes_too_long_is_cut_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interrupts, "GRACE", 0.05)
+    with pytest.raises(Interrupted), heeding(), finishing():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(30)
+
+
+class Signalled:
+    """Adversarial training that sends its own process SIGTERM within an optimizer step."""
+
+    def __init__(self, step: int) -> None:
+        self.step, self.inner = step, Adversarial(pgd(tiny.threat(0.2), steps=2))
+        self.terms, self.keeps_clean = 1, False
+
+    def __call__(self, model, batch, moment):  # type: ignore[no-untyped-def]
+        if moment.step == self.step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        yield from self.inner(model, batch, moment)
+
+
+@pytest.mark.parametrize(("whole_every", "saved"), [(1, 4), (3, 6)])
+def test_training_ends_with_a_checkpoint_from_which_it_can_go_on(tmp_path: Path, whole_every: int, saved: int) -> None:
+    """whole_every 3: step 4 lies within a batch that stays for three steps."""
+    settings = tiny.settings(steps=9, checkpoint_every=9, whole_every=whole_every)
+    stream = OneStream(tiny.rows(), tiny.HALF, tiny.BATCH_SIZE, settings.seed)
+    trainer = Trainer(
+        tiny.accelerator(), tiny.bert(), stream, hardening(Signalled(3)), settings, None, tmp_path, bar=False
+    )
+    with pytest.raises(Interrupted, match="SIGTERM") as ended, heeding():
+        trainer.run()
+    assert ended.value.place == f"after step {saved} of 9 of hardened"
+    found = latest(tmp_path / "checkpoints")
+    assert found is not None and found.progress["step"] == saved

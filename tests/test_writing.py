@@ -1,0 +1,142 @@
+"""A file is whole or not there, nothing half written stays, and what the system refuses is one sentence."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from textadv import writing
+from textadv.writing import (
+    WriteError,
+    append_line,
+    discard,
+    filling,
+    replacing,
+    sweep,
+    write_bytes,
+    write_tensors,
+    write_text,
+)
+
+WRITERS = {
+    "bytes": lambda path: write_bytes(path, b"n" * 100_000),
+    "text": lambda path: write_text(path, "n" * 100_000),
+    "tensors": lambda path: write_tensors(path, {"w": torch.ones(100_000)}),
+    "line": lambda path: append_line(path, "n" * 100_000),
+}
+
+
+@pytest.fixture
+def small_files() -> Iterator[None]:
+    """The system itself refuses files beyond 10 kB, in the middle of a write, also to code that is not Python."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_what_the_system_refuses_is_one_sentence_and_changes_nothing(
+    tmp_path: Path, kind: str, small_files: None
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old\n")
+    with pytest.raises(WriteError, match="file cannot be written: File too large.* are free .*Files there may not"):
+        WRITERS[kind](path)
+    assert path.read_bytes() == b"old\n" and [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+# A line is appended in place.
+CALLS = [(kind, call) for kind in WRITERS for call in ("fsync", "replace", "open") if kind != "line" or call == "fsync"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO, errno.EACCES])
+@pytest.mark.parametrize(("kind", "call"), CALLS)
+def test_whichever_call_is_refused(
+    tmp_path: Path, kind: str, call: str, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old\n")
+
+    def refusing(*arguments: object, **named: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(writing.os, call, refusing)
+    with pytest.raises(WriteError, match=f"file cannot be written: {os.strerror(number)}"):
+        WRITERS[kind](path)
+    monkeypatch.undo()
+    assert path.read_bytes() == b"old\n" and [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_another_error_is_not_called_one_of_the_system(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="of the block"), replacing(tmp_path / "file"):
+        raise ValueError("of the block")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_line_ends_what_was_cut_off_before_it(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    for line in ("one", "two"):
+        append_line(path, line)
+    path.write_bytes(path.read_bytes() + b"half")
+    append_line(path, "three")
+    assert path.read_text() == "one\ntwo\nthree\n"
+
+
+def test_a_folder_replaces_another_as_a_whole(tmp_path: Path) -> None:
+    for content in ("old", "new"):
+        with replacing(tmp_path / "folder") as partial:
+            partial.mkdir()
+            (partial / content).write_text(content)
+    assert [entry.name for entry in (tmp_path / "folder").iterdir()] == ["new"]
+
+
+def test_a_folder_is_filled_and_keeps_what_is_not_written(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "own").write_text("own")
+    with filling(folder, "mark") as apart:
+        (apart / "in").mkdir()
+        (apart / "in" / "file").write_text("x")
+        (apart / "mark").write_text("")
+    assert sorted(path.name for path in folder.rglob("*")) == ["file", "in", "mark", "own"]
+    with pytest.raises(WriteError), filling(folder) as apart:
+        (apart / "other").write_text("x")
+        raise OSError(errno.ENOSPC, "full")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder", "in", "mark", "own"]
+
+
+def test_what_an_interruption_leaves_is_swept(tmp_path: Path) -> None:
+    write_tensors(tmp_path / "deep" / "w.safetensors", {"w": torch.ones(2)})
+    (tmp_path / "deep" / ".partial-x").write_text("")
+    (tmp_path / ".partial-gone-step").mkdir()
+    sweep(tmp_path)
+    assert [path.name for path in sorted(tmp_path.rglob("*"))] == ["deep", "w.safetensors"]
+    assert load_file(tmp_path / "deep" / "w.safetensors")["w"].tolist() == [1, 1]
+    discard(tmp_path / "deep")
+    discard(tmp_path / "deep")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rubbish_that_cannot_be_removed_at_once_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "step").mkdir()
+    for name in ("one", "two"):
+        (tmp_path / "step" / name).write_text("")
+    real, refused = os.unlink, []
+
+    def refusing_once(*arguments: object, **named: object) -> None:
+        if not refused:
+            refused.append(arguments)
+            raise OSError(errno.EACCES, "no")
+        real(*arguments, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(writing.os, "unlink", refusing_once)
+    discard(tmp_path / "step")
+    assert refused and list(tmp_path.iterdir()) == []

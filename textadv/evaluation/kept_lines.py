@@ -1,0 +1,83 @@
+"""Files of JSON lines that grow while an evaluation runs; each line carries a digest, by which damage is seen.
+
+A line that is not as it was written counts for nothing: what it told is made again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+
+from textadv.digests import digest
+from textadv.writing import append_line, write_bytes
+
+DIGEST = "digest"
+
+
+def line_of(told: Mapping[str, Any]) -> str:
+    """One line of JSON, with a digest of what it says."""
+    return json.dumps({**told, DIGEST: _digest(told)}, ensure_ascii=True)
+
+
+def _digest(told: Mapping[str, Any]) -> str:
+    return digest([json.dumps(told, sort_keys=True).encode()])[:16]
+
+
+def keep(file: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Appends a line for each record; all are then on the disk. Raises WriteError where the system refuses."""
+    lines = list(map(line_of, records))
+    if lines:
+        append_line(file, "\n".join(lines))
+
+
+def read(file: Path) -> tuple[list[dict[str, Any]], list[int]]:
+    """What the file's lines tell, and the numbers of those that are not as they were written.
+
+    A last line without its end was cut off by an interruption and is no damage.
+    """
+    found, damaged = [], []
+    for number, line in enumerate(file.read_bytes().split(b"\n")[:-1], start=1):
+        told = _told(line)
+        if told is None:
+            damaged.append(number)
+        else:
+            found.append(told)
+    return found, damaged
+
+
+def _told(line: bytes) -> dict[str, Any] | None:
+    try:
+        told = json.loads(line)
+        return told if isinstance(told, dict) and told.pop(DIGEST, None) == _digest(told) else None
+    except (ValueError, RecursionError):
+        return None
+
+
+def repaired(files: Iterable[Path], what: str) -> list[str]:
+    """Takes out of the files what is not as it was written; a sentence for each that held any, on every process.
+
+    Every process must call it, before any of them reads; the first one works. what: the lines tell of, in the plural.
+
+    Raises WriteError where the system refuses.
+    """
+    first = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
+    told = [line for file in files if (line := _repair(file, what)) is not None] if first else []
+    return told if not torch.distributed.is_initialized() else list(gather_object(told))
+
+
+def _repair(file: Path, what: str) -> str | None:
+    found, damaged = read(file)
+    if damaged or not file.read_bytes().endswith(b"\n"):
+        write_bytes(file, "".join(f"{line_of(told)}\n" for told in found).encode())
+    if not damaged:
+        return None
+    which = ", ".join(map(str, damaged[:5])) + ", ..." * (len(damaged) > 5)
+    return (
+        f"{file.parent.name}/{file.name}: {len(damaged)} of {len(found) + len(damaged)} stored lines of {what} are not "
+        f"as this version writes them (line {which}); what they told is made again"
+    )
