@@ -14,6 +14,7 @@ from textadv.attacks.foreign import Generates
 from textadv.kinds import wrong_kind
 
 EXAMPLE = "Build one, such as pgd(threat, steps=20)."
+PASSED_ON = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
 OTHERS = "An attack of another library, or a function of images and classes, is foreign(it, threat, name='...')."
 
 
@@ -33,9 +34,18 @@ def require_attack(name: str, attack: object) -> Attack:
 
 def _takes_a_radius(attack: Callable[..., object]) -> bool:
     try:
-        parameters = inspect.signature(attack).parameters
+        signature = inspect.signature(attack)
     except (TypeError, ValueError):
         # Written in C, or with a signature that cannot be read: it is called to find out.
         return True
-    passed_on = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return "radius_scale" in parameters or all(one.kind in passed_on for one in parameters.values())
+    kinds = [one.kind for one in signature.parameters.values()]
+    if "radius_scale" in signature.parameters or not set(kinds) - PASSED_ON:
+        return True
+    # Options by name alone; torchattacks' calls take further arguments by place as well.
+    if inspect.Parameter.VAR_KEYWORD not in kinds or inspect.Parameter.VAR_POSITIONAL in kinds:
+        return False
+    try:
+        signature.bind("model", "batch", radius_scale=1.0)
+    except TypeError:
+        return False
+    return True
