@@ -36,7 +36,6 @@ from textadv.evaluation.sanity_chat import choice_doubts, perplexity_doubt, said
 from textadv.evaluation.statistics import Rate, wilson
 from textadv.models import ModelError, as_reference
 from textadv.models.decoding import context_length
-from textadv.models.places import embedding_table
 
 Group = Literal["attack success", "over-refusal", "capability"]
 
@@ -319,7 +318,7 @@ def _capability(
     model: nn.Module, template: Template, panel: Panel, store: Path, key: str, doubts: _Notes
 ) -> list[Measure]:
     found = perplexity(model, panel.utility.pairs)
-    doubts.add(perplexity_doubt(found.value, embedding_table(model).shape[0]))
+    doubts.add(perplexity_doubt(found.value, len(template.tokenizer)))
     each = tuple(row.nll / row.tokens for row in found.rows)
     interval, sizes = (found.value, found.low, found.high), tuple(float(row.tokens) for row in found.rows)
     measures = [Measure("capability", "utility perplexity", *interval, len(each), True, each, weights=sizes)]
