@@ -21,7 +21,7 @@ from types import FrameType
 
 def ended(number: int, frame: FrameType | None) -> None:
     """Ends the process without a traceback: the imports below take seconds."""
-    print("stopped before anything began", file=sys.stderr)
+    sys.stderr.write("stopped before anything began\n")
     raise SystemExit(128 + number)
 
 

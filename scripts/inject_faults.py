@@ -23,6 +23,7 @@ sys.path.insert(0, str(ROOT))
 
 from tests.faults import campaign, runs  # noqa: E402 - the checkout's own, wherever this is called from
 from tests.faults.campaign import HARMS, Outcome  # noqa: E402
+from textadv.printable import tell
 
 SHARES = {"text": 0.5, "two": 0.2, "chat": 0.2, "evaluation": 0.1}
 BEGIN, END = "<!-- written by scripts/inject_faults.py -->", "<!-- end -->"
@@ -95,10 +96,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for found in injected(Path(folder), arguments.kills, arguments.refusals, arguments.harms, arguments.seed):
             outcomes.append(found)
-            print(f"{len(outcomes):4} {found.kind}: {found.where}: {found.problem or 'survived'}", flush=True)
+            tell(f"{len(outcomes):4} {found.kind}: {found.where}: {found.problem or 'survived'}")
     write_table(arguments.table, table(outcomes))
     lost = [found for found in outcomes if found.problem]
-    print(f"{len(outcomes)} injected, {len(outcomes) - len(lost)} survived; {arguments.table}")
+    tell(f"{len(outcomes)} injected, {len(outcomes) - len(lost)} survived; {arguments.table}")
     sys.exit(1 if lost else 0)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from tests.evaluation.linear import bag, ball_threat, labelled_rows
 from tests.misleading import Noisy
 from tests.oracles import CurvedBag, FixedRows, rightly_labelled, token_rows
 from textadv.attacks import L2, AutoAttack, Eot, apgd_ce, autoattack, pgd
-from textadv.evaluation import Evaluation, Finished, attack_rows, evaluate
+from textadv.evaluation import Evaluation, Finished, attack_rows, evaluate, kept_lines
 from textadv.evaluation.attacking import samples_of
 from textadv.evaluation.cascade import merged, run_stages
 
@@ -116,8 +115,9 @@ def test_of_rows_read_back_only_their_share_of_the_seconds_counts(tmp_path: Path
     attack = {"pgd": pgd(threat, steps=2)}
     evaluate(model, rows, attack, threat, batch_size=6, finished=Finished(tmp_path, ()))
     (path,) = tmp_path.iterdir()
-    lines = [json.loads(line) | {"seconds": 100.0} for line in path.read_text().splitlines()]
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    lines, _ = kept_lines.read(path)
+    path.unlink()
+    kept_lines.keep(path, [line | {"seconds": 100.0} for line in lines])
     part = evaluate(model, rows, attack, threat, positions=range(6), finished=Finished(tmp_path, ()))
     assert len(lines) == 4
     assert part.attacks[0].seconds == pytest.approx(100.0, abs=5.0)
