@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT))
 
 from tests.faults import campaign, runs  # noqa: E402 - the checkout's own, wherever this is called from
 from tests.faults.campaign import HARMS, Outcome  # noqa: E402
-from textadv.printable import tell
+from textadv.printable import tell  # noqa: E402
 
 SHARES = {"text": 0.5, "two": 0.2, "chat": 0.2, "evaluation": 0.1}
 BEGIN, END = "<!-- written by scripts/inject_faults.py -->", "<!-- end -->"
