@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from textadv.attacks import Attack, AutoAttack, ThreatModel, Transfer
+from textadv.attacks import Attack, AutoAttack, ThreatModel, Transfer, require_same_classes
 from textadv.data import Rows, require_labelled
 from textadv.evaluation.adversarial_rows import write_rows
 from textadv.evaluation.arguments import require_measurable, require_scorable
@@ -87,18 +87,19 @@ def evaluate(
     where rows that are done are kept and read back. alarm: how much is looked at for masked gradients, None for not
     at all. minimum: how the smallest radius that breaks each row is looked for, None for not at all. names: what the
     classes are called in `notes`, which say what cannot be right about the numbers, before any attack runs.
-    keep_adversarial: a folder for the rows as each attack of the panel left them, a safetensors file for each, see
-    `write_rows`.
+    keep_adversarial: a folder for the rows as each attack left them, a safetensors file for each, see `write_rows`.
 
-    Raises TypeError, ValueError or DataError, before anything runs, where an argument is of the wrong kind;
-    RuntimeError where an attack leaves the threat model, NonFiniteError where a logit is nan or infinite, and
-    ModelError where the radius is relative and the space needs rows to measure it on.
+    Raises TypeError, ValueError or DataError, before anything runs, where an argument is of the wrong kind; RuntimeError
+    where an attack leaves the threat model, NonFiniteError at nan or infinite logits, ModelError at no logits.
     """
-    positions, into = require_measurable(model, rows, attacks, threat, positions, radii, curve_attack, keep_adversarial)
+    positions, into, names = require_measurable(
+        model, rows, attacks, threat, positions, radii, curve_attack, keep_adversarial, batch_size, minimum, names
+    )
     threat = threat.resolved(model)
     fitted = None if calibration is None else calibrated(model, calibration, batch_size, names)
     temperature = 1.0 if fitted is None else fitted.temperature
     raw = clean_logits(model, rows, positions, batch_size, max(map(samples_of, attacks.values()), default=1))
+    require_same_classes(attacks.values(), raw.shape[1])
     truth = torch.tensor([rows.labels[p] for p in positions])
     guesses = dict(zip(positions, raw.argmax(dim=1).tolist(), strict=True))
     right = [p for p in positions if guesses[p] == rows.labels[p]]
