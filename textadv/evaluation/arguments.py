@@ -20,7 +20,7 @@ from textadv.models import require_model
 
 
 class Measurable(NamedTuple):
-    """The positions to measure, all by default; and where the adversarial rows of each attack go, None: nowhere. names: of classes."""
+    """The positions to measure; where the adversarial rows of each attack go, None: nowhere; the names of classes."""
 
     positions: Sequence[int]
     files: dict[str, Path] | None

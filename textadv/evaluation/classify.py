@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -80,17 +80,18 @@ def evaluate(
 
     attacks: by name, each built for `threat`; run on the rows that are right without attack, those that come in stages
     stage by stage. threat: a relative radius in embeddings is resolved on this model. positions: the rows to attack,
-    all by default; clean accuracy is over the same rows. radii: ascending, in the threat's own unit (relative
-    where that is relative); the attack `curve_attack` (by default the first) runs at each, on rows that no smaller
-    radius broke, since a larger ball holds the smaller one's perturbations. calibration: validation rows on which a
+    all by default; clean accuracy is over the same rows. radii: ascending, in the threat's own unit (relative where
+    that is relative); the attack `curve_attack` (by default the first) runs at each, on rows that no smaller radius
+    broke, since a larger ball holds the smaller one's perturbations. calibration: validation rows on which a
     temperature is fitted first; predictions and attacks then see calibrated logits. say: told how it goes. finished:
-    where rows that are done are kept and read back. alarm: how much is looked at for masked gradients, None for not
-    at all. minimum: how the smallest radius that breaks each row is looked for, None for not at all. names: what the
-    classes are called in `notes`, which say what cannot be right about the numbers, before any attack runs.
-    keep_adversarial: a folder for the rows as each attack left them, a safetensors file for each, see `write_rows`.
+    where finished rows are kept. alarm: how much is looked at for masked gradients. minimum: how the smallest radius of
+    each row is looked for. names: what the classes are called in `notes`, which say what cannot be right about the
+    numbers, before any attack runs. keep_adversarial: a folder for the rows as each attack left them, a safetensors
+    file for each, see `write_rows`.
 
-    Raises TypeError, ValueError or DataError, before anything runs, where an argument is of the wrong kind; RuntimeError
-    where an attack leaves the threat model, NonFiniteError at nan or infinite logits, ModelError at no logits.
+    Raises TypeError, ValueError or DataError, before anything runs, where an argument is of the wrong kind;
+    RuntimeError where an attack leaves the threat model, NonFiniteError at nan or infinite logits, ModelError at no
+    logits.
     """
     positions, into, names = require_measurable(
         model, rows, attacks, threat, positions, radii, curve_attack, keep_adversarial, batch_size, minimum, names
@@ -98,8 +99,7 @@ def evaluate(
     threat = threat.resolved(model)
     fitted = None if calibration is None else calibrated(model, calibration, batch_size, names)
     temperature = 1.0 if fitted is None else fitted.temperature
-    raw = clean_logits(model, rows, positions, batch_size, max(map(samples_of, attacks.values()), default=1))
-    require_same_classes(attacks.values(), raw.shape[1])
+    raw = _clean(model, rows, positions, batch_size, attacks.values())
     truth = torch.tensor([rows.labels[p] for p in positions])
     guesses = dict(zip(positions, raw.argmax(dim=1).tolist(), strict=True))
     right = [p for p in positions if guesses[p] == rows.labels[p]]
@@ -135,6 +135,15 @@ def evaluate(
         minimum=smallest,
         notes=notes,
     )
+
+
+def _clean(
+    model: nn.Module, rows: Rows, positions: Sequence[int], batch_size: int, attacks: Collection[Attack]
+) -> Tensor:
+    """The logits without an attack; raises ValueError where an attack is built for other classes."""
+    logits = clean_logits(model, rows, positions, batch_size, max(map(samples_of, attacks), default=1))
+    require_same_classes(attacks, logits.shape[1])
+    return logits
 
 
 def _named(say: Callable[[str], None], name: str) -> Callable[[str], None]:
