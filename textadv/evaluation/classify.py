@@ -86,12 +86,10 @@ def evaluate(
     temperature is fitted first; predictions and attacks then see calibrated logits. say: told how it goes. finished:
     where finished rows are kept. alarm: how much is looked at for masked gradients. minimum: how the smallest radius of
     each row is looked for. names: what the classes are called in `notes`, which say what cannot be right about the
-    numbers, before any attack runs. keep_adversarial: a folder for the rows as each attack left them, a safetensors
-    file for each, see `write_rows`.
+    numbers, before any attack runs. keep_adversarial: a folder for the rows as each attack left them: `write_rows`.
 
-    Raises TypeError, ValueError or DataError, before anything runs, where an argument is of the wrong kind;
-    RuntimeError where an attack leaves the threat model, NonFiniteError at nan or infinite logits, ModelError at no
-    logits.
+    Raises TypeError, ValueError or DataError, before anything runs, at arguments of the wrong kind; RuntimeError
+    where an attack leaves the threat model, NonFiniteError at infinite logits and nan, ModelError where there are none.
     """
     positions, into, names = require_measurable(
         model, rows, attacks, threat, positions, radii, curve_attack, keep_adversarial, batch_size, minimum, names
