@@ -219,7 +219,7 @@ class Batch:
 def require_batch(batch: object, arrays: bool = False) -> Batch:
     """The batch itself; TypeError where it is something else. arrays: whether images in an array would do as well."""
     if arrays and isinstance(batch, list | tuple):
-        raise wrong_kind("batch", batch, "a Batch, or images in one array", "Stack the images: numpy.stack(images).")
+        raise wrong_kind("batch", batch, "a Batch", "Images go into one array: numpy.stack(images).")
     require_kind(
         "batch",
         batch,

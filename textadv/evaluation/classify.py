@@ -98,8 +98,10 @@ def evaluate(
     fitted = None if calibration is None else calibrated(model, calibration, batch_size, names)
     temperature = 1.0 if fitted is None else fitted.temperature
     raw = _clean(model, rows, positions, batch_size, attacks.values())
-    truth = torch.tensor([rows.labels[p] for p in positions])
-    guesses = dict(zip(positions, raw.argmax(dim=1).tolist(), strict=True))
+    truth, guesses = (
+        torch.tensor([rows.labels[p] for p in positions]),
+        dict(zip(positions, raw.argmax(dim=1).tolist(), strict=True)),
+    )
     right = [p for p in positions if guesses[p] == rows.labels[p]]
     say(f"{name}: {len(right)} of {len(positions)} {split} rows right without an attack")
     notes = tuple(_doubts(raw, truth, split, names, fitted, attacks, rows, positions[:SURROGATE_ROWS], batch_size))
