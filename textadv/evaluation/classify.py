@@ -80,13 +80,13 @@ def evaluate(
 
     attacks: by name, each built for `threat`; run on the rows that are right without attack, those that come in stages
     stage by stage. threat: a relative radius in embeddings is resolved on this model. positions: the rows to attack,
-    all by default; clean accuracy is over the same rows. radii: ascending, in the threat's own unit (relative where
-    that is relative); the attack `curve_attack` (by default the first) runs at each, on rows that no smaller radius
-    broke, since a larger ball holds the smaller one's perturbations. calibration: validation rows on which a
-    temperature is fitted first; predictions and attacks then see calibrated logits. say: told how it goes. finished:
-    where finished rows are kept. alarm: how much is looked at for masked gradients. minimum: how the smallest radius of
-    each row is looked for. names: what the classes are called in `notes`, which say what cannot be right about the
-    numbers, before any attack runs. keep_adversarial: a folder for the rows as each attack left them: `write_rows`.
+    all by default, and to count clean. radii: ascending, in the threat's own unit (relative where that is relative);
+    the attack `curve_attack` (by default the first) runs at each, on rows that no smaller radius broke, since a larger
+    ball holds the smaller one's perturbations. calibration: validation rows that fit a temperature, by which
+    predictions and attacks see logits divided. finished: where finished rows are kept. alarm: how much is looked at for
+    masked gradients. minimum: how the smallest radius of each row is looked for. names: what the classes are called in
+    `notes`, which say what cannot be right about the numbers, before any attack runs. keep_adversarial: a folder for
+    the rows as each attack left them: `write_rows`.
 
     Raises TypeError, ValueError or DataError, before anything runs, at arguments of the wrong kind; RuntimeError
     where an attack leaves the threat model, NonFiniteError at infinite logits and nan, ModelError where there are none.
@@ -95,13 +95,11 @@ def evaluate(
         model, rows, attacks, threat, positions, radii, curve_attack, keep_adversarial, batch_size, minimum, names
     )
     threat = threat.resolved(model)
-    fitted = None if calibration is None else calibrated(model, calibration, batch_size, names)
+    fitted = calibrated(model, calibration, batch_size, names) if calibration is not None else None
     temperature = 1.0 if fitted is None else fitted.temperature
     raw = _clean(model, rows, positions, batch_size, attacks.values())
-    truth, guesses = (
-        torch.tensor([rows.labels[p] for p in positions]),
-        dict(zip(positions, raw.argmax(dim=1).tolist(), strict=True)),
-    )
+    truth = torch.tensor([rows.labels[p] for p in positions])
+    guesses = dict(zip(positions, raw.argmax(dim=1).tolist(), strict=True))
     right = [p for p in positions if guesses[p] == rows.labels[p]]
     say(f"{name}: {len(right)} of {len(positions)} {split} rows right without an attack")
     notes = tuple(_doubts(raw, truth, split, names, fitted, attacks, rows, positions[:SURROGATE_ROWS], batch_size))
@@ -123,8 +121,8 @@ def evaluate(
         split=split,
         clean=wilson(len(right), len(positions)),
         temperature=temperature,
-        ece_before=expected_calibration_error(raw, truth) if len(truth) else float("nan"),
-        ece_after=expected_calibration_error(raw, truth, temperature) if len(truth) else float("nan"),
+        ece_before=expected_calibration_error(raw, truth),
+        ece_after=expected_calibration_error(raw, truth, temperature),
         attacks=tuple(_attack_result(key, ran, threat, rows, positions, right) for key, ran in panel.items()),
         worst_case=wilson(len(alive), len(positions)),
         curve=curve,
