@@ -80,23 +80,26 @@ def evaluate(
 
     attacks: by name, each built for `threat`; run on the rows that are right without attack, those that come in stages
     stage by stage. threat: a relative radius in embeddings is resolved on this model. positions: the rows to attack,
-    all by default, and to count clean. radii: ascending, in the threat's own unit (relative where that is relative);
-    the attack `curve_attack` (by default the first) runs at each, on rows that no smaller radius broke, since a larger
-    ball holds the smaller one's perturbations. calibration: validation rows that fit a temperature, by which
-    predictions and attacks see logits divided. finished: where finished rows are kept. alarm: how much is looked at for
-    masked gradients. minimum: how the smallest radius of each row is looked for. names: what the classes are called in
-    `notes`, which say what cannot be right about the numbers, before any attack runs. keep_adversarial: a folder for
-    the rows as each attack left them: `write_rows`.
+    all by default; clean accuracy is over the same rows. radii: ascending, in the threat's own unit (relative
+    where that is relative); the attack `curve_attack` (by default the first) runs at each, on rows that no smaller
+    radius broke, since a larger ball holds the smaller one's perturbations. calibration: validation rows on which a
+    temperature is fitted first; predictions and attacks then see calibrated logits. say: told how it goes. finished:
+    where rows that are done are kept and read back. alarm: how much is looked at for masked gradients, None for not
+    at all. minimum: how the smallest radius that breaks each row is looked for, None for not at all. names: what the
+    classes are called in `notes`, which say what cannot be right about the numbers, before any attack runs.
+    keep_adversarial: a folder for the rows as each attack of the panel left them, a safetensors file for each, see
+    `write_rows`.
 
-    Raises TypeError, ValueError or DataError, before anything runs, at arguments of the wrong kind; RuntimeError
-    where an attack leaves the threat model, NonFiniteError at infinite logits and nan, ModelError where there are none.
+    Raises TypeError, ValueError or DataError, before anything runs, where an argument is of the wrong kind;
+    RuntimeError where an attack leaves the threat model, NonFiniteError where a logit is nan or infinite, and
+    ModelError where the model returns no logits, or the radius is relative and the space needs rows to measure it on.
     """
     positions, into, names = require_measurable(
         model, rows, attacks, threat, positions, radii, curve_attack, keep_adversarial, batch_size, minimum, names
     )
-    threat = threat.resolved(model)
-    fitted = calibrated(model, calibration, batch_size, names) if calibration is not None else None
-    temperature = 1.0 if fitted is None else fitted.temperature
+    threat, curve_attack = threat.resolved(model), curve_attack or next(iter(attacks), None)
+    fitted = None if calibration is None else calibrated(model, calibration, batch_size, names)
+    temperature = fitted.temperature if fitted else 1.0
     raw = _clean(model, rows, positions, batch_size, attacks.values())
     truth = torch.tensor([rows.labels[p] for p in positions])
     guesses = dict(zip(positions, raw.argmax(dim=1).tolist(), strict=True))
@@ -108,13 +111,11 @@ def evaluate(
     with tempered(model, temperature):
         panel = _panel(model, rows, attacks, right, threat, batch_size, kept, _named(say, name), into)
         hits = {key: merged(ran.stages) for key, ran in panel.items()}
-        drawn = curve_attack or next(iter(attacks), None)
-        curve = _curve(model, rows, positions, right, attacks, drawn, threat, radii, hits, batch_size, kept)
-        looked = alarm if panel and right else None
-        flags = masking_flags(model, rows, panel, right, len(positions), threat, looked, batch_size, kept)
+        curve = _curve(model, rows, positions, right, attacks, curve_attack, threat, radii, hits, batch_size, kept)
+        flags = masking_flags(model, rows, panel, right, len(positions), threat, alarm, batch_size, kept)
         smallest = None if minimum is None else minimum_radii(model, rows, positions, threat, minimum, batch_size, kept)
     _say_all(_told(flags, smallest), _named(say, name))
-    alive = [p for p in right if all(found[p].prediction == rows.labels[p] for found in hits.values())]
+    alive = sum(all(found[p].prediction == rows.labels[p] for found in hits.values()) for p in right)
     return Evaluation(
         name=name,
         rows=len(positions),
@@ -124,10 +125,10 @@ def evaluate(
         ece_before=expected_calibration_error(raw, truth),
         ece_after=expected_calibration_error(raw, truth, temperature),
         attacks=tuple(_attack_result(key, ran, threat, rows, positions, right) for key, ran in panel.items()),
-        worst_case=wilson(len(alive), len(positions)),
+        worst_case=wilson(alive, len(positions)),
         curve=curve,
         rows_detail=tuple(_outcome(rows, p, guesses[p], hits) for p in positions),
-        curve_attack=drawn if curve else None,
+        curve_attack=curve_attack if curve else None,
         worst_case_meaning=_meaning(attacks, threat),
         masking=flags,
         minimum=smallest,
