@@ -115,7 +115,7 @@ def masking_flags(
     batch_size: int = 64,
     finished: Finished | None = None,
 ) -> tuple[MaskingFlag, ...]:
-    """Every check, in the order of the report, none without an alarm, an attack or a row; see `Looked` for arguments."""
+    """Every check, in the order of the report; none without an alarm, an attack and a row. See `Looked`."""
     if alarm is None or not panel or not right:
         return ()
     looked = Looked(model, rows, panel, right, total, threat, alarm, batch_size, finished)
