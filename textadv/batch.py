@@ -13,7 +13,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from textadv.kinds import require_kind
+from textadv.kinds import require_kind, wrong_kind
 from textadv.spaces import Space, per_position
 
 IGNORED = -100
@@ -216,8 +216,10 @@ class Batch:
         )
 
 
-def require_batch(batch: object) -> Batch:
-    """The batch itself; TypeError where it is something else."""
+def require_batch(batch: object, arrays: bool = False) -> Batch:
+    """The batch itself; TypeError where it is something else. arrays: whether images in an array would do as well."""
+    if arrays and isinstance(batch, list | tuple):
+        raise wrong_kind("batch", batch, "a Batch", "Images go into one array: numpy.stack(images).")
     require_kind(
         "batch",
         batch,

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -160,3 +163,27 @@ def test_rows_without_classes_can_be_looked_at_and_not_measured() -> None:
     assert rows.batch([1]).inputs["pixel_values"].shape == (1, 1, 2, 2)
     with pytest.raises(DataError, match=r"labels are missing at 3 of 3 rows, first row ids \[0, 1, 2\]. Give each row"):
         require_labelled(rows)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        np.array(["0", "2", "1"]),
+        np.array(["0", "2", "1"], dtype=object),
+        np.array([0, 2, 1], dtype=object),
+        np.array([b"0", b"2", b"1"]),
+        ["0", "2.0", " 1"],
+        pd.Series([0, 2, 1]),
+        pd.Series(["0", "2", "1"]).astype("category"),
+    ],
+    ids=["texts", "objects", "numbers as objects", "bytes", "list", "series", "categories"],
+)
+def test_labels_are_read_however_they_are_spelled(labels: Any) -> None:
+    assert ImageRows(np.zeros((3, 1, 2, 2), np.float32), labels).labels == (0, 2, 1)
+
+
+def test_a_tensor_that_is_changed_afterwards_does_not_change_the_rows() -> None:
+    pixels = torch.full((2, 1, 2, 2), 0.5)
+    rows = ImageRows(pixels)
+    pixels.zero_()
+    assert rows.batch([0]).inputs["pixel_values"].eq(0.5).all()

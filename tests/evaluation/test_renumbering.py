@@ -86,3 +86,24 @@ def test_the_sentence_names_the_classes_in_the_model_s_order() -> None:
     assert "0 of 24 test rows are right, and 24 would be" in said
     assert f"'bad' as 'fine', 'fine' as '{'x' * 40}...', '{'x' * 40}...' as 'bad'" in said
     assert f'data.labels: ["fine", "{"x" * 90}", "bad"]' in said
+
+
+@pytest.mark.parametrize(("rows", "cycle"), [(100, [1, 0]), (100, [2, 0, 1])])
+def test_a_few_of_ten_classes_in_another_order_are_found(rows: int, cycle: list[int]) -> None:
+    order = [*cycle, *range(len(cycle), 10)]
+    labels = [row % 10 for row in range(rows)]
+    guesses = [order.index(label) for label in labels]
+    guesses[0] = labels[0]
+    found = renumbering(guesses, labels, 10)
+    assert found is not None
+    assert list(found.classes) == order
+
+
+def test_answers_that_miss_by_accident_are_given_no_order() -> None:
+    rung = 0
+    for seed in range(200):
+        draw = random.Random(seed)
+        labels = [draw.randrange(10) for _ in range(100)]
+        guesses = [label if draw.random() < 0.3 else draw.randrange(10) for label in labels]
+        rung += renumbering(guesses, labels, 10) is not None
+    assert rung <= 2

@@ -179,3 +179,24 @@ def test_images_in_another_order() -> None:
     found = evaluate(as_classifier(Brightest((2, 0, 1))), images(), {}, THREAT, calibration=images())
     assert "'0' as '2', '1' as '0', '2' as '1'" in found.notes[0] and 'data.labels: ["2", "0", "1"]' in found.notes[0]
     assert evaluate(as_classifier(Brightest((0, 1, 2))), images(), {}, THREAT, calibration=images()).notes == ()
+
+
+def test_answers_that_follow_unbalanced_classes_are_no_chance() -> None:
+    labels = [0] * 180 + [1] * 20
+    guesses = [0] * 153 + [1] * 27 + [1] * 19 + [0]
+    note = told(guesses, labels)
+    assert "though answers do follow the classes (kappa 0.51)" in note
+    assert "mean nothing" not in note
+    assert told([0] * 178 + [1] * 2 + [0] * 14 + [1] * 6, labels) == ""
+
+
+def test_one_answer_to_rows_that_are_nearly_all_of_its_class_is_no_collapse() -> None:
+    assert "too few to say whether it has collapsed" in told([0, 0], [0, 1])
+    assert "it has collapsed" in told([0] * 8, [0, 1] * 4)
+
+
+def test_a_temperature_at_its_upper_bound_of_a_model_that_is_right_is_its_scale() -> None:
+    right = Answered([0, 1] * 10, [0, 1] * 10, 2, "validation")
+    wrong = Answered([1, 0] * 10, [0, 1] * 10, 2, "validation")
+    assert "scaled up" in str(temperature_doubt(100.0, right))
+    assert "swapped labels" in str(temperature_doubt(100.0, wrong))

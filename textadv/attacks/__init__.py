@@ -4,7 +4,7 @@ from textadv.attacks.accepting import require_attack
 from textadv.attacks.apgd import Apgd, apgd_ce, apgd_dlr, apgd_targeted
 from textadv.attacks.ascent import Adam, Ascent, FixedStep, Momentum, StepSize
 from textadv.attacks.attacked import Attack, Attacked, BrokenAt, Cost, Outcome
-from textadv.attacks.autoattack import AutoAttack, Stage, autoattack
+from textadv.attacks.autoattack import AutoAttack, Stage, autoattack, require_same_classes
 from textadv.attacks.balls import L1, L2, Ball, Linf
 from textadv.attacks.bisection import MinimumRadius
 from textadv.attacks.carlini_wagner import CarliniWagner, CarliniWagnerL0, CarliniWagnerLinf, changed_units
@@ -98,6 +98,7 @@ __all__ = [
     "repeat",
     "require_any_radius",
     "require_attack",
+    "require_same_classes",
     "require_threat",
     "target_count",
     "then",

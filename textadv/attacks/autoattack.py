@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -14,11 +14,13 @@ from textadv.attacks.calling import on_arrays
 from textadv.attacks.ensemble import WorstOf
 from textadv.attacks.fab import fab_targeted
 from textadv.attacks.goals import Untargeted, target_count
+from textadv.attacks.parts import parts
 from textadv.attacks.randomised import Eot
 from textadv.attacks.square import Square
 from textadv.attacks.threat import ThreatModel, require_threat
 from textadv.attacks.within import Within
 from textadv.batch import Batch
+from textadv.kinds import wrong_kind
 from textadv.losses import margin
 from textadv.randomness import derived_seed
 from textadv.spaces import Ablation
@@ -77,6 +79,8 @@ class AutoAttack:
         for name, count in (("steps", self.steps), ("queries", self.queries), ("samples", self.samples)):
             if count < 1:
                 raise ValueError(f"attack.{name} must be at least 1, got {count}.")
+        if isinstance(self.classes, bool) or not isinstance(self.classes, int):
+            raise wrong_kind("classes", self.classes, "how many classes the model has", "Example: classes=10.")
         target_count(self.classes)
 
     def __str__(self) -> str:
@@ -155,6 +159,16 @@ class AutoAttack:
         first = Eot(apgd_ce(threat, steps=steps, early_stop=False, seed=next(seeds)), self.samples, seed=next(seeds))
         yield Stage("APGD-CE", first, budget)
         yield Stage(ratio[0], Eot(ratio[1], self.samples, seed=next(seeds)), budget)
+
+
+def require_same_classes(attacks: Iterable[object], classes: int) -> None:
+    """Raises ValueError where an AutoAttack in these attacks is made for a model of other classes: it tries too few."""
+    for part in (part for attack in attacks for part in parts(attack)):
+        if isinstance(part, AutoAttack) and target_count(part.classes) != target_count(classes):
+            raise ValueError(
+                f"AutoAttack is built for {part.classes} classes, and the model returns {classes} logits: it would try "
+                f"{target_count(part.classes)} targets in place of {target_count(classes)}. Give classes={classes}."
+            )
 
 
 def autoattack(

@@ -90,7 +90,7 @@ def on_arrays(method: Callable[..., Found]) -> Method[Found]:
             ready = attackable(self, model, batch, y)
             found = method(self, ready.model, ready.batch, **options)
             return like(batch, ready.batch.inputs["pixel_values"], found.inputs["pixel_values"])
-        rows = require_batch(batch)
+        rows = require_batch(batch, arrays=True)
         if y is not None:
             raise TypeError(f"A batch holds its own labels: call attack(model, batch), got {told(y)} beside it.")
         if bool((rows.labels < 0).any()):

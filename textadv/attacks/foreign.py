@@ -15,7 +15,7 @@ from textadv.attacks.attacked import Attacked, Cost
 from textadv.attacks.calling import on_arrays
 from textadv.attacks.goals import Goal, Untargeted
 from textadv.attacks.guarding import Passes, counting, guarded
-from textadv.attacks.parts import parts
+from textadv.attacks.parts import parts, threats
 from textadv.attacks.probe import assess, differentiable, one_pass
 from textadv.attacks.threat import OUTSIDE, ThreatModel, require_threat
 from textadv.batch import Batch
@@ -25,6 +25,9 @@ from textadv.models import evaluating
 from textadv.spaces import Pixels
 
 TOLERANCE = 1e-4
+# So many ranges above the image box are no overshoot.
+UNITS = 20
+LONGEST = 200
 CALLED_AS = "fn(x, y) -> x_adv"
 
 
@@ -33,6 +36,11 @@ class Generates(Protocol):
     """An attack of the Adversarial Robustness Toolbox."""
 
     def generate(self, x: Any, y: Any) -> Any: ...
+
+
+def _bounded(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,8 @@ class Foreign:
         remedy = f"Give {CALLED_AS}, a torchattacks object, an ART attack, or a function that calls foolbox."
         if isinstance(self.fn, type) or not (callable(self.fn) or isinstance(self.fn, Generates)):
             raise wrong_kind("fn", self.fn, "an attack that can be called", remedy)
+        if threats(self.fn):
+            raise wrong_kind("fn", self.fn, "an attack of another library", "This one is an attack already: name it.")
         if not isinstance(self.threat.space, Pixels):
             raise ValueError(
                 f"A foreign attack moves images, and the threat model is on {self.threat.space}. Use "
@@ -111,7 +121,8 @@ class Foreign:
             raise
         except Exception as error:
             raise RuntimeError(
-                f"{self} raised {type(error).__name__} when it was called as {CALLED_AS}: {error} Give a function of "
+                f"{self} raised {type(error).__name__} when it was called as {CALLED_AS}: "
+                f"{_bounded(error)} Give a function of "
                 "images and classes; foolbox is lambda x, y: attack(fmodel, x, y, epsilons=radius)."
             ) from error
 
@@ -130,6 +141,14 @@ class Foreign:
             raise RuntimeError(
                 f"{self} must return floating point in the range of {self.threat.space}, got {tensor.dtype}. Divide "
                 "bytes by 255, or let it return floating point."
+            )
+        space = self.threat.space
+        assert isinstance(space, Pixels)
+        low, high = float(tensor.detach().amin()), float(tensor.detach().amax())
+        if high > space.high + UNITS * (space.high - space.low):
+            raise RuntimeError(
+                f"{self} must return images in the range of {space}, got {low:.3g} to {high:.3g}, which are in other "
+                "units. Divide bytes by 255."
             )
         odd = (~tensor.detach().isfinite()).flatten(1).any(dim=1).cpu()
         if bool(odd.any()):

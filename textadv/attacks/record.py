@@ -99,5 +99,6 @@ class Record:
                 bool(self.moved.any()),
                 f"The gradient of the goal is exactly zero for every row's perturbation of the {threat.space}. Either "
                 "no editable position counts, the hook is on a module that the output ignores (of the last block a "
-                "classifier often reads one special token only), the model's output is constant.",
+                "classifier often reads one special token only), the output is constant, or the logits lie so far "
+                "apart that a softmax is exactly 0 and 1: then calibrate them, or divide them by a temperature.",
             )

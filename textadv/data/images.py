@@ -109,7 +109,8 @@ def _images(pixels: object) -> Tensor:
         remedy = "Stack images of one size: numpy.stack(images), or torch.stack(images)."
         raise wrong_kind("pixels", pixels, "a torch tensor or a numpy array", remedy)
     kind, size = str(pixels.dtype), tuple(pixels.shape)
-    tensor = pixels.detach() if isinstance(pixels, Tensor) else from_numpy(pixels)
+    # A copy, so that what is measured stays what was given.
+    tensor = pixels.detach().clone() if isinstance(pixels, Tensor) else from_numpy(pixels)
     fits = tensor is not None and len(size) == 4 and size[1] in CHANNELS
     if tensor is None or not fits or not (tensor.dtype.is_floating_point or tensor.dtype == torch.uint8):
         raise DataError(

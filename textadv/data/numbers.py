@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from textadv.data.examples import DataError
 from textadv.kinds import told, wrong_kind
 
 WHOLE = "whole numbers, one for each row"
+WRITTEN = re.compile(r"\s*[+-]?[0-9]+(\.0*)?\s*")
 
 
 def from_numpy(array: NDArray[Any]) -> Tensor | None:
@@ -28,7 +31,8 @@ def from_numpy(array: NDArray[Any]) -> Tensor | None:
 def class_numbers(given: object, name: str) -> tuple[int, ...] | None:
     """The classes of N rows, from a sequence or array of shape (N,) or (N, 1); None where none are given.
 
-    Whole numbers may be of any number format. Raises DataError or TypeError, naming `name`, where they are not classes.
+    Whole numbers may be of any number format, or texts that spell them, as `fetch_openml` has them.
+    Raises DataError or TypeError, naming `name`, where they are not classes.
     """
     if given is None:
         return None
@@ -53,9 +57,9 @@ def _whole(given: object, name: str, remedy: str) -> tuple[int, ...]:
     """The whole numbers that these are."""
     if isinstance(given, Tensor):
         array = given.detach().cpu().to(torch.float64 if given.is_floating_point() else torch.int64).numpy()
-    elif isinstance(given, np.ndarray | list | tuple | range):
+    elif (isinstance(given, Sequence) and not isinstance(given, str | bytes)) or hasattr(given, "__array__"):
         try:
-            array = np.asarray(given)
+            array = _spelled(np.asarray(given))
         except (ValueError, TypeError, RuntimeError):
             array = np.asarray(None)
     else:
@@ -70,6 +74,16 @@ def _whole(given: object, name: str, remedy: str) -> tuple[int, ...]:
         odd = int(np.nonzero(~(np.isfinite(array) & (array == np.floor(array.real))))[0][0])
         raise DataError(f"{name} must be {WHOLE}, got {array[odd]} in row {odd}.")
     return tuple(int(value) for value in array.tolist())
+
+
+def _spelled(array: NDArray[Any]) -> NDArray[Any]:
+    """The array; whole numbers in it that stand as texts or as objects, as numbers."""
+    if array.dtype.kind not in "OUS" or not array.size:
+        return array
+    spelled = [value.decode() if isinstance(value, bytes) else str(value) for value in array.reshape(-1).tolist()]
+    if not all(WRITTEN.fullmatch(text) for text in spelled):
+        return array
+    return np.asarray([int(text.partition(".")[0]) for text in spelled]).reshape(array.shape)
 
 
 def _contents(given: object, array: NDArray[Any]) -> str:

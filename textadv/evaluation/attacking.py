@@ -22,7 +22,7 @@ from textadv.data import Rows
 from textadv.evaluation.adversarial_rows import rows_of
 from textadv.evaluation.finished import Hit, Ledger
 from textadv.evaluation.kept_rows import Row
-from textadv.models import delta_shape, device_of, editable_mask, evaluating
+from textadv.models import delta_shape, device_of, editable_mask, evaluating, require_logits
 from textadv.models.finite import overflow
 from textadv.phases import phase
 from textadv.randomness import seeded_scope
@@ -81,13 +81,15 @@ def clean_logits(
 
     samples: passes that they are the mean of, where the model's output is random.
 
-    Raises NonFiniteError where a logit is nan or infinite: an argmax over it would look like a prediction.
+    Raises ModelError as `require_logits`, and NonFiniteError where a logit is nan or infinite: an argmax over it would
+    look like a prediction.
     """
     found: list[tuple[int, list[float]]] = []
     parts = _batches(rows, positions, batch_size, model)
     with _looking(model, samples), phase("without an attack", sum(map(len, parts))) as advance:
         for part in parts:
             logits = mean_logits(model, rows.batch(part).to(device_of(model)))
+            require_logits(logits, len(part))
             found += zip(part, logits.float().tolist(), strict=True)
             advance(len(part))
     by_position = dict(_gathered(found, model))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from textadv.attacks import Attack, AutoAttack, ThreatModel, Transfer
+from textadv.attacks import Attack, AutoAttack, ThreatModel, Transfer, require_same_classes
 from textadv.data import Rows, require_labelled
 from textadv.evaluation.adversarial_rows import write_rows
 from textadv.evaluation.arguments import require_measurable, require_scorable
@@ -92,13 +92,15 @@ def evaluate(
 
     Raises TypeError, ValueError or DataError, before anything runs, where an argument is of the wrong kind;
     RuntimeError where an attack leaves the threat model, NonFiniteError where a logit is nan or infinite, and
-    ModelError where the radius is relative and the space needs rows to measure it on.
+    ModelError where the model returns no logits, or the radius is relative and the space needs rows to measure it on.
     """
-    positions, into = require_measurable(model, rows, attacks, threat, positions, radii, curve_attack, keep_adversarial)
-    threat = threat.resolved(model)
+    positions, into, names = require_measurable(
+        model, rows, attacks, threat, positions, radii, curve_attack, keep_adversarial, batch_size, minimum, names
+    )
+    threat, curve_attack = threat.resolved(model), curve_attack or next(iter(attacks), None)
     fitted = None if calibration is None else calibrated(model, calibration, batch_size, names)
-    temperature = 1.0 if fitted is None else fitted.temperature
-    raw = clean_logits(model, rows, positions, batch_size, max(map(samples_of, attacks.values()), default=1))
+    temperature = fitted.temperature if fitted else 1.0
+    raw = _clean(model, rows, positions, batch_size, attacks.values())
     truth = torch.tensor([rows.labels[p] for p in positions])
     guesses = dict(zip(positions, raw.argmax(dim=1).tolist(), strict=True))
     right = [p for p in positions if guesses[p] == rows.labels[p]]
@@ -109,31 +111,38 @@ def evaluate(
     with tempered(model, temperature):
         panel = _panel(model, rows, attacks, right, threat, batch_size, kept, _named(say, name), into)
         hits = {key: merged(ran.stages) for key, ran in panel.items()}
-        drawn = curve_attack or next(iter(attacks), None)
-        curve = _curve(model, rows, positions, right, attacks, drawn, threat, radii, hits, batch_size, kept)
-        looked = alarm if panel and right else None
-        flags = masking_flags(model, rows, panel, right, len(positions), threat, looked, batch_size, kept)
+        curve = _curve(model, rows, positions, right, attacks, curve_attack, threat, radii, hits, batch_size, kept)
+        flags = masking_flags(model, rows, panel, right, len(positions), threat, alarm, batch_size, kept)
         smallest = None if minimum is None else minimum_radii(model, rows, positions, threat, minimum, batch_size, kept)
     _say_all(_told(flags, smallest), _named(say, name))
-    alive = [p for p in right if all(found[p].prediction == rows.labels[p] for found in hits.values())]
+    alive = sum(all(found[p].prediction == rows.labels[p] for found in hits.values()) for p in right)
     return Evaluation(
         name=name,
         rows=len(positions),
         split=split,
         clean=wilson(len(right), len(positions)),
         temperature=temperature,
-        ece_before=expected_calibration_error(raw, truth) if len(truth) else float("nan"),
-        ece_after=expected_calibration_error(raw, truth, temperature) if len(truth) else float("nan"),
+        ece_before=expected_calibration_error(raw, truth),
+        ece_after=expected_calibration_error(raw, truth, temperature),
         attacks=tuple(_attack_result(key, ran, threat, rows, positions, right) for key, ran in panel.items()),
-        worst_case=wilson(len(alive), len(positions)),
+        worst_case=wilson(alive, len(positions)),
         curve=curve,
         rows_detail=tuple(_outcome(rows, p, guesses[p], hits) for p in positions),
-        curve_attack=drawn if curve else None,
+        curve_attack=curve_attack if curve else None,
         worst_case_meaning=_meaning(attacks, threat),
         masking=flags,
         minimum=smallest,
         notes=notes,
     )
+
+
+def _clean(
+    model: nn.Module, rows: Rows, positions: Sequence[int], batch_size: int, attacks: Collection[Attack]
+) -> Tensor:
+    """The logits without an attack; raises ValueError where an attack is built for other classes."""
+    logits = clean_logits(model, rows, positions, batch_size, max(map(samples_of, attacks), default=1))
+    require_same_classes(attacks, logits.shape[1])
+    return logits
 
 
 def _named(say: Callable[[str], None], name: str) -> Callable[[str], None]:

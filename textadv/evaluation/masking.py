@@ -115,8 +115,8 @@ def masking_flags(
     batch_size: int = 64,
     finished: Finished | None = None,
 ) -> tuple[MaskingFlag, ...]:
-    """Every check, in the order of the report, none without an alarm; see `Looked` for the arguments."""
-    if alarm is None:
+    """Every check, in the order of the report; none without an alarm, an attack and a row. See `Looked`."""
+    if alarm is None or not panel or not right:
         return ()
     looked = Looked(model, rows, panel, right, total, threat, alarm, batch_size, finished)
     return (_without_gradients(looked), _single_step(looked), *_gradients(looked))

@@ -35,7 +35,9 @@ def renumbering(guesses: Sequence[int], labels: Sequence[int], classes: int) -> 
     Tried are the best of all orders (a linear assignment on the confusion matrix), all shifts by a constant, and
     numbers sorted as texts ("10" before "2"). A cycle of classes counts where more than half of its rows would be right
     and the Wilson intervals of before and after are apart. In all that moved, a one-sided exact binomial test at 1 %,
-    corrected for the number of orders tried, must rule out answers that do not depend on the labels. Of two orders the
+    corrected for the number of orders tried, must rule out answers that do not depend on the labels; where it does not,
+    as where two of many classes were swapped, the cycles count that such a test rules out by themselves, corrected for
+    the number of cycles of their length. Of two orders the
     simpler one is taken unless the intervals of what they make right are apart.
     """
     table = np.zeros((classes, classes), dtype=np.int64)  # (answers, labels)
@@ -43,8 +45,10 @@ def renumbering(guesses: Sequence[int], labels: Sequence[int], classes: int) -> 
     best, rows = None, int(table.sum())
     for order, logarithm in _orders(table):
         kept = _clear_cycles(table, order)
-        after = _right(table, kept)
         if not _significant(table, kept, logarithm):
+            kept = _certain_cycles(table, kept)
+        after = _right(table, kept)
+        if np.array_equal(kept, np.arange(classes)):
             continue
         if best is None or wilson(after, rows).low > wilson(best.after, rows).high:
             best = Renumbering(tuple(map(int, kept)), int(np.trace(table)), after, rows)
@@ -69,9 +73,8 @@ def _right(table: np.ndarray, order: np.ndarray) -> int:
     return int(table[np.arange(len(table)), order].sum())
 
 
-def _clear_cycles(table: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """The order without the cycles that do not fit clearly better than the classes as they are."""
-    kept, seen = np.arange(len(order)), set[int]()
+def _cycles(order: np.ndarray) -> Iterator[list[int]]:
+    seen = set[int]()
     for first in range(len(order)):
         if first in seen:
             continue
@@ -79,10 +82,31 @@ def _clear_cycles(table: np.ndarray, order: np.ndarray) -> np.ndarray:
         while order[cycle[-1]] != first:
             cycle.append(int(order[cycle[-1]]))
         seen.update(cycle)
+        yield cycle
+
+
+def _clear_cycles(table: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """The order without the cycles that do not fit clearly better than the classes as they are."""
+    kept = np.arange(len(order))
+    for cycle in _cycles(order):
         rows = int(table[:, cycle].sum())
         before, after = (int(table[cycle, to].sum()) for to in (cycle, order[cycle]))
         if 2 * after > rows and wilson(after, rows).low > wilson(before, rows).high:
             kept[cycle] = order[cycle]
+    return kept
+
+
+def _certain_cycles(table: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """The order with only the cycles that are significant alone, among all cycles of any length."""
+    count, kept = len(order), np.arange(len(order))
+    for cycle in _cycles(order):
+        length = len(cycle)
+        if length > 1:
+            alone = np.arange(count)
+            alone[cycle] = order[cycle]
+            ways = math.lgamma(count + 1) - math.lgamma(count - length + 1) - math.log(length) + math.log(count)
+            if _significant(table, alone, ways):
+                kept[cycle] = order[cycle]
     return kept
 
 

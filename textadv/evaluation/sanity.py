@@ -5,11 +5,13 @@ Sentences are about what was measured on certain rows; whoever shows them says o
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 from scipy.stats import binom
 
 from textadv.evaluation.calibration import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE
@@ -18,6 +20,10 @@ from textadv.evaluation.statistics import wilson
 
 LEAST_ROWS = 8
 LEAST_ROWS_OF_A_CLASS = 5
+LEAST_OF_OTHERS = 3
+LEAST_AGREEMENT = 0.2
+# In standard deviations: 0.1 %, one-sided.
+CERTAIN = 3.09
 UNDER_LEVEL = 0.01
 COLLAPSE_LEVEL = 0.05
 AT_BOUND = 1e-3
@@ -80,9 +86,15 @@ def answer_doubts(answered: Answered) -> tuple[str, ...]:
         )
         return (doubt,) if len(answered.labels) > 1 else ()
     if len(set(answered.guesses)) == 1:
+        others = sum(label != answered.guesses[0] for label in answered.labels)
+        verdict = (
+            "it has collapsed, its robustness is void."
+            if others >= LEAST_OF_OTHERS
+            else f"{others} of another class are too few to say whether it has collapsed."
+        )
         return (
             f"gives every one of {len(answered.labels)} {answered.split} rows class "
-            f"{quoted(answered.name(answered.guesses[0]))}: it has collapsed, its robustness is void.",
+            f"{quoted(answered.name(answered.guesses[0]))}: {verdict}",
         )
     found = [order, _chance(answered, counts, order is not None), _never(answered, counts)]
     return tuple(doubt for doubt in found if doubt is not None)
@@ -93,7 +105,8 @@ def _chance(answered: Answered, counts: Counter[int], explained: bool) -> str | 
 
     Chance is the best constant answer, which is right on 1 / classes of the rows or more. Under: an exact test at 1 %.
     At: one at 5 % does not tell the two apart, and the 95 % interval ends below the middle between chance and 100 %,
-    so that the rows were enough to see a model that works.
+    so that the rows were enough to see a model that works. Answers that follow the classes of unbalanced rows, see
+    `_agreement`, are no chance.
     """
     total = len(answered.labels)
     common, constant = counts.most_common(1)[0]
@@ -103,6 +116,15 @@ def _chance(answered: Answered, counts: Counter[int], explained: bool) -> str | 
     at = no_better_than_constant(answered.guesses, answered.labels) and wilson(right, total).high < (1 + chance) / 2
     if total < LEAST_ROWS or not (under or at):
         return None
+    agreement = _agreement(answered)
+    if agreement is not None and right > constant:
+        return None
+    if agreement is not None:
+        return (
+            f"clean accuracy, {100 * right / total:.1f} % of {total} {answered.split} rows, is not above that of the "
+            f"answer {quoted(answered.name(common))} to every row, {100 * chance:.1f} %, though answers do follow the "
+            f"classes (kappa {agreement:.2f}): of rows so unbalanced, accuracies clean and robust say little."
+        )
     remedy = (
         " Where the model was trained for these classes it reads other inputs, labels or columns than it was trained "
         "on: compare rows, label names and preprocessing with its model card."
@@ -113,6 +135,27 @@ def _chance(answered: Answered, counts: Counter[int], explained: bool) -> str | 
         f"{quoted(answered.name(common))} to every row would be right on {100 * chance:.1f} %. Numbers about the "
         f"robustness of such a model mean nothing.{'' if explained else remedy}"
     )
+
+
+def _agreement(answered: Answered) -> float | None:
+    """Cohen's kappa of answers and labels, where it is at least 0.2 and no accident; else None.
+
+    An accident: what 1 in 1,000 random orders of these answers would reach, by a normal approximation with the exact
+    mean and variance over all orders (Hoeffding, 1951).
+    """
+    total = len(answered.labels)
+    classes = sorted({*answered.labels, *answered.guesses})
+    given, true = Counter(answered.guesses), Counter(answered.labels)
+    guesses = np.array([given[number] for number in classes]) / total
+    labels = np.array([true[number] for number in classes]) / total
+    right = sum(guess == label for guess, label in zip(answered.guesses, answered.labels, strict=True)) / total
+    expected = float(guesses @ labels)
+    centred = np.eye(len(classes)) - labels[:, None] - guesses[None, :] + expected
+    deviation = math.sqrt(float(guesses @ centred**2 @ labels) / max(total - 1, 1))
+    if expected == 1 or right - expected <= CERTAIN * deviation:
+        return None
+    kappa = (right - expected) / (1 - expected)
+    return kappa if kappa >= LEAST_AGREEMENT else None
 
 
 def _never(answered: Answered, counts: Counter[int]) -> str | None:
@@ -132,7 +175,13 @@ def temperature_doubt(temperature: float, answered: Answered) -> str | None:
     if len(set(answered.labels)) == 1:
         return f"the temperature was fitted on {rows} of one class, {quoted(answered.name(answered.labels[0]))}, alone."
     if temperature >= HIGHEST_TEMPERATURE * (1 - AT_BOUND):
-        why = "the surer the model is, the more often it is wrong there, as with swapped labels or one constant answer"
+        right = sum(guess == label for guess, label in zip(answered.guesses, answered.labels, strict=True))
+        why = (
+            "its logits lie very far apart, as those of a model whose output is scaled up"
+            if 2 * right > len(answered.labels)
+            else "the surer the model is, the more often it is wrong there, as with swapped labels or one constant "
+            "answer"
+        )
     elif temperature <= LOWEST_TEMPERATURE * (1 + AT_BOUND):
         why = "its logits hardly differ, as those of a model whose output is scaled down or already normalised"
     else:

@@ -40,7 +40,14 @@ from textadv.models.trial import (
     require_readable,
 )
 from textadv.models.unreached import freeze_unreached
-from textadv.models.vision import Normalised, as_classifier, clean_outputs, logits_warning, patch_positions
+from textadv.models.vision import (
+    Normalised,
+    as_classifier,
+    clean_outputs,
+    logits_warning,
+    patch_positions,
+    require_logits,
+)
 from textadv.models.vision_loading import LoadedVision, built_in, load_image_classifier, save_vision
 
 __all__ = [
@@ -82,6 +89,7 @@ __all__ = [
     "read_preprocessing",
     "recomputes",
     "require_embedded",
+    "require_logits",
     "require_longest",
     "require_model",
     "require_movable",

@@ -37,6 +37,11 @@ class Normalised(nn.Module):
         """The logits (B, C) of pixels (B, channels, height, width) in [0, 1]."""
         mean, std = self.get_buffer("mean"), self.get_buffer("std")
         dtype = next((value.dtype for value in self.model.parameters()), pixel_values.dtype)
+        if len(mean) not in (1, pixel_values.shape[1]) or len(std) not in (1, pixel_values.shape[1]):
+            raise ModelError(
+                f"The model's pixels are normalised in {max(len(mean), len(std))} channels, and the images have "
+                f"{pixel_values.shape[1]}. Give as_classifier one mean and std per channel of the images."
+            )
         normalised = ((pixel_values - mean) / std).to(dtype)
         output = self.model(normalised.flip(1) if self.flipped else normalised)
         return output_logits(output)
@@ -96,12 +101,22 @@ def clean_outputs(model: nn.Module, batch: Batch) -> Tensor:
         ) from error
     if not is_finite(output):
         raise ModelError(f"The model returns numbers that are not finite. {overflow(model, batch)}")
-    if output.dim() != 2 or len(output) != len(batch):
+    require_logits(output, len(batch))
+    return output.float()
+
+
+def require_logits(output: Tensor, rows: int) -> None:
+    """Raises ModelError unless this is what a classifier returns for so many rows: a number for each class."""
+    if output.dim() != 2 or len(output) != rows:
         raise ModelError(
-            f"The model returns {tuple(output.shape)} for {len(batch)} rows, and a classifier returns logits of shape "
+            f"The model returns {tuple(output.shape)} for {rows} rows, and a classifier returns logits of shape "
             "(rows, classes). Wrap it so that it does."
         )
-    return output.float()
+    if output.shape[1] == 1:
+        raise ModelError(
+            "The model returns one number per row, and a classifier returns one for each class. Where it is the logit "
+            "of class 1 against 0, return torch.cat([torch.zeros_like(z), z], dim=1); a regression has no classes."
+        )
 
 
 def logits_warning(model: nn.Module, batch: Batch) -> str | None:
