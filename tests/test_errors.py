@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from safetensors import SafetensorError
 
-from textadv import errors
+from textadv import errors, task_lock
 from textadv.errors import ending, one_message
 from textadv.interrupts import Interrupted
 from textadv.task_lock import locked, unlocked
@@ -96,7 +96,10 @@ def test_a_signal_is_one_line_and_its_own_exit_code(
     assert capsys.readouterr().err == line
 
 
-def test_before_a_run_has_begun_the_same_command_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+def test_before_a_run_has_begun_the_same_command_goes_on(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(task_lock, "_held", {})
     ended_with(Interrupted(signal.SIGTERM))
     told = capsys.readouterr().err
     assert told.startswith("stopped by SIGTERM. Go on with: ") and "checkpoint.resume" not in told

@@ -72,3 +72,13 @@ def test_training_ends_with_a_checkpoint_from_which_it_can_go_on(tmp_path: Path,
     assert ended.value.place == f"after step {saved} of 9 of hardened"
     found = latest(tmp_path / "checkpoints")
     assert found is not None and found.progress["step"] == saved
+
+
+def test_a_signal_that_ended_one_block_does_not_end_the_next_training(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted), heeding():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+    settings, stream = tiny.settings(steps=2), OneStream(tiny.rows(), tiny.HALF, tiny.BATCH_SIZE, 0)
+    objectives = hardening(Adversarial(pgd(tiny.threat(0.2), steps=2)))
+    trainer = Trainer(tiny.accelerator(), tiny.bert(), stream, objectives, settings, None, tmp_path, bar=False)
+    assert trainer.run().progress.step == 2

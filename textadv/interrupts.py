@@ -31,10 +31,10 @@ class Interrupted(BaseException):
 
 
 class _State:
-    """What the handlers know: whether a block finishes its step first, and the signal that came, with its time."""
+    """What the handlers know: whether they are in place, whether a step is finished first, the signal and its time."""
 
     def __init__(self) -> None:
-        self.finishing, self.asked, self.since = False, 0, 0.0
+        self.heeding, self.finishing, self.asked, self.since = False, False, 0, 0.0
 
 
 _state = _State()
@@ -67,10 +67,11 @@ def heeding() -> Iterator[None]:
         return
     handlers = {signal.SIGTERM: _heed, signal.SIGINT: _heed, signal.SIGALRM: _give_up}
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-    _state.asked = 0
+    _state.heeding, _state.asked = True, 0
     try:
         yield
     finally:
+        _state.heeding = False
         signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -82,6 +83,9 @@ def finishing() -> Iterator[None]:
 
     What does not end in GRACE seconds is cut short all the same.
     """
+    if not _state.heeding:
+        # A signal that ended an earlier block is none for this one.
+        _state.asked = 0
     _state.finishing = True
     try:
         yield

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -16,7 +18,7 @@ from transformers.utils import chat_template_utils
 from recipes import adv_finetune, attack, evaluate
 from tests import chat_run
 from tests.recipes.running import Ended, Recipe
-from textadv import stages_chat
+from textadv import stages_chat, task_output
 from textadv.config_file import load_config
 from textadv.evaluation.chat import Measure
 from textadv.evaluation.elicitation import elicit
@@ -274,17 +276,20 @@ def test_a_further_model_whose_template_reads_the_clock_is_told(folder: Path, re
 
 
 def test_tokens_that_change_for_another_reason_do_not_blame_the_clock(
-    folder: Path, recipe: Recipe, tmp_path: Path
+    folder: Path, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = (str(folder / "config.yaml"), f"output={tmp_path / 'run'}", *BRIEF)
     assert recipe(adv_finetune, *command).code == 0
-    path = tmp_path / "run" / "hashes.json"
-    known = json.loads(path.read_text(encoding="utf-8"))
+    compare = task_output._require_unchanged
     for changed, told in (
         (["data.utility.test.tokens"], "Another version of transformers, or of the tokenizer's files"),
         (["data.utility.test.tokens", "data.utility.test"], "Put them back"),
     ):
-        path.write_text(json.dumps(known | dict.fromkeys(changed, "other")), encoding="utf-8")
+
+        def compared(output: Path, before: Mapping[str, str], *rest: Any, changed: list[str] = changed) -> None:
+            compare(output, {**before, **dict.fromkeys(changed, "other")}, *rest)
+
+        monkeypatch.setattr(task_output, "_require_unchanged", compared)
         ended = recipe(adv_finetune, *command, "checkpoint.resume=true")
         assert ended.code == 1 and told in ended.error and "clock" not in ended.error
 

@@ -203,7 +203,7 @@ def test_text_surrogates_that_do_not_fit_are_named_before_training(tmp_path: Pat
         return folders.bert_classifier(tmp_path / name, labels, **changes)
 
     assert "there is no folder runs/no/where" in told("runs/no/where")
-    assert "could not be loaded" in told(tmp_path)
+    assert "holds no model" in told(tmp_path)
     assert "was trained for 3 classes and the data has 2" in told(classifier("three", ("a", "b", "c")))
     assert "orders its classes positive, negative" in told(classifier("swapped", LABELS[::-1]))
     assert "has no trained head for the 2 classes negative, positive" in told(bert)
