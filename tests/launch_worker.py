@@ -11,8 +11,8 @@ from textadv.task_launch import launch_warnings, launched, together
 
 
 def main() -> None:
-    config, accelerator = launched(load_config("tests/recipes/small.yaml"))
     try:
+        config, accelerator = launched(load_config("tests/recipes/small.yaml"))
         with together(accelerator):
             if sys.argv[1:] == ["alone"] and accelerator.process_index == 1:
                 raise ConfigError(["data.train: files/mine.csv is missing."])
