@@ -2,13 +2,14 @@
 
     accelerate launch --quiet recipes/minimal_loop.py [--steps 300]
 
-Prints the losses on the way and the robust accuracy on test rows at the end.
+Prints the losses on the way and the clean and robust accuracy on test rows at the end.
 """
 
 import argparse
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import set_seed
 
 from textadv.attacks import L2, ThreatModel, pgd
 from textadv.data import encode, load_splits
@@ -21,6 +22,7 @@ parser.add_argument("--steps", type=int, default=300, help="optimizer steps (def
 steps = parser.parse_args().steps
 
 accelerator = Accelerator()
+set_seed(0)
 splits = load_splits("builtin:reviews")
 loaded = load_classifier("builtin:tiny-encoder", splits.labels)
 rows = encode(splits.train, loaded.tokenizer, max_length=48)
@@ -43,4 +45,6 @@ for step in range(steps):
 
 batch = test.batch(range(200)).to(accelerator.device)
 result = pgd(threat, steps=20, early_stop=True, select="most_damaging")(model, batch)
+right = (forward(model, batch).argmax(dim=1) == batch.labels).float().mean()
+accelerator.print(f"clean accuracy on {len(batch)} test rows: {right:.1%}")
 accelerator.print(f"robust accuracy on {len(batch)} test rows: {1 - result.success.float().mean():.1%}")

@@ -44,7 +44,7 @@ def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
 
 SHORTER = {
     "range(50)": "range(6)",
-    "runs/mine": "kept",
+    "runs/adversarial": "kept",
     "classes=10)": 'classes=10, version="fast")',
     "steps=20": "steps=4",
 }
