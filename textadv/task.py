@@ -247,8 +247,8 @@ def check_training(config: ClassifierRunConfig, rows: int, processes: int) -> No
             [
                 f"mixing attacks none of the rows of these {steps} optimizer steps (mixing.ratio, its schedule and "
                 f"mixing.warmup_steps: {config.mixing.warmup_steps}), so objective.name: {config.objective.name} would "
-                "train a plain model under its name. Lower mixing.warmup_steps, raise the ratio or the number of steps, "
-                "or set objective.name: clean."
+                "train a plain model under its name. Lower mixing.warmup_steps, raise the ratio or the number of "
+                "steps, or set objective.name: clean."
             ]
         )
 
