@@ -14,7 +14,7 @@ from tests.faults.campaign import HARMS, part_of
 from tests.faults.injector import Fault, Injector
 from tests.processes import ROOT, finished
 
-PAGE = "x\n<!-- written by scripts/inject_faults.py -->\nold\n<!-- end -->\ny\n"
+PAGE = "x\n<!-- written by scripts/inject_faults.py -->\nyesterday\n<!-- end -->\ny\n"
 
 
 def injected(folder: Path, *options: str, timeout: float) -> tuple[str, str]:
@@ -32,7 +32,7 @@ def injected(folder: Path, *options: str, timeout: float) -> tuple[str, str]:
 def test_a_seeded_few_are_survived(tmp_path: Path) -> None:
     """A minute or two: in CI beside the quick tests of the same parts."""
     printed, page = injected(tmp_path, "--kills", "10", "--refusals", "10", "--harms", "8", "--seed", "7", timeout=1500)
-    assert "old" not in page and "| kill | training | 1 |" in page and "| damaged file | " in page
+    assert "yesterday" not in page and "| kill | training | 1 |" in page and "| damaged file | " in page
     assert printed.count(": survived") >= 28
 
 
