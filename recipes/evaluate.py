@@ -10,20 +10,10 @@ threat and evaluation count; model.name, model.lora and output are replaced by -
 
 from __future__ import annotations
 
-import signal
-import sys
-from types import FrameType
-
-
-def ended(number: int, frame: FrameType | None) -> None:
-    """Ends the process without a traceback: the imports below take seconds."""
-    sys.stderr.write("stopped before anything began\n")
-    raise SystemExit(128 + number)
-
+from textadv.interrupts import while_importing
 
 if __name__ == "__main__":
-    for early in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(early, ended)
+    while_importing()
 
 import argparse
 from dataclasses import replace

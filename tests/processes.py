@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+ONE_PROCESS = tuple("--cpu --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no".split())
+"""What `accelerate launch` is told, so that it asks nothing."""
 
 
 def finished(command: Sequence[str], *, timeout: float = 240) -> subprocess.CompletedProcess[str]:

@@ -105,6 +105,17 @@ def test_before_a_run_has_begun_the_same_command_goes_on(
     assert told.startswith("stopped by SIGTERM. Go on with: ") and "checkpoint.resume" not in told
 
 
+def test_a_command_with_codes_for_a_terminal_is_told_without_them(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(task_lock, "_held", {})
+    monkeypatch.setattr(errors.os, "getppid", lambda: 0)
+    monkeypatch.setattr(errors.sys, "orig_argv", ["/bin/python3", "recipe.py", "output=runs/\x1b[31mred"])
+    ended_with(Interrupted(signal.SIGTERM))
+    told = capsys.readouterr().err
+    assert "\x1b" not in told and r"\x1b[31mred" in told
+
+
 LOST = (
     "[../third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:53131. This is typical",
     "[/pytorch/gloo/transport/tcp/unbound_buffer.cc:81] Timed out waiting 1800000ms for recv operation to complete",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -72,6 +74,14 @@ def test_training_ends_with_a_checkpoint_from_which_it_can_go_on(tmp_path: Path,
     assert ended.value.place == f"after step {saved} of 9 of hardened"
     found = latest(tmp_path / "checkpoints")
     assert found is not None and found.progress["step"] == saved
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_while_a_script_imports_both_end_it_with_one_line(number: signal.Signals, code: int) -> None:
+    script = "from textadv.interrupts import while_importing; while_importing(); import os, time; "
+    script += f"os.kill(os.getpid(), {int(number)}); time.sleep(30)"
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stderr) == (code, "stopped before anything began\n")
 
 
 def test_a_signal_that_ended_one_block_does_not_end_the_next_training(tmp_path: Path) -> None:

@@ -103,6 +103,14 @@ def test_each_counts_the_items_that_are_done() -> None:
     assert found == ["a", "b", "c"]
 
 
+def test_names_from_outside_act_on_no_screen() -> None:
+    stream = io.StringIO()
+    with telling(OnScreen(stream, interval=SOON)), phase("runs/\x1b[31mred", 10) as advance:
+        advance(4)
+        until(lambda: "red: 4 of 10 rows, " in stream.getvalue())
+    assert "\x1b" not in stream.getvalue()
+
+
 def test_phases_within_another_say_so() -> None:
     stream = io.StringIO()
     with telling(OnScreen(stream, interval=SOON)), within("hardened"), phase("pgd20", 10) as advance:

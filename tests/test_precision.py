@@ -15,16 +15,20 @@ from transformers import BertForSequenceClassification
 
 from tests import chat_run, normed, tiny
 from tests.oracles import FixedRows
+from textadv.accumulation import NonFiniteError
 from textadv.attacks import pgd
+from textadv.batch import Batch
 from textadv.checkpoint import latest
 from textadv.config import RunConfig
 from textadv.config_chat import ChatRunConfig
 from textadv.config_file import load_config
 from textadv.config_images import ImageRunConfig
 from textadv.data import EncodedRows
+from textadv.divergence import LEAST_SCALE
+from textadv.losses import cross_entropy
 from textadv.mixing import Constant, Mixing
 from textadv.models import evaluating, forward, trainable_state
-from textadv.objectives import Adversarial, hardening
+from textadv.objectives import Adversarial, Moment, Term, hardening
 from textadv.precision import emulation_warning
 from textadv.progress import Scores
 from textadv.sampling import OneStream
@@ -144,6 +148,28 @@ def test_the_loss_scale_is_resumed(tmp_path: Path) -> None:
     assert again == whole[4:]
     one, other = trainable_state(first.model), trainable_state(second.model)
     assert all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+class Overflowing:
+    """The clean loss, whose gradient is infinite at every step."""
+
+    terms, keeps_clean = 1, False
+
+    def __call__(self, model: nn.Module, batch: Batch, moment: Moment) -> Iterator[Term]:
+        losses = cross_entropy(forward(model, batch), batch)
+        losses.register_hook(lambda grad: grad * float("inf"))
+        yield Term("overflowing", losses, adversarial=True)
+
+
+def test_a_loss_scale_that_has_run_out_ends_the_run(tmp_path: Path) -> None:
+    """Each step with an infinite gradient is skipped and halves the scale, which ends somewhere."""
+    accelerator = tiny.accelerator()
+    accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2 * LEAST_SCALE)
+    mine = trainer(accelerator, normed.network(), normed.rows(), Overflowing(), tmp_path, None)  # type: ignore[arg-type]
+    before = [value.detach().clone() for value in mine.model.parameters()]
+    with pytest.raises(NonFiniteError, match="The gradient norm is .* at step 3"):
+        mine.run()
+    assert all(map(torch.equal, before, mine.model.parameters())), "no step was taken"
 
 
 CPU = torch.device("cpu")

@@ -11,7 +11,7 @@ import pytest
 from accelerate.state import AcceleratorState, GradientState
 
 from tests import chat_run
-from tests.processes import ROOT, finished, free_port
+from tests.processes import ONE_PROCESS, ROOT, finished, free_port
 from textadv.config import ConfigError, RunConfig
 from textadv.config_chat import ChatRunConfig
 from textadv.config_file import load_config
@@ -207,18 +207,7 @@ def test_what_stands_in_the_file_at_home_is_used_or_told_of(tmp_path: Path, monk
 @pytest.mark.parametrize("flag", [["--gradient_accumulation_steps", "4"], ["--gradient-accumulation-steps=4"]])
 def test_accumulation_that_accelerate_tells_nobody_is_refused(flag: list[str]) -> None:
     """Without DeepSpeed `accelerate launch` takes the flag and passes nothing on."""
-    given = [
-        "--cpu",
-        "--num_processes",
-        "1",
-        "--num_machines",
-        "1",
-        "--mixed_precision",
-        "no",
-        "--dynamo_backend",
-        "no",
-    ]
-    code, said = launch("accelerate.commands.launch", *given, *flag, WORKER)
+    code, said = launch("accelerate.commands.launch", *ONE_PROCESS, *flag, WORKER)
     assert code == 1
     assert any(line.startswith("error: accelerate's gradient_accumulation_steps must be 1, got 4") for line in said)
     assert accumulation_of({}, ["accelerate", "launch", "mine.py", "--gradient_accumulation_steps", "4"]) == "1"

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
+from accelerate import Accelerator
 from accelerate.utils import gather_object
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from textadv.attacks import Attacked
 from textadv.batch import Batch, Role
@@ -140,6 +141,15 @@ def _next(terms: Iterator[Term], objective: Objective) -> Term:
     if term is None:
         raise RuntimeError(f"{type(objective).__name__} yielded fewer terms than it announced.")
     return term
+
+
+def largest_of_all(number: int, accelerator: Accelerator) -> int:
+    """The largest of the processes' numbers, on every process."""
+    if accelerator.num_processes == 1:
+        return number
+    found = torch.tensor(number, device=accelerator.device)
+    distributed.all_reduce(found, distributed.ReduceOp.MAX)
+    return int(found)
 
 
 def over_processes(report: StepReport, batch_size: int) -> tuple[dict[str, float], Pulse | None]:

@@ -27,7 +27,7 @@ from textadv.interrupts import Interrupted, asked, heeding
 from textadv.liveness import DeadAdversaryError
 from textadv.models import ModelError, PerturbationError
 from textadv.models.decoding import GenerationError
-from textadv.printable import message
+from textadv.printable import message, printable
 from textadv.task_launch import LAUNCHERS, launcher_words
 from textadv.task_lock import held
 from textadv.task_output import CONFIG_FILE, finished_text
@@ -134,7 +134,7 @@ def _stopped(stop: Interrupted, resume: str) -> SystemExit:
     _tell_launcher(told)
     if os.environ.get("RANK", "0") == "0":
         sys.stdout.flush()
-        print(told, file=sys.stderr, flush=True)
+        print(printable(told), file=sys.stderr, flush=True)
     return SystemExit(128 + stop.number)
 
 

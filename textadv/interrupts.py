@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -54,6 +55,20 @@ def _heed(number: int, frame: FrameType | None) -> None:
 def _give_up(number: int, frame: FrameType | None) -> None:
     if _state.finishing and _state.asked:
         raise Interrupted(_state.asked)
+
+
+def while_importing() -> None:
+    """Has SIGTERM and Ctrl-C end the process with one line and no traceback, until `heeding` begins.
+
+    For the head of a script, before imports that take seconds.
+    """
+
+    def ended(number: int, frame: FrameType | None) -> None:
+        sys.stderr.write("stopped before anything began\n")
+        raise SystemExit(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, ended)
 
 
 @contextmanager

@@ -8,6 +8,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from textadv.reading import json_of
+
 MANIFEST, FORMAT = "manifest.json", 2
 CHUNK = 1 << 22
 
@@ -43,10 +45,10 @@ def _own(files: dict[str, Any]) -> str:
 def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file. Raises DamagedError where there is none."""
     try:
-        found = json.loads(path.read_bytes().decode())
+        found = json_of(path.read_bytes().decode())
     except OSError as error:
         raise DamagedError(f"{path.name} {_unreadable(error)}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise DamagedError(f"{path.name} holds no JSON") from error
     if not isinstance(found, dict):
         raise DamagedError(f"{path.name} holds {type(found).__name__} in place of an object")

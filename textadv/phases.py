@@ -71,7 +71,7 @@ def within(whole: str) -> AbstractContextManager[None]:
 
 def phase(name: str, total: int | None = None, unit: str = "rows", done: int = 0) -> AbstractContextManager[Advance]:
     """A phase, told to whoever is told of phases here, see `Phases`."""
-    return _told.get()(name, total, unit, done)
+    return _told.get()(printable(name), total, unit, done)
 
 
 def each(name: str, items: Iterable[T], total: int, unit: str = "rows") -> Iterator[T]:

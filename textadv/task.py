@@ -17,10 +17,9 @@ from textadv.config_training import length_problems
 from textadv.data import DataError, EncodedRows, Examples, ImageSplits, Rows, Splits, encode, overlap
 from textadv.digests import digest, surrogate_hashes, weights_hash
 from textadv.models import LoadedModel, LoadedVision, device_of, logits_warning, space_module
-from textadv.printable import printable
 from textadv.randomness import permutation
 from textadv.split_norm import Which
-from textadv.task_launch import launch_warnings, launched
+from textadv.task_launch import launch_warnings, launched, say
 from textadv.task_output import claim, claiming, free_output, require_room
 from textadv.task_trial import read_texts, rehearse_classifier
 
@@ -62,7 +61,7 @@ class Task:
 
     def say(self, line: str) -> None:
         """Prints a line on the main process."""
-        self.accelerator.print(printable(line, lines=True))
+        say(self.accelerator, line)
 
 
 def prepare(config: RunConfig, *, training: bool = True) -> Task:

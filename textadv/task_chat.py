@@ -25,11 +25,10 @@ from textadv.evaluation.generate import Decoding
 from textadv.evaluation.judges import REFUSAL_LISTS
 from textadv.models import LoadedModel, blocks, device_of, space_module
 from textadv.objectives import Objectives
-from textadv.printable import printable
 from textadv.randomness import permutation
 from textadv.sampling import Streams
 from textadv.spaces import Embeddings, Hidden, Several
-from textadv.task_launch import launch_warnings, launched
+from textadv.task_launch import launch_warnings, launched, say
 from textadv.task_output import claim, claiming, free_output, require_room
 from textadv.task_template import changed_tokens, chat_hashes, clock_warning, template, template_warnings
 from textadv.task_trial import lighter, read_chats, read_panel, rehearse_chat
@@ -102,7 +101,7 @@ class ChatTask:
 
     def say(self, line: str) -> None:
         """Prints a line on the main process."""
-        self.accelerator.print(printable(line, lines=True))
+        say(self.accelerator, line)
 
 
 def prepare_chat(config: ChatRunConfig, *, training: bool = True) -> ChatTask:

@@ -20,6 +20,7 @@ from textadv.config_file import parse_config
 from textadv.config_images import ImageRunConfig
 from textadv.config_tasks import AnyRunConfig
 from textadv.precision import emulation_warning
+from textadv.printable import printable
 
 PRECISION, DYNAMO = "ACCELERATE_MIXED_PRECISION", "ACCELERATE_DYNAMO_BACKEND"
 ACCUMULATION, FSDP = "ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "ACCELERATE_USE_FSDP"
@@ -94,6 +95,11 @@ def together(accelerator: Accelerator) -> Iterator[None]:
     met = [(rank, told) for rank, told in enumerate(gather_object([None])) if told is not None]
     if met:
         raise ConfigError([f"process {rank} cannot go on: {told}" for rank, told in met])
+
+
+def say(accelerator: Accelerator, line: str) -> None:
+    """Prints a line, which may hold text from outside, on the main process."""
+    accelerator.print(printable(line, lines=True))
 
 
 def launcher_words() -> list[str]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from textadv.config import ConfigError
+from textadv.reading import json_of
 from textadv.writing import PARTIAL, made, saving
 
 LOCK_FILE = ".lock"
@@ -151,8 +152,8 @@ def _require_free(descriptor: int, folder: Path) -> None:
 
 def _read(descriptor: int) -> dict[str, Any]:
     try:
-        found = json.loads(os.pread(descriptor, 4096, 0).decode())
-    except (OSError, ValueError, RecursionError):
+        found = json_of(os.pread(descriptor, 4096, 0).decode())
+    except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -17,9 +18,10 @@ from textadv.config import ConfigError
 from textadv.config_chat import ChatRunConfig
 from textadv.config_file import config_difference, dump_config, load_config
 from textadv.config_tasks import AnyRunConfig
-from textadv.task_launch import AnyConfig, together
+from textadv.reading import json_of
+from textadv.task_launch import AnyConfig, say, together
 from textadv.task_lock import claimed, locked, unlocked
-from textadv.writing import WriteError, discard, free_bytes, in_bytes, sweep, write_bytes
+from textadv.writing import WriteError, discard, free_bytes, in_bytes, require_writable, sweep, write_bytes
 
 CONFIG_FILE, HASHES_FILE, MARK = "config.yaml", "hashes.json", ".unfinished"
 # What a run leaves, in the order in which it is removed: what says which run it is goes last.
@@ -58,7 +60,7 @@ def claiming(accelerator: Accelerator, config: AnyConfig, *, training: bool = Tr
             if accelerator.is_main_process:
                 _require_writable(output)
                 locked(output)
-            yield _taken_up(config, output, accelerator.print) if training else config
+            yield _taken_up(config, output, partial(say, accelerator)) if training else config
     except BaseException:
         unlocked(output, begun=False)
         raise
@@ -81,12 +83,9 @@ def _taken_up(config: AnyConfig, output: Path, say: Callable[[str], None]) -> An
 
 def _require_writable(output: Path) -> None:
     try:
-        output.mkdir(parents=True, exist_ok=True)
-        probe = output / ".writable"
-        write_bytes(probe, b"\n")
-        probe.unlink()
-    except (OSError, WriteError) as error:
-        why = error.strerror if isinstance(error, OSError) else str(error).partition(": ")[2]
+        require_writable(output)
+    except WriteError as error:
+        why = str(error).partition(": ")[2]
         raise ConfigError([f"output {output} cannot be written: {why} Name another folder."]) from error
 
 
@@ -137,8 +136,8 @@ def _is_config(path: Path) -> bool:
 
 def _hashes(path: Path) -> dict[str, str] | None:
     try:
-        found = json.loads(path.read_bytes())
-    except (ValueError, RecursionError):
+        found = json_of(path.read_bytes())
+    except ValueError:
         return None
     return found if isinstance(found, dict) and all(isinstance(value, str) for value in found.values()) else None
 
@@ -289,7 +288,7 @@ def claim(
     try:
         with together(accelerator):
             if accelerator.is_main_process:
-                _claim(config, output, hashes, explain, accelerator.print)
+                _claim(config, output, hashes, explain, partial(say, accelerator))
     except BaseException:
         unlocked(output, begun=False)
         raise

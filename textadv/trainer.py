@@ -14,13 +14,12 @@ from pathlib import Path
 from types import MappingProxyType
 
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 from safetensors.torch import load_file
 from torch import distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from textadv import checkpoint as checkpoints
-from textadv.accumulation import NonFiniteError, StepReport, accumulate, over_processes
+from textadv.accumulation import NonFiniteError, StepReport, accumulate, largest_of_all, over_processes
 from textadv.averaging import Average, Averaging
 from textadv.batch import Batch, Role
 from textadv.divergence import LEAST_SCALE, NO_STEP, Course, require_finite, rows_of
@@ -148,7 +147,7 @@ class Trainer:
     def _heed(self, tracker: Tracker) -> None:
         """Ends the run where a process was told to end and the run can be resumed from here."""
         settings, step = self.settings, self.progress.step
-        number = max(gather_object([asked()]))
+        number = largest_of_all(asked(), self.accelerator)
         if not number or (step % settings.whole_every and step < settings.steps):
             return
         if settings.checkpoint_every is not None and self.saved < step:

@@ -115,6 +115,13 @@ def made(folder: Path) -> Path:
     return folder
 
 
+def require_writable(folder: Path) -> None:
+    """Raises WriteError where nothing can be written into a folder, which is made if missing."""
+    probe = made(folder) / f".writable-{os.getpid()}"
+    write_bytes(probe, b"\n")
+    probe.unlink()
+
+
 def partial_of(path: Path) -> Path:
     """Where `path` is written until it is whole."""
     return path.with_name(f"{PARTIAL}{path.name}")

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 
-from tests.processes import free_port
+from tests.processes import ONE_PROCESS, free_port
 from textadv.data import reviews
 from textadv.evaluation import Results
 from textadv.report import read_results
@@ -34,18 +34,7 @@ Recipe = Callable[..., Ended]
 
 def launched(script: str, *arguments: str) -> Ended:
     """`accelerate launch` of a script, offline, on the CPU, as `make quickstart` does."""
-    flags = [
-        "--cpu",
-        "--num_processes",
-        "1",
-        "--num_machines",
-        "1",
-        "--mixed_precision",
-        "no",
-        "--dynamo_backend",
-        "no",
-    ]
-    return _ended([sys.executable, "-m", "accelerate.commands.launch", *flags, script, *arguments])
+    return _ended([sys.executable, "-m", "accelerate.commands.launch", *ONE_PROCESS, script, *arguments])
 
 
 def in_two_processes(script: str, *arguments: str) -> Ended:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,8 +13,9 @@ from textadv.attacks import Attack, ThreatModel
 from textadv.batch import Batch
 from textadv.data import Rows
 from textadv.evaluation.finished import Hit
-from textadv.evaluation.kept_rows import Row, save_whole
+from textadv.evaluation.kept_rows import Row
 from textadv.spaces import Pixels, per_position
+from textadv.writing import WriteError, require_writable, write_tensors
 
 BY_POSITION = ("input_ids", "attention_mask", "token_type_ids", "delta")
 
@@ -46,12 +46,9 @@ def files_of(folder: Path, names: Iterable[str]) -> dict[str, Path]:
     Raises ValueError where the folder cannot be written, or two names would share a file.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".writable-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise ValueError(f"keep_adversarial {folder} cannot be written: {error}. Name another folder.") from error
+        require_writable(folder)
+    except WriteError as error:
+        raise ValueError(f"keep_adversarial {folder}: {error}") from error
     files = {name: folder / f"{as_file(name)}.safetensors" for name in names}
     shared = [name for name, path in files.items() if list(files.values()).count(path) > 1]
     if shared:
@@ -82,7 +79,7 @@ def write_rows(
     }
     for name in kept[hits[0].position] if hits else ():
         tensors[name] = _stacked(name, [kept[hit.position][name] for hit in hits])
-    save_whole(path, tensors, {"attack": str(attack), "threat": str(threat)})
+    write_tensors(path, tensors, {"attack": str(attack), "threat": str(threat)})
 
 
 def _stacked(name: str, parts: Sequence[Tensor]) -> Tensor:

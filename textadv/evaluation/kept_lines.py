@@ -14,6 +14,7 @@ import torch
 from accelerate.utils import gather_object
 
 from textadv.digests import digest
+from textadv.reading import json_of
 from textadv.writing import append_line, write_bytes
 
 DIGEST = "digest"
@@ -52,9 +53,9 @@ def read(file: Path) -> tuple[list[dict[str, Any]], list[int]]:
 
 def _told(line: bytes) -> dict[str, Any] | None:
     try:
-        told = json.loads(line)
+        told = json_of(line)
         return told if isinstance(told, dict) and told.pop(DIGEST, None) == _digest(told) else None
-    except (ValueError, RecursionError):
+    except ValueError:
         return None
 
 

@@ -53,7 +53,7 @@ class Shelf:
         while (path := self.folder / f"{self.stem}.{self.rank}.{number}.safetensors").exists():
             number += 1
         tensors = {f"{digest}/{name}": value for digest, row in rows.items() for name, value in row.items()}
-        save_whole(path, tensors, {DIGEST: _digest(tensors)})
+        write_tensors(path, tensors, {DIGEST: _digest(tensors)})
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:
@@ -84,8 +84,3 @@ def cleared(files: Iterable[Path]) -> list[str]:
             discard(path)
             told.append(f"{path.parent.name}/{path.name} was not as it was written; its rows are attacked again")
     return told
-
-
-def save_whole(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Writes a safetensors file that is there in full or not at all. Raises WriteError where the system refuses."""
-    write_tensors(path, tensors, metadata)
