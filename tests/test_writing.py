@@ -140,3 +140,22 @@ def test_rubbish_that_cannot_be_removed_at_once_ends_nothing(tmp_path: Path, mon
     monkeypatch.setattr(writing.os, "unlink", refusing_once)
     discard(tmp_path / "step")
     assert refused and list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_tried_and_left_as_it_was(tmp_path: Path) -> None:
+    writing.require_writable(tmp_path / "new" / "folder")
+    assert list((tmp_path / "new" / "folder").iterdir()) == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(writing.WriteError, match="file"):
+        writing.require_writable(tmp_path / "file" / "folder")
+
+
+def test_what_a_kill_leaves_of_a_try_is_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(path: Path, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Path, "unlink", killed)
+        writing.require_writable(tmp_path)
+    writing.sweep(tmp_path)
+    assert list(tmp_path.iterdir()) == []

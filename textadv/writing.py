@@ -117,7 +117,8 @@ def made(folder: Path) -> Path:
 
 def require_writable(folder: Path) -> None:
     """Raises WriteError where nothing can be written into a folder, which is made if missing."""
-    probe = made(folder) / f".writable-{os.getpid()}"
+    # Several processes may try at once, and what a kill leaves is swept with the rest.
+    probe = made(folder) / f"{PARTIAL}writable-{os.getpid()}"
     write_bytes(probe, b"\n")
     probe.unlink()
 
