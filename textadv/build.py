@@ -141,6 +141,7 @@ def attack(config: AttackConfig, threat: ThreatModel, seed: int, default_goal: s
         early_stop=config.early_stop,
         select=config.select,
         seed=seed,
+        starts=config.starts,
     )
 
 

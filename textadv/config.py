@@ -20,7 +20,7 @@ from textadv.config_adversary import (
     ThreatConfig,
     selecting,
 )
-from textadv.config_attacks import MaskingConfig, MinimumRadiusConfig, NamedAttackConfig
+from textadv.config_attacks import ApgdCeConfig, MaskingConfig, MinimumRadiusConfig, NamedAttackConfig
 from textadv.config_objective import (
     AdversarialConfig,
     AlumConfig,
@@ -202,9 +202,14 @@ class EvaluationConfig(Section):
     rows: Count | None = Field(256, description="Test rows that are attacked; null: all.")
     batch_size: Count = Field(64, description="Rows per forward.")
     attacks: Annotated[dict[AttackKey, NamedAttackConfig], Field(min_length=1)] = Field(
-        {"pgd20": AttackConfig(name="pgd", steps=20, restarts=3, select="most_damaging", early_stop=True)},
+        {
+            "pgd20": AttackConfig(
+                name="pgd", steps=20, restarts=3, select="most_damaging", early_stop=True, starts="spread"
+            ),
+            "apgd": ApgdCeConfig(steps=50),
+        },
         description="Attacks by names of your choice; unset keys of pgd and its kin default to select most_damaging, "
-        "early_stop true.",
+        "early_stop true, starts spread.",
     )
     radii: list[Length] = Field(
         [], description="Radii of the robustness curve, ascending, in the unit of the threat's radius; empty: no curve."

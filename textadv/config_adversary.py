@@ -70,16 +70,18 @@ class ThreatConfig(Section):
 
 # What a named attack settles by itself; setting such a key to anything else is an error.
 _NO_SIZE: dict[str, Any] = {"step_size": None, "ascent": "fixed"}
+_STARTS: dict[str, Any] = {"starts": "ball"}
 _ONE_STEP: dict[str, Any] = {"steps": 1, "steps_schedule": None}
 _ONE_RUN: dict[str, Any] = {"restarts": 1, "early_stop": False, "select": "last"}
 _SETTLED: dict[str, dict[str, Any]] = {
     "pgd": {},
-    "fgsm": {"relative_step_size": None, "random_start": False, **_ONE_STEP, **_NO_SIZE, **_ONE_RUN},
-    "r_fgsm": {"random_start": True, **_ONE_STEP, **_NO_SIZE, **_ONE_RUN},
+    "fgsm": {"relative_step_size": None, "random_start": False, **_STARTS, **_ONE_STEP, **_NO_SIZE, **_ONE_RUN},
+    "r_fgsm": {"random_start": True, **_STARTS, **_ONE_STEP, **_NO_SIZE, **_ONE_RUN},
     "virtual_adversarial": {
         "relative_step_size": None,
         "random_start": True,
         "goal": "kl",
+        **_STARTS,
         **_NO_SIZE,
         **_ONE_RUN,
     },
@@ -88,6 +90,7 @@ _SETTLED: dict[str, dict[str, Any]] = {
         "steps_schedule": None,
         "relative_step_size": None,
         "random_start": True,
+        **_STARTS,
         **_NO_SIZE,
         **_ONE_RUN,
     },
@@ -113,7 +116,12 @@ class AttackConfig(Section):
     ascent: Literal["fixed", "momentum", "adam"] = Field("fixed", description="How a gradient becomes a step.")
     momentum: NotNegative = Field(1.0, description="Decay of the gradients gathered so far; only with momentum ascent.")
     random_start: bool = Field(True, description="Start at a random point of the ball instead of at the clean input.")
-    restarts: Count = Field(1, description="Independent runs per row, each from its own random start.")
+    starts: Literal["ball", "spread"] = Field(
+        "ball",
+        description="ball: random starts are uniform in the ball. spread: the first run starts at the clean input, the "
+        "others at random points at radii uniform in 0..1 of the ball's.",
+    )
+    restarts: Count = Field(1, description="Independent runs per row, each from its own start.")
     early_stop: bool = Field(False, description="Stop working on a row once it is misclassified.")
     select: Literal["last", "most_damaging"] = Field(
         "last", description="Which point is kept: the last one (training), or the worst one seen (measuring)."

@@ -10,6 +10,7 @@ from textadv.config_adversary import AttackConfig, measuring, with_defaults
 from textadv.config_types import Count, NotNegative, Positive, Section, Text, checked
 
 TRAINABLE = ("pgd", "fgsm", "r_fgsm", "virtual_adversarial", "noise")
+SPREAD = {"starts": "spread"}
 
 SamplesCount = Annotated[
     int,
@@ -124,11 +125,15 @@ class AutoAttackConfig(Section):
 
 
 def of_panel(data: object) -> object:
-    """An attack of the panel: pgd where no name is given, and its kin get the defaults of attacks that measure."""
+    """An attack of the panel: pgd where no name is given, and its kin get the defaults of attacks that measure.
+
+    Its starts are spread: of uniform draws, which lie on the surface of a ball of many dimensions, none is near the
+    clean row.
+    """
     if not isinstance(data, dict):
         return data
     named: dict[Any, Any] = {"name": "pgd", **data}
-    return measuring(named) if named["name"] in TRAINABLE else named
+    return with_defaults(measuring(named), SPREAD) if named["name"] in TRAINABLE else named
 
 
 def crafting(data: object) -> object:
@@ -136,7 +141,7 @@ def crafting(data: object) -> object:
     if not isinstance(data, dict):
         return data
     named: dict[Any, Any] = {"name": "pgd", **data}
-    return with_defaults(named, {"select": "most_damaging"}) if named["name"] in TRAINABLE else named
+    return with_defaults(named, SPREAD | {"select": "most_damaging"}) if named["name"] in TRAINABLE else named
 
 
 StrongAttackConfig = (
@@ -194,9 +199,9 @@ class MinimumRadiusConfig(Section):
     attack: Annotated[
         Annotated[AttackConfig | StrongAttackConfig, Field(discriminator="name")], BeforeValidator(bisected)
     ] = Field(
-        AttackConfig(name="pgd", steps=20, select="most_damaging", early_stop=True),
+        AttackConfig(name="pgd", steps=20, select="most_damaging", early_stop=True, starts="spread"),
         description="Any attack of a panel but transfer; unset keys of pgd and its kin default to steps 20, select "
-        "most_damaging and early_stop true.",
+        "most_damaging, early_stop true and starts spread.",
     )
     upper: Positive = Field(4.0, description="Largest radius that is tried, in radii of the threat.")
     tolerance: Annotated[float, Field(gt=0, lt=1)] = Field(

@@ -221,6 +221,8 @@ def _plain_search_problems(name: str, attack: AttackConfig) -> list[str]:
         lines.append(f"attack.early_stop must be false with objective.name: {name}, got true.")
     if attack.select != "last":
         lines.append(f"attack.select must be last with objective.name: {name}, got {attack.select}.")
+    if attack.starts != "ball":
+        lines.append(f"attack.starts must be ball with objective.name: {name}, got {attack.starts}.")
     return lines
 
 

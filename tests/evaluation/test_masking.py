@@ -18,10 +18,13 @@ from textadv.attacks import (
     L2,
     Attack,
     Ball,
+    Eot,
     Linf,
     Noise,
     Square,
     Transfer,
+    Within,
+    apgd_ce,
     autoattack,
     fgsm,
     pgd,
@@ -29,7 +32,7 @@ from textadv.attacks import (
 from textadv.evaluation import Alarm, Evaluation, Finished, MaskingFlag, evaluate
 from textadv.models import PerturbationError
 
-NAMES = ["attacks without gradients", "one step beats many", "zero gradient", "gradient not finite"]
+NAMES = ["attacks without gradients", "one step beats many", "another search", "zero gradient", "gradient not finite"]
 
 
 def measured(
@@ -58,7 +61,7 @@ def test_it_is_silent_where_the_gradient_tells_the_truth() -> None:
     attacks = {"pgd": strong(ball), "square": Square(ball_threat(ball), 100)}
     found = measured(model, rows, attacks, ball)
     assert 10 < found.worst_case.count < 50
-    assert states(found) == ["silent"] * 4
+    assert states(found) == ["silent"] * 5
     assert all(flag.number == 0 for flag in found.masking)
     left = found.attacks[0].robust.count
     assert found.masking[0].told == (
@@ -89,7 +92,7 @@ def test_fast_says_when_a_square_probe_on_a_sample_beats_it() -> None:
     assert "version: standard" in flag.told
     assert found.worst_case.count == found.attacks[0].cascade[-1].robust.count, "a probe is no attack of the panel"
     honest = measured(bag(), rows, fast, ball, sample=20)
-    assert states(honest) == ["silent"] * 4
+    assert states(honest) == ["silent"] * 5
     assert "Square (150 queries) broke 0 of 20 sampled rows" in honest.masking[0].told
     plain = measured(model, rows, {"pgd": strong(ball)}, ball, sample=20)
     assert "Square" not in plain.masking[0].told and "noise" in plain.masking[0].told
@@ -106,9 +109,9 @@ def test_a_transfer_rings_where_it_beats_the_gradients_of_the_model_itself() -> 
     broken = sum(row.predictions["carried"] != row.label for row in left)
     assert carried.backwards > 0 and broken >= 5
     assert flag.state == "ring" and f"carried broke {broken} of {own.robust.count} rows that they left" in flag.told
-    assert states(measured(bag(), rows, attacks, ball, sample=20)) == ["silent"] * 4
+    assert states(measured(bag(), rows, attacks, ball, sample=20)) == ["silent"] * 5
     alone = measured(bag(), rows, {"carried": attacks["carried"]}, ball, sample=20)
-    assert states(alone)[:2] == ["not run", "not run"]
+    assert states(alone)[:3] == ["not run"] * 3
 
 
 def test_a_probe_that_the_ball_does_not_allow_is_left_out() -> None:
@@ -131,6 +134,30 @@ def test_one_step_beats_many_that_are_too_small() -> None:
     assert states(measured(model, rows, {"pgd": strong(ball)}, ball))[1] == "silent"
 
 
+def test_a_search_of_another_family_rings_where_the_panel_is_too_weak_and_is_silent_once_it_is_in_the_panel() -> None:
+    model, ball = bag(), L2(0.4)
+    rows = labelled_rows(model)
+    threat = ball_threat(ball)
+    weak = pgd(threat, steps=3, relative_step_size=0.2, random_start=False, select="most_damaging")
+    found = flags_of(measured(model, rows, {"pgd": weak}, ball))[NAMES[2]]
+    assert found.state == "ring" and "APGD (50 steps) broke" in found.told and "Add apgd_ce" in found.told
+    full = {"pgd": weak, "apgd": apgd_ce(threat, steps=50)}
+    both = flags_of(measured(model, rows, full, ball))[NAMES[2]]
+    assert both.state == "silent" and both.number == 0
+    assert "PGD on the margin with momentum (2 x 25 steps) broke 0 of" in both.told
+    averaged = {"pgd": Within(Eot(apgd_ce(threat, steps=2), 2), threat)}
+    assert "PGD on the margin" in flags_of(measured(model, rows, averaged, ball))[NAMES[2]].told
+
+
+def test_the_other_search_rings_where_apgd_alone_is_too_weak() -> None:
+    model, ball = bag(), L2(0.4)
+    rows = labelled_rows(model)
+    weak = pgd(ball_threat(L2(0.1)), steps=3, select="most_damaging")
+    apgd = apgd_ce(ball_threat(L2(0.1)), steps=3)
+    found = flags_of(measured(model, rows, {"pgd": weak, "apgd": apgd}, ball))[NAMES[2]]
+    assert found.state == "ring" and "PGD on the margin" in found.told
+
+
 class PartlyInfinite(BagOfEmbeddings):
     """A bag whose gradient is infinite where the first word is odd."""
 
@@ -145,10 +172,10 @@ def test_rows_without_a_gradient_ring() -> None:
     rows = labelled_rows(model, wrong=0)
     share = float((rows.whole.inputs["input_ids"][:, 1] % 2 == 1).double().mean())
     found = measured(model, rows, {"pgd": strong(ball)}, ball, sample=60)
-    flag = flags_of(found)[NAMES[2]]
+    flag = flags_of(found)[NAMES[3]]
     assert 0.2 < share < 0.8
     assert flag.state == "ring" and flag.number == pytest.approx(share) and "exactly zero" in flag.told
-    assert flags_of(found)[NAMES[3]].state == "silent"
+    assert flags_of(found)[NAMES[4]].state == "silent"
 
 
 def test_rows_without_a_gradient_ring_and_hold_in_batches_of_any_size(tmp_path: Path) -> None:
@@ -163,7 +190,7 @@ def test_rows_without_a_gradient_ring_and_hold_in_batches_of_any_size(tmp_path: 
         kept = Finished(tmp_path / str(batch_size), ())
         found += [evaluate(model, rows, attacks, ball_threat(ball), batch_size=batch_size, finished=kept, **options)]
     for one in found:
-        flag = flags_of(one)[NAMES[2]]
+        flag = flags_of(one)[NAMES[3]]
         assert flag.state == "ring" and flag.number == pytest.approx(len(flat) / 24)
         assert one.rows_detail == found[0].rows_detail and one.curve == found[0].curve
         left, expected = ([stage.robust for stage in each.attacks[0].cascade] for each in (one, found[0]))
@@ -202,7 +229,7 @@ def test_a_gradient_that_is_not_finite_rings() -> None:
     found = measured(model, rows, {"noise": Noise(ball_threat(ball))}, ball, sample=60)
     assert states(found)[:2] == ["not run", "not run"]
     assert all(flag.number is None for flag in found.masking[:2])
-    assert flags_of(found)[NAMES[3]].state == "ring"
+    assert flags_of(found)[NAMES[4]].state == "ring"
 
 
 def test_one_lucky_row_does_not_ring_and_the_sample_is_a_function_of_the_seed() -> None:

@@ -7,6 +7,7 @@ every parameter's `.grad` is bit-identical before and after.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +17,13 @@ from textadv.attacks.ascent import Ascent, FixedStep, StepSize
 from textadv.attacks.attacked import Attacked, Outcome
 from textadv.attacks.calling import on_arrays
 from textadv.attacks.goals import Goal, Untargeted, require_slope
-from textadv.attacks.probe import evaluate_at, half_to_single, one_pass, uniform_start, value_at_clean
+from textadv.attacks.probe import evaluate_at, half_to_single, one_pass, spread_start, uniform_start, value_at_clean
 from textadv.attacks.record import Record, Select
 from textadv.attacks.threat import ThreatModel, require_threat
 from textadv.batch import Batch, Perturbation
 from textadv.models import delta_shape, dtype_of, evaluating, with_prefix
+
+Starts = Literal["ball", "spread"]
 
 
 @dataclass(frozen=True)
@@ -28,8 +31,11 @@ class GradientAttack:
     """Gradient ascent on a goal inside a ball (PGD: arXiv:1706.06083).
 
     steps: gradients per restart. restarts: searches from independent random starts.
-    random_start: start uniform in the ball, otherwise at zero. A batch that carries a perturbation in the same space
-        overrides both for the first search: it starts there (that is how `then` continues an attack).
+    random_start: start at random, otherwise at zero. A batch that carries a perturbation in the same space overrides
+        both for the first search: it starts there (that is how `then` continues an attack).
+    starts: `ball` draws every random start uniform in the ball, as published. In many dimensions such a point lies on
+        the ball's surface. `spread` starts the first search at the clean row (where the goal has a slope there), and
+        the others at such a draw times a factor that is uniform in 0..1, one for each row.
     early_stop: a row that reached the goal is dropped from the computation, later restarts included.
     select: `last` keeps the last iterate (training), `most_damaging` the worst iterate of all restarts (measuring).
     seed: random starts are drawn from (seed, step, row id, restart).
@@ -47,6 +53,7 @@ class GradientAttack:
     select: Select = "last"
     seed: int = 0
     cache_prefix: bool = True
+    starts: Starts = "ball"
 
     def __post_init__(self) -> None:
         require_threat(self.threat)
@@ -59,6 +66,8 @@ class GradientAttack:
             raise ValueError(f"attack.restarts must be at least 1, got {self.restarts}.")
         if self.restarts > 1 and not self.random_start:
             raise ValueError(f"attack.restarts: {self.restarts} would repeat one start. Set attack.random_start: true.")
+        if self.starts not in ("ball", "spread"):
+            raise ValueError(f"attack.starts must be ball or spread, got {self.starts!r}.")
         if self.restarts > 1 and self.select == "last":
             raise ValueError("attack.restarts above 1 must choose between them: set attack.select: most_damaging.")
 
@@ -67,8 +76,15 @@ class GradientAttack:
         size = f"{step.relative:g} x radius" if step.relative is not None else f"{step.absolute:g}"
         kind = type(self.ascent).__name__
         parts = [f"{self.steps} steps of {size} ({kind})", f"{self.restarts} restart{'s' if self.restarts > 1 else ''}"]
-        parts += ["random start"] if self.random_start else []
+        parts += [self._starting()] if self.random_start else []
         return ", ".join([*parts, "early stop" if self.early_stop else "no early stop", self.select.replace("_", " ")])
+
+    def _starting(self) -> str:
+        if self.starts == "ball":
+            return "random start"
+        if self.goal.flat_at_clean:
+            return "random start at a random radius"
+        return "clean start" + (", then random radii" if self.restarts > 1 else "")
 
     @on_arrays
     def __call__(
@@ -130,6 +146,10 @@ class GradientAttack:
         if not self.random_start:
             require_slope(self.goal)
             return zero
+        if self.starts == "spread":
+            if restart == 0 and not self.goal.flat_at_clean:
+                return zero
+            return spread_start(model, rows, threat, zero.dtype, self.seed, step, restart)
         return uniform_start(model, rows, threat, zero.dtype, self.seed, step, restart)
 
     def _ascend(
@@ -188,8 +208,16 @@ def pgd(
     early_stop: bool = False,
     select: Select = "last",
     seed: int = 0,
+    starts: Starts | None = None,
 ) -> GradientAttack:
-    """Projected gradient descent (arXiv:1706.06083); the step is 2.5 x radius / steps unless one is given."""
+    """Projected gradient descent (arXiv:1706.06083); the step is 2.5 x radius / steps unless one is given.
+
+    starts: see `GradientAttack`; None means `spread` where the worst point is kept, and `ball` where the last one is.
+
+    Deviations: where it measures, the first search starts at the clean row and the others at random radii; the paper
+    draws all uniform in the ball (`starts="ball"`). Such draws lie on the surface of a high-dimensional ball, and left
+    rows there that one search from the clean row breaks.
+    """
     if step_size is None and relative_step_size is None:
         relative_step_size = 2.5 / max(steps, 1)
     return GradientAttack(
@@ -202,6 +230,7 @@ def pgd(
         early_stop,
         select,
         seed,
+        starts=starts or ("ball" if select == "last" else "spread"),
     )
 
 

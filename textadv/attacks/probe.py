@@ -16,11 +16,13 @@ from textadv.attacks.threat import ThreatModel
 from textadv.batch import Batch
 from textadv.losses import margin
 from textadv.models import PerturbationError, bare, delta_shape, editable_mask, forward, logits_warning
-from textadv.randomness import row_generators
+from textadv.randomness import derived_seed, row_generators
 
 _means: WeakKeyDictionary[nn.Module, _Mean] = WeakKeyDictionary()
 # How near to 1 the sum of a row of float32 probabilities is.
 SUM_OF_PROBABILITIES = 1e-5
+# Tells the draw of a start's radius from that of its direction.
+RADIUS = 1
 
 
 def half_to_single(dtype: torch.dtype) -> torch.dtype:
@@ -225,6 +227,16 @@ def uniform_start(
     shape = delta_shape(model, rows, threat.space)
     noise = threat.ball.sample(editable_mask(rows, shape), row_generators(seed, step, rows.ids, draw))
     return threat.confine(rows, noise.to(half_to_single(dtype)))
+
+
+def spread_start(
+    model: nn.Module, rows: Batch, threat: ThreatModel, dtype: torch.dtype, seed: int, step: int, draw: int
+) -> Tensor:
+    """`uniform_start` times a factor that is uniform in 0..1, one for each row, drawn from the same four numbers."""
+    start = uniform_start(model, rows, threat, dtype, seed, step, draw)
+    makers = [torch.Generator().manual_seed(derived_seed(seed, step, row, draw, RADIUS)) for row in rows.ids.tolist()]
+    factor = torch.stack([torch.rand((), generator=maker) for maker in makers]).to(start)
+    return threat.confine(rows, start * _over(factor, start))
 
 
 def assess(

@@ -14,14 +14,29 @@ the evaluation again with other settings; the curve over radii shows the second.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import NamedTuple
 
 import torch
 from torch import nn
 
-from textadv.attacks import Attack, AutoAttack, Eot, Noise, Square, ThreatModel, Transfer, Untargeted, fgsm, repeat
+from textadv.attacks import (
+    Apgd,
+    Attack,
+    AutoAttack,
+    Eot,
+    GradientAttack,
+    Momentum,
+    Noise,
+    Square,
+    StepSize,
+    ThreatModel,
+    Transfer,
+    Untargeted,
+    fgsm,
+    repeat,
+)
 from textadv.attacks.probe import evaluate_at, half_to_single
 from textadv.data import Rows
 from textadv.evaluation.attacking import attack_rows, samples_of
@@ -37,6 +52,8 @@ LEAST_ROWS = 2
 BOUND = 0.002
 NOISE_DRAWS = 10
 SAMPLE_DRAW = 14
+SEARCH_STEPS = 50
+MOMENTUM = 0.75
 WEAK = "the gradients are masked, or the gradient attacks too weak"
 
 
@@ -119,7 +136,7 @@ def masking_flags(
     if alarm is None or not panel or not right:
         return ()
     looked = Looked(model, rows, panel, right, total, threat, alarm, batch_size, finished)
-    return (_without_gradients(looked), _single_step(looked), *_gradients(looked))
+    return (_without_gradients(looked), _single_step(looked), _other_search(looked), *_gradients(looked))
 
 
 class _Tried(NamedTuple):
@@ -200,6 +217,53 @@ def _single_step(looked: Looked) -> MaskingFlag:
     who = f"{len(left)} rows are right after the attacks of many steps"
     tried = [_Tried("FGSM", broken, len(sample), len(left))]
     return _judged(name, tried, who, looked.total, "Give the attacks more steps, restarts and smaller step sizes.")
+
+
+def _other_search(looked: Looked) -> MaskingFlag:
+    """Whether a search of another family breaks rows that all attacks with gradients left.
+
+    That tells an attack which is too weak, though nothing is masked: PGD from starts on the surface of the ball, say.
+    """
+    name = "another search"
+    if not looked.gradient_stages():
+        return MaskingFlag(name, "not run", None, "No attack that takes gradients ran on any row.")
+    left = looked.left_by([stage for ran in looked.panel.values() for stage in ran.stages])
+    sample = looked.alarm.sample(left)
+    own = (ran.attack for ran in looked.panel.values() if not isinstance(ran.attack, Transfer))
+    told, probe = _of_another_family(looked, {type(part) for attack in own for part in _parts(attack)})
+    try:
+        hits = looked.hits(probe, sample)
+    except PerturbationError as error:
+        return MaskingFlag(name, "not run", None, f"{told} has no gradient to follow: {error}")
+    broken = sum(hit.prediction != looked.rows.labels[hit.position] for hit in hits)
+    who = f"{len(left)} rows are right after all attacks"
+    remedy = "Add apgd_ce to evaluation.attacks, or give the attacks more steps and restarts."
+    return _judged(name, [_Tried(told, broken, len(sample), len(left))], who, looked.total, remedy)
+
+
+def _of_another_family(looked: Looked, families: Collection[type]) -> tuple[str, Attack]:
+    """APGD, or where the panel has that, PGD with small steps, momentum and the margin as its goal."""
+    threat, seed = looked.threat, looked.alarm.seed
+    if Apgd not in families:
+        return f"APGD ({SEARCH_STEPS} steps)", Apgd(threat, SEARCH_STEPS, random_start=False, seed=seed)
+    steps = SEARCH_STEPS // 2
+    ascent = Momentum(StepSize(relative=5 / steps), MOMENTUM)
+    search = GradientAttack(
+        threat, ascent, steps, Untargeted(margin), True, 2, early_stop=True, select="most_damaging", starts="spread"
+    )
+    return f"PGD on the margin with momentum (2 x {steps} steps)", replace(search, seed=seed)
+
+
+def _parts(attack: object) -> Iterator[object]:
+    """The attack and all that it is made of."""
+    yield attack
+    inner: list[object] = [stage.attack for stage in attack.stages] if isinstance(attack, AutoAttack) else []
+    if is_dataclass(attack):
+        values = [getattr(attack, one.name) for one in fields(attack)]
+        inner += [part for value in values for part in (value if isinstance(value, tuple) else (value,))]
+    for part in inner:
+        if callable(part) and not isinstance(part, nn.Module):
+            yield from _parts(part)
 
 
 def _gradients(looked: Looked) -> tuple[MaskingFlag, MaskingFlag]:
