@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -133,3 +136,41 @@ def test_room_that_is_missing_is_told_before_anything_is_written(
     assert list(tmp_path.iterdir()) == []
     monkeypatch.setattr(task_output, "free_bytes", lambda place: None)
     made_ready(tmp_path)
+
+
+def test_a_checkpoint_of_another_run_is_passed_over_and_named(tmp_path: Path) -> None:
+    own, other = tmp_path / "own", tmp_path / "other"
+    made_ready(own)
+    made_ready(other, "seed=7")
+    saved(own, 1)
+    foreign = saved(other, 5)
+    there = own / "training" / "hardened" / "checkpoints"
+    shutil.copytree(foreign, there / foreign.name)
+    shutil.copytree(foreign, there / "step-00000009")
+    os.utime(there / "step-00000009", (1e9, 1e9))
+    config = load_config(SMALL, [f"output={own}", "checkpoint.resume=true"])
+    task = prepare(config)  # type: ignore[arg-type]
+    strange = partial(task_output._strange, task.config, own)
+    for name in (foreign.name, "step-00000009"):
+        told = strange(there / name)
+        assert told is not None and "another run (seed: 7 -> 0)" in told
+    assert strange(there / "step-00000001") is None
+    assert task.config.seed == 0 and load_config(own / "config.yaml").seed == 0
+
+
+def test_a_moved_folder_is_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made_ready(tmp_path / "one")
+    saved(tmp_path / "one", 1)
+    (tmp_path / "one").rename(tmp_path / "two")
+    made_ready(tmp_path / "two", "checkpoint.resume=true")
+    assert "was not as this run wrote it" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["long", "loop", "file", "below a file", "dangling"])
+def test_an_output_that_can_be_no_folder_is_refused_in_a_sentence(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "dangling").symlink_to(tmp_path / "missing" / "x")
+    place = {"long": tmp_path / ("x" * 300), "below a file": tmp_path / "file" / "x"}.get(kind, tmp_path / kind)
+    with pytest.raises(ConfigError, match="cannot be written.*(Name another folder|Name a shorter path)"):
+        made_ready(place)
