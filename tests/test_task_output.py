@@ -16,6 +16,7 @@ from textadv.config import ConfigError
 from textadv.config_file import load_config
 from textadv.randomness import rng_state
 from textadv.task import prepare
+from textadv.task_lock import unlocked
 from textadv.task_output import HASHES_FILE, MARK, finish
 
 SMALL = str(Path(__file__).parent / "recipes" / "small.yaml")
@@ -161,6 +162,7 @@ def test_a_checkpoint_of_another_run_is_passed_over_and_named(tmp_path: Path) ->
 def test_a_moved_folder_is_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made_ready(tmp_path / "one")
     saved(tmp_path / "one", 1)
+    unlocked(tmp_path / "one")
     (tmp_path / "one").rename(tmp_path / "two")
     made_ready(tmp_path / "two", "checkpoint.resume=true")
     assert "was not as this run wrote it" not in capsys.readouterr().out

@@ -86,7 +86,7 @@ def screened() -> Iterator[None]:
     warnings.formatwarning = formed
     out, err = _Stream(sys.stdout, heard=True), _Stream(sys.stderr, heard=False)
     try:
-        with redirect_stdout(out), redirect_stderr(err):  # type: ignore[type-var]
+        with redirect_stdout(out), redirect_stderr(err):
             yield
             out.flush()
     finally:

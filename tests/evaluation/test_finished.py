@@ -138,6 +138,27 @@ def test_a_stored_row_that_is_not_as_it_was_written_is_attacked_again(
     assert told.startswith("note: ") and f"1 of {len(lines)} stored lines of attacked rows are not as" in told
 
 
+def test_a_line_of_another_attack_tells_nothing(tmp_path: Path, begun: list[Any]) -> None:
+    model, rows = curved()
+    threat = ball_threat(BALL)
+    weak, strong = pgd(threat, steps=1), pgd(threat, steps=4)
+
+    def hits(attack: Any) -> Any:
+        ledger = Finished(tmp_path, ("w",)).ledger(attack, threat)
+        return attack_rows(model, rows, range(24), attack, BATCH, threat=threat, ledger=ledger)
+
+    hits(weak)
+    (other,) = tmp_path.iterdir()
+    whole = hits(strong)
+    (path,) = {*tmp_path.iterdir()} - {other}
+    path.write_bytes(other.read_bytes())
+    begun.clear()
+    assert hits(strong) == whole and len(begun) == 24
+    path.write_bytes(other.read_bytes())
+    (told,) = Finished(tmp_path, ("w",)).repaired()
+    assert "stored lines of attacked rows are not as this version writes them" in told and not path.read_bytes()
+
+
 def test_nothing_is_read_back_for_other_weights_attacks_balls_radii_or_rows(tmp_path: Path, begun: list[Any]) -> None:
     model, rows = curved()
     threat, attack = ball_threat(BALL), pgd(ball_threat(BALL), steps=2)
