@@ -17,6 +17,7 @@ if __name__ == "__main__":
 
 import argparse
 from dataclasses import replace
+from pathlib import Path
 
 from textadv.config_chat import ChatRunConfig
 from textadv.config_chat_objective import ChatObjectiveConfig, PrefillRecoveryConfig
@@ -33,6 +34,8 @@ from textadv.stages_chat import evaluate_chat_model, report_chat
 from textadv.task import Task, prepare, with_model
 from textadv.task_chat import prepare_chat, with_chat_model
 from textadv.task_images import prepare_images, require_trained, with_image_model
+from textadv.task_output import RUN_PARTS
+from textadv.task_reads import require_outside
 
 
 def tasks_of(config: ClassifierRunConfig, models: list[str], output: str) -> list[Task]:
@@ -103,6 +106,8 @@ def main() -> None:
     arguments = parser.parse_intermixed_args()
     with one_message():
         config = load_config(arguments.config, arguments.overrides)
+        if config.checkpoint.overwrite:
+            require_outside(config, Path(arguments.output), RUN_PARTS, [("--model", name) for name in arguments.model])
         with telling(on_screen(config.tracking.progress)):
             if isinstance(config, ChatRunConfig):
                 measure_chat(config, arguments.model, arguments.output)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
+from recipes import evaluate
 from textadv import checkpoint, task_output
 from textadv.config import ConfigError
 from textadv.config_file import load_config
@@ -176,3 +178,24 @@ def test_an_output_that_can_be_no_folder_is_refused_in_a_sentence(tmp_path: Path
     place = {"long": tmp_path / ("x" * 300), "below a file": tmp_path / "file" / "x"}.get(kind, tmp_path / kind)
     with pytest.raises(ConfigError, match="cannot be written.*(Name another folder|Name a shorter path)"):
         made_ready(place)
+
+
+def test_what_is_read_is_not_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made_ready(tmp_path / "run")
+    saved(tmp_path / "run", 1)
+    model = tmp_path / "run" / "merged"
+    model.mkdir()
+    (tmp_path / "link").symlink_to(model)
+    options = [f"output={tmp_path / 'run'}", "checkpoint.overwrite=true"]
+    for name in (model, tmp_path / "link", model / ".." / "merged"):
+        with pytest.raises(ConfigError, match="would remove what this run reads .*model.name: .*Name another output"):
+            prepare(load_config(SMALL, [*options, f"model.name={name}"]))  # type: ignore[arg-type]
+    rows = tmp_path / "run" / "training" / "rows.csv"
+    rows.write_text("")
+    with pytest.raises(ConfigError, match=r"reads .*data.train.*rows.csv"):
+        prepare(load_config(SMALL, [*options, "data.name=files", f"data.train={rows}", "data.test=x.csv"]))  # type: ignore[arg-type]
+    command = ["evaluate.py", SMALL, *options[1:], "--model", "builtin:tiny-encoder", "--model", str(model)]
+    monkeypatch.setattr(sys, "argv", [*command, "--output", str(tmp_path / "run")])
+    with pytest.raises(SystemExit, match="would remove what this run reads .*--model: "):
+        evaluate.main()
+    assert model.is_dir() and rows.is_file() and checkpoint.latest(rows.parent / "hardened" / "checkpoints")

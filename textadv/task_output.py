@@ -21,6 +21,7 @@ from textadv.config_tasks import AnyRunConfig
 from textadv.reading import json_of
 from textadv.task_launch import AnyConfig, say, together
 from textadv.task_lock import claimed, locked, unlocked
+from textadv.task_reads import require_outside
 from textadv.writing import WriteError, discard, free_bytes, in_bytes, require_writable, sweep, write_bytes
 
 CONFIG_FILE, HASHES_FILE, MARK = "config.yaml", "hashes.json", ".unfinished"
@@ -168,6 +169,7 @@ def free_output(config: AnyRunConfig, *, training: bool = True) -> Path:
     output, wanted = Path(config.output), config.checkpoint
     found, trained = begun(output), trained_parts(output)
     if wanted.overwrite:
+        require_outside(config, output, RUN_PARTS)
         return output
     if found.config is None and wanted.resume and not trained:
         raise ConfigError([f"checkpoint.resume: true, and {output} holds no run. Set checkpoint.resume: false."])
