@@ -15,7 +15,6 @@ from textadv.interrupts import while_importing
 if __name__ == "__main__":
     while_importing()
 
-import argparse
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from textadv.phases import on_screen, telling
 from textadv.report import comparison_table
 from textadv.report.chat import chat_notes, chat_table_text
 from textadv.report.summary import doubts
+from textadv.screen import parser as reader
 from textadv.stages import evaluate_model, report
 from textadv.stages_chat import evaluate_chat_model, report_chat
 from textadv.task import Task, prepare, with_model
@@ -98,7 +98,7 @@ def measure_chat(config: ChatRunConfig, models: list[str], output: str) -> None:
 
 def main() -> None:
     """Reads the command line; a mistake in the input ends with one message, not a traceback."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = reader(__doc__)
     parser.add_argument("config", help="YAML file, see recipes/configs")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. evaluation.rows=500")
     parser.add_argument("--model", required=True, action="append", help="Hub id, model or adapter folder; repeatable")

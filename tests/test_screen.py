@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.processes import ROOT
-from textadv.screen import screened
+from textadv.screen import parser, screened
 from textadv.writing import WriteError
 
 # A recipe that prints, with the head and the end that all recipes have.
@@ -103,3 +103,10 @@ def test_standard_error_that_cannot_be_written_ends_nothing(monkeypatch: pytest.
     monkeypatch.setattr(sys, "stderr", Refusing())
     with screened():
         print("x", file=sys.stderr)
+
+
+def test_an_argument_that_is_none_is_made_fit_for_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parser(None).parse_args(["--\x1b]0;title\x07"])
+    told = capsys.readouterr().err
+    assert "\\x1b]0;title" in told and "\x1b" not in told

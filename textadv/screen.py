@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import logging
 import os
@@ -65,12 +66,20 @@ def _drop(stream: TextIO) -> None:
         pass
 
 
-class _Record(logging.LogRecord):
+def _record(*args: Any, **named: Any) -> logging.LogRecord:
     """A record of the log, whose message may hold text of a model or of rows."""
+    record = logging.LogRecord(*args, **named)
+    told = record.getMessage
+    vars(record)["getMessage"] = lambda: printable(told(), lines=True)
+    return record
 
-    def getMessage(self) -> str:  # noqa: N802 - the name that `logging` calls
-        """See logging.LogRecord."""
-        return printable(super().getMessage(), lines=True)
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """A reader of a recipe's command line, which may hold names of files, as `*` gives them."""
+    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    plain = made.error
+    vars(made)["error"] = lambda told: plain(printable(told))
+    return made
 
 
 @contextmanager
@@ -82,7 +91,7 @@ def screened() -> Iterator[None]:
     def formed(*args: Any, **named: Any) -> str:
         return printable(form(*args, **named), lines=True)
 
-    logging.setLogRecordFactory(_Record)
+    logging.setLogRecordFactory(_record)
     warnings.formatwarning = formed
     out, err = _Stream(sys.stdout, heard=True), _Stream(sys.stderr, heard=False)
     try:

@@ -51,8 +51,12 @@ def read(file: Path, fits: Fits = anywhere) -> tuple[list[dict[str, Any]], list[
     A last line without its end was cut off by an interruption and is no damage.
     """
     found, damaged = [], []
-    for number, line in enumerate(file.read_bytes().split(b"\n")[:-1], start=1):
-        told = _told(line)
+    seen: set[bytes] = set()
+    # Reading a pipe waits for ever.
+    content = b"" if file.is_fifo() else file.read_bytes()
+    for number, line in enumerate(content.split(b"\n")[:-1], start=1):
+        told = None if line in seen else _told(line)
+        seen.add(line)
         if told is None or not fits(file, told):
             damaged.append(number)
         else:
@@ -82,7 +86,7 @@ def repaired(files: Iterable[Path], what: str, fits: Fits = anywhere) -> list[st
 
 def _repair(file: Path, what: str, fits: Fits) -> str | None:
     found, damaged = read(file, fits)
-    if damaged or not file.read_bytes().endswith(b"\n"):
+    if damaged or file.is_fifo() or not file.read_bytes().endswith(b"\n"):
         write_bytes(file, "".join(f"{line_of(told)}\n" for told in found).encode())
     if not damaged:
         return None
