@@ -15,7 +15,6 @@ from textadv.interrupts import while_importing
 if __name__ == "__main__":
     while_importing()
 
-import argparse
 
 from textadv.config_chat import ChatRunConfig
 from textadv.config_file import load_config
@@ -27,6 +26,7 @@ from textadv.report import comparison_table
 from textadv.report.chat import chat_notes, chat_table_text
 from textadv.report.exports import export_line
 from textadv.report.summary import doubts
+from textadv.screen import parser as reader
 from textadv.stages import evaluate_before, evaluate_model, export, report, train_hardened, train_plain
 from textadv.stages_chat import evaluate_chat_model, export_chat, report_chat, train_chat
 from textadv.task import prepare
@@ -85,7 +85,7 @@ def harden_chat(config: ChatRunConfig) -> None:
 
 def main() -> None:
     """Reads the command line; a mistake in the input ends with one message, not a traceback."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = reader(__doc__)
     parser.add_argument("config", help="YAML file, see recipes/configs")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. attack.steps=5 objective.name=trades")
     arguments = parser.parse_args()

@@ -19,7 +19,6 @@ from textadv.interrupts import while_importing
 if __name__ == "__main__":
     while_importing()
 
-import argparse
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,6 +39,7 @@ from textadv.evaluation.elicitation import UNJUDGED, BehaviourOutcome, elicit
 from textadv.phases import on_screen, telling
 from textadv.printable import tell
 from textadv.report import write_grid
+from textadv.screen import parser as reader
 from textadv.task import encoded, reported_positions, resolved_threat
 from textadv.task_chat import inspected
 from textadv.task_images import ready, require_trained, resolved_image_threat
@@ -199,7 +199,7 @@ def _answer(outcome: BehaviourOutcome) -> str:
 
 def main() -> None:
     """Reads the command line; a mistake in the input ends with one message, not a traceback."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = reader(__doc__)
     parser.add_argument("config", help="YAML file, see recipes/configs")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. threat.relative_radius=0.1")
     parser.add_argument("--model", required=True, help="Hub id, model folder or adapter folder")

@@ -15,8 +15,8 @@ from textadv.interrupts import while_importing
 if __name__ == "__main__":
     while_importing()
 
-import argparse
 from dataclasses import replace
+from pathlib import Path
 
 from textadv.config_chat import ChatRunConfig
 from textadv.config_chat_objective import ChatObjectiveConfig, PrefillRecoveryConfig
@@ -28,11 +28,14 @@ from textadv.phases import on_screen, telling
 from textadv.report import comparison_table
 from textadv.report.chat import chat_notes, chat_table_text
 from textadv.report.summary import doubts
+from textadv.screen import parser as reader
 from textadv.stages import evaluate_model, report
 from textadv.stages_chat import evaluate_chat_model, report_chat
 from textadv.task import Task, prepare, with_model
 from textadv.task_chat import prepare_chat, with_chat_model
 from textadv.task_images import prepare_images, require_trained, with_image_model
+from textadv.task_output import RUN_PARTS
+from textadv.task_reads import require_outside
 
 
 def tasks_of(config: ClassifierRunConfig, models: list[str], output: str) -> list[Task]:
@@ -95,7 +98,7 @@ def measure_chat(config: ChatRunConfig, models: list[str], output: str) -> None:
 
 def main() -> None:
     """Reads the command line; a mistake in the input ends with one message, not a traceback."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = reader(__doc__)
     parser.add_argument("config", help="YAML file, see recipes/configs")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. evaluation.rows=500")
     parser.add_argument("--model", required=True, action="append", help="Hub id, model or adapter folder; repeatable")
@@ -103,6 +106,8 @@ def main() -> None:
     arguments = parser.parse_intermixed_args()
     with one_message():
         config = load_config(arguments.config, arguments.overrides)
+        if config.checkpoint.overwrite:
+            require_outside(config, Path(arguments.output), RUN_PARTS, [("--model", name) for name in arguments.model])
         with telling(on_screen(config.tracking.progress)):
             if isinstance(config, ChatRunConfig):
                 measure_chat(config, arguments.model, arguments.output)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from tests import tiny
-from textadv import checkpoint, writing
+from textadv import checkpoint, manifest, writing
 from textadv.checkpoint import CheckpointError, latest, restore, save
 from textadv.models import ModelError, trainable_state
 from textadv.optimisation import adamw
@@ -262,3 +263,39 @@ def test_other_values_in_a_checkpoint_of_the_version_before_are_told(
     as_before_manifests(saved(tmp_path, 3), **changes)
     with pytest.raises(CheckpointError, match="step-00000003 is damaged .progress.json"):
         latest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {},
+        {"weights.safetensors": "x"},
+        {"weights.safetensors": [1]},
+        {"weights.safetensors": {}},
+        {"weights.safetensors": {"sha256": 5}},
+        {"a\0b": {"sha256": "0"}},
+        {"\ud800": {"sha256": "0"}},
+        {"a" * 5000: {"sha256": "0"}},
+    ],
+    ids=["none", "text", "list", "empty", "number", "zero byte", "half a character", "long"],
+)
+def test_a_manifest_of_other_values_is_damage(tmp_path: Path, files: dict[str, object]) -> None:
+    saved(tmp_path, 1)
+    newest = saved(tmp_path, 2)
+    lists = json.loads((newest / "manifest.json").read_text())["files"]
+    files = lists | files if files else files
+    told = {"format": 2, "files": files, "sha256": manifest._own(files)}
+    (newest / "manifest.json").write_text(json.dumps(told))
+    found = latest(tmp_path)
+    assert found is not None and found.folder.name == "step-00000001" and "step-00000002 is damaged" in found.told[0]
+
+
+def test_a_pipe_in_the_place_of_a_file_is_damage(tmp_path: Path) -> None:
+    saved(tmp_path, 1)
+    for step, name in ((2, "manifest.json"), (3, "weights.safetensors")):
+        newest = saved(tmp_path, step, 3)
+        (newest / name).unlink()
+        os.mkfifo(newest / name)
+    found = latest(tmp_path)
+    assert found is not None and found.folder.name == "step-00000001"
+    assert all("is no file" in told for told in found.told)

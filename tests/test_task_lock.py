@@ -97,3 +97,19 @@ def test_a_living_run_touches_its_lock(tmp_path: Path, monkeypatch: pytest.Monke
         time.sleep(0.01)
     assert path.stat().st_mtime > 0
     unlocked(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["symbolic", "hard", "pipe"])
+def test_a_lock_is_not_written_through_another_name(kind: str, tmp_path: Path) -> None:
+    victim, path = tmp_path / "victim", tmp_path / "run" / LOCK_FILE
+    path.parent.mkdir()
+    victim.write_text("precious")
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "hard":
+        path.hardlink_to(victim)
+    else:
+        path.symlink_to(victim)
+    lock = locked(tmp_path / "run")
+    assert victim.read_text() == "precious" and path.is_file() and path.stat().st_nlink == 1
+    lock.release()

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
+from recipes import evaluate
 from textadv import checkpoint, task_output
 from textadv.config import ConfigError
 from textadv.config_file import load_config
 from textadv.randomness import rng_state
 from textadv.task import prepare
+from textadv.task_lock import unlocked
 from textadv.task_output import HASHES_FILE, MARK, finish
 
 SMALL = str(Path(__file__).parent / "recipes" / "small.yaml")
@@ -133,3 +139,63 @@ def test_room_that_is_missing_is_told_before_anything_is_written(
     assert list(tmp_path.iterdir()) == []
     monkeypatch.setattr(task_output, "free_bytes", lambda place: None)
     made_ready(tmp_path)
+
+
+def test_a_checkpoint_of_another_run_is_passed_over_and_named(tmp_path: Path) -> None:
+    own, other = tmp_path / "own", tmp_path / "other"
+    made_ready(own)
+    made_ready(other, "seed=7")
+    saved(own, 1)
+    foreign = saved(other, 5)
+    there = own / "training" / "hardened" / "checkpoints"
+    shutil.copytree(foreign, there / foreign.name)
+    shutil.copytree(foreign, there / "step-00000009")
+    os.utime(there / "step-00000009", (1e9, 1e9))
+    config = load_config(SMALL, [f"output={own}", "checkpoint.resume=true"])
+    task = prepare(config)  # type: ignore[arg-type]
+    strange = partial(task_output._strange, task.config, own)
+    for name in (foreign.name, "step-00000009"):
+        told = strange(there / name)
+        assert told is not None and "another run (seed: 7 -> 0)" in told
+    assert strange(there / "step-00000001") is None
+    assert task.config.seed == 0 and load_config(own / "config.yaml").seed == 0
+
+
+def test_a_moved_folder_is_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made_ready(tmp_path / "one")
+    saved(tmp_path / "one", 1)
+    unlocked(tmp_path / "one")
+    (tmp_path / "one").rename(tmp_path / "two")
+    made_ready(tmp_path / "two", "checkpoint.resume=true")
+    assert "was not as this run wrote it" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["long", "loop", "file", "below a file", "dangling"])
+def test_an_output_that_can_be_no_folder_is_refused_in_a_sentence(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "dangling").symlink_to(tmp_path / "missing" / "x")
+    place = {"long": tmp_path / ("x" * 300), "below a file": tmp_path / "file" / "x"}.get(kind, tmp_path / kind)
+    with pytest.raises(ConfigError, match="cannot be written.*(Name another folder|Name a shorter path)"):
+        made_ready(place)
+
+
+def test_what_is_read_is_not_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made_ready(tmp_path / "run")
+    saved(tmp_path / "run", 1)
+    model = tmp_path / "run" / "merged"
+    model.mkdir()
+    (tmp_path / "link").symlink_to(model)
+    options = [f"output={tmp_path / 'run'}", "checkpoint.overwrite=true"]
+    for name in (model, tmp_path / "link", model / ".." / "merged"):
+        with pytest.raises(ConfigError, match="would remove what this run reads .*model.name: .*Name another output"):
+            prepare(load_config(SMALL, [*options, f"model.name={name}"]))  # type: ignore[arg-type]
+    rows = tmp_path / "run" / "training" / "rows.csv"
+    rows.write_text("")
+    with pytest.raises(ConfigError, match=r"reads .*data.train.*rows.csv"):
+        prepare(load_config(SMALL, [*options, "data.name=files", f"data.train={rows}", "data.test=x.csv"]))  # type: ignore[arg-type]
+    command = ["evaluate.py", SMALL, *options[1:], "--model", "builtin:tiny-encoder", "--model", str(model)]
+    monkeypatch.setattr(sys, "argv", [*command, "--output", str(tmp_path / "run")])
+    with pytest.raises(SystemExit, match="would remove what this run reads .*--model: "):
+        evaluate.main()
+    assert model.is_dir() and rows.is_file() and checkpoint.latest(rows.parent / "hardened" / "checkpoints")

@@ -159,3 +159,18 @@ def test_what_a_kill_leaves_of_a_try_is_swept(tmp_path: Path, monkeypatch: pytes
         writing.require_writable(tmp_path)
     writing.sweep(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["symbolic", "hard", "pipe"])
+def test_a_line_is_not_appended_through_another_name(kind: str, tmp_path: Path) -> None:
+    victim, path = tmp_path / "victim", tmp_path / "log"
+    victim.write_text("precious\n")
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "hard":
+        path.hardlink_to(victim)
+    else:
+        path.symlink_to(victim)
+    append_line(path, "line")
+    assert victim.read_text() == "precious\n"
+    assert path.read_text() == ("precious\nline\n" if kind == "hard" else "line\n")

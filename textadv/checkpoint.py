@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -29,6 +29,7 @@ from textadv.progress import progress_of
 from textadv.writing import discard, put_tensors, replacing, size_of
 
 PREFIX, PROGRESS_FILE, FILES, KEPT = "step-", "progress.json", "files", "kept-"
+NEEDED = ("weights.safetensors", "optimizer.safetensors")
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, SafetensorError)
 
 
@@ -175,6 +176,9 @@ def _read(folder: Path) -> Checkpoint:
         _require_sizes(folder, progress.pop(FILES))
     else:
         hashes = listed(folder)
+        unlisted = sorted({PROGRESS_FILE, *NEEDED} - set(hashes))
+        if unlisted:
+            raise DamagedError(f"its manifest lists no {unlisted[0]}")
         require_intact(folder, hashes, [name for name in hashes if not name.startswith(KEPT)])
     try:
         progress_of(progress)
@@ -219,20 +223,29 @@ def kept_at(checkpoint: Checkpoint, kind: str) -> Path:
     raise DamagedError(f"weights/{beside.name}, and {name} in it, are not what was kept")
 
 
-def latest(folder: Path) -> Checkpoint | None:
+def _nothing(folder: Path) -> str | None:
+    return None
+
+
+def latest(folder: Path, against: Callable[[Path], str | None] = _nothing) -> Checkpoint | None:
     """The newest whole checkpoint under `folder`, newer damaged ones named in its notes; None where there is none.
 
-    Raises CheckpointError where all that there are have been damaged.
+    against: what speaks against a checkpoint that is whole, such as that it is of another run; None for nothing.
+    Raises CheckpointError where none of those that there are can be used.
     """
     found: Checkpoint | None = None
     damaged: list[str] = []
     older: list[str] = []
     for path in reversed(steps_of(folder)):
+        wrong = None
         try:
             read = _read(path)
-            found = found or read
+            wrong = against(path)
+            found = found or (read if wrong is None else None)
         except DamagedError as error:
-            (damaged if found is None else older).append(f"{path.name} is damaged ({error})")
+            wrong = f"is damaged ({error})"
+        if wrong is not None:
+            (damaged if found is None else older).append(f"{path.name} {wrong}")
     if found is not None:
         told = [f"resumed from {found.folder.name}: {line}" for line in damaged]
         if told:

@@ -25,9 +25,11 @@ _COMPONENT = re.compile(
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        if path.is_file() and path.stat().st_size > 4 * LONGEST:
-            raise ConfigError([f"configuration file {path} has {size(path.stat().st_size)}. Name a configuration."])
-        text = path.read_text(encoding="utf-8-sig")
+        with path.open("rb") as file:
+            content = file.read(4 * LONGEST + 1)
+        if len(content) > 4 * LONGEST:
+            raise ConfigError([f"configuration file {path} has more than {size(4 * LONGEST)}. Name a configuration."])
+        text = content.decode("utf-8-sig")
     except FileNotFoundError as error:
         raise ConfigError([f"configuration file {path} does not exist (looked in {Path.cwd()})."]) from error
     except UnicodeDecodeError as error:

@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -28,6 +28,7 @@ from textadv.liveness import DeadAdversaryError
 from textadv.models import ModelError, PerturbationError
 from textadv.models.decoding import GenerationError
 from textadv.printable import message, printable
+from textadv.screen import screened
 from textadv.task_launch import LAUNCHERS, launcher_words
 from textadv.task_lock import held
 from textadv.task_output import CONFIG_FILE, finished_text
@@ -61,7 +62,8 @@ USER_ERRORS = (
 )
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
-MACHINE = (*FULL, *FORBIDDEN, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE)
+MISPLACED = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)
+MACHINE = (*FULL, *FORBIDDEN, *MISPLACED, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE)
 """Errors of the system that say nothing about the program."""
 # What torch says where another process of the run is gone, or does not answer.
 _LOST = re.compile(
@@ -78,7 +80,7 @@ def one_message(resume: str = "") -> Iterator[None]:
     """
     _end_with_launcher()
     try:
-        with heeding():
+        with heeding(), screened():
             yield
     except Interrupted as stop:
         raise _stopped(stop, resume) from None
@@ -133,8 +135,11 @@ def _stopped(stop: Interrupted, resume: str) -> SystemExit:
     _ignore_launcher()
     _tell_launcher(told)
     if os.environ.get("RANK", "0") == "0":
-        sys.stdout.flush()
-        print(printable(told), file=sys.stderr, flush=True)
+        # Nobody may be left to read it.
+        with suppress(OSError):
+            sys.stdout.flush()
+        with suppress(OSError):
+            print(printable(told), file=sys.stderr, flush=True)
     return SystemExit(128 + stop.number)
 
 

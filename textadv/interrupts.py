@@ -1,6 +1,7 @@
-"""SIGTERM and Ctrl-C: work ends where nothing is lost, and says so.
+"""SIGTERM, Ctrl-C and the end of a terminal: work ends where nothing is lost, and says so.
 
-Outside a `finishing` block both raise Interrupted at once: what a run has written by then is whole. Inside one, SIGTERM
+SIGHUP, which comes when a terminal closes, is taken as SIGTERM is, unless `nohup` has it ignored.
+Outside a `finishing` block all raise Interrupted at once: what a run has written by then is whole. Inside one, SIGTERM
 waits for the block to ask for it, for GRACE seconds at most. Only the main thread of a program that asked for it by
 `heeding` is affected; the library by itself leaves signals alone.
 """
@@ -20,7 +21,7 @@ from types import FrameType
 GRACE = 8.0
 # A launcher passes on a signal that its processes have had already.
 ECHO = 1.0
-NAMES = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
+NAMES = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C", signal.SIGHUP: "SIGHUP, its terminal closed"}
 
 
 class Interrupted(BaseException):
@@ -67,8 +68,13 @@ def while_importing() -> None:
         sys.stderr.write("stopped before anything began\n")
         raise SystemExit(128 + number)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _heeded():
         signal.signal(number, ended)
+
+
+def _heeded() -> list[signal.Signals]:
+    hangup = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN else []
+    return [signal.SIGTERM, signal.SIGINT, *hangup]
 
 
 @contextmanager
@@ -80,7 +86,7 @@ def heeding() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    handlers = {signal.SIGTERM: _heed, signal.SIGINT: _heed, signal.SIGALRM: _give_up}
+    handlers = {signal.SIGALRM: _give_up, **dict.fromkeys(_heeded(), _heed)}
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     _state.heeding, _state.asked = True, 0
     try:

@@ -8,6 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from textadv.printable import shortened
 from textadv.reading import json_of
 
 MANIFEST, FORMAT = "manifest.json", 2
@@ -44,6 +45,7 @@ def _own(files: dict[str, Any]) -> str:
 
 def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file. Raises DamagedError where there is none."""
+    _require_file(path)
     try:
         found = json_of(path.read_bytes().decode())
     except OSError as error:
@@ -53,6 +55,12 @@ def read_object(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise DamagedError(f"{path.name} holds {type(found).__name__} in place of an object")
     return found
+
+
+def _require_file(path: Path) -> None:
+    # Reading a pipe waits for ever.
+    if path.exists() and not path.is_file():
+        raise DamagedError(f"{path.name} is no file")
 
 
 def _unreadable(error: OSError) -> str:
@@ -68,15 +76,21 @@ def listed(folder: Path) -> dict[str, str]:
     files = told.get("files")
     if told.get("format") != FORMAT or not isinstance(files, dict) or told.get("sha256") != _own(files):
         raise DamagedError(f"{MANIFEST} is not as it was written")
-    return {name: entry["sha256"] for name, entry in files.items()}
+    try:
+        return {name: str(entry["sha256"]) for name, entry in files.items()}
+    except (KeyError, TypeError) as error:
+        raise DamagedError(f"{MANIFEST} holds an entry that is none") from error
 
 
 def require_intact(folder: Path, hashes: dict[str, str], names: Collection[str]) -> None:
     """Raises DamagedError where one of the named files is missing or does not have its checksum."""
     for name in names:
         try:
+            _require_file(folder / name)
             found = file_hash(folder / name)
         except OSError as error:
-            raise DamagedError(f"{name} {_unreadable(error)}") from error
+            raise DamagedError(f"{shortened(name)} {_unreadable(error)}") from error
+        except ValueError as error:
+            raise DamagedError(f"{shortened(name)} is no name of a file") from error
         if found != hashes[name]:
             raise DamagedError(f"{name} holds other bytes than were written")

@@ -63,16 +63,21 @@ def locked(folder: Path) -> RunLock:
 
     Raises ConfigError where a living process holds it, and WriteError where the folder cannot be written.
     """
-    path = made(folder).resolve() / LOCK_FILE
+    path = _lock_of(made(folder))
     own = _held.get(path)
     if own is not None and own.process == os.getpid():
         return own
     while True:
         with saving(path):
+            if path.is_symlink() or path.is_fifo():
+                path.unlink(missing_ok=True)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         try:
             _require_free(descriptor, folder)
-            if _is_at(path, descriptor):
+            if os.fstat(descriptor).st_nlink > 1:
+                # A second name for a file elsewhere, as in a copy made of links.
+                path.unlink()
+            elif _is_at(path, descriptor):
                 break
         except BaseException:
             os.close(descriptor)
@@ -90,6 +95,11 @@ def locked(folder: Path) -> RunLock:
     return lock
 
 
+def _lock_of(folder: Path) -> Path:
+    # `Path.resolve` raises where links go round.
+    return Path(os.path.realpath(folder)) / LOCK_FILE
+
+
 def held() -> list[Path]:
     """The folders that this process has locked, the last one first."""
     return [path.parent for path in reversed(_held)]
@@ -97,14 +107,14 @@ def held() -> list[Path]:
 
 def claimed(folder: Path) -> None:
     """Says that a run has begun under this process' lock on the folder, where it has one."""
-    lock = _held.get(folder.resolve() / LOCK_FILE)
+    lock = _held.get(_lock_of(folder))
     if lock is not None:
         lock.claimed = True
 
 
 def unlocked(folder: Path, *, begun: bool = True) -> None:
     """Releases this process' lock on the folder, where it has one. begun: also where a run has begun under it."""
-    lock = _held.get(folder.resolve() / LOCK_FILE)
+    lock = _held.get(_lock_of(folder))
     if lock is not None and (begun or not lock.claimed):
         lock.release()
 

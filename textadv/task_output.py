@@ -21,6 +21,7 @@ from textadv.config_tasks import AnyRunConfig
 from textadv.reading import json_of
 from textadv.task_launch import AnyConfig, say, together
 from textadv.task_lock import claimed, locked, unlocked
+from textadv.task_reads import require_outside
 from textadv.writing import WriteError, discard, free_bytes, in_bytes, require_writable, sweep, write_bytes
 
 CONFIG_FILE, HASHES_FILE, MARK = "config.yaml", "hashes.json", ".unfinished"
@@ -72,7 +73,7 @@ def _taken_up(config: AnyConfig, output: Path, say: Callable[[str], None]) -> An
     if wanted.resume or wanted.overwrite or (output / MARK).exists() or not trained_parts(output):
         return config
     known = begun(output).config
-    if known is None or config_difference(load_config(known), config):
+    if known is None or _differences(known, config):
         return config
     say(
         f"note: output {output} holds this run, finished: its training is taken from there. Set "
@@ -104,26 +105,34 @@ class Begun:
 
 def begun(output: Path) -> Begun:
     """See `Begun`."""
-    found, told = [], []
-    for name, whole in ((CONFIG_FILE, _is_config), (HASHES_FILE, _is_hashes)):
-        path, carried = output / name, _carried(output, name)
-        source = path if path.is_file() else None
-        if carried is not None:
-            if source is None or source.read_bytes() != carried.read_bytes():
-                told.append(f"{path} was not as this run wrote it, and is as the newest checkpoint holds it")
-            source = carried
-        elif source is not None and not whole(source):
+    found: list[Path | None] = []
+    told = []
+    for name, whole, same in ((CONFIG_FILE, _is_config, _same_config), (HASHES_FILE, _is_hashes, _same_bytes)):
+        path, known = output / name, _carried(output, name)
+        source = path if path.is_file() and whole(path) else None
+        # One of them agrees with the folder's own: others are of another run.
+        if known and (source is None or not any(same(source, other) for other in known)):
+            told.append(f"{path} was not as this run wrote it, and is as the newest checkpoint holds it")
+            source = known[0]
+        elif source is None and path.is_file():
             told.append(f"{path} was empty or damaged, and is written anew")
-            source = None
         found.append(source)
     return Begun(found[0], found[1], tuple(told))
 
 
-def _carried(output: Path, name: str) -> Path | None:
-    """That file in the newest checkpoint that holds it whole; None where none does."""
+def _carried(output: Path, name: str) -> list[Path]:
+    """That file in each checkpoint that holds it whole, the newest first."""
     steps = [step for folder in output.glob("training/*/checkpoints") for step in checkpoints.steps_of(folder)]
     found = (checkpoints.intact(step, name) for step in sorted(steps, key=_age))
-    return next((path for path in reversed(list(found)) if path is not None), None)
+    return [path for path in reversed(list(found)) if path is not None]
+
+
+def _same_bytes(one: Path, other: Path) -> bool:
+    return one.read_bytes() == other.read_bytes()
+
+
+def _same_config(one: Path, other: Path) -> bool:
+    return _same_bytes(one, other) or (_is_config(other) and not _differences(one, load_config(other)))
 
 
 def _is_config(path: Path) -> bool:
@@ -160,6 +169,7 @@ def free_output(config: AnyRunConfig, *, training: bool = True) -> Path:
     output, wanted = Path(config.output), config.checkpoint
     found, trained = begun(output), trained_parts(output)
     if wanted.overwrite:
+        require_outside(config, output, RUN_PARTS)
         return output
     if found.config is None and wanted.resume and not trained:
         raise ConfigError([f"checkpoint.resume: true, and {output} holds no run. Set checkpoint.resume: false."])
@@ -184,8 +194,13 @@ def free_output(config: AnyRunConfig, *, training: bool = True) -> Path:
     return output
 
 
+def _differences(saved: Path, config: AnyRunConfig) -> list[str]:
+    """What a saved configuration has otherwise; its folder may have been moved, or be named otherwise, since."""
+    return config_difference(load_config(saved).model_copy(update={"output": config.output}), config)
+
+
 def _require_same(config: AnyRunConfig, output: Path, saved: Path) -> None:
-    differences = "; ".join(config_difference(load_config(saved), config))
+    differences = "; ".join(_differences(saved, config))
     if differences and config.checkpoint.resume:
         raise ConfigError(
             [
@@ -334,13 +349,26 @@ def resumed_from(accelerator: Accelerator, config: AnyRunConfig, folder: Path) -
     if not config.checkpoint.resume:
         return None
     with together(accelerator):
-        found = checkpoints.latest(folder)
+        found = checkpoints.latest(folder, partial(_strange, config, Path(config.output)))
     names = gather_object([None if found is None else found.folder.name])
     if len(set(names)) > 1:
         raise ConfigError(
             [f"processes do not find the same checkpoint in {folder}: {', '.join(map(str, names))}. Share that folder."]
         )
     return found
+
+
+def _strange(config: AnyRunConfig, output: Path, step: Path) -> str | None:
+    """What shows that a checkpoint is of another run than the folder; None where nothing does."""
+    saved, hashes, own = (
+        checkpoints.intact(step, CONFIG_FILE),
+        checkpoints.intact(step, HASHES_FILE),
+        output / HASHES_FILE,
+    )
+    differing = [] if saved is None else _differences(saved, config)
+    if not differing and hashes is not None and own.is_file() and not _same_bytes(hashes, own):
+        differing = [f"{HASHES_FILE} holds others"]
+    return f"is of another run ({'; '.join(differing):.200})" if differing else None
 
 
 def _require_unchanged(

@@ -30,6 +30,11 @@ _REMEDIES = {
     errno.EPERM: "You may not write there: change the permissions, or name another folder",
     errno.EFBIG: "Files there may not become so large: raise the limit (ulimit -f)",
     errno.EIO: "The disk reports a fault: look at it before you go on",
+    errno.EEXIST: "Something that is no folder lies there: remove it, or name another folder",
+    errno.ENOTDIR: "Something that is no folder lies above it: remove it, or name another folder",
+    errno.EISDIR: "A folder lies where a file has to be: remove it, or name another folder",
+    errno.ELOOP: "A link lies there: remove it, or name another folder",
+    errno.ENAMETOOLONG: "Name a shorter path",
 }
 
 
@@ -62,6 +67,13 @@ def free_bytes(place: Path) -> int | None:
     return None
 
 
+def _no_files_left(path: Path | str, number: int) -> bool:
+    with suppress(OSError, AttributeError):
+        there = os.statvfs(Path(path).parent)
+        return number == errno.ENOSPC and there.f_files > 0 and there.f_favail == 0
+    return False
+
+
 def refusal(path: Path | str, number: int, needed: int | None = None, what: str = "cannot be written") -> str:
     """One sentence about a file that the system refuses to write, and what to do.
 
@@ -72,6 +84,7 @@ def refusal(path: Path | str, number: int, needed: int | None = None, what: str 
         free = free_bytes(Path(path).parent)
         size = "" if needed is None else f"{in_bytes(needed)} are needed"
         there = "" if free is None else f"{in_bytes(free)} are free on that disk"
+        there = "its disk has no room for further files, however small" if _no_files_left(path, number) else there
         parts = ", ".join(part for part in (size, there) if part)
         told += f" {parts[:1].upper()}{parts[1:]}." if parts else ""
     return f"{told} {_REMEDIES.get(number, 'Make it writable, or name another folder')}."
@@ -107,8 +120,8 @@ def sync(path: Path) -> None:
 
 def made(folder: Path) -> Path:
     """The folder, made with those above it where they are missing, each on the disk in its parent."""
-    missing = [place for place in (folder, *folder.parents) if not place.exists()]
     with saving(folder):
+        missing = [place for place in (folder, *folder.parents) if not place.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         for place in reversed(missing):
             sync(place.parent)
@@ -224,8 +237,9 @@ def append_line(path: Path, line: str) -> None:
     """
     content = line.encode() + b"\n"
     with saving(path, len(content)):
-        fresh = not path.exists()
         made(path.parent)
+        _make_own(path)
+        fresh = not path.exists()
         with open(path, "ab+", buffering=0) as file:
             size = _whole_lines(file)
             try:
@@ -237,6 +251,14 @@ def append_line(path: Path, line: str) -> None:
                 raise
         if fresh:
             sync(path.parent)
+
+
+def _make_own(path: Path) -> None:
+    """What lies at `path` becomes a file that has no other name, which writing to it would change as well."""
+    if path.is_symlink() or (path.exists() and not path.is_file() and not path.is_dir()):
+        path.unlink()
+    elif path.is_file() and path.stat().st_nlink > 1:
+        write_bytes(path, path.read_bytes())
 
 
 def _whole_lines(file: FileIO) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from copy import deepcopy
@@ -136,6 +137,41 @@ def test_a_stored_row_that_is_not_as_it_was_written_is_attacked_again(
     assert 0 < len(begun) <= BATCH
     (told,) = [line for line in said if "stored lines" in line]
     assert told.startswith("note: ") and f"1 of {len(lines)} stored lines of attacked rows are not as" in told
+
+
+def test_a_line_that_stands_twice_counts_once(tmp_path: Path) -> None:
+    measured(tmp_path)
+    file = max(tmp_path.iterdir(), key=lambda path: path.stat().st_size)
+    lines = file.read_bytes()
+    file.write_bytes(lines * 2)
+    pipe = tmp_path / "pipe.0.jsonl"
+    os.mkfifo(pipe)
+    said: list[str] = []
+    measured(tmp_path, said=said)
+    count = lines.count(b"\n")
+    assert any(f"{count} of {2 * count} stored lines of attacked rows" in line for line in said)
+    assert file.read_bytes() == lines and pipe.is_file()
+
+
+def test_a_line_of_another_attack_tells_nothing(tmp_path: Path, begun: list[Any]) -> None:
+    model, rows = curved()
+    threat = ball_threat(BALL)
+    weak, strong = pgd(threat, steps=1), pgd(threat, steps=4)
+
+    def hits(attack: Any) -> Any:
+        ledger = Finished(tmp_path, ("w",)).ledger(attack, threat)
+        return attack_rows(model, rows, range(24), attack, BATCH, threat=threat, ledger=ledger)
+
+    hits(weak)
+    (other,) = tmp_path.iterdir()
+    whole = hits(strong)
+    (path,) = {*tmp_path.iterdir()} - {other}
+    path.write_bytes(other.read_bytes())
+    begun.clear()
+    assert hits(strong) == whole and len(begun) == 24
+    path.write_bytes(other.read_bytes())
+    (told,) = Finished(tmp_path, ("w",)).repaired()
+    assert "stored lines of attacked rows are not as this version writes them" in told and not path.read_bytes()
 
 
 def test_nothing_is_read_back_for_other_weights_attacks_balls_radii_or_rows(tmp_path: Path, begun: list[Any]) -> None:

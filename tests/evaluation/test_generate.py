@@ -17,8 +17,8 @@ from tests.evaluation.talking import ASSISTANT, END, PAD, SORRY, START, VOCABULA
 from tests.processes import finished, free_port
 from textadv.evaluation import kept_answers
 from textadv.evaluation.generate import Answer, Decoding, Prompt, answers, content_key
-from textadv.evaluation.kept_answers import files_of
-from textadv.evaluation.kept_lines import repaired
+from textadv.evaluation.kept_answers import files_of, fits
+from textadv.evaluation.kept_lines import keep, repaired
 from textadv.models.decoding import GenerationError, generate_tokens
 from textadv.spaces import Embeddings, Hidden
 from textadv.writing import WriteError
@@ -307,6 +307,17 @@ def test_a_stored_answer_that_is_not_as_it_was_written_is_made_again(tmp_path: P
         assert answered(rows, network=network, store=store) == expected
     assert sum(batches) == 1 and repaired(files_of(store), "answers") == []
     assert sorted(store.read_bytes().splitlines()) == sorted(lines)
+
+
+@pytest.mark.parametrize(
+    "told", [{"rows": {}}, {"key": "k", "answer": "text"}, {"key": "k", "answer": {"id": 1}}, {"key": 3, "answer": {}}]
+)
+def test_a_line_that_is_none_of_an_answer_tells_nothing(tmp_path: Path, told: dict[str, object]) -> None:
+    network, rows, store = model(), prompts(2), tmp_path / "answers.jsonl"
+    expected = answered(rows, network=network, store=store)
+    keep(store, [told])
+    assert answered(rows, network=network, store=store) == expected
+    assert "1 of 3 stored lines" in repaired(files_of(store), "answers", fits)[0]
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from textadv.config_file import load_config, parse_config
 from textadv.config_yaml import read_yaml
 from textadv.data import DataError, load_image_splits, load_splits
 from textadv.data.records import records
+from textadv.data.text_files import content_of
 from textadv.evaluation.chat_results import from_chat_json
 from textadv.evaluation.results import from_json
 from textadv.reading import DEEPEST, json_of, literal_of, too_deep
@@ -271,3 +272,20 @@ def test_aliases_that_a_configuration_needs_are_read() -> None:
     one = {"x": 1, "y": [2, 3]}
     wanted = {"a": one, "b": {"x": 4, "y": [2, 3]}, "c": [one, one], "d": "3", "e": 3.0, "f": 3.0e-4}
     assert read_yaml(text, "f") == wanted
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no device without end")
+def test_a_device_without_end_is_no_file() -> None:
+    with pytest.raises(ConfigError, match=r"has more than 1.0 MiB. Name a configuration"):
+        load_config("/dev/zero")
+    with pytest.raises(DataError, match="has more than 64.0 MiB"):
+        content_of(Path("/dev/zero"))
+
+
+def test_a_configuration_from_a_pipe_is_read() -> None:
+    reader, writer = os.pipe()
+    os.write(writer, b"output: x\nmodel: {name: builtin:tiny-encoder}\ndata: {name: builtin:reviews}\n")
+    os.write(writer, b"threat: {radius: 1.0}\ntraining: {steps: 1}\n")
+    os.close(writer)
+    assert load_config(f"/dev/fd/{reader}").output == "x"
+    os.close(reader)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from torch import nn
 from tests import chat_run, folders, tiny, vision
 from tests.oracles import token_rows
 from tests.test_task_images import configured, write_images
-from textadv.attacks import L2, ThreatModel
+from textadv.attacks import L2, ThreatModel, pgd
 from textadv.models import (
     ImageShape,
     Lora,
@@ -26,6 +27,8 @@ from textadv.models import (
     save_adapter,
 )
 from textadv.models.finite import is_finite, odd_gradient, odd_module, odd_weight, overflow
+from textadv.models.running import PerturbationError
+from textadv.models.sources import require_fetched
 from textadv.spaces import Embeddings, Hidden
 from textadv.task_images import prepare_images
 
@@ -83,6 +86,21 @@ def test_the_first_module_and_the_first_gradient_are_named() -> None:
 
 def test_float16_is_named_where_it_computes() -> None:
     assert "float16 may overflow: set model.dtype: float32." in overflow(tiny.bert(dtype=torch.float16))
+
+
+def test_a_radius_beyond_all_numbers_is_blamed_itself() -> None:
+    model, rows = tiny.bert(), tiny.rows().batch([0, 1])
+    attack = pgd(ThreatModel(Embeddings(), L2(1e30)), steps=2)
+    with pytest.raises(PerturbationError, match=r"lower threat.radius or threat.relative_radius") as caught:
+        attack(model, rows)
+    assert "learning_rate" not in str(caught.value)
+
+
+def test_weights_that_are_no_file_are_refused(tmp_path: Path) -> None:
+    pipe = tmp_path / "model.safetensors"
+    os.mkfifo(pipe)
+    with pytest.raises(ModelError, match="its model.safetensors is no file. Download"):
+        require_fetched("stranger", pipe)
 
 
 # ---- a radius in mean norms

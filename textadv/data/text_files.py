@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from textadv.data.examples import DataError
-from textadv.reading import HostileError, json_of, largest_file, parsed, require_bounded, size
+from textadv.reading import FREE_BYTES, HostileError, json_of, largest_file, parsed, require_bounded, size
 
 PACKED = (".gz", ".bz2", ".xz", ".zst")
 SEPARATORS = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a bar"}
@@ -70,10 +70,14 @@ def content_of(path: Path) -> bytes:
 
     Raises OSError, or DataError if it is broken, too large, or unpacks to far more than texts do.
     """
-    there = path.stat().st_size
-    if there > largest_file():
-        raise DataError(f"has {size(there)}, and at most {size(largest_file())} are read at once. Split the file.")
-    content = path.read_bytes()
+    # A device may never end, and says nothing of its size.
+    most = largest_file() if path.is_file() else FREE_BYTES
+    if path.stat().st_size > most:
+        raise DataError(f"has {size(path.stat().st_size)}, and at most {size(most)} are read at once. Split the file.")
+    with path.open("rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise DataError(f"has more than {size(most)}, which are read at most. Split the file.")
     unpack = next((unpack for mark, unpack in _UNPACK if mark.match(content)), None)
     try:
         return content if unpack is None else _unpacked(io.BytesIO(content), unpack)

@@ -27,7 +27,7 @@ from textadv.evaluation.elicitation import AttackSuccess, Elicitation, elicit
 from textadv.evaluation.generate import Decoding, Prompt, answers
 from textadv.evaluation.instructions import instruction_following
 from textadv.evaluation.judges import Judge
-from textadv.evaluation.kept_answers import Answer, files_of
+from textadv.evaluation.kept_answers import Answer, files_of, fits
 from textadv.evaluation.kept_lines import repaired
 from textadv.evaluation.likelihood import answer_nll, perplexity
 from textadv.evaluation.multiple_choice import choice_result, score_choices
@@ -137,7 +137,7 @@ def evaluate_chat(
     began = time.perf_counter()
     # A saved model is named by its path, which must not lead out of the folder.
     store = folder / f"{re.sub(r'[^A-Za-z0-9_-]+', '_', name)}.jsonl"
-    for line in repaired(files_of(store), "answers"):
+    for line in repaired(files_of(store), "answers", fits):
         say(f"note: {line}")
     template = template_of(tokenizer)
     measures = _attack_success(model, template, panel, store, key, cost, notes)

@@ -14,7 +14,7 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from types import BuiltinFunctionType, FunctionType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from accelerate.utils import gather_object
@@ -143,7 +143,7 @@ class Finished:
         """
         first = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
         gone = cleared(sorted(self.folder.glob("*.safetensors"))) if first else []
-        return [*gone, *repaired(sorted(self.folder.glob("*.jsonl")), "attacked rows")]
+        return [*gone, *repaired(sorted(self.folder.glob("*.jsonl")), "attacked rows", _fits)]
 
     def ledger(self, attack: object, *parts: object, keeping: bool = False) -> Ledger | None:
         """The ledger of one attack, `parts` being what else it depends on; None where nothing can describe it.
@@ -210,7 +210,16 @@ class Ledger:
         if self.shelf is not None and kept is not None:
             self.shelf.put({self._digests[hit.position]: kept[hit.position] for hit in hits})
         rows = {self._digests[hit.position]: list(hit[1:]) for hit in hits}
-        keep(self.path, [{"attack": self.attack, "seconds": seconds, "rows": rows}])
+        keep(self.path, [{"ledger": _key_of(self.path), "attack": self.attack, "seconds": seconds, "rows": rows}])
+
+
+def _key_of(path: Path) -> str:
+    return path.name.partition(".")[0]
+
+
+def _fits(path: Path, told: Mapping[str, Any]) -> bool:
+    """Whether a line is of this ledger: rows under another attack, or of another model, look the same."""
+    return told.get("ledger") == _key_of(path)
 
 
 def _read(paths: Sequence[Path]) -> tuple[dict[str, list[float]], float]:
@@ -218,7 +227,7 @@ def _read(paths: Sequence[Path]) -> tuple[dict[str, list[float]], float]:
     known: dict[str, list[float]] = {}
     longest = 0.0
     for path in paths:
-        told, _ = read(path)
+        told, _ = read(path, _fits)
         for line in told:
             known |= line["rows"]
         longest = max(longest, sum(line["seconds"] for line in told))

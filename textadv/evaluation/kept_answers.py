@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from accelerate.utils import gather_object
@@ -45,6 +45,9 @@ class Answer:
     thought: str = ""
 
 
+_FIELDS = {field.name for field in fields(Answer)}
+
+
 def everywhere(mine: list[T]) -> list[T]:
     """The items of all processes, those of the first process first."""
     if not torch.distributed.is_initialized():
@@ -79,12 +82,18 @@ def opened(path: Path | None, model: nn.Module) -> Store:
     if path is None:
         return Store(None)
     made(path.parent)
-    mine = [(told["key"], Answer(**told["answer"])) for file in files_of(path) for told in read(file)[0]]
+    mine = [(told["key"], Answer(**told["answer"])) for file in files_of(path) for told in read(file, fits)[0]]
     known = dict(everywhere(mine))
     rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
     own = path if rank == 0 else path.with_name(f"{path.stem}-{rank}{path.suffix}")
     # Under FSDP all processes make the same answers, so one of them writes.
     return Store(None if rank and isinstance(model, FSDPModule) else own, known)
+
+
+def fits(path: Path, told: Mapping[str, Any]) -> bool:
+    """Whether a line tells of an answer as this version keeps them."""
+    answer = told.get("answer")
+    return isinstance(told.get("key"), str) and isinstance(answer, dict) and set(answer) == _FIELDS
 
 
 def files_of(path: Path) -> list[Path]:

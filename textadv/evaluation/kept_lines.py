@@ -6,7 +6,7 @@ A line that is not as it was written counts for nothing: what it told is made ag
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +36,28 @@ def keep(file: Path, records: Iterable[Mapping[str, Any]]) -> None:
         append_line(file, "\n".join(lines))
 
 
-def read(file: Path) -> tuple[list[dict[str, Any]], list[int]]:
-    """What the file's lines tell, and the numbers of those that are not as they were written.
+Fits = Callable[[Path, Mapping[str, Any]], bool]
+"""Whether a line that is whole can have been written into that file: it may have been put there from another one."""
+
+
+def anywhere(file: Path, told: Mapping[str, Any]) -> bool:
+    """Any line fits."""
+    return True
+
+
+def read(file: Path, fits: Fits = anywhere) -> tuple[list[dict[str, Any]], list[int]]:
+    """What the file's lines tell, and the numbers of those that are not as they were written there.
 
     A last line without its end was cut off by an interruption and is no damage.
     """
     found, damaged = [], []
-    for number, line in enumerate(file.read_bytes().split(b"\n")[:-1], start=1):
-        told = _told(line)
-        if told is None:
+    seen: set[bytes] = set()
+    # Reading a pipe waits for ever.
+    content = b"" if file.is_fifo() else file.read_bytes()
+    for number, line in enumerate(content.split(b"\n")[:-1], start=1):
+        told = None if line in seen else _told(line)
+        seen.add(line)
+        if told is None or not fits(file, told):
             damaged.append(number)
         else:
             found.append(told)
@@ -59,7 +72,7 @@ def _told(line: bytes) -> dict[str, Any] | None:
         return None
 
 
-def repaired(files: Iterable[Path], what: str) -> list[str]:
+def repaired(files: Iterable[Path], what: str, fits: Fits = anywhere) -> list[str]:
     """Takes out of the files what is not as it was written; a sentence for each that held any, on every process.
 
     Every process must call it, before any of them reads; the first one works. what: the lines tell of, in the plural.
@@ -67,13 +80,13 @@ def repaired(files: Iterable[Path], what: str) -> list[str]:
     Raises WriteError where the system refuses.
     """
     first = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
-    told = [line for file in files if (line := _repair(file, what)) is not None] if first else []
+    told = [line for file in files if (line := _repair(file, what, fits)) is not None] if first else []
     return told if not torch.distributed.is_initialized() else list(gather_object(told))
 
 
-def _repair(file: Path, what: str) -> str | None:
-    found, damaged = read(file)
-    if damaged or not file.read_bytes().endswith(b"\n"):
+def _repair(file: Path, what: str, fits: Fits) -> str | None:
+    found, damaged = read(file, fits)
+    if damaged or file.is_fifo() or not file.read_bytes().endswith(b"\n"):
         write_bytes(file, "".join(f"{line_of(told)}\n" for told in found).encode())
     if not damaged:
         return None

@@ -103,6 +103,11 @@ def overflow(model: nn.Module, batch: Batch | None = None) -> str:
     parts = [] if where is None else [where]
     if half is not None and odd_weight(model) is None:
         return " ".join([*parts, half])
+    if batch is not None and where is None:
+        return (
+            "Without the perturbation all numbers of the model are finite: lower threat.radius or "
+            "threat.relative_radius, whichever is set."
+        )
     remedy = "Its weights are damaged or its training diverged: load another checkpoint, or train again with a lower "
     return " ".join([*parts, f"{remedy}training.learning_rate."])
 

@@ -141,7 +141,9 @@ def converted(pickled: str, safe: Path) -> str:
 
 
 def require_fetched(name: str, path: Path) -> None:
-    """Raises ModelError where a file of model.name `name` is the pointer that Git LFS leaves in its place."""
+    """Raises ModelError where a file of model.name `name` is none, or the pointer that Git LFS leaves in its place."""
+    if not path.is_file():
+        raise ModelError(f"model.name {name!r}: its {path.name} is no file. Download the model again.")
     with path.open("rb") as file:
         if file.read(len(POINTER)) != POINTER:
             return
