@@ -17,8 +17,10 @@ from textadv.config import ConfigError
 from textadv.config_yaml import read_yaml
 from textadv.data import DataError, load_splits
 from textadv.errors import ending
+from textadv.evaluation.chat_results import from_chat_json, to_chat_json
 from textadv.evaluation.inspection import Inspected
 from textadv.evaluation.inspection_images import InspectedImage
+from textadv.exporting import printable_card
 from textadv.integrations import EndpointError
 from textadv.models import ModelError
 from textadv.models.decoding import GenerationError
@@ -136,6 +138,26 @@ def test_progress(monkeypatch: pytest.MonkeyPatch) -> None:
         while not stream.getvalue():
             pass
     assert harmless(stream.getvalue()) and "model" in stream.getvalue()
+
+
+def test_the_card_of_an_adapter(tmp_path: Path) -> None:
+    """As PEFT writes it: what YAML must escape is escaped, and turns of direction are not."""
+    printable_card(tmp_path)
+    name = "models/\u202e\u2066\U000e0041x"
+    (tmp_path / "README.md").write_text(
+        f'---\nbase_model: "{name}"\n---\n# {ALL.replace(chr(0xDCFF), "")}\n', encoding="utf-8"
+    )
+    printable_card(tmp_path)
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert harmless(card) and card.startswith("---\nbase_model: ")
+    assert read_yaml(card.split("---")[1], "x") == {"base_model": name}
+
+
+@pytest.mark.parametrize("what", [name for name in ACTING if name != "half a character"])
+def test_results_as_json_hold_what_they_held(what: str) -> None:
+    told = made(evaluated(f"a{ACTING[what]}b 日本 é", 3, 20), warnings=(ACTING[what],))
+    text = to_chat_json(told)
+    assert harmless(text) and "日本 é" in text and from_chat_json(text) == told
 
 
 def test_reports() -> None:
