@@ -5,12 +5,15 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from tests.report.made_up import evaluated as classified
+from tests.report.made_up import trained
 from tests.report.made_up_chat import evaluated, made
 from textadv.checkpoint import CheckpointError
 from textadv.config import ConfigError
@@ -27,8 +30,10 @@ from textadv.models.decoding import GenerationError
 from textadv.phases import OnScreen
 from textadv.printable import acts, printable, shortened, tell
 from textadv.report.chat import chat_markdown, chat_notes, chat_table_text
+from textadv.report.frontier import Run, runs_markdown
 from textadv.report.grid import write_grid
 from textadv.report.page_chat import chat_html
+from textadv.report.side_by_side import FinishedRun, side_by_side
 from textadv.yaml_text import write_yaml
 
 ACTING = {
@@ -151,6 +156,19 @@ def test_the_card_of_an_adapter(tmp_path: Path) -> None:
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert harmless(card) and card.startswith("---\nbase_model: ")
     assert read_yaml(card.split("---")[1], "x") == {"base_model": name}
+
+
+def test_tables_of_several_runs(tmp_path: Path) -> None:
+    """The names of folders: a line end or a bar in one makes no row and no cell more."""
+    name = f"a{ALL}\n| b | c"
+    chats = runs_markdown([Run(name, 0, evaluated(name, 3, 20))])
+    model = classified(str(tmp_path / "adapters" / "last"), 18, 9)
+    model = replace(model, attacks=(replace(model.attacks[0], name=f"pgd{ALL}|\n"),))
+    texts = side_by_side([FinishedRun(name, trained("hardened", 4_000_000, 12.5), {"last": model})])
+    for table in (chats, texts):
+        assert harmless(table) and len(table.splitlines()) == 3
+        cells = {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}
+        assert len(cells) == 1
 
 
 @pytest.mark.parametrize("what", [name for name in ACTING if name != "half a character"])

@@ -130,6 +130,7 @@ def test_images(tmp_path: Path) -> None:
     settings |= {"data": {"name": "files", "path": str(root), "channels": 3, "validation_fraction": 0.5}}
     settings["evaluation"] |= {"rows": 4}
     settings["selection"] |= {"rows": 4}
+    settings["training"] |= {"batch_size": 4}
     config = tmp_path / f"{NAME}.yaml"
     config.write_text(yaml.safe_dump(settings))
 
