@@ -197,6 +197,7 @@ def main() -> None:
     parser.add_argument("--inside", type=Path, metavar="FILE", help=argparse.SUPPRESS)
     parser.add_argument("arguments", nargs="*", help=argparse.SUPPRESS)
     arguments = read_arguments(parser.parse_args)
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     if arguments.inside is not None:
         train(arguments.inside, arguments.every, arguments.arguments, arguments.trim)
         return
