@@ -25,6 +25,7 @@ from textadv.config_images import ImageRunConfig
 from textadv.config_tasks import ClassifierRunConfig
 from textadv.errors import one_message
 from textadv.phases import on_screen, telling
+from textadv.printable import read_arguments
 from textadv.report import comparison_table
 from textadv.report.chat import chat_notes, chat_table_text
 from textadv.report.summary import doubts
@@ -103,7 +104,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. evaluation.rows=500")
     parser.add_argument("--model", required=True, action="append", help="Hub id, model or adapter folder; repeatable")
     parser.add_argument("--output", required=True, help="folder for the report")
-    arguments = parser.parse_intermixed_args()
+    arguments = read_arguments(parser.parse_intermixed_args)
     with one_message():
         config = load_config(arguments.config, arguments.overrides)
         if config.checkpoint.overwrite:

@@ -15,11 +15,12 @@ from textadv.attacks import L2, ThreatModel, pgd
 from textadv.data import encode, load_splits
 from textadv.losses import cross_entropy
 from textadv.models import forward, load_classifier
+from textadv.printable import read_arguments
 from textadv.spaces import Embeddings
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--steps", type=int, default=300, help="optimizer steps (default: 300)")
-steps = parser.parse_args().steps
+steps = read_arguments(parser.parse_args).steps
 
 accelerator = Accelerator()
 set_seed(0)

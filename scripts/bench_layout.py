@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from textadv.models.networks import NETWORKS
+from textadv.printable import read_arguments
 
 SHAPES = {"builtin:small-cnn": (1, 28, 28), "builtin:small-resnet": (3, 32, 32)}
 CLASSES = 10
@@ -53,7 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=128, help="rows per pass")
     parser.add_argument("--repeats", type=int, default=20, help="pairs of passes")
-    arguments = parser.parse_args()
+    arguments = read_arguments(parser.parse_args)
     if min(arguments.batch, arguments.repeats) < 1:
         parser.error(f"--batch and --repeats must be at least 1, got {arguments.batch} and {arguments.repeats}.")
     print(f"{torch.get_num_threads()} threads, {arguments.batch} rows per pass, {arguments.repeats} pairs\n")

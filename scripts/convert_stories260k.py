@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
 from torch import Tensor
 
-from textadv.printable import tell
+from textadv.printable import read_arguments, tell
 
 SPACE = "\u2581"
 UNKNOWN, BEGIN, END = "<unk>", "<s>", "</s>"
@@ -206,7 +206,7 @@ def main() -> None:
         ("output", "the folder to write"),
     ):
         parser.add_argument(f"--{name}", type=Path, required=True, help=meaning)
-    given = parser.parse_args()
+    given = read_arguments(parser.parse_args)
     for path in (given.weights, given.tokenizer):
         if not path.is_file():
             raise SystemExit(f"error: there is no file {path} (looked in {Path.cwd()}).")

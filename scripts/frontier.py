@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from textadv.printable import printable, tell
+from textadv.printable import printable, read_arguments, tell
 from textadv.report.chat import read_chat_results
 from textadv.report.frontier import run_of, runs_markdown, write_frontier
 
@@ -20,7 +20,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, help="output folders of recipes/adv_finetune.py")
     parser.add_argument("--output", required=True, type=Path, help="folder for the table and the plot")
-    arguments = parser.parse_intermixed_args()
+    arguments = read_arguments(parser.parse_intermixed_args)
     try:
         runs = [run_of(read_chat_results(folder), folder.name) for folder in arguments.runs]
         arguments.output.mkdir(parents=True, exist_ok=True)

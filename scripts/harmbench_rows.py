@@ -14,7 +14,7 @@ import csv
 import json
 from pathlib import Path
 
-from textadv.printable import printable, tell
+from textadv.printable import printable, read_arguments, tell
 from textadv.reading import json_of
 
 CATEGORIES = ("standard", "contextual", "copyright")
@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--output", required=True, type=Path, help="jsonl file to write")
     parser.add_argument("--category", action="append", choices=CATEGORIES, help="default: standard; repeatable")
     parser.add_argument("--safe", action="append", help="a refusal; repeatable")
-    arguments = parser.parse_args()
+    arguments = read_arguments(parser.parse_args)
     safe = arguments.safe or ["I cannot help with that."]
     try:
         rows = joined_rows(arguments.behaviors, arguments.targets, arguments.category or ["standard"], safe)

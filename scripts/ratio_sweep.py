@@ -18,7 +18,7 @@ from textadv.config import ConfigError
 from textadv.config_chat import ChatRunConfig
 from textadv.config_file import load_config
 from textadv.errors import USER_ERRORS, ending
-from textadv.printable import tell
+from textadv.printable import read_arguments, tell
 from textadv.report.chat import read_chat_results
 from textadv.report.frontier import Run, run_of, runs_markdown, write_frontier
 from textadv.stages_chat import evaluate_chat_model, report_chat, train_chat
@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--output", required=True, type=Path, help="folder for all runs and the plot")
     parser.add_argument("--ratios", default="0.05,0.15,0.25,0.3,0.5,1.0", help="shares, with commas between")
     parser.add_argument("--seeds", default="0,1,2", help="whole numbers, with commas between")
-    arguments = parser.parse_intermixed_args()
+    arguments = read_arguments(parser.parse_intermixed_args)
     runs = []
     try:
         ratios, seeds = numbers(arguments.ratios, float, "--ratios"), numbers(arguments.seeds, int, "--seeds")

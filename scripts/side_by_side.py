@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from textadv.printable import printable, tell
+from textadv.printable import printable, read_arguments, tell
 from textadv.report import read_results
 from textadv.report.side_by_side import finished_run, side_by_side
 
@@ -22,7 +22,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, help="output folders of recipes/adv_finetune.py")
     parser.add_argument("--panel", required=True, type=Path, help="output folder of recipes/evaluate.py")
-    arguments = parser.parse_intermixed_args()
+    arguments = read_arguments(parser.parse_intermixed_args)
     try:
         panel = read_results(arguments.panel)
         tell(side_by_side([finished_run(folder, read_results(folder), panel) for folder in arguments.runs]), end="")

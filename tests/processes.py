@@ -14,13 +14,17 @@ ONE_PROCESS = tuple("--cpu --num_processes 1 --num_machines 1 --mixed_precision 
 """What `accelerate launch` is told, so that it asks nothing."""
 
 
+def environment() -> dict[str, str]:
+    """The variables that a process started from a test has: the checkout's modules, one thread, the CPU."""
+    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
 def finished(command: Sequence[str], *, timeout: float = 240) -> subprocess.CompletedProcess[str]:
     """The command, run to its end from the checkout; on a timeout it is killed with all that it started."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     process = subprocess.Popen(
         command,
         cwd=ROOT,
-        env=environment,
+        env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

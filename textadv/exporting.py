@@ -29,9 +29,11 @@ from textadv.models import (
 from textadv.models.faithful import UnfaithfulError, compare
 from textadv.models.strangers import Reader
 from textadv.phases import phase
+from textadv.printable import printable
 from textadv.progress import Trained
 from textadv.writing import WriteError, discard, filling, write_text
 
+CARD = "README.md"
 MARK = "NOT_WHAT_WAS_MEASURED.txt"
 UNCHECKED = "This folder was written and has not been compared with the model that was measured.\n"
 
@@ -138,6 +140,18 @@ class _Exporting:
 
 def _save(loaded: LoadedModel | LoadedVision, folder: Path, *, merged: bool = False) -> None:
     """Writes an adapter (or whole model), or a plain model where it is to be merged."""
+    _write(loaded, folder, merged)
+    printable_card(folder)
+
+
+def printable_card(folder: Path) -> None:
+    """Writes the model card anew as `printable` writes it: PEFT puts the base model's name into it as it is."""
+    card = folder / CARD
+    if card.is_file():
+        card.write_text(printable(card.read_text(encoding="utf-8"), lines=True), encoding="utf-8")
+
+
+def _write(loaded: LoadedModel | LoadedVision, folder: Path, merged: bool) -> None:
     if isinstance(loaded, LoadedVision):
         save_vision(loaded, folder, merged=merged)
     elif merged:

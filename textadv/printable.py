@@ -5,13 +5,20 @@ Every text that came from data, file names, models or servers goes through `prin
 
 from __future__ import annotations
 
+import argparse
+import io
+import json
 import re
+import sys
 import unicodedata
+from collections.abc import Callable
+from contextlib import redirect_stderr
 
 # What no terminal acts on, and what Persian, Hindi and emoji need: joiners, and the hyphen that shows at a line's end.
 _HARMLESS = "\u200c\u200d\u00ad"
 # Letters and signs that are in most texts, known to be printable.
-_PLAIN = re.compile(r"[ -~\u00a1-\u00ac\u00ae-\u02ff\u4e00-\u9fff]*")
+_LETTERS = r" -~\u00a1-\u00ac\u00ae-\u02ff\u4e00-\u9fff"
+_PLAIN, _OTHER = re.compile(f"[{_LETTERS}]*"), re.compile(f"[^{_LETTERS}\n]")
 LONGEST_LINE = 1600
 _SHORT = {"\t": "\\t", "\r": "\\r", "\n": "\\n"}
 
@@ -36,9 +43,24 @@ def message(text: object) -> str:
     return "\n".join(line if len(line) <= LONGEST_LINE else f"{line[:half]} ... {line[-half:]}" for line in lines)
 
 
+def printable_json(text: str) -> str:
+    """JSON with the same values in which every character that acts is written as JSON writes it: ESC as \\u001b."""
+    return _OTHER.sub(lambda found: json.dumps(found[0])[1:-1] if acts(found[0]) else found[0], text)
+
+
 def tell(text: object, end: str = "\n") -> None:
     """Prints `text`, which may have several lines, as `printable` writes it."""
     print(printable(text, lines=True), end=end)
+
+
+def read_arguments(parse: Callable[[], argparse.Namespace]) -> argparse.Namespace:
+    """The arguments that a parser's method `parse` reads; what it says of bad ones goes through `printable`."""
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            return parse()
+    finally:
+        sys.stderr.write(printable(said.getvalue(), lines=True))
 
 
 def acts(letter: str) -> bool:

@@ -5,28 +5,35 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from tests.report.made_up import evaluated as classified
+from tests.report.made_up import trained
 from tests.report.made_up_chat import evaluated, made
 from textadv.checkpoint import CheckpointError
 from textadv.config import ConfigError
 from textadv.config_yaml import read_yaml
 from textadv.data import DataError, load_splits
 from textadv.errors import ending
+from textadv.evaluation.chat_results import from_chat_json, to_chat_json
 from textadv.evaluation.inspection import Inspected
 from textadv.evaluation.inspection_images import InspectedImage
+from textadv.exporting import printable_card
 from textadv.integrations import EndpointError
 from textadv.models import ModelError
 from textadv.models.decoding import GenerationError
 from textadv.phases import OnScreen
 from textadv.printable import acts, printable, shortened, tell
 from textadv.report.chat import chat_markdown, chat_notes, chat_table_text
+from textadv.report.frontier import Run, runs_markdown
 from textadv.report.grid import write_grid
 from textadv.report.page_chat import chat_html
+from textadv.report.side_by_side import FinishedRun, side_by_side
 from textadv.yaml_text import write_yaml
 
 ACTING = {
@@ -136,6 +143,39 @@ def test_progress(monkeypatch: pytest.MonkeyPatch) -> None:
         while not stream.getvalue():
             pass
     assert harmless(stream.getvalue()) and "model" in stream.getvalue()
+
+
+def test_the_card_of_an_adapter(tmp_path: Path) -> None:
+    """As PEFT writes it: what YAML must escape is escaped, and turns of direction are not."""
+    printable_card(tmp_path)
+    name = "models/\u202e\u2066\U000e0041x"
+    (tmp_path / "README.md").write_text(
+        f'---\nbase_model: "{name}"\n---\n# {ALL.replace(chr(0xDCFF), "")}\n', encoding="utf-8"
+    )
+    printable_card(tmp_path)
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert harmless(card) and card.startswith("---\nbase_model: ")
+    assert read_yaml(card.split("---")[1], "x") == {"base_model": name}
+
+
+def test_tables_of_several_runs(tmp_path: Path) -> None:
+    """The names of folders: a line end or a bar in one makes no row and no cell more."""
+    name = f"a{ALL}\n| b | c"
+    chats = runs_markdown([Run(name, 0, evaluated(name, 3, 20))])
+    model = classified(str(tmp_path / "adapters" / "last"), 18, 9)
+    model = replace(model, attacks=(replace(model.attacks[0], name=f"pgd{ALL}|\n"),))
+    texts = side_by_side([FinishedRun(name, trained("hardened", 4_000_000, 12.5), {"last": model})])
+    for table in (chats, texts):
+        assert harmless(table) and len(table.splitlines()) == 3
+        cells = {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}
+        assert len(cells) == 1
+
+
+@pytest.mark.parametrize("what", [name for name in ACTING if name != "half a character"])
+def test_results_as_json_hold_what_they_held(what: str) -> None:
+    told = made(evaluated(f"a{ACTING[what]}b 日本 é", 3, 20), warnings=(ACTING[what],))
+    text = to_chat_json(told)
+    assert harmless(text) and "日本 é" in text and from_chat_json(text) == told
 
 
 def test_reports() -> None:

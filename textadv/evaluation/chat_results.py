@@ -13,6 +13,7 @@ from textadv.evaluation.chat import ChatEvaluation, Measure
 from textadv.evaluation.likelihood import bootstrap_interval
 from textadv.evaluation.results import ExportCheck, plain, typed
 from textadv.evaluation.statistics import mcnemar, paired_difference
+from textadv.printable import printable_json
 from textadv.reading import json_of
 
 CHAT_SCHEMA_VERSION = 1
@@ -107,7 +108,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def to_chat_json(results: ChatResults) -> str:
     """The results as indented JSON text."""
-    return json.dumps(plain(results), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(plain(results), indent=1, ensure_ascii=False, allow_nan=False)
+    return printable_json(text) + "\n"
 
 
 def from_chat_json(text: str) -> ChatResults:

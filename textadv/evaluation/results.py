@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from textadv.evaluation.statistics import Rate
+from textadv.printable import printable_json
 from textadv.reading import json_of
 from textadv.writing import write_text
 
@@ -228,7 +229,8 @@ class Results:
 
 def to_json(results: Results) -> str:
     """The results as indented JSON text, keys in the order of the schema."""
-    return json.dumps(plain(results), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(plain(results), indent=2, ensure_ascii=False, allow_nan=False)
+    return printable_json(text) + "\n"
 
 
 def from_json(text: str) -> Results:

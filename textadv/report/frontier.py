@@ -12,6 +12,7 @@ from textadv.evaluation.chat_results import ChatResults
 from textadv.evaluation.results import write_atomically
 from textadv.printable import printable
 from textadv.report.comparison_chat import measure_of, value_text
+from textadv.report.markdown import escaped
 from textadv.report.plots import STYLES, svg_text
 
 if TYPE_CHECKING:
@@ -52,11 +53,11 @@ def names_of(runs: Sequence[Run]) -> list[tuple[str, str]]:
 def runs_markdown(runs: Sequence[Run]) -> str:
     """One row per run in the order given, one column per measure that all of them have; percent with intervals."""
     names = names_of(runs)
-    header = ["setting", "seed", *(name for _, name in names)]
+    header = ["setting", "seed", *(escaped(name) for _, name in names)]
     lines = ["| " + " | ".join(header) + " |", "| " + " | ".join("---" for _ in header) + " |"]
     for run in runs:
         found = [run.measure(name) for name in names]
-        cells = [run.label, str(run.seed), *(value_text(m) for m in found if m is not None)]
+        cells = [escaped(run.label), str(run.seed), *(value_text(m) for m in found if m is not None)]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from textadv.evaluation.results import Evaluation, Results, Training
 from textadv.evaluation.statistics import Rate
 from textadv.report.comparison import rate_cell
+from textadv.report.markdown import escaped
 
 HARDENED = "hardened"
 KINDS = {"best": "robust_best", "last": "last"}
@@ -48,7 +49,7 @@ def side_by_side(runs: Sequence[FinishedRun]) -> str:
     Training costs stand in a run's first row alone. An attack that a checkpoint was not measured by shows "-".
     """
     attacks = list(dict.fromkeys(a.name for run in runs for e in run.measured.values() for a in e.attacks))
-    header = ["run", "checkpoint", "clean", *attacks, "worst case", "forwards", "backwards", "seconds"]
+    header = ["run", "checkpoint", "clean", *map(escaped, attacks), "worst case", "forwards", "backwards", "seconds"]
     lines = [_line(header), _line("---" for _ in header)]
     for run in runs:
         costs = _costs(run.training)
@@ -56,7 +57,9 @@ def side_by_side(runs: Sequence[FinishedRun]) -> str:
             step = run.training.selected_step if kind == "best" else run.training.steps
             rates: dict[str, Rate] = {attack.name: attack.robust for attack in found.attacks}
             cells = [rate_cell(found.clean), *(rate_cell(rates.get(name)) for name in attacks)]
-            lines.append(_line([run.label, f"{kind}, step {step}", *cells, rate_cell(found.worst_case), *costs]))
+            lines.append(
+                _line([escaped(run.label), f"{kind}, step {step}", *cells, rate_cell(found.worst_case), *costs])
+            )
             costs = [""] * len(costs)
     return "\n".join(lines) + "\n"
 
