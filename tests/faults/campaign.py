@@ -72,12 +72,15 @@ def part_of(write: str) -> str:
 def chosen(found: Whole, count: int, draw: random.Random, *, kills: bool) -> list[Place]:
     """Places for faults: as many in each part of a run as in the others, and there one kind of write after the other.
 
-    kills: the second process, which writes little, is also ended at writes of the first one.
+    kills: the second process, which writes little, is also ended at writes of the first one, up to those of the report,
+    which find it gone.
     """
     groups: dict[tuple[int, int, str], dict[str, list[Place]]] = {}
     for rank, writes in enumerate(found.writes):
+        reported = False
         for number, write in enumerate(writes):
-            for dies in range(found.run.processes) if kills and rank == 0 else (rank,):
+            reported |= part_of(write) == "report"
+            for dies in range(found.run.processes) if kills and rank == 0 and not reported else (rank,):
                 kinds = groups.setdefault((dies, rank, part_of(write)), {})
                 kinds.setdefault(write.split()[0], []).append(Place(number, rank, dies))
     return in_turn(draw.sample([_mixed(kinds, draw) for kinds in groups.values()], len(groups)))[:count]
