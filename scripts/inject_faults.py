@@ -2,8 +2,8 @@
 
     python scripts/inject_faults.py [--kills 106] [--refusals 42] [--harms 160] [--seed 0] [--jobs 1]
 
-From the checkout; runs are processes forked from this one, on the CPU. The whole takes three quarters of an hour of one
-core. Exits with 1 where something was not survived, and lists it. `--only TEXT` injects those alone whose line holds
+From the checkout; runs are processes forked from this one, on the CPU. The whole takes less than an hour of one core.
+Exits with 1 where something was not survived, and lists it. `--only TEXT` injects those alone whose line holds
 the text, and leaves the table.
 """
 
