@@ -294,3 +294,21 @@ def test_an_attack_that_left_its_ball_is_not_kept(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="left its threat model"):
         attack_rows(model, rows, range(10), pgd(wide), threat=narrow, ledger=ledger)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_processes_that_describe_a_model_differently_keep_its_rows_under_one_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after an export, which the first process alone writes and which leaves words in the model's settings."""
+    told: list[Any] = []
+    monkeypatch.setattr(module.torch.distributed, "is_initialized", lambda: True)
+    paths = []
+    for rank, name in enumerate(("saved", "not saved")):
+        monkeypatch.setattr(module.torch.distributed, "get_rank", lambda rank=rank: rank)
+        # The second process gets what the first one gathered.
+        gathered = (lambda items: told.append(items) or items) if rank == 0 else (lambda items: told.pop(0))
+        monkeypatch.setattr(module, "gather_object", gathered)
+        ledger = Finished(tmp_path, (name,)).ledger(pgd(ball_threat(BALL), steps=3))
+        assert ledger is not None
+        paths.append(ledger.path.name)
+    assert paths[0].removesuffix(".0.jsonl") == paths[1].removesuffix(".1.jsonl")

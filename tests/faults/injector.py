@@ -24,10 +24,12 @@ class Fault:
     """What happens at write number `at`, counted from 0: the process is killed, or an error of the system raised.
 
     error: an errno; 0 kills. The writes that come after an error succeed, as when somebody has made room.
+    victim: the id of another process, which is killed in place of this one; this one goes on.
     """
 
     at: int
     error: int = 0
+    victim: int | None = None
 
 
 class Injector:
@@ -60,6 +62,9 @@ class Injector:
         if self.record is not None:
             self.write(self.record, f"{what} {place[len(self.root) + 1 :]}\n".encode())
         if self.fault is None or self.fault.at != number:
+            return
+        if self.fault.victim is not None:
+            os.kill(self.fault.victim, signal.SIGKILL)
             return
         half()
         if not self.fault.error:

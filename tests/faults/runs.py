@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from accelerate.state import AcceleratorState, GradientState
@@ -24,20 +24,33 @@ from tests.faults.injector import Fault, Injector
 from tests.processes import free_port
 from textadv.digests import digest
 
-SMALL = str(Path(__file__).parents[1] / "recipes" / "small.yaml")
-LIMIT = 240.0
+RECIPES = Path(__file__).parents[1] / "recipes"
+SMALL, SMALL_IMAGES = str(RECIPES / "small.yaml"), str(RECIPES / "small_images.yaml")
+TRAINED = ("training.steps=6", "checkpoint.every=2", "selection.every=2", "baselines=[same_steps]")
+MEASURED = ("evaluation.rows=8", "evaluation.batch_size=2", "evaluation.masking=null")
+LIMIT = 600.0
 
 
 @dataclass(frozen=True)
 class Run:
-    """A recipe with its arguments. output: where it writes. resume: the override with which it goes on."""
+    """A recipe, its `main`, with its arguments. output: where it writes. resume: the override with which it goes on."""
 
     name: str
-    recipe: ModuleType
+    recipe: Callable[[], None]
     arguments: tuple[str, ...]
     output: Path
     resume: str = "checkpoint.resume=true"
     processes: int = 1
+
+    @property
+    def script(self) -> str:
+        """The recipe as the first word of a command."""
+        return f"{self.recipe.__module__.rpartition('.')[2]}.py"
+
+    @property
+    def title(self) -> str:
+        """The name, with the number of processes where there are several."""
+        return self.name if self.processes == 1 else f"{self.name} ({self.processes})"
 
 
 @dataclass(frozen=True)
@@ -56,50 +69,60 @@ class Ended:
 def text_run(folder: Path, processes: int = 1) -> Run:
     """Texts: training with checkpoints, a baseline, exports, an evaluation, a report."""
     output = folder / "text"
-    options = ("training.steps=6", "training.learning_rate=1e-4", "checkpoint.every=2", "selection.every=2")
-    brief = ("baselines=[same_steps]", "evaluation.rows=8", "evaluation.batch_size=4", "evaluation.masking=null")
-    brief += (f"output={output}",)
-    return Run("text", adv_finetune, (SMALL, *options, *brief), output, processes=processes)
+    options = (*TRAINED, *MEASURED, "training.learning_rate=1e-4", f"output={output}")
+    return Run("text", adv_finetune.main, (SMALL, *options), output, processes=processes)
 
 
-def chat_runs(folder: Path) -> Run:
-    """Chats: answers before and after a short training."""
+def image_run(folder: Path) -> Run:
+    """The same of images."""
+    output = folder / "image"
+    return Run("image", adv_finetune.main, (SMALL_IMAGES, *TRAINED, *MEASURED, f"output={output}"), output)
+
+
+def chat_run_over(data: Path, folder: Path, processes: int = 1) -> Run:
+    """Chats: answers before and after a short training. data: what `chat_run.prepared` made."""
     output = folder / "chat"
-    config = str(chat_run.prepared(folder / "chat_data"))
     brief = [*chat_run.BRIEF, "training.steps=2", "selection.every=2", "checkpoint.every=1", f"output={output}"]
-    return Run("chat", adv_finetune, (config, *brief), output)
+    brief += ["evaluation.questions={}", "evaluation.elicitation.restarts=1"]
+    if processes > 1:
+        # Batches for every process.
+        brief += ["evaluation.behaviours=4", "evaluation.benign=4", "evaluation.utility=4", "evaluation.batch_size=2"]
+    return Run("chat", adv_finetune.main, (str(data / "config.yaml"), *brief), output, processes=processes)
 
 
-def evaluation_run(folder: Path, model: Path) -> Run:
+def evaluation_run(folder: Path, model: Path, processes: int = 1) -> Run:
     """A saved classifier under attack."""
     output = folder / "evaluation"
-    options = ("evaluation.rows=8", "evaluation.batch_size=2", "--model", str(model), "--output", str(output))
-    return Run("evaluation", evaluate, (SMALL, *options), output, resume="")
+    options = (*MEASURED, "--model", str(model), "--output", str(output))
+    return Run("evaluation", evaluate.main, (SMALL, *options), output, resume="", processes=processes)
 
 
 def warmed(run: Run) -> Run:
     """The run, after it was made once in this very process: what is imported and remembered, its forks have at once."""
-    sys.argv = [f"{run.recipe.__name__}.py", *run.arguments]
+    sys.argv = [run.script, *run.arguments]
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
-        run.recipe.main()
+        run.recipe()
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
     return cleared(run)
 
 
-def ended(run: Run, fault: Fault | None = None, *, faulty: int = 0, resumed: bool = False) -> Ended:
+def ended(run: Run, fault: Fault | None = None, *, faulty: int = 0, dies: int = 0, resumed: bool = False) -> Ended:
     """Runs it in as many processes as it wants, with the fault in process `faulty`, until all have ended.
 
-    The writes of that process are listed in `writes_of(run)`.
+    dies: the process that a kill ends. The writes of each process are listed in `writes_of(run, process)`.
     """
-    writes_of(run).unlink(missing_ok=True)
     sys.stdout.flush()
     sys.stderr.flush()
-    port = free_port()
-    children = [
-        _started(run, rank, port, fault if rank == faulty else None, faulty, resumed) for rank in range(run.processes)
-    ]
-    codes = _waited(children)
+    _printed(run).write_text("")
+    port, children = free_port(), dict[int, int]()
+    # The one that dies comes first, so that its id is known where another one ends it.
+    for rank in sorted(range(run.processes), key=lambda rank: rank != dies):
+        own = fault if rank == faulty else None
+        if own is not None and dies != faulty:
+            own = replace(own, victim=children[dies])
+        children[rank] = _started(run, rank, port, own, resumed)
+    codes = _waited([children[rank] for rank in range(run.processes)])
     return Ended(codes, _printed(run).read_text(encoding="utf-8", errors="replace"))
 
 
@@ -107,15 +130,14 @@ def _printed(run: Run) -> Path:
     return run.output.with_name(f"{run.output.name}.printed")
 
 
-def writes_of(run: Run) -> Path:
-    """The list of writes of the last run of this kind: one line each."""
-    return run.output.with_name(f"{run.output.name}.writes")
+def writes_of(run: Run, rank: int = 0) -> Path:
+    """The list of writes of one process of the last run of this kind: one line each."""
+    return run.output.with_name(f"{run.output.name}.writes.{rank}")
 
 
-def _started(run: Run, rank: int, port: int, fault: Fault | None, faulty: int, resumed: bool) -> int:
+def _started(run: Run, rank: int, port: int, fault: Fault | None, resumed: bool) -> int:
     printed = _printed(run)
-    if rank == 0:
-        printed.write_text("")
+    writes_of(run, rank).unlink(missing_ok=True)
     child = os.fork()
     if child:
         return child
@@ -127,8 +149,8 @@ def _started(run: Run, rank: int, port: int, fault: Fault | None, faulty: int, r
             names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": run.processes, "MASTER_PORT": port}
             os.environ |= {name: str(value) for name, value in names.items()} | {"MASTER_ADDR": "127.0.0.1"}
         extra = (run.resume,) if resumed and run.resume else ()
-        sys.argv = [f"{run.recipe.__name__}.py", *run.arguments[:1], *extra, *run.arguments[1:]]
-        Injector(run.output, fault, writes_of(run) if rank == faulty else None).install()
+        sys.argv = [run.script, *run.arguments[:1], *extra, *run.arguments[1:]]
+        Injector(run.output, fault, writes_of(run, rank)).install()
         code = _code_of(run.recipe)
     except BaseException:
         code = 1
@@ -138,10 +160,10 @@ def _started(run: Run, rank: int, port: int, fault: Fault | None, faulty: int, r
     os._exit(code)
 
 
-def _code_of(recipe: ModuleType) -> int:
+def _code_of(recipe: Callable[[], None]) -> int:
     """The exit code of a recipe, as the interpreter makes it of SystemExit."""
     try:
-        recipe.main()
+        recipe()
     except SystemExit as stop:
         if isinstance(stop.code, str):
             print(stop.code, file=sys.stderr)
@@ -204,9 +226,12 @@ def signature(run: Run) -> dict[str, str]:
 
 def _stored(path: Path) -> list[tuple[str, str]]:
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    # Every process has a file of its own, and which of them made a row does not count.
     if path.parent.name == "answers":
-        return [(f"{path.name} {line['key']}", repr(line["answer"])) for line in lines]
-    return [(f"{path.name} {key}", repr(row)) for line in lines for key, row in line["rows"].items()]
+        model = re.sub(r"-\d+$", "", path.stem)
+        return [(f"{model} {line['key']}", repr(line["answer"])) for line in lines]
+    attack = path.name.split(".")[0]
+    return [(f"{attack} {key}", repr(row)) for line in lines for key, row in line["rows"].items()]
 
 
 def _content(path: Path, name: str) -> bytes:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import random
+import signal
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from tests.faults.campaign import HARMS, part_of
+from recipes import evaluate
+from tests.faults.campaign import HARMS, Whole, chosen, part_of
 from tests.faults.injector import Fault, Injector
+from tests.faults.runs import Run, signature
 from tests.processes import ROOT, finished
 
 PAGE = "x\n<!-- written by scripts/inject_faults.py -->\nyesterday\n<!-- end -->\ny\n"
@@ -32,14 +39,15 @@ def injected(folder: Path, *options: str, timeout: float) -> tuple[str, str]:
 def test_a_seeded_few_are_survived(tmp_path: Path) -> None:
     """A minute or two: in CI beside the quick tests of the same parts."""
     printed, page = injected(tmp_path, "--kills", "10", "--refusals", "10", "--harms", "8", "--seed", "7", timeout=1500)
-    assert "yesterday" not in page and "| kill | training | 1 |" in page and "| damaged file | " in page
-    assert printed.count(": survived") >= 28
+    assert "yesterday" not in page and "--seed 7`. 10 kills, 10 refused writes, 9 damaged files." in page
+    assert {"text", "image", "chat", "evaluation", "text (2)", "chat (2)", "evaluation (2)"} <= set(page.split(" | "))
+    assert printed.count(": survived") == 29
 
 
 @pytest.mark.slow
 def test_all_are_survived(tmp_path: Path) -> None:
-    printed, _ = injected(tmp_path, timeout=14_000)
-    assert printed.count(": survived") >= 100 + 40 + 160
+    printed, _ = injected(tmp_path, "--jobs", "2", timeout=14_000)
+    assert printed.count(": survived") >= 100 + 40 + 155
 
 
 # ---- that a fault is one
@@ -107,3 +115,55 @@ def test_the_injector_leaves_other_folders_alone(tmp_path: Path) -> None:
     mine._hit("open", tmp_path / "other")
     mine._hit("open", os.devnull)
     assert mine.count == 0 and ROOT.is_dir()
+
+
+# ---- where faults are placed
+
+
+def invented(writes: Sequence[Sequence[str]]) -> Whole:
+    run = Run("text", evaluate.main, (), Path("nowhere"), processes=len(writes))
+    return Whole(run, tuple(map(tuple, writes)), {})
+
+
+def test_places_are_in_every_part_and_in_each_process() -> None:
+    first = [f"{kind} {place}/x" for place in ("training", "adapter") for kind in ("open", "write", "fsync") * 5]
+    found = invented([first, ["write evaluated/k.1.jsonl"] * 4])
+    kills = chosen(found, 10, random.Random(3), kills=True)
+    hit = Counter((place.rank, place.dies, part_of(found.writes[place.rank][place.number])) for place in kills)
+    assert hit == {(0, n, part): 2 for n in (0, 1) for part in ("training", "export")} | {(1, 1, "evaluation"): 2}
+    ended = invented([["open adapter/x", "open results.json", "remove .unfinished"], []])
+    moments = chosen(ended, 9, random.Random(3), kills=True)
+    assert [place.number for place in moments if place.dies == 1] == [0] and len(moments) == 4
+    kinds = {found.writes[0][place.number].split()[0] for place in kills if place.dies == 0}
+    assert len(kinds) > 1 and kills == chosen(found, 10, random.Random(3), kills=True)
+    refusals = chosen(found, 6, random.Random(3), kills=False)
+    assert {(place.rank, place.dies) for place in refusals} == {(0, 0), (1, 1)}
+
+
+def test_a_fault_may_hit_another_process(tmp_path: Path) -> None:
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    Injector(tmp_path, Fault(1, victim=other.pid), None)._hit("open", tmp_path / "first")
+    assert other.poll() is None
+    mine = Injector(tmp_path, Fault(0, victim=other.pid), None)
+    mine._hit("open", tmp_path / "first")
+    assert other.wait(60) == -signal.SIGKILL and mine.count == 1
+
+
+@pytest.mark.parametrize(
+    ("folder", "names", "line"),
+    [
+        ("answers", ("before.jsonl", "before-1.jsonl"), {"key": "k", "answer": {"text": "no"}}),
+        ("evaluated", ("a.0.jsonl", "a.1.jsonl"), {"rows": {"k": [1, 0.5]}}),
+    ],
+)
+def test_a_row_of_two_processes_is_one_row(tmp_path: Path, folder: str, names: tuple[str, str], line: object) -> None:
+    run = Run("text", evaluate.main, (), tmp_path)
+    first, second = (tmp_path / folder / name for name in names)
+    first.parent.mkdir()
+    first.write_text(json.dumps(line) + "\n")
+    of_the_first = signature(run)
+    first.rename(second)
+    assert signature(run) == of_the_first
+    first.write_bytes(second.read_bytes())
+    with pytest.raises(AssertionError, match="stored twice"):
+        signature(run)

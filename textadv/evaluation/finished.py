@@ -157,7 +157,8 @@ class Finished:
             told += [described(attack), *map(described, parts)]
         except UndescribedError:
             return None
-        key = digest([json.dumps(told).encode()])[:32]
+        # Settings may differ on which no row depends: saving a model, as the first process does, leaves words there.
+        key = _of_the_first(digest([json.dumps(told).encode()])[:32])
         known, seconds = _read(sorted(self.folder.glob(f"{key}.*.jsonl")))
         rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
         shelf = Shelf.found(self.folder, key, rank) if keeping else None
@@ -220,6 +221,11 @@ def _key_of(path: Path) -> str:
 def _fits(path: Path, told: Mapping[str, Any]) -> bool:
     """Whether a line is of this ledger: rows under another attack, or of another model, look the same."""
     return told.get("ledger") == _key_of(path)
+
+
+def _of_the_first(key: str) -> str:
+    """The first process' key, on every process: all have to look for rows, and keep them, under one."""
+    return str(gather_object([key])[0]) if torch.distributed.is_initialized() else key
 
 
 def _read(paths: Sequence[Path]) -> tuple[dict[str, list[float]], float]:
