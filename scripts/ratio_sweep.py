@@ -30,7 +30,8 @@ Number = TypeVar("Number", int, float)
 def one_run(path: str, ratio: float, seed: int, folder: Path, overrides: list[str]) -> Run:
     """Trains and measures at one ratio and seed, or reads what an earlier call measured."""
     if not (folder / "results.json").is_file():
-        config = load_config(path, [*overrides, f"mixing.ratio={ratio}", f"seed={seed}", f"output={folder}"])
+        own = (f"mixing.ratio={ratio}", f"seed={seed}", f"output={folder}")
+        config = load_config(path, [*overrides, "baselines=[]", *own])
         if not isinstance(config, ChatRunConfig):
             raise ConfigError(["The sweep needs a config with task: chat."])
         task = prepare_chat(config)

@@ -225,6 +225,7 @@ def settings(folder: Path, model: Path) -> dict[str, object]:
             "questions": {"lab_facts": str(folder / "facts_test.jsonl")},
             "instructions": {"lab_instructions": str(folder / "instructions_test.jsonl")},
         },
+        "baselines": [],
         "tracking": {"progress": False},
     }
 

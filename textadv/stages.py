@@ -115,7 +115,7 @@ def _train(
     loaded = task.load_model()
     # Before batch norms are split: clean rows do not reach those of attacked rows.
     frozen = _reduced(task, loaded.model)
-    folder = task.output / "training" / _slug(name)
+    folder = task.output / "training" / slug(name)
     found = resumed_from(task.accelerator, config, folder / "checkpoints")
     attack = build.attack(config.selection.attack, task.threat, config.seed) if select == "robust_best" else None
     split = None if objective is None else task.split_norm
@@ -258,7 +258,7 @@ def export(task: Task, stage: Stage) -> Exported:
 
     The hardened model goes into the output folder, a baseline into baselines/ there: plain, or plain_equal_cost.
     """
-    beneath = "" if stage.name == "hardened" else f"baselines/{_slug(stage.name)}"
+    beneath = "" if stage.name == "hardened" else f"baselines/{slug(stage.name)}"
     loaded, reader = stage.loaded, _reader(task, stage.loaded)
     return exported(task.accelerator, task.output, loaded, stage.trained, reader, name=stage.name, beneath=beneath)
 
@@ -274,7 +274,7 @@ def _reader(task: Task, loaded: LoadedModel | LoadedVision) -> Reader:
     return Texts(loaded, splits.validation.select(task.selection), config.data.max_length, size, trusted)
 
 
-def _slug(name: str) -> str:
+def slug(name: str) -> str:
     """The name of an evaluation as a folder."""
     return name.replace(", ", "_").replace(" ", "_")
 

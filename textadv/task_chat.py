@@ -26,7 +26,7 @@ from textadv.evaluation.judges import REFUSAL_LISTS
 from textadv.models import LoadedModel, blocks, device_of, space_module
 from textadv.objectives import Objectives
 from textadv.randomness import permutation
-from textadv.sampling import Streams
+from textadv.sampling import Benign, Streams
 from textadv.spaces import Embeddings, Hidden, Several
 from textadv.task_launch import launch_warnings, launched, say
 from textadv.task_output import claim, claiming, free_output, require_room
@@ -149,6 +149,7 @@ def _prepared(config: ChatRunConfig, accelerator: Accelerator, training: bool) -
         ),
     )
     _check(task)
+    task = replace(task, warnings=(*task.warnings, *_uncontrolled(task)))
     read_panel(config, loaded, task.panel)
     if training:
         light = replace(task, config=config.model_copy(update={"attack": lighter(config.attack)}))
@@ -204,6 +205,12 @@ def _check(task: ChatTask) -> None:
         raise
     except ValueError as error:
         raise ConfigError([str(error)]) from error
+
+
+def _uncontrolled(task: ChatTask) -> Iterable[str]:
+    """A sentence where baselines are asked for and no step has a row that they could be trained on."""
+    if task.config.baselines and not Benign(task.sampler()).taken(task.steps(), task.accelerator.num_processes):
+        yield "baselines: no plain fine-tune is trained: mixing.ratio leaves no step a utility or borderline row."
 
 
 def requests(chats: Sequence[Chat]) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from textadv.report.comparison import MISSING, p_text, points_text
 
 SUCCESS, REFUSAL, CAPABILITY = "attack success", "over-refusal", "capability"
 INDENT = "  "
+CONTROLS = ("plain", "plain, equal cost")
 
 
 class Compared(NamedTuple):
@@ -69,10 +70,20 @@ def compared(results: ChatResults, group: str) -> list[Compared]:
     """The measures of a group that the first and the last model have on the same rows, with their changes."""
     if len(results.evaluations) < 2:
         return []
-    first, last = results.evaluations[0], results.evaluations[-1]
+    return compared_models(results.evaluations[0], results.evaluations[-1], group)
+
+
+def compared_models(first: ChatEvaluation, last: ChatEvaluation, group: str) -> list[Compared]:
+    """The measures of a group that both models have on the same rows, with their changes."""
     pairs = [(old, new) for new in last.measures if new.group == group and (old := measure_of(first, group, new.name))]
     changes = [(old, new, change(old, new)) for old, new in pairs]
     return [Compared(old, new, found) for old, new, found in changes if found is not None]
+
+
+def control_of(results: ChatResults) -> ChatEvaluation | None:
+    """The plain fine-tune that the last model is read beside; None where none was measured between first and last."""
+    between = {model.name: model for model in results.evaluations[1:-1]}
+    return next((between[name] for name in CONTROLS if name in between), None)
 
 
 def attack_and_judge(name: str, attacks: Iterable[str]) -> tuple[str, str]:
@@ -86,12 +97,12 @@ def attack_and_judge(name: str, attacks: Iterable[str]) -> tuple[str, str]:
 def chat_table(results: ChatResults) -> list[list[str]]:
     """Header first, then per group a line with its name alone and a row for each measure: cells as text.
 
+    The last model's changes against the first one, and against the plain fine-tune where there is one, stand last.
     Second opinions on attack success are a group for each judge.
     """
     models = results.evaluations
     header = ["", *(model.name for model in models)]
-    if len(models) > 1:
-        header.append(f"{models[-1].name} - {models[0].name}")
+    header += [f"{models[-1].name} - {other.name}" for other in _others(results)]
     rows = [header]
     for title, measures in _groups(results).items():
         rows.append([title, *[""] * (len(header) - 1)])
@@ -116,10 +127,16 @@ def _names(results: ChatResults, group: str) -> Iterator[tuple[str, str]]:
 def _cells(results: ChatResults, group: str, name: str) -> list[str]:
     found = [measure_of(model, group, name) for model in results.evaluations]
     cells = [MISSING if measure is None else value_text(measure) for measure in found]
-    if len(found) > 1:
-        first, last = found[0], found[-1]
+    for other in _others(results):
+        first, last = measure_of(other, group, name), found[-1]
         cells.append(MISSING if first is None or last is None else change_text(first, last))
     return cells
+
+
+def _others(results: ChatResults) -> list[ChatEvaluation]:
+    """What the last model is compared with."""
+    control = control_of(results)
+    return [*results.evaluations[:-1][:1], *([] if control is None else [control])]
 
 
 def chat_caption(results: ChatResults) -> str:
