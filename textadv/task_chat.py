@@ -250,11 +250,11 @@ def _panel(
     benign = {}
     if Role.BORDERLINE in streams:
         close = _drawn(config, BENIGN_DRAW, _test(streams, Role.BORDERLINE), wanted.benign)
-        benign["borderline"] = Asked.of(used, requests(close))
+        benign["borderline"] = Asked.of(used, requests(close), [chat.id for chat in close])
     for name, path in wanted.over_refusal.items():
         prompts = build_chat.benign_prompts(name, path, config.data.surrogates)
         kept = sorted(permutation(config.seed, BENIGN_DRAW, size=len(prompts))[: wanted.benign])
-        benign[name] = Asked.of(used, [prompts[place] for place in kept])
+        benign[name] = Asked.of(used, [prompts[place] for place in kept], kept)
     instructions = {}
     for name, path in wanted.instructions.items():
         found = read_instructed(path, config.data.surrogates)
