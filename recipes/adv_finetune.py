@@ -22,7 +22,7 @@ from textadv.config_file import load_config
 from textadv.config_images import ImageRunConfig
 from textadv.config_tasks import ClassifierRunConfig
 from textadv.errors import one_message
-from textadv.phases import on_screen, telling
+from textadv.phases import on_screen, stage, telling
 from textadv.report import comparison_table
 from textadv.report.chat import chat_notes, chat_table_text
 from textadv.report.exports import export_line
@@ -93,7 +93,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with one_message("checkpoint.resume=true"):
         config = load_config(arguments.config, arguments.overrides)
-        with telling(on_screen(config.tracking.progress)):
+        with telling(on_screen(config.tracking.progress)), stage("this run"):
             if isinstance(config, ChatRunConfig):
                 harden_chat(config)
             else:

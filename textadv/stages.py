@@ -30,7 +30,7 @@ from textadv.models import LoadedModel, LoadedVision, device_of, freeze_unreache
 from textadv.models.strangers import Pictures, Reader, Texts
 from textadv.objectives import Free, Objective, hardening
 from textadv.overfitting import Guard, Probe
-from textadv.phases import within
+from textadv.phases import stage, within
 from textadv.progress import Scores, Settings, Trained
 from textadv.randomness import permutation
 from textadv.report import write_results
@@ -58,6 +58,7 @@ class Stage:
     summary: Training
 
 
+@stage("training")
 def train_hardened(task: Task) -> Stage:
     """Trains with the configured objective; the checkpoint is the best by held-out robust accuracy.
 
@@ -68,6 +69,7 @@ def train_hardened(task: Task) -> Stage:
     return _train(task, "hardened", objective, _steps(task), "robust_best")
 
 
+@stage("training")
 def train_plain(task: Task, kind: Baseline, hardened: Stage) -> Stage:
     """A plain fine-tune of the same steps, or of as many passes as hardening took; best by held-out clean accuracy."""
     steps = _steps(task)
@@ -224,7 +226,7 @@ def evaluate_model(task: Task, name: str, model: nn.Module) -> Evaluation:
     config, seed = task.config.evaluation, task.config.seed
     surrogates = {key: found.model.to(task.accelerator.device) for key, found in task.surrogates.items()}
     attacks = build_attacks.panel(config.attacks, task.threat, seed, len(task.splits.labels), surrogates)
-    with within(name):
+    with within(name), stage("measuring"):
         return evaluate(
             model.to(task.accelerator.device),
             task.test,
@@ -253,6 +255,7 @@ def evaluate_before(task: Task) -> tuple[Evaluation, ...]:
     return (evaluate_model(task, "before", task.load_model().model),)
 
 
+@stage("writing and comparing")
 def export(task: Task, stage: Stage) -> Exported:
     """Writes a trained model for others and compares it with the measured one on validation rows, see `exported`.
 
@@ -289,6 +292,7 @@ def environment(accelerator: Accelerator) -> dict[str, str]:
     }
 
 
+@stage("writing the report")
 def report(
     task: Task,
     evaluations: Sequence[Evaluation],
@@ -296,10 +300,12 @@ def report(
     *,
     hashes: Mapping[str, str] = MappingProxyType({}),
     exports: Sequence[Exported] = (),
+    models: Mapping[str, str] = MappingProxyType({}),
 ) -> Results:
     """Collects the results and, on the main process, writes results.json, report.md, report.html and the curve.
 
     hashes: more of them, by name, beside those of the task and of what the stages trained. exports: what was written.
+    models: the folder or Hub id of each, by name.
     """
     weights = {f"weights.{stage.name}": weights_hash(stage.loaded.model) for stage in stages}
     results = Results(
@@ -313,6 +319,7 @@ def report(
         trainings=tuple(stage.summary for stage in stages),
         warnings=(*task.warnings, *(note for written in exports for note in written.notes)),
         exports=tuple(check for written in exports for check in written.checks),
+        models=dict(models),
     )
     if task.accelerator.is_main_process:
         write_results(results, task.output)

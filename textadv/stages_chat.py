@@ -27,7 +27,7 @@ from textadv.exporting import Exported, exported
 from textadv.models import LoadedModel
 from textadv.models.strangers import Chats
 from textadv.objectives import Objectives
-from textadv.phases import within
+from textadv.phases import stage, within
 from textadv.progress import Scores, Settings, Trained
 from textadv.report.chat import write_chat_results
 from textadv.sampling import Sampler
@@ -52,6 +52,7 @@ class ChatStage:
         return self.summary.name
 
 
+@stage("training")
 def train_chat(task: ChatTask) -> ChatStage:
     """Trains with the configured objective; the checkpoint is the best on held-out validation rows.
 
@@ -195,7 +196,7 @@ def summary_of(task: ChatTask, name: str, trained: Trained) -> ChatTraining:
 
 def evaluate_chat_model(task: ChatTask, name: str, loaded: LoadedModel) -> ChatEvaluation:
     """The model on the test rows, by every measure of the panel; answers go to `answers/` in the output folder."""
-    with within(name):
+    with within(name), stage("measuring"):
         return evaluate_chat(
             name,
             loaded.model.to(task.accelerator.device),
@@ -207,6 +208,7 @@ def evaluate_chat_model(task: ChatTask, name: str, loaded: LoadedModel) -> ChatE
         )
 
 
+@stage("writing and comparing")
 def export_chat(task: ChatTask, stage: ChatStage) -> Exported:
     """Writes a trained model for others and compares it with the measured one on validation rows, see `exported`.
 
@@ -231,6 +233,7 @@ def export_chat(task: ChatTask, stage: ChatStage) -> Exported:
     )
 
 
+@stage("writing the report")
 def report_chat(
     task: ChatTask,
     evaluations: Sequence[ChatEvaluation],
@@ -239,10 +242,12 @@ def report_chat(
     baselines: Sequence[ChatStage] = (),
     hashes: Mapping[str, str] = MappingProxyType({}),
     exports: Sequence[Exported] = (),
+    models: Mapping[str, str] = MappingProxyType({}),
 ) -> ChatResults:
     """Collects the results and, on the main process, writes results.json, report.md and report.html.
 
     baselines: the plain fine-tunes. hashes: more of them, by name. exports: what was written of the trained models.
+    models: the folder or Hub id of each, by name.
     """
     config: ChatRunConfig = task.config
     stages = [*baselines, *([] if stage is None else [stage])]
@@ -263,6 +268,7 @@ def report_chat(
         warnings=(*task.warnings, *(note for written in exports for note in written.notes)),
         exports=tuple(check for written in exports for check in written.checks),
         baselines=tuple(one.summary for one in baselines),
+        models=dict(models),
     )
     if task.accelerator.is_main_process:
         write_chat_results(results, task.output)

@@ -14,6 +14,7 @@ from textadv.evaluation.likelihood import answer_nll
 from textadv.models import LoadedModel
 from textadv.objectives import Objectives
 from textadv.objectives.alignment import Supervised
+from textadv.phases import stage
 from textadv.progress import Scores
 from textadv.sampling import Benign
 from textadv.stages import NAMES, Baseline
@@ -27,6 +28,7 @@ def controls(task: ChatTask) -> tuple[Baseline, ...]:
     return tuple(task.config.baselines) if Benign(task.sampler()).taken(task.steps(), _world(task)) else ()
 
 
+@stage("training")
 def train_control(task: ChatTask, kind: Baseline, hardened: ChatStage) -> ChatStage:
     """A plain fine-tune in the steps and settings of hardening: the same utility and borderline rows, nothing attacked.
 

@@ -25,6 +25,7 @@ from textadv.evaluation.generate import Decoding
 from textadv.evaluation.judges import REFUSAL_LISTS
 from textadv.models import LoadedModel, blocks, device_of, space_module
 from textadv.objectives import Objectives
+from textadv.phases import stage
 from textadv.randomness import permutation
 from textadv.sampling import Benign, Streams
 from textadv.spaces import Embeddings, Hidden, Several
@@ -104,6 +105,7 @@ class ChatTask:
         say(self.accelerator, line)
 
 
+@stage("making ready")
 def prepare_chat(config: ChatRunConfig, *, training: bool = True) -> ChatTask:
     """Reads, checks and tokenises the streams, loads the model once, resolves the radius, and claims the output folder.
 
@@ -353,6 +355,7 @@ def _warnings(config: ChatRunConfig, streams: Mapping[Role, ChatSplits], threat:
             yield f"{name}: {found}"
 
 
+@stage("making ready")
 def with_chat_model(task: ChatTask, name: str) -> ChatTask:
     """The task for another model with the same radius and rows, tokenised by its own tokenizer.
 
@@ -375,6 +378,7 @@ def with_chat_model(task: ChatTask, name: str) -> ChatTask:
     )
 
 
+@stage("making ready")
 def inspected(config: ChatRunConfig) -> tuple[LoadedModel, Panel]:
     """The model and what would be measured on it; without a run or an output folder.
 

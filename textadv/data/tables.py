@@ -13,6 +13,7 @@ from textadv.data.classes import shortened
 from textadv.data.examples import DataError
 from textadv.data.spellings import spelled
 from textadv.data.text_files import SEPARATORS, content_of, fields_of, json_columns, suffix_of, text_of
+from textadv.phases import each
 from textadv.reading import FREE_BYTES, HostileError, json_of, parsed, require_bounded
 
 USUAL_SEPARATOR = {".csv": ",", ".tsv": "\t"}
@@ -107,7 +108,8 @@ def read_files(paths: Sequence[str | Path], columns: Sequence[str] | None, key: 
     every file declares.
     Raises DataError, naming the config key `key`, for a file that is missing, unreadable or of an unknown kind.
     """
-    parts = [(Path(path), _read_file(Path(path), columns, key)) for path in paths]
+    named = each(f"reading {key}", map(Path, paths), len(paths), "files")
+    parts = [(path, _read_file(path, columns, key)) for path in named]
     first_path, first = parts[0]
     for path, part in parts[1:]:
         if list(part.values) != list(first.values):

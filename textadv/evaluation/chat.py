@@ -38,7 +38,7 @@ from textadv.evaluation.sanity_chat import choice_doubts, perplexity_doubt, said
 from textadv.evaluation.statistics import Rate, wilson
 from textadv.models import ModelError, as_reference
 from textadv.models.decoding import context_length
-from textadv.phases import each
+from textadv.phases import each, within
 
 Group = Literal["attack success", "over-refusal", "capability"]
 
@@ -163,7 +163,8 @@ def evaluate_chat(
         given = _answers(model, template, asked, panel.decoding, book, key, label)
         notes.add(said_doubt(f"{label} prompts", given))
         said = [None if answer.status == "thinking" else answer.text for answer in given]
-        report = over_refusal(asked.texts, said, limits=Limits(nll=limit), nll=base)
+        with within(f"{label}: gibberish"):
+            report = over_refusal(asked.texts, said, limits=Limits(nll=limit), nll=base)
         book.graded(report, given)
         measures += _refusal_measures(label, report, given, panel.decoding, measured=base is not None)
         say(f"{name}: {label}: {report}")
@@ -342,14 +343,16 @@ def _refusal_measures(
 def _capability(
     model: nn.Module, template: Template, panel: Panel, book: AnswerBook, key: str, doubts: _Notes
 ) -> list[Measure]:
-    found = perplexity(model, panel.utility.pairs)
+    with within("utility perplexity"):
+        found = perplexity(model, panel.utility.pairs)
     doubts.add(perplexity_doubt(found.value, len(template.tokenizer)))
     each = tuple(row.nll / row.tokens for row in found.rows)
     interval, sizes = (found.value, found.low, found.high), tuple(float(row.tokens) for row in found.rows)
     measures = [Measure("capability", "utility perplexity", *interval, len(each), True, each, weights=sizes)]
     for label, questions in panel.questions.items():
         for templated in (True, False):
-            scores = score_choices(model, template, questions, chat_template=templated, too_long="skip")
+            with within(label):
+                scores = score_choices(model, template, questions, chat_template=templated, too_long="skip")
             result = choice_result(scores, "acc_norm")
             name = f"{label}: multiple choice" + ("" if templated else ", no template")
             for doubt in choice_doubts(name, scores, result.per_row):

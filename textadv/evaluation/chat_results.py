@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,6 +48,7 @@ class ChatResults:
 
     threat: of training. attacks: what each measuring attack did, by name. judges: how far each can be believed.
     exports: what was written of the trained models. baselines: how the plain fine-tunes were trained.
+    models: as in `Results`.
     """
 
     task: str = "chat"
@@ -66,6 +67,7 @@ class ChatResults:
     warnings: tuple[str, ...] = ()
     exports: tuple[ExportCheck, ...] = ()
     baselines: tuple[ChatTraining, ...] = ()
+    models: dict[str, str] = field(default_factory=dict)
 
 
 class Change(NamedTuple):
