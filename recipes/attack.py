@@ -32,13 +32,13 @@ from textadv.config import ConfigError, RunConfig
 from textadv.config_chat import ChatRunConfig
 from textadv.config_file import load_config
 from textadv.config_images import ImageRunConfig
+from textadv.config_models import NamedModel, named_model
 from textadv.config_tasks import ClassifierRunConfig
 from textadv.data import Rows
 from textadv.errors import one_message
 from textadv.evaluation import calibrated, inspect_images, inspect_rows
 from textadv.evaluation.adversaries import Direct, EmbeddingAttack
 from textadv.evaluation.elicitation import UNJUDGED, BehaviourOutcome, elicit
-from textadv.model_names import NamedModel, named_model
 from textadv.phases import on_screen, stage, telling
 from textadv.printable import tell
 from textadv.report import write_grid

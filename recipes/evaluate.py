@@ -24,9 +24,9 @@ from textadv.config_chat import ChatRunConfig
 from textadv.config_chat_objective import ChatObjectiveConfig, PrefillRecoveryConfig
 from textadv.config_file import load_config
 from textadv.config_images import ImageRunConfig
+from textadv.config_models import NamedModel, named_models
 from textadv.config_tasks import ClassifierRunConfig
 from textadv.errors import one_message
-from textadv.model_names import NamedModel, named_models
 from textadv.phases import on_screen, stage, telling
 from textadv.report import comparison_table
 from textadv.report.chat import chat_notes, chat_table_text

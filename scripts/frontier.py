@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 
 from textadv.config import ConfigError
-from textadv.model_names import named_runs
+from textadv.config_models import named_runs
 from textadv.printable import printable, tell
 from textadv.report.chat import read_chat_results
 from textadv.report.frontier import run_of, runs_markdown, write_frontier

@@ -14,7 +14,7 @@ import argparse
 from pathlib import Path
 
 from textadv.config import ConfigError
-from textadv.model_names import named_runs
+from textadv.config_models import named_runs
 from textadv.printable import printable, tell
 from textadv.report import read_results
 from textadv.report.side_by_side import finished_run, side_by_side

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from textadv.config import ConfigError
-from textadv.model_names import named_model, named_models, named_runs
+from textadv.config_models import named_model, named_models, named_runs
 
 
 @pytest.mark.parametrize(
