@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from safetensors.torch import load_file
 from torch import nn
 
@@ -23,6 +24,7 @@ from textadv.data import ImageRows, Splits
 from textadv.digests import weights_hash
 from textadv.evaluation import Evaluation, Finished, Results, Training, evaluate, scores
 from textadv.evaluation.adversarial_rows import as_file
+from textadv.evaluation.chat_results import ChatTraining
 from textadv.evaluation.probing import probed
 from textadv.exporting import Exported, exported
 from textadv.mixing import NO_ATTACK
@@ -74,9 +76,15 @@ def train_plain(task: Task, kind: Baseline, hardened: Stage) -> Stage:
     """A plain fine-tune of the same steps, or of as many passes as hardening took; best by held-out clean accuracy."""
     steps = _steps(task)
     if kind == "equal_cost":
-        spent = hardened.summary.forwards + hardened.summary.backwards
-        steps = max(round(spent / (2 * task.config.training.batch_size)), 1)
+        steps = equal_cost_steps(hardened.summary, task.config.training.batch_size)
     return _train(task, NAMES[kind], None, steps, "clean_best")
+
+
+def equal_cost_steps(hardened: Training | ChatTraining, rows: float) -> int:
+    """Plain optimizer steps of so many rows that take as many passes as hardening did, the same on every process."""
+    steps = max(round((hardened.forwards + hardened.backwards) / (2 * rows)), 1)
+    # Attacks that stop early cost each process another number of passes.
+    return int(broadcast_object_list([steps])[0])
 
 
 def _steps(task: Task) -> int:

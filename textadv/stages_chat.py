@@ -68,6 +68,8 @@ def train_chat(task: ChatTask) -> ChatStage:
     def score(model: nn.Module) -> Scores:
         return chat_scores(task, model, loaded)
 
+    judges = f"{task.selection.judge.name}, those to benign prompts by {XSTEST.name}"
+    task.say(f"hardened: validation answers to behaviours are judged by {judges}")
     trained = trained_chat(task, "hardened", loaded, task.sampler(), task.objectives(), score, settings_of(task))
     return ChatStage(loaded, trained, summary_of(task, "hardened", trained))
 

@@ -17,7 +17,7 @@ from textadv.objectives.alignment import Supervised
 from textadv.phases import stage
 from textadv.progress import Scores
 from textadv.sampling import Benign
-from textadv.stages import NAMES, Baseline
+from textadv.stages import NAMES, Baseline, equal_cost_steps
 from textadv.stages_chat import ChatStage, settings_of, summary_of, trained_chat
 from textadv.task_chat import ChatTask
 from textadv.task_template import template
@@ -38,8 +38,7 @@ def train_control(task: ChatTask, kind: Baseline, hardened: ChatStage) -> ChatSt
     """
     sampler, steps, name = Benign(task.sampler()), task.steps(), NAMES[kind]
     if kind == "equal_cost":
-        spent = hardened.summary.forwards + hardened.summary.backwards
-        steps = max(round(spent * steps / (2 * sampler.taken(steps, _world(task)))), 1)
+        steps = equal_cost_steps(hardened.summary, sampler.taken(steps, _world(task)) / steps)
     loaded = task.load_model()
     settings = replace(settings_of(task), steps=steps, select="clean_best")
     trained = trained_chat(task, name, loaded, sampler, plain_objectives(task), plain_score(task, loaded), settings)
