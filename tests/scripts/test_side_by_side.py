@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -57,7 +58,8 @@ def test_runs_and_the_panels_models_may_have_names(
 ) -> None:
     runs = folders(tmp_path)
     models = {name: str(runs[0] / "adapters" / kind) for name, kind in (("A", "robust_best"), ("B", "last"))}
-    write_results(made(evaluated("A", 18, 12), evaluated("B", 17, 9), models=models), tmp_path / "named")
+    panel = replace(made(evaluated("A", 18, 12), evaluated("B", 17, 9)), models=models)
+    write_results(panel, tmp_path / "named")
     run("side_by_side.py", monkeypatch, "--panel", str(tmp_path / "named"), f"mine, slow={runs[0]}")
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()[2:]]
     assert [[*row[:2], row[3].split()[0]] for row in rows] == [
