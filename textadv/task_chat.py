@@ -151,9 +151,9 @@ def _prepared(config: ChatRunConfig, accelerator: Accelerator, training: bool) -
         ),
     )
     _check(task)
-    task = replace(task, warnings=(*task.warnings, *_uncontrolled(task)))
     read_panel(config, loaded, task.panel)
     if training:
+        task = replace(task, warnings=(*task.warnings, *_uncontrolled(task)))
         light = replace(task, config=config.model_copy(update={"attack": lighter(config.attack)}))
         rehearse_chat(config, accelerator, loaded.model, light.objectives(), task.sampler(), task.steps())
     return task

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from tests.evaluation.test_chat import (
     scripted,
 )
 from textadv.evaluation.chat import Asked, evaluate_chat
+from textadv.evaluation.judges import Verdict
 from textadv.evaluation.kept_answers import answer_of, files_of
 from textadv.evaluation.kept_lines import line_of, read, repaired
 
@@ -146,6 +149,23 @@ def test_files_left_by_more_processes_get_verdicts(scripted: Scripted, likely: l
     assert not repaired(files_of(path), "answers")
     for file in (path, other):
         assert all(line["verdicts"] for line in lines_of(file) if line["answer"]["attack"] == "direct")
+
+
+class Unsure(ByWords):
+    """A judge whose score is no number."""
+
+    def judge(self, prompts: Sequence[str], responses: Sequence[str]) -> list[Verdict]:
+        return [Verdict("ok", True, math.nan, "") for _ in responses]
+
+
+def test_a_score_that_is_no_number_loses_no_answer(scripted: Scripted, likely: list[bool], tmp_path: Path) -> None:
+    wanted = replace(panel(), judge=Unsure("unsure"), others=())
+    evaluated(tmp_path, wanted=wanted)
+    asked = len(scripted.asked)
+    scores = [line["verdicts"]["unsure"]["score"] for line in lines_of(tmp_path / "before.jsonl") if line["target"]]
+    assert scores == [None] * 8
+    evaluated(tmp_path, wanted=wanted)
+    assert len(scripted.asked) == asked
 
 
 def test_the_lines_of_the_log_name_the_judge(scripted: Scripted, likely: list[bool], tmp_path: Path) -> None:

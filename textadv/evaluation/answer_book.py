@@ -17,6 +17,7 @@ from textadv.evaluation.elicitation import Elicitation
 from textadv.evaluation.kept_answers import Answer, answer_of, files_of
 from textadv.evaluation.kept_lines import line_of, read
 from textadv.evaluation.refusal import RefusalReport
+from textadv.evaluation.results import plain
 from textadv.writing import write_bytes
 
 Said = tuple[str, str, str]
@@ -56,7 +57,8 @@ class AnswerBook:
             for answer in outcome.answers:
                 told = {"status": answer.verdict, "broken": answer.broken, "score": answer.score}
                 place = (prompts[outcome.id], answer.status, answer.text)
-                self.verdicts.setdefault(place, {})[found.judge] = told | {"reason": answer.reason}
+                # A score that is no number could not be read back.
+                self.verdicts.setdefault(place, {})[found.judge] = plain(told | {"reason": answer.reason})
 
     def graded(self, report: RefusalReport, given: Iterable[Answer]) -> None:
         """Takes note of what became of benign prompts. given: the answers, in the report's order."""
