@@ -21,7 +21,7 @@ from textadv.config_file import load_config
 from textadv.config_images import ImageRunConfig
 from textadv.config_tasks import ClassifierRunConfig
 from textadv.errors import one_message
-from textadv.phases import on_screen, telling
+from textadv.phases import on_screen, stage, telling
 from textadv.printable import read_arguments
 from textadv.report import comparison_table
 from textadv.report.chat import chat_notes, chat_table_text
@@ -30,6 +30,7 @@ from textadv.report.summary import doubts
 from textadv.screen import parser as reader
 from textadv.stages import evaluate_before, evaluate_model, export, report, train_hardened, train_plain
 from textadv.stages_chat import evaluate_chat_model, export_chat, report_chat, train_chat
+from textadv.stages_control import controls, train_control
 from textadv.task import prepare
 from textadv.task_chat import prepare_chat
 from textadv.task_images import prepare_images
@@ -70,16 +71,17 @@ def harden_chat(config: ChatRunConfig) -> None:
 
     before = evaluate_chat_model(task, "before", task.load_model())
     hardened = train_chat(task)
-    written = export_chat(task, hardened)
-    after = evaluate_chat_model(task, "hardened", hardened.loaded)
+    plain = [train_control(task, kind, hardened) for kind in controls(task)]
+    written = [export_chat(task, stage) for stage in (hardened, *plain)]
+    after = [evaluate_chat_model(task, stage.name, stage.loaded) for stage in (*plain, hardened)]
 
-    results = report_chat(task, [before, after], hardened, written=written)
+    results = report_chat(task, [before, *after], hardened, baselines=plain, exports=written)
 
     task.say(f"\n{chat_table_text(results)}\n")
     for note in chat_notes(results):
         task.say(f"note: {note}")
     task.say(f"{export_line(results.exports)}\n")
-    task.say(f"{'model' if config.model.lora is None else 'adapter'}: {written.folder}")
+    task.say(f"{'model' if config.model.lora is None else 'adapter'}: {written[0].folder}")
     task.say(f"report: {task.output / 'report.html'} (also report.md, results.json, answers/)")
     task.accelerator.end_training()
 
@@ -92,7 +94,7 @@ def main() -> None:
     arguments = read_arguments(parser.parse_args)
     with one_message("checkpoint.resume=true"):
         config = load_config(arguments.config, arguments.overrides)
-        with telling(on_screen(config.tracking.progress)):
+        with telling(on_screen(config.tracking.progress)), stage("this run"):
             if isinstance(config, ChatRunConfig):
                 harden_chat(config)
             else:

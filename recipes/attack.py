@@ -1,6 +1,7 @@
 """Attack one model and look: rows without and with an attack, side by side.
 
-    python recipes/attack.py recipes/configs/quickstart.yaml --model runs/quickstart/adapter [--rows 5] [key=value ...]
+    python recipes/attack.py recipes/configs/quickstart.yaml --model [NAME=]runs/quickstart/adapter [--rows 5] \
+        [key=value ...]
 
 The threat model and the attack are the config's `threat` and the first of `evaluation.attacks` (or --attack NAME); the
 rows are among those that recipes/evaluate.py attacks. A relative radius is measured on the model that is attacked.
@@ -30,13 +31,14 @@ from textadv.config import ConfigError, RunConfig
 from textadv.config_chat import ChatRunConfig
 from textadv.config_file import load_config
 from textadv.config_images import ImageRunConfig
+from textadv.config_models import NamedModel, named_model
 from textadv.config_tasks import ClassifierRunConfig
 from textadv.data import Rows
 from textadv.errors import one_message
 from textadv.evaluation import calibrated, inspect_images, inspect_rows
 from textadv.evaluation.adversaries import Direct, EmbeddingAttack
 from textadv.evaluation.elicitation import UNJUDGED, BehaviourOutcome, elicit
-from textadv.phases import on_screen, telling
+from textadv.phases import on_screen, stage, telling
 from textadv.printable import read_arguments, tell
 from textadv.report import write_grid
 from textadv.screen import parser as reader
@@ -45,6 +47,11 @@ from textadv.task_chat import inspected
 from textadv.task_images import ready, require_trained, resolved_image_threat
 from textadv.task_template import template
 from textadv.task_trial import read_texts
+
+
+def model_line(named: NamedModel) -> str:
+    """The line that says which model is attacked."""
+    return f"model:  {named.path}" if named.name == named.path else f"model:  {named.name} ({named.path})"
 
 
 def named_attack(config: ClassifierRunConfig, wanted: str | None) -> str:
@@ -65,10 +72,10 @@ def calibrating(config: ClassifierRunConfig, model: nn.Module, validation: Rows,
     return fitted.temperature
 
 
-def show(config: RunConfig, model_name: str, count: int, attack_name: str | None) -> None:
+def show(config: RunConfig, named: NamedModel, count: int, attack_name: str | None) -> None:
     """Prints `count` test rows before and after the attack."""
     name = named_attack(config, attack_name)
-    model = config.model.model_copy(update={"name": model_name, "lora": None})
+    model = config.model.model_copy(update={"name": named.path, "lora": None})
     config = config.model_copy(update={"model": model})
     splits = build.splits(config.data, config.seed)
     loaded = build.model(config.model, splits.labels, config.seed)
@@ -80,7 +87,7 @@ def show(config: RunConfig, model_name: str, count: int, attack_name: str | None
     modules = {key: found.model for key, found in surrogates.items()}
     wanted = {name: config.evaluation.attacks[name]}
     attack = build_attacks.panel(wanted, threat, config.seed, len(splits.labels), modules)[name]
-    tell(f"model:  {model_name}\nthreat: {threat}\nattack: {attack}")
+    tell(f"{model_line(named)}\nthreat: {threat}\nattack: {attack}")
     tell("each token: (how far it moved, in radii), -> the token it is now nearest to, where that is another\n")
 
     def words(ids: list[int]) -> list[str]:
@@ -119,10 +126,10 @@ def picture_path(given: str) -> Path:
     return path
 
 
-def show_images(config: ImageRunConfig, model_name: str, count: int, attack_name: str | None, picture: str) -> None:
+def show_images(config: ImageRunConfig, named: NamedModel, count: int, attack_name: str | None, picture: str) -> None:
     """Prints what the attack does to `count` test images, and writes them side by side."""
     name, path = named_attack(config, attack_name), picture_path(picture)
-    model = config.model.model_copy(update={"name": model_name, "lora": None})
+    model = config.model.model_copy(update={"name": named.path, "lora": None})
     config = config.model_copy(update={"model": model})
     found = ready(config)
     require_trained(found)
@@ -130,7 +137,7 @@ def show_images(config: ImageRunConfig, model_name: str, count: int, attack_name
     wanted = {name: config.evaluation.attacks[name]}
     modules = {key: surrogate.model for key, surrogate in found.surrogates.items()}
     attack = build_attacks.panel(wanted, threat, config.seed, len(found.splits.labels), modules)[name]
-    tell(f"model:  {model_name}\nthreat: {threat}\nattack: {attack}\n")
+    tell(f"{model_line(named)}\nthreat: {threat}\nattack: {attack}\n")
 
     network = found.loaded.model
     temperature = calibrating(config, network, found.parts.validation, found.splits.labels)
@@ -150,13 +157,13 @@ def show_images(config: ImageRunConfig, model_name: str, count: int, attack_name
     tell(f"picture: {write_grid(rows, path)}")
 
 
-def show_chat(config: ChatRunConfig, model_name: str, count: int, attack_name: str | None) -> None:
+def show_chat(config: ChatRunConfig, named: NamedModel, count: int, attack_name: str | None) -> None:
     """Prints `count` forbidden requests with the answers to them, without and under the attack."""
     rows = min(count, config.evaluation.behaviours or count)
     shortened = {"behaviours": rows, "over_refusal": {}, "questions": {}, "instructions": {}}
     alone = {"classifier_judge": None, "llm_judge": None}
     measured = config.evaluation.model_copy(update=shortened | alone)
-    model = config.model.model_copy(update={"name": model_name, "lora": None})
+    model = config.model.model_copy(update={"name": named.path, "lora": None})
     loaded, panel = inspected(config.model_copy(update={"model": model, "evaluation": measured}))
     speech = template(model, loaded).speech
     searching = [name for name, attack in panel.attacks.items() if isinstance(attack, EmbeddingAttack)]
@@ -164,7 +171,7 @@ def show_chat(config: ChatRunConfig, model_name: str, count: int, attack_name: s
     if name not in panel.attacks:
         raise ConfigError([f"--attack {name} is not among the attacks of this config: {', '.join(panel.attacks)}."])
     attacks = {"direct": Direct(), name: panel.attacks[name]}
-    tell(f"model:  {model_name}\nthreat: {attacks[name].threat}\nattack: {attacks[name]}")
+    tell(f"{model_line(named)}\nthreat: {attacks[name].threat}\nattack: {attacks[name]}")
     tell(f"judge:  {panel.judge.name}\n")
 
     found = elicit(
@@ -202,22 +209,25 @@ def main() -> None:
     parser = reader(__doc__)
     parser.add_argument("config", help="YAML file, see recipes/configs")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. threat.relative_radius=0.1")
-    parser.add_argument("--model", required=True, help="Hub id, model folder or adapter folder")
+    parser.add_argument(
+        "--model", required=True, metavar="[NAME=]PATH", help="Hub id, model or adapter folder, and what to call it"
+    )
     parser.add_argument("--rows", type=int, default=5, help="test rows to show (default: 5)")
     parser.add_argument("--attack", metavar="NAME", help="name of an attack (default: the first that searches)")
     parser.add_argument("--picture", default="attack.png", help="PNG file for images (default: attack.png)")
     arguments = read_arguments(parser.parse_intermixed_args)
     with one_message():
+        named = named_model(arguments.model)
         config = load_config(arguments.config, arguments.overrides)
         if arguments.rows < 1:
             raise ConfigError([f"--rows must be at least 1, got {arguments.rows}."])
-        with telling(on_screen(config.tracking.progress)):
+        with telling(on_screen(config.tracking.progress)), stage("this run"):
             if isinstance(config, ChatRunConfig):
-                show_chat(config, arguments.model, arguments.rows, arguments.attack)
+                show_chat(config, named, arguments.rows, arguments.attack)
             elif isinstance(config, ImageRunConfig):
-                show_images(config, arguments.model, arguments.rows, arguments.attack, arguments.picture)
+                show_images(config, named, arguments.rows, arguments.attack, arguments.picture)
             else:
-                show(config, arguments.model, arguments.rows, arguments.attack)
+                show(config, named, arguments.rows, arguments.attack)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """Measure saved text or image classifiers, or saved chat models, under attack: side by side and without training.
 
     accelerate launch --quiet recipes/evaluate.py recipes/configs/quickstart.yaml --model runs/quickstart/merged \
-        [--model OTHER] --output runs/evaluation [key=value ...]
+        [--model NAME=OTHER] --output runs/evaluation [key=value ...]
 
-All models face the same threat model: a relative radius is measured on the first one. Writes results.json, report.md
-and report.html to --output, curve.svg of classifiers, answers/ of chat models (`task: chat`). Of the config, data,
-threat and evaluation count; model.name, model.lora and output are replaced by --model and --output.
+Tables, logs and files call a model by its path, or by the NAME before it. All models face the same threat model: a
+relative radius is measured on the first one. Writes results.json, report.md and report.html to --output, curve.svg of
+classifiers, answers/ of chat models (`task: chat`). Of the config, data, threat and evaluation count; model.name,
+model.lora and output are replaced by --model and --output.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from textadv.interrupts import while_importing
 if __name__ == "__main__":
     while_importing()
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,9 +24,10 @@ from textadv.config_chat import ChatRunConfig
 from textadv.config_chat_objective import ChatObjectiveConfig, PrefillRecoveryConfig
 from textadv.config_file import load_config
 from textadv.config_images import ImageRunConfig
+from textadv.config_models import NamedModel, named_models
 from textadv.config_tasks import ClassifierRunConfig
 from textadv.errors import one_message
-from textadv.phases import on_screen, telling
+from textadv.phases import on_screen, stage, telling
 from textadv.printable import read_arguments
 from textadv.report import comparison_table
 from textadv.report.chat import chat_notes, chat_table_text
@@ -39,31 +42,33 @@ from textadv.task_output import RUN_PARTS
 from textadv.task_reads import require_outside
 
 
-def tasks_of(config: ClassifierRunConfig, models: list[str], output: str) -> list[Task]:
+def tasks_of(config: ClassifierRunConfig, models: Sequence[NamedModel], output: str) -> list[Task]:
     """One task for each model; all are tried before the first is measured, so that a mistake shows at once."""
-    first = config.model.model_copy(update={"name": models[0], "lora": None})
+    first = config.model.model_copy(update={"name": models[0].path, "lora": None})
     own = config.model_copy(update={"model": first, "output": output})
     if isinstance(own, ImageRunConfig):
         task, another = prepare_images(own, training=False), with_image_model
     else:
         task, another = prepare(own, training=False), with_model
-    tasks = [task, *(another(task, name) for name in models[1:])]
+    tasks = [task, *(another(task, model.path) for model in models[1:])]
     for found in tasks:
         require_trained(found)
     return tasks
 
 
-def measure(config: ClassifierRunConfig, models: list[str], output: str) -> None:
+def measure(config: ClassifierRunConfig, models: Sequence[NamedModel], output: str) -> None:
     """Evaluates each classifier on the config's test rows and writes one report."""
     tasks = tasks_of(config, models, output)
     task = replace(tasks[0], warnings=tuple(dict.fromkeys(line for own in tasks for line in own.warnings)))
-    hashes = {f"weights.{own.config.model.name}": own.hashes["weights.initial"] for own in tasks}
+    names = [model.name for model in models]
+    hashes = {f"weights.{name}": own.hashes["weights.initial"] for name, own in zip(names, tasks, strict=True)}
     for warning in task.warnings:
         task.say(f"warning: {warning}")
     task.say(f"threat: {task.threat}\n")
 
-    evaluations = [evaluate_model(own, own.config.model.name, own.load_model().model) for own in tasks]
-    results = report(task, evaluations, hashes=hashes)
+    measured = zip(names, tasks, strict=True)
+    evaluations = [evaluate_model(own, name, own.load_model().model) for name, own in measured]
+    results = report(task, evaluations, hashes=hashes, models=dict(models))
 
     task.say(f"\n{comparison_table(results)}\n")
     for doubt in doubts(results):
@@ -72,23 +77,25 @@ def measure(config: ClassifierRunConfig, models: list[str], output: str) -> None
     task.accelerator.end_training()
 
 
-def measure_chat(config: ChatRunConfig, models: list[str], output: str) -> None:
+def measure_chat(config: ChatRunConfig, models: Sequence[NamedModel], output: str) -> None:
     """Evaluates each chat model on the config's test rows and writes one report."""
-    first = config.model.model_copy(update={"name": models[0], "lora": None})
+    first = config.model.model_copy(update={"name": models[0].path, "lora": None})
     # Nothing is trained, and many an objective would ask for an adapter.
     untrained = ChatObjectiveConfig(parts=[PrefillRecoveryConfig()])
     own = config.model_copy(update={"model": first, "output": output, "objective": untrained})
     task = prepare_chat(own, training=False)
     # Every model is tried before the first is measured, so that a mistake in the last shows at once.
-    tasks = [task, *(with_chat_model(task, name) for name in models[1:])]
+    tasks = [task, *(with_chat_model(task, model.path) for model in models[1:])]
     task = replace(task, warnings=tuple(dict.fromkeys(line for own in tasks for line in own.warnings)))
-    hashes = {f"weights.{own.config.model.name}": own.hashes["weights.initial"] for own in tasks}
+    names = [model.name for model in models]
+    hashes = {f"weights.{name}": own.hashes["weights.initial"] for name, own in zip(names, tasks, strict=True)}
     for warning in task.warnings:
         task.say(f"warning: {warning}")
     task.say(f"threat: {task.threat}\n")
 
-    evaluations = [evaluate_chat_model(own, own.config.model.name, own.load_model()) for own in tasks]
-    results = report_chat(task, evaluations, hashes=hashes)
+    measured = zip(names, tasks, strict=True)
+    evaluations = [evaluate_chat_model(own, name, own.load_model()) for name, own in measured]
+    results = report_chat(task, evaluations, hashes=hashes, models=dict(models))
 
     task.say(f"\n{chat_table_text(results)}\n")
     for note in chat_notes(results):
@@ -102,18 +109,25 @@ def main() -> None:
     parser = reader(__doc__)
     parser.add_argument("config", help="YAML file, see recipes/configs")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. evaluation.rows=500")
-    parser.add_argument("--model", required=True, action="append", help="Hub id, model or adapter folder; repeatable")
+    parser.add_argument(
+        "--model",
+        required=True,
+        action="append",
+        metavar="[NAME=]PATH",
+        help="Hub id, model or adapter folder, and what to call it; repeatable",
+    )
     parser.add_argument("--output", required=True, help="folder for the report")
     arguments = read_arguments(parser.parse_intermixed_args)
     with one_message():
+        models = named_models(arguments.model)
         config = load_config(arguments.config, arguments.overrides)
         if config.checkpoint.overwrite:
-            require_outside(config, Path(arguments.output), RUN_PARTS, [("--model", name) for name in arguments.model])
-        with telling(on_screen(config.tracking.progress)):
+            require_outside(config, Path(arguments.output), RUN_PARTS, [("--model", one.path) for one in models])
+        with telling(on_screen(config.tracking.progress)), stage("this run"):
             if isinstance(config, ChatRunConfig):
-                measure_chat(config, arguments.model, arguments.output)
+                measure_chat(config, models, arguments.output)
             else:
-                measure(config, arguments.model, arguments.output)
+                measure(config, models, arguments.output)
 
 
 if __name__ == "__main__":

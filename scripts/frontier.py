@@ -1,8 +1,8 @@
 """Puts finished chat runs side by side: attack success against over-refusal.
 
-    python scripts/frontier.py --output runs/frontier runs/lab_llm runs/lab_llm_capo ...
+    python scripts/frontier.py --output runs/frontier runs/lab_llm CAPO=runs/lab_llm_capo ...
 
-A run is named by its folder. Writes frontier.md and frontier.svg.
+A run is named by its folder, or by NAME=FOLDER. Writes frontier.md and frontier.svg.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from textadv.config import ConfigError
+from textadv.config_models import named_runs
 from textadv.printable import printable, read_arguments, tell
 from textadv.report.chat import read_chat_results
 from textadv.report.frontier import run_of, runs_markdown, write_frontier
@@ -18,15 +20,15 @@ from textadv.report.frontier import run_of, runs_markdown, write_frontier
 def main() -> None:
     """Reads the command line, the runs' results.json, and writes the table and the plot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", type=Path, help="output folders of recipes/adv_finetune.py")
+    parser.add_argument("runs", nargs="+", help="output folders of recipes/adv_finetune.py, or NAME=FOLDER")
     parser.add_argument("--output", required=True, type=Path, help="folder for the table and the plot")
     arguments = read_arguments(parser.parse_intermixed_args)
     try:
-        runs = [run_of(read_chat_results(folder), folder.name) for folder in arguments.runs]
+        runs = [run_of(read_chat_results(folder), name) for name, folder in named_runs(arguments.runs)]
         arguments.output.mkdir(parents=True, exist_ok=True)
         (arguments.output / "frontier.md").write_text(runs_markdown(runs), encoding="utf-8")
         write_frontier(runs, arguments.output / "frontier.svg", "Attack success against over-refusal")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ConfigError) as error:
         raise SystemExit(printable(f"error: {error}", lines=True)) from None
     tell(runs_markdown(runs))
     tell(f"plot: {arguments.output / 'frontier.svg'}")

@@ -18,6 +18,7 @@ from textadv.config import ConfigError
 from textadv.config_chat import ChatRunConfig
 from textadv.config_file import load_config
 from textadv.errors import USER_ERRORS, ending
+from textadv.phases import on_screen, stage, telling
 from textadv.printable import read_arguments, tell
 from textadv.report.chat import read_chat_results
 from textadv.report.frontier import Run, run_of, runs_markdown, write_frontier
@@ -30,12 +31,14 @@ Number = TypeVar("Number", int, float)
 def one_run(path: str, ratio: float, seed: int, folder: Path, overrides: list[str]) -> Run:
     """Trains and measures at one ratio and seed, or reads what an earlier call measured."""
     if not (folder / "results.json").is_file():
-        config = load_config(path, [*overrides, f"mixing.ratio={ratio}", f"seed={seed}", f"output={folder}"])
+        own = (f"mixing.ratio={ratio}", f"seed={seed}", f"output={folder}")
+        config = load_config(path, [*overrides, "baselines=[]", *own])
         if not isinstance(config, ChatRunConfig):
             raise ConfigError(["The sweep needs a config with task: chat."])
-        task = prepare_chat(config)
-        hardened = train_chat(task)
-        report_chat(task, [evaluate_chat_model(task, "hardened", hardened.loaded)], hardened)
+        with telling(on_screen(config.tracking.progress)), stage("this run"):
+            task = prepare_chat(config)
+            hardened = train_chat(task)
+            report_chat(task, [evaluate_chat_model(task, "hardened", hardened.loaded)], hardened)
     try:
         return run_of(read_chat_results(folder), f"{ratio:.0%} adversarial")
     except ValueError as error:

@@ -2,9 +2,10 @@
 
     python recipes/evaluate.py CONFIG --output runs/panel --model runs/pgd/adapters/robust_best \
         --model runs/pgd/adapters/last --model runs/trades/adapters/robust_best ...
-    python scripts/side_by_side.py --panel runs/panel runs/pgd runs/trades ...
+    python scripts/side_by_side.py --panel runs/panel runs/pgd "TRADES, 3 steps=runs/trades" ...
 
-The panel is measured once for all checkpoints, on the same rows. Prints a Markdown table; a run is named by its folder.
+The panel is measured once for all checkpoints, on the same rows; its models may have names of their own. Prints a
+Markdown table; a run is named by its folder, or by NAME=FOLDER.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from textadv.config import ConfigError
+from textadv.config_models import named_runs
 from textadv.printable import printable, read_arguments, tell
 from textadv.report import read_results
 from textadv.report.side_by_side import finished_run, side_by_side
@@ -20,13 +23,15 @@ from textadv.report.side_by_side import finished_run, side_by_side
 def main() -> None:
     """Reads the command line and the results, and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", type=Path, help="output folders of recipes/adv_finetune.py")
+    parser.add_argument("runs", nargs="+", help="output folders of recipes/adv_finetune.py, or NAME=FOLDER")
     parser.add_argument("--panel", required=True, type=Path, help="output folder of recipes/evaluate.py")
     arguments = read_arguments(parser.parse_intermixed_args)
     try:
         panel = read_results(arguments.panel)
-        tell(side_by_side([finished_run(folder, read_results(folder), panel) for folder in arguments.runs]), end="")
-    except (OSError, ValueError) as error:
+        runs = [(label, Path(folder)) for label, folder in named_runs(arguments.runs)]
+        found = [finished_run(folder, read_results(folder), panel, label) for label, folder in runs]
+        tell(side_by_side(found), end="")
+    except (OSError, ValueError, ConfigError) as error:
         raise SystemExit(printable(f"error: {error}", lines=True)) from None
 
 

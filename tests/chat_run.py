@@ -225,6 +225,7 @@ def settings(folder: Path, model: Path) -> dict[str, object]:
             "questions": {"lab_facts": str(folder / "facts_test.jsonl")},
             "instructions": {"lab_instructions": str(folder / "instructions_test.jsonl")},
         },
+        "baselines": [],
         "tracking": {"progress": False},
     }
 
@@ -257,8 +258,9 @@ BRIEF = (
 
 
 def kept_answers(output: Path, name: str) -> list[Answer]:
-    """The answers in `answers/` of the model that results call `name`, those of every process."""
-    files = sorted((output / "answers").glob(re.sub(r"[^A-Za-z0-9_-]+", "_", name) + "*.jsonl"))
+    """The answers in `answers/` of the model that results call `name` ("" for any), those of every process."""
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "_", name) if name else ".+"
+    files = sorted(f for f in (output / "answers").iterdir() if re.fullmatch(rf"{stem}(-\d+)?\.jsonl", f.name))
     assert files, f"no answers of {name}"
     lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
     return [Answer(**json.loads(line)["answer"]) for line in lines]

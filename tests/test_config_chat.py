@@ -229,7 +229,9 @@ RULES = {
     "a share above 1": (["mixing.borderline_share=1.2"], "mixing.borderline_share must be at most 1, got 1.2."),
     "a stream without a name": (["data.utility=null"], "data.utility"),
     "a column of nothing": (["data.adversarial.columns={promt: x}"], "data.adversarial.columns"),
-    "a classifier's key": (["baselines=[same_steps]"], "unknown key baselines"),
+    "a classifier's key": (["evaluation.calibrate=false"], "unknown key evaluation.calibrate"),
+    "a baseline of another kind": (["baselines=[same_rows]"], "baselines[0] must be 'same_steps' or 'equal_cost'"),
+    "a baseline twice": (["baselines=[same_steps, same_steps]"], "baselines"),
     "a classifier's attacks": (
         ["evaluation.attacks={a: {name: transfer, model: x, attack: {}}}"],
         "unknown key evaluation.attacks",

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from textadv.phases import OnScreen, each, on_screen, phase, telling, told, untold, within
+from textadv.phases import OnScreen, each, on_screen, phase, stage, telling, told, untold, within
 
 SOON = 0.02
 
@@ -38,6 +38,7 @@ def until(true: Callable[[], bool]) -> None:
         (0, 256, 61, 0, "pgd20: 0 of 256 rows after 1:01"),
         (100, 400, 61, 100, "pgd20: 100 of 400 rows after 1:01"),
         (1234, None, 61, 0, "pgd20: 1,234 rows after 1:01"),
+        (0, None, 61, 0, "pgd20: 0 rows after 1:01"),
     ],
 )
 def test_a_line_says_how_far_it_is_and_what_is_left(
@@ -134,3 +135,68 @@ def test_one_process_tells(monkeypatch: pytest.MonkeyPatch, rank: str | None, wa
         monkeypatch.setenv("RANK", rank)
     assert isinstance(on_screen(wanted), OnScreen) == shown
     assert on_screen(False) is untold
+
+
+def test_a_stage_tells_that_it_goes_on() -> None:
+    assert told("making ready", 0, None, "", 61) == "making ready, 1:01 so far"
+    stream = io.StringIO()
+    with telling(OnScreen(stream, interval=SOON)), stage("making ready"):
+        until(lambda: stream.getvalue().count("making ready, 0") >= 2)
+
+
+def test_a_row_of_phases_that_are_all_short_is_told_of() -> None:
+    """Each ends before its first line would come; the stage around them tells of the one that is open."""
+    stream = io.StringIO()
+    with telling(OnScreen(stream, interval=0.2)), stage("measuring"):
+        for number in range(100):
+            with phase(f"short {number}", 10) as advance:
+                advance(3)
+                time.sleep(0.05)
+            if "short " in stream.getvalue():
+                break
+    assert "short " in stream.getvalue() and ": 3 of 10 rows, " in stream.getvalue()
+
+
+def test_a_stage_is_silent_where_a_phase_in_it_is_told_of() -> None:
+    stream = io.StringIO()
+    with telling(OnScreen(stream, interval=0.1)), stage("measuring"), phase("pgd20", 10):
+        until(lambda: stream.getvalue().count("pgd20: 0 of 10") >= 3)
+    assert "measuring" not in stream.getvalue().partition("pgd20")[2]
+
+
+def test_of_stages_within_stages_the_innermost_is_told() -> None:
+    stream = io.StringIO()
+    with telling(OnScreen(stream, interval=SOON)), stage("this run"):
+        with within("hardened"), stage("measuring"):
+            until(lambda: "hardened: measuring, " in stream.getvalue())
+        before = stream.getvalue()
+        assert "this run" not in before
+        until(lambda: "this run, " in stream.getvalue())
+
+
+def test_after_a_failure_what_is_around_it_is_told_again() -> None:
+    stream = io.StringIO()
+    with telling(OnScreen(stream, interval=SOON)), stage("this run"):
+        with pytest.raises(ValueError, match="inside"), stage("making ready"), phase("reading", 10):
+            raise ValueError("inside")
+        until(lambda: "this run, " in stream.getvalue())
+
+
+def test_a_terminal_shows_a_stage_with_its_clock() -> None:
+    stream = Terminal()
+    with telling(OnScreen(stream, patience=SOON)), stage("making ready"):
+        until(lambda: "making ready, " in stream.getvalue() and "so far" in stream.getvalue())
+    assert stream.getvalue().endswith("\r")
+
+
+def test_a_stage_serves_as_a_decorator_that_asks_who_is_told_at_each_call() -> None:
+    @stage("loading")
+    def load() -> str:
+        until(lambda: not listening or "loading, " in stream.getvalue())
+        return "done"
+
+    stream, listening = io.StringIO(), False
+    assert load() == "done" and stream.getvalue() == ""
+    listening = True
+    with telling(OnScreen(stream, interval=SOON)):
+        assert load() == "done"

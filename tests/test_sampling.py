@@ -11,7 +11,7 @@ import pytest
 from tests import streams, tiny
 from textadv.batch import Role
 from textadv.mixing import Constant, Linear, Mixing, Steps
-from textadv.sampling import Counts, OneStream, Step, Streams
+from textadv.sampling import Benign, Counts, OneStream, Step, Streams
 
 ADVERSARIAL, UTILITY, BORDERLINE = range(8), range(8, 20), range(20, 26)
 PARTS = {Role.ADVERSARIAL: ADVERSARIAL, Role.UTILITY: UTILITY, Role.BORDERLINE: BORDERLINE}
@@ -208,3 +208,25 @@ def test_the_first_step_of_each_kind_is_named() -> None:
     assert OneStream(rows, rising, 8).different_steps(12, 1) == [counts.index(count) for count in range(2, 7)]
     assert OneStream(rows, rising, 8, repeat=4).different_steps(12, 1) == [0, 4, 8]
     assert streams.sampler(Mixing(Constant(0.5), warmup_steps=3)).different_steps(12, 1) == [0, 3]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("policy", ["replace", "pair"])
+def test_a_control_takes_the_same_benign_rows_in_the_same_steps_and_no_other(processes: int, policy: str) -> None:
+    ramp = Mixing(Linear(0.25, 0.5, 6), policy=policy, warmup_steps=2)  # type: ignore[arg-type]
+    whole = streams.sampler(ramp)
+    control = Benign(streams.sampler(ramp))
+    count = 0
+    for n in range(9):
+        for rank in range(processes):
+            mine, own = control.step(n, 3, processes, rank), whole.step(n, 3, processes, rank)
+            assert mine.positions == own.positions, "losses are divided by as many rows"
+            rows = by_role(own)
+            assert by_role(mine) == {role: rows[role] for role in (Role.UTILITY, Role.BORDERLINE) if role in rows}
+            count += sum(len(group.positions) for group in mine.groups)
+    assert control.taken(9, processes) == count > 0
+    assert control.mixing.ratio(0) == control.mixing.ratio(8) == 0
+
+
+def test_where_all_rows_are_adversarial_a_control_has_none() -> None:
+    assert Benign(streams.sampler(Mixing(Constant(1.0)))).taken(5) == 0

@@ -78,6 +78,7 @@ from textadv.objectives import (
     with_predictor,
 )
 from textadv.overfitting import Guard, Probing
+from textadv.phases import stage
 from textadv.spaces import Embeddings, Hidden, Pixels, Space
 
 BALLS = {"l2": L2, "linf": Linf, "l1": L1}
@@ -87,6 +88,7 @@ R_FGSM_STEP = 1.25
 PGD_REACH = 2.5
 
 
+@stage("reading the data")
 def splits(config: DataConfig, seed: int) -> Splits:
     """The data set, mapped, checked and split."""
     columns = {
@@ -99,6 +101,7 @@ def splits(config: DataConfig, seed: int) -> Splits:
     return load_splits(seed=seed, columns=named or None, **plain)
 
 
+@stage("loading the model")
 def model(config: ModelConfig, labels: tuple[str, ...], seed: int) -> LoadedModel:
     """The classifier with its tokenizer, and its adapters where the configuration asks for them."""
     lora = None if config.lora is None else Lora(**config.lora.model_dump())

@@ -73,6 +73,7 @@ from textadv.objectives.alignment import (
     Toward,
 )
 from textadv.objectives.rerouting import Reroute, Retain
+from textadv.phases import stage
 from textadv.spaces import Embeddings, Hidden, Several, Space
 
 PartConfig = (
@@ -96,6 +97,7 @@ def stream(config: StreamConfig, role: Role, seed: int, surrogates: Surrogates =
     return load_chats(role, seed=seed, surrogates=surrogates, **config.model_dump())
 
 
+@stage("reading the data")
 def streams(config: ChatDataConfig, seed: int) -> dict[Role, ChatSplits]:
     """Every stream, mapped, checked and split."""
     wanted = {Role.ADVERSARIAL: config.adversarial, Role.UTILITY: config.utility}
@@ -104,6 +106,7 @@ def streams(config: ChatDataConfig, seed: int) -> dict[Role, ChatSplits]:
     return {role: stream(part, role, seed, config.surrogates) for role, part in wanted.items()}
 
 
+@stage("loading the model")
 def model(config: ChatModelConfig, seed: int) -> LoadedModel:
     """The chat model with its tokenizer, and its adapters where the configuration asks for them."""
     lora = None if config.lora is None else Lora(**config.lora.model_dump())
@@ -335,6 +338,7 @@ def questions(name: str, path: str, surrogates: Surrogates) -> tuple[Question, .
     return reader(path, surrogates=surrogates)
 
 
+@stage("loading judges")
 def second_judges(config: ChatEvaluationConfig, targets: Mapping[str, str]) -> list[Judge]:
     """The judges that are asked beside the refusal list. targets: request -> target, of the behaviours.
 

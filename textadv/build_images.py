@@ -14,6 +14,7 @@ from textadv.models import (
     load_image_classifier,
     read_preprocessing,
 )
+from textadv.phases import stage
 
 
 class Parts(NamedTuple):
@@ -24,6 +25,7 @@ class Parts(NamedTuple):
     test: ImageRows
 
 
+@stage("reading the data")
 def splits(config: ImageDataConfig, seed: int) -> ImageSplits:
     """The images, checked and split, with the size and the channels that they are stored with."""
     return load_image_splits(seed=seed, **config.model_dump(exclude={"channels", "image_size"}))
@@ -50,6 +52,7 @@ def rows(splits: ImageSplits, data: ImageDataConfig, processor: Preprocessing) -
     return Parts(*(fitted(part, fitting) for part in splits.parts.values()))
 
 
+@stage("loading the model")
 def model(
     config: ImageModelConfig, labels: tuple[str, ...], shape: ImageShape, processor: Preprocessing, seed: int
 ) -> LoadedVision:

@@ -43,8 +43,6 @@ _BOUNDS = ("ge", "gt", "le", "lt")
 # Which key of a section says which of several sections it is.
 _KINDS = ("name", "kind")
 
-_NO_ATTACK = "To train without an attack set objective.name: clean."
-
 
 def dotted(path: Path) -> str:
     """The path as the user writes it, for example evaluation.radii[1]."""
@@ -201,8 +199,14 @@ def _rule_lines(problem: ConfigError, path: Path, value: object, raw: object) ->
         named = path[:2] == ("evaluation", "attacks") or path == ("evaluation", "minimum_radius", "attack")
         measuring = named or fields_at(path, raw).get("restarts")
         text = re.sub(r"\battack\.(?=\w)", f"{dotted(path)}.", line) if measuring else line
-        lines.append(f"{text} {_NO_ATTACK}" if text.startswith("attack.steps must be") else text)
+        lines.append(f"{text} {_no_attack(raw)}" if text.startswith("attack.steps must be") else text)
     return lines
+
+
+def _no_attack(raw: object) -> str:
+    """How a run of this task is trained without an attack: not every task has objective.name."""
+    plain = "objective.name: clean" if "name" in fields_at(("objective",), raw) else "mixing.ratio: 0"
+    return f"To train without an attack set {plain}."
 
 
 def _requirement(kind: str, context: Mapping[str, Any], message: str) -> str:

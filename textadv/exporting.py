@@ -28,7 +28,7 @@ from textadv.models import (
 )
 from textadv.models.faithful import UnfaithfulError, compare
 from textadv.models.strangers import Reader
-from textadv.phases import phase
+from textadv.phases import phase, stage
 from textadv.printable import printable
 from textadv.progress import Trained
 from textadv.writing import WriteError, discard, filling, write_text
@@ -117,7 +117,7 @@ class _Exporting:
         folder = self.output / place
         mark = folder / MARK
         # The mark comes first: an interruption leaves no folder that looks checked.
-        with filling(folder, MARK) as apart:
+        with stage(f"writing {place.as_posix()}"), filling(folder, MARK) as apart:
             _save(self.loaded, apart, merged=merged)
             (apart / MARK).write_text(UNCHECKED, encoding="utf-8")
         if self._sharded():

@@ -107,7 +107,7 @@ class Mixing:
         if share == 0 and isinstance(self.ratio, Constant):
             raise ValueError(
                 f"mixing.ratio {ratio} of training.batch_size {batch_size} gives none of the {processes} processes a "
-                "row to attack. Raise either, or set objective.name: clean."
+                "row to attack. Raise either, or set mixing.ratio: 0 to train without an attack."
             )
         return share * processes
 

@@ -1,7 +1,8 @@
 """How far a long phase is: a bar with the time left where a terminal is there, a line a minute where none is.
 
-Whatever takes long opens a `phase` and says when a part is done. Who is told is decided outside, by `telling`, as it is
-with warnings: nobody by default, a screen in the recipes. Nothing of it changes a result.
+Whatever takes long opens a `phase` and says when a part is done; around all that, also what lies between two phases, a
+`stage` sees to it that no minute passes without a line. Who is told is decided outside, by `telling`, as it is with
+warnings: nobody by default, a screen in the recipes. Nothing of it changes a result.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TextIO, TypeVar
 
 from tqdm import tqdm
@@ -23,14 +24,16 @@ from textadv.printable import printable
 T = TypeVar("T")
 Advance = Callable[[int], None]
 
-PATIENCE, MINUTE, TICK = 10.0, 60.0, 1.0
+PATIENCE, MINUTE, TICK, QUIET = 10.0, 60.0, 1.0, 0.75
+# The unit of a stage, of which nothing is counted.
+STAGE = ""
 
 
 class Phases(Protocol):
     """`phases(name, total, unit, done)` is a block; inside it, what it gives is called with each further count of done.
 
-    total: how many there are; None where that is not known. unit: what is counted, in the plural. done: how many were
-    done before.
+    total: how many there are; None where that is not known. unit: what is counted, in the plural; "" of a stage, of
+    which nothing is. done: how many were done before.
     """
 
     def __call__(
@@ -82,12 +85,31 @@ def each(name: str, items: Iterable[T], total: int, unit: str = "rows") -> Itera
             advance(1)
 
 
+@contextmanager
+def stage(name: str) -> Iterator[None]:
+    """A block around phases and what lies between them, of which is told wherever nothing else is for a while."""
+    with phase(name, None, STAGE):
+        yield
+
+
+@dataclass
+class _Voice:
+    """What is open on screens, the innermost last, as functions that tell of it; and when a line was told last."""
+
+    open: list[Callable[[], None]] = field(default_factory=list)
+    last: float = 0.0
+
+
+_voice = _Voice()
+
+
 @dataclass(frozen=True)
 class OnScreen:
     """Phases on a screen, from the moment that one has lasted `patience` seconds.
 
     stream: where they are told; stderr at the time of the call by default. A terminal gets a bar, anything else a line
-    every `interval` seconds, also while a single part takes longer than that.
+    every `interval` seconds, also while a single part takes longer than that. A stage tells of whatever is open in it
+    where `interval` seconds would pass without a line, as in a row of phases that are all shorter.
     """
 
     stream: TextIO | None = None
@@ -104,7 +126,17 @@ class OnScreen:
 
     @contextmanager
     def _bar(self, stream: TextIO, name: str, total: int | None, unit: str, done: int) -> Iterator[Advance]:
-        bar = tqdm(desc=name, total=total, unit=f" {unit}", initial=done, file=stream, delay=self.patience, leave=False)
+        form = "{desc}, {elapsed} so far" if unit == STAGE else None
+        bar = tqdm(
+            desc=name,
+            total=total,
+            unit=f" {unit}",
+            initial=done,
+            file=stream,
+            delay=self.patience,
+            leave=False,
+            bar_format=form,
+        )
         try:
             # A bar moves with the parts that are done; its clock must go on while one takes long.
             with _ticking(bar.refresh, self.patience, TICK):
@@ -124,12 +156,22 @@ class OnScreen:
 
         def tell() -> None:
             line = told(name, count, total, unit, time.monotonic() - began, done)
+            _voice.last = time.monotonic()
             # A stream that is gone must not end the run from a thread that only tells of it.
             if not stream.closed:
                 print(line, file=stream, flush=True)
 
-        with _ticking(tell, self.interval, self.interval):
-            yield advance
+        def tell_of_silence() -> None:
+            if time.monotonic() - max(_voice.last, began) >= QUIET * self.interval:
+                _voice.open[-1]()
+
+        _voice.open.append(tell)
+        check = (1 - QUIET) * self.interval
+        try:
+            with _ticking(tell_of_silence, check, check) if unit == STAGE else _ticking(tell, *[self.interval] * 2):
+                yield advance
+        finally:
+            _voice.open.remove(tell)
 
 
 def on_screen(wanted: bool = True) -> Phases:
@@ -143,6 +185,8 @@ def told(name: str, count: int, total: int | None, unit: str, seconds: float, be
     seconds: how long it has lasted. before: how many of `count` were done when it began.
     """
     of = "" if total is None else f" of {total:,}"
+    if unit == STAGE:
+        return f"{name}, {_clock(seconds)} so far"
     beginning = f"{name}: {count:,}{of} {unit}"
     if total is None or count <= before:
         return f"{beginning} after {_clock(seconds)}"

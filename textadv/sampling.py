@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from textadv.batch import Role
 from textadv.data import Rows, require_labelled
 from textadv.kinds import require_kind
-from textadv.mixing import Group, Mixing, in_groups
+from textadv.mixing import NO_ATTACK, Group, Mixing, in_groups
 from textadv.randomness import permutation
 
 ORDER = 1
@@ -219,3 +219,50 @@ class Streams:
                 del self._orders[old]
             self._orders[stream, epoch] = permutation(self.seed, STREAM_ORDER, stream, epoch, size=len(part))
         return part[self._orders[stream, epoch][index]]
+
+
+BENIGN = (Role.UTILITY, Role.BORDERLINE)
+
+
+@dataclass(frozen=True)
+class Benign:
+    """The optimizer steps of `streams` without their adversarial rows: what a plain fine-tune on the rest takes.
+
+    Utility and borderline rows come in the same steps, and each loss counts what it counts there: the positions of
+    adversarial rows stay in a step, and no group names them.
+    """
+
+    streams: Streams
+
+    @property
+    def rows(self) -> Rows:
+        """Those of all streams."""
+        return self.streams.rows
+
+    @property
+    def batch_size(self) -> int:
+        """What losses are divided by, as in `streams`."""
+        return self.streams.batch_size
+
+    @property
+    def mixing(self) -> Mixing:
+        """Nothing is attacked."""
+        return NO_ATTACK
+
+    def check(self, steps: int, processes: int) -> None:
+        """Raises ValueError where a step could not be shared out."""
+        self.streams.check(steps, processes)
+
+    def different_steps(self, steps: int, processes: int) -> list[int]:
+        """The first step with each set of counts."""
+        return self.streams.different_steps(steps, processes)
+
+    def taken(self, steps: int, processes: int = 1) -> int:
+        """How many benign rows so many steps take, over all processes."""
+        counts = (self.streams.counts(step, processes) for step in range(steps))
+        return sum(count.utility + count.borderline for count in counts)
+
+    def step(self, step: int, micro_batch_size: int, processes: int = 1, rank: int = 0) -> Step:
+        """The rows of `step`, and the groups of benign ones of process `rank`."""
+        positions, groups = self.streams.step(step, micro_batch_size, processes, rank)
+        return Step(positions, [group for group in groups if group.role in BENIGN])

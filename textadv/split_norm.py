@@ -85,7 +85,8 @@ def convert(model: nn.Module) -> nn.Module:
         raise ModelError("model.split_norm: the batch norms of this model are split already.")
     if recomputes(model):
         raise ModelError(
-            "model.split_norm does not go with model.gradient_checkpointing. Set model.gradient_checkpointing: false."
+            "model.split_norm does not go with gradient checkpointing. Switch that off in the model, or set "
+            "model.split_norm: null."
         )
     places = [
         (parent, name, child)

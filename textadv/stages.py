@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from safetensors.torch import load_file
 from torch import nn
 
@@ -23,6 +24,7 @@ from textadv.data import ImageRows, Splits
 from textadv.digests import weights_hash
 from textadv.evaluation import Evaluation, Finished, Results, Training, evaluate, scores
 from textadv.evaluation.adversarial_rows import as_file
+from textadv.evaluation.chat_results import ChatTraining
 from textadv.evaluation.probing import probed
 from textadv.exporting import Exported, exported
 from textadv.mixing import NO_ATTACK
@@ -30,7 +32,7 @@ from textadv.models import LoadedModel, LoadedVision, device_of, freeze_unreache
 from textadv.models.strangers import Pictures, Reader, Texts
 from textadv.objectives import Free, Objective, hardening
 from textadv.overfitting import Guard, Probe
-from textadv.phases import within
+from textadv.phases import stage, within
 from textadv.progress import Scores, Settings, Trained
 from textadv.randomness import permutation
 from textadv.report import write_results
@@ -58,6 +60,7 @@ class Stage:
     summary: Training
 
 
+@stage("training")
 def train_hardened(task: Task) -> Stage:
     """Trains with the configured objective; the checkpoint is the best by held-out robust accuracy.
 
@@ -68,13 +71,20 @@ def train_hardened(task: Task) -> Stage:
     return _train(task, "hardened", objective, _steps(task), "robust_best")
 
 
+@stage("training")
 def train_plain(task: Task, kind: Baseline, hardened: Stage) -> Stage:
     """A plain fine-tune of the same steps, or of as many passes as hardening took; best by held-out clean accuracy."""
     steps = _steps(task)
     if kind == "equal_cost":
-        spent = hardened.summary.forwards + hardened.summary.backwards
-        steps = max(round(spent / (2 * task.config.training.batch_size)), 1)
+        steps = equal_cost_steps(hardened.summary, task.config.training.batch_size)
     return _train(task, NAMES[kind], None, steps, "clean_best")
+
+
+def equal_cost_steps(hardened: Training | ChatTraining, rows: float) -> int:
+    """Plain optimizer steps of so many rows that take as many passes as hardening did, the same on every process."""
+    steps = max(round((hardened.forwards + hardened.backwards) / (2 * rows)), 1)
+    # Attacks that stop early cost each process another number of passes.
+    return int(broadcast_object_list([steps])[0])
 
 
 def _steps(task: Task) -> int:
@@ -115,7 +125,7 @@ def _train(
     loaded = task.load_model()
     # Before batch norms are split: clean rows do not reach those of attacked rows.
     frozen = _reduced(task, loaded.model)
-    folder = task.output / "training" / _slug(name)
+    folder = task.output / "training" / slug(name)
     found = resumed_from(task.accelerator, config, folder / "checkpoints")
     attack = build.attack(config.selection.attack, task.threat, config.seed) if select == "robust_best" else None
     split = None if objective is None else task.split_norm
@@ -224,7 +234,7 @@ def evaluate_model(task: Task, name: str, model: nn.Module) -> Evaluation:
     config, seed = task.config.evaluation, task.config.seed
     surrogates = {key: found.model.to(task.accelerator.device) for key, found in task.surrogates.items()}
     attacks = build_attacks.panel(config.attacks, task.threat, seed, len(task.splits.labels), surrogates)
-    with within(name):
+    with within(name), stage("measuring"):
         return evaluate(
             model.to(task.accelerator.device),
             task.test,
@@ -253,12 +263,13 @@ def evaluate_before(task: Task) -> tuple[Evaluation, ...]:
     return (evaluate_model(task, "before", task.load_model().model),)
 
 
+@stage("writing and comparing")
 def export(task: Task, stage: Stage) -> Exported:
     """Writes a trained model for others and compares it with the measured one on validation rows, see `exported`.
 
     The hardened model goes into the output folder, a baseline into baselines/ there: plain, or plain_equal_cost.
     """
-    beneath = "" if stage.name == "hardened" else f"baselines/{_slug(stage.name)}"
+    beneath = "" if stage.name == "hardened" else f"baselines/{slug(stage.name)}"
     loaded, reader = stage.loaded, _reader(task, stage.loaded)
     return exported(task.accelerator, task.output, loaded, stage.trained, reader, name=stage.name, beneath=beneath)
 
@@ -274,7 +285,7 @@ def _reader(task: Task, loaded: LoadedModel | LoadedVision) -> Reader:
     return Texts(loaded, splits.validation.select(task.selection), config.data.max_length, size, trusted)
 
 
-def _slug(name: str) -> str:
+def slug(name: str) -> str:
     """The name of an evaluation as a folder."""
     return name.replace(", ", "_").replace(" ", "_")
 
@@ -289,6 +300,7 @@ def environment(accelerator: Accelerator) -> dict[str, str]:
     }
 
 
+@stage("writing the report")
 def report(
     task: Task,
     evaluations: Sequence[Evaluation],
@@ -296,10 +308,12 @@ def report(
     *,
     hashes: Mapping[str, str] = MappingProxyType({}),
     exports: Sequence[Exported] = (),
+    models: Mapping[str, str] = MappingProxyType({}),
 ) -> Results:
     """Collects the results and, on the main process, writes results.json, report.md, report.html and the curve.
 
     hashes: more of them, by name, beside those of the task and of what the stages trained. exports: what was written.
+    models: the folder or Hub id of each, by name.
     """
     weights = {f"weights.{stage.name}": weights_hash(stage.loaded.model) for stage in stages}
     results = Results(
@@ -313,6 +327,7 @@ def report(
         trainings=tuple(stage.summary for stage in stages),
         warnings=(*task.warnings, *(note for written in exports for note in written.notes)),
         exports=tuple(check for written in exports for check in written.checks),
+        models=dict(models),
     )
     if task.accelerator.is_main_process:
         write_results(results, task.output)

@@ -1,8 +1,8 @@
-"""The stages of a run on a chat model: train, evaluate, export, report."""
+"""The stages of a run on a chat model: train, evaluate, export, report; plain fine-tunes are in `stages_control`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -26,10 +26,12 @@ from textadv.evaluation.sanity_chat import said_doubt
 from textadv.exporting import Exported, exported
 from textadv.models import LoadedModel
 from textadv.models.strangers import Chats
-from textadv.phases import within
+from textadv.objectives import Objectives
+from textadv.phases import stage, within
 from textadv.progress import Scores, Settings, Trained
 from textadv.report.chat import write_chat_results
-from textadv.stages import environment
+from textadv.sampling import Sampler
+from textadv.stages import environment, slug
 from textadv.task_chat import ChatTask
 from textadv.task_output import carried, finish, resumed_from
 from textadv.task_template import template
@@ -38,13 +40,19 @@ from textadv.trainer import Trainer
 
 @dataclass(frozen=True)
 class ChatStage:
-    """A hardened chat model and how it came about."""
+    """A trained chat model and how it came about."""
 
     loaded: LoadedModel
     trained: Trained
     summary: ChatTraining
 
+    @property
+    def name(self) -> str:
+        """That of its evaluation: "hardened", "plain" or "plain, equal cost"."""
+        return self.summary.name
 
+
+@stage("training")
 def train_chat(task: ChatTask) -> ChatStage:
     """Trains with the configured objective; the checkpoint is the best on held-out validation rows.
 
@@ -56,27 +64,42 @@ def train_chat(task: ChatTask) -> ChatStage:
     """
     loaded = task.load_model()
     _require_answers(task, loaded)
-    folder = task.output / "training" / "hardened"
-    found = resumed_from(task.accelerator, task.config, folder / "checkpoints")
 
     def score(model: nn.Module) -> Scores:
         return chat_scores(task, model, loaded)
 
+    judges = f"{task.selection.judge.name}, those to benign prompts by {XSTEST.name}"
+    task.say(f"hardened: validation answers to behaviours are judged by {judges}")
+    trained = trained_chat(task, "hardened", loaded, task.sampler(), task.objectives(), score, settings_of(task))
+    return ChatStage(loaded, trained, summary_of(task, "hardened", trained))
+
+
+def trained_chat(
+    task: ChatTask,
+    name: str,
+    loaded: LoadedModel,
+    sampler: Sampler,
+    objectives: Objectives,
+    score: Callable[[nn.Module], Scores] | None,
+    settings: Settings,
+) -> Trained:
+    """Trains the loaded model in training/NAME of the output folder, from its newest checkpoint where it resumes."""
+    folder = task.output / "training" / slug(name)
+    found = resumed_from(task.accelerator, task.config, folder / "checkpoints")
     trainer = Trainer(
         task.accelerator,
         loaded.model,
-        task.sampler(),
-        task.objectives(),
-        _settings(task),
+        sampler,
+        objectives,
+        settings,
         score,
         folder,
-        name="hardened",
+        name=name,
         bar=task.config.tracking.progress,
-        averaging=build.averaging(task.config.training, task.steps()),
+        averaging=build.averaging(task.config.training, settings.steps),
         carried=carried(task.config, task.hashes),
     )
-    trained = trainer.run(found)
-    return ChatStage(loaded, trained, _summary(task, trained))
+    return trainer.run(found)
 
 
 def _benign_answers(task: ChatTask, model: nn.Module, loaded: LoadedModel) -> list[Answer]:
@@ -102,7 +125,8 @@ def _require_answers(task: ChatTask, loaded: LoadedModel) -> None:
         )
 
 
-def _settings(task: ChatTask) -> Settings:
+def settings_of(task: ChatTask) -> Settings:
+    """How the hardened model is trained."""
     config, training, steps = task.config, task.config.training, task.steps()
     quarter = max(-(-steps // 4), 1)
     held = config.objective.held_steps
@@ -151,7 +175,8 @@ def chat_scores(task: ChatTask, model: nn.Module, loaded: LoadedModel) -> Scores
     return Scores(answered, unbroken * answered, answered == 0, doubt)
 
 
-def _summary(task: ChatTask, trained: Trained) -> ChatTraining:
+def summary_of(task: ChatTask, name: str, trained: Trained) -> ChatTraining:
+    """A hardening as results tell of it."""
     progress, world = trained.progress, task.accelerator.num_processes
     best = progress.best.get("robust_best", {})
     return ChatTraining(
@@ -167,12 +192,13 @@ def _summary(task: ChatTask, trained: Trained) -> ChatTraining:
         best_score=best.get("robust"),
         last_score=progress.best["last"].get("robust"),
         notes=tuple(progress.notes),
+        name=name,
     )
 
 
 def evaluate_chat_model(task: ChatTask, name: str, loaded: LoadedModel) -> ChatEvaluation:
     """The model on the test rows, by every measure of the panel; answers go to `answers/` in the output folder."""
-    with within(name):
+    with within(name), stage("measuring"):
         return evaluate_chat(
             name,
             loaded.model.to(task.accelerator.device),
@@ -184,9 +210,14 @@ def evaluate_chat_model(task: ChatTask, name: str, loaded: LoadedModel) -> ChatE
         )
 
 
+@stage("writing and comparing")
 def export_chat(task: ChatTask, stage: ChatStage) -> Exported:
-    """Writes the hardened model for others and compares it with the measured one on validation rows, see `exported`."""
+    """Writes a trained model for others and compares it with the measured one on validation rows, see `exported`.
+
+    The hardened model goes into the output folder, a baseline into baselines/ there: plain, or plain_equal_cost.
+    """
     config = task.config
+    beneath = "" if stage.name == "hardened" else f"baselines/{slug(stage.name)}"
     chosen = set(task.selection.behaviours.ids)
     behaviours = [chat for chat in task.streams[Role.ADVERSARIAL].validation if chat.id in chosen]
     useful = task.streams[Role.UTILITY].validation[: config.selection.rows]
@@ -199,20 +230,30 @@ def export_chat(task: ChatTask, stage: ChatStage) -> Exported:
         config.model.trust_remote_code,
         config.model.quantization is not None,
     )
-    return exported(task.accelerator, task.output, stage.loaded, stage.trained, reader)
+    return exported(
+        task.accelerator, task.output, stage.loaded, stage.trained, reader, name=stage.name, beneath=beneath
+    )
 
 
+@stage("writing the report")
 def report_chat(
     task: ChatTask,
     evaluations: Sequence[ChatEvaluation],
     stage: ChatStage | None = None,
     *,
+    baselines: Sequence[ChatStage] = (),
     hashes: Mapping[str, str] = MappingProxyType({}),
-    written: Exported | None = None,
+    exports: Sequence[Exported] = (),
+    models: Mapping[str, str] = MappingProxyType({}),
 ) -> ChatResults:
-    """Collects the results and, on the main process, writes results.json, report.md and report.html."""
+    """Collects the results and, on the main process, writes results.json, report.md and report.html.
+
+    baselines: the plain fine-tunes. hashes: more of them, by name. exports: what was written of the trained models.
+    models: the folder or Hub id of each, by name.
+    """
     config: ChatRunConfig = task.config
-    trained = {} if stage is None else {"weights.hardened": weights_hash(stage.loaded.model)}
+    stages = [*baselines, *([] if stage is None else [stage])]
+    trained = {f"weights.{one.name}": weights_hash(one.loaded.model) for one in stages}
     judges = (task.panel.judge, *task.panel.others)
     results = ChatResults(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -226,8 +267,10 @@ def report_chat(
         judges=tuple(reliability(judge) for judge in judges),
         evaluations=tuple(evaluations),
         training=None if stage is None else stage.summary,
-        warnings=task.warnings if written is None else (*task.warnings, *written.notes),
-        exports=() if written is None else written.checks,
+        warnings=(*task.warnings, *(note for written in exports for note in written.notes)),
+        exports=tuple(check for written in exports for check in written.checks),
+        baselines=tuple(one.summary for one in baselines),
+        models=dict(models),
     )
     if task.accelerator.is_main_process:
         write_chat_results(results, task.output)

@@ -17,6 +17,7 @@ from textadv.config_training import length_problems
 from textadv.data import DataError, EncodedRows, Examples, ImageSplits, Rows, Splits, encode, overlap
 from textadv.digests import digest, surrogate_hashes, weights_hash
 from textadv.models import LoadedModel, LoadedVision, device_of, logits_warning, space_module
+from textadv.phases import stage
 from textadv.randomness import permutation
 from textadv.split_norm import Which
 from textadv.task_launch import launch_warnings, launched, say
@@ -64,6 +65,7 @@ class Task:
         say(self.accelerator, line)
 
 
+@stage("making ready")
 def prepare(config: RunConfig, *, training: bool = True) -> Task:
     """Reads, checks and tokenises the data, loads the model once, resolves the radius, and claims the output folder.
 
@@ -124,6 +126,7 @@ def _prepared(config: RunConfig, accelerator: Accelerator, training: bool) -> Ta
     return task
 
 
+@stage("making ready")
 def with_model(task: Task, name: str) -> Task:
     """The task for another model: its own tokens and hashes, the same rows and the same radius.
 

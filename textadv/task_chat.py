@@ -25,8 +25,9 @@ from textadv.evaluation.generate import Decoding
 from textadv.evaluation.judges import REFUSAL_LISTS
 from textadv.models import LoadedModel, blocks, device_of, space_module
 from textadv.objectives import Objectives
+from textadv.phases import stage
 from textadv.randomness import permutation
-from textadv.sampling import Streams
+from textadv.sampling import Benign, Streams
 from textadv.spaces import Embeddings, Hidden, Several
 from textadv.task_launch import launch_warnings, launched, say
 from textadv.task_output import claim, claiming, free_output, require_room
@@ -104,6 +105,7 @@ class ChatTask:
         say(self.accelerator, line)
 
 
+@stage("making ready")
 def prepare_chat(config: ChatRunConfig, *, training: bool = True) -> ChatTask:
     """Reads, checks and tokenises the streams, loads the model once, resolves the radius, and claims the output folder.
 
@@ -151,6 +153,7 @@ def _prepared(config: ChatRunConfig, accelerator: Accelerator, training: bool) -
     _check(task)
     read_panel(config, loaded, task.panel)
     if training:
+        task = replace(task, warnings=(*task.warnings, *_uncontrolled(task)))
         light = replace(task, config=config.model_copy(update={"attack": lighter(config.attack)}))
         rehearse_chat(config, accelerator, loaded.model, light.objectives(), task.sampler(), task.steps())
     return task
@@ -206,6 +209,12 @@ def _check(task: ChatTask) -> None:
         raise ConfigError([str(error)]) from error
 
 
+def _uncontrolled(task: ChatTask) -> Iterable[str]:
+    """A sentence where baselines are asked for and no step has a row that they could be trained on."""
+    if task.config.baselines and not Benign(task.sampler()).taken(task.steps(), task.accelerator.num_processes):
+        yield "baselines: no plain fine-tune is trained: mixing.ratio leaves no step a utility or borderline row."
+
+
 def requests(chats: Sequence[Chat]) -> tuple[str, ...]:
     """What the user asks last in each chat."""
     return tuple(chat.messages[-1]["content"] for chat in chats)
@@ -243,11 +252,11 @@ def _panel(
     benign = {}
     if Role.BORDERLINE in streams:
         close = _drawn(config, BENIGN_DRAW, _test(streams, Role.BORDERLINE), wanted.benign)
-        benign["borderline"] = Asked.of(used, requests(close))
+        benign["borderline"] = Asked.of(used, requests(close), [chat.id for chat in close])
     for name, path in wanted.over_refusal.items():
         prompts = build_chat.benign_prompts(name, path, config.data.surrogates)
         kept = sorted(permutation(config.seed, BENIGN_DRAW, size=len(prompts))[: wanted.benign])
-        benign[name] = Asked.of(used, [prompts[place] for place in kept])
+        benign[name] = Asked.of(used, [prompts[place] for place in kept], kept)
     instructions = {}
     for name, path in wanted.instructions.items():
         found = read_instructed(path, config.data.surrogates)
@@ -346,6 +355,7 @@ def _warnings(config: ChatRunConfig, streams: Mapping[Role, ChatSplits], threat:
             yield f"{name}: {found}"
 
 
+@stage("making ready")
 def with_chat_model(task: ChatTask, name: str) -> ChatTask:
     """The task for another model with the same radius and rows, tokenised by its own tokenizer.
 
@@ -368,6 +378,7 @@ def with_chat_model(task: ChatTask, name: str) -> ChatTask:
     )
 
 
+@stage("making ready")
 def inspected(config: ChatRunConfig) -> tuple[LoadedModel, Panel]:
     """The model and what would be measured on it; without a run or an output folder.
 

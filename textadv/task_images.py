@@ -29,6 +29,7 @@ from textadv.models import (
     patch_positions,
     space_module,
 )
+from textadv.phases import stage
 from textadv.spaces import Hidden, Pixels
 from textadv.split_norm import convert
 from textadv.task import (
@@ -67,6 +68,7 @@ class Ready:
     cropped: bool
 
 
+@stage("making ready")
 def ready(
     config: ImageRunConfig,
     splits: ImageSplits | None = None,
@@ -127,6 +129,7 @@ def _require_bounds(config: ImageRunConfig, found: Ready) -> None:
         )
 
 
+@stage("making ready")
 def prepare_images(config: ImageRunConfig, *, training: bool = True) -> Task:
     """Reads, checks and resizes the images, tries the model once, and claims the output folder.
 
@@ -175,6 +178,7 @@ def _prepared(config: ImageRunConfig, accelerator: Accelerator, training: bool) 
     return task
 
 
+@stage("making ready")
 def with_image_model(task: Task, name: str) -> Task:
     """The task for another model: the images in its size, the same rows and the same radius.
 

@@ -15,7 +15,6 @@ from torch import nn
 
 from textadv import checkpoint as checkpoints
 from textadv.config import ConfigError
-from textadv.config_chat import ChatRunConfig
 from textadv.config_file import config_difference, dump_config, load_config
 from textadv.config_tasks import AnyRunConfig
 from textadv.reading import json_of
@@ -275,8 +274,7 @@ def needed_bytes(config: AnyRunConfig, model: nn.Module) -> int:
     averaged = config.training.averaging is not None
     # Weights and two moments; one checkpoint more than are kept while the last is written; three kinds of kept weights.
     stage = (3 + averaged) * trained * (config.checkpoint.keep_last + 1) + 3 * trained
-    plain = 0 if isinstance(config, ChatRunConfig) else len(config.baselines)
-    return (1 + plain) * (stage + trained + whole) + 3 * trained + REPORTS
+    return (1 + len(config.baselines)) * (stage + trained + whole) + 3 * trained + REPORTS
 
 
 def carried(config: AnyRunConfig, hashes: Mapping[str, str]) -> dict[str, str]:

@@ -277,7 +277,7 @@ def test_named_constructors_are_the_published_settings():
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"steps": 0}, "attack.steps must be at least 1, got 0. To train without an attack set objective.name: clean."),
+        ({"steps": 0}, "attack.steps must be at least 1, got 0. To train without an attack set mixing.ratio: 0."),
         ({"restarts": 0}, "attack.restarts must be at least 1, got 0"),
         ({"restarts": 2, "random_start": False}, "attack.restarts: 2 would repeat one start. Set attack.random_start"),
         ({"restarts": 2}, "set attack.select: most_damaging"),

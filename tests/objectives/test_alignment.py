@@ -169,7 +169,7 @@ def test_the_adapter_and_the_modes_are_as_before_a_reference() -> None:
 
 @pytest.mark.parametrize("beta", [0.0, -1.0])
 def test_a_beta_that_is_not_positive_is_refused(beta: float) -> None:
-    with pytest.raises(ValueError, match="objective.beta must be above 0"):
+    with pytest.raises(ValueError, match="capo.beta must be above 0"):
         Preference(beta=beta)
 
 

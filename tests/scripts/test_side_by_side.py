@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,3 +51,22 @@ def test_bad_input_ends_with_one_message(tmp_path: Path, monkeypatch: MonkeyPatc
         run("side_by_side.py", monkeypatch, "--panel", str(runs[1]), str(runs[0]))
     with pytest.raises(SystemExit, match=r"panel holds no hardened model"):
         run("side_by_side.py", monkeypatch, "--panel", str(tmp_path / "panel"), str(tmp_path / "panel"))
+
+
+def test_runs_and_the_panels_models_may_have_names(
+    tmp_path: Path, monkeypatch: MonkeyPatch, capsys: CaptureFixture[str]
+) -> None:
+    runs = folders(tmp_path)
+    models = {name: str(runs[0] / "adapters" / kind) for name, kind in (("A", "robust_best"), ("B", "last"))}
+    panel = replace(made(evaluated("A", 18, 12), evaluated("B", 17, 9)), models=models)
+    write_results(panel, tmp_path / "named")
+    run("side_by_side.py", monkeypatch, "--panel", str(tmp_path / "named"), f"mine, slow={runs[0]}")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [[*row[:2], row[3].split()[0]] for row in rows] == [
+        ["mine, slow", "best, step 80", "60.0"],
+        ["mine, slow", "last, step 100", "45.0"],
+    ]
+    with pytest.raises(SystemExit, match="would be called alike"):
+        run("side_by_side.py", monkeypatch, "--panel", str(tmp_path / "named"), f"x={runs[0]}", f"x={runs[1]}")
+    with pytest.raises(SystemExit, match="would be called alike"):
+        run("frontier.py", monkeypatch, f"x={runs[0]}", f"x={runs[1]}", "--output", str(tmp_path / "frontier"))

@@ -59,8 +59,7 @@ class GradientAttack:
         require_threat(self.threat)
         if self.steps < 1:
             raise ValueError(
-                f"attack.steps must be at least 1, got {self.steps}. To train without an attack set "
-                "objective.name: clean."
+                f"attack.steps must be at least 1, got {self.steps}. To train without an attack set mixing.ratio: 0."
             )
         if self.restarts < 1:
             raise ValueError(f"attack.restarts must be at least 1, got {self.restarts}.")

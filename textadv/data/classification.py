@@ -175,7 +175,9 @@ def _labels(table: Table, label: str | None, role: str) -> LabelColumn:
     name = _named(label, "label", role)
     if name not in table.columns:
         _refuse_indicators(table, name)
-    return LabelColumn(table.column(name, "data.label"), table.place, table.class_names.get(name, ()))
+    return LabelColumn(
+        table.column(name, "data.label", header="data.columns"), table.place, table.class_names.get(name, ())
+    )
 
 
 def _refuse_indicators(table: Table, name: str) -> None:
@@ -214,7 +216,7 @@ def _named(column: str | None, key: str, role: str) -> str:
 
 
 def _texts(table: Table, column: str, key: str, rows: Iterable[int]) -> tuple[str, ...]:
-    values = table.column(column, key)
+    values = table.column(column, key, header="data.columns")
     for row in rows:
         if not isinstance(values[row], str):
             raise DataError(

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from textadv.phases import each
+
 Gram = tuple[str, ...]
 
 
@@ -68,7 +70,7 @@ def find_contamination(
         first.setdefault(words, number)
     places = _places(known, {gram for words in asked for gram in _grams(words, min(n, len(words)))})
     pairs = []
-    for number, words in enumerate(asked):
+    for number, words in each("looking prompts up in training", enumerate(asked), len(asked), "prompts"):
         if words in first:
             pairs.append(Shared(number, first[words], 1.0, True))
             continue
@@ -86,7 +88,7 @@ def _places(known: Sequence[Gram], wanted: set[Gram]) -> dict[Gram, set[int]]:
     """The training prompts that each of these grams stands in."""
     places: dict[Gram, set[int]] = {gram: set() for gram in wanted}
     sizes = {len(gram) for gram in wanted}
-    for number, words in enumerate(known):
+    for number, words in each("reading training prompts", enumerate(known), len(known), "prompts"):
         for size in sizes:
             for gram in _grams(words, size):
                 if gram in places:

@@ -13,6 +13,7 @@ from textadv.data.classes import shortened
 from textadv.data.examples import DataError
 from textadv.data.spellings import spelled
 from textadv.data.text_files import SEPARATORS, content_of, fields_of, json_columns, suffix_of, text_of
+from textadv.phases import each
 from textadv.reading import FREE_BYTES, HostileError, json_of, parsed, require_bounded
 
 USUAL_SEPARATOR = {".csv": ",", ".tsv": "\t"}
@@ -30,7 +31,7 @@ UNREAD = {
     ".txt": "Name it after what it holds: .csv for fields between separators, .jsonl for objects, one a line.",
     ".xlsx": "Save the sheet as CSV UTF-8.",
     ".xls": "Save the sheet as CSV UTF-8.",
-    ".arrow": "Set data.name to the folder that datasets saved it in, or write it as parquet.",
+    ".arrow": "Write it as parquet.",
 }
 LONG_NAME = 60
 ROWS_AT_ONCE = 4096
@@ -52,19 +53,20 @@ class Table:
     def __len__(self) -> int:
         return max((len(values) for values in self.columns.values()), default=0)
 
-    def column(self, name: str, key: str, remedy: str | None = None) -> list[Any]:
+    def column(self, name: str, key: str, remedy: str | None = None, header: str | None = None) -> list[Any]:
         """The values of column `name`; DataError where there is none, naming the config key `key` that names it.
 
-        remedy: what to do where no key names it.
+        remedy: what to do where no key names it. header: the key that names columns where the file does not.
         """
         if name in self.columns:
             return self.columns[name]
         if remedy is not None:
             raise DataError(f"{key}: {self.without(name)} {remedy}")
         near = get_close_matches(name, list(self.columns), n=1)
-        hint = f"Set {key} to one of them, or data.columns where it has no header."
+        hint = f"Set {key} to one of them{f', or {header} where it has no header' if header else ''}."
         if self.headless:
-            hint = "Its first row looks like data: name the columns in data.columns."
+            naming = f"name the columns in {header}" if header else "give it a row with the names of the columns"
+            hint = f"Its first row looks like data: {naming}."
         if near:
             hint = f"Set {key}: {near[0]}."
         sign = next((sign for column in self.columns for sign in SEPARATORS if name in column.split(sign)), None)
@@ -106,7 +108,8 @@ def read_files(paths: Sequence[str | Path], columns: Sequence[str] | None, key: 
     every file declares.
     Raises DataError, naming the config key `key`, for a file that is missing, unreadable or of an unknown kind.
     """
-    parts = [(Path(path), _read_file(Path(path), columns, key)) for path in paths]
+    named = each(f"reading {key}", map(Path, paths), len(paths), "files")
+    parts = [(path, _read_file(path, columns, key)) for path in named]
     first_path, first = parts[0]
     for path, part in parts[1:]:
         if list(part.values) != list(first.values):
@@ -131,9 +134,12 @@ def read_files(paths: Sequence[str | Path], columns: Sequence[str] | None, key: 
 def _read_file(path: Path, columns: Sequence[str] | None, key: str) -> _Columns:
     suffix = suffix_of(path)
     if path.is_dir():
-        raise DataError(f"{key}: {path} is a folder. Name the files in it, or set data.name to a data set's folder.")
+        whole = f", or set {_naming(key)} to a data set's folder" if _naming(key) else ""
+        raise DataError(f"{key}: {path} is a folder. Name the files in it{whole}.")
     if suffix not in SUFFIXES:
         known, more = ", ".join(sorted(SUFFIXES)), UNREAD.get(suffix, "")
+        if suffix == ".arrow" and _naming(key):
+            more = f"Set {_naming(key)} to the folder that datasets saved it in, or write it as parquet."
         raise DataError(f"{key}: {path} has no known extension; use one of {known}. {more}".rstrip())
     if not path.is_file():
         raise DataError(f"{key}: there is no file {path} (looked in {Path.cwd()}). Correct {key}.")
@@ -153,6 +159,12 @@ def _read_file(path: Path, columns: Sequence[str] | None, key: str) -> _Columns:
         raise DataError(f"{key}: {path} cannot be read as {suffix}: {error}. Repair the file.") from error
     except OSError as error:
         raise DataError(f"{key}: {path} cannot be read: {error.strerror}.") from error
+
+
+def _naming(key: str) -> str:
+    """The key that names the data set whose part stands at `key`, as data.name for data.train; "" where none does."""
+    section, _, part = key.rpartition(".")
+    return f"{section}.name" if key.startswith("data.") and part in ("train", "validation", "test") else ""
 
 
 def _headed(rows: list[list[str]], columns: Sequence[str] | None) -> dict[str, list[Any]]:

@@ -21,21 +21,24 @@ from textadv.data.benchmarks import Instructed, Question
 from textadv.data.chat_template import encode_opening
 from textadv.data.locating import shortened
 from textadv.data.rendering import Template, template_of
-from textadv.evaluation.adversaries import Adversary
+from textadv.evaluation.adversaries import Adversary, behaviours_of
+from textadv.evaluation.answer_book import AnswerBook
 from textadv.evaluation.degenerate import Limits, Nll, nll_limit
-from textadv.evaluation.elicitation import AttackSuccess, Elicitation, elicit
+from textadv.evaluation.elicitation import DIRECT, AttackSuccess, Elicitation, elicit
 from textadv.evaluation.generate import Decoding, Prompt, answers
 from textadv.evaluation.instructions import instruction_following
 from textadv.evaluation.judges import Judge
 from textadv.evaluation.kept_answers import Answer, files_of, fits
 from textadv.evaluation.kept_lines import repaired
 from textadv.evaluation.likelihood import answer_nll, perplexity
+from textadv.evaluation.measure_ids import measure_id
 from textadv.evaluation.multiple_choice import choice_result, score_choices
 from textadv.evaluation.refusal import RefusalReport, over_refusal
 from textadv.evaluation.sanity_chat import choice_doubts, perplexity_doubt, said_doubt, silence_doubt
 from textadv.evaluation.statistics import Rate, wilson
 from textadv.models import ModelError, as_reference
 from textadv.models.decoding import context_length
+from textadv.phases import each, within
 
 Group = Literal["attack success", "over-refusal", "capability"]
 
@@ -47,6 +50,7 @@ class Measure:
     value, low, high: in 0..1, with a 95 % interval; a perplexity is 1 or more. total: rows it is over.
     lower_is_better: what an improvement is. rows: the value on each row, in a fixed order; empty where it has none.
     note: what a reader must know beside the number. weights: what each row counts; empty where all count alike.
+    id: by which programs compare, see `measure_ids`; made from group and name where none is given.
     """
 
     group: str
@@ -59,6 +63,11 @@ class Measure:
     rows: tuple[float, ...] = ()
     note: str = ""
     weights: tuple[float, ...] = ()
+    id: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.id:
+            object.__setattr__(self, "id", measure_id(self.group, self.name))
 
 
 @dataclass(frozen=True)
@@ -79,21 +88,25 @@ def _asked(text: str) -> list[dict[str, str]]:
 
 
 class Asked(NamedTuple):
-    """Prompts to be answered: their texts and, in the same order, their tokens up to where the assistant starts."""
+    """Prompts to be answered: their texts and, in the same order, their tokens up to where the assistant starts.
+
+    rows: the ids of the rows in their data; empty where they are numbered as they stand.
+    """
 
     texts: tuple[str, ...]
     ids: tuple[tuple[int, ...], ...]
+    rows: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, tokenizer: Any, texts: Sequence[str]) -> Asked:
+    def of(cls, tokenizer: Any, texts: Sequence[str], rows: Sequence[int] = ()) -> Asked:
         """Each text as a user's first message. Raises DataError where it does not fit the chat template."""
         encoded = []
-        for number, text in enumerate(texts):
+        for number, text in each("encoding prompts", enumerate(texts), len(texts), "prompts"):
             try:
                 encoded.append(encode_prompt(tokenizer, _asked(text)).ids)
             except DataError as error:
                 raise DataError(f"prompt {number} (counted from 0), {shortened(text)}: {error}") from error
-        return cls(tuple(texts), tuple(encoded))
+        return cls(tuple(texts), tuple(encoded), tuple(rows))
 
 
 @dataclass(frozen=True)
@@ -139,19 +152,24 @@ def evaluate_chat(
     store = folder / f"{re.sub(r'[^A-Za-z0-9_-]+', '_', name)}.jsonl"
     for line in repaired(files_of(store), "answers", fits):
         say(f"note: {line}")
-    template = template_of(tokenizer)
-    measures = _attack_success(model, template, panel, store, key, cost, notes)
+    book, template = AnswerBook(store), template_of(tokenizer)
+    if (earlier := book.note()) is not None:
+        say(f"note: {earlier}")
+    measures = _attack_success(model, template, panel, book, key, cost, notes)
     cost["attack seconds"] = time.perf_counter() - began
     base = _base_nll(model, template)
     limit = None if base is None else nll_limit(_reference_nll(model, panel))
     for label, asked in panel.benign.items():
-        given = _answers(model, template, asked, panel.decoding, store, key, label)
+        given = _answers(model, template, asked, panel.decoding, book, key, label)
         notes.add(said_doubt(f"{label} prompts", given))
         said = [None if answer.status == "thinking" else answer.text for answer in given]
-        report = over_refusal(asked.texts, said, limits=Limits(nll=limit), nll=base)
+        with within(f"{label}: gibberish"):
+            report = over_refusal(asked.texts, said, limits=Limits(nll=limit), nll=base)
+        book.graded(report, given)
         measures += _refusal_measures(label, report, given, panel.decoding, measured=base is not None)
         say(f"{name}: {label}: {report}")
-    measures += _capability(model, template, panel, store, key, notes)
+    measures += _capability(model, template, panel, book, key, notes)
+    book.write()
     cost["seconds"] = time.perf_counter() - began
     return ChatEvaluation(name, tuple(measures), cost, tuple(notes.told))
 
@@ -182,12 +200,17 @@ def _attack_success(
     model: nn.Module,
     template: Template,
     panel: Panel,
-    store: Path,
+    book: AnswerBook,
     key: str,
     cost: dict[str, float],
     notes: _Notes,
 ) -> list[Measure]:
     measures: list[Measure] = []
+    requests = dict(zip(panel.behaviours.ids, panel.requests, strict=True))
+    targets = {
+        row.id: template.speech.decoded(template.tokenizer, row.target) for row in behaviours_of(panel.behaviours)
+    }
+    book.ask((DIRECT, *panel.attacks), requests, targets)
     for judge in (panel.judge, *panel.others):
         found = elicit(
             model,
@@ -197,11 +220,13 @@ def _attack_success(
             panel.attacks,
             judge,
             panel.decoding,
-            store=store,
+            store=book.path,
             key=key,
             speech=template.speech,
             say=notes.progress,
         )
+        book.judged(found, requests)
+        book.write()
         if judge is panel.judge:
             notes.add(silence_doubt(found))
         named = "" if judge is panel.judge else f" ({judge.name})"
@@ -228,13 +253,14 @@ def _success(attack: AttackSuccess, found: Elicitation, named: str) -> Measure:
 
 
 def _answers(
-    model: nn.Module, template: Template, asked: Asked, decoding: Decoding, store: Path, key: str, label: str
+    model: nn.Module, template: Template, asked: Asked, decoding: Decoding, book: AnswerBook, key: str, label: str
 ) -> list[Answer]:
     """One greedy answer to each prompt."""
     once = Decoding(decoding.max_new_tokens, batch_size=decoding.batch_size)
     prompts = [Prompt(n, ids) for n, ids in enumerate(asked.ids)]
     speech = template.speech
-    return answers(model, template.tokenizer, prompts, once, store=store, key=key, attack=label, speech=speech)
+    book.ask([label], dict(enumerate(asked.texts)), rows=dict(enumerate(asked.rows)))
+    return answers(model, template.tokenizer, prompts, once, store=book.path, key=key, attack=label, speech=speech)
 
 
 def _failed(given: Sequence[Answer]) -> int:
@@ -315,16 +341,18 @@ def _refusal_measures(
 
 
 def _capability(
-    model: nn.Module, template: Template, panel: Panel, store: Path, key: str, doubts: _Notes
+    model: nn.Module, template: Template, panel: Panel, book: AnswerBook, key: str, doubts: _Notes
 ) -> list[Measure]:
-    found = perplexity(model, panel.utility.pairs)
+    with within("utility perplexity"):
+        found = perplexity(model, panel.utility.pairs)
     doubts.add(perplexity_doubt(found.value, len(template.tokenizer)))
     each = tuple(row.nll / row.tokens for row in found.rows)
     interval, sizes = (found.value, found.low, found.high), tuple(float(row.tokens) for row in found.rows)
     measures = [Measure("capability", "utility perplexity", *interval, len(each), True, each, weights=sizes)]
     for label, questions in panel.questions.items():
         for templated in (True, False):
-            scores = score_choices(model, template, questions, chat_template=templated, too_long="skip")
+            with within(label):
+                scores = score_choices(model, template, questions, chat_template=templated, too_long="skip")
             result = choice_result(scores, "acc_norm")
             name = f"{label}: multiple choice" + ("" if templated else ", no template")
             for doubt in choice_doubts(name, scores, result.per_row):
@@ -335,9 +363,10 @@ def _capability(
                 Measure("capability", name, result.value, result.low, result.high, total, False, result.per_row, note)
             )
     for label, (prompts, asked) in panel.instructions.items():
-        given = _answers(model, template, asked, panel.decoding, store, key, label)
+        given = _answers(model, template, asked, panel.decoding, book, key, label)
         doubts.add(said_doubt(f"{label} prompts", given))
         followed = instruction_following(prompts, [answer.text for answer in given])
+        book.followed(asked.texts, given, [row.strict for row in followed.rows])
         # A prompt with an instruction that cannot be checked is in no rate, so it is in no difference either.
         rows = [float(all(row.strict)) for row in followed.rows if None not in row.strict]
         notes = [f"{followed.prompts_left_out} prompts left out"] if followed.prompts_left_out else []

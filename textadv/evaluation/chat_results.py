@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,11 +21,11 @@ CHAT_SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class ChatTraining:
-    """How a chat model was hardened.
+    """How a chat model was trained; `name` is that of the evaluation of the model it made.
 
     forwards, backwards: passes of one row through the model, the adversary's included; seconds: wall clock.
     selected: which checkpoint was kept, from optimizer step `selected_step`. best_score, last_score: share of
-    validation behaviours unbroken times share of benign validation prompts answered.
+    validation behaviours unbroken times share of benign validation prompts answered; None for a plain fine-tune.
     """
 
     objective: str
@@ -40,6 +40,7 @@ class ChatTraining:
     best_score: float | None
     last_score: float | None
     notes: tuple[str, ...] = ()
+    name: str = "hardened"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +48,8 @@ class ChatResults:
     """Everything one run on a chat model measured; built by keyword.
 
     threat: of training. attacks: what each measuring attack did, by name. judges: how far each can be believed.
-    exports: what was written of the hardened model.
+    exports: what was written of the trained models. baselines: how the plain fine-tunes were trained.
+    models: as in `Results`.
     """
 
     task: str = "chat"
@@ -65,6 +67,8 @@ class ChatResults:
     training: ChatTraining | None
     warnings: tuple[str, ...] = ()
     exports: tuple[ExportCheck, ...] = ()
+    baselines: tuple[ChatTraining, ...] = ()
+    models: dict[str, str] = field(default_factory=dict)
 
 
 class Change(NamedTuple):

@@ -138,12 +138,12 @@ def elicit(
     what the judge sees beside the whole response, prefill included, thoughts not.
     attacks: by name; where none is a `Direct`, it is added as "direct". decoding: greedy, 512 tokens by default.
     store, key, ends, speech: see `answers`; `ends` by default also holds the special token that the targets end with.
-    say: told how it goes.
+    say: told how it goes, and by which judge.
 
     Raises ValueError where requests and rows differ in number, a row has no harmful target or a judge loses rows, and
     GenerationError where every answer to an attack fails.
     """
-    decoding = decoding or Decoding()
+    decoding, say = decoding or Decoding(), partial(_by, judge.name, say)
     if len(requests) != len(rows):
         raise ValueError(f"Every behaviour needs its request, got {len(requests)} requests and {len(rows)} rows.")
     behaviours = behaviours_of(rows)
@@ -251,6 +251,11 @@ def _outcomes(
 
 
 # ---- counting
+
+
+def _by(judge: str, say: Callable[[str], None], line: str) -> None:
+    """Says the line with the judge whose verdicts it counts."""
+    say(f"{line} (judge {judge})")
 
 
 def _line(name: str, measured: _Measured) -> str:

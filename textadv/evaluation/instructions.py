@@ -23,6 +23,7 @@ from typing import Any
 from textadv.data.benchmarks import Instructed, Instruction
 from textadv.data.examples import DataError
 from textadv.evaluation.statistics import Rate, wilson
+from textadv.phases import each
 from textadv.reading import json_of
 
 Arguments = Mapping[str, Any]
@@ -72,7 +73,8 @@ def instruction_following(prompts: Sequence[Instructed], responses: Sequence[str
     """
     if len(prompts) != len(responses):
         raise ValueError(f"Each prompt needs one response, got {len(prompts)} prompts and {len(responses)} responses.")
-    rows = tuple(_verdicts(prompt, response) for prompt, response in zip(prompts, responses, strict=True))
+    pairs = each("checking instructions", zip(prompts, responses, strict=True), len(prompts), "answers")
+    rows = tuple(_verdicts(prompt, response) for prompt, response in pairs)
     whole = [row for row in rows if None not in row.strict]
     unsupported = Counter(
         name for row in rows for name, held in zip(row.instructions, row.strict, strict=True) if held is None

@@ -20,6 +20,7 @@ from torch import nn
 from textadv.data.characters import mended
 from textadv.evaluation.statistics import Rate, wilson
 from textadv.models import device_of, evaluating
+from textadv.phases import phase
 
 Status = Literal["ok", "unparsed", "error"]
 
@@ -336,12 +337,13 @@ class ClassifierJudge:
         verdicts = [_unreadable(prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
         open_rows = [row for row, verdict in enumerate(verdicts) if verdict is None]
         open_rows.sort(key=lambda row: len(responses[row]))
-        with evaluating(self.model):
+        with evaluating(self.model), phase("probabilities", len(open_rows), "answers") as advance:
             for start in range(0, len(open_rows), self.batch_size):
                 part = open_rows[start : start + self.batch_size]
                 scores = self._probabilities([prompts[n] for n in part], [responses[n] for n in part])
                 for row, score in zip(part, scores, strict=True):
                     verdicts[row] = self._verdict(score)
+                advance(len(part))
         return [verdict for verdict in verdicts if verdict is not None]
 
     def _verdict(self, score: float) -> Verdict:

@@ -77,12 +77,13 @@ class Store:
 def opened(path: Path | None, model: nn.Module) -> Store:
     """What is in the file and those beside it, on every process, whichever of them can see the files.
 
-    Lines that are not as they were written count for nothing: their answers are made again.
+    Lines that are not as they were written, or of another version, count for nothing: their answers are made again.
     """
     if path is None:
         return Store(None)
     made(path.parent)
-    mine = [(told["key"], Answer(**told["answer"])) for file in files_of(path) for told in read(file, fits)[0]]
+    lines = (told for file in files_of(path) for told in read(file, fits)[0])
+    mine = [(told["key"], answer) for told in lines if (answer := answer_of(told)) is not None]
     known = dict(everywhere(mine))
     rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
     own = path if rank == 0 else path.with_name(f"{path.stem}-{rank}{path.suffix}")
@@ -94,6 +95,15 @@ def fits(path: Path, told: Mapping[str, Any]) -> bool:
     """Whether a line tells of an answer as this version keeps them."""
     answer = told.get("answer")
     return isinstance(told.get("key"), str) and isinstance(answer, dict) and set(answer) == _FIELDS
+
+
+def answer_of(told: Mapping[str, Any]) -> Answer | None:
+    """The answer that a line holds; None where another version wrote it, which knew another kind of answer."""
+    answer = told.get("answer")
+    try:
+        return Answer(**answer) if isinstance(told.get("key"), str) and isinstance(answer, dict) else None
+    except TypeError:
+        return None
 
 
 def files_of(path: Path) -> list[Path]:

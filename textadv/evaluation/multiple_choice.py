@@ -32,6 +32,7 @@ from textadv.data.rendering import Template, template_of
 from textadv.evaluation.likelihood import Pair, answer_nll, bootstrap_interval
 from textadv.evaluation.statistics import Rate, wilson
 from textadv.models.decoding import context_length
+from textadv.phases import each
 
 Layout = Literal["cloze", "letters"]
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -110,7 +111,7 @@ def score_choices(
     limit = context_length(model) or math.inf
     kept: list[tuple[Question, list[Pair]]] = []
     skipped = []
-    for question in questions:
+    for question in each("encoding choices", questions, len(questions), "questions"):
         pairs = encode(question, layout)
         longest = max(len(prompt) + len(answer) for prompt, answer in pairs)
         if longest <= limit:

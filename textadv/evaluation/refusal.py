@@ -77,7 +77,7 @@ def load_or_bench(path: str | Path, *, safe: bool, surrogates: Surrogates = "err
     Raises DataError where a column is missing or a prompt is empty.
     """
     table = read_files([path], None, "evaluation.over_refusal")
-    kinds = table.column("category", "evaluation.over_refusal")
+    kinds = table.column("category", "evaluation.over_refusal", "Rename one of them to category.")
     rows = enumerate(zip(prompt_texts(table, surrogates=surrogates), kinds, strict=True))
     return [BorderlinePrompt(str(row), text, str(kind), safe) for row, (text, kind) in rows]
 

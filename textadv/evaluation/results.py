@@ -10,7 +10,7 @@ import json
 import math
 import types
 from collections.abc import Callable
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
@@ -211,7 +211,8 @@ class Results:
 
     created: ISO 8601 time. config: the resolved configuration. hashes: of weights, adapter, tokenizer and data.
     environment: versions and hardware. warnings: what a reader must know before trusting a number. exports: what was
-    written of the trained models.
+    written of the trained models. models: the folder or Hub id of each evaluated model, by the evaluation's name; of
+    what this run trained or started from nothing.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -225,6 +226,7 @@ class Results:
     trainings: tuple[Training, ...]
     warnings: tuple[str, ...] = ()
     exports: tuple[ExportCheck, ...] = ()
+    models: dict[str, str] = field(default_factory=dict)
 
 
 def to_json(results: Results) -> str:

@@ -100,7 +100,7 @@ class Preference:
 
     def __post_init__(self) -> None:
         if not self.beta > 0:
-            raise ValueError(f"objective.beta must be above 0, got {self.beta}.")
+            raise ValueError(f"objective.parts: capo.beta must be above 0, got {self.beta}.")
 
     def __call__(self, model: nn.Module, batch: Batch, moment: Moment) -> Iterator[Term]:
         """One term; both answers go through the model in one forward pass."""
@@ -136,7 +136,7 @@ class PrefillRecovery:
     def __post_init__(self) -> None:
         if not 0 <= self.shortest <= self.longest:
             raise ValueError(
-                f"objective.shortest and longest must satisfy 0 <= shortest <= longest, got {self.shortest} and "
+                f"objective.parts: prefill_recovery needs 0 <= shortest <= longest, got {self.shortest} and "
                 f"{self.longest}."
             )
 

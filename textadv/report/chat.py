@@ -9,6 +9,7 @@ from textadv.evaluation.chat_results import ChatResults, from_chat_json, to_chat
 from textadv.evaluation.results import write_atomically
 from textadv.printable import printable
 from textadv.report.comparison_chat import INDENT, chat_caption, chat_table
+from textadv.report.control_chat import baseline_lines
 from textadv.report.exports import EXPORTS, export_table
 from textadv.report.markdown import aligned, bullets, escaped, reproduce, section
 from textadv.report.page_chat import ANSWERS, INTERVALS, attack_lines, chat_html, chat_model_name
@@ -90,7 +91,8 @@ def _attacks(results: ChatResults) -> str:
 
 def _training(results: ChatResults) -> str:
     table = objective_table(results)
-    parts = [escaped(training_line(results)), aligned(table) if table else ""]
+    told = [escaped(line) for line in (training_line(results), *baseline_lines(results))]
+    parts = [*told, aligned(table) if table else ""]
     return "\n\n".join(part for part in parts if part)
 
 

@@ -6,17 +6,19 @@ Whatever renders it (terminal, Markdown, HTML) shows these same strings.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from textadv.evaluation.chat import ChatEvaluation, Measure
 from textadv.evaluation.chat_results import Change, ChatResults, change
 from textadv.evaluation.elicitation import DIRECT, WORST_CASE
+from textadv.evaluation.measure_ids import measure_id
 from textadv.evaluation.statistics import Difference
 from textadv.report.comparison import MISSING, p_text, points_text
 
 SUCCESS, REFUSAL, CAPABILITY = "attack success", "over-refusal", "capability"
 INDENT = "  "
+CONTROLS = ("plain", "plain, equal cost")
 
 
 class Compared(NamedTuple):
@@ -38,7 +40,7 @@ def value_text(measure: Measure) -> str:
 
 def is_perplexity(measure: Measure) -> bool:
     """Whether the measure is no share: it has no upper end, and its rows are nats per token."""
-    return measure.group == CAPABILITY and measure.name.endswith("perplexity")
+    return measure.group == CAPABILITY and measure.id.endswith("/perplexity")
 
 
 def change_text(before: Measure, after: Measure) -> str:
@@ -61,18 +63,33 @@ def _change_text(measure: Measure, found: Change, unit: str) -> str:
 
 
 def measure_of(model: ChatEvaluation, group: str, name: str) -> Measure | None:
-    """The model's measure of this group and name, None where it has none."""
-    return next((m for m in model.measures if (m.group, m.name) == (group, name)), None)
+    """The model's measure of this group and name, whatever it calls it; None where it has none."""
+    return measure_by_id(model, measure_id(group, name))
+
+
+def measure_by_id(model: ChatEvaluation, wanted: str) -> Measure | None:
+    """The model's measure of this id, None where it has none."""
+    return next((m for m in model.measures if m.id == wanted), None)
 
 
 def compared(results: ChatResults, group: str) -> list[Compared]:
     """The measures of a group that the first and the last model have on the same rows, with their changes."""
     if len(results.evaluations) < 2:
         return []
-    first, last = results.evaluations[0], results.evaluations[-1]
-    pairs = [(old, new) for new in last.measures if new.group == group and (old := measure_of(first, group, new.name))]
+    return compared_models(results.evaluations[0], results.evaluations[-1], group)
+
+
+def compared_models(first: ChatEvaluation, last: ChatEvaluation, group: str) -> list[Compared]:
+    """The measures of a group that both models have on the same rows, with their changes."""
+    pairs = [(old, new) for new in last.measures if new.group == group and (old := measure_by_id(first, new.id))]
     changes = [(old, new, change(old, new)) for old, new in pairs]
     return [Compared(old, new, found) for old, new, found in changes if found is not None]
+
+
+def control_of(results: ChatResults) -> ChatEvaluation | None:
+    """The plain fine-tune that the last model is read beside; None where none was measured between first and last."""
+    between = {model.name: model for model in results.evaluations[1:-1]}
+    return next((between[name] for name in CONTROLS if name in between), None)
 
 
 def attack_and_judge(name: str, attacks: Iterable[str]) -> tuple[str, str]:
@@ -86,40 +103,43 @@ def attack_and_judge(name: str, attacks: Iterable[str]) -> tuple[str, str]:
 def chat_table(results: ChatResults) -> list[list[str]]:
     """Header first, then per group a line with its name alone and a row for each measure: cells as text.
 
+    The last model's changes against the first one, and against the plain fine-tune where there is one, stand last.
     Second opinions on attack success are a group for each judge.
     """
     models = results.evaluations
     header = ["", *(model.name for model in models)]
-    if len(models) > 1:
-        header.append(f"{models[-1].name} - {models[0].name}")
+    header += [f"{models[-1].name} - {other.name}" for other in _others(results)]
     rows = [header]
     for title, measures in _groups(results).items():
         rows.append([title, *[""] * (len(header) - 1)])
-        rows += [[INDENT + label, *_cells(results, group, name)] for label, group, name in measures]
+        rows += [[INDENT + label, *_cells(results, wanted)] for label, wanted in measures]
     return rows
 
 
-def _groups(results: ChatResults) -> dict[str, list[tuple[str, str, str]]]:
-    """Title -> (label, group, name) of each measure."""
-    names = [m for group in (SUCCESS, REFUSAL, CAPABILITY) for m in _names(results, group)]
-    found: dict[str, list[tuple[str, str, str]]] = {}
-    for group, name in names:
-        label, judge = attack_and_judge(name, results.attacks) if group == SUCCESS else (name, "")
-        found.setdefault(f"{group} by {judge}" if judge else group, []).append((label, group, name))
+def _groups(results: ChatResults) -> dict[str, list[tuple[str, str]]]:
+    """Title -> (label, id) of each measure, called as the last model that has it calls it."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for group in (SUCCESS, REFUSAL, CAPABILITY):
+        names = {m.id: m.name for e in results.evaluations for m in e.measures if m.group == group}
+        for wanted, name in names.items():
+            label, judge = attack_and_judge(name, results.attacks) if group == SUCCESS else (name, "")
+            found.setdefault(f"{group} by {judge}" if judge else group, []).append((label, wanted))
     return found
 
 
-def _names(results: ChatResults, group: str) -> Iterator[tuple[str, str]]:
-    yield from dict.fromkeys((group, m.name) for e in results.evaluations for m in e.measures if m.group == group)
-
-
-def _cells(results: ChatResults, group: str, name: str) -> list[str]:
-    found = [measure_of(model, group, name) for model in results.evaluations]
+def _cells(results: ChatResults, wanted: str) -> list[str]:
+    found = [measure_by_id(model, wanted) for model in results.evaluations]
     cells = [MISSING if measure is None else value_text(measure) for measure in found]
-    if len(found) > 1:
-        first, last = found[0], found[-1]
+    for other in _others(results):
+        first, last = measure_by_id(other, wanted), found[-1]
         cells.append(MISSING if first is None or last is None else change_text(first, last))
     return cells
+
+
+def _others(results: ChatResults) -> list[ChatEvaluation]:
+    """What the last model is compared with."""
+    control = control_of(results)
+    return [*results.evaluations[:-1][:1], *([] if control is None else [control])]
 
 
 def chat_caption(results: ChatResults) -> str:

@@ -128,6 +128,7 @@ def reproduce(results: Results | ChatResults) -> str:
         "textadv": results.textadv_version,
         "created": results.created,
         **{f"seed, {name}": str(seed) for name, seed in results.seeds.items()},
+        **{f"model, {name}": path for name, path in results.models.items() if name != path},
         **results.environment,
         **{f"hash, {name}": value for name, value in results.hashes.items()},
     }
@@ -142,9 +143,15 @@ def command(results: Results | ChatResults) -> str:
     """What repeats the run: a training, or the evaluation of saved models."""
     if trained(results):
         return "accelerate launch --quiet recipes/adv_finetune.py run.yaml"
-    names = [found.name if re.fullmatch(r"[\w./:@+ -]+", found.name) else "MODEL" for found in results.evaluations]
-    named = " ".join(f"--model {shlex.quote(name)}" for name in names)
+    named = " ".join(f"--model {shlex.quote(_argument(results, found.name))}" for found in results.evaluations)
     return f"accelerate launch --quiet recipes/evaluate.py run.yaml {named} --output OUTPUT"
+
+
+def _argument(results: Results | ChatResults, name: str) -> str:
+    """How a model was given to the recipe; MODEL where that could mean more than a name and a path."""
+    path = results.models.get(name, name)
+    given = path if path == name else f"{name}={path}"
+    return given if re.fullmatch(r"[\w.,/:@+= ()-]+", given) else "MODEL"
 
 
 def trained(results: Results | ChatResults) -> bool:

@@ -19,6 +19,7 @@ from textadv.report.comparison_chat import (
     is_perplexity,
     value_text,
 )
+from textadv.report.control_chat import baseline_lines
 from textadv.report.exports import EXPORTS, export_table
 from textadv.report.markdown import command, config_yaml
 from textadv.report.page import embedded, rendered
@@ -73,7 +74,7 @@ def chat_html(results: ChatResults) -> str:
         plot=_plot(results),
         judges=judge_lines(results),
         attacks=attack_lines(results),
-        training=training_line(results),
+        training=[line for line in (training_line(results), *baseline_lines(results)) if line],
         objective=objective_table(results),
         cost=cost_table(results),
         export_rows=export_table(results.exports),

@@ -24,8 +24,10 @@ class FinishedRun:
     measured: dict[str, Evaluation]
 
 
-def finished_run(folder: Path, results: Results, panel: Results) -> FinishedRun:
+def finished_run(folder: Path, results: Results, panel: Results, label: str | None = None) -> FinishedRun:
     """What `folder` trained, as its own results say, and those models of `panel` that lie in its adapters/.
+
+    label: what the table calls the run; by default its folder's name.
 
     Raises ValueError where the folder hardened nothing, or none of its checkpoints were measured.
     """
@@ -33,14 +35,15 @@ def finished_run(folder: Path, results: Results, panel: Results) -> FinishedRun:
     if not trained:
         raise ValueError(f"{folder} holds no hardened model. Name output folders of recipes/adv_finetune.py.")
     places = {kind: (folder / "adapters" / name).resolve() for kind, name in KINDS.items()}
-    by_place = {Path(evaluation.name).resolve(): evaluation for evaluation in panel.evaluations}
+    # A model that was given no name is called by its path.
+    by_place = {Path(panel.models.get(found.name, found.name)).resolve(): found for found in panel.evaluations}
     measured = {kind: by_place[place] for kind, place in places.items() if place in by_place}
     if not measured:
         raise ValueError(
             f"None of the checkpoints of {folder} was measured. Run recipes/evaluate.py with --model {places['best']} "
             f"--model {places['last']}."
         )
-    return FinishedRun(folder.name, trained[0], measured)
+    return FinishedRun(label or folder.name, trained[0], measured)
 
 
 def side_by_side(runs: Sequence[FinishedRun]) -> str:

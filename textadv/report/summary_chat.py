@@ -22,6 +22,7 @@ from textadv.report.comparison_chat import (
     measure_of,
     value_text,
 )
+from textadv.report.control_chat import control_sentences
 from textadv.report.exports import export_doubts
 from textadv.report.summary import Verdict
 
@@ -79,6 +80,7 @@ def chat_summary(results: ChatResults) -> ChatSummary:
             missing="Capability was not compared.",
         ),
         _degenerate(broken),
+        *control_sentences(results),
         _margin((*refusals, *capability)),
     ]
     headline = _headline(direction, troubles, shown, bool(refusals or capability), bool(_fallen(alone)))
@@ -145,6 +147,7 @@ def chat_doubts(results: ChatResults) -> tuple[str, ...]:
     found = list(results.warnings)
     if results.training is not None:
         found += results.training.notes
+    found += [f"{run.name}: {note}" for run in results.baselines for note in run.notes]
     for model in results.evaluations:
         found += [f"{model.name}: {note}" for note in model.notes]
         own = {m.name: m for m in model.measures if m.group == SUCCESS}
