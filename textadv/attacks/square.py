@@ -14,7 +14,18 @@ from textadv.attacks.calling import on_arrays
 from textadv.attacks.goals import Goal, Untargeted
 from textadv.attacks.probe import Point, evaluate_at, half_to_single, mean_logits, value_at_clean
 from textadv.attacks.threat import ThreatModel, require_threat
-from textadv.attacks.windows import TILES, Canvas, Draws, bump, canvas_of, drawn_window, signs_of, tiles, window_sides
+from textadv.attacks.windows import (
+    TILES,
+    Canvas,
+    Draws,
+    bump,
+    canvas_of,
+    drawn_window,
+    placed,
+    signs_of,
+    tiles,
+    window_sides,
+)
 from textadv.batch import Batch, Perturbation
 from textadv.losses import margin
 from textadv.models import delta_shape, dtype_of, editable_mask, evaluating, with_prefix
@@ -240,8 +251,8 @@ def _start(search: _Search) -> Tensor:
     """Vertical stripes at the radius, and for pixels in an L2 ball a grid of bumps (B, C, H, W)."""
     ball, (rows, channels, _, width) = search.threat.ball, search.delta.shape
     if ball.geometry.name == "L2" and isinstance(search.threat.space, Pixels):
-        signs = signs_of(search.draws.numbers(channels * TILES**2)).reshape(rows, channels, -1)
-        pattern = tiles(search.canvas, signs)
+        drawn = search.draws.numbers((channels + 1) * TILES**2).reshape(rows, channels + 1, -1)
+        pattern = tiles(search.canvas, signs_of(drawn[:, 1:]), drawn[:, 0] < 0.5)
     else:
         signs = signs_of(search.draws.numbers(channels * width)).reshape(rows, channels, 1, width)
         pattern = signs.double().expand(search.delta.shape)
@@ -288,7 +299,8 @@ def _l2_proposal(search: _Search, share: float) -> Tensor:
     pattern = (to * _signs(search, draw[:, PLACES:])).double()
     if pixels:
         down, right = canvas.y - into.top[:, None], canvas.x - into.left[:, None]
-        pattern = pattern * bump(down, right, sides, draw[:, 4] < 0.5)[:, None]
+        shape = (down.shape[1], right.shape[1])
+        pattern = pattern * placed(bump(sides, draw[:, 4] < 0.5, shape), down, right)[:, None]
     dims = (-1,) if token else (-2, -1)
     square = delta.square()
     used = square.sum(dim=-1, keepdim=True) if token else square.sum(dim=(-3, -2, -1), keepdim=True)
