@@ -13,7 +13,7 @@ from textadv.attacks.attacked import Attacked, Outcome
 from textadv.attacks.calling import on_arrays
 from textadv.attacks.ensemble import WorstOf
 from textadv.attacks.goals import Goal, TargetedDlr, TargetedMargin, Untargeted, require_slope, target_count
-from textadv.attacks.probe import Point, clean_logits, evaluate_at, half_to_single
+from textadv.attacks.probe import Point, clean_is_known, clean_logits, evaluate_at, half_to_single
 from textadv.attacks.record import Record
 from textadv.attacks.threat import ThreatModel, require_threat
 from textadv.batch import Batch, Perturbation
@@ -112,6 +112,7 @@ class Apgd:
         threat = self.threat.resolved(model, batch).scaled(radius_scale)
         rows = batch.clean()
         with evaluating(model):
+            looks = 1 if clean_is_known(model, rows) else 2
             clean = clean_logits(model, rows)
             dtype = half_to_single(next((weight.dtype for weight in model.parameters()), clean.dtype))
             nowhere = torch.zeros(delta_shape(model, batch, threat.space), device=batch.device, dtype=dtype)
@@ -123,7 +124,7 @@ class Apgd:
         if measure:
             gain, climb = record.value - origin.value, record.value - record.start
             outcome = Outcome(record.reached, gain, climb, record.margin)
-        cost = record.cost._replace(queries=record.queries + 2)
+        cost = record.cost._replace(queries=record.queries + looks)
         return Attacked(rows.perturbed(threat.space, record.delta), threat.ball.gauge(record.delta), cost, outcome)
 
     def _search(

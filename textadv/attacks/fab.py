@@ -135,7 +135,7 @@ class Fab:
             if len(index):
                 found.require_slope(model, index)
                 self._run(model, found, index, ranked, step)
-        return found.attacked(measure)
+        return found.attacked(measure, smallest=not self.early_stop)
 
     def _run(self, model: nn.Module, found: Smallest, index: Tensor, ranked: Tensor, step: int) -> None:
         """Every restart towards every target, for the rows `index`; ranked: their other classes (B, C - 1)."""

@@ -16,7 +16,7 @@ from textadv.attacks.ascent import Ascent, FixedStep, StepSize
 from textadv.attacks.attacked import Attacked, Outcome
 from textadv.attacks.calling import on_arrays
 from textadv.attacks.goals import Goal, Untargeted, require_slope
-from textadv.attacks.probe import evaluate_at, half_to_single, one_pass, uniform_start, value_at_clean
+from textadv.attacks.probe import evaluate_at, half_to_single, mean_logits, uniform_start, value_at_clean
 from textadv.attacks.record import Record, Select
 from textadv.attacks.threat import ThreatModel, require_threat
 from textadv.batch import Batch, Perturbation
@@ -92,7 +92,7 @@ class GradientAttack:
         with evaluating(model):
             clean = None
             if self.goal.needs_clean or measure:
-                clean = one_pass(model, rows)
+                clean = mean_logits(model, rows)
             record = self._search(model, batch, threat, clean, step, measure or self.select == "most_damaging")
         record.require_gradient(model, rows, threat)
         cost = record.cost

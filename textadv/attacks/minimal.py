@@ -197,12 +197,16 @@ class Smallest:
             "constant."
         )
 
-    def attacked(self, measure: bool) -> Attacked:
-        """The rows at the smallest perturbation known, a success only inside the radius."""
+    def attacked(self, measure: bool, *, smallest: bool = True) -> Attacked:
+        """The rows at the smallest perturbation known, a success only inside the radius.
+
+        smallest: whether the search went on to the end, so that sizes are told.
+        """
         gauge = self.threat.ball.gauge(self.delta)
         radius = torch.as_tensor(self.threat.ball.radius, device=gauge.device)
         outside = self.delta.flatten(1).any(dim=1) & (radius == 0)
         gauge = gauge.masked_fill(outside, float("inf"))
         outcome = Outcome(self.reached & (gauge <= 1), self.gain, self.climb, self.margin)
         batch = self.rows.perturbed(self.threat.space, self.delta)
-        return Attacked(batch, gauge, self.cost, outcome if measure else None)
+        size = size_of(self.threat.ball, self.delta).masked_fill(~self.reached, torch.inf) if smallest else None
+        return Attacked(batch, gauge, self.cost, outcome if measure else None, size)

@@ -37,7 +37,7 @@ class Eot:
     row that one of its parts broke.
 
     The clean logits that targets are ranked by are a mean too, the same for all searches of one call. The cost counts
-    every pass; a search's look at the clean rows counts as `samples` also where it is not made or is a single pass.
+    every pass.
 
     Where a model draws for the whole batch at once, a row's result depends on its batch, as the model's own output
     does. A deterministic model gets, but for rounding, what `attack` alone finds, at `samples` times the cost.

@@ -105,9 +105,12 @@ class Square:
     own, shared by the positions, and in L2 a bump is flat. A ball per token is kept token by token: the two windows of
     L2 are then at the same positions.
 
-    Deviations: everything is drawn per row, where AutoAttack draws for the batch; the last offset can be drawn; frozen
-    cells are left out of the picture, whose windows are rectangles where a square of their area does not fit; a Linf
-    window that would change nothing has its signs turned, where the paper draws until something changes.
+    Deviations from AutoAttack's code (with `rescale` and in L2 on pixels it breaks as many rows: 30.8 of 100 over 13
+    seeds on the FGSM-RS network, its authors' 31.3 with a standard error of 1.4). Everything is drawn per row, where it
+    draws for the batch. The last offset of a window can be drawn, where it never is there, but not in L2 on pixels:
+    that broke 28.6. Frozen cells are left out of the picture, whose windows are rectangles where a square of their area
+    does not fit. A Linf window that would change nothing has its signs turned, where the paper draws until something
+    changes. A bump that cancels what was there stands for itself. `queries` counts the start, which there is one more.
 
     Raises ValueError at L1 balls and at ablations.
     """
@@ -293,8 +296,8 @@ def _l2_proposal(search: _Search, share: float) -> Tensor:
     draw, delta, canvas = search.draws.query(), search.delta.double(), search.canvas
     pixels, token = isinstance(search.threat.space, Pixels), search.threat.ball.per == "token"
     sides = window_sides(canvas, share, odd=True)
-    into = drawn_window(canvas, sides, draw[:, 0], draw[:, 1])
-    out_of = drawn_window(canvas, sides, draw[:, 0 if token else 2], draw[:, 3])
+    into = drawn_window(canvas, sides, draw[:, 0], draw[:, 1], last=not pixels)
+    out_of = drawn_window(canvas, sides, draw[:, 0 if token else 2], draw[:, 3], last=not pixels)
     to, away = into.mask(canvas), out_of.mask(canvas)
     pattern = (to * _signs(search, draw[:, PLACES:])).double()
     if pixels:

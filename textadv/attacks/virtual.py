@@ -11,7 +11,7 @@ from textadv.attacks.attacked import Attacked, Cost
 from textadv.attacks.calling import on_arrays
 from textadv.attacks.flatness import note_slope
 from textadv.attacks.goals import Diverge, Goal, Untargeted
-from textadv.attacks.probe import assess, evaluate_at, one_pass, uniform_start
+from textadv.attacks.probe import assess, evaluate_at, mean_logits, uniform_start
 from textadv.attacks.threat import ThreatModel, require_threat
 from textadv.batch import Batch
 from textadv.models import dtype_of, evaluating
@@ -54,7 +54,7 @@ class VirtualAdversarial:
         threat = self.threat.resolved(model, rows).scaled(radius_scale)
         cost = Cost.none(rows)
         with evaluating(model):
-            clean = one_pass(model, rows)
+            clean = mean_logits(model, rows)
             start = delta = uniform_start(model, rows, threat, clean.dtype, self.seed, step)
             alive = torch.zeros((), dtype=torch.bool, device=rows.device)
             for _ in range(self.steps):
@@ -106,6 +106,6 @@ class Noise:
         with evaluating(model):
             clean = None
             if measure:
-                clean = one_pass(model, rows)
+                clean = mean_logits(model, rows)
             delta = uniform_start(model, rows, threat, dtype_of(model), self.seed, step)
             return assess(model, rows, threat, delta, None, self.goal, clean, Cost.none(rows))

@@ -79,12 +79,17 @@ class Window(NamedTuple):
         return in_y[:, None, :, None] & in_x[:, None, None, :] & canvas.editable
 
 
-def drawn_window(canvas: Canvas, sides: tuple[Tensor, Tensor], down: Tensor, right: Tensor) -> Window:
-    """A window of these sides at a place that two numbers per row, (B,) uniform in [0, 1), choose: any that fits."""
+def drawn_window(
+    canvas: Canvas, sides: tuple[Tensor, Tensor], down: Tensor, right: Tensor, *, last: bool = True
+) -> Window:
+    """A window of these sides at a place that two numbers per row, (B,) uniform in [0, 1), choose: any that fits.
+
+    last: whether the last offset along each axis may be drawn; where it is the only one it always is.
+    """
     tall, wide = sides
     # float64: a float32 number below 1 times a count stays below the count.
-    top = (down.double() * (canvas.height - tall + 1).clamp_min(1)).long()
-    left = (right.double() * (canvas.width - wide + 1).clamp_min(1)).long()
+    top = (down.double() * (canvas.height - tall + last).clamp_min(1)).long()
+    left = (right.double() * (canvas.width - wide + last).clamp_min(1)).long()
     return Window(top, left, tall, wide)
 
 
@@ -189,7 +194,7 @@ def tiles(canvas: Canvas, signs: Tensor, upright: Tensor) -> Tensor:
     signs: (B, C, 25), one per tile and channel. upright: (B, 25) bool, how the halves of each tile's bump lie.
     """
     sides = [(size // TILES).clamp_min(1) for size in (canvas.height, canvas.width)]
-    edges = [((size - TILES * side) // 2).clamp_min(0) for size, side in zip((canvas.height, canvas.width), sides)]
+    edges = [(canvas.height - TILES * sides[0]).clamp_min(0) // 2, (canvas.width - TILES * sides[1]).clamp_min(0) // 2]
     y, x = canvas.y - edges[0][:, None], canvas.x - edges[1][:, None]
     tall, wide = sides[0][:, None], sides[1][:, None]
     covered = ((y >= 0) & (y < TILES * tall))[:, :, None] & ((x >= 0) & (x < TILES * wide))[:, None, :]
