@@ -15,6 +15,7 @@ from textadv.attacks.goals import Goal, Untargeted
 from textadv.attacks.probe import Point, evaluate_at, half_to_single, mean_logits, value_at_clean
 from textadv.attacks.threat import ThreatModel, require_threat
 from textadv.attacks.windows import (
+    PLACES_OF_A_QUERY,
     TILES,
     Canvas,
     Draws,
@@ -36,8 +37,6 @@ HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 TABLE_QUERIES = 10_000
 # A better score must be better by more than what rounding changes from one batch to another, relative to the score.
 ROUNDINGS = 16
-# Numbers per query before the signs: the corners of two windows, and how the halves of a bump lie.
-PLACES = 5
 CANCELLED = 1e-12
 
 
@@ -190,7 +189,7 @@ class Square:
         canvas = canvas_of(editable_mask(batch, shape))
         channels, height, width = shape[1:] if len(shape) == 4 else (1, *shape[1:])
         signs = channels if isinstance(threat.space, Pixels) else channels * width
-        draws = Draws.of(row_generators(self.seed, step, batch.ids, draw=0), PLACES + signs)
+        draws = Draws.of(row_generators(self.seed, step, batch.ids, draw=0), PLACES_OF_A_QUERY + signs)
         nothing = torch.zeros(len(batch), device=batch.device, dtype=torch.float64)
         index = torch.arange(len(batch), device=batch.device)
         delta = torch.zeros((len(batch), channels, height, width), device=batch.device, dtype=dtype)
@@ -274,7 +273,7 @@ def _linf_proposal(search: _Search, share: float) -> Tensor:
     draw, delta = search.draws.query(), search.delta
     window = drawn_window(search.canvas, window_sides(search.canvas, share), draw[:, 0], draw[:, 1])
     mask = window.mask(search.canvas)
-    values = _signs(search, draw[:, PLACES:]) * search.threat.ball.bound(delta)
+    values = _signs(search, draw[:, PLACES_OF_A_QUERY:]) * search.threat.ball.bound(delta)
     proposal = _confined(search, torch.where(mask, values.to(delta.dtype), delta))
     same = (proposal == delta).flatten(1).all(dim=1)
     if bool(same.any()):
@@ -299,7 +298,7 @@ def _l2_proposal(search: _Search, share: float) -> Tensor:
     into = drawn_window(canvas, sides, draw[:, 0], draw[:, 1], last=not pixels)
     out_of = drawn_window(canvas, sides, draw[:, 0 if token else 2], draw[:, 3], last=not pixels)
     to, away = into.mask(canvas), out_of.mask(canvas)
-    pattern = (to * _signs(search, draw[:, PLACES:])).double()
+    pattern = (to * _signs(search, draw[:, PLACES_OF_A_QUERY:])).double()
     if pixels:
         down, right = canvas.y - into.top[:, None], canvas.x - into.left[:, None]
         shape = (down.shape[1], right.shape[1])

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 TILES = 5
+# Numbers per query before the signs: the corners of two windows, and how the halves of a bump lie.
+PLACES_OF_A_QUERY = 5
 NUMBERS_AT_A_TIME = 16384
 STEPS_AT_A_TIME = 256
 
