@@ -230,14 +230,20 @@ class Apgd:
 def apgd_ce(
     threat: ThreatModel, *, steps: int = 100, restarts: int = 1, early_stop: bool = True, seed: int = 0
 ) -> Apgd:
-    """APGD on the cross-entropy: the first part of AutoAttack (arXiv:2003.01690); for 2 classes or more, and chats."""
+    """APGD on the cross-entropy: the first part of AutoAttack (arXiv:2003.01690); for 2 classes or more, and chats.
+
+    Deviations: those of `Apgd`.
+    """
     return Apgd(threat, steps, Untargeted(cross_entropy), restarts=restarts, early_stop=early_stop, seed=seed)
 
 
 def apgd_dlr(
     threat: ThreatModel, *, steps: int = 100, restarts: int = 1, early_stop: bool = True, seed: int = 0
 ) -> Apgd:
-    """APGD on the difference of logits ratio (arXiv:2003.01690, equation 6); for 3 classes or more."""
+    """APGD on the difference of logits ratio (arXiv:2003.01690, equation 6); for 3 classes or more.
+
+    Deviations: those of `Apgd`.
+    """
     return Apgd(threat, steps, Untargeted(dlr), restarts=restarts, early_stop=early_stop, seed=seed)
 
 
@@ -249,6 +255,8 @@ def apgd_targeted(
     Each of the min(9, classes - 1) searches begins at the clean image, with a random start of its own, on the rows that
     none has broken. The goal is the targeted difference of logits ratio (arXiv:2003.01690, equation 7), or, for 2 and 3
     classes, where that does not exist, the target's logit minus the label's.
+
+    Deviations: those of `Apgd`, and that goal of 2 and 3 classes.
     """
     ranks = range(1, target_count(classes) + 1)
     goals: list[Goal] = [TargetedDlr(rank) if classes >= 4 else TargetedMargin(rank) for rank in ranks]

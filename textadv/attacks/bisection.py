@@ -40,6 +40,8 @@ class MinimumRadius:
     and not the radius that was tried. An attack is not monotone: where it finds less than a radius at which it failed
     before, the lower end starts from 0 again. Cost is the sum over all attacks.
 
+    Deviations: none; it follows no paper. Of FAB before it, those of `Fab`.
+
     A minimal attack (FAB, DeepFool, DDN ...) finds the same at every radius, so it runs once, to the end, and what it
     finds within `upper` is the result; `attack_of` is then called a second time, with the threat as it is.
     """

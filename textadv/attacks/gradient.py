@@ -35,6 +35,10 @@ class GradientAttack:
     seed: random starts are drawn from (seed, step, row id, restart).
     cache_prefix: for chats, compute the keys and values before the first editable position once per search, where the
         model's cache reproduces its plain forward pass.
+
+    Deviations: the step itself is the paper's. The row is attacked in evaluation mode, also in training. Gradients are
+    scaled row by row, which changes no step and keeps the direction of rows whose loss has all but vanished.
+    `most_damaging` takes the worst of all points and restarts, where the paper's code takes the last point.
     """
 
     threat: ThreatModel
@@ -189,7 +193,11 @@ def pgd(
     select: Select = "last",
     seed: int = 0,
 ) -> GradientAttack:
-    """Projected gradient descent (arXiv:1706.06083); the step is 2.5 x radius / steps unless one is given."""
+    """Projected gradient descent (arXiv:1706.06083); the step is 2.5 x radius / steps unless one is given.
+
+    Deviations: those of `GradientAttack`. The default step is one that reaches any point of the ball, where the paper
+    has a fixed one for each data set.
+    """
     if step_size is None and relative_step_size is None:
         relative_step_size = 2.5 / max(steps, 1)
     return GradientAttack(
@@ -206,7 +214,10 @@ def pgd(
 
 
 def fgsm(threat: ThreatModel, *, goal: Goal | None = None) -> GradientAttack:
-    """One step of the whole radius from the clean row (arXiv:1412.6572), in any norm."""
+    """One step of the whole radius from the clean row (arXiv:1412.6572), in any norm.
+
+    Deviations: the paper has Linf balls alone; pixels are clipped to their box, as the first code of it does on demand.
+    """
     return GradientAttack(
         threat, FixedStep(StepSize(relative=1.0)), steps=1, goal=goal or Untargeted(), random_start=False
     )
@@ -215,7 +226,10 @@ def fgsm(threat: ThreatModel, *, goal: Goal | None = None) -> GradientAttack:
 def r_fgsm(
     threat: ThreatModel, *, relative_step_size: float = 1.25, goal: Goal | None = None, seed: int = 0
 ) -> GradientAttack:
-    """One step of 1.25 radii from a uniform random start, projected (arXiv:2001.03994, algorithm 3)."""
+    """One step of 1.25 radii from a uniform random start, projected (arXiv:2001.03994, algorithm 3).
+
+    Deviations: the gradient is taken in evaluation mode, where the authors' training code takes it in training mode.
+    """
     return GradientAttack(
         threat, FixedStep(StepSize(relative=relative_step_size)), steps=1, goal=goal or Untargeted(), seed=seed
     )

@@ -39,6 +39,10 @@ class Pdgd:
     entries, and |delta| in radii, before any `radius_scale`. dual_rate: the multiplier's first step.
     initial_ratio: w0 over w1 in the beginning.
 
+    Deviations: untargeted only; rows that are wrong already are done; always from the clean row. On pixels it finds the
+    released code's sizes (medians of 1.562 and 1.562 on the FGSM-RS network, 1.587 and 1.587 on that of TRADES). The
+    paper's proximal forms for other norms are left out.
+
     Raises ValueError for balls other than L2 per example, and PerturbationError where the output does not depend on the
     delta, or its gradient is zero in every row or not finite.
     """

@@ -39,6 +39,8 @@ class Eot:
     The clean logits that targets are ranked by are a mean too, the same for all searches of one call. The cost counts
     every pass.
 
+    Deviations: what the model draws itself is averaged over, where the paper draws transformations of its input.
+
     Where a model draws for the whole batch at once, a row's result depends on its batch, as the model's own output
     does. A deterministic model gets, but for rounding, what `attack` alone finds, at `samples` times the cost.
     """

@@ -23,6 +23,9 @@ class VirtualAdversarial:
 
     steps: power iterations. probe: length of the finite-difference probe, as a share of the radius; the paper's 1e-6
     in absolute units is lost to rounding in half precision.
+
+    Deviations: that share in the place of the paper's 1e-6; the start is uniform in the ball and not normal; balls of
+    any norm, where the paper has L2.
     """
 
     threat: ThreatModel
@@ -78,7 +81,10 @@ class VirtualAdversarial:
 
 @dataclass(frozen=True)
 class Noise:
-    """A point uniform in the ball and no search at all: the control that every attack must beat."""
+    """A point uniform in the ball and no search at all: the control that every attack must beat.
+
+    Deviations: none; it follows no paper.
+    """
 
     threat: ThreatModel
     goal: Goal = field(default_factory=Untargeted)

@@ -32,6 +32,8 @@ class Within:
     with two more queries; every other row keeps what `attack` found. So gauges are at most 1.
 
     goal: what is measured where that was done. The sizes that are told are those before.
+
+    Deviations: none; it follows no paper.
     """
 
     attack: Attack
