@@ -23,7 +23,8 @@ class Eot:
 
     Every value and every gradient that `probe.evaluate_at` gives the attack is the mean over passes with fresh
     randomness; a row counts as broken where the mean logits do. That holds for the gradient attack, APGD, Square and
-    what is made of them; an attack that calls the model itself (DeepFool, FAB) would see single passes.
+    what is made of them; an attack that calls the model itself (DeepFool, FAB) would see single passes,
+    each counted as `samples`.
 
     The model is in evaluation mode, so that only randomness that it keeps there (a random resizing, noise on the input)
     is met; dropout is off. It draws from the global generators, which hold numbers made from (seed, step) meanwhile and

@@ -105,7 +105,7 @@ class Square:
     L2 are then at the same positions.
 
     Deviations from AutoAttack's code (with `rescale` and in L2 on pixels it breaks as many rows: 30.8 of 100 over 13
-    seeds on the FGSM-RS network, its authors' 31.3 with a standard error of 1.4). Everything is drawn per row, where it
+    seeds on the FGSM-RS network, its authors' 31.3 with a standard error of 1.3). Everything is drawn per row, where it
     draws for the batch. The last offset of a window can be drawn, where it never is there, but not in L2 on pixels:
     that broke 28.6. Frozen cells are left out of the picture, whose windows are rectangles where a square of their area
     does not fit. A Linf window that would change nothing has its signs turned, where the paper draws until something
