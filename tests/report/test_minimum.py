@@ -70,7 +70,7 @@ def test_a_row_broken_inside_the_ball_that_the_attacks_left_is_a_doubt() -> None
 
 
 def test_sizes_of_minimal_attacks_stand_in_json_and_in_both_reports() -> None:
-    """12 rows at 1, 4 at 2, none found for 2 and 2 wrong; in the table of a relative radius half of that."""
+    """12 rows at 1, 4 at 2, none found for 2 and 2 wrong; a relative radius shows half of that."""
     whole = evaluated("hardened", 18, 12)
     sizes = tuple(RowRadius(n, size) for n, size in enumerate([1.0] * 12 + [2.0] * 4 + [None] * 2 + [0.0] * 2))
     first = replace(whole.attacks[0], sizes=sizes, quartiles=(1.0, 1.0, 2.0), radius=2.0, relative_radius=1.0)
@@ -78,7 +78,7 @@ def test_sizes_of_minimal_attacks_stand_in_json_and_in_both_reports() -> None:
     assert from_json(to_json(results)) == results
     (row,) = sizes_table(results)[1:]
     assert row[:4] == ["hardened", first.name, "20", "2"] and row[-1] == "2"
-    assert [cell.split(" ")[0] for cell in row[4:7]] == ["0.5", "0.5", "0.5"]
+    assert [cell.split(" ")[0] for cell in row[4:7]] == ["0.5", "0.5", "1"]
     for report in (report_markdown(results), report_html(results)):
         assert "Sizes of the smallest perturbations" in report
     assert sizes_table(made(whole)) == [] and "Sizes of" not in report_markdown(made(whole))
