@@ -136,7 +136,7 @@ def bump(sides: tuple[Tensor, Tensor], upright: Tensor, shape: tuple[int, int]) 
     heights = (sums[end] - sums[torch.minimum(distance, end)]) * inside
     sign = sign_y[:, :, None] * sign_x[:, None, :]
     norms = [(heights * (sign == half)).square().sum(dim=(1, 2), keepdim=True).sqrt() for half in (1, -1)]
-    norm = torch.where(sign == 1, *norms)
+    norm = torch.where(sign == 1, norms[0], norms[1])
     return heights * sign / torch.where(norm > 0, norm, 1)
 
 
