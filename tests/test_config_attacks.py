@@ -19,10 +19,12 @@ from textadv.attacks import (
     CarliniWagner,
     CarliniWagnerL0,
     CarliniWagnerLinf,
+    Ddn,
     DeepFool,
     Eot,
     Fab,
     GradientAttack,
+    Pdgd,
     Square,
     ThreatModel,
     Transfer,
@@ -56,7 +58,7 @@ def refused(attack: str, *overrides: str, classes: int | None = 4) -> str:
 
 
 def test_every_name_is_read_with_its_defaults_and_built() -> None:
-    assert len(STRONG) == 9
+    assert len(STRONG) == 11
     for name in STRONG:
         config = small(f"evaluation.attacks={{a: {{name: {name}}}}}")
         assert config.evaluation.attacks["a"].name == name
@@ -86,6 +88,8 @@ BUILT: dict[str, tuple[str, type, str]] = {
         Within,
         "DeepFool, 7 steps, 3 candidates, overshoot 0.1",
     ),
+    "ddn": ("{name: ddn, steps: 7, gamma: 0.1}", Within, "DDN, 7 steps, gamma 0.1"),
+    "pdgd": ("{name: pdgd, steps: 7, dual_rate: 0.2}", Within, "PDGD, 7 steps of 0.1, multiplier by 0.2"),
     "carlini_wagner": (
         "{name: carlini_wagner, search_steps: 4, steps: 7, confidence: 2}",
         Within,
@@ -115,7 +119,13 @@ def test_every_key_reaches_the_attack() -> None:
     assert (rand.version, rand.samples, rand.seed, rand.classes) == ("rand", 3, 7, 4)
     assert built("{name: square}").seed == built("{name: apgd_ce}").seed == 7
     assert built("{name: fab}", EXAMPLE).attack == Fab(threat_of(EXAMPLE), seed=7, early_stop=True)
+    for name in ("fab", "fab_targeted"):
+        assert "no early stop" in str(built(f"{{name: {name}, early_stop: false}}", EXAMPLE))
     assert built("{name: deepfool}").attack == DeepFool(threat_of())
+    ddn = built("{name: ddn, initial_norm: 2, step_size: 3}", EXAMPLE).attack
+    assert ddn == Ddn(threat_of(EXAMPLE), initial_norm=2.0, step_size=3.0)
+    pdgd = built("{name: pdgd, learning_rate: 0.2, initial_ratio: 0.5}", EXAMPLE).attack
+    assert pdgd == Pdgd(threat_of(EXAMPLE), learning_rate=0.2, initial_ratio=0.5)
 
 
 def test_a_transfer_holds_any_other_attack_and_the_model_it_is_made_on() -> None:
@@ -188,6 +198,8 @@ REFUSED = {
         "has the forms l2, linf, l0, got threat.norm: l1.",
     ),
     "Carlini-Wagner per token": ("{name: carlini_wagner}", [], 4, "needs threat.per: example, got token"),
+    "DDN per token": ("{name: ddn}", [], 4, "DDN needs threat.per: example, got token"),
+    "PDGD in Linf": ("{name: pdgd}", [EXAMPLE, "threat.norm=linf"], 4, "PDGD needs threat.norm: l2, got linf"),
     "another form": (
         "{name: carlini_wagner, form: linf}",
         [EXAMPLE],
@@ -321,6 +333,23 @@ def test_the_search_for_the_smallest_radius_is_read_with_its_defaults_and_built(
 def test_a_wrong_search_for_the_smallest_radius_is_told(given: str, told: str) -> None:
     lines = problems(EXAMPLE, f"evaluation.minimum_radius={given}")
     assert any(line.startswith(told) for line in lines), lines
+
+
+def test_a_minimal_attack_is_built_for_the_threat_itself_and_fab_can_be_asked_for() -> None:
+    wanted = small(
+        EXAMPLE, "evaluation.minimum_radius={attack: {name: ddn}, with_fab: false}"
+    ).evaluation.minimum_radius
+    search = build_attacks.radius_search(wanted, threat_of(EXAMPLE), seed=7)
+    assert search is not None and search.attack == Within(Ddn(threat_of(EXAMPLE)), threat_of(EXAMPLE))
+    assert search.with_fab is False and not search.begins_with_fab(threat_of(EXAMPLE))
+    plain = small(EXAMPLE, "evaluation.minimum_radius={}").evaluation.minimum_radius
+    for overrides, first in (([EXAMPLE], True), ([EXAMPLE, "threat.norm=linf"], False), (["threat.per=token"], False)):
+        threat = threat_of(*overrides)
+        found = build_attacks.radius_search(plain, threat, seed=7)
+        assert found is not None and found.begins_with_fab(threat) is first
+    asked = small(EXAMPLE, "evaluation.minimum_radius={with_fab: true}").evaluation.minimum_radius
+    with pytest.raises(ConfigError, match=r"^evaluation.minimum_radius.with_fab: FAB measures whole rows"):
+        build_attacks.radius_search(asked, threat_of("threat.per=token"), seed=0)
 
 
 def test_a_search_that_the_threat_model_does_not_allow_is_told_with_its_key() -> None:

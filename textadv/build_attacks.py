@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -14,9 +14,11 @@ from textadv.attacks import (
     CarliniWagner,
     CarliniWagnerL0,
     CarliniWagnerLinf,
+    Ddn,
     DeepFool,
     Eot,
     Fab,
+    Pdgd,
     Square,
     ThreatModel,
     Transfer,
@@ -34,22 +36,27 @@ from textadv.config_attacks import (
     ApgdTargetedConfig,
     AutoAttackConfig,
     CarliniWagnerConfig,
+    DdnConfig,
     DeepFoolConfig,
     FabConfig,
     FabTargetedConfig,
     MaskingConfig,
     MinimumRadiusConfig,
     PanelAttackConfig,
+    PdgdConfig,
     SquareConfig,
     StrongAttackConfig,
     TransferConfig,
 )
 from textadv.evaluation import Alarm, RadiusSearch
 
+# What they build is one run of a search for the smallest perturbation.
+MINIMAL = (FabConfig, FabTargetedConfig, DeepFoolConfig, DdnConfig, PdgdConfig, CarliniWagnerConfig)
 # Stands for the number of classes where the data has not been read yet.
 SOME_CLASSES = 10
 # Stands for a surrogate that has not been loaded yet, and runs on nothing.
 NOT_LOADED = nn.Identity()
+BY_KEYS: dict[str, Callable[..., Attack]] = {"ddn": Ddn, "pdgd": Pdgd}
 CARLINI_WAGNER = {"l2": CarliniWagner, "linf": CarliniWagnerLinf, "l0": CarliniWagnerL0}
 
 
@@ -103,11 +110,13 @@ def measuring(
     if isinstance(config, AutoAttackConfig):
         return autoattack(threat, classes, seed=seed, **config.model_dump(exclude={"name"}))
     if isinstance(config, FabConfig):
-        return Within(Fab(threat, config.steps, config.restarts, seed=seed, early_stop=True), threat)
+        return Within(Fab(threat, config.steps, config.restarts, seed=seed, early_stop=config.early_stop), threat)
     if isinstance(config, FabTargetedConfig):
-        return Within(fab_targeted(threat, classes, steps=config.steps, restarts=config.restarts, seed=seed), threat)
+        return Within(fab_targeted(threat, classes, seed=seed, **config.model_dump(exclude={"name"})), threat)
     if isinstance(config, DeepFoolConfig):
         return Within(DeepFool(threat, config.steps, config.candidates, config.overshoot), threat)
+    if isinstance(config, DdnConfig | PdgdConfig):
+        return Within(BY_KEYS[config.name](threat, **config.model_dump(exclude={"name"})), threat)
     if isinstance(config, CarliniWagnerConfig):
         return Within(_carlini_wagner(config, threat), threat)
     found = _averaged(config, threat, seed, classes, early_stop and config.samples == 1)
@@ -163,8 +172,15 @@ def radius_search(
     if config is None:
         return None
     unit = replace(threat, ball=replace(threat.ball, radius=1.0, relative_radius=None))
+    if isinstance(config.attack, MINIMAL):
+        unit = threat
+    elif config.with_fab and threat.ball.per == "token":
+        raise ConfigError(
+            ["evaluation.minimum_radius.with_fab: FAB measures whole rows, got threat.per: token. Leave it out."]
+        )
     try:
         attack = measuring(config.attack, unit, seed, SOME_CLASSES if classes is None else classes)
     except ValueError as error:
         raise ConfigError([f"evaluation.minimum_radius.attack: {error}"]) from error
-    return RadiusSearch(attack, config.upper, config.tolerance, config.steps, config.rows, seed)
+    steps, rows = config.steps, config.rows
+    return RadiusSearch(attack, config.upper, config.tolerance, steps, rows, seed, config.with_fab)

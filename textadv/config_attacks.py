@@ -20,6 +20,11 @@ SamplesCount = Annotated[
 ]
 
 
+EarlyStop = Annotated[
+    bool, Field(description="Leave a row once it is broken inside the radius; false: look for its smallest size.")
+]
+
+
 class ApgdCeConfig(Section):
     """APGD on the cross-entropy (arXiv:2003.01690)."""
 
@@ -53,6 +58,7 @@ class FabConfig(Section):
     name: Literal["fab"] = Field("fab", description="The attack.")
     steps: Count = Field(100, description="Linearisations per search.")
     restarts: Count = Field(1, description="Searches per row, the first from the clean row.")
+    early_stop: EarlyStop = True
 
 
 class FabTargetedConfig(Section):
@@ -61,6 +67,7 @@ class FabTargetedConfig(Section):
     name: Literal["fab_targeted"] = Field("fab_targeted", description="The attack.")
     steps: Count = Field(100, description="Linearisations per target and search.")
     restarts: Count = Field(1, description="Searches per row and target, the first from the clean row.")
+    early_stop: EarlyStop = True
 
 
 class SquareConfig(Section):
@@ -82,6 +89,28 @@ class DeepFoolConfig(Section):
         10, description="Classes with the largest clean logits that are looked at, the label among them."
     )
     overshoot: NotNegative = Field(0.02, description="Share by which the total is lengthened.")
+
+
+class DdnConfig(Section):
+    """DDN, the smallest l2 norm at a fixed price (arXiv:1811.09600); for an l2 ball per example."""
+
+    name: Literal["ddn"] = Field("ddn", description="The attack.")
+    steps: Count = Field(100, description="Gradients per row.")
+    gamma: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.05, description="Share by which the norm shrinks where the row is broken and grows where it is not."
+    )
+    initial_norm: Positive = Field(1.0, description="The first norm: in widths of the pixels' box, else in radii.")
+    step_size: Positive = Field(1.0, description="The first step, in the same unit; the last is a hundredth of it.")
+
+
+class PdgdConfig(Section):
+    """PDGD, the smallest l2 norm with a multiplier that is learned (arXiv:2106.01538); for an l2 ball per example."""
+
+    name: Literal["pdgd"] = Field("pdgd", description="The attack.")
+    steps: Count = Field(500, description="Gradients per row.")
+    learning_rate: Positive = Field(0.1, description="Adam's first; the last is a hundredth of it.")
+    dual_rate: Positive = Field(0.1, description="The multiplier's first step; the last is a tenth of it.")
+    initial_ratio: Positive = Field(0.01, description="Weight of the norm over that of the constraint at first.")
 
 
 class CarliniWagnerConfig(Section):
@@ -152,6 +181,8 @@ StrongAttackConfig = (
     | FabTargetedConfig
     | SquareConfig
     | DeepFoolConfig
+    | DdnConfig
+    | PdgdConfig
     | CarliniWagnerConfig
     | AutoAttackConfig
 )
@@ -169,7 +200,8 @@ class TransferConfig(Section):
         Annotated[AttackConfig | StrongAttackConfig, Field(discriminator="name")], BeforeValidator(crafting)
     ] = Field(
         description="Any other attack of a panel; unset early_stop of pgd and its kin is false, and apgd does not stop "
-        "early. The others (autoattack, fab, deepfool, carlini_wagner, square) stop at the other model's boundary."
+        "early. The others (autoattack, fab, deepfool, ddn, pdgd, carlini_wagner, square) stop at the other model's "
+        "boundary."
     )
 
 
@@ -194,14 +226,18 @@ def bisected(data: object) -> object:
 
 
 class MinimumRadiusConfig(Section):
-    """The smallest radius at which an attack breaks each row, by bisection."""
+    """The smallest radius at which an attack breaks each row, by bisection, or by one run of a minimal attack."""
 
     attack: Annotated[
         Annotated[AttackConfig | StrongAttackConfig, Field(discriminator="name")], BeforeValidator(bisected)
     ] = Field(
         AttackConfig(name="pgd", steps=20, select="most_damaging", early_stop=True, starts="spread"),
         description="Any attack of a panel but transfer; unset keys of pgd and its kin default to steps 20, select "
-        "most_damaging, early_stop true and starts spread.",
+        "most_damaging, early_stop true and starts spread. fab, fab_targeted, deepfool, ddn, pdgd and carlini_wagner run "
+        "once, to the end.",
+    )
+    with_fab: bool | None = Field(
+        None, description="Begin a bisection with FAB and take the smaller; null: for l2 and l1 balls per example."
     )
     upper: Positive = Field(4.0, description="Largest radius that is tried, in radii of the threat.")
     tolerance: Annotated[float, Field(gt=0, lt=1)] = Field(

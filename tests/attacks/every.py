@@ -16,12 +16,14 @@ from textadv.attacks import (
     CarliniWagner,
     CarliniWagnerL0,
     CarliniWagnerLinf,
+    Ddn,
     DeepFool,
     Eot,
     Fab,
     GradientAttack,
     MinimumRadius,
     Momentum,
+    Pdgd,
     PenalisedAscent,
     Square,
     StepSize,
@@ -92,6 +94,8 @@ MINIMAL: dict[str, tuple[tuple[str, ...], Maker]] = {
     "carlini_wagner": (("l2",), lambda threat, _: CarliniWagner(threat, search_steps=4, initial_constant=1.0, **ADAM)),
     "carlini_wagner linf": (("linf",), lambda threat, _: CarliniWagnerLinf(threat, **ADAM, **GROWING)),
     "carlini_wagner l0": (("l2",), lambda threat, _: CarliniWagnerL0(threat, **ADAM, **GROWING)),
+    "ddn": (("l2",), lambda threat, _: Ddn(threat, steps=30)),
+    "pdgd": (("l2",), lambda threat, _: Pdgd(threat, steps=40)),
     "minimum radius": (ALL, lambda threat, _: Bisected(MinimumRadius(searched, threat, upper=4.0, steps=5))),
 }
 UNBOUNDED: dict[str, tuple[tuple[str, ...], Maker]] = {

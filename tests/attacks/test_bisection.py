@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -18,16 +18,23 @@ from textadv.attacks import (
     L2,
     Attack,
     Attacked,
+    CarliniWagner,
     Cost,
+    Ddn,
+    DeepFool,
     Elicit,
+    Fab,
     Linf,
     MinimumRadius,
     Outcome,
+    Pdgd,
     ThreatModel,
+    Within,
     fgsm,
     pgd,
     worst_of,
 )
+from textadv.attacks.within import minimal_in
 from textadv.batch import Batch
 from textadv.spaces import Embeddings, Pixels
 
@@ -230,3 +237,61 @@ def test_on_the_network_of_trades(shared):
 
     radius = MinimumRadius(attack, threat, upper=1.0, tolerance=0.02)(model, rows).radius
     assert bool(((radius > 0.3) & (radius < 0.45)).all())
+
+
+# ---- minimal attacks, and FAB before a bisection
+
+
+@pytest.mark.parametrize(
+    "attack_of",
+    [
+        lambda threat: Fab(threat, steps=8, early_stop=True),
+        lambda threat: Within(Fab(threat, steps=8, early_stop=True), threat),
+        lambda threat: DeepFool(threat, steps=8),
+        lambda threat: Ddn(threat, steps=60),
+        lambda threat: Pdgd(threat, steps=60),
+        lambda threat: CarliniWagner(threat, steps=40, learning_rate=0.1, search_steps=5),
+    ],
+    ids=["fab", "fab within", "deepfool", "ddn", "pdgd", "carlini-wagner"],
+)
+def test_a_minimal_attack_runs_once_and_to_the_end(attack_of):
+    """What it costs and finds is what the attack alone does, in the threat's own unit and without an early stop."""
+    model, rows = plane()
+    threat = ThreatModel(Embeddings(), L2(0.4, per="example"))
+    alone = minimal_in(attack_of(threat))(model, rows)
+    search = MinimumRadius(attack_of, threat, upper=1.5)
+    found = search(model, rows)
+    within = alone.size.masked_fill(alone.size > 1.5, torch.inf)
+    assert bool(within.isfinite().any()) and torch.equal(found.radius, within)
+    one = torch.ones_like(alone.cost.queries)  # the search's own look at the clean rows
+    for mine, theirs, more in zip(found.attacked.cost, alone.cost, (0, 0, 1), strict=True):
+        assert torch.equal(mine, theirs + more * one)
+    assert "by one run of" in str(search) and "bisections" not in str(search)
+    least = float(alone.size.min()) * 1.001
+    assert torch.equal(MinimumRadius(attack_of, threat, upper=least)(model, rows).radius <= least, alone.size <= least)
+
+
+@pytest.mark.parametrize("norm", ["l2", "l1"])
+def test_a_bisection_begins_with_fab_and_takes_the_smaller(norm):
+    """An attack that breaks nothing leaves FAB's radius, and one that is better lowers it."""
+    model, rows = plane(4)
+    threat = ThreatModel(Embeddings(), NORMS[norm](1.0, per="example"))
+    fab = Fab(threat)(model, rows)
+
+    def idle(within: ThreatModel) -> Attack:
+        return fgsm(replace(within, ball=within.ball.scaled(1e-9)))
+
+    found = MinimumRadius(idle, threat, upper=3.0, steps=2, with_fab=True)(model, rows)
+    assert torch.equal(found.radius, fab.size) and bool(fab.size.isfinite().all())
+    assert torch.equal(found.attacked.perturbation.delta, fab.perturbation.delta)
+    assert bool(MinimumRadius(idle, threat, upper=3.0, steps=2)(model, rows).radius.isinf().all())
+    both = MinimumRadius(search, threat, upper=3.0, tolerance=0.02, with_fab=True)
+    alone = MinimumRadius(search, threat, upper=3.0, tolerance=0.02)(model, rows).radius
+    assert bool((both(model, rows).radius <= torch.minimum(fab.size, 1.02 * alone)).all())
+    assert "by FAB, 100 steps" in str(both)
+
+
+def test_fab_is_refused_where_it_knows_nothing():
+    for ball, options in ((L2(1.0), {}), (L2(1.0, per="example"), {"goal": Elicit()})):
+        with pytest.raises(ValueError, match=r"attack.with_fab: true needs threat.per: example"):
+            MinimumRadius(search, ThreatModel(Embeddings(), ball), 1.0, with_fab=True, **options)

@@ -20,9 +20,11 @@ from textadv.attacks import (
     CarliniWagner,
     CarliniWagnerL0,
     CarliniWagnerLinf,
+    Ddn,
     DeepFool,
     Linf,
     MinimumRadius,
+    Pdgd,
     ThreatModel,
     pgd,
 )
@@ -41,6 +43,8 @@ def bisected(threat: ThreatModel) -> Bisected:
 TABLE: dict[str, tuple[str, Callable[[ThreatModel], Attack]]] = {
     "deepfool l2": ("l2", lambda threat: DeepFool(threat)),
     "deepfool linf": ("linf", lambda threat: DeepFool(threat)),
+    "ddn": ("l2", lambda threat: Ddn(threat)),
+    "pdgd": ("l2", lambda threat: Pdgd(threat, steps=120)),
     "carlini-wagner": ("l2", lambda threat: CarliniWagner(threat, steps=40, learning_rate=0.1, search_steps=5)),
     "carlini-wagner linf": (
         "linf",
@@ -233,6 +237,8 @@ STRONGER: dict[str, tuple[str, Callable[[ThreatModel], Attack], Callable[[Threat
         lambda t: CarliniWagnerLinf(t, steps=60, learning_rate=0.02, search_steps=1, initial_constant=1),
         lambda t: CarliniWagnerLinf(t, steps=60, learning_rate=0.02, search_steps=30, initial_constant=1),
     ),
+    "ddn": ("l2", lambda t: Ddn(t, steps=8), lambda t: Ddn(t)),
+    "pdgd": ("l2", lambda t: Pdgd(t, steps=8), lambda t: Pdgd(t, steps=150)),
     "bisection": ("l2", lambda t: Bisected(replace(bisected(t).search, steps=1)), bisected),
 }
 

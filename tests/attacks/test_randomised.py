@@ -116,9 +116,9 @@ def test_every_pass_is_counted(measure):
     attacked = Eot(pgd(THREAT, steps=3, random_start=False), 5)(model, batch, measure=measure)
     assert attacked.cost.forwards.tolist() == [15] * 16
     assert attacked.cost.backwards.tolist() == [15] * 16
-    # The end of the search and, counted as 5, its one pass over the clean rows; then both sides of the measurement.
-    assert attacked.cost.queries.tolist() == [(10 + 10) * measure] * 16
-    assert model.passes == (15 + 5 + 1 + 10 if measure else 15)
+    # The end of the search and its look at the clean rows, then both sides of the measurement.
+    assert attacked.cost.queries.tolist() == [(5 + 5 + 10) * measure] * 16
+    assert model.passes == (15 + 5 + 5 + 10 if measure else 15)
     assert (attacked.measured is not None) == measure
 
 

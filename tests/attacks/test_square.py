@@ -126,6 +126,7 @@ def test_texts_come_near_the_optimum_of_a_linear_model(norm, per):
 
 
 def test_l2_on_pixels_climbs_towards_the_optimum_and_more_queries_climb_further():
+    """The last row and column are in no window, as in the authors' code, which costs 9 x 9 pixels a little."""
     model, rows = LinearPixels((3, 9, 9)), pictures((3, 9, 9))
     rows = replace(rows, inputs={"pixel_values": rows.inputs["pixel_values"] * 0.2 + 0.4})
     best = 0.5 * (model.weight[0] - model.weight[1]).detach().norm()
@@ -134,7 +135,7 @@ def test_l2_on_pixels_climbs_towards_the_optimum_and_more_queries_climb_further(
     gains = [attack(model, rows).outcome.loss_gain for attack in attacks]
     assert bool((gains[0] < gains[1]).all())
     assert bool((gains[1] < gains[2]).all())
-    assert bool((gains[2] > 0.45 * best).all())
+    assert bool((gains[2] > 0.43 * best).all())
     assert bool((gains[2] < best).all())
 
 

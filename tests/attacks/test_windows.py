@@ -38,34 +38,48 @@ def test_only_lines_with_an_editable_cell_are_places():
 
 
 def nested(tall: int, wide: int) -> Tensor:
-    """One bump as the paper builds it: rectangles around the centre, each a cell larger on all sides and flatter."""
+    """One bump as its authors build it: rectangles around the centre, each a cell larger and flatter; of norm 1."""
     heights = torch.zeros((tall, wide), dtype=torch.float64)
     y, x = tall // 2, wide // 2
     for n in range(max(y, x) + 1):
         heights[max(y - n, 0) : y + n + 1, max(x - n, 0) : x + n + 1] += 1 / (n + 1) ** 2
-    return heights
+    return heights / heights.norm() if heights.any() else heights
 
 
 @pytest.mark.parametrize("sides", [(3, 3), (5, 5), (4, 7), (9, 6), (1, 4), (1, 1)])
-def test_a_bump_is_the_papers(sides):
+def test_a_bump_is_the_papers_each_half_of_norm_1(sides):
     tall, wide = sides
-    down, right = torch.arange(tall)[None], torch.arange(wide)[None]
-    sizes = (torch.tensor([tall]), torch.tensor([wide]))
+    sizes, shape = (torch.tensor([tall]), torch.tensor([wide])), (10, 8)
     above = torch.cat([nested(tall // 2, wide), -nested(tall - tall // 2, wide)])
     beside = torch.cat([nested(tall, wide // 2), -nested(tall, wide - wide // 2)], dim=1)
-    assert torch.allclose(bump(down, right, sizes, torch.tensor([True]))[0], above)
-    assert torch.allclose(bump(down, right, sizes, torch.tensor([False]))[0], beside)
+    for upright, expected in ((True, above), (False, beside)):
+        found = bump(sizes, torch.tensor([upright]), shape)[0]
+        assert torch.allclose(found[:tall, :wide], expected)
+        assert not found[tall:].any() and not found[:, wide:].any()
 
 
-def test_tiles_cover_the_canvas_with_bumps_of_their_own_signs():
-    canvas = canvas_of(torch.ones((1, 2, 10, 15), dtype=torch.bool))
-    signs = torch.ones((1, 2, 25), dtype=torch.int64)
-    signs[0, 1, 7] = -1
-    found = tiles(canvas, signs)
-    one = torch.cat([nested(1, 3), -nested(1, 3)])
-    assert torch.allclose(found[0, 0], one.repeat(5, 5))
-    assert torch.allclose(found[0, 1, 2:4, 6:9], -one)
+def test_tiles_of_a_fifth_rounded_down_stand_in_the_middle_each_with_its_own_sign_and_way():
+    canvas = canvas_of(torch.ones((1, 2, 13, 15), dtype=torch.bool))
+    signs, upright = torch.ones((1, 2, 25), dtype=torch.int64), torch.ones((1, 25), dtype=torch.bool)
+    signs[0, 1, 7], upright[0, 3] = -1, False
+    found = tiles(canvas, signs, upright)
+    one, lying = torch.cat([nested(1, 3), -nested(1, 3)]), torch.cat([nested(2, 1), -nested(2, 2)], dim=1)
+    expected = torch.zeros(13, 15, dtype=torch.float64)
+    expected[1:11] = one.repeat(5, 5)
+    expected[1:3, 9:12] = lying
+    assert torch.allclose(found[0, 0], expected)
+    assert torch.allclose(found[0, 1, 3:5, 6:9], -one)
     assert int((found[0, 0] != found[0, 1]).sum()) == int((one != 0).sum())
+    small = tiles(canvas_of(torch.ones((1, 1, 3, 4), dtype=torch.bool)), signs[:, :1], upright)
+    assert int((small != 0).sum()) == 12
+
+
+def test_the_last_offset_can_be_left_out_but_where_it_is_the_only_one():
+    canvas = canvas_of(torch.ones((1, 1, 6, 8), dtype=torch.bool))
+    nearly = torch.tensor([1 - 2**-24])
+    for side, last, corner in ((3, True, (3, 5)), (3, False, (2, 4)), (6, False, (0, 1))):
+        window = drawn_window(canvas, (torch.tensor([side]), torch.tensor([side])), nearly, nearly, last=last)
+        assert (int(window.top), int(window.left)) == corner
 
 
 def test_a_rows_numbers_do_not_depend_on_which_rows_are_dropped():

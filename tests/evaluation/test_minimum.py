@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import torch
 
 from tests.evaluation.linear import Counted, bag, ball_threat, labelled_rows
 from tests.oracles import BagOfEmbeddings, FixedRows, bag_margin_gain
-from textadv.attacks import L1, L2, Attack, Ball, Linf, ThreatModel, autoattack, pgd
+from textadv.attacks import L1, L2, Attack, Ball, Fab, Linf, ThreatModel, Within, autoattack, pgd
 from textadv.evaluation import Finished, RadiusSearch, evaluate, minimum_radii
+from textadv.evaluation.minimum import quartiles_of
 from textadv.models import tempered
 
 BALLS = [L2(0.5), Linf(0.2, per="example"), L1(0.4)]
@@ -105,3 +107,46 @@ def test_what_cannot_be_searched_is_said() -> None:
         RadiusSearch(searching(L2(1.0)), rows=0)
     with pytest.raises(ValueError, match=r"means of passes"):
         RadiusSearch(autoattack(threat, 3, version="rand"))
+
+
+@pytest.mark.parametrize("norm", [L2, L1], ids=["l2", "l1"])
+def test_where_pgd_finds_too_little_fab_comes_first(norm: Callable[..., Ball]) -> None:
+    """An attack that moves nothing: what is found are FAB's sizes, the closed form."""
+    model, ball = bag(), norm(0.5, per="example")
+    rows, threat = labelled_rows(model), ball_threat(ball)
+    best = closest(model, rows, ball)
+    idle = pgd(ball_threat(replace(ball, radius=1e-9)), steps=1, random_start=False, select="most_damaging")
+    found = minimum_radii(model, rows, range(60), threat, RadiusSearch(idle, 50.0, steps=1), 16)
+    for one, exact in zip(found.radii, best.tolist(), strict=True):
+        assert one.radius == pytest.approx(max(exact, 0.0), rel=1e-3)
+    assert found.quartiles == quartiles_of([one.radius for one in found.radii])
+    bare = minimum_radii(model, rows, range(60), threat, RadiusSearch(idle, 50.0, steps=1, with_fab=False), 16)
+    assert all(one.radius in (0.0, None) for one in bare.radii) and None in bare.quartiles
+
+
+def test_a_minimal_attack_runs_once_and_its_sizes_stand_in_an_evaluation(tmp_path: Path) -> None:
+    """In the panel and as the search, and the same when they are read back."""
+    model, ball = bag(), L2(0.5, per="example")
+    rows, threat = labelled_rows(model), ball_threat(ball)
+    best = closest(model, rows, ball).clamp_min(0)
+    fab = Fab(threat, steps=10)
+    attacks = {
+        "fab": Within(fab, threat),
+        "stopping": Within(replace(fab, early_stop=True), threat),
+        "pgd": pgd(threat),
+    }
+    search = RadiusSearch(Within(replace(fab, early_stop=True), threat), 50.0)
+    wrong = 7
+    for _ in range(2):
+        found = evaluate(model, rows, attacks, threat, minimum=search, finished=Finished.of(tmp_path, model))
+        first, stopping, plain = found.attacks
+        assert stopping.sizes == plain.sizes == () == plain.quartiles
+        assert found.minimum is not None
+        radii = [one.radius for one in found.minimum.radii]
+        assert radii == pytest.approx([one.radius for one in first.sizes], rel=1e-12)
+        assert sum(one.radius == 0 for one in first.sizes) == wrong
+        for one, exact in zip(first.sizes, best.tolist(), strict=True):
+            assert one.radius == pytest.approx(exact, rel=1e-3)
+        assert first.quartiles == quartiles_of([one.radius for one in first.sizes])
+        assert first.quartiles == pytest.approx(found.minimum.quartiles, rel=1e-12)
+        assert found.minimum.backwards <= first.backwards

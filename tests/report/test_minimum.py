@@ -8,7 +8,7 @@ from tests.report.made_up import evaluated, made
 from textadv.evaluation.results import MinimumRadii, RowRadius
 from textadv.report import Results, from_json, report_html, report_markdown, to_json
 from textadv.report.summary import doubts
-from textadv.report.tables import minimum_lines, minimum_table
+from textadv.report.tables import minimum_lines, minimum_table, sizes_table
 
 
 def searched(radii: list[float | None], relative: bool = False) -> Results:
@@ -67,3 +67,18 @@ def test_a_row_broken_inside_the_ball_that_the_attacks_left_is_a_doubt() -> None
     assert not [line for line in doubts(searched(RADII)) if "smallest radius" in line]
     (line,) = [line for line in doubts(searched([0.05, 0.06, 0.07, *RADII[3:]])) if "smallest radius" in line]
     assert line.startswith("hardened: the search for the smallest radius broke 2 of 20 rows inside")
+
+
+def test_sizes_of_minimal_attacks_stand_in_json_and_in_both_reports() -> None:
+    """12 rows at 1, 4 at 2, none found for 2 and 2 wrong; a relative radius shows half of that."""
+    whole = evaluated("hardened", 18, 12)
+    sizes = tuple(RowRadius(n, size) for n, size in enumerate([1.0] * 12 + [2.0] * 4 + [None] * 2 + [0.0] * 2))
+    first = replace(whole.attacks[0], sizes=sizes, quartiles=(1.0, 1.0, 2.0), radius=2.0, relative_radius=1.0)
+    results = made(replace(whole, attacks=(first, *whole.attacks[1:])))
+    assert from_json(to_json(results)) == results
+    (row,) = sizes_table(results)[1:]
+    assert row[:4] == ["hardened", first.name, "20", "2"] and row[-1] == "2"
+    assert [cell.split(" ")[0] for cell in row[4:7]] == ["0.5", "0.5", "1"]
+    for report in (report_markdown(results), report_html(results)):
+        assert "Sizes of the smallest perturbations" in report
+    assert sizes_table(made(whole)) == [] and "Sizes of" not in report_markdown(made(whole))

@@ -142,6 +142,18 @@ def carlini_wagner(form: str, python: str, norm: str) -> Row:
     return measured(f"carlini_wagner, form {form}", (python, "Within"), config, "minimal", (norm,), per, cells)
 
 
+def of_l2(name: str, python: str, told: str) -> Row:
+    """A minimal attack that works in L2 balls per example."""
+    elsewhere = Refused(
+        f"{told} is for l2 balls; `fab` and `deepfool` take every norm.", "needs threat.norm: l2, got", ConfigError
+    )
+    token = Refused(
+        "The longest of several token norms has no smooth square.", "needs threat.per: example, got token", ConfigError
+    )
+    cells: dict[str, Cell] = {"linf": elsewhere, "l1": elsewhere, "token": token}
+    return measured(name, (python, "Within"), {"name": name, "steps": 40}, "minimal", ("l2",), ("example",), cells)
+
+
 def autoattacks(version: str, cells: Mapping[str, Cell] | None = None, **keys: Any) -> Row:
     """A version of AutoAttack."""
     config = {"name": "autoattack", "version": version, "steps": 4, **keys}
@@ -198,6 +210,8 @@ CONFIGURED = (
         "minimal",
         cells=on_chats(Refused(NO_CLASSES, "a chat model has none, got rows with targets. Use Carlini-Wagner")),
     ),
+    of_l2("ddn", "Ddn", "DDN"),
+    of_l2("pdgd", "Pdgd", "PDGD"),
     carlini_wagner("l2", "CarliniWagner", "l2"),
     carlini_wagner("linf", "CarliniWagnerLinf", "linf"),
     carlini_wagner("l0", "CarliniWagnerL0", "l2"),

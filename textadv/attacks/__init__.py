@@ -9,6 +9,7 @@ from textadv.attacks.balls import L1, L2, Ball, Linf
 from textadv.attacks.bisection import MinimumRadius
 from textadv.attacks.carlini_wagner import CarliniWagner, CarliniWagnerL0, CarliniWagnerLinf, changed_units
 from textadv.attacks.curriculum import AdaptiveRadius, Stages
+from textadv.attacks.ddn import Ddn
 from textadv.attacks.deepfool import DeepFool
 from textadv.attacks.direction import RefusalDirection
 from textadv.attacks.ensemble import repeat, then, worst_of
@@ -28,6 +29,7 @@ from textadv.attacks.goals import (
 from textadv.attacks.gradient import GradientAttack, fgsm, pgd, r_fgsm, reach_warning
 from textadv.attacks.held import Held
 from textadv.attacks.parts import parts
+from textadv.attacks.pdgd import Pdgd
 from textadv.attacks.penalty import PenalisedAscent
 from textadv.attacks.randomised import Eot
 from textadv.attacks.square import Square
@@ -52,6 +54,7 @@ __all__ = [
     "CarliniWagnerL0",
     "CarliniWagnerLinf",
     "Cost",
+    "Ddn",
     "DeepFool",
     "Diverge",
     "Elicit",
@@ -67,6 +70,7 @@ __all__ = [
     "Momentum",
     "Noise",
     "Outcome",
+    "Pdgd",
     "PenalisedAscent",
     "RefusalDirection",
     "Square",

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import cast
+from typing import Protocol, cast, runtime_checkable
 
 from torch import nn
 
 from textadv.attacks.attacked import Attack
-from textadv.attacks.bisection import MinimumRadius
 from textadv.attacks.foreign import Generates
 from textadv.kinds import wrong_kind
 
@@ -18,9 +17,17 @@ PASSED_ON = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
 OTHERS = "An attack of another library, or a function of images and classes, is foreign(it, threat, name='...')."
 
 
+@runtime_checkable
+class SearchesRadii(Protocol):
+    """A search over radii, such as `MinimumRadius`, which makes attacks and is none."""
+
+    attack_of: Callable[..., Attack]
+    upper: float
+
+
 def require_attack(name: str, attack: object) -> Attack:
     """The attack itself. Raises TypeError, calling it `name`, where it cannot be called as one: see `Attack`."""
-    if isinstance(attack, MinimumRadius):
+    if isinstance(attack, SearchesRadii):
         remedy = "Give evaluate(minimum=RadiusSearch(attack)), or call it: search(model, batch)."
         raise wrong_kind(name, attack, "an attack in a ball", remedy)
     if isinstance(attack, Generates) and not callable(attack):

@@ -13,7 +13,7 @@ from textadv.attacks.attacked import Attacked, Outcome
 from textadv.attacks.calling import on_arrays
 from textadv.attacks.ensemble import WorstOf
 from textadv.attacks.goals import Goal, TargetedDlr, TargetedMargin, Untargeted, require_slope, target_count
-from textadv.attacks.probe import Point, clean_logits, evaluate_at, half_to_single
+from textadv.attacks.probe import Point, clean_is_known, clean_logits, evaluate_at, half_to_single
 from textadv.attacks.record import Record
 from textadv.attacks.threat import ThreatModel, require_threat
 from textadv.batch import Batch, Perturbation
@@ -112,6 +112,7 @@ class Apgd:
         threat = self.threat.resolved(model, batch).scaled(radius_scale)
         rows = batch.clean()
         with evaluating(model):
+            looks = 1 if clean_is_known(model, rows) else 2
             clean = clean_logits(model, rows)
             dtype = half_to_single(next((weight.dtype for weight in model.parameters()), clean.dtype))
             nowhere = torch.zeros(delta_shape(model, batch, threat.space), device=batch.device, dtype=dtype)
@@ -123,7 +124,7 @@ class Apgd:
         if measure:
             gain, climb = record.value - origin.value, record.value - record.start
             outcome = Outcome(record.reached, gain, climb, record.margin)
-        cost = record.cost._replace(queries=record.queries + 2)
+        cost = record.cost._replace(queries=record.queries + looks)
         return Attacked(rows.perturbed(threat.space, record.delta), threat.ball.gauge(record.delta), cost, outcome)
 
     def _search(
@@ -229,14 +230,20 @@ class Apgd:
 def apgd_ce(
     threat: ThreatModel, *, steps: int = 100, restarts: int = 1, early_stop: bool = True, seed: int = 0
 ) -> Apgd:
-    """APGD on the cross-entropy: the first part of AutoAttack (arXiv:2003.01690); for 2 classes or more, and chats."""
+    """APGD on the cross-entropy: the first part of AutoAttack (arXiv:2003.01690); for 2 classes or more, and chats.
+
+    Deviations: those of `Apgd`.
+    """
     return Apgd(threat, steps, Untargeted(cross_entropy), restarts=restarts, early_stop=early_stop, seed=seed)
 
 
 def apgd_dlr(
     threat: ThreatModel, *, steps: int = 100, restarts: int = 1, early_stop: bool = True, seed: int = 0
 ) -> Apgd:
-    """APGD on the difference of logits ratio (arXiv:2003.01690, equation 6); for 3 classes or more."""
+    """APGD on the difference of logits ratio (arXiv:2003.01690, equation 6); for 3 classes or more.
+
+    Deviations: those of `Apgd`.
+    """
     return Apgd(threat, steps, Untargeted(dlr), restarts=restarts, early_stop=early_stop, seed=seed)
 
 
@@ -248,6 +255,8 @@ def apgd_targeted(
     Each of the min(9, classes - 1) searches begins at the clean image, with a random start of its own, on the rows that
     none has broken. The goal is the targeted difference of logits ratio (arXiv:2003.01690, equation 7), or, for 2 and 3
     classes, where that does not exist, the target's logit minus the label's.
+
+    Deviations: those of `Apgd`, and that goal of 2 and 3 classes.
     """
     ranks = range(1, target_count(classes) + 1)
     goals: list[Goal] = [TargetedDlr(rank) if classes >= 4 else TargetedMargin(rank) for rank in ranks]

@@ -56,6 +56,9 @@ class Attacked:
         adversarial ones are `inputs`.
     gauge: (B,) norm over radius, at most 1 inside the ball.
     measured: the outcome, or None where the attack was called with measure=False.
+    size: (B,) float64, the norm of the smallest perturbation that a minimal attack found, inside the radius or not: 0
+        where the row is wrong already, inf where it found none. None for attacks that look for no smallest one, and for
+        those that stop early.
     model: the model that was attacked, as long as someone else keeps it.
     """
 
@@ -63,6 +66,7 @@ class Attacked:
     gauge: Tensor
     cost: Cost
     measured: Outcome | None
+    size: Tensor | None = field(default=None, repr=False, compare=False)
     model: weakref.ref[nn.Module] | None = field(default=None, repr=False, compare=False)
 
     @property

@@ -181,5 +181,8 @@ def autoattack(
     samples: int = 20,
     seed: int = 0,
 ) -> AutoAttack:
-    """AutoAttack with the budgets of the paper (arXiv:2003.01690); see `AutoAttack` for versions and arguments."""
+    """AutoAttack with the budgets of the paper (arXiv:2003.01690); see `AutoAttack` for versions and arguments.
+
+    Deviations: those of `AutoAttack`.
+    """
     return AutoAttack(threat, classes, version, steps, queries, samples, seed)

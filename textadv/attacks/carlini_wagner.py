@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from textadv.attacks.attacked import Attacked
 from textadv.attacks.calling import on_arrays
 from textadv.attacks.hinge import Problem, Schedule, coordinates_of, minimise
-from textadv.attacks.minimal import Smallest, logits_at, slope
+from textadv.attacks.minimal import Smallest, logits_at, require_ball, slope
 from textadv.attacks.threat import ThreatModel, require_threat
 from textadv.batch import Batch
 from textadv.losses import margin
@@ -39,19 +39,6 @@ def _require(confidence: float, search_steps: int, steps: int, learning_rate: fl
 def _require_growth(factor: float) -> None:
     if not 1 < factor < float("inf"):
         raise ValueError(f"attack.constant_factor must be finite and above 1, got {factor}.")
-
-
-def _require_ball(threat: ThreatModel, norm: str, name: str) -> None:
-    if threat.ball.geometry.name != norm:
-        raise ValueError(
-            f"{name} needs threat.norm: {norm.lower()}, got {threat.ball.geometry.name.lower()}. DeepFool and the "
-            "minimum radius search take every norm."
-        )
-    if norm == "L2" and threat.ball.per == "token":
-        raise ValueError(
-            f"{name} needs threat.per: example, got token: the longest of several token norms has no smooth square. "
-            "DeepFool and the minimum radius search take threat.per: token."
-        )
 
 
 def _square(delta: Tensor, index: Tensor) -> Tensor:
@@ -83,7 +70,7 @@ class CarliniWagner:
     def __post_init__(self) -> None:
         require_threat(self.threat)
         _require(self.confidence, self.search_steps, self.steps, self.learning_rate, self.initial_constant)
-        _require_ball(self.threat, "L2", "Carlini-Wagner L2")
+        require_ball(self.threat, "L2", "Carlini-Wagner L2")
 
     def __str__(self) -> str:
         return f"Carlini-Wagner L2, {self.search_steps} constants of {self.steps} steps, confidence {self.confidence:g}"
@@ -147,7 +134,7 @@ class CarliniWagnerLinf:
         _require_growth(self.constant_factor)
         if not 0 < self.shrink < 1:
             raise ValueError(f"attack.shrink must lie between 0 and 1, got {self.shrink}.")
-        _require_ball(self.threat, "Linf", "Carlini-Wagner Linf")
+        require_ball(self.threat, "Linf", "Carlini-Wagner Linf")
 
     def __str__(self) -> str:
         return f"Carlini-Wagner Linf, at most {self.search_steps} x {self.steps} steps, confidence {self.confidence:g}"
@@ -219,7 +206,7 @@ class CarliniWagnerL0:
         _require_growth(self.constant_factor)
         if not 0 < self.freeze < 1:
             raise ValueError(f"attack.freeze is a share of the changed units between 0 and 1, got {self.freeze}.")
-        _require_ball(self.threat, "L2", "Carlini-Wagner L0")
+        require_ball(self.threat, "L2", "Carlini-Wagner L0")
 
     def __str__(self) -> str:
         return f"Carlini-Wagner L0, at most {self.search_steps} x {self.steps} steps, confidence {self.confidence:g}"

@@ -25,6 +25,8 @@ class Stages:
     """Another attack from each of these optimizer steps on: a curriculum on the number of steps, or on anything else.
 
     stages: optimizer step -> the attack from then on; it must contain step 0.
+
+    Deviations: none; it follows no paper.
     """
 
     stages: Mapping[int, Attack]

@@ -86,10 +86,8 @@ class DeepFool:
             found.spend(index, forwards=1)
             broken = found.goal.reached(logits.detach(), rows)
             found.see(index, rows, delta, logits, broken)
-            if bool(broken.all()):
-                return
             move, moves = _to_nearest(model, found, index, rows, logits, leaf, ranked[index])
-            found.spend(index[~broken], backwards=ranked.shape[1])
+            found.spend(index, backwards=ranked.shape[1])
             kept = ~broken & moves
             index, rows, total = index[kept], rows.rows(kept), (total + move)[kept]
             if not len(index):

@@ -57,7 +57,10 @@ def _scale_of(radius_scale: float | Tensor, index: Tensor) -> float | Tensor:
 
 @dataclass(frozen=True)
 class WorstOf:
-    """Every attack in turn on the rows that none has broken; each row keeps the most damaging perturbation."""
+    """Every attack in turn on the rows that none has broken; each row keeps the most damaging perturbation.
+
+    Deviations: none; it follows no paper.
+    """
 
     attacks: tuple[Attack, ...]
 
@@ -94,7 +97,10 @@ class WorstOf:
 
 @dataclass(frozen=True)
 class Then:
-    """The second attack starts where the first ended, on rows that the first did not break; the worse one counts."""
+    """The second attack starts where the first ended, on rows that the first did not break; the worse one counts.
+
+    Deviations: none; it follows no paper.
+    """
 
     first: Attack
     second: Attack
@@ -128,7 +134,10 @@ class Then:
 
 @dataclass(frozen=True)
 class Repeat:
-    """The attack `times` times with fresh randomness, on rows not yet broken; the most damaging run counts."""
+    """The attack `times` times with fresh randomness, on rows not yet broken; the most damaging run counts.
+
+    Deviations: none; it follows no paper.
+    """
 
     attack: Attack
     times: int
@@ -165,15 +174,24 @@ class Repeat:
 
 
 def worst_of(*attacks: Attack) -> WorstOf:
-    """Every attack in turn on the rows that none has broken; each row keeps the most damaging perturbation."""
+    """Every attack in turn on the rows that none has broken; each row keeps the most damaging perturbation.
+
+    Deviations: none; it follows no paper.
+    """
     return WorstOf(attacks)
 
 
 def then(first: Attack, second: Attack) -> Then:
-    """`second` starts where `first` ended, on the rows that `first` did not break; the worse of both counts."""
+    """`second` starts where `first` ended, on the rows that `first` did not break; the worse of both counts.
+
+    Deviations: none; it follows no paper.
+    """
     return Then(first, second)
 
 
 def repeat(attack: Attack, times: int) -> Repeat:
-    """`attack` `times` times with fresh randomness, on rows not yet broken; the most damaging run counts."""
+    """`attack` `times` times with fresh randomness, on rows not yet broken; the most damaging run counts.
+
+    Deviations: none; it follows no paper.
+    """
     return Repeat(attack, times)

@@ -135,7 +135,7 @@ class Fab:
             if len(index):
                 found.require_slope(model, index)
                 self._run(model, found, index, ranked, step)
-        return found.attacked(measure)
+        return found.attacked(measure, smallest=not self.early_stop)
 
     def _run(self, model: nn.Module, found: Smallest, index: Tensor, ranked: Tensor, step: int) -> None:
         """Every restart towards every target, for the rows `index`; ranked: their other classes (B, C - 1)."""
@@ -212,7 +212,10 @@ def fab_targeted(
     seed: int = 0,
     early_stop: bool = True,
 ) -> Fab:
-    """FAB-T (arXiv:2003.01690, section 4.2): towards the min(9, classes - 1) strongest other classes, one by one."""
+    """FAB-T (arXiv:2003.01690, section 4.2): towards the min(9, classes - 1) strongest other classes, one by one.
+
+    Deviations: those of `Fab`.
+    """
     ranks = tuple(range(1, target_count(classes) + 1))
     return Fab(threat, steps, restarts, seed=seed, targets=ranks, early_stop=early_stop)
 

@@ -45,7 +45,10 @@ def _bounded(error: Exception) -> str:
 
 @dataclass(frozen=True)
 class Foreign:
-    """An attack that calls someone else's; made by `foreign`, which says what the fields are."""
+    """An attack that calls someone else's; made by `foreign`, which says what the fields are.
+
+    Deviations: none; it follows no paper.
+    """
 
     fn: Callable[..., Any] | Generates = field(repr=False, metadata={"described": False})
     threat: ThreatModel
@@ -219,5 +222,7 @@ def foreign(
     buffers, gradients, modes and global random numbers are put back after every call.
 
     Raises TypeError or ValueError where fn, threat or name are not that.
+
+    Deviations: none; it follows no paper.
     """
     return Foreign(fn, threat, name, outside, numpy, seed)

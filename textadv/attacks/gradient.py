@@ -17,7 +17,7 @@ from textadv.attacks.ascent import Ascent, FixedStep, StepSize
 from textadv.attacks.attacked import Attacked, Outcome
 from textadv.attacks.calling import on_arrays
 from textadv.attacks.goals import Goal, Untargeted, require_slope
-from textadv.attacks.probe import evaluate_at, half_to_single, one_pass, spread_start, uniform_start, value_at_clean
+from textadv.attacks.probe import evaluate_at, half_to_single, mean_logits, spread_start, uniform_start, value_at_clean
 from textadv.attacks.record import Record, Select
 from textadv.attacks.threat import ThreatModel, require_threat
 from textadv.batch import Batch, Perturbation
@@ -41,6 +41,10 @@ class GradientAttack:
     seed: random starts are drawn from (seed, step, row id, restart).
     cache_prefix: for chats, compute the keys and values before the first editable position once per search, where the
         model's cache reproduces its plain forward pass.
+
+    Deviations: the step itself is the paper's. The row is attacked in evaluation mode, also in training. Gradients are
+    scaled row by row, which changes no step and keeps the direction of rows whose loss has all but vanished.
+    `most_damaging` takes the worst of all points and restarts, where the paper's code takes the last point.
     """
 
     threat: ThreatModel
@@ -107,7 +111,7 @@ class GradientAttack:
         with evaluating(model):
             clean = None
             if self.goal.needs_clean or measure:
-                clean = one_pass(model, rows)
+                clean = mean_logits(model, rows)
             record = self._search(model, batch, threat, clean, step, measure or self.select == "most_damaging")
         record.require_gradient(model, rows, threat)
         cost = record.cost
@@ -213,9 +217,10 @@ def pgd(
 
     starts: see `GradientAttack`; None means `spread` where the worst point is kept, and `ball` where the last one is.
 
-    Deviations: where it measures, the first search starts at the clean row and the others at random radii; the paper
-    draws all uniform in the ball (`starts="ball"`). Such draws lie on the surface of a high-dimensional ball, and left
-    rows there that one search from the clean row breaks.
+    Deviations: those of `GradientAttack`. The default step is one that reaches any point of the ball, where the paper
+    has a fixed one for each data set. Where it measures, the first search starts at the clean row and the others at
+    random radii; the paper draws all uniform in the ball (`starts="ball"`). Such draws lie on the surface of a ball of
+    many dimensions, and left rows there that one search from the clean row breaks.
     """
     if step_size is None and relative_step_size is None:
         relative_step_size = 2.5 / max(steps, 1)
@@ -234,7 +239,10 @@ def pgd(
 
 
 def fgsm(threat: ThreatModel, *, goal: Goal | None = None) -> GradientAttack:
-    """One step of the whole radius from the clean row (arXiv:1412.6572), in any norm."""
+    """One step of the whole radius from the clean row (arXiv:1412.6572), in any norm.
+
+    Deviations: the paper has Linf balls alone; pixels are clipped to their box, as the first code of it does on demand.
+    """
     return GradientAttack(
         threat, FixedStep(StepSize(relative=1.0)), steps=1, goal=goal or Untargeted(), random_start=False
     )
@@ -243,7 +251,10 @@ def fgsm(threat: ThreatModel, *, goal: Goal | None = None) -> GradientAttack:
 def r_fgsm(
     threat: ThreatModel, *, relative_step_size: float = 1.25, goal: Goal | None = None, seed: int = 0
 ) -> GradientAttack:
-    """One step of 1.25 radii from a uniform random start, projected (arXiv:2001.03994, algorithm 3)."""
+    """One step of 1.25 radii from a uniform random start, projected (arXiv:2001.03994, algorithm 3).
+
+    Deviations: the gradient is taken in evaluation mode, where the authors' training code takes it in training mode.
+    """
     return GradientAttack(
         threat, FixedStep(StepSize(relative=relative_step_size)), steps=1, goal=goal or Untargeted(), seed=seed
     )

@@ -27,6 +27,8 @@ class Held:
     The K defence steps per perturbation of targeted LAT (arXiv:2407.15549). A step in between costs no pass and
     measures nothing. To be used with a sampler that repeats the rows for as long: `Streams(repeat=steps)`.
 
+    Deviations: none known.
+
     Raises ValueError at rows that were not searched at the last multiple of `steps`: that is also the only place
     where a run can be resumed.
     """

@@ -95,29 +95,40 @@ class Scaled:
         return Scaled(self.unit[index])
 
 
-def coordinates_of(found: Smallest, threat: ThreatModel, *, shared: bool) -> tuple[Coordinates, Tensor]:
-    """The variable for these rows, and the unit of length (B, 1, ...) in which the objective counts sizes.
+def units_of(found: Smallest, threat: ThreatModel, *, shared: bool) -> tuple[Tensor, Tensor]:
+    """The unit of one entry of a delta, and that of lengths, (B, 1, ...) each.
 
-    For pixels the box and its width, as in the paper. Other spaces have no natural unit, so the radius of `threat`,
-    before any `radius_scale`, is taken: a variable of 1 is a delta of one radius, or, where the norm is `shared` by a
-    row's n entries (L2), of one radius / sqrt(n). Learning rates and constants then mean the same everywhere, but the
-    radius should be of the order of what is looked for.
+    For pixels the width of the box is both. Other spaces have no natural unit, so the radius of `threat`, before any
+    `radius_scale`, is the unit of lengths; of an entry too, or, where the norm is `shared` by a row's n entries (L2),
+    the radius / sqrt(n). Learning rates and constants then mean the same everywhere, but the radius should be of the
+    order of what is looked for.
 
     Raises ValueError where that radius is 0.
     """
     ones = torch.ones_like(found.delta.flatten(1)[:, :1]).reshape(-1, *[1] * (found.delta.dim() - 1))
     if isinstance(threat.space, Pixels):
-        low, high = threat.space.low, threat.space.high
-        return Tanh(found.rows.inputs["pixel_values"].to(ones.dtype), low, high), ones * (high - low)
+        width = ones * (threat.space.high - threat.space.low)
+        return width, width
     radius = ones * threat.ball.bound(found.delta)
     if bool((radius == 0).any()):
         raise ValueError(
-            f"threat.radius must be above 0 for Carlini-Wagner in {threat.space}, got 0: the radius is its unit of "
-            "length."
+            f"threat.radius must be above 0 for this attack in {threat.space}, got 0: the radius is its unit of length."
         )
     entries = editable_mask(found.rows, tuple(found.delta.shape)).flatten(1).sum(dim=1).clamp_min(1)
     shares = entries.to(ones.dtype).sqrt().reshape(ones.shape)
-    return Scaled(radius / shares if shared else radius), radius
+    return radius / shares if shared else radius, radius
+
+
+def coordinates_of(found: Smallest, threat: ThreatModel, *, shared: bool) -> tuple[Coordinates, Tensor]:
+    """The variable for these rows, and the unit of length (B, 1, ...) in which the objective counts sizes.
+
+    For pixels the tanh of the paper; other spaces have no box. Units, arguments and errors are those of `units_of`.
+    """
+    entry, length = units_of(found, threat, shared=shared)
+    if isinstance(threat.space, Pixels):
+        pixels = found.rows.inputs["pixel_values"].to(length.dtype)
+        return Tanh(pixels, threat.space.low, threat.space.high), length
+    return Scaled(entry), length
 
 
 class Schedule(NamedTuple):

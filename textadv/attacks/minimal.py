@@ -20,7 +20,7 @@ from textadv.attacks.attacked import Attacked, Cost, Outcome
 from textadv.attacks.balls import Ball
 from textadv.attacks.flatness import note_slope
 from textadv.attacks.goals import Goal, Untargeted
-from textadv.attacks.probe import differentiable, evaluate_at, half_to_single, one_pass, value_at_clean
+from textadv.attacks.probe import Point, differentiable, evaluate_at, half_to_single, one_pass, value_at_clean
 from textadv.attacks.threat import ThreatModel
 from textadv.batch import Batch
 from textadv.losses import margin
@@ -41,6 +41,20 @@ def size_of(ball: Ball, delta: Tensor) -> Tensor:
     return replace(ball, radius=1.0, relative_radius=None).gauge(delta.double())
 
 
+def require_ball(threat: ThreatModel, norm: str, name: str) -> None:
+    """Raises ValueError unless the ball has this norm, "L2" or "Linf", and in L2 one radius per example."""
+    if threat.ball.geometry.name != norm:
+        raise ValueError(
+            f"{name} needs threat.norm: {norm.lower()}, got {threat.ball.geometry.name.lower()}. DeepFool and the "
+            "minimum radius search take every norm."
+        )
+    if norm == "L2" and threat.ball.per == "token":
+        raise ValueError(
+            f"{name} needs threat.per: example, got token: the longest of several token norms has no smooth square. "
+            "DeepFool and the minimum radius search take threat.per: token."
+        )
+
+
 def logits_at(model: nn.Module, rows: Batch, threat: ThreatModel, delta: Tensor) -> tuple[Tensor, Tensor]:
     """The logits at `delta` with their graph, and the leaf that stands for the delta in it."""
     leaf = delta.detach().requires_grad_()
@@ -57,13 +71,17 @@ def slope(
     """
     (grad,) = torch.autograd.grad(values, [leaf], torch.ones_like(values), retain_graph=keep_graph)
     grad = grad.masked_fill(~editable_mask(rows, tuple(leaf.shape)), 0)
+    _require_finite(model, grad, rows, threat)
+    return grad
+
+
+def _require_finite(model: nn.Module, grad: Tensor, rows: Batch, threat: ThreatModel) -> None:
     finite = grad.flatten(1).isfinite().all(dim=1)
     if not bool(finite.all()):
         raise PerturbationError(
             f"The gradient with respect to the {threat.space} is not finite at row ids {rows.ids[~finite].tolist()}. "
             f"{overflow(model, rows)}"
         )
-    return grad
 
 
 @dataclass
@@ -135,6 +153,14 @@ class Smallest:
         lead = margin(wide, rows)
         self.take(index[better], delta[better], size[better], gain[better], gain[better], lead[better])
 
+    def see_point(self, index: Tensor, delta: Tensor, point: Point) -> None:
+        """The same for a point at which this record's goal was evaluated."""
+        size = self.measure(delta)
+        better = point.reached & (size < self.size[index])
+        gain = point.value - value_at_clean(self.goal, self.rows, self.clean)[index]
+        seen = (delta, size, gain, gain, point.margin.double())
+        self.take(index[better], *(part[better] for part in seen))
+
     def take(self, index: Tensor, delta: Tensor, size: Tensor, gain: Tensor, climb: Tensor, lead: Tensor) -> None:
         """Takes these perturbations of the rows `index` for the smallest known."""
         self.delta[index] = delta.detach().to(self.delta.dtype)
@@ -147,19 +173,40 @@ class Smallest:
         self.spend(index, forwards=1, backwards=1)
         point = evaluate_at(model, rows, self.threat, self.delta[index], Untargeted(margin), None, ascend=True)
         assert point.grad is not None
-        note_slope(
-            bool(point.grad.any()),
-            f"The gradient of the margin is exactly zero for every row's perturbation of the {self.threat.space}. "
+        note_slope(bool(point.grad.any()), self._flat("margin"))
+
+    def gradient(self, model: nn.Module, index: Tensor, rows: Batch, delta: Tensor, *, first: bool) -> Point:
+        """The goal and its gradient at a `delta` of the rows `index`, which is counted and taken note of.
+
+        first: whether the slope is to be noted, see `note_slope`. Raises PerturbationError where a gradient is not
+        finite.
+        """
+        point = evaluate_at(model, rows, self.threat, delta, self.goal, None, ascend=True)
+        assert point.grad is not None
+        self.spend(index, forwards=1, backwards=1)
+        _require_finite(model, point.grad, rows, self.threat)
+        if first:
+            note_slope(bool(point.grad.any()), self._flat("loss"))
+        self.see_point(index, delta, point)
+        return point
+
+    def _flat(self, what: str) -> str:
+        return (
+            f"The gradient of the {what} is exactly zero for every row's perturbation of the {self.threat.space}. "
             "Either no editable position counts, the hook is on a module that the output ignores, or the output is "
-            "constant.",
+            "constant."
         )
 
-    def attacked(self, measure: bool) -> Attacked:
-        """The rows at the smallest perturbation known, a success only inside the radius."""
+    def attacked(self, measure: bool, *, smallest: bool = True) -> Attacked:
+        """The rows at the smallest perturbation known, a success only inside the radius.
+
+        smallest: whether the search went on to the end, so that sizes are told.
+        """
         gauge = self.threat.ball.gauge(self.delta)
         radius = torch.as_tensor(self.threat.ball.radius, device=gauge.device)
         outside = self.delta.flatten(1).any(dim=1) & (radius == 0)
         gauge = gauge.masked_fill(outside, float("inf"))
         outcome = Outcome(self.reached & (gauge <= 1), self.gain, self.climb, self.margin)
         batch = self.rows.perturbed(self.threat.space, self.delta)
-        return Attacked(batch, gauge, self.cost, outcome if measure else None)
+        size = size_of(self.threat.ball, self.delta).masked_fill(~self.reached, torch.inf) if smallest else None
+        return Attacked(batch, gauge, self.cost, outcome if measure else None, size)

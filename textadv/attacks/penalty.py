@@ -13,7 +13,7 @@ from textadv.attacks.calling import on_arrays
 from textadv.attacks.flatness import note_slope
 from textadv.attacks.goals import Goal, Untargeted, require_slope
 from textadv.attacks.minimal import logits_at, slope, unbounded
-from textadv.attacks.probe import assess, half_to_single, one_pass, uniform_start
+from textadv.attacks.probe import assess, half_to_single, mean_logits, uniform_start
 from textadv.attacks.threat import ThreatModel, require_threat
 from textadv.batch import Batch
 from textadv.models import PerturbationError, delta_shape, dtype_of, evaluating
@@ -85,7 +85,7 @@ class PenalisedAscent:
         with evaluating(model):
             clean = None
             if measure or self.goal.needs_clean:
-                clean = one_pass(model, rows)
+                clean = mean_logits(model, rows)
             start = self._start(model, rows, threat, step)
             delta = self._climbed(model, rows, threat, clean, start)
             spent = torch.full_like(rows.labels, self.steps)

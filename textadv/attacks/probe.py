@@ -154,6 +154,12 @@ def clean_logits(model: nn.Module, rows: Batch) -> Tensor:
     return logits
 
 
+def clean_is_known(model: nn.Module, rows: Batch) -> bool:
+    """Whether `clean_logits` would hand out what it found before, without a pass."""
+    found = _means.get(bare(model))
+    return found is not None and found.passes > 1 and all(row in found.clean for row in rows.ids.tolist())
+
+
 class _Pass(NamedTuple):
     """One forward pass: the gradient is the goal's divided by `scale`, (B,)."""
 

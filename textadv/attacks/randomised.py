@@ -23,7 +23,8 @@ class Eot:
 
     Every value and every gradient that `probe.evaluate_at` gives the attack is the mean over passes with fresh
     randomness; a row counts as broken where the mean logits do. That holds for the gradient attack, APGD, Square and
-    what is made of them; an attack that calls the model itself (DeepFool, FAB) would see single passes.
+    what is made of them; an attack that calls the model itself (DeepFool, FAB) would see single passes,
+    each counted as `samples`.
 
     The model is in evaluation mode, so that only randomness that it keeps there (a random resizing, noise on the input)
     is met; dropout is off. It draws from the global generators, which hold numbers made from (seed, step) meanwhile and
@@ -37,7 +38,9 @@ class Eot:
     row that one of its parts broke.
 
     The clean logits that targets are ranked by are a mean too, the same for all searches of one call. The cost counts
-    every pass; a search's look at the clean rows counts as `samples` also where it is not made or is a single pass.
+    every pass.
+
+    Deviations: what the model draws itself is averaged over, where the paper draws transformations of its input.
 
     Where a model draws for the whole batch at once, a row's result depends on its batch, as the model's own output
     does. A deterministic model gets, but for rounding, what `attack` alone finds, at `samples` times the cost.

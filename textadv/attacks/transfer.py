@@ -33,6 +33,8 @@ class Transfer:
     are all passes through the surrogate, with a gradient or without, `backwards` are the surrogate's too, and
     `queries` are passes through the attacked model: two where it is measured.
 
+    Deviations: the paper trains its surrogates on the attacked model's answers, here they are given.
+
     Raises ValueError where the two models' deltas differ in shape or space, or they differ in the number of classes,
     which one row through each tells; these two passes are not counted.
     """

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 TILES = 5
+# Numbers per query before the signs: the corners of two windows, and how the halves of a bump lie.
+PLACES_OF_A_QUERY = 5
 NUMBERS_AT_A_TIME = 16384
 STEPS_AT_A_TIME = 256
 
@@ -79,12 +81,17 @@ class Window(NamedTuple):
         return in_y[:, None, :, None] & in_x[:, None, None, :] & canvas.editable
 
 
-def drawn_window(canvas: Canvas, sides: tuple[Tensor, Tensor], down: Tensor, right: Tensor) -> Window:
-    """A window of these sides at a place that two numbers per row, (B,) uniform in [0, 1), choose: any that fits."""
+def drawn_window(
+    canvas: Canvas, sides: tuple[Tensor, Tensor], down: Tensor, right: Tensor, *, last: bool = True
+) -> Window:
+    """A window of these sides at a place that two numbers per row, (B,) uniform in [0, 1), choose: any that fits.
+
+    last: whether the last offset along each axis may be drawn; where it is the only one it always is.
+    """
     tall, wide = sides
     # float64: a float32 number below 1 times a count stays below the count.
-    top = (down.double() * (canvas.height - tall + 1).clamp_min(1)).long()
-    left = (right.double() * (canvas.width - wide + 1).clamp_min(1)).long()
+    top = (down.double() * (canvas.height - tall + last).clamp_min(1)).long()
+    left = (right.double() * (canvas.width - wide + last).clamp_min(1)).long()
     return Window(top, left, tall, wide)
 
 
@@ -103,15 +110,17 @@ def _whole(place: Tensor, size: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return (place - middle).abs(), middle.expand_as(place), torch.ones_like(place)
 
 
-def bump(down: Tensor, right: Tensor, sides: tuple[Tensor, Tensor], upright: Tensor) -> Tensor:
-    """Two bumps of opposite sign that fill a window side by side, (B, H, W) float64, not normalised.
+def bump(sides: tuple[Tensor, Tensor], upright: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Two bumps of opposite sign side by side, each of L2 norm 1, (B, H, W) float64, their corner at place (0, 0).
 
     At distance d (the larger of both axes) from its half's centre, a bump is the sum of 1 / j^2 over j from d + 1 to
-    the half's reach + 1: the eta of arXiv:1912.00049.
+    the half's reach + 1, over the norm of that: the eta of arXiv:1912.00049 as its authors' code has it.
 
-    down, right: (B, H) and (B, W) int64, places from the window's corner; what lies outside has no meaning.
-    upright: (B,) bool, whether the halves lie above each other.
+    sides: height and width (B,) int64. upright: (B,) bool, whether the halves lie above each other. shape: (H, W) of
+    what comes back, no smaller than any window; 0 outside it.
     """
+    down = torch.arange(shape[0], device=upright.device).expand(len(upright), -1)
+    right = torch.arange(shape[1], device=upright.device).expand(len(upright), -1)
 
     def chosen(place: Tensor, size: Tensor, parted: Tensor) -> list[Tensor]:
         both = zip(_split(place, size), _whole(place, size), strict=True)
@@ -121,10 +130,24 @@ def bump(down: Tensor, right: Tensor, sides: tuple[Tensor, Tensor], upright: Ten
     far_x, reach_x, sign_x = chosen(right, sides[1], ~upright)
     distance = torch.maximum(far_y[:, :, None], far_x[:, None, :])
     end = torch.maximum(reach_y[:, :, None], reach_x[:, None, :]) + 1
-    squares = torch.arange(1, max(down.shape[1], right.shape[1]) + 2, device=down.device, dtype=torch.float64).square()
+    squares = torch.arange(1, max(shape) + 2, device=down.device, dtype=torch.float64).square()
     sums = torch.nn.functional.pad(squares.reciprocal().cumsum(dim=0), (1, 0))
-    heights = sums[end] - sums[torch.minimum(distance, end)]
-    return heights * (sign_y[:, :, None] * sign_x[:, None, :])
+    inside = (down < sides[0][:, None])[:, :, None] & (right < sides[1][:, None])[:, None, :]
+    heights = (sums[end] - sums[torch.minimum(distance, end)]) * inside
+    sign = sign_y[:, :, None] * sign_x[:, None, :]
+    norms = [(heights * (sign == half)).square().sum(dim=(1, 2), keepdim=True).sqrt() for half in (1, -1)]
+    norm = torch.where(sign == 1, norms[0], norms[1])
+    return heights * sign / torch.where(norm > 0, norm, 1)
+
+
+def placed(pattern: Tensor, down: Tensor, right: Tensor) -> Tensor:
+    """`pattern` (B, H, W) read at `down` (B, H) and `right` (B, W), int64: places from the corner of a window.
+
+    What lies outside the window has no meaning.
+    """
+    height, width = pattern.shape[1:]
+    index = down.clamp(0, height - 1)[:, :, None] * width + right.clamp(0, width - 1)[:, None, :]
+    return pattern.flatten(1).gather(1, index.flatten(1)).reshape(pattern.shape)
 
 
 @dataclass
@@ -165,15 +188,25 @@ def signs_of(numbers: Tensor) -> Tensor:
     return (numbers < 0.5).long() * 2 - 1
 
 
-def tiles(canvas: Canvas, signs: Tensor) -> Tensor:
-    """Bumps on a grid of 5 x 5 tiles that covers each canvas, (B, C, H, W) float64, not normalised.
+def tiles(canvas: Canvas, signs: Tensor, upright: Tensor) -> Tensor:
+    """Bumps on a grid of 5 x 5 tiles in the middle of each canvas, (B, C, H, W) float64: each tile of norm sqrt(2).
 
-    signs: (B, C, 25), one per tile and channel.
+    A tile has a fifth of the canvas' sides, rounded down; what is left over at the edges is 0.
+
+    signs: (B, C, 25), one per tile and channel. upright: (B, 25) bool, how the halves of each tile's bump lie.
     """
-    tall, wide = (canvas.height.clamp_min(1) + TILES - 1) // TILES, (canvas.width.clamp_min(1) + TILES - 1) // TILES
-    y, x = canvas.y.clamp_min(0), canvas.x.clamp_min(0)
-    upright = torch.ones_like(tall, dtype=torch.bool)
-    heights = bump(y % tall[:, None], x % wide[:, None], (tall, wide), upright)
-    tile = (y // tall[:, None])[:, :, None] * TILES + (x // wide[:, None])[:, None, :]  # (B, H, W)
-    index = tile.flatten(1)[:, None].expand(-1, signs.shape[1], -1)
-    return heights[:, None] * signs.gather(2, index).reshape(len(tile), -1, *tile.shape[1:])
+    sides = [(size // TILES).clamp_min(1) for size in (canvas.height, canvas.width)]
+    edges = [(canvas.height - TILES * sides[0]).clamp_min(0) // 2, (canvas.width - TILES * sides[1]).clamp_min(0) // 2]
+    y, x = canvas.y - edges[0][:, None], canvas.x - edges[1][:, None]
+    tall, wide = sides[0][:, None], sides[1][:, None]
+    covered = ((y >= 0) & (y < TILES * tall))[:, :, None] & ((x >= 0) & (x < TILES * wide))[:, None, :]
+    y, x = y.clamp_min(0), x.clamp_min(0)
+    tile = ((y // tall)[:, :, None] * TILES + (x // wide)[:, None, :]).clamp_max(TILES**2 - 1)  # (B, H, W)
+    stands = torch.ones_like(canvas.height, dtype=torch.bool)
+    shape = (y.shape[1], x.shape[1])
+    above, beside = (placed(bump((sides[0], sides[1]), way, shape), y % tall, x % wide) for way in (stands, ~stands))
+    index = tile.flatten(1)
+    heights = torch.where(upright.gather(1, index).reshape(tile.shape), above, beside) * covered
+    return heights[:, None] * signs.gather(2, index[:, None].expand(-1, signs.shape[1], -1)).reshape(
+        len(tile), -1, *tile.shape[1:]
+    )

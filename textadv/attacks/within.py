@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor, nn
 
 from textadv.attacks.accepting import require_attack
 from textadv.attacks.attacked import Attack, Attacked, Cost, Outcome
 from textadv.attacks.calling import on_arrays
+from textadv.attacks.carlini_wagner import CarliniWagner, CarliniWagnerL0, CarliniWagnerLinf
+from textadv.attacks.ddn import Ddn
+from textadv.attacks.deepfool import DeepFool
+from textadv.attacks.fab import Fab
 from textadv.attacks.goals import Goal, Untargeted
+from textadv.attacks.pdgd import Pdgd
 from textadv.attacks.probe import assess, mean_logits
 from textadv.attacks.threat import ThreatModel, require_threat
 from textadv.batch import Batch
 from textadv.models import evaluating
+
+Minimal = CarliniWagner | CarliniWagnerL0 | CarliniWagnerLinf | Ddn | DeepFool | Fab | Pdgd
+"""The minimal attacks, see `textadv.attacks.minimal`."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +31,9 @@ class Within:
     A row whose perturbation is longer than the radius gets the nearest point of the ball instead and is measured there,
     with two more queries; every other row keeps what `attack` found. So gauges are at most 1.
 
-    goal: what is measured where that was done.
+    goal: what is measured where that was done. The sizes that are told are those before.
+
+    Deviations: none; it follows no paper.
     """
 
     attack: Attack
@@ -66,4 +76,12 @@ class Within:
         outcome.loss_gain[far], outcome.climb[far] = theirs.loss_gain, theirs.loss_gain
         cost = Cost(*(count.clone() for count in found.cost))
         cost.queries[far] += near.cost.queries
-        return Attacked(found.batch.perturbed(found.perturbation.space, delta), gauge, cost, outcome)
+        return Attacked(found.batch.perturbed(found.perturbation.space, delta), gauge, cost, outcome, found.size)
+
+
+def minimal_in(attack: Attack) -> Minimal | None:
+    """The minimal attack that this is, outside any `Within` and without a stop inside the radius; None for others."""
+    inner = attack.attack if isinstance(attack, Within) else attack
+    if isinstance(inner, Fab):
+        return replace(inner, early_stop=False)
+    return inner if isinstance(inner, Minimal) else None

@@ -20,7 +20,7 @@ from textadv.attacks.probe import averaging, mean_logits
 from textadv.batch import Batch
 from textadv.data import Rows
 from textadv.evaluation.adversarial_rows import rows_of
-from textadv.evaluation.finished import Hit, Ledger
+from textadv.evaluation.finished import NONE_FOUND, Hit, Ledger
 from textadv.evaluation.kept_rows import Row
 from textadv.models import delta_shape, device_of, editable_mask, evaluating, require_logits
 from textadv.models.finite import overflow
@@ -233,6 +233,7 @@ def _hits(
     """The rows at `places` as one batch; without an attack they stay as they are."""
     batch = rows.batch(places).to(device_of(model))
     gauge, cost = torch.zeros(len(batch)), Cost.none(batch)
+    sizes: list[float | None] = [None] * len(batch)
     if attack is not None:
         attacked = attack(model, batch, radius_scale=radius_scale)
         space, delta = attacked.perturbation.space, attacked.perturbation.delta.detach()
@@ -241,13 +242,15 @@ def _hits(
         stray = delta.masked_fill(editable_mask(batch, tuple(delta.shape)), 0).flatten(1).any(dim=1)
         found = attacked.gauge if threat is None else threat.ball.gauge(delta)
         gauge, cost = found.masked_fill(stray, float("inf")), attacked.cost
+        if attacked.size is not None:
+            sizes = attacked.size.masked_fill(attacked.size.isinf(), NONE_FOUND).tolist()
         batch = batch.perturbed(space, delta)
     predictions = _predictions(model, batch, samples)
     if kept is not None:
         kept |= zip(places, rows_of(batch if attack is not None else _still(model, batch, threat)), strict=True)
     queries = cost.queries + samples
     values = (predictions, gauge, cost.forwards + queries, cost.backwards, queries)
-    return list(map(Hit._make, zip(places, *(value.tolist() for value in values), strict=True)))
+    return list(map(Hit._make, zip(places, *(value.tolist() for value in values), sizes, strict=True)))
 
 
 def _still(model: nn.Module, batch: Batch, threat: ThreatModel | None) -> Batch:

@@ -94,7 +94,7 @@ def merged(stages: Iterable[StageHits]) -> dict[int, Hit]:
         for hit in stage.hits:
             before = found.get(hit.position)
             if before is not None:
-                passes = (a + b for a, b in zip(before[3:], hit[3:], strict=True))
+                passes = (a + b for a, b in zip(before[3:6], hit[3:6], strict=True))
                 hit = Hit(hit.position, hit.prediction, hit.gauge, *passes)
             found[hit.position] = hit
     return found

@@ -19,7 +19,7 @@ from textadv.evaluation.cascade import merged, run_stages, stage_results
 from textadv.evaluation.finished import Finished, Hit
 from textadv.evaluation.kept_rows import Row
 from textadv.evaluation.masking import Alarm, Ran, masking_flags
-from textadv.evaluation.minimum import RadiusSearch, minimum_radii
+from textadv.evaluation.minimum import RadiusSearch, minimum_radii, quartiles_of, sizes_of
 from textadv.evaluation.results import AttackResult, CurvePoint, Evaluation, MaskingFlag, MinimumRadii, RowOutcome
 from textadv.evaluation.sanity import Answered, answer_doubts, no_better_than_constant, temperature_doubt
 from textadv.evaluation.statistics import Rate, wilson
@@ -268,6 +268,7 @@ def _attack_result(
     radius = threat.ball.radius
     assert isinstance(radius, float | int)
     staged = isinstance(ran.attack, AutoAttack)
+    sizes = sizes_of(rows, positions, hits)
     return AttackResult(
         name=name,
         threat=str(threat),
@@ -281,6 +282,8 @@ def _attack_result(
         backwards=sum(hit.backwards for hit in hits.values()),
         seconds=sum(stage.seconds for stage in ran.stages),
         cascade=stage_results(ran.stages, rows, len(right), len(positions)) if staged else (),
+        sizes=sizes,
+        quartiles=quartiles_of([row.radius for row in sizes]),
     )
 
 

@@ -25,11 +25,14 @@ from textadv.digests import digest, tensor_bytes
 from textadv.evaluation.kept_lines import keep, read, repaired
 from textadv.evaluation.kept_rows import Row, Shelf, cleared
 
+NONE_FOUND = -1.0
+
 
 class Hit(NamedTuple):
     """One attacked row: its position, the prediction under attack, norm / radius, and the passes it took.
 
-    forwards: all forward passes; queries: those of them that no gradient was taken of.
+    forwards: all forward passes; queries: those of them that no gradient was taken of. size: the norm of the smallest
+    perturbation that a minimal attack says it found, NONE_FOUND where it found none; None for other attacks.
     """
 
     position: int
@@ -38,6 +41,7 @@ class Hit(NamedTuple):
     forwards: int
     backwards: int
     queries: int = 0
+    size: float | None = None
 
 
 class UndescribedError(Exception):
@@ -178,7 +182,7 @@ class Ledger:
 
     path: Path
     attack: str
-    known: dict[str, list[float]]
+    known: dict[str, list[Any]]
     seconds: float
     shelf: Shelf | None = None
     read: int = 0
@@ -197,8 +201,9 @@ class Ledger:
             if line is not None and (kept is None or row is not None):
                 if kept is not None and row is not None:
                     kept[position] = row
-                prediction, gauge, forwards, backwards, queries = line
-                found.append(Hit(position, int(prediction), gauge, int(forwards), int(backwards), int(queries)))
+                prediction, gauge, forwards, backwards, queries, size = line
+                passes = (int(forwards), int(backwards), int(queries))
+                found.append(Hit(position, int(prediction), gauge, *passes, size))
         self.read += len(found)
         return found
 
@@ -228,9 +233,9 @@ def _of_the_first(key: str) -> str:
     return str(gather_object([key])[0]) if torch.distributed.is_initialized() else key
 
 
-def _read(paths: Sequence[Path]) -> tuple[dict[str, list[float]], float]:
+def _read(paths: Sequence[Path]) -> tuple[dict[str, list[Any]], float]:
     """The rows of all lines that are as they were written, and the most seconds that any one file tells of."""
-    known: dict[str, list[float]] = {}
+    known: dict[str, list[Any]] = {}
     longest = 0.0
     for path in paths:
         told, _ = read(path, _fits)

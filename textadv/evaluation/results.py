@@ -57,6 +57,14 @@ class MaskingFlag:
 
 
 @dataclass(frozen=True)
+class RowRadius:
+    """The smallest radius found that breaks the row `id`: 0 where it is wrong already, None where none was found."""
+
+    id: int
+    radius: float | None
+
+
+@dataclass(frozen=True)
 class AttackResult:
     """One attack on one model.
 
@@ -68,6 +76,8 @@ class AttackResult:
     forwards, backwards: passes of one row through the model, and through the other one where the attack is transferred;
     seconds: wall clock.
     cascade: its stages in order, empty for an attack without.
+    sizes: of an attack that looks for the smallest perturbation and does not stop early: for every attacked row the
+    norm of what it found, absolute, inside the radius or not. quartiles: of these, as in `MinimumRadii`.
     """
 
     name: str
@@ -82,6 +92,8 @@ class AttackResult:
     backwards: int
     seconds: float
     cascade: tuple[StageResult, ...] = ()
+    sizes: tuple[RowRadius, ...] = ()
+    quartiles: tuple[float | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -104,19 +116,14 @@ class RowOutcome:
 
 
 @dataclass(frozen=True)
-class RowRadius:
-    """The smallest radius that breaks the row `id`: 0 where it is wrong already, None where no radius tried does."""
-
-    id: int
-    radius: float | None
-
-
-@dataclass(frozen=True)
 class MinimumRadii:
-    """The smallest radius at which an attack breaks each of a sample of rows, found by bisection.
+    """The smallest radius at which an attack breaks each of a sample of rows.
+
+    Found by bisection, or by one run of an attack that looks for the smallest perturbation.
 
     threat, attack: as printed; radius, relative_radius: the threat model's. upper: the largest radius tried. `radius`,
-    `upper` and `radii` are absolute. forwards, backwards: passes of one row; seconds: wall clock.
+    `upper` and `radii` are absolute. quartiles: first quartile, median and third quartile of the radii, None where that
+    is a row never broken. forwards, backwards: passes of one row; seconds: wall clock.
     """
 
     threat: str
@@ -128,6 +135,7 @@ class MinimumRadii:
     forwards: int
     backwards: int
     seconds: float
+    quartiles: tuple[float | None, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from textadv.report.tables import (
     masking_table,
     minimum_lines,
     minimum_table,
+    sizes_table,
     worst_case_lines,
 )
 from textadv.yaml_text import write_yaml
@@ -33,8 +34,13 @@ MASKING = (
 )
 
 MINIMUM = (
-    "The smallest radius at which the attack broke each of a sample of rows, by bisection: an upper bound of the true "
-    "one. Rows that are wrong without an attack count as 0; brackets are 95 % intervals."
+    "The smallest radius at which the attack broke each of a sample of rows: an upper bound of the true one. Rows that "
+    "are wrong without an attack count as 0; brackets are 95 % intervals."
+)
+
+SIZES = (
+    "The smallest perturbation that each attack which looks for one found for every attacked row, inside the radius or "
+    "not, in the unit of the radius. Rows that are wrong without an attack count as 0; brackets are 95 % intervals."
 )
 
 
@@ -73,6 +79,7 @@ def report_markdown(results: Results) -> str:
     parts.append(section("Stage by stage", _grid(CASCADE, cascade_table(results))))
     parts.append(section("Masked gradients", _grid(MASKING, masking_table(results))))
     parts.append(section("Smallest radius that breaks a row", _minimum(results)))
+    parts.append(section("Sizes of the smallest perturbations", _grid(SIZES, sizes_table(results))))
     parts.append(section("Training", bullets(training_lines(results))))
     parts.append(section("Exports", _grid(EXPORTS, export_table(results.exports))))
     parts.append(reproduce(results))

@@ -23,7 +23,7 @@ from textadv.report.comparison import (
     training_of,
 )
 from textadv.report.exports import EXPORTS, export_table
-from textadv.report.markdown import CASCADE, MASKING, MINIMUM, command, config_yaml, subject_names
+from textadv.report.markdown import CASCADE, MASKING, MINIMUM, SIZES, command, config_yaml, subject_names
 from textadv.report.plots import curve_svg
 from textadv.report.summary import doubts, summary, threat_lines, training_lines
 from textadv.report.tables import (
@@ -33,6 +33,7 @@ from textadv.report.tables import (
     masking_table,
     minimum_lines,
     minimum_table,
+    sizes_table,
     worst_case_lines,
 )
 
@@ -71,6 +72,8 @@ def report_html(results: Results) -> str:
         masking_told=MASKING,
         minimum_rows=minimum_table(results),
         minimum_told=(MINIMUM, *minimum_lines(results)),
+        sizes_rows=sizes_table(results),
+        sizes_told=SIZES,
         threats=(*threat_lines(results), *worst_case_lines(results)),
         trainings=training_lines(results),
         export_rows=export_table(results.exports),

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
-from textadv.evaluation.results import MinimumRadii, Results
+from textadv.evaluation.results import AttackResult, MinimumRadii, Results, RowRadius
 from textadv.evaluation.statistics import quantile
 from textadv.report.comparison import MISSING, radius_text, rate_text
+
+QUARTERS = (0.25, 0.5, 0.75)
+QUARTILES = ("rows", "wrong without attack", "first quartile", "median", "third quartile")
 
 
 def curve_table(results: Results) -> list[list[str]]:
@@ -72,19 +76,42 @@ def masking_table(results: Results) -> list[list[str]]:
 
 def minimum_table(results: Results) -> list[list[str]]:
     """Quartiles of the smallest radius that breaks a row, header first; empty where none was looked for."""
+    rows = []
+    for evaluation in results.evaluations:
+        found = evaluation.minimum
+        if found is None or not found.radii:
+            continue
+        scale = _scale(found)
+        beyond = f"above {found.upper * scale:.3g}"
+        rows.append(
+            [
+                evaluation.name,
+                str(len(found.radii)),
+                str(sum(row.radius == 0 for row in found.radii)),
+                *(_quartile(found.radii, scale, share, beyond) for share in QUARTERS),
+                str(sum(row.radius is None for row in found.radii)),
+            ]
+        )
+    titles = ["model", *QUARTILES, "never broken"]
+    return [titles, *rows] if rows else []
+
+
+def sizes_table(results: Results) -> list[list[str]]:
+    """Quartiles of the smallest perturbation that each minimal attack of the panel found, header first, or empty."""
     rows = [
         [
             evaluation.name,
-            str(len(found.radii)),
-            str(sum(row.radius == 0 for row in found.radii)),
-            *(_quartile(found, share) for share in (0.25, 0.5, 0.75)),
-            str(sum(row.radius is None for row in found.radii)),
+            attack.name,
+            str(len(attack.sizes)),
+            str(sum(row.radius == 0 for row in attack.sizes)),
+            *(_quartile(attack.sizes, _scale(attack), share, "none found") for share in QUARTERS),
+            str(sum(row.radius is None for row in attack.sizes)),
         ]
         for evaluation in results.evaluations
-        if (found := evaluation.minimum) is not None and found.radii
+        for attack in evaluation.attacks
+        if attack.sizes
     ]
-    titles = ["model", "rows", "wrong without attack", "first quartile", "median", "third quartile", "never broken"]
-    return [titles, *rows] if rows else []
+    return [["model", "attack", *QUARTILES, "none found"], *rows] if rows else []
 
 
 def minimum_lines(results: Results) -> tuple[str, ...]:
@@ -98,7 +125,7 @@ def minimum_lines(results: Results) -> tuple[str, ...]:
     )
 
 
-def _scale(found: MinimumRadii) -> float:
+def _scale(found: MinimumRadii | AttackResult) -> float:
     """What an absolute radius is multiplied by, to be in the threat's own unit."""
     return 1.0 if found.relative_radius is None else found.relative_radius / found.radius
 
@@ -107,14 +134,12 @@ def _unit(found: MinimumRadii) -> str:
     return "absolute" if found.relative_radius is None else "relative"
 
 
-def _quartile(found: MinimumRadii, share: float) -> str:
-    """One quantile with its interval, in the threat's own unit; of rows never broken only a bound is known."""
-    told = quantile([math.inf if row.radius is None else row.radius for row in found.radii], share)
+def _quartile(radii: Sequence[RowRadius], scale: float, share: float, unbroken: str) -> str:
+    """One quantile with its interval, in the threat's own unit; `unbroken` where no radius is known."""
+    told = quantile([math.inf if row.radius is None else row.radius for row in radii], share)
 
     def text(radius: float) -> str:
-        if radius == math.inf:
-            return f"above {found.upper * _scale(found):.3g}"
-        return f"{max(radius, 0.0) * _scale(found):.3g}"
+        return unbroken if radius == math.inf else f"{max(radius, 0.0) * scale:.3g}"
 
     return f"{text(told.value)} [{text(told.low)}, {text(told.high)}]"
 
