@@ -340,6 +340,15 @@ class ChatRunConfig(Section):
                 f"checkpoint.every must be a multiple of {held}, the optimizer steps for which objective.defence_steps "
                 f"or refusal_direction hold what they found, got {self.checkpoint.every}: it is not saved."
             )
+        once = (self.attack.restarts, self.attack.early_stop, self.attack.select) == (1, False, "last")
+        if any(part.name == "lat" and part.adversary_away > 0 for part in self.objective.parts) and not (
+            once and self.attack.name in ("pgd", "fgsm", "r_fgsm")
+        ):
+            lines.append(
+                "objective.parts: lat.adversary_away needs a gradient attack that runs once to its last point. Set "
+                "attack.name: pgd, attack.restarts: 1, attack.early_stop: false and attack.select: last, or "
+                "adversary_away: 0."
+            )
         freelb = next((part for part in self.objective.parts if part.name == "freelb"), None)
         if freelb is not None and (self.attack.restarts > 1 or self.attack.name in ("noise", "virtual_adversarial")):
             lines.append("objective.parts: freelb climbs by itself. Set attack.name: pgd and attack.restarts: 1.")

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from textadv.config import ConfigError
 from textadv.config_errors import explained, fields_at, shown
 from textadv.config_tasks import SCHEMAS, AnyRunConfig, schema_of
+from textadv.config_types import Formerly, Section
 from textadv.config_yaml import LONGEST, read_yaml
 from textadv.reading import size
 from textadv.yaml_text import write_yaml
@@ -123,6 +124,34 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> AnyRu
     if path is None:
         return parse_config({}, overrides, "the overrides")
     return parse_config(_read(Path(path)), overrides, str(path))
+
+
+def written_config(path: str | Path) -> AnyRunConfig:
+    """The configuration that a run wrote of itself, which holds every key that there was then.
+
+    A key that has come since, and decides what was done in one way before, has that value and not today's default.
+    Raises ConfigError as `load_config` does.
+    """
+    found = load_config(path)
+    return _as_written(found, _read(Path(path)))
+
+
+def _as_written(value: Any, raw: Any) -> Any:
+    """The value that `raw` was parsed to, keys that are missing in `raw` as they were formerly."""
+    if isinstance(value, list) and isinstance(raw, list):
+        return [_as_written(one, other) for one, other in zip(value, raw, strict=True)]
+    if isinstance(value, dict) and isinstance(raw, dict):
+        return {key: _as_written(one, raw.get(key)) for key, one in value.items()}
+    if not isinstance(value, Section) or not isinstance(raw, dict):
+        return value
+    changed = {}
+    for name, info in type(value).model_fields.items():
+        former = next((mark for mark in info.metadata if isinstance(mark, Formerly)), None)
+        if name in raw:
+            changed[name] = _as_written(getattr(value, name), raw[name])
+        elif former is not None:
+            changed[name] = former.value
+    return value.model_copy(update=changed)
 
 
 def dump_config(config: AnyRunConfig) -> str:

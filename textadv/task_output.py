@@ -16,7 +16,7 @@ from torch import nn
 from textadv import checkpoint as checkpoints
 from textadv.config import ConfigError
 from textadv.config_chat import ChatRunConfig
-from textadv.config_file import config_difference, dump_config, load_config
+from textadv.config_file import config_difference, dump_config, written_config
 from textadv.config_tasks import AnyRunConfig
 from textadv.reading import json_of
 from textadv.task_launch import AnyConfig, say, together
@@ -72,7 +72,7 @@ def _taken_up(config: AnyConfig, output: Path, say: Callable[[str], None]) -> An
     if wanted.resume or wanted.overwrite or (output / MARK).exists() or not trained_parts(output):
         return config
     known = begun(output).config
-    if known is None or config_difference(load_config(known), config):
+    if known is None or config_difference(written_config(known), config):
         return config
     say(
         f"note: output {output} holds this run, finished: its training is taken from there. Set "
@@ -128,7 +128,7 @@ def _carried(output: Path, name: str) -> Path | None:
 
 def _is_config(path: Path) -> bool:
     try:
-        load_config(path)
+        written_config(path)
     except ConfigError:
         return False
     return True
@@ -185,7 +185,7 @@ def free_output(config: AnyRunConfig, *, training: bool = True) -> Path:
 
 
 def _require_same(config: AnyRunConfig, output: Path, saved: Path) -> None:
-    differences = "; ".join(config_difference(load_config(saved), config))
+    differences = "; ".join(config_difference(written_config(saved), config))
     if differences and config.checkpoint.resume:
         raise ConfigError(
             [

@@ -20,6 +20,7 @@ from textadv.models.prefix import with_prefix
 from textadv.models.preprocessing import ImageShape, Preprocessing, read_preprocessing
 from textadv.models.running import (
     PerturbationError,
+    all_states,
     as_reference,
     evaluating,
     forward,
@@ -63,6 +64,7 @@ __all__ = [
     "TokenRows",
     "Tokenised",
     "UnmergeableError",
+    "all_states",
     "as_classifier",
     "as_reference",
     "bare",
