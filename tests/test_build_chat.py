@@ -205,7 +205,7 @@ def test_utility_and_borderline_rows_are_trained_alike(rows: tuple[ChatRows, Cha
     useful = (
         Part(Supervised(2.0)),
         Part(KlToBase(3.0, True)),
-        Part(Retain((0, 1, 2, 3, 4, 5), 5.0)),
+        Part(Retain(None, 5.0)),
     )
     assert found[Role.UTILITY].parts == found[Role.BORDERLINE].parts == useful
     assert found[Role.CLEAN] == Supervised(1.0, "refusal")

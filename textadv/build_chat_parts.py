@@ -91,12 +91,26 @@ def _own_attack(part: object, config: ChatRunConfig, threat: ThreatModel) -> Obj
         climbing = _untargeted(config, threat)
         if not isinstance(climbing, GradientAttack):
             raise ConfigError(["objective.parts: freelb climbs by itself. Set attack.name: pgd."])
-        return FreeLB(climbing, part.start, hold_dropout=part.hold_dropout)
+        return FreeLB(
+            climbing,
+            part.start,
+            hold_dropout=part.hold_dropout,
+            special_tokens=part.special_tokens,
+            largest_entry=part.linf_step == "largest_entry",
+        )
     return Adversarial(_untargeted(config, threat))
 
 
 def useful_parts(wanted: ChatObjectiveConfig, layers: int) -> tuple[list[Part], list[Part]]:
-    """What is trained on utility and on borderline rows."""
+    """What is trained on utility and on borderline rows, alike. Raises ConfigError where that is nothing."""
+    if not _useful(wanted, layers):
+        raise ConfigError(
+            ["objective.utility: 0 leaves nothing to train on utility rows. Raise it, or add {name: kl} to the parts."]
+        )
+    return _useful(wanted, layers), _useful(wanted, layers)
+
+
+def _useful(wanted: ChatObjectiveConfig, layers: int) -> list[Part]:
     found: list[Part] = []
     if wanted.utility > 0:
         found.append(Part(Supervised(wanted.utility)))
@@ -106,8 +120,4 @@ def useful_parts(wanted: ChatObjectiveConfig, layers: int) -> tuple[list[Part], 
         if isinstance(part, ReroutingConfig):
             kept = tuple(range(layers)) if part.retain == "blocks" else None
             found.append(Part(_meant(Retain(kept, part.alpha), part.mean, None, whole=True)))
-    if not found:
-        raise ConfigError(
-            ["objective.utility: 0 leaves nothing to train on utility rows. Raise it, or add {name: kl} to the parts."]
-        )
-    return found, list(found)
+    return found

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from textadv.config import CheckpointConfig, LoraConfig, TrackingConfig, TrainingConfig
 from textadv.config_adversary import AttackConfig, ScheduleConfig, schedule_problems, selecting, with_defaults
 from textadv.config_chat_objective import ChatObjectiveConfig
+from textadv.config_objective import freelb_problems
 from textadv.config_types import (
     AttackKey,
     Count,
@@ -352,4 +353,6 @@ class ChatRunConfig(Section):
         freelb = next((part for part in self.objective.parts if part.name == "freelb"), None)
         if freelb is not None and (self.attack.restarts > 1 or self.attack.name in ("noise", "virtual_adversarial")):
             lines.append("objective.parts: freelb climbs by itself. Set attack.name: pgd and attack.restarts: 1.")
+        if freelb is not None:
+            lines += freelb_problems(freelb, self.attack, self.threat.space, self.threat.norm)
         return checked(self, lines)

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from textadv.config_objective import LinfStep
 from textadv.config_types import Count, Formerly, Natural, NotNegative, Positive, Section, Share, checked
 
 AwayForm = Literal["cross_entropy", "log_1_minus_p"]
@@ -151,7 +152,11 @@ class FreelbPartConfig(Section):
 
     name: Literal["freelb"] = Field("freelb", description="Mean loss over all steps of an attack on the safe answer.")
     start: Share = Field(0.5, description="Size of the initial noise as a share of the radius, 0 to 1.")
-    hold_dropout: bool = Field(False, description="Use one dropout mask for all steps of a batch.")
+    hold_dropout: bool = Field(True, description="Use the same dropout masks for all steps of a batch, as released.")
+    special_tokens: bool = Field(
+        False, description="Move every token of the prompt, as released, not only the user's own."
+    )
+    linf_step: LinfStep = "sign"
 
 
 class SupervisedPartConfig(Section):

@@ -17,6 +17,7 @@ from textadv import checkpoint as checkpoints
 from textadv.config import ConfigError
 from textadv.config_chat import ChatRunConfig
 from textadv.config_file import config_difference, dump_config, written_config
+from textadv.config_objective import SmartConfig
 from textadv.config_tasks import AnyRunConfig
 from textadv.reading import json_of
 from textadv.task_launch import AnyConfig, say, together
@@ -258,8 +259,9 @@ def needed_bytes(config: AnyRunConfig, model: nn.Module) -> int:
     whole = sum(value.numel() * value.element_size() for value in model.parameters())
     trained = sum(value.numel() * value.element_size() for value in model.parameters() if value.requires_grad)
     averaged = config.training.averaging is not None
+    taught = isinstance(config.objective, SmartConfig) and config.objective.bregman > 0
     # Weights and two moments; one checkpoint more than are kept while the last is written; three kinds of kept weights.
-    stage = (3 + averaged) * trained * (config.checkpoint.keep_last + 1) + 3 * trained
+    stage = (3 + averaged + taught) * trained * (config.checkpoint.keep_last + 1) + 3 * trained
     plain = 0 if isinstance(config, ChatRunConfig) else len(config.baselines)
     return (1 + plain) * (stage + trained + whole) + 3 * trained + REPORTS
 

@@ -13,6 +13,7 @@ from textadv.models.places import (
     device_of,
     dtype_of,
     editable_mask,
+    encoder_of,
     require_model,
     space_module,
 )
@@ -76,6 +77,7 @@ __all__ = [
     "dtype_of",
     "editable_mask",
     "embedded_inputs",
+    "encoder_of",
     "evaluating",
     "forward",
     "freeze_unreached",
