@@ -77,9 +77,9 @@ class FreeLB:
     Deviations: the ball is per token unless the threat says per example; the initial noise is uniform in the ball,
     where the released code draws a cube. Special tokens stay (`special_tokens`), where the released code moves them, as
     no attack that measures may: of a BERT row of 20 tokens two, one of which the head reads. An Linf step is the sign,
-    the steepest ascent (`largest_entry`): on a gradient of 7,680 normal entries it raises the loss 3.2 times as much, to
-    first order, as the released step of equal length. The released code holds the masks of attention and classifier
-    alone.
+    the steepest ascent (`largest_entry`): on a gradient of 7,680 normal entries it raises the loss 3.2 times as much,
+    to first order, as the released step of equal length. Every dropout is held, where the released code holds those of
+    attention and classifier.
     """
 
     attack: GradientAttack
