@@ -121,7 +121,7 @@ def test_unknown_keys_of_a_part_are_named() -> None:
     assert line.startswith(
         f"unknown key objective.parts[1].awai in the override {override}: did you mean objective.parts[1].away?"
     )
-    assert line.endswith("Valid keys of objective.parts[1]: name, away, toward, cutoff, floor, slope.")
+    assert line.endswith("Valid keys of objective.parts[1]: name, away, toward, cutoff, floor, slope, away_form, mean.")
     (line,) = problems("objective.parts=[{name: cat, beta: 3}]")
     assert "it belongs to objective.parts[0].name: capo and objective.parts[0].name: trades." in line
     (line,) = problems("objective.parts=[{name: cat, zorblax: 3}]")

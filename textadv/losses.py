@@ -221,7 +221,7 @@ def symmetric_kl(clean: Tensor, perturbed: Tensor, batch: Batch) -> Tensor:
 def detached_symmetric_kl(clean: Tensor, perturbed: Tensor, batch: Batch) -> Tensor:
     """Symmetric KL in which each direction's target is a constant, in nats, (B,): the value is `symmetric_kl`'s.
 
-    For nearby predictions its gradient is half of that.
+    Its gradient with respect to the logits of nearby predictions is half of that one's.
 
     Deviations: none from the released code of SMART (arXiv:1911.03437) and ALUM (arXiv:2004.08994).
     """

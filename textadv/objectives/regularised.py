@@ -98,7 +98,7 @@ def smart(
     """SMART's smoothness-inducing regulariser (arXiv:1911.03437, equation 2), and its proximal term if there is one.
 
     constant_targets: symmetric KL whose targets are constants, as the released code has it; otherwise the gradient goes
-    through both branches, as the paper's formula reads, and is twice as large for small perturbations.
+    through both branches, as the paper's formula reads, and is twice as large at the logits of nearby predictions.
 
     Deviations: the perturbation is really projected, where the released code divides by the largest entry; its attack
     raises KL(clean || perturbed), where textadv's recipes raise the symmetric one unless attack.goal says kl. Without

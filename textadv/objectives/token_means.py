@@ -62,7 +62,7 @@ class OverTokens:
         totals, rows = self._totals, tuple(batch.ids.tolist())
         if totals.step != moment.step or rows not in totals.groups:
             self._count(model, batch, moment)
-        share = self._tokens(batch) * (totals.rows / totals.tokens)
+        share = self._tokens(batch).double() * (totals.rows / totals.tokens)
         for term in self.objective(model, batch, moment):
             yield term._replace(losses=term.losses * share.to(term.losses.dtype))
 
