@@ -169,12 +169,26 @@ def _leaves(value: Any, prefix: str) -> dict[str, Any]:
     return leaves
 
 
+def _named_alike(one: Any, other: Any) -> bool:
+    """Whether these are lists of sections that have the same names in the same order."""
+    names = [
+        [part.get("name") if isinstance(part, dict) else None for part in value] if isinstance(value, list) else []
+        for value in (one, other)
+    ]
+    return names[0] == names[1] != [] and None not in names[0]
+
+
 def config_difference(old: AnyRunConfig, new: AnyRunConfig) -> list[str]:
     """One line per key that differs, such as "attack.steps: 3 -> 5".
 
+    Lists of sections are compared key by key, "objective.parts[0].away: 0.5 -> 0.2", where they name the same parts.
     checkpoint.resume, checkpoint.overwrite and tracking are left out: a run may go on with other values of them.
     """
     before, after = _leaves(old.model_dump(), ""), _leaves(new.model_dump(), "")
+    for key in [key for key in before if _named_alike(before[key], after.get(key))]:
+        for leaves in (before, after):
+            for place, part in enumerate(leaves.pop(key)):
+                leaves |= _leaves(part, f"{key}[{place}]")
     free = ("checkpoint.resume", "checkpoint.overwrite")
     keys = [key for key in {**before, **after} if key not in free and not key.startswith("tracking.")]
 
