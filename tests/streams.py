@@ -156,7 +156,8 @@ HARDENING: dict[str, Callable[[], Objective]] = {
     "lat": lambda: together(Away(form="log_1_minus_p"), Toward(), by=Held(Contrast(attack(PLACES), 0.5), 2)),
     "refusal direction": lambda: together(Toward(), by=_direction()),
     "recovery": lambda: together(PrefillRecovery()),
-    "rerouting": lambda: together(OverTokens(Reroute((0, 1)), "harmful", whole=True)),
+    "rerouting": lambda: together(Reroute((0, 1))),
+    "rerouting over tokens": lambda: together(OverTokens(Reroute((0, 1)), "harmful", whole=True)),
     "freelb": lambda: FreeLB(attack(goal=Untargeted())),
     "trades": lambda: trades(attack(goal=Diverge())),
     "adversarial": lambda: Adversarial(attack(goal=Untargeted())),
@@ -173,6 +174,8 @@ def objectives(name: str) -> Objectives:
     if "kl" in name:
         useful = together(Supervised(), KlToBase())
     if name == "rerouting":
+        useful = Retain()
+    if name == "rerouting over tokens":
         useful = OverTokens(Retain(), whole=True)
     close: Objective = Supervised(name="borderline")
     if "over-refusal" in name:
