@@ -11,7 +11,8 @@ from torch.nn.functional import log_softmax
 
 from tests import streams
 from tests.chats import WIDTH
-from textadv.attacks import Contrast, Held, pgd
+from textadv.attacks import Held, pgd
+from textadv.attacks.contrast import Contrast
 from textadv.batch import IGNORED, Batch
 from textadv.models import evaluating, forward
 from textadv.objectives.alignment import HARMFUL, SAFE

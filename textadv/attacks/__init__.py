@@ -8,7 +8,6 @@ from textadv.attacks.autoattack import AutoAttack, Stage, autoattack, require_sa
 from textadv.attacks.balls import L1, L2, Ball, Linf
 from textadv.attacks.bisection import MinimumRadius
 from textadv.attacks.carlini_wagner import CarliniWagner, CarliniWagnerL0, CarliniWagnerLinf, changed_units
-from textadv.attacks.contrast import Contrast
 from textadv.attacks.curriculum import AdaptiveRadius, Stages
 from textadv.attacks.deepfool import DeepFool
 from textadv.attacks.direction import RefusalDirection
@@ -52,7 +51,6 @@ __all__ = [
     "CarliniWagner",
     "CarliniWagnerL0",
     "CarliniWagnerLinf",
-    "Contrast",
     "Cost",
     "DeepFool",
     "Diverge",
