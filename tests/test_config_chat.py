@@ -297,6 +297,7 @@ SEVERAL = "threat={space: several, layers: [0], radius: 1}"
         ),
         (["objective.parts=[{name: lat, away_form: both}]", SEVERAL], "objective.parts[0].away_form must be 'cross"),
         (["objective.parts=[{name: cat, mean: batch}]"], "objective.parts[0].mean must be 'row' or 'token'"),
+        (["objective.parts=[{name: lat, slope: 0.5}]", SEVERAL], "objective.parts: lat.slope: 0.5 is the gradient"),
         (["objective.parts=[{name: capo, cutoff: 0}]"], "objective.parts[0].cutoff must be greater than 0, got 0"),
     ],
 )

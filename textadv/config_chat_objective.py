@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from textadv.config_objective import LinfStep
 from textadv.config_types import Count, Formerly, Natural, NotNegative, Positive, Section, Share, checked
 
+SLOPE = 1e-3
 AwayForm = Literal["cross_entropy", "log_1_minus_p"]
 Mean = Annotated[
     Literal["row", "token"],
@@ -20,6 +21,16 @@ Mean = Annotated[
 ]
 
 
+def _unused_slope(part: CatConfig | LatConfig) -> list[str]:
+    """A line where a slope was set that nothing would use."""
+    if part.slope == SLOPE or part.floor > 0 or part.away_form == "cross_entropy":
+        return []
+    return [
+        f"objective.parts: {part.name}.slope: {part.slope} is the gradient that is left beyond floor, which is 0, and "
+        "beyond the cutoff of cross_entropy, which away_form is not. Remove it."
+    ]
+
+
 class CatConfig(Section):
     """CAT (arXiv:2405.15589): away from the harmful target and toward the safe answer, on one perturbation."""
 
@@ -28,11 +39,15 @@ class CatConfig(Section):
     toward: NotNegative = Field(0.5, description="Weight of the loss of the safe answer; 0: none.")
     cutoff: Positive = Field(5.0, description="Nats per token of the target beyond which away hardly counts.")
     floor: NotNegative = Field(0.5, description="Nats per token of the safe answer below which toward hardly counts.")
-    slope: Share = Field(1e-3, description="Share of the gradient that is left beyond cutoff and floor.")
+    slope: Share = Field(SLOPE, description="Share of the gradient that is left beyond cutoff and floor.")
     away_form: AwayForm = Field(
         "cross_entropy", description="Minus the target's loss, or -log(1 - p) of its tokens below cutoff nats."
     )
     mean: Mean = "row"
+
+    @model_validator(mode="after")
+    def _rules(self) -> CatConfig:
+        return checked(self, _unused_slope(self))
 
 
 class CapoConfig(Section):
@@ -61,7 +76,7 @@ class LatConfig(Section):
     )
     floor: NotNegative = Field(0.0, description="Nats per token of the safe answer below which toward hardly counts.")
     slope: Share = Field(
-        1e-3, description="Share of the gradient that is left beyond floor, and with cross_entropy beyond cutoff."
+        SLOPE, description="Share of the gradient that is left beyond floor, and with cross_entropy beyond cutoff."
     )
     away_form: Annotated[AwayForm, Formerly("cross_entropy")] = Field(
         "log_1_minus_p", description="-log(1 - p) of the target's tokens, or minus the target's loss as in CAT."
@@ -72,6 +87,10 @@ class LatConfig(Section):
         "0: none.",
     )
     mean: Mean = "row"
+
+    @model_validator(mode="after")
+    def _rules(self) -> LatConfig:
+        return checked(self, _unused_slope(self))
 
 
 class RefusalDirectionConfig(Section):
