@@ -19,7 +19,7 @@ from tests.oracles import token_rows
 from textadv.batch import Batch
 from textadv.losses import dlr, margin, targeted_dlr
 from textadv.models import ModelError
-from textadv.objectives import Mart, Moment, trades
+from textadv.objectives import Mart, Moment, Proximal, smart, trades
 from textadv.objectives.pairs import norms_apart
 from textadv.spaces import Pixels
 from textadv.split_norm import convert
@@ -125,3 +125,54 @@ def test_norms_in_evaluation_mode_are_passed_as_they_are() -> None:
     attack = image_attack(batch)
     found = [next(trades(attack, 6.0, norms)(model, batch, Moment(0))).losses for norms in ("separate", "joint")]
     assert torch.equal(*found) and int(model.norm1.num_batches_tracked) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", IMAGES)
+def test_thirty_steps_follow_the_released_loop(name: str) -> None:
+    """Plain descent; statistics and weights stay together where each step feeds the next."""
+    make, released = IMAGES[name]
+    mine, theirs, batch = normed.network(dropout=0.0).double(), normed.network(dropout=0.0).double(), image_rows()
+    pixels = batch.inputs["pixel_values"]
+    for step in range(30):
+        noise = torch.rand(pixels.shape, generator=torch.Generator().manual_seed(step)).double()
+        attack = Given(Pixels(), 0.2 * noise - 0.1)
+        (term,) = make(attack)(mine, batch, Moment(step))
+        expected = released(theirs, pixels, pixels + attack.delta, batch.labels)
+        for model, loss in ((mine, term.losses.mean()), (theirs, expected)):
+            weights = list(model.parameters())
+            with torch.no_grad():
+                for value, slope in zip(weights, torch.autograd.grad(loss, weights), strict=True):
+                    value -= 0.05 * slope
+    for key, value in theirs.state_dict().items():
+        assert torch.allclose(mine.state_dict()[key], value, atol=1e-10), key
+    fresh = normed.network(dropout=0.0).double().state_dict()
+    assert float((fresh["head.weight"] - theirs.head.weight).detach().abs().max()) > 1e-2
+
+
+@pytest.mark.slow
+def test_twenty_steps_with_a_teacher_follow_the_papers_loop() -> None:
+    """Algorithm 1 with S = 1: descent on loss + mu x divergence, then teacher <- beta teacher + (1 - beta) weights."""
+    mine, theirs, batch = normed.network(dropout=0.0).double(), normed.network(dropout=0.0).double(), image_rows()
+    for model in (mine, theirs):
+        model.norm1.eval(), model.norm2.eval()
+    pixels, teacher = batch.inputs["pixel_values"], deepcopy(theirs)
+    objective = smart(image_attack(batch), 1.0, proximal=Proximal(2.0, momentum=0.9, early=0.5))
+    delta = image_attack(batch).delta
+    for step in range(20):
+        beta = 0.5 if step / 20 < 0.1 else 0.9
+        (term,) = objective(mine, batch, Moment(step, progress=step / 20))
+        if step:
+            for old, new in zip(teacher.parameters(), theirs.parameters(), strict=True):
+                old.data = beta * old.data + (1 - beta) * new.data
+        clean, moved, taught = theirs(pixels), theirs(pixels + delta), teacher(pixels).detach()
+        close = apart(clean.detach(), moved) + apart(moved.detach(), clean)
+        expected = cross_entropy(clean, batch.labels) + close + 2.0 * (apart(taught, clean) + apart(clean, taught))
+        assert term.losses.mean().item() == pytest.approx(expected.item(), abs=1e-10)
+        for model, loss in ((mine, term.losses.mean()), (theirs, expected)):
+            weights = list(model.parameters())
+            with torch.no_grad():
+                for value, slope in zip(weights, torch.autograd.grad(loss, weights), strict=True):
+                    value -= 0.05 * slope
+    for key, value in theirs.state_dict().items():
+        assert torch.allclose(mine.state_dict()[key], value, atol=1e-10), key
