@@ -26,6 +26,7 @@ from textadv.attacks import (
     ThreatModel,
     Untargeted,
 )
+from textadv.attacks.contrast import Contrast
 from textadv.batch import Role
 from textadv.data import ChatRows, JoinedRows, Segment, joined
 from textadv.mixing import Constant, Mixing
@@ -54,6 +55,7 @@ from textadv.objectives.alignment import (
     Toward,
 )
 from textadv.objectives.rerouting import Reroute, Retain
+from textadv.objectives.token_means import OverTokens
 from textadv.randomness import seeded_scope
 from textadv.sampling import Streams
 from textadv.spaces import Embeddings, Hidden, Several, Space
@@ -151,10 +153,11 @@ HARDENING: dict[str, Callable[[], Objective]] = {
     "cat and over-refusal": lambda: together(Away(), Toward(), by=attack()),
     "capo ipo": lambda: together(Preference("ipo"), by=attack()),
     "capo dpo": lambda: together(Preference("dpo"), by=attack()),
-    "lat": lambda: together(Away(), Toward(), by=Held(attack(PLACES), 2)),
+    "lat": lambda: together(Away(form="log_1_minus_p"), Toward(), by=Held(Contrast(attack(PLACES), 0.5), 2)),
     "refusal direction": lambda: together(Toward(), by=_direction()),
     "recovery": lambda: together(PrefillRecovery()),
     "rerouting": lambda: together(Reroute((0, 1))),
+    "rerouting over tokens": lambda: together(OverTokens(Reroute((0, 1)), "harmful", whole=True)),
     "freelb": lambda: FreeLB(attack(goal=Untargeted())),
     "trades": lambda: trades(attack(goal=Diverge())),
     "adversarial": lambda: Adversarial(attack(goal=Untargeted())),
@@ -171,7 +174,9 @@ def objectives(name: str) -> Objectives:
     if "kl" in name:
         useful = together(Supervised(), KlToBase())
     if name == "rerouting":
-        useful = Retain((0, 1))
+        useful = Retain()
+    if name == "rerouting over tokens":
+        useful = OverTokens(Retain(), whole=True)
     close: Objective = Supervised(name="borderline")
     if "over-refusal" in name:
         close = over_refusal()

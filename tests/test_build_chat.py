@@ -40,6 +40,7 @@ from textadv.objectives.alignment import (
     Toward,
 )
 from textadv.objectives.rerouting import Reroute, Retain
+from textadv.objectives.token_means import OverTokens
 from textadv.spaces import Embeddings, Hidden, Several
 
 THREAT = ThreatModel(Embeddings(), L2(0.5))
@@ -96,7 +97,12 @@ PARTS = {
     "{name: cat, away: 0}": [Part(Toward(0.5, 0.5, 1e-3), True)],
     "{name: cat, toward: 0, cutoff: 3}": [Part(Away(0.5, 3.0, 1e-3), True)],
     "{name: capo}": [Part(Preference("ipo", 0.25, 1.0), True)],
+    "{name: cat, toward: 0, away_form: log_1_minus_p}": [Part(Away(0.5, 5.0, 1e-3, form="log_1_minus_p"), True)],
+    "{name: cat, toward: 0, mean: token}": [Part(OverTokens(Away(0.5, 5.0, 1e-3), "harmful"), True)],
+    "{name: cat, away: 0, mean: token}": [Part(OverTokens(Toward(0.5, 0.5, 1e-3), "safe"), True)],
     "{name: capo, form: dpo, beta: 0.1, weight: 2}": [Part(Preference("dpo", 0.1, 2.0), True)],
+    "{name: capo, cutoff: 5, floor: 0.5}": [Part(Preference("ipo", 0.25, 1.0, 5.0, 0.5), True)],
+    "{name: rerouting, mean: token}": [Part(OverTokens(Reroute((2, 4), 5.0), "harmful", whole=True))],
     "{name: supervised, weight: 3}": [Part(Supervised(3.0, "refusal"))],
     "{name: rerouting}": [Part(Reroute((2, 4), 5.0))],
     "{name: rerouting, layers: [0, 5], alpha: 2}": [Part(Reroute((0, 5), 2.0))],
@@ -113,7 +119,8 @@ def test_a_part_becomes_these_objectives(part: str, expected: list[Part], rows: 
 def test_lat_perturbs_several_places_and_holds_what_it_found(rows: tuple[ChatRows, ChatRows]) -> None:
     several = ("threat={space: several, layers: [1, 3], relative_radius: 0.1}",)
     goal = hardening(rows, "objective={parts: [{name: lat}], defence_steps: 4}", *several)
-    assert goal.parts == (Part(Away(0.5, 5.0, 1e-3), True), Part(Toward(0.5, 0.0, 1e-3), True))
+    away = Away(0.5, 5.0, 1e-3, form="log_1_minus_p")
+    assert goal.parts == (Part(away, True), Part(Toward(0.5, 0.0, 1e-3), True))
     assert isinstance(goal.attack, Held) and goal.attack.steps == 4
     inner = goal.attack.attack
     assert isinstance(inner, GradientAttack) and inner.goal == Elicit()
@@ -198,7 +205,7 @@ def test_utility_and_borderline_rows_are_trained_alike(rows: tuple[ChatRows, Cha
     useful = (
         Part(Supervised(2.0)),
         Part(KlToBase(3.0, True)),
-        Part(Retain((0, 1, 2, 3, 4, 5), 5.0)),
+        Part(Retain(None, 5.0)),
     )
     assert found[Role.UTILITY].parts == found[Role.BORDERLINE].parts == useful
     assert found[Role.CLEAN] == Supervised(1.0, "refusal")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -12,7 +13,7 @@ from pydantic import BaseModel
 from textadv.config import AttackConfig, ConfigError, LoraConfig, RunConfig
 from textadv.config_chat import ChatRunConfig
 from textadv.config_chat_objective import CapoConfig, CatConfig, KlConfig, LatConfig, PartConfig, PrefillRecoveryConfig
-from textadv.config_file import config_difference, dump_config, json_schema, parse_config
+from textadv.config_file import config_difference, dump_config, json_schema, parse_config, written_config
 
 SMALL = """\
 task: chat
@@ -121,7 +122,7 @@ def test_unknown_keys_of_a_part_are_named() -> None:
     assert line.startswith(
         f"unknown key objective.parts[1].awai in the override {override}: did you mean objective.parts[1].away?"
     )
-    assert line.endswith("Valid keys of objective.parts[1]: name, away, toward, cutoff, floor, slope.")
+    assert line.endswith("Valid keys of objective.parts[1]: name, away, toward, cutoff, floor, slope, away_form, mean.")
     (line,) = problems("objective.parts=[{name: cat, beta: 3}]")
     assert "it belongs to objective.parts[0].name: capo and objective.parts[0].name: trades." in line
     (line,) = problems("objective.parts=[{name: cat, zorblax: 3}]")
@@ -260,6 +261,51 @@ def test_it_is_written_and_read_back_equal() -> None:
     assert again == run and config_difference(run, again) == []
     other = small("objective.parts=[{name: capo}]", "evaluation.questions={arc_mine: x.jsonl}")
     assert [line.split(":")[0] for line in config_difference(run, other)] == ["objective.parts"]
+    closer = small("objective.parts=[{name: cat, away: 0.3}, {name: kl}]", "evaluation.questions={arc_mine: x.jsonl}")
+    assert config_difference(run, closer) == ["objective.parts[0].away: 0.2 -> 0.3"]
+
+
+def test_a_chat_run_of_before_a_key_existed_has_what_was_done_then(tmp_path: Path) -> None:
+    several = "threat={space: several, layers: [0], radius: 1}"
+    today = small("objective.parts=[{name: lat}, {name: rerouting}, {name: kl}]", several)
+    old = yaml.safe_load(dump_config(today))
+    lat, rerouting, kl = old["objective"]["parts"]
+    assert (lat.pop("away_form"), rerouting.pop("retain")) == ("log_1_minus_p", "all_states")
+    del lat["adversary_away"], lat["mean"], rerouting["mean"], kl["direction"]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(old))
+    assert config_difference(written_config(tmp_path / "config.yaml"), today) == [
+        "objective.parts[0].away_form: 'cross_entropy' -> 'log_1_minus_p'",
+        "objective.parts[1].retain: 'blocks' -> 'all_states'",
+    ]
+
+
+SEVERAL = "threat={space: several, layers: [0], radius: 1}"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (
+            ["objective.parts=[{name: lat, adversary_away: 0.5}]", SEVERAL, "attack.early_stop=true"],
+            "objective.parts: lat.adversary_away needs a gradient attack that runs once to its last point.",
+        ),
+        (
+            ["objective.parts=[{name: lat, adversary_away: 0.5}]", SEVERAL, "attack.name=noise"],
+            "objective.parts: lat.adversary_away needs a gradient attack that runs once to its last point.",
+        ),
+        (
+            ["objective.parts=[{name: freelb, linf_step: largest_entry}]"],
+            "objective.linf_step: largest_entry needs threat.norm: linf and attack.ascent: fixed, got l2 and fixed",
+        ),
+        (["objective.parts=[{name: lat, away_form: both}]", SEVERAL], "objective.parts[0].away_form must be 'cross"),
+        (["objective.parts=[{name: cat, mean: batch}]"], "objective.parts[0].mean must be 'row' or 'token'"),
+        (["objective.parts=[{name: lat, slope: 0.5}]", SEVERAL], "objective.parts: lat.slope: 0.5 is the gradient"),
+        (["objective.parts=[{name: capo, cutoff: 0}]"], "objective.parts[0].cutoff must be greater than 0, got 0"),
+    ],
+)
+def test_options_of_parts_that_are_refused(overrides: list[str], line: str) -> None:
+    (found,) = problems(*overrides)
+    assert found.startswith(line), found
 
 
 def sections(annotation: Any) -> set[type[BaseModel]]:

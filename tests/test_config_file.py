@@ -7,7 +7,7 @@ import yaml
 
 from tests.config_sample import SMALL, file_problems, problems, small, written
 from textadv.config import AttackConfig, ConfigError, FreelbConfig, LoraConfig, RunConfig, TradesConfig
-from textadv.config_file import config_difference, dump_config, load_config
+from textadv.config_file import config_difference, dump_config, load_config, written_config
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPES = sorted((ROOT / "recipes" / "configs").glob("*.yaml"))
@@ -219,6 +219,7 @@ def test_the_difference_of_two_configurations() -> None:
     assert config_difference(old, new) == [
         "objective.name: 'trades' -> 'alum'",
         "objective.beta: 6.0 -> (not set)",
+        "objective.batch_norm: 'separate' -> (not set)",
         "mixing.ratio_schedule: null -> (not set)",
         "objective.weight: (not set) -> 1.0",
         "mixing.ratio_schedule.kind: (not set) -> 'step'",
@@ -230,3 +231,33 @@ def test_the_difference_leaves_out_what_resuming_may_change() -> None:
     free = ["checkpoint.resume=true", "tracking.project=other", "tracking.log_with=[mlflow]", "tracking.progress=false"]
     assert config_difference(small(), small(*free)) == []
     assert config_difference(small(), small("checkpoint.keep_last=3")) == ["checkpoint.keep_last: 2 -> 3"]
+
+
+def test_a_run_of_before_a_key_existed_has_what_was_done_then(tmp_path: Path) -> None:
+    """Its file lacks the key, and today's default would alter a resumed run without a word."""
+    today = small("objective.name=trades")
+    old = yaml.safe_load(dump_config(today))
+    assert old["objective"].pop("batch_norm") == "separate"
+    found = written_config(written(tmp_path, yaml.safe_dump(old)))
+    assert config_difference(found, today) == ["objective.batch_norm: 'joint' -> 'separate'"]
+    assert config_difference(found, small("objective.name=trades", "objective.batch_norm=joint")) == []
+    assert written_config(written(tmp_path, dump_config(today))) == today, "a file of today says it itself"
+    assert load_config(written(tmp_path, yaml.safe_dump(old))) == today, "a new run has today's default"
+
+
+FORMER = {
+    "objective.name=trades": {"batch_norm": "joint"},
+    "objective.name=mart": {"batch_norm": "joint"},
+    "objective.name=smart": {"constant_targets": False},
+    "objective={name: r3f}": {"constant_input": False},
+}
+
+
+@pytest.mark.parametrize(("override", "former"), FORMER.items(), ids=FORMER)
+def test_every_younger_key_has_its_former_value(override: str, former: dict[str, object], tmp_path: Path) -> None:
+    extra = ["attack.name=noise"] if "r3f" in override else []
+    old = yaml.safe_load(dump_config(small(override, *extra)))
+    for key in former:
+        del old["objective"][key]
+    found = written_config(written(tmp_path, yaml.safe_dump(old))).objective.model_dump()
+    assert {key: found[key] for key in former} == former

@@ -8,7 +8,9 @@ from tests.config_sample import problems, small
 from tests.test_config_chat import small as small_chat
 from textadv import build, build_chat
 from textadv.attacks import AdaptiveRadius, Elicit, GradientAttack, PenalisedAscent, Stages
-from textadv.config_objective import weight_perturbation_of
+from textadv.config import AttackConfig
+from textadv.config_objective import FreelbConfig, freelb_problems, weight_perturbation_of
+from textadv.losses import detached_symmetric_kl, symmetric_kl
 from textadv.objectives import (
     Adversarial,
     Consistency,
@@ -19,6 +21,7 @@ from textadv.objectives import (
     PredictorConsistency,
     Regularised,
     WeightPerturbation,
+    memory_of,
 )
 
 KINDS: dict[str, type] = {
@@ -183,3 +186,59 @@ def test_schedules_and_radii_that_are_refused(overrides: list[str], told: str) -
 
 def test_freelb_is_still_built() -> None:
     assert isinstance(built(MINE + "freelb"), FreeLB)
+
+
+# ---- what the released code does otherwise
+
+
+def test_options_reach_the_objects() -> None:
+    assert built(MINE + "trades").batch_norm == built(MINE + "mart").batch_norm == "separate"
+    assert built("objective={name: trades, batch_norm: joint}").batch_norm == "joint"
+    assert built("objective={name: mart, batch_norm: joint}").batch_norm == "joint"
+    assert (built(MINE + "trades").clean_passes, built(MINE + "alum").batch_norm) == (2, "joint")
+    assert built(MINE + "smart").divergence is detached_symmetric_kl and built(MINE + "smart").proximal is None
+    assert built("objective={name: smart, constant_targets: false}").divergence is symmetric_kl
+    proximal = built("objective={name: smart, bregman: 2, momentum: 0.9, early_momentum: 0.8}").proximal
+    assert (proximal.weight, proximal.momentum, proximal.early) == (2.0, 0.9, 0.8)
+    noise = "attack.name=noise"
+    assert (
+        built(MINE + "r3f", noise).constant_input
+        and not built("objective={name: r3f, constant_input: false}", noise).constant_input
+    )
+    free = built(MINE + "freelb")
+    assert (free.hold_dropout, free.special_tokens, free.largest_entry) == (True, False, False)
+    wide = "objective={name: freelb, hold_dropout: false, special_tokens: true, linf_step: largest_entry}"
+    other = built(wide, "threat.norm=linf")
+    assert (other.hold_dropout, other.special_tokens, other.largest_entry) == (False, True, True)
+
+
+def test_awp_makes_smart_anew_with_one_teacher() -> None:
+    perturbed = built("objective={name: smart, bregman: 1, weight_perturbation: 0.01}")
+    one, other = (perturbed.make(perturbed.attack).proximal.memory for _ in range(2))
+    assert one is other is memory_of(perturbed)
+    assert memory_of(built("objective={name: smart, bregman: 1}")) is not one, "another run has another"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["objective={name: smart, momentum: 0.9}"], "objective.momentum and early_momentum (0.9 and 0.99) are the"),
+        (["objective={name: smart, bregman: 1, momentum: 1}"], "objective.momentum must be less than 1, got 1"),
+        (["objective={name: smart, bregman: -1}"], "objective.bregman must be at least 0, got -1"),
+        (["objective={name: trades, batch_norm: both}"], "objective.batch_norm must be 'separate' or 'joint', got"),
+        (["objective={name: freelb, linf_step: largest_entry}"], "objective.linf_step: largest_entry needs threat.nor"),
+        (
+            ["objective={name: freelb, linf_step: largest_entry}", "threat.norm=linf", "attack.ascent=adam"],
+            "objective.linf_step: largest_entry needs threat.norm: linf and attack.ascent: fixed, got linf and adam.",
+        ),
+    ],
+)
+def test_options_that_are_refused(overrides: list[str], told: str) -> None:
+    (line,) = problems(*overrides)
+    assert line.startswith(told), line
+
+
+def test_pixels_have_no_special_tokens() -> None:
+    objective = FreelbConfig(special_tokens=True)
+    (line,) = freelb_problems(objective, AttackConfig(), "pixels", "linf")
+    assert line == "objective.special_tokens: true has no meaning for threat.space: pixels. Remove it."

@@ -327,3 +327,37 @@ def test_readme_tree_is_the_tree() -> None:
 def exists(entry: str) -> bool:
     found = list(ROOT.glob(entry.rstrip("/")))
     return bool(found) and (not entry.endswith("/") or all(path.is_dir() for path in found))
+
+
+# ---- deviations
+
+
+def stating(source: Source) -> Iterator[ast.ClassDef | ast.FunctionDef]:
+    """Public objectives, what makes one from an attack, and losses."""
+    for node in source.tree.body:
+        if not isinstance(node, ast.ClassDef | ast.FunctionDef) or node.name.startswith("_"):
+            continue
+        if isinstance(node, ast.ClassDef):
+            calls = [part for part in node.body if isinstance(part, ast.FunctionDef) and part.name == "__call__"]
+            protocol = any(dotted(base) == "Protocol" for base in node.bases)
+            if not protocol and any(ast.unparse(call.returns or call) == "Iterator[Term]" for call in calls):
+                yield node
+        elif source.path == f"{PACKAGE}/losses.py" or ast.unparse(node.returns or node) == "Consistency":
+            yield node
+
+
+def undeviating(source: Source) -> Iterator[str]:
+    for node in stating(source):
+        if not re.search(r"^ *Deviations: \S", ast.get_docstring(node) or "", flags=re.M):
+            yield source.at(node, f"{node.name} has no line `Deviations: ...` in its docstring")
+
+
+def test_every_objective_and_loss_says_where_it_leaves_its_paper() -> None:
+    wanted = [source for source in library() if source.layer in ("objectives", "losses")]
+    named = [node.name for source in wanted for node in stating(source)]
+    assert {"Away", "FreeLB", "Mart", "Retain", "smart", "trades", "dlr"} <= set(named) and len(named) > 25
+    fail_with([place for source in wanted for place in undeviating(source)])
+    assert list(undeviating(parse(f"{PACKAGE}/losses.py", 'def f():\n    """One."""')))
+    assert not list(
+        undeviating(parse(f"{PACKAGE}/losses.py", 'def f():\n    """One.\n\n    Deviations: none.\n    """'))
+    )

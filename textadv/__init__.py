@@ -25,8 +25,8 @@ _HOMES = {
     "textadv.mixing": "Constant Linear Mixing Steps",
     "textadv.models": "ImageShape Lora ModelError Normalised PerturbationError as_classifier evaluating forward "
     "load_causal load_classifier load_image_classifier read_preprocessing save_adapter save_merged save_vision",
-    "textadv.objectives": "Adversarial Clean Consistency Distributional Free FreeLB Mart PredictorConsistency "
-    "Regularised Term WeightPerturbation alum hardening r3f smart trades with_predictor",
+    "textadv.objectives": "Adversarial Clean Consistency Distributional Free FreeLB Mart PredictorConsistency Proximal "
+    "Regularised Term WeightPerturbation alum hardening memory_of r3f smart trades with_predictor",
     "textadv.overfitting": "Guard",
     "textadv.phases": "OnScreen telling",
     "textadv.progress": "Scores Settings",

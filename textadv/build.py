@@ -69,6 +69,7 @@ from textadv.objectives import (
     Mart,
     Objective,
     PredictorConsistency,
+    Proximal,
     Regularised,
     WeightPerturbation,
     alum,
@@ -186,7 +187,8 @@ def objective(
         found = AdaptiveRadius(found, threat, adaptive.lowest, adaptive.highest, adaptive.reference)
     if config.name == "clean":
         return None
-    make, gamma = partial(_of_attack, config), weight_perturbation_of(config)
+    # Made once: AWP makes the objective anew for each group of rows, and these share one teacher.
+    make, gamma = partial(_of_attack, config, _proximal(config)), weight_perturbation_of(config)
     return WeightPerturbation(found, make, gamma) if gamma > 0 else make(found)
 
 
@@ -208,20 +210,26 @@ def adversary(config: ObjectiveConfig, attack_config: AttackConfig, threat: Thre
     return staged(attack_config, priced)
 
 
-def _of_attack(config: ObjectiveConfig, adversary: Attack) -> Objective:
+def _proximal(config: ObjectiveConfig) -> Proximal | None:
+    if not isinstance(config, SmartConfig) or config.bregman == 0:
+        return None
+    return Proximal(config.bregman, config.momentum, config.early_momentum)
+
+
+def _of_attack(config: ObjectiveConfig, proximal: Proximal | None, adversary: Attack) -> Objective:
     """The objective that `config` names, with this attack."""
     if isinstance(config, AdversarialConfig):
         return Adversarial(adversary)
     if isinstance(config, TradesConfig):
-        return trades(adversary, config.beta)
+        return trades(adversary, config.beta, config.batch_norm)
     if isinstance(config, MartConfig):
-        return Mart(adversary, config.weight)
+        return Mart(adversary, config.weight, batch_norm=config.batch_norm)
     if isinstance(config, AlumConfig):
         return alum(adversary, config.weight)
     if isinstance(config, SmartConfig):
-        return smart(adversary, config.weight)
+        return smart(adversary, config.weight, config.constant_targets, proximal)
     if isinstance(config, R3fConfig):
-        return r3f(adversary, config.weight)
+        return r3f(adversary, config.weight, config.constant_input)
     if isinstance(config, RegularisedConfig):
         return Regularised(adversary, config.multiplier)
     if isinstance(config, DistributionalConfig):
@@ -232,7 +240,14 @@ def _of_attack(config: ObjectiveConfig, adversary: Attack) -> Objective:
     if isinstance(config, FreeConfig):
         return Free(adversary, config.replays, config.carry)
     assert isinstance(config, FreelbConfig)
-    return FreeLB(adversary, config.start, config.clean_term, config.hold_dropout)
+    return FreeLB(
+        adversary,
+        config.start,
+        config.clean_term,
+        config.hold_dropout,
+        special_tokens=config.special_tokens,
+        largest_entry=config.linf_step == "largest_entry",
+    )
 
 
 def trained_with(

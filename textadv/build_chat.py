@@ -18,7 +18,9 @@ from textadv.attacks import (
     StepSize,
     ThreatModel,
 )
+from textadv.attacks.contrast import Contrast
 from textadv.batch import Role
+from textadv.build_chat_parts import adversarial_parts, useful_parts
 from textadv.config import ConfigError
 from textadv.config_adversary import AttackConfig
 from textadv.config_chat import (
@@ -35,15 +37,9 @@ from textadv.config_chat_objective import (
     CapoConfig,
     CatConfig,
     ChatObjectiveConfig,
-    FreelbPartConfig,
-    KlConfig,
     LatConfig,
     OverRefusalConfig,
-    PrefillRecoveryConfig,
     RefusalDirectionConfig,
-    ReroutingConfig,
-    SupervisedPartConfig,
-    TradesPartConfig,
 )
 from textadv.data import ChatRows, ChatSplits, load_chats
 from textadv.data.benchmarks import QUESTION_READERS, Question
@@ -57,38 +53,21 @@ from textadv.evaluation.target_judge import TargetJudge
 from textadv.integrations import ChatEndpoint
 from textadv.mixing import Mixing
 from textadv.models import LoadedModel, Lora, ModelError, load_causal, load_trained_classifier
-from textadv.objectives import Adversarial, FreeLB, Objective, Objectives, trades
+from textadv.objectives import Objective, Objectives
 from textadv.objectives.alignment import (
     REFUSAL,
     RESPONSE,
     SAFE,
     Away,
-    KlToBase,
     Part,
-    Preference,
-    PrefillRecovery,
     Supervised,
     Tempted,
     Together,
     Toward,
 )
-from textadv.objectives.rerouting import Reroute, Retain
 from textadv.phases import stage
 from textadv.spaces import Embeddings, Hidden, Several, Space
 
-PartConfig = (
-    CatConfig
-    | OverRefusalConfig
-    | CapoConfig
-    | LatConfig
-    | RefusalDirectionConfig
-    | PrefillRecoveryConfig
-    | KlConfig
-    | ReroutingConfig
-    | SupervisedPartConfig
-    | TradesPartConfig
-    | FreelbPartConfig
-)
 SEARCHING = (CatConfig, CapoConfig, LatConfig)
 
 
@@ -124,8 +103,8 @@ def threat(config: ChatThreatConfig) -> ThreatModel:
     return ThreatModel(space, ball)
 
 
-def eliciting(config: ChatRunConfig, threat: ThreatModel) -> Attack:
-    """The training attack that makes the harmful target likely."""
+def eliciting(config: ChatRunConfig, threat: ThreatModel, away: float = 0.0) -> Attack:
+    """The training attack that makes the harmful target likely. away: weight of making the safe answer unlikely."""
     if config.attack.name == "virtual_adversarial":
         raise ConfigError(
             ["attack.name: virtual_adversarial raises a divergence, and cat, capo and lat elicit the target. Set pgd."]
@@ -136,19 +115,10 @@ def eliciting(config: ChatRunConfig, threat: ThreatModel) -> Attack:
         )
 
     def make(one: AttackConfig) -> Attack:
-        return replace(build.attack(one, threat, config.seed), goal=Elicit())  # type: ignore[type-var]
+        found = replace(build.attack(one, threat, config.seed), goal=Elicit())  # type: ignore[type-var]
+        return Contrast(found, away) if away > 0 and isinstance(found, GradientAttack) else found
 
     return build.staged(config.attack, make)
-
-
-def _untargeted(config: ChatRunConfig, threat: ThreatModel, default_goal: str = "cross_entropy") -> Attack:
-    """The training attack on the safe answer itself."""
-    return build.attack(config.attack, threat, config.seed, default_goal)
-
-
-def _middle_layers(layers: int) -> tuple[int, ...]:
-    """Blocks at a third and at two thirds of the depth, as 10 and 20 of 32."""
-    return tuple(dict.fromkeys((layers // 3, 2 * layers // 3)))
 
 
 def objectives(
@@ -164,20 +134,24 @@ def objectives(
     attack: Attack | None = None
     for part in wanted.parts:
         if isinstance(part, SEARCHING):
-            attack = attack or eliciting(config, threat)
+            attack = attack or eliciting(config, threat, _adversary_away(wanted))
         if isinstance(part, RefusalDirectionConfig):
             attack = _direction(part, layers, adversarial, utility)
     for part in wanted.parts:
-        parts += _adversarial_parts(part, config, threat, layers, attack)
+        parts += adversarial_parts(part, config, threat, layers, attack)
     if attack is not None and wanted.defence_steps > 1:
         attack = Held(attack, wanted.defence_steps)
-    useful, close = _useful_parts(wanted, layers)
+    useful, close = useful_parts(wanted, layers)
     return {
         Role.ADVERSARIAL: Together(tuple(parts), attack),
         Role.UTILITY: Together(tuple(useful)),
         Role.BORDERLINE: _borderline(config, threat, close, adversarial),
         Role.CLEAN: Supervised(1.0, "refusal"),
     }
+
+
+def _adversary_away(wanted: ChatObjectiveConfig) -> float:
+    return next((part.adversary_away for part in wanted.parts if isinstance(part, LatConfig)), 0.0)
 
 
 def _borderline(config: ChatRunConfig, threat: ThreatModel, parts: list[Part], adversarial: ChatRows) -> Objective:
@@ -203,64 +177,6 @@ def _direction(part: RefusalDirectionConfig, layers: int, adversarial: ChatRows,
     harmful = adversarial.batch(range(min(part.prompts, len(adversarial))))
     harmless = utility.batch(range(min(part.prompts, len(utility))))
     return RefusalDirection(ablated, harmful, harmless, part.every)
-
-
-def _adversarial_parts(
-    part: object, config: ChatRunConfig, threat: ThreatModel, layers: int, attack: Attack | None
-) -> list[Part]:
-    """What one part of the configuration trains on adversarial rows."""
-    if isinstance(part, CatConfig | LatConfig):
-        away = Part(Away(part.away, part.cutoff, part.slope), True)
-        toward = Part(Toward(part.toward, part.floor, part.slope), True)
-        return [found for found, weight in ((away, part.away), (toward, part.toward)) if weight > 0]
-    if isinstance(part, CapoConfig):
-        return [Part(Preference(part.form, part.beta, part.weight), True)]
-    if isinstance(part, RefusalDirectionConfig):
-        return [Part(Toward(part.weight, floor=0.0), True)]
-    if isinstance(part, PrefillRecoveryConfig):
-        if part.perturbed and attack is None:
-            raise ConfigError(
-                ["objective.parts: prefill_recovery with perturbed: true needs a part that attacks, such as cat."]
-            )
-        return [Part(PrefillRecovery(part.weight, part.shortest, part.longest, config.seed), part.perturbed)]
-    if isinstance(part, ReroutingConfig):
-        chosen = _middle_layers(layers) if part.layers is None else tuple(part.layers)
-        if not chosen or max(chosen) >= layers:
-            raise ConfigError([f"objective.parts: rerouting.layers must name blocks 0 to {layers - 1}, got {chosen}."])
-        return [Part(Reroute(chosen, part.alpha))]
-    if isinstance(part, SupervisedPartConfig):
-        return [Part(Supervised(part.weight, "refusal"))]
-    if isinstance(part, KlConfig | OverRefusalConfig):
-        return []
-    return [Part(_own_attack(part, config, threat))]
-
-
-def _own_attack(part: object, config: ChatRunConfig, threat: ThreatModel) -> Objective:
-    if isinstance(part, TradesPartConfig):
-        return trades(_untargeted(config, threat, "kl"), part.beta)
-    if isinstance(part, FreelbPartConfig):
-        climbing = _untargeted(config, threat)
-        if not isinstance(climbing, GradientAttack):
-            raise ConfigError(["objective.parts: freelb climbs by itself. Set attack.name: pgd."])
-        return FreeLB(climbing, part.start, hold_dropout=part.hold_dropout)
-    return Adversarial(_untargeted(config, threat))
-
-
-def _useful_parts(wanted: ChatObjectiveConfig, layers: int) -> tuple[list[Part], list[Part]]:
-    """What is trained on utility and on borderline rows."""
-    found: list[Part] = []
-    if wanted.utility > 0:
-        found.append(Part(Supervised(wanted.utility)))
-    for part in wanted.parts:
-        if isinstance(part, KlConfig):
-            found.append(Part(KlToBase(part.weight, part.scale_free)))
-        if isinstance(part, ReroutingConfig):
-            found.append(Part(Retain(tuple(range(layers)), part.alpha)))
-    if not found:
-        raise ConfigError(
-            ["objective.utility: 0 leaves nothing to train on utility rows. Raise it, or add {name: kl} to the parts."]
-        )
-    return found, list(found)
 
 
 def mixing(config: ChatRunConfig) -> Mixing:

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from textadv.config_types import (
     ConfigError,
     Count,
+    Formerly,
     Length,
     Natural,
     NotNegative,
@@ -116,7 +117,7 @@ class AttackConfig(Section):
     ascent: Literal["fixed", "momentum", "adam"] = Field("fixed", description="How a gradient becomes a step.")
     momentum: NotNegative = Field(1.0, description="Decay of the gradients gathered so far; only with momentum ascent.")
     random_start: bool = Field(True, description="Start at a random point of the ball instead of at the clean input.")
-    starts: Literal["ball", "spread"] = Field(
+    starts: Annotated[Literal["ball", "spread"], Formerly("ball")] = Field(
         "ball",
         description="ball: random starts are uniform in the ball. spread: the first run starts at the clean input, the "
         "others at random points at radii uniform in 0..1 of the ball's.",

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from textadv.config_adversary import AttackConfig, measuring, with_defaults
-from textadv.config_types import Count, NotNegative, Positive, Section, Text, checked
+from textadv.config_types import Count, Formerly, NotNegative, Positive, Section, Text, checked
 
 TRAINABLE = ("pgd", "fgsm", "r_fgsm", "virtual_adversarial", "noise")
 SPREAD = {"starts": "spread"}
@@ -233,10 +233,10 @@ class MinimumRadiusConfig(Section):
     ] = Field(
         AttackConfig(name="pgd", steps=20, select="most_damaging", early_stop=True, starts="spread"),
         description="Any attack of a panel but transfer; unset keys of pgd and its kin default to steps 20, select "
-        "most_damaging, early_stop true and starts spread. fab, fab_targeted, deepfool, ddn, pdgd and carlini_wagner run "
-        "once, to the end.",
+        "most_damaging, early_stop true and starts spread. fab, fab_targeted, deepfool, ddn, pdgd and "
+        "carlini_wagner run once, to the end.",
     )
-    with_fab: bool | None = Field(
+    with_fab: Annotated[bool | None, Formerly(False)] = Field(
         None, description="Begin a bisection with FAB and take the smaller; null: for l2 and l1 balls per example."
     )
     upper: Positive = Field(4.0, description="Largest radius that is tried, in radii of the threat.")

@@ -10,10 +10,12 @@ from pydantic import BeforeValidator, Field, model_validator
 from textadv.config import CheckpointConfig, LoraConfig, TrackingConfig, TrainingConfig
 from textadv.config_adversary import AttackConfig, ScheduleConfig, schedule_problems, selecting, with_defaults
 from textadv.config_chat_objective import ChatObjectiveConfig
+from textadv.config_objective import freelb_problems
 from textadv.config_types import (
     AttackKey,
     Count,
     Distinct,
+    Formerly,
     Length,
     Natural,
     NotNegative,
@@ -302,7 +304,7 @@ class ChatRunConfig(Section):
     selection: ChatSelectionConfig = Field(ChatSelectionConfig(), description="How the best checkpoint is found.")
     checkpoint: CheckpointConfig = Field(CheckpointConfig(), description="What is saved on the way.")
     evaluation: ChatEvaluationConfig = Field(ChatEvaluationConfig(), description="What is measured on test rows.")
-    baselines: Distinct[Literal["same_steps", "equal_cost"]] = Field(
+    baselines: Annotated[Distinct[Literal["same_steps", "equal_cost"]], Formerly([])] = Field(
         ["same_steps"],
         description="Plain fine-tunes on the same utility and borderline rows, measured as the hardened model is: of "
         "as many steps, or of as many forwards and backwards. [] saves about a third of the measuring.",
@@ -345,7 +347,18 @@ class ChatRunConfig(Section):
                 f"checkpoint.every must be a multiple of {held}, the optimizer steps for which objective.defence_steps "
                 f"or refusal_direction hold what they found, got {self.checkpoint.every}: it is not saved."
             )
+        once = (self.attack.restarts, self.attack.early_stop, self.attack.select) == (1, False, "last")
+        if any(part.name == "lat" and part.adversary_away > 0 for part in self.objective.parts) and not (
+            once and self.attack.name in ("pgd", "fgsm", "r_fgsm")
+        ):
+            lines.append(
+                "objective.parts: lat.adversary_away needs a gradient attack that runs once to its last point. Set "
+                "attack.name: pgd, attack.restarts: 1, attack.early_stop: false and attack.select: last, or "
+                "adversary_away: 0."
+            )
         freelb = next((part for part in self.objective.parts if part.name == "freelb"), None)
         if freelb is not None and (self.attack.restarts > 1 or self.attack.name in ("noise", "virtual_adversarial")):
             lines.append("objective.parts: freelb climbs by itself. Set attack.name: pgd and attack.restarts: 1.")
+        if freelb is not None:
+            lines += freelb_problems(freelb, self.attack, self.threat.space, self.threat.norm)
         return checked(self, lines)

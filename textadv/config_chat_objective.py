@@ -7,7 +7,28 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from textadv.config_types import Count, Natural, NotNegative, Positive, Section, Share, checked
+from textadv.config_objective import LinfStep
+from textadv.config_types import Count, Formerly, Natural, NotNegative, Positive, Section, Share, checked
+
+SLOPE = 1e-3
+AwayForm = Literal["cross_entropy", "log_1_minus_p"]
+Mean = Annotated[
+    Literal["row", "token"],
+    Field(
+        description="What counts the same: every row (row), or every token of the optimizer step's rows, as in the "
+        "released code (token)."
+    ),
+]
+
+
+def _unused_slope(part: CatConfig | LatConfig) -> list[str]:
+    """A line where a slope was set that nothing would use."""
+    if part.slope == SLOPE or part.floor > 0 or part.away_form == "cross_entropy":
+        return []
+    return [
+        f"objective.parts: {part.name}.slope: {part.slope} is the gradient that is left beyond floor, which is 0, and "
+        "beyond the cutoff of cross_entropy, which away_form is not. Remove it."
+    ]
 
 
 class CatConfig(Section):
@@ -18,7 +39,15 @@ class CatConfig(Section):
     toward: NotNegative = Field(0.5, description="Weight of the loss of the safe answer; 0: none.")
     cutoff: Positive = Field(5.0, description="Nats per token of the target beyond which away hardly counts.")
     floor: NotNegative = Field(0.5, description="Nats per token of the safe answer below which toward hardly counts.")
-    slope: Share = Field(1e-3, description="Share of the gradient that is left beyond cutoff and floor.")
+    slope: Share = Field(SLOPE, description="Share of the gradient that is left beyond cutoff and floor.")
+    away_form: AwayForm = Field(
+        "cross_entropy", description="Minus the target's loss, or -log(1 - p) of its tokens below cutoff nats."
+    )
+    mean: Mean = "row"
+
+    @model_validator(mode="after")
+    def _rules(self) -> CatConfig:
+        return checked(self, _unused_slope(self))
 
 
 class CapoConfig(Section):
@@ -28,6 +57,12 @@ class CapoConfig(Section):
     form: Literal["ipo", "dpo"] = Field("ipo", description="Form of the preference loss.")
     beta: Positive = Field(0.25, description="Strength of the pull to the reference model.")
     weight: NotNegative = Field(1.0, description="Weight of the loss.")
+    cutoff: Positive | None = Field(
+        None, description="Nats above which a token of the target counts as 0, 5 in the released code; null: none."
+    )
+    floor: Positive | None = Field(
+        None, description="Nats below which a token of the safe answer counts as 0, 0.5 released; null: none."
+    )
 
 
 class LatConfig(Section):
@@ -36,9 +71,26 @@ class LatConfig(Section):
     name: Literal["lat"] = Field("lat", description="Away + toward in hidden states.")
     away: NotNegative = Field(0.5, description="Weight of the loss that drives away from the target; 0: none.")
     toward: NotNegative = Field(0.5, description="Weight of the loss of the safe answer; 0: none.")
-    cutoff: Positive = Field(5.0, description="Nats per token of the target beyond which away hardly counts.")
+    cutoff: Positive = Field(
+        5.0, description="Nats of a token of the target (cross_entropy: per token) beyond which away counts no more."
+    )
     floor: NotNegative = Field(0.0, description="Nats per token of the safe answer below which toward hardly counts.")
-    slope: Share = Field(1e-3, description="Share of the gradient that is left beyond cutoff and floor.")
+    slope: Share = Field(
+        SLOPE, description="Share of the gradient that is left beyond floor, and with cross_entropy beyond cutoff."
+    )
+    away_form: Annotated[AwayForm, Formerly("cross_entropy")] = Field(
+        "log_1_minus_p", description="-log(1 - p) of the target's tokens, or minus the target's loss as in CAT."
+    )
+    adversary_away: NotNegative = Field(
+        0.0,
+        description="Weight of -log(1 - p) of the safe answer in what the adversary lowers beside the target's loss; "
+        "0: none.",
+    )
+    mean: Mean = "row"
+
+    @model_validator(mode="after")
+    def _rules(self) -> LatConfig:
+        return checked(self, _unused_slope(self))
 
 
 class RefusalDirectionConfig(Section):
@@ -64,7 +116,10 @@ class PrefillRecoveryConfig(Section):
 class KlConfig(Section):
     """KL to the base model on utility and borderline rows."""
 
-    name: Literal["kl"] = Field("kl", description="KL(base || model); base: the adapter switched off.")
+    name: Literal["kl"] = Field("kl", description="Divergence from the base, the model with the adapter off.")
+    direction: Literal["base_to_model", "model_to_base"] = Field(
+        "base_to_model", description="KL(base || model), or KL(model || base) as in LAT's released code."
+    )
     weight: NotNegative = Field(0.1, description="Weight of the divergence.")
     scale_free: bool = Field(False, description="Divide each row's divergence by its own value.")
 
@@ -90,6 +145,12 @@ class ReroutingConfig(Section):
     layers: list[Natural] | None = Field(
         None, description="Blocks whose output is rerouted; null: those at 1/3 and 2/3 of the depth."
     )
+    retain: Annotated[Literal["all_states", "blocks"], Formerly("blocks")] = Field(
+        "all_states",
+        description="What is retained: the embeddings, the blocks' outputs and the last one's after the final norm, as "
+        "released, or the outputs of all blocks.",
+    )
+    mean: Mean = "row"
 
 
 class AdversarialPartConfig(Section):
@@ -110,7 +171,11 @@ class FreelbPartConfig(Section):
 
     name: Literal["freelb"] = Field("freelb", description="Mean loss over all steps of an attack on the safe answer.")
     start: Share = Field(0.5, description="Size of the initial noise as a share of the radius, 0 to 1.")
-    hold_dropout: bool = Field(False, description="Use one dropout mask for all steps of a batch.")
+    hold_dropout: bool = Field(True, description="Use the same dropout masks for all steps of a batch, as released.")
+    special_tokens: bool = Field(
+        False, description="Move every token of the prompt, as released, not only the user's own."
+    )
+    linf_step: LinfStep = "sign"
 
 
 class SupervisedPartConfig(Section):

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from textadv.config import ConfigError
 from textadv.config_errors import explained, fields_at, shown
 from textadv.config_tasks import SCHEMAS, AnyRunConfig, schema_of
+from textadv.config_types import Formerly, Section
 from textadv.config_yaml import LONGEST, read_yaml
 from textadv.reading import size
 from textadv.yaml_text import write_yaml
@@ -127,6 +128,34 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> AnyRu
     return parse_config(_read(Path(path)), overrides, str(path))
 
 
+def written_config(path: str | Path) -> AnyRunConfig:
+    """The configuration that a run wrote of itself, which holds every key that there was then.
+
+    A key that has come since, and decides what was done in one way before, has that value and not today's default.
+    Raises ConfigError as `load_config` does.
+    """
+    found = load_config(path)
+    return _as_written(found, _read(Path(path)))
+
+
+def _as_written(value: Any, raw: Any) -> Any:
+    """The value that `raw` was parsed to, keys that are missing in `raw` as they were formerly."""
+    if isinstance(value, list) and isinstance(raw, list):
+        return [_as_written(one, other) for one, other in zip(value, raw, strict=True)]
+    if isinstance(value, dict) and isinstance(raw, dict):
+        return {key: _as_written(one, raw.get(key)) for key, one in value.items()}
+    if not isinstance(value, Section) or not isinstance(raw, dict):
+        return value
+    changed = {}
+    for name, info in type(value).model_fields.items():
+        former = next((mark for mark in info.metadata if isinstance(mark, Formerly)), None)
+        if name in raw:
+            changed[name] = _as_written(getattr(value, name), raw[name])
+        elif former is not None:
+            changed[name] = former.value
+    return value.model_copy(update=changed)
+
+
 def dump_config(config: AnyRunConfig) -> str:
     """YAML text with every key of the configuration, defaults included; reading it gives an equal configuration."""
     return write_yaml(config.model_dump())
@@ -142,12 +171,26 @@ def _leaves(value: Any, prefix: str) -> dict[str, Any]:
     return leaves
 
 
+def _named_alike(one: Any, other: Any) -> bool:
+    """Whether these are lists of sections that have the same names in the same order."""
+    names = [
+        [part.get("name") if isinstance(part, dict) else None for part in value] if isinstance(value, list) else []
+        for value in (one, other)
+    ]
+    return names[0] == names[1] != [] and None not in names[0]
+
+
 def config_difference(old: AnyRunConfig, new: AnyRunConfig) -> list[str]:
     """One line per key that differs, such as "attack.steps: 3 -> 5".
 
+    Lists of sections are compared key by key, "objective.parts[0].away: 0.5 -> 0.2", where they name the same parts.
     checkpoint.resume, checkpoint.overwrite and tracking are left out: a run may go on with other values of them.
     """
     before, after = _leaves(old.model_dump(), ""), _leaves(new.model_dump(), "")
+    for key in [key for key in before if _named_alike(before[key], after.get(key))]:
+        for leaves in (before, after):
+            for place, part in enumerate(leaves.pop(key)):
+                leaves |= _leaves(part, f"{key}[{place}]")
     free = ("checkpoint.resume", "checkpoint.overwrite")
     keys = [key for key in {**before, **after} if key not in free and not key.startswith("tracking.")]
 

@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from textadv.config_adversary import AttackConfig, MixingConfig, ThreatConfig, lowest_level
-from textadv.config_types import Count, NotNegative, Positive, Section, Share
+from textadv.config_types import Count, Formerly, NotNegative, Positive, Section, Share, checked
+
+BatchNorm = Annotated[
+    Literal["separate", "joint"],
+    Formerly("joint"),
+    Field(
+        description="Models with batch norm: clean and attacked rows pass it one by one, as in the released code, or "
+        "as one batch."
+    ),
+]
+LinfStep = Annotated[
+    Literal["sign", "largest_entry"],
+    Field(
+        description="With threat.norm linf: step along the sign of the gradient, the steepest, or along the gradient "
+        "over its largest entry, as released."
+    ),
+]
+SPECIAL_TOKENS = Field(False, description="Move special tokens too, as released, which no attack that measures may.")
+Momentum = Annotated[float, Field(ge=0, lt=1)]
 
 WeightPerturbation = Annotated[
     float,
@@ -37,6 +55,7 @@ class TradesConfig(Section):
 
     name: Literal["trades"] = Field("trades", description="Clean cross-entropy + beta x KL between clean and attacked.")
     beta: NotNegative = Field(6.0, description="Weight of the divergence.")
+    batch_norm: BatchNorm = "separate"
     weight_perturbation: WeightPerturbation = 0.0
 
 
@@ -47,6 +66,7 @@ class MartConfig(Section):
         "mart", description="Boosted cross-entropy of attacked rows + weight x KL x (1 - clean confidence)."
     )
     weight: NotNegative = Field(5.0, description="Weight of the divergence.")
+    batch_norm: BatchNorm = "separate"
     weight_perturbation: WeightPerturbation = 0.0
 
 
@@ -63,7 +83,25 @@ class SmartConfig(Section):
 
     name: Literal["smart"] = Field("smart", description="Clean cross-entropy + weight x symmetric KL.")
     weight: NotNegative = Field(1.0, description="Weight of the divergence.")
+    constant_targets: Annotated[bool, Formerly(False)] = Field(
+        True, description="Hold each direction's target constant, as released, or not, as the paper's formula reads."
+    )
+    bregman: NotNegative = Field(
+        0.0, description="Weight of the divergence from a teacher, a running mean of the weights; 0: none, as released."
+    )
+    momentum: Momentum = Field(0.999, description="Share of the teacher that an optimizer step leaves.")
+    early_momentum: Momentum = Field(0.99, description="The same in the first tenth of the run.")
     weight_perturbation: WeightPerturbation = 0.0
+
+    @model_validator(mode="after")
+    def _rules(self) -> SmartConfig:
+        lines = []
+        if self.bregman == 0 and (self.momentum, self.early_momentum) != (0.999, 0.99):
+            lines.append(
+                f"objective.momentum and early_momentum ({self.momentum} and {self.early_momentum}) are the teacher's, "
+                "and objective.bregman: 0 has none. Remove them, or set objective.bregman: 1."
+            )
+        return checked(self, lines)
 
 
 class R3fConfig(Section):
@@ -71,6 +109,9 @@ class R3fConfig(Section):
 
     name: Literal["r3f"] = Field("r3f", description="Clean cross-entropy + weight x symmetric KL under noise.")
     weight: NotNegative = Field(1.0, description="Weight of the divergence.")
+    constant_input: Annotated[bool, Formerly(False)] = Field(
+        True, description="Train nothing below the noise through the noised branch, as released."
+    )
     weight_perturbation: WeightPerturbation = 0.0
 
 
@@ -79,8 +120,10 @@ class FreelbConfig(Section):
 
     name: Literal["freelb"] = Field("freelb", description="Mean loss over all steps of the attack.")
     clean_term: bool = Field(False, description="Add the loss of the unperturbed rows as one more term.")
-    hold_dropout: bool = Field(False, description="Use one dropout mask for all steps of a batch.")
+    hold_dropout: bool = Field(True, description="Use the same dropout masks for all steps of a batch, as released.")
     start: Share = Field(0.5, description="Size of the initial noise as a share of the radius, 0 to 1.")
+    special_tokens: bool = SPECIAL_TOKENS
+    linf_step: LinfStep = "sign"
 
 
 class FreeConfig(Section):
@@ -181,6 +224,9 @@ def objective_problems(
             f"Set mixing.policy: replace."
         )
     lines += _ascending_problems(name, attack, mixing) if name in ("freelb", "free") else []
+    lines += (
+        freelb_problems(objective, attack, threat.space, threat.norm) if isinstance(objective, FreelbConfig) else []
+    )
     if name == "free" and attack.name == "pgd" and attack.steps != 1:
         lines.append(
             f"attack.steps must be 1 with objective.name: free, which takes one step in each of objective.replays, got "
@@ -188,6 +234,29 @@ def objective_problems(
         )
     lines += _distributional_problems(attack, threat) if name == "distributional" else []
     return lines + (_predictor_problems(mixing) if name == "predictor" else [])
+
+
+class FreelbSteps(Protocol):
+    """The keys of FreeLB that depend on the threat, in a classifier's objective and in a chat model's part."""
+
+    @property
+    def special_tokens(self) -> bool: ...
+
+    @property
+    def linf_step(self) -> str: ...
+
+
+def freelb_problems(objective: FreelbSteps, attack: AttackConfig, space: str, norm: str) -> list[str]:
+    """What FreeLB's options do not allow in attack and threat, one line each."""
+    lines = []
+    if objective.special_tokens and space == "pixels":
+        lines.append("objective.special_tokens: true has no meaning for threat.space: pixels. Remove it.")
+    if objective.linf_step != "sign" and not (norm == "linf" and attack.ascent == "fixed"):
+        lines.append(
+            f"objective.linf_step: {objective.linf_step} needs threat.norm: linf and attack.ascent: fixed, got {norm} "
+            f"and {attack.ascent}. Remove it."
+        )
+    return lines
 
 
 def _ascending_problems(name: str, attack: AttackConfig, mixing: MixingConfig) -> list[str]:

@@ -7,6 +7,7 @@ the dotted key before it and the value after it.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
@@ -105,6 +106,16 @@ Variable = Annotated[Any, BeforeValidator(_variable)]
 Two = Annotated[list[Text], BeforeValidator(_two)]
 StepKey = Annotated[int, BeforeValidator(_key), Field(ge=0)]
 AttackKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
+
+
+@dataclass(frozen=True)
+class Formerly:
+    """Stands in the annotation of a key that is younger than what it decides: what runs without the key did.
+
+    So a run that was begun then is not resumed with another default: see `textadv.config_file.written_config`.
+    """
+
+    value: object
 
 
 class Section(BaseModel):

@@ -4,10 +4,13 @@ Each takes a classifier's logits (B, C) and, for chats, logits (B, K, V) at the 
 the mean over its own target tokens, so that long and short answers count alike.
 
 Half-precision logits are taken to float32 first; float32 and float64 stay as they are.
+
+Released code for chats takes one mean over all tokens of a batch: `textadv.objectives.token_means` does so.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -69,7 +72,10 @@ def _row_means(values: Tensor, counted: Tensor) -> Tensor:
 
 
 def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
-    """-log softmax(logits)[label] in nats, (B,); for chats the mean over the answer's tokens, in nats per token."""
+    """-log softmax(logits)[label] in nats, (B,); for chats the mean over the answer's tokens, in nats per token.
+
+    Deviations: none for classes; for chats a mean per row, where released code has one over the batch's tokens.
+    """
     if logits.dim() == 2:
         return _label_nll(logits, batch.labels)
     counted, tokens = _counted(batch)
@@ -77,15 +83,51 @@ def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
 
 
 def sequence_nll(logits: Tensor, batch: Batch) -> Tensor:
-    """Minus the log-likelihood of each row's whole answer, (B,): the sum over its tokens, in nats."""
+    """Minus the log-likelihood of each row's whole answer, (B,): the sum over its tokens, in nats.
+
+    Deviations: none.
+    """
     counted, tokens = _counted(batch)
     return _row_sums(_label_nll(logits[counted], tokens), counted)
+
+
+def bounded_nll(logits: Tensor, batch: Batch, least: Tensor, most: Tensor, *, mean: bool) -> Tensor:
+    """Minus the log-likelihood of each row's answer, (B,), to which tokens below `least` or above `most` add nothing.
+
+    With 0.2, 3 and 9 nats at its tokens, least 0.5 and most 5 an answer costs 3, and 1 per token where `mean`: the
+    tokens left out still count as tokens. A token left out has no gradient.
+
+    least, most: (B,) nats of one token, each row's own. mean: per token; otherwise the sum.
+
+    Deviations: none: CAPO's released bounds (arXiv:2405.15589), which set such a token's log-likelihood to 0.
+    """
+    counted, tokens = _counted(batch)
+    each, row = _label_nll(logits[counted], tokens), counted.nonzero()[:, 0]
+    kept = torch.where((each < least[row]) | (each > most[row]), torch.zeros_like(each), each)
+    return _row_means(kept, counted) if mean else _row_sums(kept, counted)
+
+
+def log_1_minus_p(logits: Tensor, batch: Batch, cutoff: float = math.inf) -> Tensor:
+    """-log(1 - p) of the answer's tokens, in nats, mean over each row's own, (B,): unlikelihood (arXiv:1908.04319).
+
+    Where p is 0.5, 0.9 and 0.001 a row has (0.693 + 2.303 + 0.001) / 3, and with cutoff 5 the last token, which costs
+    6.9 nats, adds 0 and has no gradient. It is taken of log-odds, so that it keeps its slope where p rounds to 1.
+
+    Deviations: a mean per row, where released code (HarmBench, targeted LAT) has one over the batch's tokens.
+    """
+    counted, tokens = _counted(batch)
+    own, others = _of_label(_full(logits[counted]), tokens)
+    each = -torch.nn.functional.logsigmoid(others.logsumexp(dim=1) - own)
+    said = _label_nll(logits[counted].detach(), tokens) <= cutoff
+    return _row_means(torch.where(said, each, torch.zeros_like(each)), counted)
 
 
 def margin(logits: Tensor, batch: Batch) -> Tensor:
     """Largest other logit minus the label's logit, (B,): positive exactly where the row is misclassified.
 
     For chats the largest over the answer's tokens: negative exactly where greedy decoding says the whole answer.
+
+    Deviations: none (Carlini and Wagner's f6 without its bound, arXiv:1608.04644).
     """
     if logits.dim() == 2:
         return _label_margin(logits, batch.labels)
@@ -102,6 +144,7 @@ def dlr(logits: Tensor, batch: Batch) -> Tensor:
     logits shifted or multiplied. Logits (4, 2, 0) of label 0 give -(4 - 2) / (4 - 0) = -0.5. The denominator carries a
     gradient too.
 
+    Deviations: none; the 1e-12 is the released code's.
     Raises ValueError for fewer than 3 classes, where it is constant, and for chats.
     """
     _require_classes("dlr", logits, 3)
@@ -117,6 +160,7 @@ def targeted_dlr(logits: Tensor, batch: Batch, targets: Tensor) -> Tensor:
     with target 1 give -(4 - 2) / (4 - 0.5) = -0.571.
 
     targets: (B,) int64 class ids.
+    Deviations: none; the 1e-12 is the released code's.
     Raises ValueError for fewer than 4 classes and for chats.
     """
     _require_classes("targeted dlr", logits, 4)
@@ -137,6 +181,8 @@ def kl(clean: Tensor, perturbed: Tensor, batch: Batch) -> Tensor:
     """KL(softmax(clean) || softmax(perturbed)) in nats, (B,): the term of TRADES (arXiv:1901.08573).
 
     For chats the mean over the answer's tokens.
+
+    Deviations: none; a value per row, whose mean is the released code's sum over the batch's size.
     """
     if clean.dim() == 2:
         return _categorical_kl(clean, perturbed)
@@ -164,8 +210,22 @@ def _log_of_all_over_top(logits: Tensor, top: Tensor) -> Tensor:
 
 
 def symmetric_kl(clean: Tensor, perturbed: Tensor, batch: Batch) -> Tensor:
-    """KL(clean || perturbed) + KL(perturbed || clean) in nats, (B,): SMART's (arXiv:1911.03437, section 3.1)."""
+    """KL(clean || perturbed) + KL(perturbed || clean) in nats, (B,): SMART's (arXiv:1911.03437, section 3.1).
+
+    Deviations: none from the paper; SMART's and ALUM's released code holds both targets constant
+    (`detached_symmetric_kl`), R3F's does not.
+    """
     return kl(clean, perturbed, batch) + kl(perturbed, clean, batch)
+
+
+def detached_symmetric_kl(clean: Tensor, perturbed: Tensor, batch: Batch) -> Tensor:
+    """Symmetric KL in which each direction's target is a constant, in nats, (B,): the value is `symmetric_kl`'s.
+
+    Its gradient with respect to the logits of nearby predictions is half of that one's.
+
+    Deviations: none from the released code of SMART (arXiv:1911.03437) and ALUM (arXiv:2004.08994).
+    """
+    return kl(clean.detach(), perturbed, batch) + kl(perturbed.detach(), clean, batch)
 
 
 LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "margin": margin, "dlr": dlr}

@@ -30,7 +30,7 @@ from textadv.exporting import Exported, exported
 from textadv.mixing import NO_ATTACK
 from textadv.models import LoadedModel, LoadedVision, device_of, freeze_unreached
 from textadv.models.strangers import Pictures, Reader, Texts
-from textadv.objectives import Free, Objective, hardening
+from textadv.objectives import Objective, hardening, memory_of
 from textadv.overfitting import Guard, Probe
 from textadv.phases import stage, within
 from textadv.progress import Scores, Settings, Trained
@@ -155,7 +155,7 @@ def _train(
             bar=config.tracking.progress,
             averaging=build.averaging(config.training, steps),
             guard=None if objective is None else _guard(task),
-            memory=objective.memory if isinstance(objective, Free) else None,
+            memory=memory_of(objective),
             carried=carried(config, task.hashes),
         )
         trained = trainer.run(found)

@@ -15,7 +15,8 @@ from torch import nn
 
 from textadv import checkpoint as checkpoints
 from textadv.config import ConfigError
-from textadv.config_file import config_difference, dump_config, load_config
+from textadv.config_file import config_difference, dump_config, written_config
+from textadv.config_objective import SmartConfig
 from textadv.config_tasks import AnyRunConfig
 from textadv.reading import json_of
 from textadv.task_launch import AnyConfig, say, together
@@ -131,12 +132,12 @@ def _same_bytes(one: Path, other: Path) -> bool:
 
 
 def _same_config(one: Path, other: Path) -> bool:
-    return _same_bytes(one, other) or (_is_config(other) and not _differences(one, load_config(other)))
+    return _same_bytes(one, other) or (_is_config(other) and not _differences(one, written_config(other)))
 
 
 def _is_config(path: Path) -> bool:
     try:
-        load_config(path)
+        written_config(path)
     except ConfigError:
         return False
     return True
@@ -195,7 +196,7 @@ def free_output(config: AnyRunConfig, *, training: bool = True) -> Path:
 
 def _differences(saved: Path, config: AnyRunConfig) -> list[str]:
     """What a saved configuration has otherwise; its folder may have been moved, or be named otherwise, since."""
-    return config_difference(load_config(saved).model_copy(update={"output": config.output}), config)
+    return config_difference(written_config(saved).model_copy(update={"output": config.output}), config)
 
 
 def _require_same(config: AnyRunConfig, output: Path, saved: Path) -> None:
@@ -272,8 +273,9 @@ def needed_bytes(config: AnyRunConfig, model: nn.Module) -> int:
     whole = sum(value.numel() * value.element_size() for value in model.parameters())
     trained = sum(value.numel() * value.element_size() for value in model.parameters() if value.requires_grad)
     averaged = config.training.averaging is not None
+    taught = isinstance(config.objective, SmartConfig) and config.objective.bregman > 0
     # Weights and two moments; one checkpoint more than are kept while the last is written; three kinds of kept weights.
-    stage = (3 + averaged) * trained * (config.checkpoint.keep_last + 1) + 3 * trained
+    stage = (3 + averaged + taught) * trained * (config.checkpoint.keep_last + 1) + 3 * trained
     return (1 + len(config.baselines)) * (stage + trained + whole) + 3 * trained + REPORTS
 
 

@@ -9,7 +9,7 @@ from tests import streams
 from tests.streams import FIRST, Cut
 from textadv.models import bare
 
-CASES = {"cat, recovery and kl": 8, "rerouting": 8, "lat": 8, "capo ipo": 8, "capo dpo": 1, "freelb": 8}
+CASES = {"cat, recovery and kl": 8, "rerouting over tokens": 1, "lat": 8, "capo ipo": 8, "capo dpo": 1, "freelb": 8}
 """An objective of `streams.HARDENING`, and how many rows go through the model together."""
 
 

@@ -113,3 +113,17 @@ def _walked(objective: FreeLB, model: nn.Module, batch: Batch) -> list[Term]:
         term.losses.sum().backward()
         terms.append(term)
     return terms
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_freelb_moves_the_prompts_special_tokens_where_asked_for_and_never_the_answer(wide: bool) -> None:
+    model, batch = streams.model(), streams.rows().batch(range(4))
+    objective = FreeLB(streams.attack(goal=Untargeted()), special_tokens=wide)
+    for term in objective(model, batch, Moment(0, measure=True)):
+        term.losses.sum().backward()
+    assert term.attacked is not None
+    moved = term.attacked.perturbation.delta.abs().amax(dim=-1) > 0
+    place = torch.arange(moved.shape[1])
+    prompt = place < batch.prompt_lengths.unsqueeze(1)
+    assert torch.equal(moved, prompt if wide else batch.editable)
+    assert bool((prompt & ~batch.editable).any())

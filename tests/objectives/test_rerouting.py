@@ -10,11 +10,14 @@ from pytest import approx
 from torch import Tensor, nn
 
 from tests import streams
-from tests.objectives.dictated import TOKENS, Replace, adapted, chats
+from tests.chats import MODELS
+from tests.objectives.dictated import TOKENS, Replace, adapted, chats, plain, table
 from textadv.batch import Batch
-from textadv.models import as_reference, evaluating
+from textadv.models import all_states, as_reference, evaluating, forward, hidden_states
 from textadv.objectives import Moment, Objective, Term
+from textadv.objectives.alignment import Toward
 from textadv.objectives.rerouting import Reroute, Retain
+from textadv.objectives.token_means import OverTokens
 
 
 def only(objective: Objective, model: nn.Module, batch: Batch, progress: float = 0.0) -> Term:
@@ -118,3 +121,55 @@ def test_a_new_adapter_has_a_finite_gradient(kind: type) -> None:
     term.losses.sum().backward()
     found = [value.grad for value in model.parameters() if value.grad is not None]
     assert found and all(bool(torch.isfinite(value).all()) for value in found)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_all_states_are_those_that_transformers_hands_out(name: str) -> None:
+    """The embeddings, with what a model adds to them, and the last state after its norm."""
+    model, batch = streams.model(name), streams.rows().batch(range(3)).answering("harmful")
+    with torch.no_grad(), evaluating(model):
+        logits, found = all_states(model, batch)
+        wanted = model(**batch.inputs, output_hidden_states=True).hidden_states
+        assert torch.equal(logits, forward(model, batch))
+        _, plain = hidden_states(model, batch, (2,))
+    assert len(found) == len(wanted) == 4
+    assert all(torch.allclose(one, other, atol=1e-12) for one, other in zip(found, wanted, strict=True))
+    assert not torch.allclose(found[-1], plain[0], atol=1e-3), "the final norm is in it"
+
+
+def test_a_model_without_a_body_has_no_final_norm() -> None:
+    model, batch = moved_by({2: 3.0}), chats([[7]], [[4]], prompt=[2])
+    with torch.no_grad():
+        _, found = all_states(model, batch)
+    assert len(found) == 2 and torch.equal(found[0], model.get_input_embeddings()(batch.inputs["input_ids"]))
+
+
+def test_retaining_all_states_trains_through_the_final_norm_and_differs_from_the_blocks() -> None:
+    model, batch = streams.model(), streams.rows().batch(range(4))
+    every, blocks = only(Retain(), model, batch, 0.5), only(Retain((0, 1, 2)), model, batch, 0.5)
+    apart = (every.losses / blocks.losses - 1).detach().abs()
+    assert apart.min().item() > 0.01
+    every.losses.sum().backward()
+    assert all(bool(value.grad.any()) for name, value in model.named_parameters() if "lora" in name)
+
+
+def test_one_mean_over_tokens_weighs_long_rows_more_and_all_rows_alike_in_sum() -> None:
+    """Distances 3 and 3, and 3, 3 and 1: per row 3 and 7 / 3, per token (6 + 7) / 5."""
+    model = moved_by({2: 3.0, 4: 3.0, 5: 1.0})
+    batch = chats([[7]] * 2, [[4], [4, 5]], prompt=[2])
+    rows = only(Retain((0,)), model, batch)
+    tokens = only(OverTokens(Retain((0,)), whole=True), model, batch)
+    assert rows.losses.tolist() == approx([3, 7 / 3], abs=1e-9)
+    assert tokens.losses.tolist() == approx([3 * 2 * 2 / 5, 7 / 3 * 3 * 2 / 5], abs=1e-9)
+    assert tokens.losses.mean().item() == approx((6 + 7) / 5, abs=1e-9)
+    assert (tokens.name, tokens.weight) == (rows.name, rows.weight)
+
+
+def test_answers_alone_are_counted_where_only_they_have_a_loss() -> None:
+    """1 and 3 nats at answers of two and of six tokens: 2.5."""
+    model = plain(table({2: {3: 1.0, 4: 3.0}, 3: {3: 1.0}, 4: {4: 3.0}}))
+    batch = chats([[7]] * 2, [[3, 3], [4] * 6])
+    term = only(OverTokens(Toward(floor=0.0), "safe"), model, batch)
+    assert term.losses.mean().item() == approx(2.5, abs=1e-9)
+    with pytest.raises(ValueError, match="mean: token counts the tokens of answers, and these rows have none"):
+        next(OverTokens(Toward())(model, batch.prompts(), Moment(0)))

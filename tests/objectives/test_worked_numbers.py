@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -123,15 +124,16 @@ def test_trades_gradient_flows_through_both_branches() -> None:
     )
 
 
-def test_alum_targets_are_constants() -> None:
+@pytest.mark.parametrize("make", [alum, smart])
+def test_released_symmetric_targets_are_constants(make: Callable[[Attack, float], Consistency]) -> None:
     """KL(const p || q) + KL(const q || p): (q - p) by the perturbed log-odds and (p - q) by the clean ones."""
     by_clean, by_perturbed = (P - Q) * TO_CLEAN, (Q - P) * TO_PERTURBED
-    assert gradients(alum(push(RISE), 2.0)) == approx(
+    assert gradients(make(push(RISE), 2.0)) == approx(
         (1 + 2 * (by_clean + by_perturbed), 2 * by_perturbed * RISE), abs=1e-9
     )
 
 
-@pytest.mark.parametrize("make", [smart, r3f])
+@pytest.mark.parametrize("make", [partial(smart, constant_targets=False), r3f], ids=["smart", "r3f"])
 def test_smart_gradient_flows_through_both_branches(make: Callable[[Attack, float], Consistency]) -> None:
     by_clean = ((P - Q) + P * (1 - P) * FALL) * TO_CLEAN
     by_perturbed = ((Q - P) - Q * (1 - Q) * FALL) * TO_PERTURBED

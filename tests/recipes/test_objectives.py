@@ -13,12 +13,13 @@ from tests.recipes.running import SMALL, Recipe, check_consistent, results_of
 from textadv.evaluation import Results
 from textadv.models import TRAINING_ONLY, load_classifier
 
-LORA = "model.lora={r: 4}"
+LORA, LINF = "model.lora={r: 4}", "threat={norm: linf, radius: 0.05}"
 OBJECTIVES = {
     "mart": ["objective.name=mart"],
     "adversarial, weights moved": ["objective={name: adversarial, weight_perturbation: 0.01}"],
     "row by row, weights moved": ["objective={name: trades, weight_perturbation: 0.01}", "training.micro_batch_size=1"],
-    "trades, weights moved": ["objective={name: trades, weight_perturbation: 0.01}"],
+    "smart with its teacher, weights moved": ["objective={name: smart, bregman: 1, weight_perturbation: 0.01}"],
+    "freelb as released": ["objective={name: freelb, special_tokens: true, linf_step: largest_entry}", LINF],
     "mart, weights moved": ["objective={name: mart, weight_perturbation: 0.01}", "mixing.policy=pair"],
     "distributional": ["objective={name: distributional, penalty: 0.5}"],
     "predictor": ["objective={name: predictor, hidden: 8}"],
@@ -55,6 +56,8 @@ def test_it_trains_measures_and_exports(name: str, tmp_path: Path, recipe: Recip
     assert saved and not [key for key in saved if TRAINING_ONLY in key]
     beside = [key for key in keys(tmp_path / "training/hardened/weights") if key.startswith(TRAINING_ONLY)]
     assert len(beside) == (4 if "predictor" in name else 0)
+    taught = [key for key in keys(tmp_path / "training/hardened/checkpoints") if key.startswith("mean|")]
+    assert bool(taught) is ("teacher" in name), "its state is in the checkpoints"
     assert load_classifier(str(tmp_path / "adapter"), ("negative", "positive")).initialised == ()
 
 

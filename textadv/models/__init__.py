@@ -13,6 +13,7 @@ from textadv.models.places import (
     device_of,
     dtype_of,
     editable_mask,
+    encoder_of,
     require_model,
     space_module,
 )
@@ -20,6 +21,7 @@ from textadv.models.prefix import with_prefix
 from textadv.models.preprocessing import ImageShape, Preprocessing, read_preprocessing
 from textadv.models.running import (
     PerturbationError,
+    all_states,
     as_reference,
     evaluating,
     forward,
@@ -63,6 +65,7 @@ __all__ = [
     "TokenRows",
     "Tokenised",
     "UnmergeableError",
+    "all_states",
     "as_classifier",
     "as_reference",
     "bare",
@@ -74,6 +77,7 @@ __all__ = [
     "dtype_of",
     "editable_mask",
     "embedded_inputs",
+    "encoder_of",
     "evaluating",
     "forward",
     "freeze_unreached",

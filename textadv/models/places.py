@@ -62,6 +62,14 @@ def _reader(model: nn.Module) -> PreTrainedModel:
     return encoder_of(model) or pretrained(model)
 
 
+def body(model: nn.Module) -> nn.Module | None:
+    """The part of a Hugging Face model below its head, which returns the last hidden state; None for other models."""
+    inner = bare(model)
+    if isinstance(inner, PeftModel):
+        inner = inner.get_base_model()
+    return inner.base_model if isinstance(inner, PreTrainedModel) and inner.base_model is not inner else None
+
+
 def device_of(model: nn.Module) -> torch.device:
     """Where the model computes: its first parameter's device, or buffer's; the CPU where it has neither."""
     first = _first(model)

@@ -21,7 +21,17 @@ from transformers import DynamicCache
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from textadv.batch import Batch, Perturbation, require_batch
-from textadv.models.places import ModelError, bare, device_of, embedding_table, encoder_of, require_model, space_module
+from textadv.models.places import (
+    ModelError,
+    bare,
+    blocks,
+    body,
+    device_of,
+    embedding_table,
+    encoder_of,
+    require_model,
+    space_module,
+)
 from textadv.spaces import Ablation, Embeddings, Hidden, Pixels, Several, Space
 
 THIRD_PARTY = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -290,6 +300,34 @@ def as_reference(model: nn.Module) -> Iterator[None]:
         )
     with inner.disable_adapter():
         yield
+
+
+def all_states(model: nn.Module, batch: Batch) -> tuple[Tensor, list[Tensor]]:
+    """The logits as `forward` gives them, and the model's states (B, S, D): one more than it has blocks.
+
+    What enters the first block (the embeddings), what every block but the last returns, and what the last one's becomes
+    after the final norm, where there is one: what transformers calls `hidden_states`.
+    """
+    layers = range(len(blocks(model)))
+    first: list[Tensor] = []
+    last: list[Tensor] = []
+
+    def enter(_module: nn.Module, args: tuple[Tensor, ...], options: dict[str, Tensor]) -> None:
+        first.append(args[0] if args else options["hidden_states"])
+
+    def leave(_module: nn.Module, _args: object, output: object) -> None:
+        last.append(output if isinstance(output, Tensor) else output[0])  # type: ignore[index]
+
+    handles = [space_module(model, Hidden(0)).register_forward_pre_hook(enter, with_kwargs=True)]
+    inner = body(model)
+    if inner is not None:
+        handles.append(inner.register_forward_hook(leave))
+    try:
+        logits, found = hidden_states(model, batch, layers)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return logits, [first[0], *found[:-1], *(last[-1:] or found[-1:])]
 
 
 def hidden_states(model: nn.Module, batch: Batch, layers: Sequence[int]) -> tuple[Tensor, list[Tensor]]:

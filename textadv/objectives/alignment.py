@@ -1,11 +1,13 @@
 """What hardens a chat model: terms on rows of a prompt, a harmful target and a safe answer, and on useful chats.
 
 Each class is an objective by itself; `Together` runs several on one delta. A loss is the mean over the row's own
-answer, in nats per token, so that a weight means the same for long and short answers and for any micro-batch.
+answer, in nats per token, so that a weight means the same for long and short answers and for any micro-batch; released
+code takes one mean over all tokens of a batch, as `textadv.objectives.token_means` does.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 
 from textadv.attacks import Attack, Attacked
 from textadv.batch import IGNORED, Batch, concatenate, following, padded
-from textadv.losses import cross_entropy, kl, sequence_nll
+from textadv.losses import bounded_nll, cross_entropy, kl, log_1_minus_p
 from textadv.models import as_reference, bare, evaluating, forward
 from textadv.objectives.terms import Moment, Objective, Term
 from textadv.randomness import row_generators
@@ -35,26 +37,37 @@ def beyond(value: Tensor, edge: float, slope: float, *, above: bool) -> Tensor:
 
 @dataclass(frozen=True)
 class Away:
-    """Minus the loss of the harmful target at the perturbed prompt, up to a cut-off (CAT, arXiv:2405.15589).
+    """Away from the harmful target at the perturbed prompt, up to a cut-off.
 
-    With cutoff 5 and slope 0.001, a target at 3 nats per token contributes -3 and one at 7 contributes -5.002.
+    `cross_entropy` (CAT, arXiv:2405.15589): minus the target's loss. With cutoff 5 and slope 0.001, a target at 3 nats
+    per token contributes -3 and one at 7 contributes -5.002.
+
+    `log_1_minus_p` (targeted LAT, arXiv:2407.15549, section 3): -log(1 - p), mean over the target's tokens; those that
+    cost more than the cut-off add nothing, and slope is not used. Tokens of p = 0.5 and 0.001 contribute 0.693 / 2.
 
     answer: the name of the answer that is driven away.
 
-    Deviation: continuous at the cut-off, where the released code jumps from -x to -cutoff - slope x.
+    Deviations: `cross_entropy` is continuous at the cut-off, where the released code jumps from -x to
+    -cutoff - slope x, by 0.005 at 5, and cuts each row's mean off, where the released code does so with the batch's;
+    means are per row (`token_means`). Of `log_1_minus_p` only the last.
     """
 
     weight: float = 0.5
     cutoff: float = 5.0
     slope: float = 1e-3
     answer: str = HARMFUL
+    form: Literal["cross_entropy", "log_1_minus_p"] = "cross_entropy"
     terms: int = 1
     keeps_clean: bool = False
 
     def __call__(self, model: nn.Module, batch: Batch, moment: Moment) -> Iterator[Term]:
         """One term."""
         rows = batch.answering(self.answer)
-        losses = -beyond(cross_entropy(forward(model, rows), rows), self.cutoff, self.slope, above=True)
+        logits = forward(model, rows)
+        if self.form == "log_1_minus_p":
+            losses = log_1_minus_p(logits, rows, self.cutoff)
+        else:
+            losses = -beyond(cross_entropy(logits, rows), self.cutoff, self.slope, above=True)
         yield Term("away", losses, self.weight, adversarial=batch.perturbation is not None)
 
 
@@ -65,7 +78,8 @@ class Toward:
     With floor 0.5 and slope 0.001, an answer at 2 nats per token contributes 2 and one at 0.1 contributes 0.4996.
     A floor of 0 is adversarial supervised fine-tuning. answer: the name of the answer that is drawn near.
 
-    Deviation: continuous at the floor.
+    Deviations: continuous at the floor, where the released code jumps from x to floor + slope x, by 0.0005 at 0.5; the
+    floor is of each row's mean, where the released code has one of the batch's; means are per row (`token_means`).
     """
 
     weight: float = 0.5
@@ -90,24 +104,39 @@ class Preference:
     adapter at the unperturbed prompt. `ipo` (arXiv:2310.12036): (a - 1 / (2 beta))^2, log-likelihoods per token;
     `dpo` (arXiv:2305.18290): -log sigmoid(beta a), log-likelihoods of whole answers. With beta 0.25 and a = 1, ipo
     gives (1 - 2)^2 = 1 and dpo gives log(1 + exp(-0.25)) = 0.576.
+
+    cutoff, floor: the released code's bounds. A harmful token that costs more nats than the cut-off, or a safe one that
+    costs less than the floor, counts as 0 in log p, not in log p0, and has no gradient. By default there are none.
+
+    Deviations: without bounds by default: a token that passes one changes the advantage by its whole log-likelihood,
+    5 nats at a cut-off of 5, against an aim of 1 / (2 beta) = 2. p0 is computed at each step, where the released code
+    keeps what it computed before training: the same number.
     """
 
     form: Literal["ipo", "dpo"] = "ipo"
     beta: float = 0.25
     weight: float = 1.0
+    cutoff: float = math.inf
+    floor: float = 0.0
     terms: int = 1
     keeps_clean: bool = False
 
     def __post_init__(self) -> None:
         if not self.beta > 0:
             raise ValueError(f"objective.parts: capo.beta must be above 0, got {self.beta}.")
+        if not (self.cutoff > 0 and self.floor >= 0):
+            raise ValueError(
+                f"objective.parts: capo.cutoff must be above 0 and capo.floor not negative, got {self.cutoff} and "
+                f"{self.floor}."
+            )
 
     def __call__(self, model: nn.Module, batch: Batch, moment: Moment) -> Iterator[Term]:
         """One term; both answers go through the model in one forward pass."""
         both = concatenate([batch.answering(SAFE), batch.answering(HARMFUL)])
         with torch.no_grad(), as_reference(model), evaluating(model):
-            reference = self._log_likelihood(forward(bare(model), both.clean()), both)
-        safe, harmful = (self._log_likelihood(forward(model, both), both) - reference).chunk(2)
+            reference = self._log_likelihood(forward(bare(model), both.clean()), both, 0.0, math.inf)
+        found = self._log_likelihood(forward(model, both), both, self.floor, self.cutoff)
+        safe, harmful = (found - reference).chunk(2)
         advantage = safe - harmful
         if self.form == "ipo":
             losses = (advantage - 1 / (2 * self.beta)).square()
@@ -115,8 +144,11 @@ class Preference:
             losses = -torch.nn.functional.logsigmoid(self.beta * advantage)
         yield Term("preference", losses, self.weight, adversarial=batch.perturbation is not None, passes=2)
 
-    def _log_likelihood(self, logits: Tensor, rows: Batch) -> Tensor:
-        return -(cross_entropy(logits, rows) if self.form == "ipo" else sequence_nll(logits, rows))
+    def _log_likelihood(self, logits: Tensor, both: Batch, floor: float, cutoff: float) -> Tensor:
+        """Of the safe answers, whose tokens have a floor, and of the harmful ones, whose tokens have a cut-off."""
+        none = torch.zeros(len(both) // 2, device=logits.device)
+        least, most = torch.cat([none + floor, none]), torch.cat([none + math.inf, none + cutoff])
+        return -bounded_nll(logits, both, least, most, mean=self.form == "ipo")
 
 
 @dataclass(frozen=True)
@@ -124,6 +156,9 @@ class PrefillRecovery:
     """The safe answer after the first k tokens of the harmful one, which are read and not trained (arXiv:2406.05946).
 
     k is drawn uniformly from shortest to longest, and at most all but one of the target's tokens, per row and step.
+
+    Deviations: longest is 40 and every row is given a beginning, where the released code draws up to 100 tokens and
+    does so for half of the rows; means are per row.
     """
 
     weight: float = 1.0
@@ -163,7 +198,10 @@ class PrefillRecovery:
 
 @dataclass(frozen=True)
 class Supervised:
-    """The loss of the row's own answer: plain supervised fine-tuning, on useful chats as on any."""
+    """The loss of the row's own answer: plain supervised fine-tuning, on useful chats as on any.
+
+    Deviations: means are per row, where released trainers take one over the batch's tokens.
+    """
 
     weight: float = 1.0
     name: str = "utility"
@@ -180,11 +218,18 @@ class KlToBase:
     """KL(base || model) over the tokens of the row's own answer, base being the model without its adapter.
 
     scale_free: each row's divergence divided by its own value, so that its gradient is that of the logarithm: as
-    targeted LAT's (arXiv:2407.15549), which does it for the mean of the batch.
+        targeted LAT's (arXiv:2407.15549), which does it for the mean of the batch.
+    reverse: KL(model || base), the direction of LAT's released code.
+
+    Deviations: LAT's code runs the other way (`reverse`). This way the model is charged for each answer of the base
+    that it gives up: going from (1/2, 1/2) to (3/4, 1/4) costs 0.144 nats, and 0.131 in reverse; all but dropping one,
+    to (0.999, 0.001), costs 2.76 nats, and 0.69 in reverse, where a collapse, which hardening risks, is cheap. Means
+    are per row.
     """
 
     weight: float = 0.1
     scale_free: bool = False
+    reverse: bool = False
     terms: int = 1
     keeps_clean: bool = False
 
@@ -193,7 +238,8 @@ class KlToBase:
         rows = batch.clean()
         with torch.no_grad(), as_reference(model), evaluating(model):
             base = forward(bare(model), rows)
-        losses = kl(base, forward(model, rows), rows)
+        logits = forward(model, rows)
+        losses = kl(logits, base, rows) if self.reverse else kl(base, logits, rows)
         if self.scale_free:
             losses = losses / losses.detach().clamp_min(1e-6)
         yield Term("kl", losses, self.weight)
@@ -211,6 +257,8 @@ class Together:
     """Several objectives on the same rows; those that want one get the same delta, searched once.
 
     attack: searches on the prompt followed by `answer`; None where no part is perturbed.
+
+    Deviations: none of its own; see the parts.
     """
 
     parts: tuple[Part, ...]
@@ -256,6 +304,8 @@ class Tempted:
 
     refusals: token ids, end of turn included; each row is offered one of them, by its id.
     openings: what the chat template writes before each refusal; by default nothing.
+
+    Deviations: none, there is no paper.
     """
 
     objective: Objective

@@ -21,6 +21,8 @@ class Distributional:
     The gauge is |delta|_2 / radius; the attack should be a `PenalisedAscent` of the same penalty. The price is a
     constant for the weights: the gradient is that of the loss at the perturbed row (the paper's algorithm 1). With loss
     1.5 at a delta of half the radius and penalty 2 a row contributes 1.5 - 2 x 0.25 = 1.
+
+    Deviations: lengths are counted in radii, so that the paper's gamma is penalty / radius^2.
     """
 
     attack: Attack

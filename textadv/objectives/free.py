@@ -8,12 +8,12 @@ authors keep training mode throughout: a row's perturbation then depends on no o
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
-from textadv.attacks import GradientAttack, ThreatModel
+from textadv.attacks import Ascent, Ball, FixedStep, GradientAttack, StepSize, ThreatModel
 from textadv.attacks.ascent import State
 from textadv.attacks.attacked import Attacked, Cost
 from textadv.attacks.probe import assess, evaluate_at, half_to_single, uniform_start
@@ -42,6 +42,26 @@ def left_gradient(delta: Tensor, rows: Batch, threat: ThreatModel) -> Tensor:
 
 
 @dataclass(frozen=True)
+class LargestEntryStep:
+    """Ascent along the gradient over its largest entry, per row: the released FreeLB's step in an Linf ball.
+
+    A gradient (2, -1) and a step of 0.1 move (0.1, -0.05), where the steepest ascent moves (0.1, -0.1).
+    """
+
+    step_size: StepSize
+
+    def init(self, delta: Tensor) -> State:
+        """No state."""
+        return ()
+
+    def update(self, delta: Tensor, grad: Tensor, ball: Ball, state: State) -> tuple[Tensor, State]:
+        """The next delta, before it is confined."""
+        largest = grad.abs().flatten(1).amax(dim=1).reshape(-1, *[1] * (grad.dim() - 1))
+        unit = grad / torch.where(largest > 0, largest, 1)
+        return delta + self.step_size.length(ball, delta) * unit, state
+
+
+@dataclass(frozen=True)
 class FreeLB:
     """The mean loss over K perturbations of one ascent; each backward serves weights and delta (arXiv:1909.11764).
 
@@ -50,17 +70,25 @@ class FreeLB:
     attack: its threat model, ascent, steps (K) and seed are used; the ascent runs here, in training mode.
     start: size of the initial uniform noise as a share of the radius.
     clean_term: also average in the loss of the unperturbed row, as term 0 with every weight 1 / (K + 1).
-    hold_dropout: replay the first pass's random numbers in the others, so that all K share one dropout mask.
+    hold_dropout: replay the first pass's random numbers in the others, so that all K share their dropout masks.
+    special_tokens: move every token of the row, or of a chat's prompt, not only those that an adversary may act on.
+    largest_entry: take the released code's step in an Linf ball, `LargestEntryStep`.
 
-    Deviations from the paper: the ball is per token unless the threat says per example; the initial noise is uniform
-    in the ball, where the released code draws a cube.
+    Deviations: the ball is per token unless the threat says per example; the initial noise is uniform in the ball,
+    where the released code draws a cube. Special tokens stay (`special_tokens`), where the released code moves them, as
+    no attack that measures may: of a BERT row of 20 tokens two, one of which the head reads. An Linf step is the sign,
+    the steepest ascent (`largest_entry`): on a gradient of 7,680 normal entries it raises the loss 3.2 times as much,
+    to first order, as the released step of equal length. Every dropout is held, where the released code holds those of
+    attention and classifier.
     """
 
     attack: GradientAttack
     start: float = 0.5
     clean_term: bool = False
-    hold_dropout: bool = False
+    hold_dropout: bool = True
     keeps_clean: bool = False
+    special_tokens: bool = False
+    largest_entry: bool = False
 
     def __post_init__(self) -> None:
         require_kind(
@@ -68,6 +96,14 @@ class FreeLB:
         )
         if not 0 <= self.start <= 1:
             raise ValueError(f"objective.start must lie in 0..1 (a share of the radius), got {self.start}.")
+        ball = self.attack.threat.ball
+        if self.largest_entry and not (ball.geometry.name == "Linf" and isinstance(self.attack.ascent, FixedStep)):
+            raise ValueError(
+                "objective.linf_step: largest_entry needs threat.norm: linf and attack.ascent: fixed, got "
+                f"{ball.geometry.name} and {type(self.attack.ascent).__name__}."
+            )
+        if self.special_tokens and not per_position(self.attack.threat.space):
+            raise ValueError(f"objective.special_tokens: {self.attack.threat.space} have no tokens. Set it to false.")
 
     @property
     def terms(self) -> int:
@@ -76,12 +112,12 @@ class FreeLB:
 
     def __call__(self, model: nn.Module, batch: Batch, moment: Moment) -> Iterator[Term]:
         """The terms; what the trainer's backward leaves in the delta's gradient drives the next ascent step."""
-        attack = self.attack
+        attack, ascent = self.attack, self._ascent
         threat = attack.threat.resolved(model, batch).scaled(moment.radius_scale)
-        rows = batch.clean()
+        rows = self._movable(batch.clean())
         dtype = dtype_of(model)
         delta = uniform_start(model, rows, threat, dtype, attack.seed, moment.step) * self.start
-        first, state = delta, attack.ascent.init(delta)
+        first, state = delta, ascent.init(delta)
         dropout = rng_state() if self.hold_dropout else None
         if self.clean_term:
             yield Term("clean", cross_entropy(forward(model, rows), rows), 1 / self.terms)
@@ -94,8 +130,22 @@ class FreeLB:
             if not last:
                 with torch.no_grad():
                     grad = left_gradient(delta, rows, threat)
-                    delta, state = attack.ascent.update(delta.detach(), grad, threat.ball, state)
+                    delta, state = ascent.update(delta.detach(), grad, threat.ball, state)
                     delta = threat.confine(rows, delta)
+
+    @property
+    def _ascent(self) -> Ascent:
+        ascent = self.attack.ascent
+        return LargestEntryStep(ascent.step_size) if self.largest_entry else ascent
+
+    def _movable(self, rows: Batch) -> Batch:
+        """The rows, editable where the ascent moves them."""
+        if not self.special_tokens:
+            return rows
+        own = rows.inputs["attention_mask"].bool()
+        if rows.prompt_lengths is not None:
+            own = own & (torch.arange(own.shape[1], device=own.device) < rows.prompt_lengths.unsqueeze(1))
+        return replace(rows, editable=own)
 
     def _forward(self, model: nn.Module, batch: Batch, dropout: dict[str, Tensor] | None, turn: int) -> Tensor:
         """Turn 0 draws dropout as ever; later turns replay its random numbers where the mask is held."""
@@ -182,7 +232,7 @@ class Free:
         uniform in the ball, as arXiv:2001.03994 advises.
     memory: what is carried; a checkpoint must save it, and a run be resumed at a multiple of `replays` only.
 
-    Deviations from the paper: the very first delta is uniform, not zero; the rows that are not attacked stay clean. The
+    Deviations: the very first delta is uniform, not zero; the rows that are not attacked stay clean. The
     delta that is carried on, not only the image, is kept in the image's box: the released code clamps the image for the
     pass alone, so that its delta can wait outside and comes back a step later.
     """

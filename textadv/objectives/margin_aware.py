@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from textadv.attacks import Attack, require_attack
 from textadv.batch import IGNORED, Batch
 from textadv.losses import kl
-from textadv.objectives.regularised import both_logits
+from textadv.objectives.pairs import Norms, both_logits, norms_apart
 from textadv.objectives.terms import Moment, Term
 
 
@@ -63,25 +64,32 @@ class Mart:
     p = (0.5, 0.3, 0.2) a row of label 0 contributes 1.05 + 5 x 0.3 x 0.2 = 1.35. The gradient flows through all three
     places, as in the released code.
 
-    Deviations: logarithms are taken of log-odds, where the released code adds small constants to probabilities; for
-    chats each token of the answer has a weight of its own; train-mode batch norms see clean and perturbed rows as one
-    batch, where the released code makes two passes (`both_logits`).
+    batch_norm: `separate`, as the released code's two passes (clean, perturbed) have it; `joint`, one batch of both in
+        batch norms, whose running statistics so are those of the mixture, updated once.
+
+    Deviations: logarithms are taken of log-odds, where the released code adds small constants to probabilities (1e-4 in
+    one of them: 1e-4 in the loss of a row of which the wrong class has probability 0); for chats each token of the
+    answer has a weight of its own.
     """
 
     attack: Attack
     weight: float = 5.0
     terms: int = 1
     keeps_clean: bool = False
+    batch_norm: Norms = "separate"
 
     def __post_init__(self) -> None:
         require_attack("attack", self.attack)
+        if self.batch_norm not in ("joint", "separate"):
+            raise ValueError(f"objective.batch_norm must be joint or separate, got {self.batch_norm!r}.")
         if not self.weight >= 0:
             raise ValueError(f"objective.weight must not be negative, got {self.weight}.")
 
     def __call__(self, model: nn.Module, batch: Batch, moment: Moment) -> Iterator[Term]:
         """One term."""
         attacked = self.attack(model, batch, step=moment.step, radius_scale=moment.radius_scale, measure=moment.measure)
-        clean_logits, perturbed_logits = both_logits(model, attacked)
+        with norms_apart(model, len(batch)) if self.batch_norm == "separate" else nullcontext():
+            clean_logits, perturbed_logits = both_logits(model, attacked)
         clean, labels = _decisions(clean_logits, batch)
         perturbed, _ = _decisions(perturbed_logits, batch)
         doubt = torch.sigmoid(-_log_odds(clean, labels))

@@ -14,7 +14,7 @@ from textadv.attacks import Attack, require_attack
 from textadv.batch import Batch
 from textadv.losses import cross_entropy
 from textadv.models import TRAINING_ONLY, bare, dtype_of, evaluating, forward
-from textadv.objectives.regularised import both_logits
+from textadv.objectives.pairs import both_logits
 from textadv.objectives.terms import Moment, Term
 from textadv.randomness import seeded_scope
 

@@ -9,16 +9,22 @@ import torch
 from torch import Tensor, nn
 
 from textadv.batch import Batch
-from textadv.models import as_reference, bare, evaluating, hidden_states
+from textadv.models import all_states, as_reference, bare, evaluating, hidden_states
 from textadv.objectives.alignment import HARMFUL
 from textadv.objectives.terms import Moment, Term
 
 
-def _compared(model: nn.Module, batch: Batch, layers: Sequence[int]) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """The logits, the hidden states after `layers`, and those of the model without its adapter."""
+def _compared(
+    model: nn.Module, batch: Batch, layers: Sequence[int] | None
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """The logits, the hidden states after `layers`, or all of them, and those of the model without its adapter."""
+
+    def states(seen: nn.Module) -> tuple[Tensor, list[Tensor]]:
+        return all_states(seen, batch) if layers is None else hidden_states(seen, batch, layers)
+
     with torch.no_grad(), as_reference(model), evaluating(model):
-        _, before = hidden_states(bare(model), batch, layers)
-    logits, after = hidden_states(model, batch, layers)
+        _, before = states(bare(model))
+    logits, after = states(model)
     return logits, after, before
 
 
@@ -45,6 +51,8 @@ class Reroute:
     On the prompt and the harmful target, mean over the row's tokens and over `layers`. The weight falls from `alpha` at
     the first optimizer step to alpha / 2 at the last: 1 - progress / 2, progress being the share of the run that is
     done. With cosines 0.8 and -0.4 at two tokens, a row contributes alpha (0.8 + 0) / 2 at the start.
+
+    Deviations: the mean is per row, where the released code has one over the batch's tokens (`token_means`).
     """
 
     layers: tuple[int, ...]
@@ -66,11 +74,17 @@ class Reroute:
 class Retain:
     """The distance between hidden states with and without the adapter (RR, arXiv:2406.04313, equation 4).
 
-    On useful chats, mean over the row's tokens and over `layers`. The weight rises from 0 at the first optimizer step
+    On useful chats, mean over the row's tokens and over the states. The weight rises from 0 at the first optimizer step
     to alpha / 2 at the last: with weight 1 a distance of 3 at every token contributes 3.
+
+    layers: the blocks whose outputs are compared. None: what the released code compares, which is the embeddings, the
+        outputs of all blocks but the last, and that one's after the final norm.
+
+    Deviations: the mean is over each row's own tokens, where the released code's is over the batch's positions, padding
+    included, at which it counts 0: a batch that is half padding weighs half.
     """
 
-    layers: tuple[int, ...]
+    layers: tuple[int, ...] | None = None
     alpha: float = 5.0
     terms: int = 1
     keeps_clean: bool = False

@@ -19,6 +19,9 @@ class Adversarial:
     """Cross-entropy of the perturbed rows (Madry et al., arXiv:1706.06083, equation 2.1).
 
     A row with losses 0.2 clean and 0.9 at the attack's point contributes 0.9.
+
+    Deviations: none in the loss; attacks see the model in evaluation mode, so that what they find for a row depends on
+    no other row and on no dropout mask.
     """
 
     attack: Attack

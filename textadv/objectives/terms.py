@@ -72,7 +72,10 @@ Objectives = Mapping[Role, Objective]
 
 @dataclass(frozen=True)
 class Clean:
-    """The cross-entropy of rows without a perturbation; for chats, of their answers."""
+    """The cross-entropy of rows without a perturbation; for chats, of their answers.
+
+    Deviations: none for classes; for chats a mean per row, where released trainers take one over the batch's tokens.
+    """
 
     terms: int = 1
     keeps_clean: bool = True

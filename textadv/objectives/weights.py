@@ -98,12 +98,12 @@ class WeightPerturbation:
     all be weighted alike, as the trainer does. Its cost is counted: every term's rows pass forward and backward twice.
 
     attack: how rows are attacked. make: the objective, given an attack: `Adversarial`, or `lambda a: trades(a, 6.0)`.
-        Not FreeLB, whose ascent lives on the trainer's backward pass.
+        Not FreeLB, whose ascent lives on the trainer's backward pass. A `Proximal` has to be made once, outside.
 
     The pass that finds v leaves the running statistics of batch norms and the global generators as they were, so that
     one group's two passes share their dropout masks.
 
-    Deviation: w + v is left before the optimizer steps, where the released code steps from w + v and then subtracts v:
+    Deviations: w + v is left before the optimizer steps, where the released code steps from w + v and then subtracts v:
     that differs in what weight decay shrinks.
     """
 
@@ -118,18 +118,19 @@ class WeightPerturbation:
             raise ValueError(f"objective.weight_perturbation must be above 0 and finite, got {self.gamma}.")
 
     @cached_property
-    def _plain(self) -> Objective:
+    def plain(self) -> Objective:
+        """The objective without the perturbation of weights."""
         return self.make(self.attack)
 
     @property
     def terms(self) -> int:
         """Those of the objective."""
-        return self._plain.terms
+        return self.plain.terms
 
     @property
     def keeps_clean(self) -> bool:
         """Whether the objective holds the clean loss."""
-        return self._plain.keeps_clean
+        return self.plain.keeps_clean
 
     def __call__(self, model: nn.Module, batch: Batch, moment: Moment) -> Iterator[Term]:
         """The objective's terms, their gradients taken at w + v.

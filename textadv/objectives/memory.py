@@ -1,0 +1,24 @@
+"""What an objective carries from one optimizer step to the next, and a checkpoint has to save."""
+
+from __future__ import annotations
+
+from textadv.objectives.free import Carried, Free
+from textadv.objectives.proximal import Teacher
+from textadv.objectives.regularised import Consistency
+from textadv.objectives.terms import Objective
+from textadv.objectives.weights import WeightPerturbation
+
+
+def memory_of(objective: Objective | None) -> Carried | Teacher | None:
+    """What `Trainer(memory=...)` is to be given for this objective; None where it carries nothing.
+
+    The perturbations of `Free`, the teacher of a `Consistency` with a proximal term, that of what a
+    `WeightPerturbation` perturbs.
+    """
+    if isinstance(objective, WeightPerturbation):
+        objective = objective.plain
+    if isinstance(objective, Free):
+        return objective.memory
+    if isinstance(objective, Consistency) and objective.proximal is not None:
+        return objective.proximal.memory
+    return None
