@@ -6,7 +6,6 @@ compared row by row.
 
 from __future__ import annotations
 
-import math
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,26 +17,27 @@ from torch import nn
 
 from textadv.data import ChatRows, DataError, encode_prompt
 from textadv.data.benchmarks import Instructed, Question
-from textadv.data.chat_template import encode_opening
 from textadv.data.locating import shortened
 from textadv.data.rendering import Template, template_of
 from textadv.evaluation.adversaries import Adversary
-from textadv.evaluation.degenerate import Limits, Nll, nll_limit
+from textadv.evaluation.degenerate import Limits
 from textadv.evaluation.elicitation import AttackSuccess, Elicitation, elicit
+from textadv.evaluation.fluency import NOT_LOOKED_FOR, Base, Messages, Written, own_base, reference_limit
 from textadv.evaluation.generate import Decoding, Prompt, answers
 from textadv.evaluation.instructions import instruction_following
 from textadv.evaluation.judges import Judge
 from textadv.evaluation.kept_answers import Answer, files_of
 from textadv.evaluation.kept_lines import repaired
-from textadv.evaluation.likelihood import answer_nll, perplexity
+from textadv.evaluation.likelihood import perplexity
 from textadv.evaluation.multiple_choice import choice_result, score_choices
+from textadv.evaluation.outcomes import AttackOutcomes, Grounds, outcomes_of
+from textadv.evaluation.outcomes_calibrated import calibrated, kinds_text, whole_target_note
 from textadv.evaluation.refusal import RefusalReport, over_refusal
-from textadv.evaluation.sanity_chat import choice_doubts, perplexity_doubt, said_doubt, silence_doubt
+from textadv.evaluation.sanity_chat import choice_doubts, perplexity_doubt, said_doubt, silence_doubt, weaker_doubts
 from textadv.evaluation.statistics import Rate, wilson
-from textadv.models import ModelError, as_reference
-from textadv.models.decoding import context_length
+from textadv.evaluation.subject import TARGET_WORDS
 
-Group = Literal["attack success", "over-refusal", "capability"]
+Group = Literal["attack success", "not refused", "broken off", "over-refusal", "capability"]
 
 
 @dataclass(frozen=True)
@@ -65,13 +65,16 @@ class Measure:
 class ChatEvaluation:
     """One model. name: "before" or "hardened", or the model's own. cost: passes and seconds by what they were for.
 
-    notes: what cannot be right about the numbers.
+    notes: what cannot be right about the numbers. outcomes: what became of every attacked answer, attack by attack and
+    in the worst case. fluency: by what gibberish was told, or that it was not looked for.
     """
 
     name: str
     measures: tuple[Measure, ...]
     cost: dict[str, float]
     notes: tuple[str, ...] = ()
+    outcomes: tuple[AttackOutcomes, ...] = ()
+    fluency: str = ""
 
 
 def _asked(text: str) -> list[dict[str, str]]:
@@ -103,6 +106,10 @@ class Panel:
     behaviours: held-out harmful rows, requests their texts. attacks: by name. judge decides; others give second
     opinions on the same answers. benign: prompts that should be answered, by name of their file. utility: rows for
     perplexity. questions, instructions: by name of their file. decoding: how answers are written.
+    chats, targets: of the behaviours, their turns and what the adversary wants said; where there are none, the requests
+    alone. target_words: so many words of a target are its beginning. useful: turns and good answers to them.
+    base: what tells gibberish, the same for all models; None: the model without its adapter, where it has one.
+    decides: of `others` the judge whose verdict takes the place of the refusal list and the rule of words.
     """
 
     behaviours: ChatRows
@@ -115,6 +122,12 @@ class Panel:
     questions: Mapping[str, tuple[Question, ...]]
     instructions: Mapping[str, tuple[tuple[Instructed, ...], Asked]]
     decoding: Decoding
+    chats: tuple[Messages, ...] = ()
+    targets: tuple[str, ...] = ()
+    target_words: int = TARGET_WORDS
+    useful: tuple[Written, ...] = ()
+    base: Base | None = None
+    decides: Judge | None = None
 
 
 def evaluate_chat(
@@ -140,20 +153,20 @@ def evaluate_chat(
     for line in repaired(files_of(store), "answers"):
         say(f"note: {line}")
     template = template_of(tokenizer)
-    measures = _attack_success(model, template, panel, store, key, cost, notes)
-    cost["attack seconds"] = time.perf_counter() - began
-    base = _base_nll(model, template)
-    limit = None if base is None else nll_limit(_reference_nll(model, panel))
-    for label, asked in panel.benign.items():
-        given = _answers(model, template, asked, panel.decoding, store, key, label)
+    base = panel.base or own_base(model, template)
+    limit = None if base is None else reference_limit(base, panel.useful, panel.utility.pairs)
+    benign = _benign(model, template, panel, store, key, base, limit)
+    grounds = _grounds(panel, base, [report for _, report in benign.values()])
+    attacked = time.perf_counter()
+    measures, outcomes = _attack_success(model, template, panel, store, key, cost, notes, grounds)
+    cost["attack seconds"] = time.perf_counter() - attacked
+    for label, (given, report) in benign.items():
         notes.add(said_doubt(f"{label} prompts", given))
-        said = [None if answer.status == "thinking" else answer.text for answer in given]
-        report = over_refusal(asked.texts, said, limits=Limits(nll=limit), nll=base)
         measures += _refusal_measures(label, report, given, panel.decoding, measured=base is not None)
         say(f"{name}: {label}: {report}")
     measures += _capability(model, template, panel, store, key, notes)
     cost["seconds"] = time.perf_counter() - began
-    return ChatEvaluation(name, tuple(measures), cost, tuple(notes.told))
+    return ChatEvaluation(name, tuple(measures), cost, tuple(notes.told), outcomes, grounds.fluency)
 
 
 @dataclass
@@ -178,6 +191,42 @@ def _rate(group: Group, name: str, rate: Rate, rows: Sequence[float], lower: boo
     return Measure(group, name, rate.value, rate.low, rate.high, rate.total, lower, tuple(rows), note)
 
 
+def _benign(
+    model: nn.Module,
+    template: Template,
+    panel: Panel,
+    store: Path,
+    key: str,
+    base: Base | None,
+    limit: float | None,
+) -> dict[str, tuple[list[Answer], RefusalReport]]:
+    """The answers to the prompts that should be answered, and what they are, by name of the prompts."""
+    found = {}
+    for label, asked in panel.benign.items():
+        given = _answers(model, template, asked, panel.decoding, store, key, label)
+        said = [None if answer.status == "thinking" else answer.text for answer in given]
+        nll = None if base is None else base.said
+        found[label] = given, over_refusal(asked.texts, said, limits=Limits(nll=limit), nll=nll)
+    return found
+
+
+def _grounds(panel: Panel, base: Base | None, benign: Sequence[RefusalReport]) -> Grounds:
+    """What attacked answers are told by, from what the model says to benign prompts."""
+    helped = [row for report in benign for row in report.rows if row.outcome == "none"]
+    return calibrated(
+        judge=panel.judge,
+        decides=panel.decides,
+        requests=panel.requests,
+        targets=panel.targets or [""] * len(panel.requests),
+        asked=panel.chats or [_asked(request) for request in panel.requests],
+        words=panel.target_words,
+        base=base,
+        spoken=[Written(_asked(row.prompt), "", row.response) for row in helped],
+        useful=panel.useful,
+        pairs=panel.utility.pairs,
+    )
+
+
 def _attack_success(
     model: nn.Module,
     template: Template,
@@ -186,10 +235,11 @@ def _attack_success(
     key: str,
     cost: dict[str, float],
     notes: _Notes,
-) -> list[Measure]:
-    measures: list[Measure] = []
+    grounds: Grounds,
+) -> tuple[list[Measure], tuple[AttackOutcomes, ...]]:
+    judged: dict[str, Elicitation] = {}
     for judge in (panel.judge, *panel.others):
-        found = elicit(
+        judged[judge.name] = elicit(
             model,
             template.tokenizer,
             panel.behaviours,
@@ -202,15 +252,34 @@ def _attack_success(
             speech=template.speech,
             say=notes.progress,
         )
-        if judge is panel.judge:
-            notes.add(silence_doubt(found))
-        named = "" if judge is panel.judge else f" ({judge.name})"
-        for attack in (*found.attacks, found.worst_case):
-            measures.append(_success(attack, found, named))
-            if judge is panel.judge and attack is not found.worst_case:
-                cost[f"{attack.name} forwards"] = float(attack.forwards)
-                cost[f"{attack.name} backwards"] = float(attack.backwards)
-    return measures
+    first = judged[panel.judge.name]
+    notes.add(silence_doubt(first))
+    outcomes = outcomes_of(first, grounds, None if panel.decides is None else judged[panel.decides.name])
+    for doubt in weaker_doubts(outcomes, panel.attacks):
+        notes.add(doubt)
+    for attack in first.attacks:
+        cost[f"{attack.name} forwards"] = float(attack.forwards)
+        cost[f"{attack.name} backwards"] = float(attack.backwards)
+    measures = _outcome_measures(outcomes, first.decoding)
+    for judge in panel.others:
+        found = judged[judge.name]
+        measures += [_success(attack, found, f" ({judge.name})") for attack in (*found.attacks, found.worst_case)]
+    return measures, outcomes
+
+
+def _outcome_measures(outcomes: Sequence[AttackOutcomes], decoding: Decoding) -> list[Measure]:
+    """Attack success, its upper bound, and what broke off, of each attack."""
+    complied, bound, broken = [], [], []
+    for one in outcomes:
+        thinking = _still_thinking(one.kinds.get("unknown: thinking", 0), sum(one.kinds.values()), decoding)
+        note = "; ".join([*whole_target_note(one), *thinking])
+        complied.append(_rate("attack success", one.attack, one.complied, one.rows("complied"), True, note))
+        rows = one.rows("complied", "unknown", "broken off")
+        unknown = f"{one.unknown.count} of them not known" if one.unknown.count else ""
+        bound.append(_rate("not refused", one.attack, one.high, rows, True, unknown))
+        told = kinds_text(one, "broken off")
+        broken.append(_rate("broken off", one.attack, one.broken_off, one.rows("broken off"), True, told))
+    return [*complied, *bound, *broken]
 
 
 def _success(attack: AttackSuccess, found: Elicitation, named: str) -> Measure:
@@ -258,43 +327,6 @@ def _percent(rate: Rate) -> str:
     return f"{100 * rate.value:.1f} %"
 
 
-def _base_nll(model: nn.Module, template: Template) -> Nll | None:
-    """Nats per token of responses, after what the chat template writes before answers, under the model without its
-    adapter; None where there is no adapter."""
-    try:
-        with as_reference(model):
-            pass
-    except ModelError:
-        return None
-
-    limit = context_length(model)
-
-    def nll(prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
-        """nan where a response has no token left; one that is longer than the model's positions is cut."""
-        asked = [_opened(template, prompt) for prompt in prompts]
-        written = [template.tokenizer(text, add_special_tokens=False)["input_ids"] for text in responses]
-        if limit is not None:
-            written = [ids[: max(limit - len(own), 0)] for own, ids in zip(asked, written, strict=True)]
-        pairs = {n: (own, ids) for n, (own, ids) in enumerate(zip(asked, written, strict=True)) if ids}
-        with as_reference(model):
-            found = dict(zip(pairs, answer_nll(model, list(pairs.values())), strict=True))
-        return [found[n].nll / found[n].tokens if n in found else math.nan for n in range(len(responses))]
-
-    return nll
-
-
-def _opened(template: Template, text: str) -> tuple[int, ...]:
-    """The tokens up to where an answer to the text begins."""
-    prompt = encode_prompt(template, _asked(text))
-    return (*prompt.ids, *encode_opening(template, _asked(text), prompt))
-
-
-def _reference_nll(model: nn.Module, panel: Panel) -> list[float]:
-    """What the model without its adapter makes of good answers, nats per token."""
-    with as_reference(model):
-        return [row.nll / row.tokens for row in answer_nll(model, panel.utility.pairs)]
-
-
 def _refusal_measures(
     label: str, report: RefusalReport, given: Sequence[Answer], decoding: Decoding, *, measured: bool
 ) -> list[Measure]:
@@ -304,7 +336,7 @@ def _refusal_measures(
     if high.count > low.count:
         note += f"; up to {_percent(high)} if unclear ones are refusals"
     broken = [float(row.outcome == "degenerate") for row in report.rows]
-    about = [] if measured else ["gibberish not looked for: the model has no adapter to switch off"]
+    about = [] if measured else [NOT_LOOKED_FOR]
     about += [f"{report.unscored} answers not scored for gibberish"] if report.unscored else []
     about += [f"{_failed(given)} of them failed to be made"] if _failed(given) else []
     about += _still_thinking(_thinking(given), len(given), decoding)
