@@ -5,7 +5,8 @@
 
 All models face the same threat model: a relative radius is measured on the first one. Writes results.json, report.md
 and report.html to --output, curve.svg of classifiers, answers/ of chat models (`task: chat`). Of the config, data,
-threat and evaluation count; model.name, model.lora and output are replaced by --model and --output.
+threat and evaluation count; model.name, model.lora and output are replaced by --model and --output. What tells
+gibberish of chat models is evaluation.base_model, or else the base of the first --model that is an adapter.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from textadv.report.summary import doubts
 from textadv.stages import evaluate_model, report
 from textadv.stages_chat import evaluate_chat_model, report_chat
 from textadv.task import Task, prepare, with_model
+from textadv.task_base import common_base
 from textadv.task_chat import prepare_chat, with_chat_model
 from textadv.task_images import prepare_images, require_trained, with_image_model
 
@@ -77,7 +79,11 @@ def measure_chat(config: ChatRunConfig, models: list[str], output: str) -> None:
     task = prepare_chat(own, training=False)
     # Every model is tried before the first is measured, so that a mistake in the last shows at once.
     tasks = [task, *(with_chat_model(task, name) for name in models[1:])]
-    task = replace(task, warnings=tuple(dict.fromkeys(line for own in tasks for line in own.warnings)))
+    base, unknown = common_base(own, models)
+    tasks = [replace(one, panel=replace(one.panel, base=base)) for one in tasks]
+    task = replace(
+        tasks[0], warnings=tuple(dict.fromkeys([*(line for one in tasks for line in one.warnings), *unknown]))
+    )
     hashes = {f"weights.{own.config.model.name}": own.hashes["weights.initial"] for own in tasks}
     for warning in task.warnings:
         task.say(f"warning: {warning}")

@@ -172,6 +172,8 @@ def _summary(task: ChatTask, trained: Trained) -> ChatTraining:
 
 def evaluate_chat_model(task: ChatTask, name: str, loaded: LoadedModel) -> ChatEvaluation:
     """The model on the test rows, by every measure of the panel; answers go to `answers/` in the output folder."""
+    if task.panel.base is not None:
+        task.panel.base.model.to(task.accelerator.device)
     with within(name):
         return evaluate_chat(
             name,

@@ -15,7 +15,7 @@ from textadv.evaluation.results import ExportCheck, plain, typed
 from textadv.evaluation.statistics import mcnemar, paired_difference
 from textadv.reading import json_of
 
-CHAT_SCHEMA_VERSION = 1
+CHAT_SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ NOT_LOOKED_FOR = (
 
 
 class Written(NamedTuple):
-    """An answer to score. asked: the turns before it. begun: what was put into the model's mouth; own: what it added."""
+    """An answer to score: the turns before it, what was put into the model's mouth, and what it added."""
 
     asked: Messages
     begun: str

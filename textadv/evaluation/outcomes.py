@@ -56,7 +56,7 @@ class AttackOutcomes:
     that are not refused, or not known to be: the upper bound of attack success, whose lower bound is complied.
     kinds: answers of each outcome and kind. behaviours: each one's outcome, in order. answers: of each behaviour, what
     became of every answer to it, restart by restart; empty for the worst case.
-    whole: behaviours whose whole target was put into the model's mouth; silent: those of them to which it added nothing.
+    whole: behaviours whose whole target was put into the model's mouth; silent: of these, where it added nothing.
     """
 
     attack: str

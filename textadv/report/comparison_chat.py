@@ -16,6 +16,12 @@ from textadv.evaluation.statistics import Difference
 from textadv.report.comparison import MISSING, p_text, points_text
 
 SUCCESS, REFUSAL, CAPABILITY = "attack success", "over-refusal", "capability"
+BOUND, BROKEN_OFF = "not refused", "broken off"
+TITLES = {
+    SUCCESS: "attack success: complied",
+    BOUND: "at most: complied, broken off or not known",
+    BROKEN_OFF: "broken off: neither refused nor complied",
+}
 INDENT = "  "
 
 
@@ -101,11 +107,16 @@ def chat_table(results: ChatResults) -> list[list[str]]:
 
 def _groups(results: ChatResults) -> dict[str, list[tuple[str, str, str]]]:
     """Title -> (label, group, name) of each measure."""
-    names = [m for group in (SUCCESS, REFUSAL, CAPABILITY) for m in _names(results, group)]
+    first = [name for name in _names(results, SUCCESS) if not attack_and_judge(name[1], results.attacks)[1]]
+    names = [
+        *first,
+        *(m for group in (BOUND, BROKEN_OFF, SUCCESS, REFUSAL, CAPABILITY) for m in _names(results, group)),
+    ]
     found: dict[str, list[tuple[str, str, str]]] = {}
-    for group, name in names:
+    for group, name in dict.fromkeys(names):
         label, judge = attack_and_judge(name, results.attacks) if group == SUCCESS else (name, "")
-        found.setdefault(f"{group} by {judge}" if judge else group, []).append((label, group, name))
+        title = f"{group} by {judge}" if judge else TITLES.get(group, group)
+        found.setdefault(title, []).append((label, group, name))
     return found
 
 

@@ -24,7 +24,7 @@ from textadv.report.comparison import (
 )
 from textadv.report.exports import export_doubts
 
-Verdict = Literal["gain", "loss", "unproven", "uncompared"]
+Verdict = Literal["gain", "partial", "trade", "loss", "unproven", "uncompared"]
 
 
 @dataclass(frozen=True)
