@@ -65,7 +65,7 @@ def chat_summary(results: ChatResults) -> ChatSummary:
     perplexities = [pair for pair in measured if is_perplexity(pair.after)]
     alone = _alone(results)
     direction = _direction(worst)
-    still = _still(results, worst)
+    still = _still(results, worst) if direction == "fell" else []
     troubles = _troubles(refusals, measured, more_broken)
     sentences = [
         _worst_case(results, worst, direction),
