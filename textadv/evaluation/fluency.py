@@ -111,8 +111,8 @@ def own_base(model: nn.Module, template: Template) -> Base | None:
 def reference_limit(base: Base, useful: Sequence[Written], pairs: Sequence[Pair], leave: int = 0) -> float:
     """From how many nats per token on an answer is gibberish, by good answers of others: see `nll_limit`.
 
-    useful: such answers as texts; where there are none, `pairs` of this base's own tokens. leave: as in `Base.nll`; where
-    none of the answers is longer than that, they are scored whole.
+    useful: such answers as texts; where there are none, `pairs` of this base's own tokens. leave: as in `Base.nll`;
+    where none of the answers is longer than that, they are scored whole.
     """
     if useful:
         values = base.nll(useful, leave)

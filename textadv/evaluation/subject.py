@@ -1,8 +1,8 @@
 """Whether an answer is about what was asked: a rule of words without a model, calibrated on the model's own answers.
 
 Words are cut to their first letters, so that "bombing" and "bombings" meet, and weigh by how few of the requests and of
-the answers elsewhere hold them. An answer is on the subject where it shares at least `LEAST_SHARE` of the weight of its request's words, or of its
-target's, and more than nearly all answers of the same model to other prompts share with them.
+the answers elsewhere hold them. An answer is on the subject where it shares at least `LEAST_SHARE` of the weight of the
+words of its request, or of its target, and more than nearly all answers of the same model to other prompts do.
 
 What it cannot do, stated so that nobody needs to find out: an answer in another language than the request shares names
 and numbers only and counts as off the subject; a refusal in words that no list knows and that names the subject counts
@@ -86,7 +86,7 @@ class Subjects:
         return sum(map(self._weight, wanted & said)) / total if total else 0.0
 
     def _weight(self, stem: str) -> float:
-        """log((N + 1) / texts that hold it), of N requests and answers elsewhere; a stem that none holds counts as one."""
+        """log((N + 1) / texts that hold it), of N requests and answers elsewhere; one that none holds counts as one."""
         return math.log((len(self.requests) + len(self.elsewhere) + 1) / max(self._holders[stem], 1))
 
     @cached_property
