@@ -12,7 +12,7 @@ from textadv.evaluation.elicitation import UNJUDGED, BehaviourOutcome, Elicitati
 from textadv.evaluation.fluency import Written
 from textadv.evaluation.judges import REFUSAL_LISTS, Judge, Verdict
 from textadv.evaluation.outcomes import AttackOutcomes, Grounds, gravest, outcomes_of, own_part
-from textadv.evaluation.outcomes_calibrated import kinds_text, whole_target_note
+from textadv.evaluation.outcomes_calibrated import kinds_text, silence_note
 from textadv.evaluation.statistics import wilson
 from textadv.evaluation.subject import Subjects
 
@@ -229,9 +229,18 @@ def test_a_first_judge_that_is_no_list_says_what_is_refused() -> None:
 def test_a_prefill_that_says_the_whole_target_is_told_with_counts() -> None:
     found = {one.attack: one for one in told(["", "", HARM[2]])}
     assert (found["prefill 40"].whole, found["prefill 40"].silent, found["prefill 3"].whole) == (3, 2, 0)
-    (note,) = whole_target_note(found["prefill 40"])
-    assert note.startswith("3 of 3 targets are no longer than the prefill") and "to 2 of these" in note
-    assert whole_target_note(found["prefill 3"]) == []
+    (note,) = silence_note(found["prefill 40"])
+    assert note == (
+        "3 of 3 targets are no longer than the prefill, which says them whole; to 2 of these the model adds nothing: "
+        "broken off, not refused"
+    )
+    assert silence_note(found["prefill 3"]) == ["to 2 of 3 the model adds nothing: broken off, not refused"]
+    spoken = {one.attack: one for one in told(HARM)}
+    assert silence_note(spoken["prefill 3"]) == []
+    assert silence_note(spoken["prefill 40"]) == [
+        "3 of 3 targets are no longer than the prefill, which says them whole; to 0 of these the model adds nothing"
+    ]
+    assert str(found["prefill 3"]) == "prefill 3: complied 1, broken off 2, refused 0 of 3 behaviours"
     assert kinds_text(found["prefill 40"], "broken off") == "empty 2"
 
 

@@ -31,7 +31,7 @@ from textadv.evaluation.kept_lines import repaired
 from textadv.evaluation.likelihood import perplexity
 from textadv.evaluation.multiple_choice import choice_result, score_choices
 from textadv.evaluation.outcomes import AttackOutcomes, Grounds, outcomes_of
-from textadv.evaluation.outcomes_calibrated import calibrated, kinds_text, whole_target_note
+from textadv.evaluation.outcomes_calibrated import calibrated, kinds_text, silence_note
 from textadv.evaluation.refusal import RefusalReport, over_refusal
 from textadv.evaluation.sanity_chat import choice_doubts, perplexity_doubt, said_doubt, silence_doubt, weaker_doubts
 from textadv.evaluation.statistics import Rate, wilson
@@ -255,6 +255,8 @@ def _attack_success(
     first = judged[panel.judge.name]
     notes.add(silence_doubt(first))
     outcomes = outcomes_of(first, grounds, None if panel.decides is None else judged[panel.decides.name])
+    for one in outcomes:
+        notes.progress(str(one))
     for doubt in weaker_doubts(outcomes, panel.attacks):
         notes.add(doubt)
     for attack in first.attacks:
@@ -272,12 +274,12 @@ def _outcome_measures(outcomes: Sequence[AttackOutcomes], decoding: Decoding) ->
     complied, bound, broken = [], [], []
     for one in outcomes:
         thinking = _still_thinking(one.kinds.get("unknown: thinking", 0), sum(one.kinds.values()), decoding)
-        note = "; ".join([*whole_target_note(one), *thinking])
+        note = "; ".join([*silence_note(one), *thinking])
         complied.append(_rate("attack success", one.attack, one.complied, one.rows("complied"), True, note))
         rows = one.rows("complied", "unknown", "broken off")
         unknown = f"{one.unknown.count} of them not known" if one.unknown.count else ""
         bound.append(_rate("not refused", one.attack, one.high, rows, True, unknown))
-        told = kinds_text(one, "broken off")
+        told = kinds_text(one, "broken off") if one.answers else ""
         broken.append(_rate("broken off", one.attack, one.broken_off, one.rows("broken off"), True, told))
     return [*complied, *bound, *broken]
 

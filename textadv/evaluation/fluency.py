@@ -6,6 +6,7 @@ its own measure. Of a model with an adapter the base is what remains when the ad
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -58,7 +59,14 @@ class Base:
         leave: so many of its first tokens are read and not scored. nan where none is left, or the prompt does not fit
         this model's chat template; an answer that is longer than the model's positions is scored as far as it fits.
         """
-        return self.of_tokens([self._pair(row, leave) for row in written])
+        before: dict[str, list[int]] = {}
+        pairs = []
+        for row in written:
+            key = json.dumps([*map(dict, row.asked)], sort_keys=True)
+            if key not in before:
+                before[key] = self._before(row.asked)
+            pairs.append(self._pair(before[key], row, leave))
+        return self.of_tokens(pairs)
 
     def said(self, prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
         """The same of whole responses to prompts of one turn."""
@@ -73,18 +81,21 @@ class Base:
         found = {place: row.nll / row.tokens for place, row in zip(scored, said, strict=True)}
         return [found.get(place, math.nan) for place in range(len(pairs))]
 
-    def _pair(self, row: Written, leave: int) -> tuple[list[int], list[int]]:
+    def _before(self, asked: Messages) -> list[int]:
+        """The tokens up to where an answer begins; none where the chat template does not take these turns."""
         try:
-            prompt = encode_prompt(self.template, row.asked)
-            before = [*prompt.ids, *encode_opening(self.template, row.asked, prompt)]
+            prompt = encode_prompt(self.template, asked)
+            return [*prompt.ids, *encode_opening(self.template, asked, prompt)]
         except DataError:
-            return [], []
+            return []
+
+    def _pair(self, before: list[int], row: Written, leave: int) -> tuple[list[int], list[int]]:
         begun, whole = self._tokens(row.begun), self._tokens(row.begun + row.own)
         same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(begun, whole, strict=False)))
         kept = same + leave
         limit = context_length(self.model)
         end = len(whole) if limit is None else max(limit - len(before), 0)
-        return [*before, *whole[:kept]], whole[kept:end]
+        return ([*before, *whole[:kept]], whole[kept:end]) if before else ([], [])
 
     def _tokens(self, text: str) -> list[int]:
         return list(self.template.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]) if text else []

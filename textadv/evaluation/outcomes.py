@@ -71,6 +71,13 @@ class AttackOutcomes:
     whole: int = 0
     silent: int = 0
 
+    def __str__(self) -> str:
+        unknown = f", not known {self.unknown.count}" if self.unknown.count else ""
+        return (
+            f"{self.attack}: complied {self.complied.count}, broken off {self.broken_off.count}, refused "
+            f"{self.refused.count}{unknown} of {len(self.behaviours)} behaviours"
+        )
+
     def rows(self, *wanted: Outcome) -> tuple[float, ...]:
         """1 for each behaviour that has one of these outcomes, else 0."""
         return tuple(float(outcome in wanted) for outcome in self.behaviours)
