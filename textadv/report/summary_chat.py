@@ -154,10 +154,10 @@ def measure_notes(results: ChatResults) -> tuple[str, ...]:
             lines.append(f"{label}: {found[0][1]}")
         elif found:
             lines.append(f"{label}: " + "; ".join(f"{model}: {note}" for model, note in found))
-    told = {e.name: e.fluency for e in results.evaluations if e.fluency}
-    if len(set(told.values())) == 1:
-        return (*lines, next(iter(told.values())))
-    return (*lines, *(f"{model}: {line}" for model, line in told.items()))
+    fluent = {e.name: e.fluency for e in results.evaluations if e.fluency}
+    if len(set(fluent.values())) == 1:
+        return (*lines, next(iter(fluent.values())))
+    return (*lines, *(f"{model}: {line}" for model, line in fluent.items()))
 
 
 def chat_doubts(results: ChatResults) -> tuple[str, ...]:
