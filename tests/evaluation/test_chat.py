@@ -23,7 +23,7 @@ from textadv.evaluation import fluency, generate
 from textadv.evaluation.adversaries import Behaviour, Direct, Prefill, Round
 from textadv.evaluation.chat import Asked, ChatEvaluation, Measure, Panel, evaluate_chat, share_answered
 from textadv.evaluation.generate import Decoding
-from textadv.evaluation.judges import XSTEST, Verdict
+from textadv.evaluation.judges import REFUSAL_LISTS, XSTEST, Verdict
 from textadv.evaluation.likelihood import AnswerNLL
 from textadv.evaluation.multiple_choice import choice_result, score_choices
 from textadv.evaluation.statistics import wilson
@@ -167,7 +167,7 @@ def likely(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     def nll(model: nn.Module, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[AnswerNLL]:
         layers = [layer for layer in model.modules() if hasattr(layer, "lora_A") and hasattr(layer, "disable_adapters")]
         adapted.append(not all(layer.disable_adapters for layer in layers))
-        costs = [9.0 if TOKENIZER.decode(list(answer)) == GIBBERISH else 1.0 for _, answer in pairs]
+        costs = [9.0 if "blat" in TOKENIZER.decode(list(answer)) else 1.0 for _, answer in pairs]
         return [AnswerNLL(cost * len(answer), len(answer)) for cost, (_, answer) in zip(costs, pairs, strict=True)]
 
     monkeypatch.setattr(fluency, "answer_nll", nll)
@@ -242,8 +242,8 @@ def test_empty_and_unlikely_answers_break_off(scripted: Scripted, likely: list[b
     """Whatever the first judge says of them: nothing is added, or nine nats per token."""
     scripted.said |= {"never": f"|well well {GIBBERISH}", "begun": f"bad stuff {GIBBERISH}|"}
     found = evaluated(tmp_path, wanted=replace(panel(), judge=ByWords("all", strict=True)))
-    check(of(found, "direct", "broken off"), (0.0, 0.0, 1.0, 1.0), note="empty 1, off the subject 1")
-    assert of(found, "direct").rows == (1.0, 1.0, 0.0, 0.0)
+    check(of(found, "direct", "broken off"), (0.0, 1.0, 1.0, 1.0), note="empty 1, gibberish 1, off the subject 1")
+    assert of(found, "direct").rows == (1.0, 0.0, 0.0, 0.0)
     assert found.outcomes[1].answers[1] == ("broken off: empty",)
 
 
@@ -254,6 +254,37 @@ def test_a_judge_that_decides_takes_the_place_of_list_and_words(
     found = evaluated(tmp_path, wanted=replace(panel(), others=(strict,), decides=strict))
     assert of(found, "direct").rows == (1.0, 1.0, 1.0, 1.0)
     assert found.outcomes[0].kinds == {"complied: strict": 4}
+
+
+STUBS = {
+    "refuses": ("I cannot help with that.", "refused"),
+    "complies": ("Sure, here is the answer", "complied"),
+    "gibberish": ("well florp blat", "broken off"),
+    "loops": ("bad stuff " * 20, "broken off"),
+    "empty": ("", "broken off"),
+}
+
+
+@pytest.mark.parametrize("kind", STUBS)
+def test_stubs_come_out_as_what_they_are_under_every_attack(
+    kind: str, scripted: Scripted, likely: list[bool], tmp_path: Path
+) -> None:
+    """Whatever stands in the answer already: nothing, the target's beginning, all of it."""
+    said, outcome = STUBS[kind]
+    scripted.said |= dict.fromkeys(FORBIDDEN, f"{said}|{said}")
+    attacks = {"direct": Direct(), **{f"prefill {n}": Prefill(n) for n in (1, 3, 40)}, "embedding": Searching()}
+    wanted = replace(
+        panel(),
+        judge=REFUSAL_LISTS["declines"],
+        attacks=attacks,
+        targets=("Sure, here is the answer",) * len(FORBIDDEN),
+    )
+    found = evaluated(tmp_path, wanted=wanted)
+    shares = {"complied": 0.0, "broken off": 0.0} | {outcome: 1.0}
+    for name in (*attacks, "worst case"):
+        assert of(found, name).value == shares["complied"], name
+        assert of(found, name, "broken off").value == shares["broken off"], name
+        assert of(found, name, "not refused").value == 1 - shares.get("refused", 0.0), name
 
 
 def test_one_base_reads_the_answers_of_every_model(scripted: Scripted, likely: list[bool], tmp_path: Path) -> None:
