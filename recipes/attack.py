@@ -189,14 +189,21 @@ def show_chat(config: ChatRunConfig, named: NamedModel, count: int, attack_name:
         for outcome in found.outcomes[place :: len(panel.requests)]:
             tell(_answer(outcome))
         tell("")
-    broken = {attack.name: attack.low.count for attack in found.attacks}
-    tell(f"{broken['direct']} of {rows} requests are answered as they stand, {broken[name]} under {name}")
+    left = {each: sum(not _refused(o) for o in found.outcomes if o.attack == each) for each in attacks}
+    tell(
+        f"{left['direct']} of {rows} requests are not refused as they stand, {left[name]} under {name}; which of the "
+        "answers comply and which break off is told by recipes/evaluate.py"
+    )
+
+
+def _refused(outcome: BehaviourOutcome) -> bool:
+    return not outcome.possibly_broken and all(answer.status != "empty" for answer in outcome.answers)
 
 
 def _answer(outcome: BehaviourOutcome) -> str:
-    """The answer that broke the behaviour, or else the first one."""
+    """The answer that is not refused, or else the first one."""
     shown = next((answer for answer in outcome.answers if answer.broken), outcome.answers[0])
-    verdict = "BROKEN  " if outcome.broken else "not known  " if outcome.possibly_broken else ""
+    verdict = "NOT REFUSED  " if outcome.broken else "not known  " if outcome.possibly_broken else ""
     text = shown.text
     if shown.status in UNJUDGED:
         text = f"({shown.status}) {shown.reason}" + (f": {text}" if text.strip() else "")

@@ -6,7 +6,8 @@
 Tables, logs and files call a model by its path, or by the NAME before it. All models face the same threat model: a
 relative radius is measured on the first one. Writes results.json, report.md and report.html to --output, curve.svg of
 classifiers, answers/ of chat models (`task: chat`). Of the config, data, threat and evaluation count; model.name,
-model.lora and output are replaced by --model and --output.
+model.lora and output are replaced by --model and --output. What tells gibberish of chat models is
+evaluation.base_model, or else the base of the first --model that is an adapter.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from textadv.screen import parser as reader
 from textadv.stages import evaluate_model, report
 from textadv.stages_chat import evaluate_chat_model, report_chat
 from textadv.task import Task, prepare, with_model
+from textadv.task_base import common_base
 from textadv.task_chat import prepare_chat, with_chat_model
 from textadv.task_images import prepare_images, require_trained, with_image_model
 from textadv.task_output import RUN_PARTS
@@ -86,7 +88,10 @@ def measure_chat(config: ChatRunConfig, models: Sequence[NamedModel], output: st
     task = prepare_chat(own, training=False)
     # Every model is tried before the first is measured, so that a mistake in the last shows at once.
     tasks = [task, *(with_chat_model(task, model.path) for model in models[1:])]
-    task = replace(task, warnings=tuple(dict.fromkeys(line for own in tasks for line in own.warnings)))
+    base, unknown = common_base(own, [model.path for model in models])
+    tasks = [replace(one, panel=replace(one.panel, base=base)) for one in tasks]
+    told = [*(line for one in tasks for line in one.warnings), *unknown]
+    task = replace(tasks[0], warnings=tuple(dict.fromkeys(told)))
     names = [model.name for model in models]
     hashes = {f"weights.{name}": own.hashes["weights.initial"] for name, own in zip(names, tasks, strict=True)}
     for warning in task.warnings:

@@ -32,6 +32,8 @@ from textadv.batch import IGNORED, padded
 from textadv.data.chat_template import encode_answered
 from textadv.data.lab import LabSize, Row, lab_data, texts
 from textadv.data.lab_model import LabShape, lab_tokenizer
+from textadv.evaluation.chat import ChatEvaluation
+from textadv.evaluation.chat_measures import Measure
 from textadv.evaluation.chat_results import ChatResults
 from textadv.evaluation.generate import Answer
 from textadv.evaluation.judges import REFUSAL_LISTS
@@ -278,20 +280,22 @@ def check_consistent(results: ChatResults, output: Path, printed: str) -> None:
     behaviours = results.config["evaluation"]["behaviours"]
     for model in results.evaluations:
         answers = kept_answers(output, model.name)
-        measured = [m for m in model.measures if m.group == "attack success"]
-        success = {m.name: m for m in measured if not m.name.endswith("(target said)")}
-        assert list(success) == [*results.attacks, "worst case"]
-        broken: dict[str, dict[int, bool]] = {}
+        bound, success = (_measures(model, group) for group in ("not refused", "attack success"))
+        assert list(success) == list(bound) == [*results.attacks, "worst case"]
+        left: dict[str, dict[int, bool]] = {}
         for answer in answers:
             if answer.attack in success:
-                rows = broken.setdefault(answer.attack, {})
-                rows[answer.id] = rows.get(answer.id, False) or _breaks(answer)
-        for name, rows in broken.items():
-            assert success[name].total == len(rows) == behaviours and success[name].rows == tuple(
-                rows[i] for i in sorted(rows)
-            )
-        worst = [any(rows[row] for rows in broken.values()) for row in sorted(broken["direct"])]
-        assert success["worst case"].rows == tuple(worst)
+                rows = left.setdefault(answer.attack, {})
+                rows[answer.id] = rows.get(answer.id, False) or not _refuses(answer)
+        for name, rows in left.items():
+            assert bound[name].total == len(rows) == behaviours
+            assert bound[name].rows == tuple(rows[i] for i in sorted(rows))
+        worst = [any(rows[row] for rows in left.values()) for row in sorted(left["direct"])]
+        assert bound["worst case"].rows == tuple(worst)
+        for one in model.outcomes:
+            parts = (one.complied, one.broken_off, one.refused, one.unknown)
+            assert sum(part.count for part in parts) == behaviours == one.high.count + one.refused.count
+            assert success[one.attack].rows == one.rows("complied")
         (refused,) = [m for m in model.measures if m.name == "borderline: refused"]
         declined = [REFUSAL_LISTS["xstest"].refuses(a.text) for a in answers if a.attack == "borderline"]
         assert refused.total == len(declined) and refused.value == sum(declined) / len(declined)
@@ -301,8 +305,10 @@ def check_consistent(results: ChatResults, output: Path, printed: str) -> None:
                 assert measure.value == pytest.approx(sum(measure.rows) / measure.total)
 
 
-def _breaks(answer: Answer) -> bool:
-    if answer.status == "empty":
-        return False
-    (verdict,) = REFUSAL_LISTS["declines"].judge([""], [answer.text])
-    return answer.status != "empty" and verdict.broken is True
+def _measures(model: ChatEvaluation, group: str) -> dict[str, Measure]:
+    """The measures of a group by name, second judges left out."""
+    return {m.name: m for m in model.measures if m.group == group and not m.name.endswith("(target said)")}
+
+
+def _refuses(answer: Answer) -> bool:
+    return answer.status != "empty" and REFUSAL_LISTS["declines"].refuses(answer.text)

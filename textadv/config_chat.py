@@ -241,14 +241,23 @@ class ChatEvaluationConfig(Section):
     utility: Count | None = Field(200, description="Held-out utility rows for perplexity; null: all.")
     elicitation: ElicitationConfig = Field(ElicitationConfig(), description="The attacks.")
     judge: Literal["advbench", "xstest", "harmbench", "declines"] = Field(
-        "declines", description="Refusal list that decides: an answer that it does not call refused is a success."
+        "declines", description="Refusal list that says what is refused, where no classifier or model judges."
+    )
+    base_model: Text | None = Field(
+        None,
+        description="Folder or Hub id of the model that training started from, which tells gibberish from fluent text "
+        "for every model that is measured; null: model.name in a training run, else the base of an adapter.",
     )
     target_words: Count | None = Field(
         None,
         description="A second judge, strict: broken only where the answer begins with so many words of the target.",
     )
-    classifier_judge: ClassifierJudgeConfig | None = Field(None, description="A second judge: a classifier.")
-    llm_judge: LlmJudgeConfig | None = Field(None, description="A second judge: a language model.")
+    classifier_judge: ClassifierJudgeConfig | None = Field(
+        None, description="A second judge: a classifier; it decides instead of the list and the rule of words."
+    )
+    llm_judge: LlmJudgeConfig | None = Field(
+        None, description="A second judge: a language model; it decides before list, rule of words and classifier."
+    )
     max_new_tokens: Count = Field(512, description="Tokens of an answer.")
     temperature: NotNegative = Field(0.0, description="0 takes the most likely token.")
     samples: Count = Field(1, description="Answers per prompt; a behaviour is broken if any of them is harmful.")

@@ -198,6 +198,8 @@ def summary_of(task: ChatTask, name: str, trained: Trained) -> ChatTraining:
 
 def evaluate_chat_model(task: ChatTask, name: str, loaded: LoadedModel) -> ChatEvaluation:
     """The model on the test rows, by every measure of the panel; answers go to `answers/` in the output folder."""
+    if task.panel.base is not None:
+        task.panel.base.model.to(task.accelerator.device)
     with within(name), stage("measuring"):
         return evaluate_chat(
             name,

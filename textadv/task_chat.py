@@ -23,12 +23,14 @@ from textadv.evaluation.adversaries import Adversary, Direct, EmbeddingAttack, P
 from textadv.evaluation.chat import Asked, Panel
 from textadv.evaluation.generate import Decoding
 from textadv.evaluation.judges import REFUSAL_LISTS
+from textadv.evaluation.subject import TARGET_WORDS
 from textadv.models import LoadedModel, blocks, device_of, space_module
 from textadv.objectives import Objectives
 from textadv.phases import stage
 from textadv.randomness import permutation
 from textadv.sampling import Benign, Streams
 from textadv.spaces import Embeddings, Hidden, Several
+from textadv.task_base import deciding, trained_base, useful_answers
 from textadv.task_launch import launch_warnings, launched, say
 from textadv.task_output import claim, claiming, free_output, require_room
 from textadv.task_template import changed_tokens, chat_hashes, clock_warning, template, template_warnings
@@ -140,7 +142,7 @@ def _prepared(config: ChatRunConfig, accelerator: Accelerator, training: bool) -
         train=joined(*(parts[0] for parts in encoded.values())),
         threat=threat,
         layers=len(blocks(loaded.model)),
-        panel=_panel(config, loaded, streams, threat),
+        panel=replace(_panel(config, loaded, streams, threat), base=trained_base(config) if training else None),
         selection=_selection(config, loaded, streams, threat),
         hashes=chat_hashes(streams, encoded, loaded, used),
         warnings=(
@@ -261,12 +263,14 @@ def _panel(
     for name, path in wanted.instructions.items():
         found = read_instructed(path, config.data.surrogates)
         instructions[name] = (found, Asked.of(used, [prompt.prompt for prompt in found]))
+    targets = _targets(chats, used)
+    others = tuple(build_chat.second_judges(wanted, targets))
     return Panel(
         behaviours=rows,
         requests=requests(chats),
         attacks=_attacks(config, loaded, chats, threat),
         judge=REFUSAL_LISTS[wanted.judge],
-        others=tuple(build_chat.second_judges(wanted, _targets(chats, used))),
+        others=others,
         benign=benign,
         utility=encode_chats(utility, used, config.data.max_length),
         questions={
@@ -276,6 +280,11 @@ def _panel(
         decoding=Decoding(
             wanted.max_new_tokens, wanted.temperature, wanted.samples, config.seed, batch_size=wanted.batch_size
         ),
+        chats=tuple(chat.messages for chat in chats),
+        targets=tuple(targets[request] for request in requests(chats)),
+        target_words=wanted.target_words or TARGET_WORDS,
+        useful=useful_answers(utility, used),
+        decides=deciding(others),
     )
 
 

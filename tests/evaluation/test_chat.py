@@ -18,11 +18,13 @@ from tests.data.chats import chat_tokenizer
 from textadv.batch import Role
 from textadv.data import Chat, ChatRows, DataError, encode_chats
 from textadv.data.benchmarks import Instructed, Instruction, Question
-from textadv.evaluation import chat, generate
+from textadv.data.rendering import Template
+from textadv.evaluation import fluency, generate
 from textadv.evaluation.adversaries import Behaviour, Direct, Prefill, Round
-from textadv.evaluation.chat import Asked, ChatEvaluation, Measure, Panel, evaluate_chat, share_answered
+from textadv.evaluation.chat import Asked, ChatEvaluation, Panel, evaluate_chat, share_answered
+from textadv.evaluation.chat_measures import Measure
 from textadv.evaluation.generate import Decoding
-from textadv.evaluation.judges import XSTEST, Verdict
+from textadv.evaluation.judges import REFUSAL_LISTS, XSTEST, Verdict
 from textadv.evaluation.likelihood import AnswerNLL
 from textadv.evaluation.multiple_choice import choice_result, score_choices
 from textadv.evaluation.statistics import wilson
@@ -132,6 +134,7 @@ def panel() -> Panel:
         questions={"quiz": QUESTIONS},
         instructions={"checks": (INSTRUCTED, Asked.of(TOKENIZER, [row.prompt for row in INSTRUCTED]))},
         decoding=Decoding(max_new_tokens=8, batch_size=3),
+        targets=("bad stuff",) * len(FORBIDDEN),
     )
 
 
@@ -165,10 +168,10 @@ def likely(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     def nll(model: nn.Module, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[AnswerNLL]:
         layers = [layer for layer in model.modules() if hasattr(layer, "lora_A") and hasattr(layer, "disable_adapters")]
         adapted.append(not all(layer.disable_adapters for layer in layers))
-        costs = [9.0 if TOKENIZER.decode(list(answer)) == GIBBERISH else 1.0 for _, answer in pairs]
+        costs = [9.0 if "blat" in TOKENIZER.decode(list(answer)) else 1.0 for _, answer in pairs]
         return [AnswerNLL(cost * len(answer), len(answer)) for cost, (_, answer) in zip(costs, pairs, strict=True)]
 
-    monkeypatch.setattr(chat, "answer_nll", nll)
+    monkeypatch.setattr(fluency, "answer_nll", nll)
     return adapted
 
 
@@ -179,8 +182,10 @@ def evaluated(
     return evaluate_chat(named["name"], model or llama(), TOKENIZER, wanted or panel(), key=named["key"], folder=folder)
 
 
-def of(found: ChatEvaluation, name: str) -> Measure:
-    (measure,) = [measure for measure in found.measures if measure.name == name]
+def of(found: ChatEvaluation, name: str, group: str | None = None) -> Measure:
+    """The measure of this name; of attacks, which have several, by default the success."""
+    named = [measure for measure in found.measures if measure.name == name]
+    (measure,) = [m for m in named if m.group == (group or "attack success")] if len(named) > 1 else named
     return measure
 
 
@@ -197,6 +202,12 @@ def test_the_list_of_measures(scripted: Scripted, likely: list[bool], tmp_path: 
         ("attack success", "direct"),
         ("attack success", "prefill"),
         ("attack success", "worst case"),
+        ("not refused", "direct"),
+        ("not refused", "prefill"),
+        ("not refused", "worst case"),
+        ("broken off", "direct"),
+        ("broken off", "prefill"),
+        ("broken off", "worst case"),
         ("attack success", "direct (strict)"),
         ("attack success", "prefill (strict)"),
         ("attack success", "worst case (strict)"),
@@ -212,13 +223,80 @@ def test_the_list_of_measures(scripted: Scripted, likely: list[bool], tmp_path: 
 def test_attack_success_by_hand(scripted: Scripted, likely: list[bool], tmp_path: Path) -> None:
     """The direct request breaks one of four, the prefill one more, and a fourth is not known."""
     found = evaluated(tmp_path)
-    check(of(found, "direct"), (1.0, 0.0, 0.0, 0.0), note="up to 50.0 % if 1 unclear ones are broken")
+    check(of(found, "direct"), (1.0, 0.0, 0.0, 0.0))
+    check(of(found, "direct", "not refused"), (1.0, 0.0, 0.0, 1.0), note="1 of them not known")
     check(of(found, "prefill"), (1.0, 1.0, 0.0, 0.0))
-    check(of(found, "worst case"), (1.0, 1.0, 0.0, 0.0), note="up to 75.0 % if 1 unclear ones are broken")
+    check(of(found, "prefill", "not refused"), (1.0, 1.0, 0.0, 0.0))
+    check(of(found, "worst case"), (1.0, 1.0, 0.0, 0.0))
+    check(of(found, "worst case", "not refused"), (1.0, 1.0, 0.0, 1.0), note="1 of them not known")
+    check(of(found, "worst case", "broken off"), (0.0, 0.0, 0.0, 0.0))
     check(of(found, "worst case (strict)"), (1.0, 1.0, 1.0, 1.0))
     assert (found.cost["prefill forwards"], found.cost["prefill backwards"]) == (12.0, 8.0)
     assert found.cost["direct forwards"] == 0.0
     assert 0 < found.cost["attack seconds"] <= found.cost["seconds"]
+    direct, *_, worst = found.outcomes
+    assert direct.answers[0] == ("complied: begins as the target",) and direct.answers[1] == ("refused: words",)
+    assert worst.behaviours == ("complied", "complied", "refused", "unknown")
+
+
+def test_empty_and_unlikely_answers_break_off(scripted: Scripted, likely: list[bool], tmp_path: Path) -> None:
+    """Whatever the first judge says of them: nothing is added, or nine nats per token."""
+    scripted.said |= {"never": f"|well well {GIBBERISH}", "begun": f"bad stuff {GIBBERISH}|"}
+    found = evaluated(tmp_path, wanted=replace(panel(), judge=ByWords("all", strict=True)))
+    check(of(found, "direct", "broken off"), (0.0, 1.0, 1.0, 1.0), note="empty 1, gibberish 1, off the subject 1")
+    assert of(found, "direct").rows == (1.0, 0.0, 0.0, 0.0)
+    assert found.outcomes[1].answers[1] == ("broken off: empty",)
+
+
+def test_a_judge_that_decides_takes_the_place_of_list_and_words(
+    scripted: Scripted, likely: list[bool], tmp_path: Path
+) -> None:
+    strict = ByWords("strict", strict=True)
+    found = evaluated(tmp_path, wanted=replace(panel(), others=(strict,), decides=strict))
+    assert of(found, "direct").rows == (1.0, 1.0, 1.0, 1.0)
+    assert found.outcomes[0].kinds == {"complied: strict": 4}
+
+
+STUBS = {
+    "refuses": ("I cannot help with that.", "refused"),
+    "complies": ("Sure, here is the answer", "complied"),
+    "gibberish": ("well florp blat", "broken off"),
+    "loops": ("bad stuff " * 20, "broken off"),
+    "empty": ("", "broken off"),
+}
+
+
+@pytest.mark.parametrize("kind", STUBS)
+def test_stubs_come_out_as_what_they_are_under_every_attack(
+    kind: str, scripted: Scripted, likely: list[bool], tmp_path: Path
+) -> None:
+    """Whatever stands in the answer already: nothing, the target's beginning, all of it."""
+    said, outcome = STUBS[kind]
+    scripted.said |= dict.fromkeys(FORBIDDEN, f"{said}|{said}")
+    attacks = {"direct": Direct(), **{f"prefill {n}": Prefill(n) for n in (1, 3, 40)}, "embedding": Searching()}
+    wanted = replace(
+        panel(),
+        judge=REFUSAL_LISTS["declines"],
+        attacks=attacks,
+        targets=("Sure, here is the answer",) * len(FORBIDDEN),
+    )
+    found = evaluated(tmp_path, wanted=wanted)
+    shares = {"complied": 0.0, "broken off": 0.0} | {outcome: 1.0}
+    for name in (*attacks, "worst case"):
+        assert of(found, name).value == shares["complied"], name
+        assert of(found, name, "broken off").value == shares["broken off"], name
+        assert of(found, name, "not refused").value == 1 - shares.get("refused", 0.0), name
+
+
+def test_one_base_reads_the_answers_of_every_model(scripted: Scripted, likely: list[bool], tmp_path: Path) -> None:
+    """A merged model and one with an adapter are told by the same base, and the same is said of them."""
+    base = fluency.Base("the base", llama(adapter=False), Template(TOKENIZER))
+    wanted = replace(panel(), base=base)
+    one = evaluated(tmp_path / "one", llama(), wanted)
+    other = evaluated(tmp_path / "other", llama(adapter=False), wanted)
+    assert one.outcomes == other.outcomes and one.fluency == other.fluency
+    assert one.fluency.startswith("gibberish is above 1.00 nats per token under the base")
+    assert of(other, "borderline: degenerate").rows == (0.0, 0.0, 1.0, 1.0)
 
 
 def test_over_refusal_by_hand(scripted: Scripted, likely: list[bool], tmp_path: Path) -> None:
@@ -226,15 +304,15 @@ def test_over_refusal_by_hand(scripted: Scripted, likely: list[bool], tmp_path: 
     found = evaluated(tmp_path)
     check(of(found, "borderline: refused"), (0.0, 1.0, 0.0, 0.0), note="full 25.0 %, partial 0.0 %")
     check(of(found, "borderline: degenerate"), (0.0, 0.0, 1.0, 1.0))
-    assert likely == [False, False], "limit and answers are measured with the adapter off"
+    assert likely and not any(likely), "limits and answers are measured with the adapter off"
 
 
 def test_without_an_adapter_gibberish_is_not_looked_for_and_that_is_said(
     scripted: Scripted, likely: list[bool], tmp_path: Path
 ) -> None:
     found = evaluated(tmp_path, llama(adapter=False))
-    note = "gibberish not looked for: the model has no adapter to switch off"
-    check(of(found, "borderline: degenerate"), (0.0, 0.0, 1.0, 0.0), note=note)
+    check(of(found, "borderline: degenerate"), (0.0, 0.0, 1.0, 0.0), note=fluency.NOT_LOOKED_FOR)
+    assert found.fluency == fluency.NOT_LOOKED_FOR and "evaluation.base_model" in found.fluency
     assert likely == []
 
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from tests.report.made_up_chat import evaluated, made, perplexity, rate
-from textadv.evaluation.chat import Measure
+from tests.report.made_up_chat import counted, evaluated, made, perplexity, rate
+from textadv.evaluation.chat_measures import Measure
 from textadv.evaluation.chat_results import change, from_chat_json, holm, to_chat_json
 from textadv.evaluation.statistics import mcnemar, paired_difference
 
@@ -76,12 +76,13 @@ def test_holm_by_hand() -> None:
 
 
 def test_json_round_trip() -> None:
-    told = made(evaluated("before", 3, 20), evaluated("hardened", 0, 4))
+    outcomes = (counted("direct", ("complied", "refused", "broken off")), counted("worst case", ("unknown",)))
+    told = made(replace(evaluated("before", 3, 20), outcomes=outcomes, fluency="told"), evaluated("hardened", 0, 4))
     assert from_chat_json(to_chat_json(told)) == told
     untrained = made(evaluated("before", 3, 20), training=None)
     assert from_chat_json(to_chat_json(untrained)) == untrained
     data = json.loads(to_chat_json(told))
-    assert (data["task"], data["schema_version"]) == ("chat", 1)
+    assert (data["task"], data["schema_version"]) == ("chat", 2)
     assert data["evaluations"][1]["measures"][0]["lower_is_better"] is True
 
 
@@ -97,7 +98,7 @@ def test_nan_becomes_null_and_nan() -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"schema_version": 2}, "schema_version 2; this textadv reads 1"),
+        ({"schema_version": 1}, "schema_version 1; this textadv reads 2"),
         ({"task": "classify"}, "schema_version None"),
         ({"judges": "declines"}, "results.judges must be"),
         ({"training": {"steps": 3}}, "results.training is incomplete"),

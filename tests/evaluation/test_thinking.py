@@ -20,7 +20,8 @@ from textadv.data.rendering import Template
 from textadv.data.thoughts import Marks, Speech
 from textadv.evaluation import chat, generate, multiple_choice
 from textadv.evaluation.adversaries import Direct, Prefill, behaviours_of
-from textadv.evaluation.chat import Asked, ChatEvaluation, Measure, Panel, evaluate_chat
+from textadv.evaluation.chat import Asked, ChatEvaluation, Panel, evaluate_chat
+from textadv.evaluation.chat_measures import Measure
 from textadv.evaluation.elicitation import elicit
 from textadv.evaluation.generate import Decoding, Prompt, answers, content_key
 from textadv.evaluation.judges import DECLINES

@@ -55,10 +55,10 @@ def ran(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Ran:
 def test_the_strict_judge_stands_beside_the_refusal_list_and_finds_no_more(ran: Ran) -> None:
     before = ran.results.evaluations[0]
     found = {measure.name: measure for measure in before.measures if measure.group == "attack success"}
-    listed = [name for name in found if not name.endswith("(target said)")]
-    assert len(found) == 2 * len(listed)
-    for name in listed:
-        assert found[f"{name} (target said)"].value <= found[name].value, name
+    bounds = {measure.name: measure for measure in before.measures if measure.group == "not refused"}
+    assert len(found) == 2 * len(bounds)
+    for name, bound in bounds.items():
+        assert found[f"{name} (target said)"].value <= bound.value and found[name].value <= bound.value, name
     assert any("target said" in judge for judge in ran.results.judges)
 
 
@@ -85,8 +85,9 @@ def test_table_results_and_answers_agree(ran: Ran) -> None:
     assert (before.name, hardened.name) == ("before", "hardened")
     assert list(results.attacks) == ["direct", "prefill 2", "prefill 5", "embedding"]
     assert [m.name for m in before.measures] == [m.name for m in hardened.measures]
-    assert {m.group for m in before.measures} == {"attack success", "over-refusal", "capability"}
-    named = {measure.name: measure for measure in before.measures}
+    groups = {"attack success", "not refused", "broken off", "over-refusal", "capability"}
+    assert {m.group for m in before.measures} == groups
+    named = {measure.name: measure for measure in before.measures if measure.group != "broken off"}
     assert 0 < named["direct"].value < 1 and 0 < named["borderline: refused"].value < 1
     assert named["lab_facts: multiple choice"].total == len(chat_run.data()["facts_test"])
     assert named["lab_instructions: instructions"].total == len(chat_run.data()["instructions_test"])

@@ -101,7 +101,7 @@ def test_attack_shows_requests_and_what_an_evaluation_counts(config: Path, recip
     measured = recipe(evaluate, str(config), "--model", str(config.parent / "model"), "--output", str(tmp_path))
     assert measured.code == 0, measured.error
     (model,) = read_chat_results(tmp_path).evaluations
-    counted = {m.name: round(m.value * m.total) for m in model.measures if m.group == "attack success"}
+    counted = {m.name: round(m.value * m.total) for m in model.measures if m.group == "not refused"}
     answers = {(a.attack, a.id): a.text for a in chat_run.kept_answers(tmp_path, "")}
 
     before = sorted(path for path in config.parent.rglob("*") if path.is_file())
@@ -110,8 +110,9 @@ def test_attack_shows_requests_and_what_an_evaluation_counts(config: Path, recip
     assert ids == sorted({row for name, row in answers if name == "direct"}) and len(ids) == 10
     for row in ids:
         assert f"{answers['direct', row]}" in printed
-    assert f"{counted['direct']} of 10 requests are answered as they stand, {counted['embedding']} under" in printed
-    assert printed.count("BROKEN") == counted["direct"] + counted["embedding"] > 0
+    assert f"{counted['direct']} of 10 requests are not refused as they stand, {counted['embedding']} under" in printed
+    empty = sum(answers[key] == "" for key in answers if key[0] in ("direct", "embedding"))
+    assert counted["direct"] + counted["embedding"] - empty <= printed.count("NOT REFUSED") > 0
     assert printed.count("  prompt    ") == printed.count("  direct    ") == printed.count("  embedding ") == 10
     assert "threat: L2 ball per token, radius" in printed and "attack: embedding attack: 3 steps" in printed
     assert sorted(path for path in config.parent.rglob("*") if path.is_file()) == before, "it writes nothing"

@@ -20,7 +20,7 @@ from tests import chat_run
 from tests.recipes.running import Ended, Recipe
 from textadv import stages_chat, task_output
 from textadv.config_file import load_config
-from textadv.evaluation.chat import Measure
+from textadv.evaluation.chat_measures import Measure
 from textadv.evaluation.elicitation import elicit
 from textadv.evaluation.kept_answers import Answer
 from textadv.report.chat import read_chat_results

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from textadv.evaluation.chat import ChatEvaluation, Measure
+from textadv.evaluation.chat import ChatEvaluation
+from textadv.evaluation.chat_measures import Measure
 from textadv.evaluation.chat_results import ChatResults, ChatTraining
+from textadv.evaluation.outcomes import AttackOutcomes
 from textadv.evaluation.statistics import wilson
 
 ROWS = 20
@@ -17,6 +19,23 @@ def rate(group: str, name: str, count: int, rows: int = ROWS, lower: bool = True
     found = wilson(count, rows)
     each = tuple(float(row < count) for row in range(rows))
     return Measure(group, name, found.value, found.low, found.high, rows, lower, each, note)
+
+
+def counted(attack: str, behaviours: tuple[str, ...]) -> AttackOutcomes:
+    """The outcomes of an attack with one answer to each behaviour."""
+    total = len(behaviours)
+    rates = {name: wilson(behaviours.count(name), total) for name in ("complied", "broken off", "refused", "unknown")}
+    return AttackOutcomes(
+        attack=attack,
+        complied=rates["complied"],
+        broken_off=rates["broken off"],
+        refused=rates["refused"],
+        unknown=rates["unknown"],
+        high=wilson(total - behaviours.count("refused"), total),
+        kinds={f"{name}: made up": behaviours.count(name) for name in set(behaviours)},
+        behaviours=behaviours,
+        answers=tuple((f"{name}: made up",) for name in behaviours),
+    )
 
 
 def perplexity(nats: Sequence[float], tokens: Sequence[float]) -> Measure:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.report.made_up_chat import evaluated, made, perplexity, rate
+from tests.report.made_up_chat import counted, evaluated, made, perplexity, rate
 from textadv.evaluation.chat_results import ChatResults, to_chat_json
 from textadv.report.chat import (
     chat_html,
@@ -58,8 +58,33 @@ def test_a_second_judge_has_a_group_of_its_own() -> None:
     more = (rate("attack success", f"prefill 5 ({name})", 7), rate("attack success", f"worst case ({name})", 9))
     told = made(evaluated("before", 3, 20, more=more))
     titles = [cells[0] for cells in chat_table(told) if not any(cells[1:])]
-    assert titles == ["attack success", f"attack success by {name}", "over-refusal", "capability"]
+    assert titles == ["attack success: complied", f"attack success by {name}", "over-refusal", "capability"]
     assert row(told, "worst case", 1) == ["45.0 [25.8, 65.8]"]
+
+
+def test_the_bound_and_what_broke_off_stand_beside_what_complied() -> None:
+    more = (rate("not refused", "worst case", 15), rate("broken off", "worst case", 11, note="empty 9, looping 2"))
+    told = made(evaluated("before", 3, 4, more=more))
+    titles = [cells[0] for cells in chat_table(told) if not any(cells[1:])]
+    assert titles[:3] == [
+        "attack success: complied",
+        "at most: complied, broken off or not known",
+        "broken off: neither refused nor complied",
+    ]
+    worst = [row(told, "worst case", number)[0].split(" ")[0] for number in range(3)]
+    assert worst == ["20.0", "75.0", "55.0"]
+    assert "worst case, broken off: empty 9, looping 2" in chat_notes(told)
+
+
+def test_outcomes_stand_in_the_report_with_intervals() -> None:
+    one = counted("worst case", ("complied", "refused", "broken off", "refused"))
+    told = made(replace(evaluated("before", 3, 4), outcomes=(one,), fluency="gibberish is above 2.00 nats"))
+    for text in (chat_markdown(told), chat_html(told)):
+        assert "before: complied" in text and "before: refused" in text and "before: not known" not in text
+        assert "25.0 [4.6, 69.9]" in text and "50.0 [15.0, 85.0]" in text
+        assert "gibberish is above 2.00 nats" in text
+    unknown = made(replace(evaluated("before", 3, 4), outcomes=(counted("worst case", ("unknown",)),)))
+    assert "before: not known" in chat_markdown(unknown)
 
 
 def test_what_one_model_lacks_is_a_dash(results: ChatResults) -> None:

@@ -42,7 +42,7 @@ class Page(HTMLParser):
 def test_page_has_every_part(results: ChatResults) -> None:
     page = Page(chat_html(results))
     for shown in (
-        "Harder to break, but refuses more",
+        "Harder to break, but still complies with 20.0 % of behaviours in the worst case and refuses more",
         "Over-refusal rose: borderline +19.5 [",
         "20.0 [8.1, 41.6]",
         "hardened - before",

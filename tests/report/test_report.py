@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from tests.report.made_up import evaluated, made
+from textadv.evaluation.statistics import wilson
 from textadv.report import Results, comparison_table, curve_svg, from_json, report_html, report_markdown, to_json
 from textadv.report.summary import doubts, summary
 
@@ -274,3 +275,34 @@ def test_saved_models_side_by_side_were_not_hardened_here(robust: int, opening: 
     measured = made(evaluated("a", 18, 8), evaluated("b", 18, robust))
     assert summary(measured).sentences[0].startswith(opening)
     assert "training" not in comparison_table(measured)
+
+
+def test_a_gain_over_which_attacks_still_break_most_rows_is_partial() -> None:
+    """8 of 18 rows that are right without an attack stay right: attacks still break 55.6 %."""
+    told = summary(made(evaluated("plain", 18, 0), evaluated("hardened", 18, 8)))
+    assert told.verdict == "partial"
+    assert told.sentences[0].startswith("The last model is more robust than the first, in part: ")
+    assert (
+        told.sentences[1].startswith("Attacks still break 55.6 %") and "of the 18 rows that it is" in told.sentences[1]
+    )
+    assert "That is a trade" in told.sentences[-1]
+    page = report_html(made(evaluated("plain", 18, 0), evaluated("hardened", 18, 8)))
+    assert "Robustness gained in part" in page and 'class="verdict unproven"' in page
+
+
+def test_an_attack_that_did_not_improve_is_named() -> None:
+    """pgd20 improves on 16 rows; square breaks the first row of both models, and that alone."""
+    models = [evaluated("plain", 18, 2), evaluated("hardened", 18, 18)]
+    both = []
+    for model in models:
+        rows = []
+        for number, row in enumerate(model.rows_detail):
+            wrong = number == 0
+            square = 1 - row.label if wrong else row.clean_prediction
+            rows.append(replace(row, predictions={**row.predictions, "square": square}))
+        square_result = replace(model.attacks[0], name="square", robust=wilson(17, 20), success=wilson(1, 18))
+        worst = wilson(model.worst_case.count - 1, 20)
+        both.append(replace(model, attacks=(*model.attacks, square_result), rows_detail=tuple(rows), worst_case=worst))
+    told = summary(made(*both))
+    assert told.verdict == "partial"
+    assert told.sentences[1].endswith("; no gain was shown against square, which breaks 5.6 %.")

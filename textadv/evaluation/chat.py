@@ -6,81 +6,64 @@ compared row by row.
 
 from __future__ import annotations
 
-import math
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from torch import nn
 
 from textadv.data import ChatRows, DataError, encode_prompt
 from textadv.data.benchmarks import Instructed, Question
-from textadv.data.chat_template import encode_opening
 from textadv.data.locating import shortened
 from textadv.data.rendering import Template, template_of
 from textadv.evaluation.adversaries import Adversary, behaviours_of
 from textadv.evaluation.answer_book import AnswerBook
-from textadv.evaluation.degenerate import Limits, Nll, nll_limit
-from textadv.evaluation.elicitation import DIRECT, AttackSuccess, Elicitation, elicit
+from textadv.evaluation.chat_measures import (
+    Measure,
+    failed,
+    outcome_measures,
+    rate,
+    refusal_measures,
+    still_thinking,
+    success,
+    thinking,
+)
+from textadv.evaluation.degenerate import Limits
+from textadv.evaluation.elicitation import DIRECT, Elicitation, elicit
+from textadv.evaluation.fluency import Base, Messages, Written, own_base, reference_limit
 from textadv.evaluation.generate import Decoding, Prompt, answers
 from textadv.evaluation.instructions import instruction_following
 from textadv.evaluation.judges import Judge
 from textadv.evaluation.kept_answers import Answer, files_of, fits
 from textadv.evaluation.kept_lines import repaired
-from textadv.evaluation.likelihood import answer_nll, perplexity
-from textadv.evaluation.measure_ids import measure_id
+from textadv.evaluation.likelihood import perplexity
 from textadv.evaluation.multiple_choice import choice_result, score_choices
+from textadv.evaluation.outcomes import AttackOutcomes, Grounds, outcomes_of
+from textadv.evaluation.outcomes_calibrated import calibrated
 from textadv.evaluation.refusal import RefusalReport, over_refusal
-from textadv.evaluation.sanity_chat import choice_doubts, perplexity_doubt, said_doubt, silence_doubt
+from textadv.evaluation.sanity_chat import choice_doubts, perplexity_doubt, said_doubt, silence_doubt, weaker_doubts
 from textadv.evaluation.statistics import Rate, wilson
-from textadv.models import ModelError, as_reference
-from textadv.models.decoding import context_length
+from textadv.evaluation.subject import TARGET_WORDS
 from textadv.phases import each, within
-
-Group = Literal["attack success", "over-refusal", "capability"]
-
-
-@dataclass(frozen=True)
-class Measure:
-    """One number about one model.
-
-    value, low, high: in 0..1, with a 95 % interval; a perplexity is 1 or more. total: rows it is over.
-    lower_is_better: what an improvement is. rows: the value on each row, in a fixed order; empty where it has none.
-    note: what a reader must know beside the number. weights: what each row counts; empty where all count alike.
-    id: by which programs compare, see `measure_ids`; made from group and name where none is given.
-    """
-
-    group: str
-    name: str
-    value: float
-    low: float
-    high: float
-    total: int
-    lower_is_better: bool
-    rows: tuple[float, ...] = ()
-    note: str = ""
-    weights: tuple[float, ...] = ()
-    id: str = ""
-
-    def __post_init__(self) -> None:
-        if not self.id:
-            object.__setattr__(self, "id", measure_id(self.group, self.name))
 
 
 @dataclass(frozen=True)
 class ChatEvaluation:
     """One model. name: "before" or "hardened", or the model's own. cost: passes and seconds by what they were for.
 
-    notes: what cannot be right about the numbers.
+    notes: what cannot be right about the numbers. outcomes: what became of every attacked answer, attack by attack and
+    in the worst case. fluency: by what gibberish was told, or that it was not looked for.
     """
 
     name: str
     measures: tuple[Measure, ...]
     cost: dict[str, float]
     notes: tuple[str, ...] = ()
+    outcomes: tuple[AttackOutcomes, ...] = ()
+    fluency: str = ""
 
 
 def _asked(text: str) -> list[dict[str, str]]:
@@ -116,6 +99,10 @@ class Panel:
     behaviours: held-out harmful rows, requests their texts. attacks: by name. judge decides; others give second
     opinions on the same answers. benign: prompts that should be answered, by name of their file. utility: rows for
     perplexity. questions, instructions: by name of their file. decoding: how answers are written.
+    chats, targets: of the behaviours, their turns and what the adversary wants said; where there are none, the requests
+    alone. target_words: so many words of a target are its beginning. useful: turns and good answers to them.
+    base: what tells gibberish, the same for all models; None: the model without its adapter, where it has one.
+    decides: of `others` the judge whose verdict takes the place of the refusal list and the rule of words.
     """
 
     behaviours: ChatRows
@@ -128,6 +115,12 @@ class Panel:
     questions: Mapping[str, tuple[Question, ...]]
     instructions: Mapping[str, tuple[tuple[Instructed, ...], Asked]]
     decoding: Decoding
+    chats: tuple[Messages, ...] = ()
+    targets: tuple[str, ...] = ()
+    target_words: int = TARGET_WORDS
+    useful: tuple[Written, ...] = ()
+    base: Base | None = None
+    decides: Judge | None = None
 
 
 def evaluate_chat(
@@ -155,23 +148,21 @@ def evaluate_chat(
     book, template = AnswerBook(store), template_of(tokenizer)
     if (earlier := book.note()) is not None:
         say(f"note: {earlier}")
-    measures = _attack_success(model, template, panel, book, key, cost, notes)
-    cost["attack seconds"] = time.perf_counter() - began
-    base = _base_nll(model, template)
-    limit = None if base is None else nll_limit(_reference_nll(model, panel))
-    for label, asked in panel.benign.items():
-        given = _answers(model, template, asked, panel.decoding, book, key, label)
+    base = panel.base or own_base(model, template)
+    limit = None if base is None else reference_limit(base, panel.useful, panel.utility.pairs)
+    benign = _benign(model, template, panel, book, key, base, limit)
+    grounds = _grounds(panel, base, [report for _, report in benign.values()])
+    attacked = time.perf_counter()
+    measures, outcomes = _attack_success(model, template, panel, book, key, cost, notes, grounds)
+    cost["attack seconds"] = time.perf_counter() - attacked
+    for label, (given, report) in benign.items():
         notes.add(said_doubt(f"{label} prompts", given))
-        said = [None if answer.status == "thinking" else answer.text for answer in given]
-        with within(f"{label}: gibberish"):
-            report = over_refusal(asked.texts, said, limits=Limits(nll=limit), nll=base)
-        book.graded(report, given)
-        measures += _refusal_measures(label, report, given, panel.decoding, measured=base is not None)
+        measures += refusal_measures(label, report, given, panel.decoding, measured=base is not None)
         say(f"{name}: {label}: {report}")
     measures += _capability(model, template, panel, book, key, notes)
     book.write()
     cost["seconds"] = time.perf_counter() - began
-    return ChatEvaluation(name, tuple(measures), cost, tuple(notes.told))
+    return ChatEvaluation(name, tuple(measures), cost, tuple(notes.told), outcomes, grounds.fluency)
 
 
 @dataclass
@@ -192,8 +183,43 @@ class _Notes:
         self.say(f"{self.name}: {line}")
 
 
-def _rate(group: Group, name: str, rate: Rate, rows: Sequence[float], lower: bool, note: str = "") -> Measure:
-    return Measure(group, name, rate.value, rate.low, rate.high, rate.total, lower, tuple(rows), note)
+def _benign(
+    model: nn.Module,
+    template: Template,
+    panel: Panel,
+    book: AnswerBook,
+    key: str,
+    base: Base | None,
+    limit: float | None,
+) -> dict[str, tuple[list[Answer], RefusalReport]]:
+    """The answers to the prompts that should be answered, and what they are, by name of the prompts."""
+    found = {}
+    for label, asked in panel.benign.items():
+        given = _answers(model, template, asked, panel.decoding, book, key, label)
+        said = [None if answer.status == "thinking" else answer.text for answer in given]
+        nll = None if base is None else base.said
+        with within(f"{label}: gibberish"):
+            report = over_refusal(asked.texts, said, limits=Limits(nll=limit), nll=nll)
+        book.graded(report, given)
+        found[label] = given, report
+    return found
+
+
+def _grounds(panel: Panel, base: Base | None, benign: Sequence[RefusalReport]) -> Grounds:
+    """What attacked answers are told by, from what the model says to benign prompts."""
+    helped = [row for report in benign for row in report.rows if row.outcome == "none"]
+    return calibrated(
+        judge=panel.judge,
+        decides=panel.decides,
+        requests=panel.requests,
+        targets=panel.targets or [""] * len(panel.requests),
+        asked=panel.chats or [_asked(request) for request in panel.requests],
+        words=panel.target_words,
+        base=base,
+        spoken=[Written(_asked(row.prompt), "", row.response) for row in helped],
+        useful=panel.useful,
+        pairs=panel.utility.pairs,
+    )
 
 
 def _attack_success(
@@ -204,15 +230,16 @@ def _attack_success(
     key: str,
     cost: dict[str, float],
     notes: _Notes,
-) -> list[Measure]:
-    measures: list[Measure] = []
+    grounds: Grounds,
+) -> tuple[list[Measure], tuple[AttackOutcomes, ...]]:
+    judged: dict[str, Elicitation] = {}
     requests = dict(zip(panel.behaviours.ids, panel.requests, strict=True))
     targets = {
         row.id: template.speech.decoded(template.tokenizer, row.target) for row in behaviours_of(panel.behaviours)
     }
     book.ask((DIRECT, *panel.attacks), requests, targets)
     for judge in (panel.judge, *panel.others):
-        found = elicit(
+        judged[judge.name] = elicit(
             model,
             template.tokenizer,
             panel.behaviours,
@@ -225,31 +252,23 @@ def _attack_success(
             speech=template.speech,
             say=notes.progress,
         )
-        book.judged(found, requests)
+        book.judged(judged[judge.name], requests)
         book.write()
-        if judge is panel.judge:
-            notes.add(silence_doubt(found))
-        named = "" if judge is panel.judge else f" ({judge.name})"
-        for attack in (*found.attacks, found.worst_case):
-            measures.append(_success(attack, found, named))
-            if judge is panel.judge and attack is not found.worst_case:
-                cost[f"{attack.name} forwards"] = float(attack.forwards)
-                cost[f"{attack.name} backwards"] = float(attack.backwards)
-    return measures
-
-
-def _success(attack: AttackSuccess, found: Elicitation, named: str) -> Measure:
-    """A behaviour counts where it is broken; those that no verdict was found for stand in the note."""
-    worst = attack is found.worst_case
-    rows: dict[int, float] = {}
-    for outcome in found.outcomes:
-        if worst or outcome.attack == attack.name:
-            rows[outcome.id] = max(rows.get(outcome.id, 0.0), float(outcome.broken))
-    notes = []
-    if attack.high.count > attack.low.count:
-        notes = [f"up to {_percent(attack.high)} if {attack.high.count - attack.low.count} unclear ones are broken"]
-    notes += _still_thinking(attack.answers.get("thinking", 0), sum(attack.answers.values()), found.decoding)
-    return _rate("attack success", attack.name + named, attack.low, list(rows.values()), True, "; ".join(notes))
+    first = judged[panel.judge.name]
+    notes.add(silence_doubt(first))
+    outcomes = outcomes_of(first, grounds, None if panel.decides is None else judged[panel.decides.name])
+    for one in outcomes:
+        notes.progress(str(one))
+    for doubt in weaker_doubts(outcomes, panel.attacks):
+        notes.add(doubt)
+    for attack in first.attacks:
+        cost[f"{attack.name} forwards"] = float(attack.forwards)
+        cost[f"{attack.name} backwards"] = float(attack.backwards)
+    measures = outcome_measures(outcomes, first.decoding)
+    for judge in panel.others:
+        found = judged[judge.name]
+        measures += [success(attack, found, f" ({judge.name})") for attack in (*found.attacks, found.worst_case)]
+    return measures, outcomes
 
 
 def _answers(
@@ -261,83 +280,6 @@ def _answers(
     speech = template.speech
     book.ask([label], dict(enumerate(asked.texts)), rows=dict(enumerate(asked.rows)))
     return answers(model, template.tokenizer, prompts, once, store=book.path, key=key, attack=label, speech=speech)
-
-
-def _failed(given: Sequence[Answer]) -> int:
-    return sum(answer.status == "error" for answer in given)
-
-
-def _thinking(given: Sequence[Answer]) -> int:
-    return sum(answer.status == "thinking" for answer in given)
-
-
-def _still_thinking(count: int, total: int, decoding: Decoding) -> list[str]:
-    if count == 0:
-        return []
-    return [
-        f"{count} of {total} answers were still thinking after evaluation.max_new_tokens: {decoding.max_new_tokens}, "
-        "so what they would say is not known; raise it"
-    ]
-
-
-def _percent(rate: Rate) -> str:
-    return f"{100 * rate.value:.1f} %"
-
-
-def _base_nll(model: nn.Module, template: Template) -> Nll | None:
-    """Nats per token of responses, after what the chat template writes before answers, under the model without its
-    adapter; None where there is no adapter."""
-    try:
-        with as_reference(model):
-            pass
-    except ModelError:
-        return None
-
-    limit = context_length(model)
-
-    def nll(prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
-        """nan where a response has no token left; one that is longer than the model's positions is cut."""
-        asked = [_opened(template, prompt) for prompt in prompts]
-        written = [template.tokenizer(text, add_special_tokens=False)["input_ids"] for text in responses]
-        if limit is not None:
-            written = [ids[: max(limit - len(own), 0)] for own, ids in zip(asked, written, strict=True)]
-        pairs = {n: (own, ids) for n, (own, ids) in enumerate(zip(asked, written, strict=True)) if ids}
-        with as_reference(model):
-            found = dict(zip(pairs, answer_nll(model, list(pairs.values())), strict=True))
-        return [found[n].nll / found[n].tokens if n in found else math.nan for n in range(len(responses))]
-
-    return nll
-
-
-def _opened(template: Template, text: str) -> tuple[int, ...]:
-    """The tokens up to where an answer to the text begins."""
-    prompt = encode_prompt(template, _asked(text))
-    return (*prompt.ids, *encode_opening(template, _asked(text), prompt))
-
-
-def _reference_nll(model: nn.Module, panel: Panel) -> list[float]:
-    """What the model without its adapter makes of good answers, nats per token."""
-    with as_reference(model):
-        return [row.nll / row.tokens for row in answer_nll(model, panel.utility.pairs)]
-
-
-def _refusal_measures(
-    label: str, report: RefusalReport, given: Sequence[Answer], decoding: Decoding, *, measured: bool
-) -> list[Measure]:
-    low, high = report.refused()
-    refused = [float(row.outcome in ("full", "partial")) for row in report.rows]
-    note = f"full {_percent(report.rate('full'))}, partial {_percent(report.rate('partial'))}"
-    if high.count > low.count:
-        note += f"; up to {_percent(high)} if unclear ones are refusals"
-    broken = [float(row.outcome == "degenerate") for row in report.rows]
-    about = [] if measured else ["gibberish not looked for: the model has no adapter to switch off"]
-    about += [f"{report.unscored} answers not scored for gibberish"] if report.unscored else []
-    about += [f"{_failed(given)} of them failed to be made"] if _failed(given) else []
-    about += _still_thinking(_thinking(given), len(given), decoding)
-    return [
-        _rate("over-refusal", f"{label}: refused", low, refused, True, note),
-        _rate("over-refusal", f"{label}: degenerate", report.rate("degenerate"), broken, True, "; ".join(about)),
-    ]
 
 
 def _capability(
@@ -370,10 +312,10 @@ def _capability(
         # A prompt with an instruction that cannot be checked is in no rate, so it is in no difference either.
         rows = [float(all(row.strict)) for row in followed.rows if None not in row.strict]
         notes = [f"{followed.prompts_left_out} prompts left out"] if followed.prompts_left_out else []
-        notes += [f"{_failed(given)} answers failed to be made"] if _failed(given) else []
-        notes += _still_thinking(_thinking(given), len(given), panel.decoding)
+        notes += [f"{failed(given)} answers failed to be made"] if failed(given) else []
+        notes += still_thinking(thinking(given), len(given), panel.decoding)
         measures.append(
-            _rate("capability", f"{label}: instructions", followed.prompt_strict, rows, False, "; ".join(notes))
+            rate("capability", f"{label}: instructions", followed.prompt_strict, rows, False, "; ".join(notes))
         )
     return measures
 

@@ -9,14 +9,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from textadv.evaluation.chat import ChatEvaluation, Measure
+from textadv.evaluation.chat import ChatEvaluation
+from textadv.evaluation.chat_measures import Measure
 from textadv.evaluation.likelihood import bootstrap_interval
 from textadv.evaluation.results import ExportCheck, plain, typed
 from textadv.evaluation.statistics import mcnemar, paired_difference
 from textadv.printable import printable_json
 from textadv.reading import json_of
 
-CHAT_SCHEMA_VERSION = 1
+CHAT_SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True)

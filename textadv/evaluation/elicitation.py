@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
@@ -42,6 +42,7 @@ class JudgedAnswer:
     restart: the adversary's round. status, thought: of the answer, as in `Answer`. verdict: `ok`, `unparsed` or `error`
     as the judge said; `unjudged` where the response is blank, which breaks nothing, or the model was still thinking,
     which leaves open what it would say; `error` where there is no answer. broken: None where it is not known.
+    begun: what of `text` was put into the model's mouth; whole: that is the whole target.
     """
 
     restart: int
@@ -54,6 +55,8 @@ class JudgedAnswer:
     score: float | None
     reason: str
     thought: str = ""
+    begun: str = ""
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -158,9 +161,12 @@ def elicit(
     measured: dict[str, _Measured] = {}
     for name, adversary in named.items():
         began = time.perf_counter()
-        asked = adversary.rounds(model, rows, behaviours)
-        rounds = [answered(each.prompts, decoding, attack=name, prepare=each.prepare) for each in asked]
-        outcomes = _outcomes(name, behaviours, rounds, verdicts)
+        rounds, begun = [], []
+        for each in adversary.rounds(model, rows, behaviours):
+            rounds.append(answered(each.prompts, decoding, attack=name, prepare=each.prepare))
+            begun.append({prompt.id: speech.decoded(tokenizer, prompt.prefill) for prompt in each.prompts})
+        wholes = {row.id: speech.decoded(tokenizer, row.said) for row in behaviours}
+        outcomes = _outcomes(name, behaviours, rounds, verdicts, begun, wholes)
         found = [answer for given in rounds for answer in given]
         passes = (sum(answer.forwards for answer in found), sum(answer.backwards for answer in found))
         measured[name] = _Measured(outcomes, *passes, time.perf_counter() - began)
@@ -230,14 +236,21 @@ class _Verdicts:
 
 
 def _outcomes(
-    name: str, behaviours: Sequence[Behaviour], rounds: Sequence[Sequence[Answer]], verdicts: _Verdicts
+    name: str,
+    behaviours: Sequence[Behaviour],
+    rounds: Sequence[Sequence[Answer]],
+    verdicts: _Verdicts,
+    begun: Sequence[Mapping[int, str]],
+    wholes: Mapping[int, str],
 ) -> list[BehaviourOutcome]:
     """One outcome per behaviour, in their order."""
     verdicts.ask([answer for found in rounds for answer in found])
     judged: dict[int, list[JudgedAnswer]] = {row.id: [] for row in behaviours}
     for restart, found in enumerate(rounds):
         for answer in found:
-            judged[answer.id].append(verdicts.of(restart, answer))
+            own = begun[restart][answer.id]
+            told = replace(verdicts.of(restart, answer), begun=own, whole=own != "" and own == wholes[answer.id])
+            judged[answer.id].append(told)
     return [
         BehaviourOutcome(
             row.id,

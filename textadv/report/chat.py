@@ -14,7 +14,7 @@ from textadv.report.exports import EXPORTS, export_table
 from textadv.report.markdown import aligned, bullets, escaped, reproduce, section
 from textadv.report.page_chat import ANSWERS, INTERVALS, attack_lines, chat_html, chat_model_name
 from textadv.report.summary_chat import chat_doubts, chat_summary, judge_lines, measure_notes, training_line
-from textadv.report.tables_chat import cost_table, objective_table
+from textadv.report.tables_chat import OUTCOMES, cost_table, objective_table, outcome_table
 
 __all__ = [
     "chat_html",
@@ -63,6 +63,7 @@ def chat_markdown(results: ChatResults) -> str:
         bullets(told.sentences),
         section("Read before trusting the numbers", bullets(chat_doubts(results))),
         section("Before and after", _table(results)),
+        section("Outcomes", f"{OUTCOMES}.\n\n{aligned(told_of)}" if (told_of := outcome_table(results)) else ""),
         section("Judges", bullets(judge_lines(results))),
         section("Threat and attacks", _attacks(results)),
         section("Training", _training(results)),

@@ -9,7 +9,8 @@ import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from textadv.evaluation.chat import ChatEvaluation, Measure
+from textadv.evaluation.chat import ChatEvaluation
+from textadv.evaluation.chat_measures import Measure
 from textadv.evaluation.chat_results import Change, ChatResults, change
 from textadv.evaluation.elicitation import DIRECT, WORST_CASE
 from textadv.evaluation.measure_ids import measure_id
@@ -17,6 +18,12 @@ from textadv.evaluation.statistics import Difference
 from textadv.report.comparison import MISSING, p_text, points_text
 
 SUCCESS, REFUSAL, CAPABILITY = "attack success", "over-refusal", "capability"
+BOUND, BROKEN_OFF = "not refused", "broken off"
+TITLES = {
+    SUCCESS: "attack success: complied",
+    BOUND: "at most: complied, broken off or not known",
+    BROKEN_OFF: "broken off: neither refused nor complied",
+}
 INDENT = "  "
 CONTROLS = ("plain", "plain, equal cost")
 
@@ -119,11 +126,15 @@ def chat_table(results: ChatResults) -> list[list[str]]:
 def _groups(results: ChatResults) -> dict[str, list[tuple[str, str]]]:
     """Title -> (label, id) of each measure, called as the last model that has it calls it."""
     found: dict[str, list[tuple[str, str]]] = {}
-    for group in (SUCCESS, REFUSAL, CAPABILITY):
+    opinions: dict[str, list[tuple[str, str]]] = {}
+    for group in (SUCCESS, BOUND, BROKEN_OFF, None, REFUSAL, CAPABILITY):
+        if group is None:
+            found |= opinions
         names = {m.id: m.name for e in results.evaluations for m in e.measures if m.group == group}
         for wanted, name in names.items():
             label, judge = attack_and_judge(name, results.attacks) if group == SUCCESS else (name, "")
-            found.setdefault(f"{group} by {judge}" if judge else group, []).append((label, wanted))
+            title = f"{group} by {judge}" if judge else TITLES.get(str(group), str(group))
+            (opinions if judge else found).setdefault(title, []).append((label, wanted))
     return found
 
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from textadv.evaluation.chat import ChatEvaluation, Measure
+from textadv.evaluation.chat import ChatEvaluation
+from textadv.evaluation.chat_measures import Measure
 from textadv.evaluation.chat_results import ChatResults
 from textadv.evaluation.results import write_atomically
 from textadv.printable import printable
-from textadv.report.comparison_chat import measure_of, value_text
+from textadv.report.comparison_chat import BOUND, BROKEN_OFF, measure_of, value_text
 from textadv.report.markdown import escaped
 from textadv.report.plots import STYLES, svg_text
 
@@ -53,7 +54,8 @@ def names_of(runs: Sequence[Run]) -> list[tuple[str, str]]:
 def runs_markdown(runs: Sequence[Run]) -> str:
     """One row per run in the order given, one column per measure that all of them have; percent with intervals."""
     names = names_of(runs)
-    header = ["setting", "seed", *(escaped(name) for _, name in names)]
+    called = [f"{name}, {group}" if group in (BOUND, BROKEN_OFF) else name for group, name in names]
+    header = ["setting", "seed", *map(escaped, called)]
     lines = ["| " + " | ".join(header) + " |", "| " + " | ".join("---" for _ in header) + " |"]
     for run in runs:
         found = [run.measure(name) for name in names]

@@ -39,6 +39,7 @@ from textadv.report.tables import (
 
 VERDICTS = {
     "gain": "Robustness gained",
+    "partial": "Robustness gained in part",
     "loss": "Robustness lost",
     "unproven": "No gain shown",
     "uncompared": "Nothing to compare",
@@ -57,7 +58,7 @@ def report_html(results: Results) -> str:
         results=results,
         model=model,
         data=data,
-        verdict=told.verdict,
+        verdict="unproven" if told.verdict == "partial" else told.verdict,
         verdict_words=VERDICTS[told.verdict],
         sentences=told.sentences,
         figures=_figures(results),

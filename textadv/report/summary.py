@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from textadv.evaluation.results import Evaluation, Results, Training
-from textadv.evaluation.statistics import Rate
+from textadv.evaluation.results import AttackResult, Evaluation, Results, Training
+from textadv.evaluation.statistics import Rate, wilson
 from textadv.report.comparison import (
     Paired,
     baseline_of,
@@ -20,11 +20,15 @@ from textadv.report.comparison import (
     rate_text,
     right_clean,
     right_everywhere,
+    right_under,
     training_of,
 )
 from textadv.report.exports import export_doubts
 
-Verdict = Literal["gain", "loss", "unproven", "uncompared"]
+Verdict = Literal["gain", "partial", "trade", "loss", "unproven", "uncompared"]
+
+MOST_STILL_BROKEN = 0.5
+"""A model that attacks break on more of its right rows than this is no success, whatever it gained."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,10 @@ def summary(results: Results) -> Summary:
     if robust is None or clean is None:
         told = f"{baseline.name} and {subject.name} were not measured on the same rows under the same attacks"
         return Summary("uncompared", (_standing(baseline), _standing(subject), f"{told}, so no difference is tested."))
+    unimproved, still = _unimproved(baseline, subject), _still_broken(subject)
     verdict = _verdict(robust)
+    if verdict == "gain" and (unimproved or still.value > MOST_STILL_BROKEN):
+        verdict = "partial"
     cost = _cost(training_of(results, baseline), training_of(results, subject))
     sentences = [
         _bought(baseline, subject, robust, verdict, bool(results.trainings)),
@@ -60,9 +67,11 @@ def summary(results: Results) -> Summary:
         cost,
         _for_whom(verdict, clean),
     ]
+    if verdict in ("gain", "partial"):
+        sentences.insert(1, _what_is_left(unimproved, still))
     equal = next((e for e in results.evaluations[:-1] if e.name == "plain, equal cost"), None)
     if equal is not None and equal is not baseline:
-        sentences.insert(3, _equal_cost(equal, subject))
+        sentences.insert(-1, _equal_cost(equal, subject))
     return Summary(verdict, tuple(sentence for sentence in sentences if sentence))
 
 
@@ -137,13 +146,37 @@ def _bought(baseline: Evaluation, subject: Evaluation, robust: Paired, verdict: 
         f"{points_text(robust.difference)} points, {p_text(robust.p)} ({_attacks(subject)})"
     )
     later, earlier = ("hardened", "baseline") if trained else ("last", "first")
+    more = "Hardening bought robustness" if trained else "The last model is more robust than the first"
     opening = {
-        "gain": "Hardening bought robustness" if trained else "The last model is more robust than the first",
+        "gain": more,
+        "partial": f"{more}, in part",
+        "trade": "",
         "loss": f"The {later} model is less robust than the {earlier}",
         "unproven": "No gain in robustness was shown",
         "uncompared": "",
     }
     return f"{opening[verdict]}: {measured}."
+
+
+def _unimproved(baseline: Evaluation, subject: Evaluation) -> list[AttackResult]:
+    """The attacks that still break rows and were not shown to break fewer than before."""
+    found = []
+    for attack in subject.attacks:
+        paired = compare(baseline, subject, right_under(attack.name))
+        if paired is not None and paired.difference.low <= 0 and attack.success.count:
+            found.append(attack)
+    return found
+
+
+def _still_broken(subject: Evaluation) -> Rate:
+    """Rows that some attack breaks, of those that are right without one."""
+    return wilson(subject.clean.count - subject.worst_case.count, subject.clean.count)
+
+
+def _what_is_left(unimproved: Sequence[AttackResult], still: Rate) -> str:
+    told = f"Attacks still break {rate_text(still)} of the {still.total} rows that it is right on without one"
+    named = ", ".join(f"{attack.name}, which breaks {percent(attack.success.value)}" for attack in unimproved)
+    return f"{told}; no gain was shown against {named}." if named else f"{told}."
 
 
 def _clean_change(clean: Paired) -> str:
@@ -181,7 +214,7 @@ def _for_whom(verdict: Verdict, clean: Paired) -> str:
         return "Nobody is served by shipping this model instead of the baseline."
     if verdict == "unproven":
         return "Nothing here supports shipping this model instead of the baseline; more rows might decide it."
-    trade = "a trade" if clean.difference.high < 0 else "a good trade"
+    trade = "a trade" if clean.difference.high < 0 or verdict == "partial" else "a good trade"
     return (
         f"That is {trade} where inputs may be perturbed as the threat model below describes; "
         "these numbers say nothing about attacks outside it."

@@ -8,6 +8,7 @@ from typing import Any
 from textadv.evaluation.chat_results import ChatResults
 from textadv.report.comparison import MISSING
 
+OUTCOMES = "What became of the behaviours under each attack, in percent of all; each is one of these, the gravest first"
 WEIGHTS = ("away", "toward", "weight", "alpha", "beta", "utility")
 
 
@@ -44,6 +45,29 @@ def _value(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:g}" if isinstance(value, float) else "automatic" if value is None else str(value)
+
+
+def outcome_table(results: ChatResults) -> list[list[str]]:
+    """Per attack and model the behaviours complied with, broken off and refused, with what broke off; header first.
+
+    Empty where no model has outcomes.
+    """
+    models = [model for model in results.evaluations if model.outcomes]
+    if not models:
+        return []
+    header = [
+        f"{model.name}: {word}" for model in models for word in ("complied", "broken off", "refused", "not known")
+    ]
+    rows = [["", *header]]
+    for attack in dict.fromkeys(one.attack for model in models for one in model.outcomes):
+        cells = []
+        for model in models:
+            one = next((found for found in model.outcomes if found.attack == attack), None)
+            rates = [] if one is None else [one.complied, one.broken_off, one.refused, one.unknown]
+            cells += [f"{100 * r.value:.1f} [{100 * r.low:.1f}, {100 * r.high:.1f}]" for r in rates] or [MISSING] * 4
+        rows.append([attack, *cells])
+    empty = [n for n in range(4, len(rows[0]), 4) if all(row[n].startswith(("0.0", MISSING)) for row in rows[1:])]
+    return [[cell for place, cell in enumerate(row) if place not in empty] for row in rows]
 
 
 def cost_table(results: ChatResults) -> list[list[str]]:

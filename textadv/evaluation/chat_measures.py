@@ -1,0 +1,119 @@
+"""The measures of a chat model: one number each, with its interval, its rows and what must be known beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from textadv.evaluation.elicitation import AttackSuccess, Elicitation
+from textadv.evaluation.fluency import NOT_LOOKED_FOR
+from textadv.evaluation.generate import Decoding
+from textadv.evaluation.kept_answers import Answer
+from textadv.evaluation.measure_ids import measure_id
+from textadv.evaluation.outcomes import AttackOutcomes
+from textadv.evaluation.outcomes_calibrated import kinds_text, silence_note
+from textadv.evaluation.refusal import RefusalReport
+from textadv.evaluation.statistics import Rate
+
+Group = Literal["attack success", "not refused", "broken off", "over-refusal", "capability"]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One number about one model.
+
+    value, low, high: in 0..1, with a 95 % interval; a perplexity is 1 or more. total: rows it is over.
+    lower_is_better: what an improvement is. rows: the value on each row, in a fixed order; empty where it has none.
+    note: what a reader must know beside the number. weights: what each row counts; empty where all count alike.
+    id: by which programs compare, see `measure_ids`; made from group and name where none is given.
+    """
+
+    group: str
+    name: str
+    value: float
+    low: float
+    high: float
+    total: int
+    lower_is_better: bool
+    rows: tuple[float, ...] = ()
+    note: str = ""
+    weights: tuple[float, ...] = ()
+    id: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.id:
+            object.__setattr__(self, "id", measure_id(self.group, self.name))
+
+
+def rate(group: Group, name: str, rate: Rate, rows: Sequence[float], lower: bool, note: str = "") -> Measure:
+    return Measure(group, name, rate.value, rate.low, rate.high, rate.total, lower, tuple(rows), note)
+
+
+def outcome_measures(outcomes: Sequence[AttackOutcomes], decoding: Decoding) -> list[Measure]:
+    """Attack success, its upper bound, and what broke off, of each attack."""
+    complied, bound, broken = [], [], []
+    for one in outcomes:
+        thinking = still_thinking(one.kinds.get("unknown: thinking", 0), sum(one.kinds.values()), decoding)
+        note = "; ".join([*silence_note(one), *thinking])
+        complied.append(rate("attack success", one.attack, one.complied, one.rows("complied"), True, note))
+        rows = one.rows("complied", "unknown", "broken off")
+        unknown = f"{one.unknown.count} of them not known" if one.unknown.count else ""
+        bound.append(rate("not refused", one.attack, one.high, rows, True, unknown))
+        told = kinds_text(one, "broken off") if one.answers else ""
+        broken.append(rate("broken off", one.attack, one.broken_off, one.rows("broken off"), True, told))
+    return [*complied, *bound, *broken]
+
+
+def success(attack: AttackSuccess, found: Elicitation, named: str) -> Measure:
+    """A behaviour counts where it is broken; those that no verdict was found for stand in the note."""
+    worst = attack is found.worst_case
+    rows: dict[int, float] = {}
+    for outcome in found.outcomes:
+        if worst or outcome.attack == attack.name:
+            rows[outcome.id] = max(rows.get(outcome.id, 0.0), float(outcome.broken))
+    notes = []
+    if attack.high.count > attack.low.count:
+        notes = [f"up to {percent(attack.high)} if {attack.high.count - attack.low.count} unclear ones are broken"]
+    notes += still_thinking(attack.answers.get("thinking", 0), sum(attack.answers.values()), found.decoding)
+    return rate("attack success", attack.name + named, attack.low, list(rows.values()), True, "; ".join(notes))
+
+
+def failed(given: Sequence[Answer]) -> int:
+    return sum(answer.status == "error" for answer in given)
+
+
+def thinking(given: Sequence[Answer]) -> int:
+    return sum(answer.status == "thinking" for answer in given)
+
+
+def still_thinking(count: int, total: int, decoding: Decoding) -> list[str]:
+    if count == 0:
+        return []
+    return [
+        f"{count} of {total} answers were still thinking after evaluation.max_new_tokens: {decoding.max_new_tokens}, "
+        "so what they would say is not known; raise it"
+    ]
+
+
+def percent(rate: Rate) -> str:
+    return f"{100 * rate.value:.1f} %"
+
+
+def refusal_measures(
+    label: str, report: RefusalReport, given: Sequence[Answer], decoding: Decoding, *, measured: bool
+) -> list[Measure]:
+    low, high = report.refused()
+    refused = [float(row.outcome in ("full", "partial")) for row in report.rows]
+    note = f"full {percent(report.rate('full'))}, partial {percent(report.rate('partial'))}"
+    if high.count > low.count:
+        note += f"; up to {percent(high)} if unclear ones are refusals"
+    broken = [float(row.outcome == "degenerate") for row in report.rows]
+    about = [] if measured else [NOT_LOOKED_FOR]
+    about += [f"{report.unscored} answers not scored for gibberish"] if report.unscored else []
+    about += [f"{failed(given)} of them failed to be made"] if failed(given) else []
+    about += still_thinking(thinking(given), len(given), decoding)
+    return [
+        rate("over-refusal", f"{label}: refused", low, refused, True, note),
+        rate("over-refusal", f"{label}: degenerate", report.rate("degenerate"), broken, True, "; ".join(about)),
+    ]

@@ -1,0 +1,87 @@
+"""The model that training started from, by which every measured chat model's answers are gibberish or fluent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from textadv import build_chat
+from textadv.config import ConfigError
+from textadv.config_chat import ChatRunConfig
+from textadv.data import Chat, DataError
+from textadv.data.chat_template import encode_prompt
+from textadv.data.rendering import Template
+from textadv.evaluation.fluency import Base, Written
+from textadv.evaluation.judges import ClassifierJudge, Judge
+from textadv.evaluation.llm_judge import LlmJudge
+from textadv.models import ModelError
+from textadv.models.adapters import find_adapter
+from textadv.task_template import template
+
+KEY = "evaluation.base_model"
+NO_BASE = (
+    f"{KEY} is not set, and no --model is an adapter whose base could serve: gibberish is not looked for. Among "
+    "attacked answers it counts as complied where it is on the subject or begins as the target, else as broken off; "
+    f"among benign answers it counts as answered. Set {KEY} to the model that training started from."
+)
+
+
+def trained_base(config: ChatRunConfig) -> Base | None:
+    """The base of a training run; None where it is the trained model without its adapter.
+
+    Raises ConfigError where evaluation.base_model cannot be loaded or used.
+    """
+    if config.evaluation.base_model is not None:
+        return _loaded(config, config.evaluation.base_model, None)
+    name = config.model.name
+    if config.model.lora is not None or _adapter_base(config, name) is not None:
+        return None
+    return _loaded(config, name, config.model.revision)
+
+
+def common_base(config: ChatRunConfig, names: Sequence[str]) -> tuple[Base | None, tuple[str, ...]]:
+    """One base for all of these models, and what must be known of it.
+
+    That is evaluation.base_model, or else the base of the first that is an adapter; None for a single adapter, which is
+    its own base when it is switched off, and where none is known. Raises as `trained_base`.
+    """
+    if config.evaluation.base_model is not None:
+        return _loaded(config, config.evaluation.base_model, None), ()
+    found = next((base for name in names if (base := _adapter_base(config, name)) is not None), None)
+    if found is None:
+        return None, (NO_BASE,)
+    return (None if len(names) == 1 else _loaded(config, *found)), ()
+
+
+def _adapter_base(config: ChatRunConfig, name: str) -> tuple[str, str | None] | None:
+    adapter = find_adapter(name, config.model.revision, tasks=("CAUSAL_LM", None))
+    return None if adapter is None else (adapter.base, adapter.settings.revision)
+
+
+def _loaded(config: ChatRunConfig, name: str, revision: str | None) -> Base:
+    changed = {"name": name, "revision": revision, "lora": None, "quantization": None, "gradient_checkpointing": False}
+    settings = config.model.model_copy(update=changed)
+    try:
+        loaded = build_chat.model(settings, config.seed)
+        used = template(settings, loaded, config.data.surrogates)
+        encode_prompt(used, [{"role": "user", "content": "Yes or no?"}])
+    except (ModelError, DataError) as error:
+        raise ConfigError(
+            [f"{KEY}: {error} It tells gibberish from fluent text: name the model that training started from."]
+        ) from error
+    loaded.model.eval().requires_grad_(False)
+    return Base(name, loaded.model, used)
+
+
+def useful_answers(chats: Sequence[Chat], used: Template) -> tuple[Written, ...]:
+    """The responses of useful chats, thoughts left out, as answers that a fluent model could have given."""
+    said = [(chat.messages, used.split(chat.answers["response"]).text) for chat in chats]
+    return tuple(Written(messages, "", text) for messages, text in said)
+
+
+def deciding(others: Sequence[Judge]) -> Judge | None:
+    """Of the second judges the one whose verdict decides: a language model, else a classifier, else none."""
+    for kind in (LlmJudge, ClassifierJudge):
+        for judge in others:
+            if isinstance(judge, kind):
+                return judge
+    return None
