@@ -47,6 +47,7 @@ class Measure:
 
 
 def rate(group: Group, name: str, rate: Rate, rows: Sequence[float], lower: bool, note: str = "") -> Measure:
+    """A rate as a measure. rows: its value on each row, in their order."""
     return Measure(group, name, rate.value, rate.low, rate.high, rate.total, lower, tuple(rows), note)
 
 
@@ -80,14 +81,17 @@ def success(attack: AttackSuccess, found: Elicitation, named: str) -> Measure:
 
 
 def failed(given: Sequence[Answer]) -> int:
+    """How many answers could not be made."""
     return sum(answer.status == "error" for answer in given)
 
 
 def thinking(given: Sequence[Answer]) -> int:
+    """How many answers were cut off while the model was thinking."""
     return sum(answer.status == "thinking" for answer in given)
 
 
 def still_thinking(count: int, total: int, decoding: Decoding) -> list[str]:
+    """What to say of answers that were cut off while the model was thinking; nothing where none was."""
     if count == 0:
         return []
     return [
@@ -97,12 +101,14 @@ def still_thinking(count: int, total: int, decoding: Decoding) -> list[str]:
 
 
 def percent(rate: Rate) -> str:
+    """The rate, in percent."""
     return f"{100 * rate.value:.1f} %"
 
 
 def refusal_measures(
     label: str, report: RefusalReport, given: Sequence[Answer], decoding: Decoding, *, measured: bool
 ) -> list[Measure]:
+    """How many benign prompts were refused, and got a degenerate answer. measured: whether gibberish was looked for."""
     low, high = report.refused()
     refused = [float(row.outcome in ("full", "partial")) for row in report.rows]
     note = f"full {percent(report.rate('full'))}, partial {percent(report.rate('partial'))}"
