@@ -113,3 +113,14 @@ def test_a_lock_is_not_written_through_another_name(kind: str, tmp_path: Path) -
     lock = locked(tmp_path / "run")
     assert victim.read_text() == "precious" and path.is_file() and path.stat().st_nlink == 1
     lock.release()
+
+
+def test_a_lock_from_the_future_is_watched_no_longer_than_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere(tmp_path, age=-3600)
+    waits: list[float] = []
+    monkeypatch.setattr(task_lock.time, "sleep", waits.append)
+    locked(tmp_path)
+    unlocked(tmp_path)
+    assert 0 < sum(waits) <= task_lock.STALE

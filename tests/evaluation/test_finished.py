@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -294,3 +295,16 @@ def test_an_attack_that_left_its_ball_is_not_kept(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="left its threat model"):
         attack_rows(model, rows, range(10), pgd(wide), threat=narrow, ledger=ledger)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_stored_rows_that_cannot_be_listed_are_not_taken_for_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured(tmp_path)
+
+    def refusing(path: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(os, "listdir", refusing)
+    with pytest.raises(PermissionError):
+        measured(tmp_path)
