@@ -11,7 +11,6 @@ through a chat recipe unchanged; what it answers there means nothing before trai
 
 from __future__ import annotations
 
-import argparse
 import json
 import struct
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pro
 from torch import Tensor
 
 from textadv.printable import tell
+from textadv.screen import parser as reader
 
 SPACE = "\u2581"
 UNKNOWN, BEGIN, END = "<unk>", "<s>", "</s>"
@@ -199,7 +199,7 @@ def _write(path: Path, content: dict[str, object]) -> None:
 
 def main() -> None:
     """Reads the command line and converts."""
-    parser = argparse.ArgumentParser(description="Write stories260K as a Llama folder.")
+    parser = reader("Write stories260K as a Llama folder.")
     for name, meaning in (
         ("weights", "stories260K.bin"),
         ("tokenizer", "tok512.bin"),

@@ -7,17 +7,17 @@ A run is named by its folder. Writes frontier.md and frontier.svg.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from textadv.printable import printable, tell
 from textadv.report.chat import read_chat_results
 from textadv.report.frontier import run_of, runs_markdown, write_frontier
+from textadv.screen import parser as reader
 
 
 def main() -> None:
     """Reads the command line, the runs' results.json, and writes the table and the plot."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = reader(__doc__)
     parser.add_argument("runs", nargs="+", type=Path, help="output folders of recipes/adv_finetune.py")
     parser.add_argument("--output", required=True, type=Path, help="folder for the table and the plot")
     arguments = parser.parse_intermixed_args()

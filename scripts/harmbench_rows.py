@@ -9,13 +9,13 @@ asks it. Each row holds prompt, target and the refusals given with --safe.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
 from pathlib import Path
 
 from textadv.printable import printable, tell
 from textadv.reading import json_of
+from textadv.screen import parser as reader
 
 CATEGORIES = ("standard", "contextual", "copyright")
 NEEDED = {"Behavior", "BehaviorID", "FunctionalCategory", "ContextString"}
@@ -51,7 +51,7 @@ def prompt_of(row: dict[str, str]) -> str:
 
 def main() -> None:
     """Reads the command line; a mistake in the input ends with one message, not a traceback."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = reader(__doc__)
     parser.add_argument("--behaviors", required=True, type=Path, help="csv file of HarmBench")
     parser.add_argument("--targets", required=True, type=Path, help="json file: behaviour id -> target")
     parser.add_argument("--output", required=True, type=Path, help="jsonl file to write")

@@ -8,7 +8,6 @@ From the checkout; runs are processes forked from this one, on the CPU. The whol
 
 from __future__ import annotations
 
-import argparse
 import random
 import re
 import shutil
@@ -24,6 +23,7 @@ sys.path.insert(0, str(ROOT))
 from tests.faults import campaign, runs  # noqa: E402 - the checkout's own, wherever this is called from
 from tests.faults.campaign import HARMS, Outcome  # noqa: E402
 from textadv.printable import tell  # noqa: E402
+from textadv.screen import parser as reader  # noqa: E402
 
 SHARES = {"text": 0.5, "two": 0.2, "chat": 0.2, "evaluation": 0.1}
 BEGIN, END = "<!-- written by scripts/inject_faults.py -->", "<!-- end -->"
@@ -83,7 +83,7 @@ def write_table(path: Path, text: str) -> None:
 
 def main() -> None:
     """Injects, tells, and writes the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = reader(__doc__)
     parser.add_argument("--kills", type=int, default=100, help="kills at named writes (default: 100)")
     parser.add_argument("--refusals", type=int, default=40, help="refused writes (default: 40)")
     parser.add_argument("--harms", type=int, default=160, help="damaged files, about (default: 160)")

@@ -9,17 +9,17 @@ The panel is measured once for all checkpoints, on the same rows. Prints a Markd
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from textadv.printable import printable, tell
 from textadv.report import read_results
 from textadv.report.side_by_side import finished_run, side_by_side
+from textadv.screen import parser as reader
 
 
 def main() -> None:
     """Reads the command line and the results, and prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = reader(__doc__)
     parser.add_argument("runs", nargs="+", type=Path, help="output folders of recipes/adv_finetune.py")
     parser.add_argument("--panel", required=True, type=Path, help="output folder of recipes/evaluate.py")
     arguments = parser.parse_intermixed_args()

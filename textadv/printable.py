@@ -36,6 +36,20 @@ def message(text: object) -> str:
     return "\n".join(line if len(line) <= LONGEST_LINE else f"{line[:half]} ... {line[-half:]}" for line in lines)
 
 
+def not_utf8(text: str) -> str | None:
+    """What is wrong with text of the system that holds bytes which are not UTF-8, and what to do; None for nothing.
+
+    Python has such bytes of names, arguments and variables as half characters (PEP 383).
+    """
+    bad = next((letter for letter in text if "\udc80" <= letter <= "\udcff"), None)
+    if bad is None:
+        return None
+    return (
+        f"holds the byte \\x{ord(bad) - 0xDC00:02x}, which is not UTF-8. Type it in a terminal that sends UTF-8, or "
+        "give the file or folder a name in UTF-8."
+    )
+
+
 def tell(text: object, end: str = "\n") -> None:
     """Prints `text`, which may have several lines, as `printable` writes it."""
     print(printable(text, lines=True), end=end)
