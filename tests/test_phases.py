@@ -57,6 +57,13 @@ def test_without_a_terminal_a_line_comes_in_every_interval_even_while_nothing_is
     assert stream.getvalue() == ended
 
 
+def test_without_a_terminal_the_first_line_comes_as_soon_as_a_bar_would() -> None:
+    stream = io.StringIO()
+    with OnScreen(stream, patience=SOON)("encoding texts", 1):
+        until(lambda: stream.getvalue().startswith("encoding texts: 0 of 1 rows after 0:0"))
+    assert stream.getvalue().count("\n") == 1
+
+
 def test_a_terminal_gets_a_bar_that_goes_away() -> None:
     stream = Terminal()
     with OnScreen(stream, patience=SOON)("pgd20", 10, "rows", 2) as advance:

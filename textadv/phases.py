@@ -87,7 +87,7 @@ class OnScreen:
     """Phases on a screen, from the moment that one has lasted `patience` seconds.
 
     stream: where they are told; stderr at the time of the call by default. A terminal gets a bar, anything else a line
-    every `interval` seconds, also while a single part takes longer than that.
+    then and every `interval` seconds, also while a single part takes longer than that.
     """
 
     stream: TextIO | None = None
@@ -128,13 +128,13 @@ class OnScreen:
             if not stream.closed:
                 print(line, file=stream, flush=True)
 
-        with _ticking(tell, self.interval, self.interval):
+        with _ticking(tell, min(self.patience, self.interval), self.interval):
             yield advance
 
 
 def on_screen(wanted: bool = True) -> Phases:
     """Phases on the screen, where they are wanted and this is the first of the launched processes; else untold."""
-    return OnScreen() if wanted and int(os.environ.get("RANK") or 0) == 0 else untold
+    return OnScreen() if wanted and (os.environ.get("RANK") or "0") == "0" else untold
 
 
 def told(name: str, count: int, total: int | None, unit: str, seconds: float, before: int = 0) -> str:
