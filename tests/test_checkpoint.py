@@ -354,3 +354,19 @@ def test_what_is_no_folder_of_checkpoints_is_not_taken_for_an_empty_one(tmp_path
         folder.write_text("") if kind == "file" else folder.symlink_to(folder if kind == "loop" else tmp_path / "gone")
     with pytest.raises(CheckpointError, match="checkpoints cannot be read, so that it is not known which"):
         latest(folder)
+
+
+def test_kept_weights_of_another_run_are_not_taken_for_those_of_this_one(tmp_path: Path) -> None:
+    for number, name in enumerate(("one", "other")):
+        place = tmp_path / name / "weights" / "last.safetensors"
+        writing.write_tensors(place, {"w": torch.full((2,), float(number))})
+        folder = tmp_path / name / "checkpoints"
+        save(folder, 1, {"w": torch.ones(2)}, {}, [rng_state()], {"best": {}}, 1, kept={"last": place})
+    first, second = (tmp_path / name / "weights" / "last.safetensors" for name in ("one", "other"))
+    exchanged = first.read_bytes(), second.read_bytes()
+    for path, content in ((first, exchanged[1]), (second, exchanged[0])):
+        writing.write_bytes(path, content)
+    found = latest(tmp_path / "one" / "checkpoints")
+    assert found is not None
+    own = checkpoint.kept_at(found, "last")
+    assert own == found.folder / "kept-last.safetensors" and own.read_bytes() == exchanged[0]

@@ -13,7 +13,7 @@ from textadv.data.classes import shortened
 from textadv.data.examples import DataError
 from textadv.data.spellings import spelled
 from textadv.data.text_files import SEPARATORS, content_of, fields_of, json_columns, suffix_of, text_of
-from textadv.reading import FREE_BYTES, HostileError, json_of, parsed, require_bounded
+from textadv.reading import FREE_BYTES, PLACE, HostileError, json_of, parsed, require_bounded
 
 USUAL_SEPARATOR = {".csv": ",", ".tsv": "\t"}
 JSON_LINES = {".json": False, ".jsonl": True, ".ndjson": True}
@@ -205,7 +205,8 @@ def _plain_table(path: Path) -> Any:
     with pyarrow.parquet.ParquetFile(path) as file:
         for batch in file.iter_batches(batch_size=_rows_at_once(file.metadata)):
             batches.append(batch)
-            length += batch.nbytes
+            # Nothing is stored of values that are missing, and each is a value here.
+            length += batch.nbytes + PLACE * max(sum(map(_values, batch.columns)), batch.num_rows)
             require_bounded(packed, length)
         table = pyarrow.Table.from_batches(batches, schema=file.schema_arrow)
     for place, field in enumerate(table.schema):
@@ -214,6 +215,18 @@ def _plain_table(path: Path) -> Any:
             table = table.set_column(place, field.name, plain)
     table.validate(full=True)
     return table
+
+
+def _values(column: Any) -> int:
+    """How many values an array of Arrow is in Python, those inside lists and structures counted too."""
+    from pyarrow import types
+
+    kind = column.type
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        return len(column) + _values(column.flatten())
+    if types.is_struct(kind):
+        return len(column) + sum(map(_values, column.flatten()))
+    return len(column)
 
 
 def _rows_at_once(metadata: Any) -> int:
