@@ -188,3 +188,19 @@ def test_a_disk_that_takes_no_further_file_is_not_said_to_have_room(
     text = writing.refusal(tmp_path / "file", errno.ENOSPC, 10)
     assert ("10 bytes are needed, its disk has no room for further files, however small." in text) == told
     assert ("5 GB are free on that disk" in text) != told and text.endswith("Free space on that disk.")
+
+
+def test_rubbish_that_cannot_be_swept_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("one", "two"):
+        (tmp_path / f".partial-{name}").mkdir()
+        (tmp_path / f".partial-{name}" / "file").write_text("")
+    real = os.unlink
+
+    def refusing(path: str, **named: object) -> None:
+        if (tmp_path / ".partial-one").samefile(f"/proc/self/fd/{named['dir_fd']}"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        real(path, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(writing.os, "unlink", refusing)
+    sweep(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".partial-one"]

@@ -137,6 +137,12 @@ def test_rows_of_json_of_ever_other_keys(tmp_path: Path, ending: str) -> None:
         load_splits("files", train=path, test=tmp_path / "test.csv")
 
 
+def test_a_table_of_commas(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("," * 200_000 + "\n")
+    assert "has 200,001 columns, and at most 100,000 are read" in refused(path)
+
+
 def test_a_parquet_file_whose_text_is_not_utf8(tmp_path: Path) -> None:
     path = tmp_path / "rows.parquet"
     wrong = pyarrow.array([b"\xff\xfe", b"b"], pyarrow.binary()).view(pyarrow.binary())

@@ -33,6 +33,7 @@ UNREAD = {
     ".arrow": "Set data.name to the folder that datasets saved it in, or write it as parquet.",
 }
 LONG_NAME = 60
+MOST_COLUMNS = 100_000
 ROWS_AT_ONCE = 4096
 MARK = "\ufeff"
 
@@ -158,6 +159,10 @@ def _read_file(path: Path, columns: Sequence[str] | None, key: str) -> _Columns:
 def _headed(rows: list[list[str]], columns: Sequence[str] | None) -> dict[str, list[Any]]:
     """Rows of fields as columns; the names are `columns`, or else the first row."""
     names, body = (list(columns), rows) if columns is not None else (rows[0] if rows else [], rows[1:])
+    if len(names) > MOST_COLUMNS:
+        raise DataError(
+            f"has {len(names):,} columns, and at most {MOST_COLUMNS:,} are read. Leave out those that are not needed."
+        )
     names = [name.strip().strip(MARK).strip() for name in names]
     for number, row in enumerate(body):
         if len(row) != len(names):
