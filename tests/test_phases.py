@@ -134,7 +134,10 @@ def test_after_the_block_nobody_is_told(capsys: pytest.CaptureFixture[str]) -> N
     assert stream.getvalue() == "" and capsys.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize(("rank", "wanted", "shown"), [(None, True, True), ("0", True, True), ("1", True, False)])
+@pytest.mark.parametrize(
+    ("rank", "wanted", "shown"),
+    [(None, True, True), ("0", True, True), ("", True, True), ("1", True, False), ("\udcff", True, False)],
+)
 def test_one_process_tells(monkeypatch: pytest.MonkeyPatch, rank: str | None, wanted: bool, shown: bool) -> None:
     monkeypatch.delenv("RANK", raising=False)
     if rank is not None:
