@@ -64,8 +64,8 @@ class Preprocessing:
             )
         if sides[0] * sides[1] > LARGEST_IMAGE:
             raise ModelError(
-                f"{PROCESSOR_FILE} says size: {shortened(size)}, and images of more than {LARGEST_IMAGE:,} pixels are not "
-                "made. Set data.image_size."
+                f"{PROCESSOR_FILE} says size: {shortened(size)}, and images of more than {LARGEST_IMAGE:,} pixels are "
+                "not made. Set data.image_size."
             )
         return sides[0], sides[1]
 
