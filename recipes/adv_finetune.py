@@ -22,7 +22,6 @@ from textadv.config_images import ImageRunConfig
 from textadv.config_tasks import ClassifierRunConfig
 from textadv.errors import one_message
 from textadv.phases import on_screen, stage, telling
-from textadv.printable import read_arguments
 from textadv.report import comparison_table
 from textadv.report.chat import chat_notes, chat_table_text
 from textadv.report.exports import export_line
@@ -91,7 +90,7 @@ def main() -> None:
     parser = reader(__doc__)
     parser.add_argument("config", help="YAML file, see recipes/configs")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. attack.steps=5 objective.name=trades")
-    arguments = read_arguments(parser.parse_args)
+    arguments = parser.parse_args()
     with one_message("checkpoint.resume=true"):
         config = load_config(arguments.config, arguments.overrides)
         with telling(on_screen(config.tracking.progress)), stage("this run"):

@@ -39,7 +39,7 @@ from textadv.evaluation import calibrated, inspect_images, inspect_rows
 from textadv.evaluation.adversaries import Direct, EmbeddingAttack
 from textadv.evaluation.elicitation import UNJUDGED, BehaviourOutcome, elicit
 from textadv.phases import on_screen, stage, telling
-from textadv.printable import read_arguments, tell
+from textadv.printable import tell
 from textadv.report import write_grid
 from textadv.screen import parser as reader
 from textadv.task import encoded, reported_positions, resolved_threat
@@ -222,7 +222,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=5, help="test rows to show (default: 5)")
     parser.add_argument("--attack", metavar="NAME", help="name of an attack (default: the first that searches)")
     parser.add_argument("--picture", default="attack.png", help="PNG file for images (default: attack.png)")
-    arguments = read_arguments(parser.parse_intermixed_args)
+    arguments = parser.parse_intermixed_args()
     with one_message():
         named = named_model(arguments.model)
         config = load_config(arguments.config, arguments.overrides)

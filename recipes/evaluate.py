@@ -29,7 +29,6 @@ from textadv.config_models import NamedModel, named_models
 from textadv.config_tasks import ClassifierRunConfig
 from textadv.errors import one_message
 from textadv.phases import on_screen, stage, telling
-from textadv.printable import read_arguments
 from textadv.report import comparison_table
 from textadv.report.chat import chat_notes, chat_table_text
 from textadv.report.summary import doubts
@@ -122,7 +121,7 @@ def main() -> None:
         help="Hub id, model or adapter folder, and what to call it; repeatable",
     )
     parser.add_argument("--output", required=True, help="folder for the report")
-    arguments = read_arguments(parser.parse_intermixed_args)
+    arguments = parser.parse_intermixed_args()
     with one_message():
         models = named_models(arguments.model)
         config = load_config(arguments.config, arguments.overrides)

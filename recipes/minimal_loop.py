@@ -5,8 +5,6 @@
 Prints the losses on the way and the clean and robust accuracy on test rows at the end.
 """
 
-import argparse
-
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
@@ -15,12 +13,12 @@ from textadv.attacks import L2, ThreatModel, pgd
 from textadv.data import encode, load_splits
 from textadv.losses import cross_entropy
 from textadv.models import forward, load_classifier
-from textadv.printable import read_arguments
+from textadv.screen import parser as reader
 from textadv.spaces import Embeddings
 
-parser = argparse.ArgumentParser(description=__doc__)
+parser = reader(__doc__)
 parser.add_argument("--steps", type=int, default=300, help="optimizer steps (default: 300)")
-steps = read_arguments(parser.parse_args).steps
+steps = parser.parse_args().steps
 
 accelerator = Accelerator()
 set_seed(0)

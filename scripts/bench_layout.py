@@ -8,7 +8,6 @@ backward pass of each, per row, and the median of the paired ratios.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import statistics
 import time
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from textadv.models.networks import NETWORKS
-from textadv.printable import read_arguments
+from textadv.screen import parser as reader
 
 SHAPES = {"builtin:small-cnn": (1, 28, 28), "builtin:small-resnet": (3, 32, 32)}
 CLASSES = 10
@@ -51,10 +50,10 @@ def paired(name: str, batch: int, repeats: int, bf16: bool) -> str:
 
 def main() -> None:
     """Reads the command line and prints a Markdown table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = reader(__doc__)
     parser.add_argument("--batch", type=int, default=128, help="rows per pass")
     parser.add_argument("--repeats", type=int, default=20, help="pairs of passes")
-    arguments = read_arguments(parser.parse_args)
+    arguments = parser.parse_args()
     if min(arguments.batch, arguments.repeats) < 1:
         parser.error(f"--batch and --repeats must be at least 1, got {arguments.batch} and {arguments.repeats}.")
     print(f"{torch.get_num_threads()} threads, {arguments.batch} rows per pass, {arguments.repeats} pairs\n")

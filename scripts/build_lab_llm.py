@@ -10,7 +10,6 @@ exit status is 1 where the model lacks a property that the experiments need; the
 
 from __future__ import annotations
 
-import argparse
 import ast
 import dataclasses
 import hashlib
@@ -48,6 +47,7 @@ from textadv.data.lab_instructions import satisfied
 from textadv.data.lab_model import ASSISTANT, END, SYSTEM, USER, LabShape, lab_llama, lab_tokenizer, save_lab_llm
 from textadv.data.lab_real import real_data, source_files
 from textadv.data.lab_topics import OPENING
+from textadv.screen import parser as reader
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = [Path(__file__), *sorted((ROOT / "textadv" / "data").glob("lab*.py"))]
@@ -115,7 +115,7 @@ LIMITS: dict[str, tuple[str, float]] = {
 
 def main() -> int:
     """Builds or finds the folder; 0 if every property holds, 1 if one is missed, 2 on bad input."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = reader(__doc__)
     parser.add_argument("--output", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--size", choices=("small", "full"), default="full", help="of the generated world")
     parser.add_argument(

@@ -11,7 +11,6 @@ through a chat recipe unchanged; what it answers there means nothing before trai
 
 from __future__ import annotations
 
-import argparse
 import json
 import struct
 from collections.abc import Sequence
@@ -24,7 +23,8 @@ from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
 from torch import Tensor
 
-from textadv.printable import read_arguments, tell
+from textadv.printable import tell
+from textadv.screen import parser as reader
 
 SPACE = "\u2581"
 UNKNOWN, BEGIN, END = "<unk>", "<s>", "</s>"
@@ -199,14 +199,14 @@ def _write(path: Path, content: dict[str, object]) -> None:
 
 def main() -> None:
     """Reads the command line and converts."""
-    parser = argparse.ArgumentParser(description="Write stories260K as a Llama folder.")
+    parser = reader("Write stories260K as a Llama folder.")
     for name, meaning in (
         ("weights", "stories260K.bin"),
         ("tokenizer", "tok512.bin"),
         ("output", "the folder to write"),
     ):
         parser.add_argument(f"--{name}", type=Path, required=True, help=meaning)
-    given = read_arguments(parser.parse_args)
+    given = parser.parse_args()
     for path in (given.weights, given.tokenizer):
         if not path.is_file():
             raise SystemExit(f"error: there is no file {path} (looked in {Path.cwd()}).")

@@ -7,22 +7,22 @@ A run is named by its folder, or by NAME=FOLDER. Writes frontier.md and frontier
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from textadv.config import ConfigError
 from textadv.config_models import named_runs
-from textadv.printable import printable, read_arguments, tell
+from textadv.printable import printable, tell
 from textadv.report.chat import read_chat_results
 from textadv.report.frontier import run_of, runs_markdown, write_frontier
+from textadv.screen import parser as reader
 
 
 def main() -> None:
     """Reads the command line, the runs' results.json, and writes the table and the plot."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = reader(__doc__)
     parser.add_argument("runs", nargs="+", help="output folders of recipes/adv_finetune.py, or NAME=FOLDER")
     parser.add_argument("--output", required=True, type=Path, help="folder for the table and the plot")
-    arguments = read_arguments(parser.parse_intermixed_args)
+    arguments = parser.parse_intermixed_args()
     try:
         runs = [run_of(read_chat_results(folder), name) for name, folder in named_runs(arguments.runs)]
         arguments.output.mkdir(parents=True, exist_ok=True)

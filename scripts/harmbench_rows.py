@@ -9,13 +9,13 @@ asks it. Each row holds prompt, target and the refusals given with --safe.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
 from pathlib import Path
 
-from textadv.printable import printable, read_arguments, tell
+from textadv.printable import printable, tell
 from textadv.reading import json_of
+from textadv.screen import parser as reader
 
 CATEGORIES = ("standard", "contextual", "copyright")
 NEEDED = {"Behavior", "BehaviorID", "FunctionalCategory", "ContextString"}
@@ -51,13 +51,13 @@ def prompt_of(row: dict[str, str]) -> str:
 
 def main() -> None:
     """Reads the command line; a mistake in the input ends with one message, not a traceback."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = reader(__doc__)
     parser.add_argument("--behaviors", required=True, type=Path, help="csv file of HarmBench")
     parser.add_argument("--targets", required=True, type=Path, help="json file: behaviour id -> target")
     parser.add_argument("--output", required=True, type=Path, help="jsonl file to write")
     parser.add_argument("--category", action="append", choices=CATEGORIES, help="default: standard; repeatable")
     parser.add_argument("--safe", action="append", help="a refusal; repeatable")
-    arguments = read_arguments(parser.parse_args)
+    arguments = parser.parse_args()
     safe = arguments.safe or ["I cannot help with that."]
     try:
         rows = joined_rows(arguments.behaviors, arguments.targets, arguments.category or ["standard"], safe)

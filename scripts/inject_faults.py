@@ -9,7 +9,6 @@ the text, and leaves the table.
 
 from __future__ import annotations
 
-import argparse
 import os
 import random
 import re
@@ -35,6 +34,7 @@ from tests.faults import campaign, runs  # noqa: E402 - the checkout's own, wher
 from tests.faults.campaign import HARMS, Outcome, Whole  # noqa: E402
 from tests.faults.runs import Run  # noqa: E402
 from textadv.printable import tell  # noqa: E402
+from textadv.screen import parser as reader  # noqa: E402
 
 SHARES = {"text": 0.28, "image": 0.16, "chat": 0.12, "evaluation": 0.1}
 SHARES |= {"text (2)": 0.14, "chat (2)": 0.1, "evaluation (2)": 0.1}
@@ -172,7 +172,7 @@ def write_table(path: Path, text: str) -> None:
 
 def main() -> None:
     """Injects, tells, and writes the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = reader(__doc__)
     parser.add_argument("--kills", type=int, default=106, help="kills at named writes (default: 106)")
     parser.add_argument("--refusals", type=int, default=42, help="refused writes (default: 42)")
     parser.add_argument("--harms", type=int, default=160, help="damaged files, about (default: 160)")

@@ -9,7 +9,6 @@ Each run goes to its own folder below --output and is not repeated where its res
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -19,9 +18,10 @@ from textadv.config_chat import ChatRunConfig
 from textadv.config_file import load_config
 from textadv.errors import USER_ERRORS, ending
 from textadv.phases import on_screen, stage, telling
-from textadv.printable import read_arguments, tell
+from textadv.printable import tell
 from textadv.report.chat import read_chat_results
 from textadv.report.frontier import Run, run_of, runs_markdown, write_frontier
+from textadv.screen import parser as reader
 from textadv.stages_chat import evaluate_chat_model, report_chat, train_chat
 from textadv.task_chat import prepare_chat
 
@@ -55,13 +55,13 @@ def numbers(text: str, kind: Callable[[str], Number], option: str) -> list[Numbe
 
 def main() -> None:
     """Reads the command line; a mistake in the input ends with one message, not a traceback."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = reader(__doc__)
     parser.add_argument("config", help="YAML file with task: chat")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. training.steps=100")
     parser.add_argument("--output", required=True, type=Path, help="folder for all runs and the plot")
     parser.add_argument("--ratios", default="0.05,0.15,0.25,0.3,0.5,1.0", help="shares, with commas between")
     parser.add_argument("--seeds", default="0,1,2", help="whole numbers, with commas between")
-    arguments = read_arguments(parser.parse_intermixed_args)
+    arguments = parser.parse_intermixed_args()
     runs = []
     try:
         ratios, seeds = numbers(arguments.ratios, float, "--ratios"), numbers(arguments.seeds, int, "--seeds")

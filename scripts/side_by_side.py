@@ -10,22 +10,22 @@ Markdown table; a run is named by its folder, or by NAME=FOLDER.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from textadv.config import ConfigError
 from textadv.config_models import named_runs
-from textadv.printable import printable, read_arguments, tell
+from textadv.printable import printable, tell
 from textadv.report import read_results
 from textadv.report.side_by_side import finished_run, side_by_side
+from textadv.screen import parser as reader
 
 
 def main() -> None:
     """Reads the command line and the results, and prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = reader(__doc__)
     parser.add_argument("runs", nargs="+", help="output folders of recipes/adv_finetune.py, or NAME=FOLDER")
     parser.add_argument("--panel", required=True, type=Path, help="output folder of recipes/evaluate.py")
-    arguments = read_arguments(parser.parse_intermixed_args)
+    arguments = parser.parse_intermixed_args()
     try:
         panel = read_results(arguments.panel)
         runs = [(label, Path(folder)) for label, folder in named_runs(arguments.runs)]

@@ -30,7 +30,8 @@ sys.path.insert(0, str(ROOT))
 
 from recipes import adv_finetune  # noqa: E402 - the checkout's own, wherever this is called from
 from tests import chat_run  # noqa: E402
-from textadv.printable import read_arguments, tell  # noqa: E402
+from textadv.printable import tell  # noqa: E402
+from textadv.screen import parser as reader  # noqa: E402
 from textadv.tracking import Tracker  # noqa: E402
 
 LIMIT = 1.0
@@ -189,14 +190,14 @@ def _line(found: Sample) -> str:
 
 def main() -> None:
     """Trains both, tells, and ends with 1 where a limit is passed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = reader(__doc__)
     parser.add_argument("--steps", type=int, default=2000, help="of the classifier; 0: no such run (default: 2000)")
     parser.add_argument("--chat-steps", type=int, default=1000, help="of the chat model; 0: none (default: 1000)")
     parser.add_argument("--every", type=int, default=50, help="steps between two samples (default: 50)")
     parser.add_argument("--trim", action="store_true", help="give free memory back to the system before each sample")
     parser.add_argument("--inside", type=Path, metavar="FILE", help=argparse.SUPPRESS)
     parser.add_argument("arguments", nargs="*", help=argparse.SUPPRESS)
-    arguments = read_arguments(parser.parse_args)
+    arguments = parser.parse_args()
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     if arguments.inside is not None:
         train(arguments.inside, arguments.every, arguments.arguments, arguments.trim)

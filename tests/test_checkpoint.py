@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import builtins
 import errno
+import io
 import json
 import os
 from collections.abc import Callable
@@ -299,3 +301,72 @@ def test_a_pipe_in_the_place_of_a_file_is_damage(tmp_path: Path) -> None:
     found = latest(tmp_path)
     assert found is not None and found.folder.name == "step-00000001"
     assert all("is no file" in told for told in found.told)
+
+
+def unreadable(monkeypatch: MonkeyPatch, place: Path, number: int) -> None:
+    """The system refuses whatever is asked of the folder, or of what lies in it."""
+
+    def refusing(real: Callable[..., object]) -> Callable[..., object]:
+        def call(path: object = ".", *arguments: object, **named: object) -> object:
+            if isinstance(path, str | Path) and (Path(path) == place or place in Path(path).parents):
+                raise OSError(number, os.strerror(number), str(path))
+            return real(path, *arguments, **named)
+
+        return call
+
+    for module, name in ((os, "listdir"), (os, "scandir"), (os, "open"), (io, "open"), (builtins, "open")):
+        monkeypatch.setattr(module, name, refusing(getattr(module, name)))
+    real = os.stat
+    inside = refusing(real)
+    monkeypatch.setattr(os, "stat", lambda path, **named: (real if path == place else inside)(path, **named))
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE])
+def test_checkpoints_that_cannot_be_listed_are_not_taken_for_none(
+    tmp_path: Path, number: int, monkeypatch: MonkeyPatch
+) -> None:
+    folder = tmp_path / "checkpoints"
+    saved(folder, 1)
+    unreadable(monkeypatch, folder, number)
+    with pytest.raises(CheckpointError, match=f"checkpoints cannot be read, .*: {os.strerror(number)}. Give yourself"):
+        latest(folder)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
+def test_a_checkpoint_that_cannot_be_read_is_passed_over_and_named(
+    tmp_path: Path, number: int, monkeypatch: MonkeyPatch
+) -> None:
+    saved(tmp_path, 1)
+    unreadable(monkeypatch, saved(tmp_path, 2), number)
+    found = latest(tmp_path)
+    assert found is not None and found.folder.name == "step-00000001"
+    why = f"progress.json cannot be read ({os.strerror(number)})"
+    assert found.told == (f"resumed from step-00000001: step-00000002 is damaged ({why})",)
+
+
+@pytest.mark.parametrize("kind", ["file", "loop", "dangling", "above"])
+def test_what_is_no_folder_of_checkpoints_is_not_taken_for_an_empty_one(tmp_path: Path, kind: str) -> None:
+    folder = tmp_path / "run" / "checkpoints"
+    if kind == "above":
+        (tmp_path / "run").symlink_to(tmp_path / "not mounted")
+    else:
+        folder.parent.mkdir()
+        folder.write_text("") if kind == "file" else folder.symlink_to(folder if kind == "loop" else tmp_path / "gone")
+    with pytest.raises(CheckpointError, match="checkpoints cannot be read, so that it is not known which"):
+        latest(folder)
+
+
+def test_kept_weights_of_another_run_are_not_taken_for_those_of_this_one(tmp_path: Path) -> None:
+    for number, name in enumerate(("one", "other")):
+        place = tmp_path / name / "weights" / "last.safetensors"
+        writing.write_tensors(place, {"w": torch.full((2,), float(number))})
+        folder = tmp_path / name / "checkpoints"
+        save(folder, 1, {"w": torch.ones(2)}, {}, [rng_state()], {"best": {}}, 1, kept={"last": place})
+    first, second = (tmp_path / name / "weights" / "last.safetensors" for name in ("one", "other"))
+    exchanged = first.read_bytes(), second.read_bytes()
+    for path, content in ((first, exchanged[1]), (second, exchanged[0])):
+        writing.write_bytes(path, content)
+    found = latest(tmp_path / "one" / "checkpoints")
+    assert found is not None
+    own = checkpoint.kept_at(found, "last")
+    assert own == found.folder / "kept-last.safetensors" and own.read_bytes() == exchanged[0]

@@ -65,7 +65,7 @@ def test_the_name_of_model_and_data_is_no_component(tmp_path: Path) -> None:
 
 def test_overrides_of_the_default_panel_keep_the_rest_of_it() -> None:
     panel = small("evaluation.attacks.pgd20.steps=5", "evaluation.attacks.second.name=r_fgsm").evaluation.attacks
-    assert panel["pgd20"] == AttackConfig(steps=5, restarts=3, select="most_damaging", early_stop=True)
+    assert panel["pgd20"] == AttackConfig(steps=5, restarts=3, select="most_damaging", early_stop=True, starts="spread")
     assert panel["second"] == AttackConfig(name="r_fgsm")
     assert list(small("evaluation.attacks={a: {}}").evaluation.attacks) == ["a"]
 
@@ -94,6 +94,10 @@ def test_an_override_can_open_a_section_that_the_file_leaves_empty(tmp_path: Pat
         ("output.x=5", "output is 'runs/small' and no section, so an override cannot set output.x."),
         ("threat.relative_radius.a.b=5", "threat.relative_radius is 0.05 and no section, so an override cannot set th"),
         ("attack.steps=[1,", "the value of override 'attack.steps=[1,' is not valid YAML at line 1, column 4:"),
+        (
+            "data.train=caf\udce9",
+            r"override data.train=caf\udce9 holds the byte \xe9, which is not UTF-8. Type it in a",
+        ),
         ("attack={steps: 1, steps: 2}", "the value of override 'attack={steps: 1, steps: 2}': steps is given twice,"),
     ],
 )

@@ -11,6 +11,7 @@ import pytest
 from safetensors import SafetensorError
 
 from textadv import errors, task_lock
+from textadv.config import ConfigError
 from textadv.errors import ending, one_message
 from textadv.interrupts import Interrupted
 from textadv.task_lock import locked, unlocked
@@ -138,3 +139,8 @@ def test_a_lost_process_is_told_where_there_are_several(
 def test_what_nobody_can_mend_keeps_its_traceback() -> None:
     with pytest.raises(ZeroDivisionError), one_message():
         raise ZeroDivisionError
+
+
+def test_a_launcher_whose_file_cannot_be_written_costs_no_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", "/none/\udcff/error.json")
+    assert "no text" in str(ended_with(ConfigError(["no text"])).code)

@@ -58,6 +58,13 @@ def test_without_a_terminal_a_line_comes_in_every_interval_even_while_nothing_is
     assert stream.getvalue() == ended
 
 
+def test_without_a_terminal_the_first_line_comes_as_soon_as_a_bar_would() -> None:
+    stream = io.StringIO()
+    with OnScreen(stream, patience=SOON)("encoding texts", 1):
+        until(lambda: stream.getvalue().startswith("encoding texts: 0 of 1 rows after 0:0"))
+    assert stream.getvalue().count("\n") == 1
+
+
 def test_a_terminal_gets_a_bar_that_goes_away() -> None:
     stream = Terminal()
     with OnScreen(stream, patience=SOON)("pgd20", 10, "rows", 2) as advance:
@@ -128,7 +135,10 @@ def test_after_the_block_nobody_is_told(capsys: pytest.CaptureFixture[str]) -> N
     assert stream.getvalue() == "" and capsys.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize(("rank", "wanted", "shown"), [(None, True, True), ("0", True, True), ("1", True, False)])
+@pytest.mark.parametrize(
+    ("rank", "wanted", "shown"),
+    [(None, True, True), ("0", True, True), ("", True, True), ("1", True, False), ("\udcff", True, False)],
+)
 def test_one_process_tells(monkeypatch: pytest.MonkeyPatch, rank: str | None, wanted: bool, shown: bool) -> None:
     monkeypatch.delenv("RANK", raising=False)
     if rank is not None:

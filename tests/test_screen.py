@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.processes import ROOT
+from textadv.printable import not_utf8
 from textadv.screen import parser, screened
 from textadv.writing import WriteError
 
@@ -110,3 +111,56 @@ def test_an_argument_that_is_none_is_made_fit_for_a_terminal(capsys: pytest.Capt
         parser(None).parse_args(["--\x1b]0;title\x07"])
     told = capsys.readouterr().err
     assert "\\x1b]0;title" in told and "\x1b" not in told
+
+
+def test_every_command_line_is_read_by_the_one_reader() -> None:
+    folders = (ROOT / name for name in ("textadv", "scripts", "recipes"))
+    own = [path for folder in folders for path in folder.rglob("*.py") if "ArgumentParser(" in path.read_text()]
+    assert own == [ROOT / "textadv" / "screen.py"]
+
+
+@pytest.mark.parametrize("intermixed", [False, True])
+def test_an_argument_that_is_not_utf8_is_told_with_a_remedy(
+    intermixed: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = parser(None)
+    made.add_argument("words", nargs="*")
+    read = made.parse_intermixed_args if intermixed else made.parse_args
+    assert read(["caf\u00e9", "\U0001f600"]).words == ["caf\u00e9", "\U0001f600"]
+    with pytest.raises(SystemExit):
+        read(["data.train=caf\udce9.csv"])
+    told = capsys.readouterr().err
+    assert "argument data.train=caf\\udce9.csv holds the byte \\xe9, which is not UTF-8. Type it in a terminal" in told
+    assert not_utf8("\ud83d") is None
+
+
+CLOSED = """
+import os, sys
+from textadv.interrupts import while_importing
+while_importing()
+from textadv.config import ConfigError
+from textadv.errors import one_message
+with one_message():
+    with open(sys.argv[1], "w") as file:
+        print("a line")
+        print("a line", file=sys.stderr, flush=True)
+        os.write(1, b"what is not Python prints")
+        os.write(2, b"what is not Python prints")
+        file.write("whole")
+    if sys.argv[2:]:
+        raise ConfigError(["no"])
+"""
+
+
+@pytest.mark.parametrize(("closed", "fails"), [(">&-", True), ("2>&-", True), ("<&- >&- 2>&-", False)])
+def test_streams_that_were_closed_beforehand_change_nothing_but_what_is_read(
+    tmp_path: Path, closed: str, fails: bool
+) -> None:
+    script, place = tmp_path / "recipe.py", tmp_path / "file"
+    script.write_text(CLOSED)
+    words = ["bash", "-c", f'exec "$@" {closed}', "bash", sys.executable, str(script), str(place), *["fails"] * fails]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == fails and "Traceback" not in done.stdout + done.stderr
+    assert place.read_text() == "whole"
+    assert ("error: no" in done.stderr) == (fails and closed == ">&-")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -113,3 +114,60 @@ def test_a_lock_is_not_written_through_another_name(kind: str, tmp_path: Path) -
     lock = locked(tmp_path / "run")
     assert victim.read_text() == "precious" and path.is_file() and path.stat().st_nlink == 1
     lock.release()
+
+
+def test_a_lock_from_the_future_is_watched_no_longer_than_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere(tmp_path, age=-3600)
+    waits: list[float] = []
+    monkeypatch.setattr(task_lock.time, "sleep", waits.append)
+    locked(tmp_path)
+    unlocked(tmp_path)
+    assert 0 < sum(waits) <= task_lock.STALE
+
+
+def test_a_lock_that_its_owner_has_just_removed_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, asked = fcntl.flock, []
+
+    def flock(descriptor: int, operation: int) -> None:
+        real(descriptor, operation)
+        asked.append(descriptor)
+        if len(asked) == 1:
+            (tmp_path / LOCK_FILE).unlink()
+
+    monkeypatch.setattr(task_lock.fcntl, "flock", flock)
+    lock = locked(tmp_path)
+    assert len(asked) == 2 and os.path.samestat((tmp_path / LOCK_FILE).stat(), os.fstat(lock.descriptor))
+    unlocked(tmp_path)
+
+
+def taking_turns(folder: Path, times: int) -> int:
+    """Takes the lock so many times, whoever else does; 0 where nobody was inside at the same moment."""
+    taken = 0
+    while taken < times:
+        try:
+            locked(folder)
+        except ConfigError:
+            time.sleep(0.0005)
+            continue
+        os.close(os.open(folder / "inside", os.O_CREAT | os.O_EXCL))
+        os.unlink(folder / "inside")
+        unlocked(folder)
+        taken += 1
+    return 0
+
+
+def test_processes_that_start_at_the_same_moment_are_never_in_a_folder_together(tmp_path: Path) -> None:
+    children = []
+    for _ in range(3):
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                code = taking_turns(tmp_path, 25)
+            finally:
+                os._exit(code)
+        children.append(child)
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0, 0]
+    assert list(tmp_path.iterdir()) == []

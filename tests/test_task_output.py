@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import torch
 
 from recipes import evaluate
 from textadv import checkpoint, task_output
+from textadv.checkpoint import CheckpointError
 from textadv.config import ConfigError
 from textadv.config_file import load_config
 from textadv.randomness import rng_state
@@ -199,3 +202,32 @@ def test_what_is_read_is_not_removed(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(SystemExit, match="would remove what this run reads .*--model: "):
         evaluate.main()
     assert model.is_dir() and rows.is_file() and checkpoint.latest(rows.parent / "hardened" / "checkpoints")
+
+
+@pytest.mark.parametrize("part", ["training", "training/hardened/checkpoints", "training/hardened/weights"])
+@pytest.mark.parametrize("resume", ["true", "false"])
+def test_what_cannot_be_read_is_not_taken_for_nothing(
+    tmp_path: Path, part: str, resume: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_ready(tmp_path)
+    saved(tmp_path, 1)
+    (tmp_path / "training/hardened/weights").mkdir()
+    real = Path.iterdir
+
+    def refusing(path: Path) -> Iterator[Path]:
+        if path == tmp_path / part:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return real(path)
+
+    monkeypatch.setattr(Path, "iterdir", refusing)
+    with pytest.raises(CheckpointError, match=f"{part} cannot be read, .*: Permission denied. Give yourself"):
+        made_ready(tmp_path, f"checkpoint.resume={resume}")
+    monkeypatch.undo()
+    assert task_output.finished_text(tmp_path).startswith(f"Safe in {tmp_path}: the checkpoint training/hardened/")
+
+
+def test_the_newest_checkpoint_is_that_of_the_last_step_whatever_the_clock_said(tmp_path: Path) -> None:
+    made_ready(tmp_path)
+    saved(tmp_path, 1)
+    os.utime(saved(tmp_path, 2), (1e9, 1e9))
+    assert "the checkpoint training/hardened/checkpoints/step-00000002." in task_output.finished_text(tmp_path)

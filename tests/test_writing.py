@@ -174,3 +174,33 @@ def test_a_line_is_not_appended_through_another_name(kind: str, tmp_path: Path) 
     append_line(path, "line")
     assert victim.read_text() == "precious\n"
     assert path.read_text() == ("precious\nline\n" if kind == "hard" else "line\n")
+
+
+@pytest.mark.parametrize(("files", "left", "told"), [(1000, 0, True), (1000, 5, False), (0, 0, False)])
+def test_a_disk_that_takes_no_further_file_is_not_said_to_have_room(
+    files: int, left: int, told: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Disk:
+        f_files, f_favail = files, left
+
+    monkeypatch.setattr(writing, "free_bytes", lambda place: 5 * 10**9)
+    monkeypatch.setattr(writing.os, "statvfs", lambda place: Disk)
+    text = writing.refusal(tmp_path / "file", errno.ENOSPC, 10)
+    assert ("10 bytes are needed, its disk has no room for further files, however small." in text) == told
+    assert ("5 GB are free on that disk" in text) != told and text.endswith("Free space on that disk.")
+
+
+def test_rubbish_that_cannot_be_swept_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("one", "two"):
+        (tmp_path / f".partial-{name}").mkdir()
+        (tmp_path / f".partial-{name}" / "file").write_text("")
+    real = os.unlink
+
+    def refusing(path: str, **named: object) -> None:
+        if (tmp_path / ".partial-one").samefile(f"/proc/self/fd/{named['dir_fd']}"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        real(path, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(writing.os, "unlink", refusing)
+    sweep(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".partial-one"]

@@ -163,9 +163,47 @@ def link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
+def entries(folder: Path) -> list[Path]:
+    """What lies in a folder of a run, in order; nothing where there is no such folder.
+
+    Raises CheckpointError where it is there and cannot be read: whether it holds anything is then not known.
+    """
+    try:
+        return sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        broken = next((place for place in (folder, *folder.parents) if place.is_symlink() and not place.exists()), None)
+        if broken is None and not folder.exists():
+            return []
+        why = "it is no folder" if broken is None else f"{broken} is a link to what is not there"
+        raise _unlisted(folder, why) from error
+    except OSError as error:
+        raise _unlisted(folder, error.strerror or str(error)) from error
+
+
+def _unlisted(folder: Path, why: str) -> CheckpointError:
+    return CheckpointError(
+        f"{folder} cannot be read, so that it is not known which checkpoints there are: {why}. Give yourself the "
+        "rights to read it, or put it back, before you go on; or name another output folder."
+    )
+
+
 def steps_of(folder: Path) -> list[Path]:
-    """The checkpoints beneath the folder, oldest first, whatever their state."""
-    return sorted(path for path in folder.glob(f"{PREFIX}*") if path.is_dir())
+    """The checkpoints beneath the folder, oldest first, whatever their state. Raises CheckpointError, see `entries`."""
+    try:
+        return [path for path in entries(folder) if path.name.startswith(PREFIX) and path.is_dir()]
+    except OSError as error:
+        raise _unlisted(folder, error.strerror or str(error)) from error
+
+
+def trained_parts(output: Path) -> list[Path]:
+    """The checkpoints and kept weights in an output folder, in order.
+
+    Raises CheckpointError where one of its folders cannot be read, so that nothing that is there goes unseen.
+    """
+    stages = entries(output / "training")
+    steps = [step for stage in stages for step in steps_of(stage / "checkpoints")]
+    weights = [path for stage in stages for path in entries(stage / "weights")]
+    return sorted([*steps, *(path for path in weights if path.suffix == ".safetensors")])
 
 
 def _read(folder: Path) -> Checkpoint:
@@ -254,7 +292,8 @@ def latest(folder: Path, against: Callable[[Path], str | None] = _nothing) -> Ch
     if damaged:
         raise CheckpointError(
             f"No checkpoint under {folder} can be resumed from: {'; '.join(damaged)}. Put the files back from a copy, "
-            "or start anew in another output folder, with checkpoint.resume: false."
+            "give yourself the rights to read them, or start anew in another output folder, with checkpoint.resume: "
+            "false."
         )
     return None
 

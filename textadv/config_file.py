@@ -15,6 +15,7 @@ from textadv.config_errors import explained, fields_at, shown
 from textadv.config_tasks import SCHEMAS, AnyRunConfig, schema_of
 from textadv.config_types import Formerly, Section
 from textadv.config_yaml import LONGEST, read_yaml
+from textadv.printable import not_utf8, shortened
 from textadv.reading import size
 from textadv.yaml_text import write_yaml
 
@@ -47,6 +48,9 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _split(override: str) -> tuple[tuple[str, ...], Any]:
     """The path and the value of `attack.steps=5`."""
+    told = not_utf8(override)
+    if told is not None:
+        raise ConfigError([f"override {shortened(override)} {told}"])
     key, equals, text = override.partition("=")
     path = tuple(key.strip().split("."))
     if not equals or not all(path):

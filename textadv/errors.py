@@ -23,7 +23,7 @@ from textadv.checkpoint import CheckpointError
 from textadv.config import ConfigError
 from textadv.data import DataError
 from textadv.integrations import EndpointError
-from textadv.interrupts import Interrupted, asked, heeding
+from textadv.interrupts import Interrupted, asked, heeding, standing_in
 from textadv.liveness import DeadAdversaryError
 from textadv.models import ModelError, PerturbationError
 from textadv.models.decoding import GenerationError
@@ -79,6 +79,7 @@ def one_message(resume: str = "") -> Iterator[None]:
     Raises SystemExit: 1 with the message, 143 after SIGTERM and 130 after Ctrl-C, which print their line.
     """
     _end_with_launcher()
+    standing_in()
     try:
         with heeding(), screened():
             yield
@@ -220,4 +221,6 @@ def _tell_launcher(told: str) -> None:
     place = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if place is not None:
         more = {"py_callstack": told, "timestamp": str(int(time.time()))}
-        Path(place).write_text(json.dumps({"message": {"message": told, "extraInfo": more}}), encoding="utf-8")
+        # The message itself counts for more than the place where a launcher looks for it.
+        with suppress(OSError, ValueError):
+            Path(place).write_text(json.dumps({"message": {"message": told, "extraInfo": more}}), encoding="utf-8")

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 # Below the ten seconds that `docker stop` leaves.
@@ -58,14 +58,31 @@ def _give_up(number: int, frame: FrameType | None) -> None:
         raise Interrupted(_state.asked)
 
 
+def standing_in() -> None:
+    """Gives a process whose standard streams were closed beforehand (`>&-`) ones that lead nowhere.
+
+    What it opens would otherwise take their numbers, and whatever prints to a number would write into those files.
+    """
+    while (nowhere := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(nowhere, True)
+    os.close(nowhere)
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            # Open until the process ends.
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w", encoding="utf-8"))  # noqa: SIM115
+
+
 def while_importing() -> None:
     """Has SIGTERM and Ctrl-C end the process with one line and no traceback, until `heeding` begins.
 
     For the head of a script, before imports that take seconds.
     """
 
+    standing_in()
+
     def ended(number: int, frame: FrameType | None) -> None:
-        sys.stderr.write("stopped before anything began\n")
+        with suppress(OSError):
+            sys.stderr.write("stopped before anything began\n")
         raise SystemExit(128 + number)
 
     for number in _heeded():

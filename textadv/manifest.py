@@ -45,8 +45,8 @@ def _own(files: dict[str, Any]) -> str:
 
 def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file. Raises DamagedError where there is none."""
-    _require_file(path)
     try:
+        _require_file(path)
         found = json_of(path.read_bytes().decode())
     except OSError as error:
         raise DamagedError(f"{path.name} {_unreadable(error)}") from error

@@ -108,8 +108,8 @@ class OnScreen:
     """Phases on a screen, from the moment that one has lasted `patience` seconds.
 
     stream: where they are told; stderr at the time of the call by default. A terminal gets a bar, anything else a line
-    every `interval` seconds, also while a single part takes longer than that. A stage tells of whatever is open in it
-    where `interval` seconds would pass without a line, as in a row of phases that are all shorter.
+    then and every `interval` seconds, also while a single part takes longer than that. A stage tells of whatever is
+    open in it where `interval` seconds would pass without a line, as in a row of phases that are all shorter.
     """
 
     stream: TextIO | None = None
@@ -166,9 +166,10 @@ class OnScreen:
                 _voice.open[-1]()
 
         _voice.open.append(tell)
+        first = min(self.patience, self.interval)
         check = (1 - QUIET) * self.interval
         try:
-            with _ticking(tell_of_silence, check, check) if unit == STAGE else _ticking(tell, *[self.interval] * 2):
+            with _ticking(tell_of_silence, check, check) if unit == STAGE else _ticking(tell, first, self.interval):
                 yield advance
         finally:
             _voice.open.remove(tell)
@@ -176,7 +177,7 @@ class OnScreen:
 
 def on_screen(wanted: bool = True) -> Phases:
     """Phases on the screen, where they are wanted and this is the first of the launched processes; else untold."""
-    return OnScreen() if wanted and int(os.environ.get("RANK") or 0) == 0 else untold
+    return OnScreen() if wanted and (os.environ.get("RANK") or "0") == "0" else untold
 
 
 def told(name: str, count: int, total: int | None, unit: str, seconds: float, before: int = 0) -> str:

@@ -5,14 +5,9 @@ Every text that came from data, file names, models or servers goes through `prin
 
 from __future__ import annotations
 
-import argparse
-import io
 import json
 import re
-import sys
 import unicodedata
-from collections.abc import Callable
-from contextlib import redirect_stderr
 
 # What no terminal acts on, and what Persian, Hindi and emoji need: joiners, and the hyphen that shows at a line's end.
 _HARMLESS = "\u200c\u200d\u00ad"
@@ -48,19 +43,23 @@ def printable_json(text: str) -> str:
     return _OTHER.sub(lambda found: json.dumps(found[0])[1:-1] if acts(found[0]) else found[0], text)
 
 
+def not_utf8(text: str) -> str | None:
+    """What is wrong with text of the system that holds bytes which are not UTF-8, and what to do; None for nothing.
+
+    Python has such bytes of names, arguments and variables as half characters (PEP 383).
+    """
+    bad = next((letter for letter in text if "\udc80" <= letter <= "\udcff"), None)
+    if bad is None:
+        return None
+    return (
+        f"holds the byte \\x{ord(bad) - 0xDC00:02x}, which is not UTF-8. Type it in a terminal that sends UTF-8, or "
+        "give the file or folder a name in UTF-8."
+    )
+
+
 def tell(text: object, end: str = "\n") -> None:
     """Prints `text`, which may have several lines, as `printable` writes it."""
     print(printable(text, lines=True), end=end)
-
-
-def read_arguments(parse: Callable[[], argparse.Namespace]) -> argparse.Namespace:
-    """The arguments that a parser's method `parse` reads; what it says of bad ones goes through `printable`."""
-    said = io.StringIO()
-    try:
-        with redirect_stderr(said):
-            return parse()
-    finally:
-        sys.stderr.write(printable(said.getvalue(), lines=True))
 
 
 def acts(letter: str) -> bool:

@@ -16,6 +16,8 @@ DEEPEST = 64
 """Lists and objects inside each other that a file may hold."""
 FREE_BYTES = 2**26
 """What anything packed may become without a look at its ratio."""
+PLACE = 8
+"""Bytes that the place of one value takes in a table, whatever the value."""
 LARGEST_RATIO = 100
 """How many times larger than packed a file may become beyond that. Texts and photographs stay below 20."""
 LARGEST_FILE = 2**33

@@ -8,12 +8,12 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 from textadv.interrupts import asked
-from textadv.printable import printable
+from textadv.printable import not_utf8, printable, shortened
 from textadv.writing import WriteError
 
 _REMEDIES = {
@@ -75,10 +75,24 @@ def _record(*args: Any, **named: Any) -> logging.LogRecord:
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
-    """A reader of a recipe's command line, which may hold names of files, as `*` gives them."""
+    """A reader of a program's command line, which may hold names of files, as `*` gives them.
+
+    What it refuses is told as `printable` writes it; so are arguments that are not UTF-8.
+    """
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    plain = made.error
-    vars(made)["error"] = lambda told: plain(printable(told))
+    plain, known = made.error, made.parse_known_args
+
+    def error(told: str) -> NoReturn:
+        plain(printable(told))
+
+    def parsed(words: Sequence[str] | None = None, *more: Any, **named: Any) -> Any:
+        for word in sys.argv[1:] if words is None else words:
+            told = not_utf8(word)
+            if told is not None:
+                error(f"argument {shortened(word)} {told}")
+        return known(words, *more, **named)
+
+    vars(made).update(error=error, parse_known_args=parsed)
     return made
 
 

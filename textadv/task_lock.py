@@ -177,7 +177,8 @@ def _lives(holder: dict[str, Any], descriptor: int, folder: Path) -> bool:
         began = _began(process)
         return began is not None and began == holder.get("began")
     seen = os.fstat(descriptor).st_mtime
-    left = STALE - (_now_there(folder) - seen)
+    # The clock of one of the machines may have gone back.
+    left = min(STALE, STALE - (_now_there(folder) - seen))
     while left > 0:
         time.sleep(min(left, 1.0))
         left -= 1.0

@@ -45,7 +45,6 @@ RUN_PARTS = (
 )
 # Logs, reports, tokenizers, answers: small beside weights.
 REPORTS = 1_000_000
-TRAINED = ("training/*/checkpoints/step-*", "training/*/weights/*.safetensors")
 
 
 @contextmanager
@@ -70,7 +69,7 @@ def claiming(accelerator: Accelerator, config: AnyConfig, *, training: bool = Tr
 def _taken_up(config: AnyConfig, output: Path, say: Callable[[str], None]) -> AnyConfig:
     """See `claiming`."""
     wanted = config.checkpoint
-    if wanted.resume or wanted.overwrite or (output / MARK).exists() or not trained_parts(output):
+    if wanted.resume or wanted.overwrite or (output / MARK).exists() or not checkpoints.trained_parts(output):
         return config
     known = begun(output).config
     if known is None or _differences(known, config):
@@ -122,7 +121,7 @@ def begun(output: Path) -> Begun:
 
 def _carried(output: Path, name: str) -> list[Path]:
     """That file in each checkpoint that holds it whole, the newest first."""
-    steps = [step for folder in output.glob("training/*/checkpoints") for step in checkpoints.steps_of(folder)]
+    steps = [path for path in checkpoints.trained_parts(output) if path.is_dir()]
     found = (checkpoints.intact(step, name) for step in sorted(steps, key=_age))
     return [path for path in reversed(list(found)) if path is not None]
 
@@ -155,11 +154,6 @@ def _is_hashes(path: Path) -> bool:
     return _hashes(path) is not None
 
 
-def trained_parts(output: Path) -> list[Path]:
-    """The checkpoints and kept weights in an output folder, in order."""
-    return sorted(path for pattern in TRAINED for path in output.glob(pattern))
-
-
 def free_output(config: AnyRunConfig, *, training: bool = True) -> Path:
     """The output folder: free of a run with another configuration or of trained weights that would be lost.
 
@@ -167,7 +161,7 @@ def free_output(config: AnyRunConfig, *, training: bool = True) -> Path:
     is nothing to resume.
     """
     output, wanted = Path(config.output), config.checkpoint
-    found, trained = begun(output), trained_parts(output)
+    found, trained = begun(output), checkpoints.trained_parts(output)
     if wanted.overwrite:
         require_outside(config, output, RUN_PARTS)
         return output
@@ -227,9 +221,14 @@ def _listed(output: Path, trained: Sequence[Path]) -> str:
 
 
 def finished_text(output: Path) -> str:
-    """What an interrupted run has kept, in a sentence; empty where there is nothing yet."""
-    steps = [path for path in trained_parts(output) if path.is_dir()]
-    kept = [f"the checkpoint {max(steps, key=_age).relative_to(output)}"] if steps else []
+    """What an interrupted run has kept, in a sentence; empty where there is nothing yet, or it cannot be read."""
+    try:
+        steps = [path for path in checkpoints.trained_parts(output) if path.is_dir()]
+    except checkpoints.CheckpointError:
+        steps = []
+    # By their numbers: a clock may have gone back.
+    newest = {path.parent: path for path in steps}.values()
+    kept = [f"the checkpoint {path.relative_to(output)}" for path in newest]
     stored = [name for name in ("answers", "evaluated") if any((output / name).glob("*.jsonl"))]
     kept += [f"the finished rows in {' and '.join(f'{name}/' for name in stored)}"] if stored else []
     return f"Safe in {output}: {', '.join(kept)}. " if kept else ""
@@ -323,7 +322,7 @@ def _claim(
     if resumed and found.hashes is not None:
         _require_unchanged(output, _hashes(found.hashes) or {}, hashes, explain)
     texts = {name: text.encode() for name, text in carried(config, hashes).items()}
-    if config.checkpoint.overwrite and (found.config is not None or trained_parts(output)):
+    if config.checkpoint.overwrite and (found.config is not None or checkpoints.trained_parts(output)):
         say(f"checkpoint.overwrite: removed {_going(output)}")
         for name in RUN_PARTS:
             discard(output / name)

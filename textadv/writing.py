@@ -299,7 +299,7 @@ def discard(path: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Removes what interrupted writes left beneath the folder."""
+    """Removes what interrupted writes left beneath the folder; what cannot be removed stays, and is in nobody's way."""
     for path in sorted(folder.rglob(f"{PARTIAL}*")):
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             _remove(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -312,3 +313,16 @@ def test_processes_that_describe_a_model_differently_keep_its_rows_under_one_key
         assert ledger is not None
         paths.append(ledger.path.name)
     assert paths[0].removesuffix(".0.jsonl") == paths[1].removesuffix(".1.jsonl")
+
+
+def test_stored_rows_that_cannot_be_listed_are_not_taken_for_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured(tmp_path)
+
+    def refusing(path: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(os, "listdir", refusing)
+    with pytest.raises(PermissionError):
+        measured(tmp_path)

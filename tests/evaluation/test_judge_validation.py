@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from dataclasses import replace
@@ -93,3 +94,12 @@ def test_labels_are_checked(tmp_path: Path) -> None:
     path.write_text("prompt,completion,final_label\np,r,2_full_refusal\np,r,maybe\n")
     with pytest.raises(DataError, match="row 1 .* has label 'maybe'"):
         load_labelled(path)
+
+
+@pytest.mark.parametrize("label", ["\x1b]0;title\x07", 3, ["1_full_compliance"], {"a": 1}, None, "a" * 10**6, "\ud83d"])
+def test_a_label_of_any_kind_is_told_in_a_short_line(label: object, tmp_path: Path) -> None:
+    path = tmp_path / "labels.jsonl"
+    path.write_text(json.dumps({"prompt": "p", "completion": "r", "final_label": label}))
+    with pytest.raises(DataError, match="row 0 .* has label .*Correct or remove the row.") as caught:
+        load_labelled(path)
+    assert len(str(caught.value)) < 400 and "\x1b" not in str(caught.value)

@@ -113,6 +113,36 @@ def test_a_parquet_file_that_repeats_one_value(tmp_path: Path) -> None:
     assert "made to fill memory" in refused(path)
 
 
+NOTHING: dict[str, Callable[[], pyarrow.Array]] = {
+    "rows": lambda: pyarrow.nulls(20_000_000),
+    "lists": lambda: pyarrow.ListArray.from_arrays(list(range(0, 20_000_001, 10_000)), pyarrow.nulls(20_000_000)),
+    "structures": lambda: pyarrow.StructArray.from_arrays([pyarrow.nulls(10_000_000)] * 2, ["a", "b"]),
+}
+
+
+@pytest.mark.parametrize("kind", NOTHING)
+def test_a_parquet_file_of_very_many_values_that_are_missing(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"text": NOTHING[kind]()}), path)
+    assert path.stat().st_size < MEBIBYTE
+    assert "made to fill memory" in refused(path)
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "json"])
+def test_rows_of_json_of_ever_other_keys(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"rows.{ending}"
+    rows = [json.dumps({f"{row}-{key}": 0 for key in range(20)}) for row in range(4000)]
+    path.write_text("\n".join(rows) if ending == "jsonl" else f"[{', '.join(rows)}]")
+    with pytest.raises(DataError, match=f"{path} cannot be read as .{ending}: .* made to fill memory"):
+        load_splits("files", train=path, test=tmp_path / "test.csv")
+
+
+def test_a_table_of_commas(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("," * 200_000 + "\n")
+    assert "has 200,001 columns, and at most 100,000 are read" in refused(path)
+
+
 def test_a_parquet_file_whose_text_is_not_utf8(tmp_path: Path) -> None:
     path = tmp_path / "rows.parquet"
     wrong = pyarrow.array([b"\xff\xfe", b"b"], pyarrow.binary()).view(pyarrow.binary())

@@ -218,11 +218,3 @@ def test_mistakes_in_a_command_line(
     printed = capsys.readouterr()
     require_harmless(f"{ended.value.code}\n{printed.out}\n{printed.err}")
     assert ended.value.code not in (0, None)
-
-
-def test_scripts_read_their_command_lines_so_too() -> None:
-    for path in [*ROOT.glob("recipes/*.py"), *ROOT.glob("scripts/*.py")]:
-        # The first is part of what its models are known by; the second has no texts from outside.
-        if path.stem not in ("build_lab_llm", "inject_faults", "write_schema"):
-            assert ".parse_args()" not in path.read_text() and "_args()" not in path.read_text(), path
-            assert "read_arguments(parser.parse" in path.read_text(), path

@@ -225,3 +225,9 @@ def test_the_channels_of_mobilevit_are_given_as_its_own_processor_gives_them(kin
     assert torch.allclose(given_to_the_model(found, image, processor), wanted, atol=1e-6)
     first = 0 if kind == "no flip" else 2
     assert torch.allclose(wanted[0, 0], torch.from_numpy(image[..., first]) / 255, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [10**9, {"height": 1, "width": 10**9}, {"shortest_edge": 10**5}, [10**5, 10**5]])
+def test_images_are_not_resized_to_more_than_anybody_wants(size: object) -> None:
+    with pytest.raises(ModelError, match="says size: .* pixels are not made. Set data.image_size"):
+        _ = Preprocessing({"size": size}).size

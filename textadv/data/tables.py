@@ -14,7 +14,7 @@ from textadv.data.examples import DataError
 from textadv.data.spellings import spelled
 from textadv.data.text_files import SEPARATORS, content_of, fields_of, json_columns, suffix_of, text_of
 from textadv.phases import each
-from textadv.reading import FREE_BYTES, HostileError, json_of, parsed, require_bounded
+from textadv.reading import FREE_BYTES, PLACE, HostileError, json_of, parsed, require_bounded
 
 USUAL_SEPARATOR = {".csv": ",", ".tsv": "\t"}
 JSON_LINES = {".json": False, ".jsonl": True, ".ndjson": True}
@@ -34,6 +34,7 @@ UNREAD = {
     ".arrow": "Write it as parquet.",
 }
 LONG_NAME = 60
+MOST_COLUMNS = 100_000
 ROWS_AT_ONCE = 4096
 MARK = "\ufeff"
 
@@ -170,6 +171,10 @@ def _naming(key: str) -> str:
 def _headed(rows: list[list[str]], columns: Sequence[str] | None) -> dict[str, list[Any]]:
     """Rows of fields as columns; the names are `columns`, or else the first row."""
     names, body = (list(columns), rows) if columns is not None else (rows[0] if rows else [], rows[1:])
+    if len(names) > MOST_COLUMNS:
+        raise DataError(
+            f"has {len(names):,} columns, and at most {MOST_COLUMNS:,} are read. Leave out those that are not needed."
+        )
     names = [name.strip().strip(MARK).strip() for name in names]
     for number, row in enumerate(body):
         if len(row) != len(names):
@@ -217,7 +222,8 @@ def _plain_table(path: Path) -> Any:
     with pyarrow.parquet.ParquetFile(path) as file:
         for batch in file.iter_batches(batch_size=_rows_at_once(file.metadata)):
             batches.append(batch)
-            length += batch.nbytes
+            # Nothing is stored of values that are missing, and each is a value here.
+            length += batch.nbytes + PLACE * max(sum(map(_values, batch.columns)), batch.num_rows)
             require_bounded(packed, length)
         table = pyarrow.Table.from_batches(batches, schema=file.schema_arrow)
     for place, field in enumerate(table.schema):
@@ -226,6 +232,18 @@ def _plain_table(path: Path) -> Any:
             table = table.set_column(place, field.name, plain)
     table.validate(full=True)
     return table
+
+
+def _values(column: Any) -> int:
+    """How many values an array of Arrow is in Python, those inside lists and structures counted too."""
+    from pyarrow import types
+
+    kind = column.type
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        return len(column) + _values(column.flatten())
+    if types.is_struct(kind):
+        return len(column) + sum(map(_values, column.flatten()))
+    return len(column)
 
 
 def _rows_at_once(metadata: Any) -> int:

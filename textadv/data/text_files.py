@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from textadv.data.examples import DataError
-from textadv.reading import FREE_BYTES, HostileError, json_of, largest_file, parsed, require_bounded, size
+from textadv.reading import FREE_BYTES, PLACE, HostileError, json_of, largest_file, parsed, require_bounded, size
 
 PACKED = (".gz", ".bz2", ".xz", ".zst")
 SEPARATORS = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a bar"}
@@ -207,7 +207,7 @@ def json_columns(text: str, lines: bool) -> dict[str, list[Any]]:
     lines: whether the ending promises lines, so that one object is a row. Of objects those are read that pandas writes
     (by column, by row, split), and a list of rows under any key, as the rows of the Hub's viewer are. Lists of messages
     without a name are the column messages.
-    Raises DataError for anything else.
+    Raises DataError for anything else, and HostileError where rows of ever other keys would make a huge table.
     """
     try:
         content = json_of(text)
@@ -222,6 +222,7 @@ def json_columns(text: str, lines: bool) -> dict[str, list[Any]]:
     if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
         raise DataError("does not hold one object per row, in a list or one a line. Write it so.")
     names = dict.fromkeys(name for row in content for name in row)
+    require_bounded(len(text), PLACE * len(names) * len(content))
     return {name: [row.get(name) for row in content] for name in names}
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from textadv.data import Rows
 from textadv.digests import digest, tensor_bytes
-from textadv.evaluation.kept_lines import keep, read, repaired
+from textadv.evaluation.kept_lines import keep, read, repaired, stored
 from textadv.evaluation.kept_rows import Row, Shelf, cleared
 
 NONE_FOUND = -1.0
@@ -146,8 +146,8 @@ class Finished:
         In a distributed run every process must call it.
         """
         first = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
-        gone = cleared(sorted(self.folder.glob("*.safetensors"))) if first else []
-        return [*gone, *repaired(sorted(self.folder.glob("*.jsonl")), "attacked rows", _fits)]
+        gone = cleared(stored(self.folder, "*.safetensors")) if first else []
+        return [*gone, *repaired(stored(self.folder, "*.jsonl"), "attacked rows", _fits)]
 
     def ledger(self, attack: object, *parts: object, keeping: bool = False) -> Ledger | None:
         """The ledger of one attack, `parts` being what else it depends on; None where nothing can describe it.
@@ -163,7 +163,7 @@ class Finished:
             return None
         # Settings may differ on which no row depends: saving a model, as the first process does, leaves words there.
         key = _of_the_first(digest([json.dumps(told).encode()])[:32])
-        known, seconds = _read(sorted(self.folder.glob(f"{key}.*.jsonl")))
+        known, seconds = _read(stored(self.folder, f"{key}.*.jsonl"))
         rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
         shelf = Shelf.found(self.folder, key, rank) if keeping else None
         if torch.distributed.is_initialized():

@@ -17,7 +17,7 @@ from textadv.data.characters import Surrogates, unbroken
 from textadv.data.tables import read_files
 from textadv.evaluation.judges import Judge, Verdict
 from textadv.evaluation.statistics import Rate, wilson
-from textadv.printable import printable
+from textadv.printable import printable, shortened
 
 XSTEST_SOURCE = "XSTest, 5 chat models on the 250 safe prompts, labels of two annotators (arXiv:2308.01263)"
 LABELS = ("1_full_compliance", "2_full_refusal", "3_partial_refusal")
@@ -139,7 +139,10 @@ def load_labelled(path: str | Path, surrogates: Surrogates = "error") -> Labelle
     prompts, responses, labels = (table.column(name, key) for name in ("prompt", "completion", "final_label"))
     for row, label in enumerate(labels):
         if label not in LABELS:
-            raise DataError(f"{key}: row {row} of {table.place} has label {label!r}; labels are {', '.join(LABELS)}.")
+            raise DataError(
+                f"{key}: row {row} (counted from 0) of {table.place} has label {shortened(repr(label))}; labels are "
+                f"{', '.join(LABELS)}. Correct or remove the row."
+            )
     texts = {"prompt": prompts, "completion": responses}
     read = {name: _texts(values, f"{key}.{name}", table.place, surrogates) for name, values in texts.items()}
     return Labelled(read["prompt"], read["completion"], tuple(labels))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,17 @@ def keep(file: Path, records: Iterable[Mapping[str, Any]]) -> None:
     lines = list(map(line_of, records))
     if lines:
         append_line(file, "\n".join(lines))
+
+
+def stored(folder: Path, pattern: str) -> list[Path]:
+    """The files of a folder whose names match, in order; none where it is not there.
+
+    Raises OSError where it cannot be read: what is there would be made again without a word.
+    """
+    try:
+        return sorted(path for path in folder.iterdir() if fnmatchcase(path.name, pattern))
+    except FileNotFoundError:
+        return []
 
 
 Fits = Callable[[Path, Mapping[str, Any]], bool]

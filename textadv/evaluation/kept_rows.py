@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from textadv.digests import digest, tensor_bytes
+from textadv.evaluation.kept_lines import stored
 from textadv.writing import discard, write_tensors
 
 DIGEST = "digest"
@@ -33,7 +34,7 @@ class Shelf:
     def found(cls, folder: Path, stem: str, rank: int) -> Shelf:
         """What an earlier evaluation left there."""
         known: dict[str, Path] = {}
-        for path in filter(intact, sorted(folder.glob(f"{stem}.*.safetensors"))):
+        for path in filter(intact, stored(folder, f"{stem}.*.safetensors")):
             with safe_open(path, "pt") as file:
                 known |= {name.partition("/")[0]: path for name in file.keys()}  # noqa: SIM118 not a mapping
         return cls(folder, stem, rank, known)

@@ -143,7 +143,10 @@ class ChatEndpoint:
         if not key:
             raise EndpointError(f"The environment variable {self.key_variable} (key_variable) is not set. Set it.")
         if not (key.isascii() and key.isprintable() and " " not in key):
-            raise EndpointError(f"The value of {self.key_variable} cannot be a key: it has spaces or odd characters.")
+            raise EndpointError(
+                f"The value of {self.key_variable} cannot be a key: it has spaces or odd characters. Set it again, "
+                "with the key and nothing else."
+            )
         return key
 
     def _answer(self, prompt: str, key: str | None, stopped: threading.Event) -> str | Exception:

@@ -37,7 +37,16 @@ from textadv.models.loading import (
     usable,
 )
 from textadv.models.places import ModelError, pretrained
-from textadv.models.sources import UNUSABLE, quiet, require_folder, require_safetensors, require_tokenizer, told
+from textadv.models.sizes import require_counts
+from textadv.models.sources import (
+    TOKENIZER_REMEDY,
+    UNUSABLE,
+    quiet,
+    require_folder,
+    require_safetensors,
+    require_tokenizer,
+    told,
+)
 from textadv.models.vocabulary import fit_vocabulary
 from textadv.randomness import seeded_scope
 
@@ -130,12 +139,15 @@ def _tokenizer(
     """The tokenizer of `source`, which is that of model.name or of its base model."""
     template = None if chat_template is None else _template(chat_template)
     require_tokenizer(source)
+    require_counts(source, revision)
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             source, revision=revision, trust_remote_code=trust_remote_code
         )
     except UNUSABLE as error:
-        raise ModelError(f"The tokenizer of model.name {name!r} could not be loaded: {told(error)}") from error
+        raise ModelError(
+            f"The tokenizer of model.name {name!r} could not be loaded: {told(error)} {TOKENIZER_REMEDY}"
+        ) from error
     require_words(name, tokenizer)
     if template is not None:
         tokenizer.chat_template = template
@@ -184,7 +196,7 @@ def _base(
             )
         extra["quantization_config"] = four_bits(dtype)
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-    with usable(name, "the tokenizer", "as a causal language model"):
+    with usable(name, "the tokenizer", "as a causal language model", revision):
         _require_decoder(name, AutoConfig.from_pretrained(name, **options))
         require_safetensors(name, "AutoModelForCausalLM")
         found: tuple[nn.Module, dict[str, Any]] = AutoModelForCausalLM.from_pretrained(  # type: ignore[assignment]

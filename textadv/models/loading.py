@@ -37,7 +37,16 @@ from textadv.models.heads import (
     return_logits,
 )
 from textadv.models.places import ModelError, pretrained
-from textadv.models.sources import UNUSABLE, quiet, require_folder, require_safetensors, require_tokenizer, told
+from textadv.models.sizes import bounded, require_counts
+from textadv.models.sources import (
+    TOKENIZER_REMEDY,
+    UNUSABLE,
+    quiet,
+    require_folder,
+    require_safetensors,
+    require_tokenizer,
+    told,
+)
 from textadv.models.vocabulary import fit_vocabulary
 from textadv.randomness import seeded_scope
 
@@ -116,6 +125,7 @@ def load_trained_classifier(name: str) -> LoadedModel:
     """
     with quiet():
         adapter = find_adapter(name, None, tasks=("SEQ_CLS", None))
+        require_counts(name if adapter is None else adapter.base)
         try:
             config = AutoConfig.from_pretrained(name if adapter is None else adapter.base, trust_remote_code=False)
         except UNUSABLE as error:
@@ -132,7 +142,7 @@ def _load_base(
     name: str, labels: Sequence[str], revision: str | None, dtype: str, trust_remote_code: bool
 ) -> LoadedModel:
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-    with usable(name, "the tokenizer of a text model"):
+    with usable(name, "the tokenizer of a text model", revision=revision):
         config = AutoConfig.from_pretrained(name, **options)
         require_classifier(name, config)
         check_labels(name, config, labels)
@@ -174,14 +184,17 @@ def _classifying(
 
 
 @contextmanager
-def usable(name: str, beside: str, kind: str = "") -> Iterator[None]:
-    """Inside the block what transformers says of a model that cannot be loaded is said in the user's words.
+def usable(name: str, beside: str, kind: str = "", revision: str | None = None) -> Iterator[None]:
+    """Inside the block what transformers says of a model that cannot be loaded is said in the user's words, and none is
+    built that is much larger than its weights.
 
     beside: what the folder must hold besides configuration and weights. kind: "as a ...", what it was to be loaded as.
     """
     require_folder(name)
+    require_counts(name, revision)
     try:
-        yield
+        with bounded(name):
+            yield
     except ModelError:
         raise
     except UNUSABLE as error:
@@ -230,7 +243,7 @@ def _base_of(adapter: Adapter, labels: Sequence[str], dtype: str, trust_remote_c
         head = tuple(name for name in built.initialised if name.startswith(HEADS))
         return replace(built, model=built.model.to(DTYPES[dtype]), initialised=head)
     options: dict[str, Any] = {"revision": adapter.settings.revision, "trust_remote_code": trust_remote_code}
-    with usable(adapter.base, "the tokenizer of a text model"):
+    with usable(adapter.base, "the tokenizer of a text model", revision=adapter.settings.revision):
         config = AutoConfig.from_pretrained(adapter.base, **options)
         require_classifier(adapter.base, config)
         if adapter.classes is None or (adapter.names is None and config.num_labels == len(labels)):
@@ -254,10 +267,16 @@ def adapter_tokenizer(adapter: Adapter, config: PretrainedConfig, trust_remote_c
 
 
 def require_words(name: str, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raises ModelError where the tokenizer knows special tokens alone.
+    """Raises ModelError where the tokenizer knows special tokens alone, or has a length that is no number.
 
     Where the files of the vocabulary are missing, transformers makes such a one and says nothing.
     """
+    longest = tokenizer.model_max_length
+    if not isinstance(longest, int | float) or isinstance(longest, bool) or not longest > 0:
+        raise ModelError(
+            f"model.name {name!r}: its tokenizer_config.json sets model_max_length: {longest!r:.80}, which is no count "
+            f"of tokens. {TOKENIZER_REMEDY}"
+        )
     special = {*tokenizer.all_special_tokens, *(token.content for token in tokenizer.added_tokens_decoder.values())}
     if special.issuperset(tokenizer.get_vocab()):
         raise ModelError(

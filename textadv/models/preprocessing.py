@@ -9,10 +9,13 @@ from typing import Any, NamedTuple
 from transformers import AutoConfig
 from transformers.image_processing_base import ImageProcessingMixin
 
+from textadv.data.image_files import LARGEST_IMAGE
 from textadv.models.adapters import find_adapter
 from textadv.models.networks import NETWORKS
 from textadv.models.places import ModelError
+from textadv.models.sizes import require_counts
 from textadv.models.sources import UNUSABLE, quiet, require_folder, told
+from textadv.printable import shortened
 
 PROCESSOR_FILE = "preprocessor_config.json"
 BYTES = 255
@@ -56,8 +59,13 @@ class Preprocessing:
             sides = list(size) if isinstance(size, list | tuple) else [size, size]
         if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
             raise ModelError(
-                f"{PROCESSOR_FILE} says size: {size}, which is neither a number, nor height and width, nor "
+                f"{PROCESSOR_FILE} says size: {shortened(size)}, which is neither a number, nor height and width, nor "
                 "shortest_edge. Set data.image_size."
+            )
+        if sides[0] * sides[1] > LARGEST_IMAGE:
+            raise ModelError(
+                f"{PROCESSOR_FILE} says size: {shortened(size)}, and images of more than {LARGEST_IMAGE:,} pixels are "
+                "not made. Set data.image_size."
             )
         return sides[0], sides[1]
 
@@ -178,6 +186,7 @@ def read_preprocessing(name: str, revision: str | None = None, trust_remote_code
         require_folder(name)
     if adapter is not None and not (adapter.folder / PROCESSOR_FILE).is_file():
         name, revision = adapter.base, adapter.settings.revision
+    require_counts(name, revision)
     try:
         with quiet():
             settings = ImageProcessingMixin.get_image_processor_dict(name, revision=revision)[0]

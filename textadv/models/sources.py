@@ -28,6 +28,10 @@ NO_WEIGHTS = ("training_args", "optimizer", "scheduler", "scaler", "rng_state")
 # What stands in the place of a file that Git LFS has not fetched.
 POINTER = b"version https://git-lfs"
 TOKENIZING = ("tokenizer*", "vocab*", "merges*", "*.model", "*.tiktoken")
+TOKENIZER_REMEDY = (
+    "Correct or download again its tokenizer files (tokenizer.json, tokenizer_config.json and those beside them), or "
+    "save the model's tokenizer there anew: tokenizer.save_pretrained."
+)
 TOLD = 400
 # PEFT and this package use the names that every release of transformers 5 knows.
 RENAMED = r"`\w*gradient_checkpointing\w*` is deprecated"

@@ -183,7 +183,7 @@ def _hugging_face(
 ) -> _Found:
     """named: whether the classes' names and order are known from elsewhere."""
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-    with usable(name, "preprocessor_config.json of an image classifier"):
+    with usable(name, "preprocessor_config.json of an image classifier", revision=revision):
         config = AutoConfig.from_pretrained(name, **options)
         before = int(config.num_labels)
         trained = any(CLASSIFYING in kind for kind in config.architectures or ())
