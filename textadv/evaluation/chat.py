@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 from torch import nn
 
-from textadv.data import ChatRows, DataError, encode_prompt
+from textadv.data import ChatRows, DataError, Rows, encode_prompt
 from textadv.data.benchmarks import Instructed, Question
 from textadv.data.chat_template import encode_opening
 from textadv.data.locating import shortened
@@ -31,13 +31,14 @@ from textadv.evaluation.kept_answers import Answer, files_of
 from textadv.evaluation.kept_lines import repaired
 from textadv.evaluation.likelihood import answer_nll, perplexity
 from textadv.evaluation.multiple_choice import choice_result, score_choices
+from textadv.evaluation.radius_curve import Curve, success_by_radius
 from textadv.evaluation.refusal import RefusalReport, over_refusal
 from textadv.evaluation.sanity_chat import choice_doubts, perplexity_doubt, said_doubt, silence_doubt
 from textadv.evaluation.statistics import Rate, wilson
 from textadv.models import ModelError, as_reference
 from textadv.models.decoding import context_length
 
-Group = Literal["attack success", "over-refusal", "capability"]
+Group = Literal["attack success", "attack success by radius", "over-refusal", "capability"]
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,8 @@ class Panel:
 
     behaviours: held-out harmful rows, requests their texts. attacks: by name. judge decides; others give second
     opinions on the same answers. benign: prompts that should be answered, by name of their file. utility: rows for
-    perplexity. questions, instructions: by name of their file. decoding: how answers are written.
+    perplexity. questions, instructions: by name of their file. decoding: how answers are written. curve: success by
+    radius.
     """
 
     behaviours: ChatRows
@@ -115,6 +117,7 @@ class Panel:
     questions: Mapping[str, tuple[Question, ...]]
     instructions: Mapping[str, tuple[tuple[Instructed, ...], Asked]]
     decoding: Decoding
+    curve: Curve = field(default_factory=Curve)
 
 
 def evaluate_chat(
@@ -141,6 +144,7 @@ def evaluate_chat(
         say(f"note: {line}")
     template = template_of(tokenizer)
     measures = _attack_success(model, template, panel, store, key, cost, notes)
+    measures += _by_radius(model, template, panel, store, key, cost, notes)
     cost["attack seconds"] = time.perf_counter() - began
     base = _base_nll(model, template)
     limit = None if base is None else nll_limit(_reference_nll(model, panel))
@@ -210,6 +214,33 @@ def _attack_success(
             if judge is panel.judge and attack is not found.worst_case:
                 cost[f"{attack.name} forwards"] = float(attack.forwards)
                 cost[f"{attack.name} backwards"] = float(attack.backwards)
+    return measures
+
+
+def _by_radius(
+    model: nn.Module,
+    template: Template,
+    panel: Panel,
+    store: Path,
+    key: str,
+    cost: dict[str, float],
+    notes: _Notes,
+) -> list[Measure]:
+    def ask(rows: Rows, requests: Sequence[str], attacks: Mapping[str, Adversary]) -> Elicitation:
+        judge, own = panel.judge, template.speech
+        return elicit(
+            model, template.tokenizer, rows, requests, attacks, judge, panel.decoding, store=store, key=key, speech=own
+        )
+
+    measures = []
+    for point in success_by_radius(ask, panel.behaviours, panel.requests, panel.curve):
+        total = len(point.broken)
+        low, high = wilson(sum(point.broken), total), wilson(sum(point.possibly), total)
+        unclear = high.count - low.count
+        note = f"up to {_percent(high)} if {unclear} unclear ones are broken" if unclear else ""
+        notes.progress(f"{point.name} breaks {low.count} of {total} behaviours")
+        measures.append(_rate("attack success by radius", point.name, low, list(map(float, point.broken)), True, note))
+        cost[f"{point.name} forwards"], cost[f"{point.name} backwards"] = float(point.forwards), float(point.backwards)
     return measures
 
 
