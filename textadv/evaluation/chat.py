@@ -31,7 +31,7 @@ from textadv.evaluation.kept_answers import Answer, files_of
 from textadv.evaluation.kept_lines import repaired
 from textadv.evaluation.likelihood import answer_nll, perplexity
 from textadv.evaluation.multiple_choice import choice_result, score_choices
-from textadv.evaluation.radius_curve import Curve, success_by_radius
+from textadv.evaluation.radius_curve import BY_RADIUS, Curve, success_by_radius
 from textadv.evaluation.refusal import RefusalReport, over_refusal
 from textadv.evaluation.sanity_chat import choice_doubts, perplexity_doubt, said_doubt, silence_doubt
 from textadv.evaluation.statistics import Rate, wilson
@@ -239,7 +239,7 @@ def _by_radius(
         unclear = high.count - low.count
         note = f"up to {_percent(high)} if {unclear} unclear ones are broken" if unclear else ""
         notes.progress(f"{point.name} breaks {low.count} of {total} behaviours")
-        measures.append(_rate("attack success by radius", point.name, low, list(map(float, point.broken)), True, note))
+        measures.append(_rate(BY_RADIUS, point.name, low, list(map(float, point.broken)), True, note))
         cost[f"{point.name} forwards"], cost[f"{point.name} backwards"] = float(point.forwards), float(point.backwards)
     return measures
 

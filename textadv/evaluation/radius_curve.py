@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from textadv.batch import Batch
 from textadv.data import Rows
@@ -18,6 +18,7 @@ from textadv.evaluation.elicitation import AttackSuccess, Elicitation
 Ask = Callable[[Rows, Sequence[str], Mapping[str, Adversary]], Elicitation]
 """(behaviours, their requests, attacks) -> what they break."""
 
+BY_RADIUS: Final = "attack success by radius"
 PLAIN = "embedding at 0"
 
 
