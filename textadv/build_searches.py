@@ -19,7 +19,7 @@ from textadv.attacks import (
 from textadv.build import PGD_REACH
 from textadv.config_elicitation import ElicitationConfig, SearchConfig, SearchGoal, settles_steps
 from textadv.evaluation.adversaries import EmbeddingAttack
-from textadv.evaluation.beginnings import Beginnings
+from textadv.evaluation.beginnings import OWN_PASSES, REFUSAL_PASSES, Beginnings
 from textadv.evaluation.search_panel import Says, Search
 
 GOALS: dict[SearchGoal, tuple[Goal, Says]] = {
@@ -37,6 +37,8 @@ PANEL: tuple[tuple[SearchGoal, float, float], ...] = (
     ("early", 0.5, 1.0),
     ("away", 0.25, 1.0),
 )
+# A step is two passes, so that finding out what the model says costs nothing beyond a search for the target.
+FEWER: dict[Says, int] = {"target": 0, "refusal": -(-REFUSAL_PASSES // 2), "own": -(-OWN_PASSES // 2)}
 # Of the threat's own radius, where the configuration names no radii.
 CURVE = (0.5, 1.0, 2.0, 4.0)
 CURVE_RESTARTS = 2
@@ -49,13 +51,13 @@ def searches(wanted: ElicitationConfig) -> tuple[Search, ...]:
         named = [SearchConfig(goal=goal, relative_step_size=size, momentum=decay) for goal, size, decay in PANEL]
         if settles_steps(wanted.attack):
             named = [SearchConfig(goal=goal) for goal in dict.fromkeys(search.goal for search in named)]
-        named = named[: wanted.restarts]
+        named = [search for search in named if FEWER[GOALS[search.goal][1]] < wanted.attack.steps][: wanted.restarts]
     return tuple(_search(one, wanted) for one in named)
 
 
 def _search(one: SearchConfig, wanted: ElicitationConfig) -> Search:
     goal, says = GOALS[one.goal]
-    return Search(goal, says, _ascent(one, wanted))
+    return Search(goal, says, _ascent(one, wanted), FEWER[says])
 
 
 def _ascent(one: SearchConfig, wanted: ElicitationConfig) -> Ascent | None:

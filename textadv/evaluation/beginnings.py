@@ -22,8 +22,11 @@ from textadv.models.decoding import end_ids, generate_tokens
 
 USUAL_REFUSALS = ("I'm sorry, but I can't help with that.", "I cannot assist with that request.", "I can't do that.")
 # So many tokens of an answer show whether it begins with a refusal.
-LOOKED_AT = 8
-MOST_ALTERNATIVES = 8
+LOOKED_AT = 6
+MOST_ALTERNATIVES = 3
+# The most passes of a row that each takes: a pass for each token, for each usual refusal, and for the first tokens.
+REFUSAL_PASSES = LOOKED_AT + len(USUAL_REFUSALS)
+OWN_PASSES = 1 + MOST_ALTERNATIVES * (LOOKED_AT - 1)
 
 
 class Found(NamedTuple):
@@ -50,7 +53,7 @@ class Beginnings:
             raise ValueError("The usual refusals must be one or more, each of one token or more.")
 
     def __repr__(self) -> str:
-        return f"Beginnings({self.refusals.name} {self.refusals.version}, {self.usual}, {LOOKED_AT})"
+        return f"Beginnings({self.refusals.name} {self.refusals.version}, {self.usual})"
 
     @classmethod
     def of(cls, tokenizer: Any, refusals: RefusalList) -> Beginnings:
@@ -63,7 +66,7 @@ class Beginnings:
 
         batch: chats, each prompt to be answered. opening: (B, G), what the template writes before an answer.
         """
-        said = _continued(self, model, _given(batch, opening))
+        said = _continued(self, model, _given(batch, opening), LOOKED_AT)
         rows = [row if self._refuses(row) else () for row in said]
         forwards = torch.tensor([len(row) for row in said])
         bare = [place for place, row in enumerate(rows) if not row]
@@ -78,8 +81,8 @@ class Beginnings:
     def own(self, model: nn.Module, batch: Batch, opening: Tensor, otherwise: Tensor) -> Found:
         """The likeliest first token from which the model goes on to something else than a refusal, and how it goes on.
 
-        The first tokens are tried in the order of their likelihood at the plain prompt, each continued greedily, at
-        most eight of them; a row that none leads away keeps its row of `otherwise`, (B, T).
+        The first three tokens by their likelihood at the plain prompt are tried in turn, each continued greedily; a row
+        that none leads away keeps its row of `otherwise`, (B, T).
         """
         prompts = _given(batch, opening)
         first = _next_logits(model, batch, opening).topk(MOST_ALTERNATIVES, dim=1).indices.tolist()
@@ -88,7 +91,8 @@ class Beginnings:
         for rank in range(MOST_ALTERNATIVES):
             still = [place for place, row in enumerate(rows) if not row]
             tried = {place: first[place][rank] for place in still if self._speaks(first[place][rank])}
-            said = _continued(self, model, [[*prompts[place], token] for place, token in tried.items()])
+            begun = [[*prompts[place], token] for place, token in tried.items()]
+            said = _continued(self, model, begun, LOOKED_AT - 1)
             for (place, token), more in zip(tried.items(), said, strict=True):
                 forwards[place] += len(more)
                 whole = (token, *more)
@@ -125,10 +129,12 @@ def _given(batch: Batch, opening: Tensor) -> list[list[int]]:
     return [[*ids[row][:length], *opening[row][opening[row] != IGNORED].tolist()] for row, length in enumerate(lengths)]
 
 
-def _continued(self: Beginnings, model: nn.Module, prompts: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
-    """The greedy continuation of each prompt, at most `LOOKED_AT` tokens."""
+def _continued(
+    self: Beginnings, model: nn.Module, prompts: Sequence[Sequence[int]], tokens: int
+) -> list[tuple[int, ...]]:
+    """The greedy continuation of each prompt, at most so many tokens."""
     ends, pad = end_ids(model, self.tokenizer), self.tokenizer.pad_token_id or 0
-    found = generate_tokens(model, prompts, max_new_tokens=LOOKED_AT, end_ids=ends, pad_id=pad)
+    found = generate_tokens(model, prompts, max_new_tokens=tokens, end_ids=ends, pad_id=pad)
     return [tuple(row) for row in found]
 
 
