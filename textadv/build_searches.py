@@ -20,7 +20,7 @@ from textadv.build import PGD_REACH
 from textadv.config_elicitation import ElicitationConfig, SearchConfig, SearchGoal, settles_steps
 from textadv.evaluation.adversaries import EmbeddingAttack
 from textadv.evaluation.beginnings import OWN_PASSES, REFUSAL_PASSES, Beginnings
-from textadv.evaluation.search_panel import Says, Search
+from textadv.evaluation.search_panel import Says, Search, shared
 
 GOALS: dict[SearchGoal, tuple[Goal, Says]] = {
     "early": (Begin(), "target"),
@@ -29,35 +29,59 @@ GOALS: dict[SearchGoal, tuple[Goal, Says]] = {
     "own": (Begin(), "own"),
     "elicit": (Elicit(), "target"),
 }
-# Goal, step as a share of the radius, and momentum of the restarts; see "The search, goal by goal" in docs/results.md.
+# Goal, step as a share of the radius, and momentum of each search, the most useful first; see "The search, goal by
+# goal" in docs/results.md.
 PANEL: tuple[tuple[SearchGoal, float, float], ...] = (
+    ("elicit", 0.25, 0.0),
     ("early", 0.25, 1.0),
+    ("elicit", 0.5, 1.0),
     ("early_margin", 0.1, 1.0),
-    ("own", 0.25, 1.0),
-    ("early", 0.5, 1.0),
-    ("away", 0.25, 1.0),
+    ("away", 0.5, 1.0),
+    ("own", 0.5, 1.0),
 )
 # A step is two passes, so that finding out what the model says costs nothing beyond a search for the target.
 FEWER: dict[Says, int] = {"target": 0, "refusal": -(-REFUSAL_PASSES // 2), "own": -(-OWN_PASSES // 2)}
+# Below this a search does not get anywhere, and the restarts are not cut in two.
+FEWEST_STEPS = 4
+HALVED_FROM = 16
 # Of the threat's own radius, where the configuration names no radii.
 CURVE = (0.5, 1.0, 2.0, 4.0)
 CURVE_RESTARTS = 2
 
 
 def searches(wanted: ElicitationConfig) -> tuple[Search, ...]:
-    """What the restarts aim at, in turn: at most one for each restart."""
-    named = wanted.search
-    if named is None:
-        named = [SearchConfig(goal=goal, relative_step_size=size, momentum=decay) for goal, size, decay in PANEL]
-        if settles_steps(wanted.attack):
-            named = [SearchConfig(goal=goal) for goal in dict.fromkeys(search.goal for search in named)]
-        named = [search for search in named if FEWER[GOALS[search.goal][1]] < wanted.attack.steps][: wanted.restarts]
-    return tuple(_search(one, wanted) for one in named)
+    """What the restarts aim at, in turn."""
+    if wanted.search is None:
+        return _panel(wanted)
+    found = []
+    for one in wanted.search:
+        goal, says = GOALS[one.goal]
+        steps = max(wanted.attack.steps - FEWER[says], 1) if FEWER[says] else None
+        found.append(Search(goal, says, _ascent(one, wanted), steps))
+    return tuple(found)
 
 
-def _search(one: SearchConfig, wanted: ElicitationConfig) -> Search:
-    goal, says = GOALS[one.goal]
-    return Search(goal, says, _ascent(one, wanted), FEWER[says])
+def _panel(wanted: ElicitationConfig) -> tuple[Search, ...]:
+    """The panel's first searches, which take together no more passes than the restarts would with all their steps.
+
+    Where a restart has enough steps to be cut in two, there are twice as many searches as restarts, else as many; no
+    more than the panel holds where it is as many restarts at least.
+    """
+    settled, steps, count = settles_steps(wanted.attack), wanted.attack.steps, wanted.restarts
+    if steps >= HALVED_FROM:
+        passes = count * (2 * steps + 1)
+        count = max(min(2 * count, len(PANEL)), count)
+        steps = (passes // count - 1) // 2
+    named = [SearchConfig(goal=goal, relative_step_size=size, momentum=decay) for goal, size, decay in PANEL]
+    if settled:
+        named = [SearchConfig(goal=goal) for goal in dict.fromkeys(search.goal for search in named)]
+    found = []
+    for one in named:
+        goal, says = GOALS[one.goal]
+        own = steps - FEWER[says]
+        if says == "target" or own >= FEWEST_STEPS:
+            found.append(Search(goal, says, _ascent(one, wanted), own if wanted.attack.name == "pgd" else None))
+    return shared(found, count if wanted.attack.random_start else min(count, len(found)))
 
 
 def _ascent(one: SearchConfig, wanted: ElicitationConfig) -> Ascent | None:
@@ -71,14 +95,13 @@ def _ascent(one: SearchConfig, wanted: ElicitationConfig) -> Ascent | None:
 def embedding_attack(
     wanted: ElicitationConfig, attack: GradientAttack, beginnings: Beginnings, size: int, most: int | None = None
 ) -> EmbeddingAttack:
-    """The attack with the searches that the configuration names, `size` rows at a time.
+    """The attack with the searches that the configuration names or the panel has, `size` rows at a time.
 
-    most: so many searches, the first of them. Where all start at the clean prompt none is repeated.
+    most: so many searches, the first of them.
     """
     named = searches(wanted)
-    count = min(wanted.restarts, most or wanted.restarts)
-    if not attack.random_start:
-        count = min(count, len(named))
+    count = len(named) if wanted.search is None else wanted.restarts
+    count = min(count, most or count)
     return EmbeddingAttack(attack, count, batch_size=size, searches=named[:count], beginnings=beginnings)
 
 

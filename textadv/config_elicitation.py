@@ -56,9 +56,14 @@ class ElicitationConfig(Section):
     search: Annotated[list[Annotated[SearchConfig, BeforeValidator(_named)]], Field(min_length=1)] | None = Field(
         None,
         description="What the restarts aim at, in turn; a goal may stand for a search with the steps of the attack. "
-        "null: a panel of goals and step sizes, as many as there are restarts; [elicit]: the whole target in each.",
+        "null: a panel of goals and step sizes that shares the passes of the restarts; [elicit]: the whole target in "
+        "each.",
     )
-    restarts: Count = Field(3, description="Searches per behaviour; each is answered and judged for itself.")
+    restarts: Count = Field(
+        3,
+        description="Searches per behaviour, each answered and judged for itself; the panel makes up to twice as many "
+        "of them, which take no more passes together.",
+    )
     suffix_tokens: Natural = Field(0, description="Slots of an unconstrained embedding suffix; 0: not attacked with.")
     suffix_steps: Count = Field(100, description="Steps of the unconstrained attack on the suffix.")
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from tests.evaluation.steered import REFUSALS, SHEETS, TARGET, Begins, Sheet, rows, steered
+from tests.evaluation.steered import REFUSALS, ROWS, SHEETS, TARGET, Begins, Sheet, rows, steered
 from tests.evaluation.talking import FORBIDDEN_CHATS, NO, SORRY, Chats, Watching, Words, trained
 from tests.evaluation.talking import searching as searching_there
 from textadv.attacks import L2, Elicit, FixedStep, GradientAttack, Momentum, StepSize, ThreatModel
-from textadv.build_searches import FEWER, GOALS, searches
+from textadv.build_searches import FEWER, GOALS, embedding_attack, searches
 from textadv.config_adversary import AttackConfig
 from textadv.config_elicitation import ElicitationConfig, SearchConfig
 from textadv.evaluation.adversaries import EmbeddingAttack
@@ -29,7 +29,6 @@ STEPS = 12
 # The sum over two positions reaches 1 along one channel.
 RADIUS = 0.5**0.5
 BEGINNINGS = Beginnings(Words(), REFUSALS, ((SORRY, NO),))
-NAMED = [SearchConfig(goal="early"), SearchConfig(goal="away"), SearchConfig(goal="own")]
 SEARCHES = {name: Search(goal, says) for name, (goal, says) in GOALS.items()}
 
 
@@ -78,32 +77,32 @@ def passes_of(found: Elicitation, name: str) -> int:
     return attack.forwards + attack.backwards
 
 
-def test_a_panel_takes_no_more_passes_than_as_many_searches_for_the_target() -> None:
-    """Three searches of 15 steps and a last look: 45 backwards and 48 forwards of each row; two find out beforehand."""
-    wanted = ElicitationConfig(restarts=3, attack=AttackConfig(steps=15, select="most_damaging"), search=NAMED)  # type: ignore[arg-type]
-    panel = replace(searching(*SEARCHES, restarts=3, steps=15), searches=searches(wanted))
-    elicits = searching("elicit", restarts=3, steps=15)
-    for name in ("away", "own"):
-        found = measured(SHEETS[name], {"panel": panel, "elicit": elicits}, REFUSALS)
-        assert passes_of(found, "elicit") == 3 * (2 * 45 + 3)
-        # The refusal costs its two words and the end; its own beginning the first tokens' pass, the refusal that comes
-        # first and six tokens of what it says instead.
-        fewer = 2 * (panel.searches[1].fewer + panel.searches[2].fewer)
-        assert passes_of(found, "elicit") - passes_of(found, "panel") == 3 * (fewer - 3 - (1 + 2 + 5))
-        assert passes_of(found, "elicit") - passes_of(found, "panel") >= 0
+@pytest.mark.parametrize(("restarts", "steps"), [(3, 20), (3, 30), (1, 20), (2, 3), (9, 16)])
+def test_the_panel_takes_no_more_passes_than_searches_for_the_target_did(restarts: int, steps: int) -> None:
+    """Every search looks once at where it ended: a restart of 20 steps takes 21 forwards and 20 backwards of a row."""
+    config = ElicitationConfig(restarts=restarts, attack=AttackConfig(steps=steps, select="most_damaging"))
+    elicits = searching("elicit", restarts=restarts, steps=steps)
+    elicits = replace(elicits, attack=replace(elicits.attack, random_start=True))
+    panel = embedding_attack(config, elicits.attack, BEGINNINGS, 16)
+    found = measured(SHEETS["own"], {"panel": panel, "elicit": elicits}, REFUSALS)
+    assert passes_of(found, "elicit") == ROWS * restarts * (2 * steps + 1)
+    saved = passes_of(found, "elicit") - passes_of(found, "panel")
+    # What does not divide, or was kept back for finding out what the model says and not needed, is left over.
+    assert 0 <= saved <= ROWS * (2 * panel.restarts + 2 * 4)
 
 
 def test_what_finding_out_takes_at_most_is_what_its_search_is_shorter_by() -> None:
-    assert {says: 2 * fewer for says, fewer in FEWER.items()} == {"target": 0, "refusal": 10, "own": 16}
-    assert Search(fewer=5).of(searching("elicit").attack).steps == STEPS - 5
-    assert Search(fewer=50).of(searching("elicit").attack).steps == 1
+    assert {says: 2 * fewer for says, fewer in FEWER.items()} == {"target": 0, "refusal": 8, "own": 10}
+    named = searches(ElicitationConfig(search=[SearchConfig(goal=goal) for goal in ("early", "away", "own")]))
+    assert [search.of(replace(searching("elicit").attack, steps=20)).steps for search in named] == [20, 16, 15]
 
 
 def test_every_restart_says_what_it_aimed_at(tmp_path: Path) -> None:
     attack = searching("early", "away", restarts=3)
     store = tmp_path / "answers.jsonl"
     found = measured(SHEETS["away"], {"two": attack}, REFUSALS, store=store)
-    named = ["first 6 tokens, cross-entropy, of the target", "away from the first 6 tokens, of the model's refusal"]
+    goals = ["first 6 tokens, cross-entropy, of the target", "away from the first 6 tokens, of the model's refusal"]
+    named = [f"{goal}: 12 steps of 0.25 x radius (FixedStep)" for goal in goals]
     for outcome in found.outcomes[3:]:
         assert [(answer.restart, answer.search) for answer in outcome.answers] == list(enumerate([*named, named[0]]))
     assert all(answer.search == "" for outcome in found.outcomes[:3] for answer in outcome.answers)
@@ -111,12 +110,12 @@ def test_every_restart_says_what_it_aimed_at(tmp_path: Path) -> None:
     assert kept == {"": 3, named[0]: 6, named[1]: 3}
     told = next(each.description for each in found.attacks if each.name == "two")
     assert told == (
-        "embedding attack: 12 steps each, random start, no early stop, most damaging; 3 independent searches: "
+        "embedding attack: 12 steps, random start, no early stop, most damaging; 3 independent searches: "
         f"2 x {named[0]}; {named[1]}"
     )
     climbing = Search(*GOALS["own"], Momentum(StepSize(relative=0.1)), 3)
-    assert str(climbing) == (
-        "first 6 tokens, cross-entropy, of the model's own beginning (steps of 0.1 x radius, Momentum, 3 steps fewer)"
+    assert climbing.told(attack.attack) == (
+        "first 6 tokens, cross-entropy, of the model's own beginning: 3 steps of 0.1 x radius (Momentum)"
     )
 
 

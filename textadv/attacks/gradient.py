@@ -67,15 +67,11 @@ class GradientAttack:
         size = f"{step.relative:g} x radius" if step.relative is not None else f"{step.absolute:g}"
         kind = type(self.ascent).__name__
         restarts = f"{self.restarts} restart{'s' if self.restarts > 1 else ''}"
-        return f"{self.steps} steps of {size} ({kind}), {restarts}, {self._kept}"
+        return f"{self.steps} steps of {size} ({kind}), {restarts}, {self.kept}"
 
     @property
-    def effort(self) -> str:
-        """As `str`, without the step size: for searches that climb in ways of their own."""
-        return f"{self.steps} steps each, {self._kept}"
-
-    @property
-    def _kept(self) -> str:
+    def kept(self) -> str:
+        """Where a search starts and which point of it is kept, in words."""
         parts = ["random start"] if self.random_start else []
         return ", ".join([*parts, "early stop" if self.early_stop else "no early stop", self.select.replace("_", " ")])
 

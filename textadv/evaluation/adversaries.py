@@ -161,9 +161,11 @@ class EmbeddingAttack:
         told = f"{self.restarts} independent search{'es' if self.restarts > 1 else ''}"
         if self.searches == (Search(),):
             return f"embedding attack: {self.attack}; {told}"
-        each = Counter(map(str, self._shared))
+        each = Counter(search.told(self.attack) for search in self._shared)
         goals = "; ".join(name if count == 1 else f"{count} x {name}" for name, count in each.items())
-        return f"embedding attack: {self.attack.effort}; {told}: {goals}"
+        steps = sorted({search.of(self.attack).steps for search in self._shared})
+        effort = f"{steps[0]} steps" if len(steps) == 1 else f"{steps[0]} to {steps[-1]} steps"
+        return f"embedding attack: {effort}, {self.attack.kept}; {told}: {goals}"
 
     @property
     def _shared(self) -> tuple[Search, ...]:
@@ -214,7 +216,7 @@ class _One:
         origin = [str(attack), attack.ascent, attack.goal, attack.seed, limits, self.restart, row.target, row.editable]
         origin += [row.opening] if row.opening else []
         origin += [self.search.says, self.beginnings] if self.search.says != "target" else []
-        return Prompt(row.id, row.ids, origin=repr(tuple(origin)), search=str(self.search))
+        return Prompt(row.id, row.ids, origin=repr(tuple(origin)), search=self.search.told(self.attack))
 
     def searched(self, model: nn.Module, prompts: Sequence[Prompt]) -> list[Prompt]:
         """The prompts with the perturbations that the attack finds."""

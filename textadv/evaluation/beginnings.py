@@ -22,8 +22,8 @@ from textadv.models.decoding import end_ids, generate_tokens
 
 USUAL_REFUSALS = ("I'm sorry, but I can't help with that.", "I cannot assist with that request.", "I can't do that.")
 # So many tokens of an answer show whether it begins with a refusal.
-LOOKED_AT = 6
-MOST_ALTERNATIVES = 3
+LOOKED_AT = 5
+MOST_ALTERNATIVES = 2
 # The most passes of a row that each takes: a pass for each token, for each usual refusal, and for the first tokens.
 REFUSAL_PASSES = LOOKED_AT + len(USUAL_REFUSALS)
 OWN_PASSES = 1 + MOST_ALTERNATIVES * (LOOKED_AT - 1)
@@ -81,7 +81,7 @@ class Beginnings:
     def own(self, model: nn.Module, batch: Batch, opening: Tensor, otherwise: Tensor) -> Found:
         """The likeliest first token from which the model goes on to something else than a refusal, and how it goes on.
 
-        The first three tokens by their likelihood at the plain prompt are tried in turn, each continued greedily; a row
+        The two likeliest first tokens at the plain prompt are tried in turn, each continued greedily; a row
         that none leads away keeps its row of `otherwise`, (B, T).
         """
         prompts = _given(batch, opening)
@@ -107,8 +107,11 @@ class Beginnings:
         return self.tokenizer.decode([token], skip_special_tokens=True) != ""
 
     def _refuses(self, tokens: Sequence[int]) -> bool:
+        """Whether they are a refusal, or begin as one does after its first word, around which it was led."""
         text = self.tokenizer.decode(list(tokens), skip_special_tokens=True)
-        return self.refusals.refuses(text if isinstance(text, str) else "".join(text))
+        said = text if isinstance(text, str) else "".join(text)
+        rests = tuple(rest for phrase in self.refusals.phrases if (rest := phrase.lower().partition(" ")[2]))
+        return self.refusals.refuses(said) or said.strip().replace("\u2019", "'").lower().startswith(rests)
 
     def _likeliest(self, model: nn.Module, batch: Batch, opening: Tensor) -> list[int]:
         """For each row the number of the usual refusal that the model is nearest to saying."""

@@ -30,25 +30,27 @@ class Search:
 
     says: whose tokens the goal reads: of the harmful target, of the model's refusal of the plain request, or of what
         the model says by itself where it does not refuse. ascent: None for that of the attack.
-    fewer: steps that it takes fewer than the attack, in place of the passes that find out what the model says; at least
-        one is left.
+    steps: None for as many as the attack has.
     """
 
     goal: Goal = field(default_factory=Elicit)
     says: Says = "target"
     ascent: Ascent | None = None
-    fewer: int = 0
+    steps: int | None = None
 
     def __str__(self) -> str:
-        told = str(self.goal) if isinstance(self.goal, Elicit) else f"{self.goal}, of {NAMES[self.says]}"
-        how = [] if self.ascent is None else [f"steps of {_length(self.ascent)}, {type(self.ascent).__name__}"]
-        how += [f"{self.fewer} steps fewer"] if self.fewer else []
-        return f"{told} ({', '.join(how)})" if how else told
+        return str(self.goal) if isinstance(self.goal, Elicit) else f"{self.goal}, of {NAMES[self.says]}"
+
+    def told(self, attack: GradientAttack) -> str:
+        """What it aims at, and how it climbs as a search of the attack."""
+        own = self.of(attack)
+        size = own.ascent.step_size
+        length = f"{size.relative:g} x radius" if size.relative is not None else f"{size.absolute:g}"
+        return f"{self}: {own.steps} steps of {length} ({type(own.ascent).__name__})"
 
     def of(self, attack: GradientAttack) -> GradientAttack:
         """The attack with this goal, way to climb and number of steps."""
-        steps = max(attack.steps - self.fewer, 1)
-        return replace(attack, goal=self.goal, ascent=self.ascent or attack.ascent, steps=steps)
+        return replace(attack, goal=self.goal, ascent=self.ascent or attack.ascent, steps=self.steps or attack.steps)
 
     def aim(self, model: nn.Module, batch: Batch, answer: str, beginnings: Beginnings | None) -> Aimed:
         """The rows, answered with what the goal reads; no longer than it reads.
@@ -67,11 +69,6 @@ class Search:
         if isinstance(self.goal, Begin | Avoid):
             tokens = tokens[:, : self.goal.tokens]
         return Aimed(batch.answering(tokens, given=opening), forwards)
-
-
-def _length(ascent: Ascent) -> str:
-    size = ascent.step_size
-    return f"{size.relative:g} x radius" if size.relative is not None else f"{size.absolute:g}"
 
 
 def shared(searches: Sequence[Search], restarts: int) -> tuple[Search, ...]:
