@@ -131,9 +131,8 @@ def main() -> None:
         attacks = {name: bench.attack(search, factor) for name, search in contestants(wanted).items()}
         with tempfile.TemporaryDirectory() as folder:
             judged = bench.judged(attacks, Path(folder) / "answers.jsonl")
-        print(
-            f"\n{given.split}, {len(chats)} behaviours, {attacks[PANEL].threat}; {wanted.restarts} restarts of {wanted.attack.steps} steps\n"
-        )
+        effort = f"{wanted.restarts} restarts of {wanted.attack.steps} steps"
+        print(f"\n{len(chats)} behaviours ({given.split}), {attacks[PANEL].threat}; {effort}\n")
         print("\n".join(table(judged)), flush=True)
 
 

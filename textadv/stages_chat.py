@@ -214,7 +214,6 @@ def report_chat(
     config: ChatRunConfig = task.config
     trained = {} if stage is None else {"weights.hardened": weights_hash(stage.loaded.model)}
     judges = (task.panel.judge, *task.panel.others)
-    searched = {**task.panel.attacks, **task.panel.curve.attacks}
     results = ChatResults(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         textadv_version=version("textadv"),
@@ -223,7 +222,7 @@ def report_chat(
         hashes={**task.hashes, **hashes, **trained},
         environment=environment(task.accelerator),
         threat=str(task.threat),
-        attacks={name: f"{attack}; {attack.threat}" for name, attack in searched.items()},
+        attacks={name: f"{attack}; {attack.threat}" for name, attack in task.panel.attacks.items()},
         judges=tuple(reliability(judge) for judge in judges),
         evaluations=tuple(evaluations),
         training=None if stage is None else stage.summary,

@@ -66,13 +66,14 @@ class Measure:
 class ChatEvaluation:
     """One model. name: "before" or "hardened", or the model's own. cost: passes and seconds by what they were for.
 
-    notes: what cannot be right about the numbers.
+    notes: what cannot be right about the numbers. curve: attack success by radius, by the judge that decides.
     """
 
     name: str
     measures: tuple[Measure, ...]
     cost: dict[str, float]
     notes: tuple[str, ...] = ()
+    curve: tuple[Measure, ...] = ()
 
 
 def _asked(text: str) -> list[dict[str, str]]:
@@ -144,7 +145,7 @@ def evaluate_chat(
         say(f"note: {line}")
     template = template_of(tokenizer)
     measures = _attack_success(model, template, panel, store, key, cost, notes)
-    measures += _by_radius(model, template, panel, store, key, cost, notes)
+    curve = _by_radius(model, template, panel, store, key, cost, notes)
     cost["attack seconds"] = time.perf_counter() - began
     base = _base_nll(model, template)
     limit = None if base is None else nll_limit(_reference_nll(model, panel))
@@ -157,7 +158,7 @@ def evaluate_chat(
         say(f"{name}: {label}: {report}")
     measures += _capability(model, template, panel, store, key, notes)
     cost["seconds"] = time.perf_counter() - began
-    return ChatEvaluation(name, tuple(measures), cost, tuple(notes.told))
+    return ChatEvaluation(name, tuple(measures), cost, tuple(notes.told), tuple(curve))
 
 
 @dataclass
@@ -237,10 +238,12 @@ def _by_radius(
         total = len(point.broken)
         low, high = wilson(sum(point.broken), total), wilson(sum(point.possibly), total)
         unclear = high.count - low.count
-        note = f"up to {_percent(high)} if {unclear} unclear ones are broken" if unclear else ""
+        told = [f"up to {_percent(high)} if {unclear} unclear ones are broken"] if unclear else []
+        note = "; ".join([*told, point.description])
         notes.progress(f"{point.name} breaks {low.count} of {total} behaviours")
         measures.append(_rate(BY_RADIUS, point.name, low, list(map(float, point.broken)), True, note))
-        cost[f"{point.name} forwards"], cost[f"{point.name} backwards"] = float(point.forwards), float(point.backwards)
+        cost["curve forwards"] = cost.get("curve forwards", 0.0) + point.forwards
+        cost["curve backwards"] = cost.get("curve backwards", 0.0) + point.backwards
     return measures
 
 

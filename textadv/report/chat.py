@@ -12,9 +12,9 @@ from textadv.report.comparison_chat import INDENT, chat_caption, chat_table
 from textadv.report.exports import EXPORTS, export_table
 from textadv.report.markdown import aligned, bullets, escaped, reproduce, section
 from textadv.report.page_chat import ANSWERS, INTERVALS, attack_lines, chat_html, chat_model_name
-from textadv.report.plots_radius import radius_svg, radius_told
+from textadv.report.plots_radius import radius_svg
 from textadv.report.summary_chat import chat_doubts, chat_summary, judge_lines, measure_notes, training_line
-from textadv.report.tables_chat import cost_table, objective_table
+from textadv.report.tables_chat import cost_table, objective_table, radius_table, radius_told
 
 __all__ = [
     "chat_html",
@@ -89,7 +89,9 @@ def _table(results: ChatResults) -> str:
 
 def _curve(results: ChatResults) -> str:
     told = radius_told(results)
-    return f"{told}\n\n![Attack success by radius]({CURVE_FILE})" if told else ""
+    if not told:
+        return ""
+    return f"{escaped(told)}\n\n{aligned(radius_table(results))}\n\n![Attack success by radius]({CURVE_FILE})"
 
 
 def _attacks(results: ChatResults) -> str:

@@ -12,7 +12,6 @@ from typing import NamedTuple
 from textadv.evaluation.chat import ChatEvaluation, Measure
 from textadv.evaluation.chat_results import Change, ChatResults, change
 from textadv.evaluation.elicitation import DIRECT, WORST_CASE
-from textadv.evaluation.radius_curve import BY_RADIUS
 from textadv.evaluation.statistics import Difference
 from textadv.report.comparison import MISSING, p_text, points_text
 
@@ -102,7 +101,7 @@ def chat_table(results: ChatResults) -> list[list[str]]:
 
 def _groups(results: ChatResults) -> dict[str, list[tuple[str, str, str]]]:
     """Title -> (label, group, name) of each measure."""
-    names = [m for group in (SUCCESS, BY_RADIUS, REFUSAL, CAPABILITY) for m in _names(results, group)]
+    names = [m for group in (SUCCESS, REFUSAL, CAPABILITY) for m in _names(results, group)]
     found: dict[str, list[tuple[str, str, str]]] = {}
     for group, name in names:
         label, judge = attack_and_judge(name, results.attacks) if group == SUCCESS else (name, "")

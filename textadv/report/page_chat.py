@@ -23,7 +23,7 @@ from textadv.report.exports import EXPORTS, export_table
 from textadv.report.markdown import command, config_yaml
 from textadv.report.page import embedded, rendered
 from textadv.report.plots_chat import success_svg
-from textadv.report.plots_radius import radius_svg, radius_told
+from textadv.report.plots_radius import radius_svg
 from textadv.report.summary_chat import (
     DEGENERATE,
     chat_doubts,
@@ -33,7 +33,7 @@ from textadv.report.summary_chat import (
     most_worsened,
     training_line,
 )
-from textadv.report.tables_chat import cost_table, objective_table
+from textadv.report.tables_chat import cost_table, objective_table, radius_table, radius_told
 
 ANSWERS = (
     "What the models answered, harmful answers among it, is not shown here: it lies in answers/ beside this report, "
@@ -74,6 +74,7 @@ def chat_html(results: ChatResults) -> str:
         plot=_plot(results),
         radius_plot=embedded(radius_svg(results)) if radius_told(results) else "",
         radius_told=radius_told(results),
+        radius_rows=radius_table(results),
         judges=judge_lines(results),
         attacks=attack_lines(results),
         training=training_line(results),
@@ -101,8 +102,7 @@ def attack_lines(results: ChatResults) -> tuple[str, ...]:
 def _rows(results: ChatResults) -> str:
     measures = results.evaluations[-1].measures if results.evaluations else ()
     total = next((m.total for m in measures if m.group == SUCCESS), 0)
-    attacks = {m.name for m in measures if m.group == SUCCESS} & results.attacks.keys()
-    return f"{total} held-out behaviours, {len(attacks)} attacks"
+    return f"{total} held-out behaviours, {len(results.attacks)} attacks"
 
 
 def _figures(results: ChatResults) -> list[tuple[str, str, str]]:

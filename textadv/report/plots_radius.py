@@ -2,39 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
-from textadv.evaluation.chat import ChatEvaluation, Measure
+from textadv.evaluation.chat import ChatEvaluation
 from textadv.evaluation.chat_results import ChatResults
-from textadv.evaluation.radius_curve import BY_RADIUS
 from textadv.printable import printable
 from textadv.report.plots import GRID, INK, PAPER, STYLES, svg_text
+from textadv.report.tables_chat import radius_points
 from textadv.spaces import radius_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-RADIUS = re.compile(r"embedding at ([0-9.e+-]+)")
-
-
-def radius_points(model: ChatEvaluation) -> list[tuple[float, Measure]]:
-    """Radius and attack success of every point of the model's curve, in ascending order; empty without one."""
-    named = [(RADIUS.fullmatch(m.name), m) for m in model.measures if m.group == BY_RADIUS]
-    return sorted(((float(name[1]), m) for name, m in named if name is not None), key=lambda point: point[0])
-
-
-def radius_told(results: ChatResults) -> str:
-    """What the curve is over; "" where none was measured."""
-    found = [m for model in results.evaluations for _, m in radius_points(model)]
-    if not found:
-        return ""
-    return (
-        f"Of the first {found[0].total} behaviours, by the judge that decides and with the searches named below; "
-        "radius 0 is the plain request. What breaks at a smaller radius counts as broken at a larger one, and the "
-        "worst case above counts none of this."
-    )
 
 
 def radius_svg(results: ChatResults) -> str:
