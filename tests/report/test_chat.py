@@ -197,10 +197,10 @@ def test_a_curve_is_a_table_a_picture_and_a_file(results: ChatResults, tmp_path:
     ]
     assert "Of the first 20 behaviours" in radius_told(found) and "searches: <b>elicit</b>." in radius_told(found)
     text, page = chat_markdown(found), chat_html(found)
-    for cell in ("## Attack success by radius", "40.0 \\[21.9, 61.3]", "(curve.svg)", "1,234 + 1,000"):
+    for cell in ("## Attack success by radius", "40.0 [21.9, 61.3]", "(curve.svg)", "1,234 + 1,000"):
         assert cell in text, cell
     assert "Attack success by radius" in page and "40.0 [21.9, 61.3]" in page
-    assert "<b>" not in text + page
+    assert "<b>" not in page + text.replace("\\<b>", "")
     written = write_chat_results(found, tmp_path)
     assert written["curve.svg"].read_text(encoding="utf-8") == radius_svg(found) == radius_svg(found)
     assert read_chat_results(tmp_path) == found
