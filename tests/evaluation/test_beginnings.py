@@ -56,11 +56,11 @@ def test_a_model_that_every_beginning_leads_to_a_refusal_keeps_the_target() -> N
     assert forwards == [1 + 2 + 3] * 2, "the refusal, and one of the crowd with what it leads to"
 
 
-def test_a_refusal_without_its_first_word_is_one() -> None:
+def test_a_refusal_without_its_i_is_one() -> None:
     """A model that is led around "I" goes on with "can't": no beginning that answers."""
-    decline = Beginnings(Words(), replace(REFUSALS, phrases=(f"w{OWN[0]} w{OWN[1]}",)), USUAL)
-    assert decline._refuses([OWN[0], OWN[1]]) and decline._refuses([OWN[1], OWN[2]])
-    assert not decline._refuses([OWN[2], OWN[1]]) and not decline._refuses([CROWD[0]])
+    decline = Beginnings(Words(), replace(REFUSALS, phrases=(f"I w{OWN[1]}", f"as w{OWN[3]}")), USUAL)
+    assert decline._refuses([OWN[1], OWN[2]])
+    assert not decline._refuses([OWN[2], OWN[1]]) and not decline._refuses([OWN[3]])
 
 
 def test_what_names_them_says_all_that_they_follow_from() -> None:

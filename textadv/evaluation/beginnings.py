@@ -107,10 +107,11 @@ class Beginnings:
         return self.tokenizer.decode([token], skip_special_tokens=True) != ""
 
     def _refuses(self, tokens: Sequence[int]) -> bool:
-        """Whether they are a refusal, or begin as one does after its first word, around which it was led."""
+        """Whether they are a refusal, or begin as one does after its "I", around which it was led."""
         text = self.tokenizer.decode(list(tokens), skip_special_tokens=True)
         said = text if isinstance(text, str) else "".join(text)
-        rests = tuple(rest for phrase in self.refusals.phrases if (rest := phrase.lower().partition(" ")[2]))
+        words = [phrase.lower().partition(" ") for phrase in self.refusals.phrases]
+        rests = tuple(rest for first, _, rest in words if rest and first in ("i", "i'm"))
         return self.refusals.refuses(said) or said.strip().replace("\u2019", "'").lower().startswith(rests)
 
     def _likeliest(self, model: nn.Module, batch: Batch, opening: Tensor) -> list[int]:
