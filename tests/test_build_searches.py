@@ -11,7 +11,7 @@ from tests.evaluation.talking import NO, SORRY, Words
 from tests.test_config_chat import problems, small
 from textadv import build_chat
 from textadv.attacks import L2, Avoid, Begin, Elicit, FixedStep, GradientAttack, Momentum, StepSize, ThreatModel
-from textadv.build_searches import CURVE_RESTARTS, FEWER, PANEL, at_radius, curve, embedding_attack, searches
+from textadv.build_searches import CURVE_RESTARTS, FEWER, GOALS, PANEL, at_radius, curve, embedding_attack, searches
 from textadv.config_elicitation import ElicitationConfig, SearchConfig
 from textadv.evaluation.beginnings import Beginnings
 from textadv.evaluation.search_panel import Search
@@ -51,11 +51,12 @@ def test_by_default_the_passes_of_the_restarts_are_shared_by_a_panel(
         goal, size, momentum = PANEL[place % len(PANEL)]
         ascent = FixedStep(StepSize(relative=size)) if momentum == 0 else Momentum(StepSize(relative=size), momentum)
         assert search.ascent == ascent
-        assert isinstance(search.goal, {"elicit": Elicit, "away": Avoid}.get(goal, Begin))
+        assert isinstance(search.goal, Avoid if goal == "away" else Begin)
 
 
 def test_the_panel_has_every_goal() -> None:
-    assert {goal for goal, _, _ in PANEL} == {"early", "early_margin", "away", "own", "elicit"}
+    assert {goal for goal, _, _ in PANEL} == {"early", "early_margin", "away", "own", "both"}
+    assert all(GOALS[goal][0] == Begin(rest=0.5) for goal, _, _ in PANEL if goal == "both")
 
 
 def test_goals_are_named_with_their_steps_or_alone() -> None:
@@ -111,7 +112,7 @@ def test_searches_that_cannot_pay_for_what_they_find_out_are_no_part_of_the_pane
             "settles its steps itself",
         ),
         (["search=[elicit]", "attack.random_start=false"], f"{KEY}.restarts: 3 repeats searches: 1 are named"),
-        (["search=[late]"], "search[0] must be 'early', 'early_margin', 'away', 'own' or 'elicit', got 'late'"),
+        (["search=[late]"], "search[0] must be 'both', 'early', 'early_margin', 'away', 'own' or 'elicit', got 'late'"),
         (["search=[{goal: own, relative_step_size: 0}]"], f"{KEY}.search[0].relative_step_size must be greater than 0"),
         (["search=[{goal: own, momentum: -1}]"], f"{KEY}.search[0].momentum must be at least 0"),
         (["search=[{gaol: own}]"], f"{KEY}.search[0].goal is missing"),

@@ -23,6 +23,7 @@ from textadv.evaluation.beginnings import OWN_PASSES, REFUSAL_PASSES, Beginnings
 from textadv.evaluation.search_panel import Says, Search, shared
 
 GOALS: dict[SearchGoal, tuple[Goal, Says]] = {
+    "both": (Begin(rest=0.5), "target"),
     "early": (Begin(), "target"),
     "early_margin": (Begin("margin"), "target"),
     "away": (Avoid(), "refusal"),
@@ -32,9 +33,9 @@ GOALS: dict[SearchGoal, tuple[Goal, Says]] = {
 # Goal, step as a share of the radius, and momentum of each search, the most useful first; see "The search, goal by
 # goal" in docs/results.md.
 PANEL: tuple[tuple[SearchGoal, float, float], ...] = (
-    ("elicit", 0.25, 0.0),
+    ("both", 0.25, 0.0),
     ("early", 0.25, 1.0),
-    ("elicit", 0.5, 1.0),
+    ("both", 0.5, 1.0),
     ("early_margin", 0.1, 1.0),
     ("away", 0.5, 1.0),
     ("own", 0.5, 1.0),

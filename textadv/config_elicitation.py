@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from textadv.config_adversary import AttackConfig, with_defaults
 from textadv.config_types import Count, Distinct, Length, Natural, NotNegative, Section, checked
 
-SearchGoal = Literal["early", "early_margin", "away", "own", "elicit"]
+SearchGoal = Literal["both", "early", "early_margin", "away", "own", "elicit"]
 
 
 def eliciting(data: object) -> object:
@@ -27,8 +27,8 @@ class SearchConfig(Section):
 
     goal: SearchGoal = Field(
         description="early, early_margin: the first six tokens of the target, weights falling by 0.8, cross-entropy or "
-        "margin; away: from the model's own refusal; own: to what the model itself likeliest begins with where it does "
-        "not refuse; elicit: the whole target."
+        "margin; both: those and the whole target, half the weight each; away: from the model's own refusal; own: to "
+        "what the model itself likeliest begins with where it does not refuse; elicit: the whole target."
     )
     relative_step_size: Length | None = Field(
         None, description="Length of one step as a share of the radius; null: as evaluation.elicitation.attack has it."

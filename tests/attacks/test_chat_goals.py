@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tests.chats import chats
-from textadv.attacks import Avoid, Begin, Goal
+from textadv.attacks import Avoid, Begin, Elicit, Goal
 from textadv.attacks.chat_goals import early_weights
 from textadv.batch import Batch, padded
 
@@ -54,6 +54,15 @@ def test_begin_by_the_margin_is_minus_the_weighted_margin_of_the_first_tokens() 
     assert value.tolist() == pytest.approx([-(3 - 0.8 * 2 + 0) / 2.44, 0.0])
 
 
+def test_begin_gives_a_share_of_its_weight_to_the_whole_answer() -> None:
+    """Half of it 1, 0.8 and 0.64 over 2.44 for three tokens, half a third each; a token alone has all of it."""
+    cheap = math.log(7 + math.exp(2)) - 2
+    value = Begin(rest=0.5).value(logits(r0k1t6=2.0), batch(), None)
+    assert value.tolist() == pytest.approx([-(EVEN + (0.4 / 2.44 + 1 / 6) * (cheap - EVEN)), -EVEN])
+    whole = Begin(rest=1.0).value(logits(r0k1t6=2.0), batch(), None)
+    assert torch.allclose(whole, Elicit().value(logits(r0k1t6=2.0), batch(), None))
+
+
 def test_avoid_is_the_weighted_cross_entropy_of_the_first_tokens() -> None:
     found = logits(r0k1t6=2.0, r1k0t7=1.0)
     assert torch.allclose(Avoid().value(found, batch(), None), -Begin().value(found, batch(), None))
@@ -88,6 +97,9 @@ def test_they_are_named_and_refuse_what_makes_no_sense() -> None:
         "first 6 tokens, margin",
         "away from the first 3 tokens",
     ]
+    assert str(Begin(rest=0.5)) == "first 6 tokens and all by 0.5, cross-entropy"
+    with pytest.raises(ValueError, match=r"from 0 to 1, got 1\.5"):
+        Begin(rest=1.5)
     for make in (Begin, Avoid):
         for wrong in ({"tokens": 0}, {"decay": 0.0}, {"decay": 1.5}):
             with pytest.raises(ValueError, match="1 or more and their decay is above 0 and at most 1, got"):

@@ -29,7 +29,7 @@ STEPS = 12
 # The sum over two positions reaches 1 along one channel.
 RADIUS = 0.5**0.5
 BEGINNINGS = Beginnings(Words(), REFUSALS, ((SORRY, NO),))
-SEARCHES = {name: Search(goal, says) for name, (goal, says) in GOALS.items()}
+SEARCHES = {name: Search(goal, says) for name, (goal, says) in GOALS.items() if name != "both"}
 
 
 def searching(*names: str, restarts: int = 1, steps: int = STEPS, batch_size: int = 16) -> EmbeddingAttack:

@@ -39,8 +39,11 @@ def _require_early(tokens: int, decay: float) -> None:
 
 
 def _weighted(logits: Tensor, batch: Batch, loss: Literal["cross_entropy", "margin"], early: Begin | Avoid) -> Tensor:
-    """The weighted mean of the early tokens' losses, (B,)."""
-    weights = early_weights(batch.kept_targets != IGNORED, early.tokens, early.decay)
+    """The weighted mean of the tokens' losses, (B,): of the early ones, and of all where the goal has a rest."""
+    counted = batch.kept_targets != IGNORED
+    weights = early_weights(counted, early.tokens, early.decay)
+    if isinstance(early, Begin) and early.rest > 0:
+        weights = (1 - early.rest) * weights + early.rest * early_weights(counted, counted.shape[1], 1.0)
     return (weights.to(logits) * token_losses(logits, batch, loss)).sum(dim=1)
 
 
@@ -56,19 +59,26 @@ class Begin:
 
     value = -sum of decay^n loss_n / sum of decay^n, over the first `tokens` tokens; the loss is the cross-entropy in
     nats, or the largest other logit minus the token's own. To be used on `batch.answering(...)`.
+
+    rest: a share of the weight that all tokens of the answer get alike, the first ones included: a model that begins as
+        wished, and then goes back to refusing, is led on.
     """
 
     loss: Literal["cross_entropy", "margin"] = "cross_entropy"
     tokens: int = EARLY_TOKENS
     decay: float = DECAY
+    rest: float = 0.0
     needs_clean: bool = False
     flat_at_clean: bool = False
 
     def __post_init__(self) -> None:
         _require_early(self.tokens, self.decay)
+        if not 0 <= self.rest <= 1:
+            raise ValueError(f"The share of the weight for the whole answer is from 0 to 1, got {self.rest}.")
 
     def __str__(self) -> str:
-        return f"first {self.tokens} tokens, {self.loss.replace('_', '-')}"
+        beside = f" and all by {self.rest:g}" if self.rest else ""
+        return f"first {self.tokens} tokens{beside}, {self.loss.replace('_', '-')}"
 
     def value(self, logits: Tensor, batch: Batch, clean: Tensor | None) -> Tensor:
         """Minus the weighted mean loss of the first tokens, (B,)."""

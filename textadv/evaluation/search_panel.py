@@ -66,7 +66,7 @@ class Search:
                 tokens, forwards = beginnings.refusal(model, batch, opening)
             else:
                 tokens, forwards = beginnings.own(model, batch, opening, tokens)
-        if isinstance(self.goal, Begin | Avoid):
+        if isinstance(self.goal, Avoid) or (isinstance(self.goal, Begin) and self.goal.rest == 0):
             tokens = tokens[:, : self.goal.tokens]
         return Aimed(batch.answering(tokens, given=opening), forwards)
 
