@@ -8,8 +8,9 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from textadv.config import CheckpointConfig, LoraConfig, TrackingConfig, TrainingConfig
-from textadv.config_adversary import AttackConfig, ScheduleConfig, schedule_problems, selecting, with_defaults
+from textadv.config_adversary import AttackConfig, ScheduleConfig, schedule_problems, selecting
 from textadv.config_chat_objective import ChatObjectiveConfig
+from textadv.config_elicitation import ElicitationConfig
 from textadv.config_objective import freelb_problems
 from textadv.config_types import (
     AttackKey,
@@ -168,24 +169,6 @@ class ChatMixingConfig(Section):
     @model_validator(mode="after")
     def _rules(self) -> ChatMixingConfig:
         return checked(self, schedule_problems(self.ratio_schedule, self.radius_schedule))
-
-
-def eliciting(data: object) -> object:
-    """An attack that measures on chats: 20 steps, the worst point kept, no early stop; as far as it has these keys."""
-    return with_defaults(data, {"steps": 20, "select": "most_damaging"})
-
-
-class ElicitationConfig(Section):
-    """How attack success is measured on the held-out harmful prompts."""
-
-    prefill: Distinct[Count] = Field([5, 10, 20, 40], description="Tokens of the target put into the answer.")
-    radii: list[Length] = Field([], description="Radii of embedding attacks, in the threat's unit; empty: its own.")
-    attack: Annotated[AttackConfig, BeforeValidator(eliciting)] = Field(
-        AttackConfig(name="pgd", steps=20, select="most_damaging"), description="The embedding attack's search."
-    )
-    restarts: Count = Field(3, description="Searches per behaviour; each is answered and judged for itself.")
-    suffix_tokens: Natural = Field(0, description="Slots of an unconstrained embedding suffix; 0: not attacked with.")
-    suffix_steps: Count = Field(100, description="Steps of the unconstrained attack on the suffix.")
 
 
 def _may_hold_a_key(url: str) -> bool:

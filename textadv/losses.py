@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -135,6 +136,13 @@ def margin(logits: Tensor, batch: Batch) -> Tensor:
     each = _label_margin(logits[counted], tokens)
     lowest = torch.full(counted.shape, float("-inf"), device=each.device, dtype=each.dtype)
     return lowest.masked_scatter(counted, each).amax(dim=1)
+
+
+def token_losses(logits: Tensor, batch: Batch, loss: Literal["cross_entropy", "margin"]) -> Tensor:
+    """The loss of each token of chats' answers, (B, K), 0 where a row has none: -log softmax, or the token's margin."""
+    counted, tokens = _counted(batch)
+    each = (_label_nll if loss == "cross_entropy" else _label_margin)(logits[counted], tokens)
+    return torch.zeros(counted.shape, device=each.device, dtype=each.dtype).masked_scatter(counted, each)
 
 
 def dlr(logits: Tensor, batch: Batch) -> Tensor:

@@ -10,7 +10,7 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from textadv import build_chat
-from textadv.attacks import ThreatModel, radius_unit, reach_warning
+from textadv.attacks import ThreatModel, reach_warning
 from textadv.attacks.gradient import GradientAttack
 from textadv.batch import Role
 from textadv.config import ConfigError
@@ -29,7 +29,8 @@ from textadv.objectives import Objectives
 from textadv.phases import stage
 from textadv.randomness import permutation
 from textadv.sampling import Benign, Streams
-from textadv.spaces import Embeddings, Hidden, Several
+from textadv.spaces import Hidden, Several
+from textadv.task_attacks import chat_attacks, chat_curve
 from textadv.task_base import deciding, trained_base, useful_answers
 from textadv.task_launch import launch_warnings, launched, say
 from textadv.task_output import claim, claiming, free_output, require_room
@@ -268,7 +269,8 @@ def _panel(
     return Panel(
         behaviours=rows,
         requests=requests(chats),
-        attacks=_attacks(config, loaded, chats, threat),
+        attacks=chat_attacks(config, loaded, chats, threat),
+        curve=chat_curve(config, loaded, threat),
         judge=REFUSAL_LISTS[wanted.judge],
         others=others,
         benign=benign,
@@ -286,33 +288,6 @@ def _panel(
         useful=useful_answers(utility, used),
         decides=deciding(others),
     )
-
-
-def _attacks(
-    config: ChatRunConfig, loaded: LoadedModel, chats: Sequence[Chat], threat: ThreatModel
-) -> dict[str, Adversary]:
-    wanted, size = config.evaluation.elicitation, config.evaluation.batch_size
-    found: dict[str, Adversary] = {"direct": Direct()}
-    found |= {f"prefill {tokens}": Prefill(tokens) for tokens in wanted.prefill}
-    radii: list[float | None] = [*wanted.radii] or [None]
-    for radius in radii:
-        name = "embedding" if radius is None else f"embedding at {radius:g}"
-        attack = build_chat.measuring_attack(
-            wanted.attack, "evaluation.elicitation.attack", threat, config.seed, radius
-        )
-        found[name] = EmbeddingAttack(attack, wanted.restarts, batch_size=size)
-    if wanted.suffix_tokens:
-        slots = encode_chats(
-            chats,
-            template(config.model, loaded, config.data.surrogates),
-            config.data.max_length + wanted.suffix_tokens,
-            editable="suffix",
-            suffix_slots=wanted.suffix_tokens,
-        )
-        unit = radius_unit(loaded.model, Embeddings(), threat.ball)
-        free = build_chat.suffix_attack(config, unit)
-        found[f"free suffix of {wanted.suffix_tokens}"] = EmbeddingAttack(free, 1, slots, batch_size=size)
-    return found
 
 
 def _selection(

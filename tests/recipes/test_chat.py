@@ -64,7 +64,7 @@ def test_the_strict_judge_stands_beside_the_refusal_list_and_finds_no_more(ran: 
 
 def test_it_leaves_what_it_promises(ran: Ran) -> None:
     output = ran.output
-    files = ("results.json", "report.md", "report.html", "config.yaml", "training/hardened/log.jsonl")
+    files = ("results.json", "report.md", "report.html", "curve.svg", "config.yaml", "training/hardened/log.jsonl")
     for name in (*files, "answers/before.jsonl", "answers/hardened.jsonl"):
         assert (output / name).stat().st_size > 0, name
     kinds = {path.name for path in (output / "adapters").iterdir()}
@@ -92,6 +92,11 @@ def test_table_results_and_answers_agree(ran: Ran) -> None:
     assert named["lab_facts: multiple choice"].total == len(chat_run.data()["facts_test"])
     assert named["lab_instructions: instructions"].total == len(chat_run.data()["instructions_test"])
     assert before.measures != hardened.measures
+    for model in (before, hardened):
+        assert [m.name for m in model.curve] == [f"embedding at {radius}" for radius in ("0", "0.25", "0.5", "1", "2")]
+        broken = [m.value for m in model.curve]
+        direct = next(m for m in model.measures if m.name == "direct")
+        assert broken == sorted(broken) and model.curve[0].rows == direct.rows
     asked = sorted(a.id for a in chat_run.kept_answers(ran.output, "before") if a.attack == "mine")
     assert asked == list(range(10)) and named["mine: refused"].value == 1
 
@@ -214,10 +219,11 @@ def test_all_weights_are_trained_where_there_is_no_adapter(config: Path, recipe:
 @pytest.mark.slow
 def test_two_processes_make_the_adapter_and_the_table_of_one(config: Path, recipe: Recipe, tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
-    cut = ("training.micro_batch_size=2", "evaluation.batch_size=3")
+    searching = "evaluation.elicitation.search=[away, own]"
+    cut = ("training.micro_batch_size=2", "evaluation.batch_size=3", searching)
     ended = in_two_processes("recipes/adv_finetune.py", str(config), f"output={two}", *cut)
     assert ended.code == 0, ended.error
-    assert recipe(adv_finetune, str(config), f"output={one}").code == 0
+    assert recipe(adv_finetune, str(config), f"output={one}", searching).code == 0
     first, second = (load_file(folder / "adapter" / "adapter_model.safetensors") for folder in (one, two))
     assert max(float((value - second[name]).abs().max()) for name, value in first.items()) < 1e-5
     assert any(value.any() for name, value in second.items() if "lora_B" in name)
@@ -226,8 +232,11 @@ def test_two_processes_make_the_adapter_and_the_table_of_one(config: Path, recip
     assert (alone.environment["processes"], together.environment["processes"]) == ("1", "2")
     chat_run.check_consistent(together, two, ended.printed)
     for mine, other in zip(alone.evaluations, together.evaluations, strict=True):
-        assert len(mine.measures) == len(other.measures) > 8
-        for old, new in zip(mine.measures, other.measures, strict=True):
+        assert len(mine.measures) == len(other.measures) > 8 and len(mine.curve) == len(other.curve) == 5
+        assert [mine.cost[f"{name} forwards"] for name in ("embedding", "curve")] == [
+            other.cost[f"{name} forwards"] for name in ("embedding", "curve")
+        ]
+        for old, new in zip((*mine.measures, *mine.curve), (*other.measures, *other.curve), strict=True):
             assert (old.name, old.total, old.note) == (new.name, new.total, new.note)
             assert new.rows == pytest.approx(old.rows, abs=1e-3) and new.value == pytest.approx(old.value, rel=1e-3)
     assert (two / "answers" / "hardened-1.jsonl").stat().st_size > 0, "both processes must write answers"

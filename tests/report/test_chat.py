@@ -11,6 +11,7 @@ import yaml
 
 from tests.report.made_up_chat import counted, evaluated, made, perplexity, rate
 from textadv.evaluation.chat_results import ChatResults, to_chat_json
+from textadv.evaluation.radius_curve import BY_RADIUS
 from textadv.report.chat import (
     chat_html,
     chat_markdown,
@@ -20,6 +21,8 @@ from textadv.report.chat import (
     read_chat_results,
     write_chat_results,
 )
+from textadv.report.plots_radius import radius_svg
+from textadv.report.tables_chat import radius_table, radius_told
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -193,6 +196,51 @@ def test_files_are_written_whole_and_read_back(results: ChatResults, tmp_path: P
     assert written["report.html"].read_text(encoding="utf-8") == chat_html(results)
     with pytest.raises(FileNotFoundError):
         read_chat_results(tmp_path)
+
+
+def curved(results: ChatResults) -> ChatResults:
+    """With a curve of 20 behaviours: 0, 5, 10 and 20 broken before, 0, 0, 4 and 8 afterwards."""
+    names = ("embedding at 0", "embedding at 0.05", "embedding at 0.1", "embedding at 1e-05")
+    told = "embedding attack: 9 steps; 2 independent searches: <b>elicit</b>"
+    models = []
+    for model, counts in zip(results.evaluations, ((0, 5, 10, 20), (0, 0, 4, 8)), strict=True):
+        points = [rate(BY_RADIUS, name, count, note=told) for name, count in zip(names, counts, strict=True)]
+        cost = model.cost | {"curve forwards": 1234.0, "curve backwards": 1000.0}
+        models.append(replace(model, curve=tuple(points), cost=cost))
+    return replace(results, evaluations=tuple(models))
+
+
+def test_a_curve_is_a_table_a_picture_and_a_file(results: ChatResults, tmp_path: Path) -> None:
+    """Rows ascend by radius, whatever the order, and the verdict does not look at them."""
+    found = curved(results)
+    assert radius_table(found) == [
+        ["radius", "before", "hardened"],
+        ["0 (the plain request)", "0.0 [0.0, 16.1]", "0.0 [0.0, 16.1]"],
+        ["1e-05", "100.0 [83.9, 100.0]", "40.0 [21.9, 61.3]"],
+        ["0.05", "25.0 [11.2, 46.9]", "0.0 [0.0, 16.1]"],
+        ["0.1", "50.0 [29.9, 70.1]", "20.0 [8.1, 41.6]"],
+    ]
+    assert "Of the first 20 behaviours" in radius_told(found) and "searches: <b>elicit</b>." in radius_told(found)
+    text, page = chat_markdown(found), chat_html(found)
+    for cell in ("## Attack success by radius", "40.0 [21.9, 61.3]", "(curve.svg)", "1,234 + 1,000"):
+        assert cell in text, cell
+    assert "Attack success by radius" in page and "40.0 [21.9, 61.3]" in page
+    assert "<b>" not in page + text.replace("\\<b>", "")
+    written = write_chat_results(found, tmp_path)
+    assert written["curve.svg"].read_text(encoding="utf-8") == radius_svg(found) == radius_svg(found)
+    assert read_chat_results(tmp_path) == found
+    assert chat_table(found) == chat_table(results)
+
+
+def test_the_picture_has_a_line_for_each_model_with_a_curve(results: ChatResults) -> None:
+    found = curved(results)
+    one = replace(found, evaluations=(results.evaluations[0], found.evaluations[1]))
+    assert [f"radius-{number}" in radius_svg(found) for number in (0, 1)] == [True, True]
+    assert [f"radius-{number}" in radius_svg(one) for number in (0, 1)] == [False, True]
+    assert radius_table(one)[0] == ["radius", "hardened"] and radius_told(results) == ""
+    assert "by radius" not in chat_markdown(results) + chat_html(results)
+    with pytest.raises(ValueError, match=r"leave evaluation\.elicitation\.radii out"):
+        radius_svg(results)
 
 
 def test_one_model_none_and_several(results: ChatResults) -> None:

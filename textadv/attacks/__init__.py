@@ -8,6 +8,7 @@ from textadv.attacks.autoattack import AutoAttack, Stage, autoattack, require_sa
 from textadv.attacks.balls import L1, L2, Ball, Linf
 from textadv.attacks.bisection import MinimumRadius
 from textadv.attacks.carlini_wagner import CarliniWagner, CarliniWagnerL0, CarliniWagnerLinf, changed_units
+from textadv.attacks.chat_goals import Avoid, Begin
 from textadv.attacks.curriculum import AdaptiveRadius, Stages
 from textadv.attacks.ddn import Ddn
 from textadv.attacks.deepfool import DeepFool
@@ -48,7 +49,9 @@ __all__ = [
     "Attack",
     "Attacked",
     "AutoAttack",
+    "Avoid",
     "Ball",
+    "Begin",
     "BrokenAt",
     "CarliniWagner",
     "CarliniWagnerL0",

@@ -78,8 +78,13 @@ class GradientAttack:
         step = self.ascent.step_size
         size = f"{step.relative:g} x radius" if step.relative is not None else f"{step.absolute:g}"
         kind = type(self.ascent).__name__
-        parts = [f"{self.steps} steps of {size} ({kind})", f"{self.restarts} restart{'s' if self.restarts > 1 else ''}"]
-        parts += [self._starting()] if self.random_start else []
+        restarts = f"{self.restarts} restart{'s' if self.restarts > 1 else ''}"
+        return f"{self.steps} steps of {size} ({kind}), {restarts}, {self.kept}"
+
+    @property
+    def kept(self) -> str:
+        """Where a search starts and which point of it is kept, in words."""
+        parts = [self._starting()] if self.random_start else []
         return ", ".join([*parts, "early stop" if self.early_stop else "no early stop", self.select.replace("_", " ")])
 
     def _starting(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,7 +14,9 @@ from textadv.attacks import GradientAttack
 from textadv.attacks.goals import Elicit
 from textadv.batch import IGNORED, Batch
 from textadv.data import Rows
+from textadv.evaluation.beginnings import Beginnings
 from textadv.evaluation.generate import Prepare, Prompt
+from textadv.evaluation.search_panel import Search, shared
 from textadv.models import device_of, editable_mask
 
 TARGET = "harmful"
@@ -119,6 +122,8 @@ class EmbeddingAttack:
         template writes before answers.
     restarts: searches from independent starts, each answered and judged by itself: the most likely target need not be
         the most harmful answer.
+    searches: what each restart aims at and how it climbs, in turn; by default each is the attack as it is.
+    beginnings: how the model begins by itself, for searches that aim at that.
     rows: the same behaviours encoded otherwise, e.g. with suffix slots as their only editable positions; the
         evaluation's own rows by default.
     batch_size: rows searched at a time.
@@ -131,6 +136,8 @@ class EmbeddingAttack:
     restarts: int = 1
     rows: Rows | None = None
     batch_size: int = 16
+    searches: tuple[Search, ...] = (Search(),)
+    beginnings: Beginnings | None = None
 
     def __post_init__(self) -> None:
         if self.restarts < 1 or self.batch_size < 1:
@@ -142,11 +149,27 @@ class EmbeddingAttack:
                 f"attack.restarts: {self.attack.restarts} would keep one of several searches. Set it to 1 and give "
                 "restarts to the embedding attack, which answers and judges each."
             )
-        if self.restarts > 1 and not self.attack.random_start:
+        if not self.searches:
+            raise ValueError("An embedding attack needs one search or more, got none.")
+        if self.restarts > len(self.searches) and not self.attack.random_start:
             raise ValueError(f"restarts: {self.restarts} would repeat one start. Set attack.random_start: true.")
+        needing = [str(search) for search in self.searches if search.says != "target"]
+        if needing and self.beginnings is None:
+            raise ValueError(f"A search {needing[0]} needs to know how the model begins. Give beginnings.")
 
     def __str__(self) -> str:
-        return f"embedding attack: {self.attack}; {self.restarts} independent search{'es' if self.restarts > 1 else ''}"
+        told = f"{self.restarts} independent search{'es' if self.restarts > 1 else ''}"
+        if self.searches == (Search(),):
+            return f"embedding attack: {self.attack}; {told}"
+        each = Counter(search.told(self.attack) for search in self._shared)
+        goals = "; ".join(name if count == 1 else f"{count} x {name}" for name, count in each.items())
+        steps = sorted({search.of(self.attack).steps for search in self._shared})
+        effort = f"{steps[0]} steps" if len(steps) == 1 else f"{steps[0]} to {steps[-1]} steps"
+        return f"embedding attack: {effort}, {self.attack.kept}; {told}: {goals}"
+
+    @property
+    def _shared(self) -> tuple[Search, ...]:
+        return shared(self.searches, self.restarts)
 
     @property
     def threat(self) -> str:
@@ -165,43 +188,53 @@ class EmbeddingAttack:
         attack = replace(self.attack, threat=self.attack.threat.resolved(model, first))
         place = {row: number for number, row in enumerate(own.ids)}
         searched = behaviours_of(own)
-        for restart in range(self.restarts):
-            search = partial(_searched, model, own, place, attack, restart, self.batch_size)
-            yield Round([_searchable(row, attack, restart) for row in searched], search)
+        for restart, search in enumerate(self._shared):
+            one = _One(own, place, search, search.of(attack), restart, self.batch_size, self.beginnings)
+            yield Round([one.searchable(row) for row in searched], partial(one.searched, model))
 
 
-def _searchable(row: Behaviour, attack: GradientAttack, restart: int) -> Prompt:
-    """The prompt before its perturbation is known, with all that the search follows from as its origin."""
-    ball, space = attack.threat.ball, attack.threat.space
-    limits = (ball.geometry.name, ball.radius, ball.per, space)
-    origin = [str(attack), attack.ascent, attack.goal, attack.seed, limits, restart, row.target, row.editable]
-    origin += [row.opening] if row.opening else []
-    return Prompt(row.id, row.ids, origin=repr(tuple(origin)))
+@dataclass(frozen=True)
+class _One:
+    """One search of all rows: `attack` is that of `search`, and `restart` sets its starts apart from other searches'.
 
+    place: where in `rows` a behaviour stands, by its id.
+    """
 
-def _searched(
-    model: nn.Module,
-    rows: Rows,
-    place: Mapping[int, int],
-    attack: GradientAttack,
-    restart: int,
-    batch_size: int,
-    prompts: Sequence[Prompt],
-) -> list[Prompt]:
-    """The prompts with the perturbations that the attack finds; `restart` sets the starts apart."""
-    found = []
-    for begin in range(0, len(prompts), batch_size):
-        part = prompts[begin : begin + batch_size]
-        batch = rows.batch([place[prompt.id] for prompt in part]).to(device_of(model)).answering(TARGET)
-        attacked = attack(model, batch, step=restart, measure=False)
-        space, delta = attacked.perturbation.space, attacked.perturbation.delta.detach()
-        _require_inside(attack, batch, delta)
-        cost = attacked.cost
-        for row, prompt in enumerate(part):
-            own = delta[row, ..., : len(prompt.ids), :]
-            forwards, backwards = int(cost.forwards[row] + cost.queries[row]), int(cost.backwards[row])
-            found.append(replace(prompt, delta=own, space=space, forwards=forwards, backwards=backwards))
-    return found
+    rows: Rows
+    place: Mapping[int, int]
+    search: Search
+    attack: GradientAttack
+    restart: int
+    batch_size: int
+    beginnings: Beginnings | None
+
+    def searchable(self, row: Behaviour) -> Prompt:
+        """The prompt before its perturbation is known, with all that the search follows from as its origin."""
+        attack = self.attack
+        ball, space = attack.threat.ball, attack.threat.space
+        limits = (ball.geometry.name, ball.radius, ball.per, space)
+        origin = [str(attack), attack.ascent, attack.goal, attack.seed, limits, self.restart, row.target, row.editable]
+        origin += [row.opening] if row.opening else []
+        origin += [self.search.says, self.beginnings] if self.search.says != "target" else []
+        return Prompt(row.id, row.ids, origin=repr(tuple(origin)), search=self.search.told(self.attack))
+
+    def searched(self, model: nn.Module, prompts: Sequence[Prompt]) -> list[Prompt]:
+        """The prompts with the perturbations that the attack finds."""
+        found = []
+        for begin in range(0, len(prompts), self.batch_size):
+            part = prompts[begin : begin + self.batch_size]
+            rows = self.rows.batch([self.place[prompt.id] for prompt in part]).to(device_of(model))
+            batch, before = self.search.aim(model, rows, TARGET, self.beginnings)
+            attacked = self.attack(model, batch, step=self.restart, measure=False)
+            space, delta = attacked.perturbation.space, attacked.perturbation.delta.detach()
+            _require_inside(self.attack, batch, delta)
+            cost = attacked.cost
+            for row, prompt in enumerate(part):
+                own = delta[row, ..., : len(prompt.ids), :]
+                forwards = int(cost.forwards[row] + cost.queries[row] + before[row])
+                backwards = int(cost.backwards[row])
+                found.append(replace(prompt, delta=own, space=space, forwards=forwards, backwards=backwards))
+        return found
 
 
 def _require_inside(attack: GradientAttack, batch: Batch, delta: Tensor) -> None:

@@ -10,12 +10,13 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import nn
 
-from textadv.data import ChatRows, DataError, encode_prompt
+from textadv.data import ChatRows, DataError, Rows, encode_prompt
 from textadv.data.benchmarks import Instructed, Question
 from textadv.data.locating import shortened
 from textadv.data.rendering import Template, template_of
@@ -25,6 +26,7 @@ from textadv.evaluation.chat_measures import (
     Measure,
     failed,
     outcome_measures,
+    percent,
     rate,
     refusal_measures,
     still_thinking,
@@ -41,8 +43,9 @@ from textadv.evaluation.kept_answers import Answer, files_of, fits
 from textadv.evaluation.kept_lines import repaired
 from textadv.evaluation.likelihood import perplexity
 from textadv.evaluation.multiple_choice import choice_result, score_choices
-from textadv.evaluation.outcomes import AttackOutcomes, Grounds, outcomes_of
+from textadv.evaluation.outcomes import AttackOutcomes, Grounds, as_outcomes, outcomes_of
 from textadv.evaluation.outcomes_calibrated import calibrated
+from textadv.evaluation.radius_curve import BY_RADIUS, PLAIN, Curve, success_by_radius
 from textadv.evaluation.refusal import RefusalReport, over_refusal
 from textadv.evaluation.sanity_chat import choice_doubts, perplexity_doubt, said_doubt, silence_doubt, weaker_doubts
 from textadv.evaluation.statistics import Rate, wilson
@@ -56,6 +59,7 @@ class ChatEvaluation:
 
     notes: what cannot be right about the numbers. outcomes: what became of every attacked answer, attack by attack and
     in the worst case. fluency: by what gibberish was told, or that it was not looked for.
+    curve: attack success by radius, as in `measures`.
     """
 
     name: str
@@ -64,6 +68,7 @@ class ChatEvaluation:
     notes: tuple[str, ...] = ()
     outcomes: tuple[AttackOutcomes, ...] = ()
     fluency: str = ""
+    curve: tuple[Measure, ...] = ()
 
 
 def _asked(text: str) -> list[dict[str, str]]:
@@ -103,6 +108,7 @@ class Panel:
     alone. target_words: so many words of a target are its beginning. useful: turns and good answers to them.
     base: what tells gibberish, the same for all models; None: the model without its adapter, where it has one.
     decides: of `others` the judge whose verdict takes the place of the refusal list and the rule of words.
+    curve: success by radius.
     """
 
     behaviours: ChatRows
@@ -121,6 +127,7 @@ class Panel:
     useful: tuple[Written, ...] = ()
     base: Base | None = None
     decides: Judge | None = None
+    curve: Curve = field(default_factory=Curve)
 
 
 def evaluate_chat(
@@ -154,6 +161,7 @@ def evaluate_chat(
     grounds = _grounds(panel, base, [report for _, report in benign.values()])
     attacked = time.perf_counter()
     measures, outcomes = _attack_success(model, template, panel, book, key, cost, notes, grounds)
+    curve = _by_radius(model, template, panel, book, key, cost, notes, grounds)
     cost["attack seconds"] = time.perf_counter() - attacked
     for label, (given, report) in benign.items():
         notes.add(said_doubt(f"{label} prompts", given))
@@ -162,7 +170,8 @@ def evaluate_chat(
     measures += _capability(model, template, panel, book, key, notes)
     book.write()
     cost["seconds"] = time.perf_counter() - began
-    return ChatEvaluation(name, tuple(measures), cost, tuple(notes.told), outcomes, grounds.fluency)
+    rest = (tuple(notes.told), outcomes, grounds.fluency, tuple(curve))
+    return ChatEvaluation(name, tuple(measures), cost, *rest)
 
 
 @dataclass
@@ -237,7 +246,7 @@ def _attack_success(
     targets = {
         row.id: template.speech.decoded(template.tokenizer, row.target) for row in behaviours_of(panel.behaviours)
     }
-    book.ask((DIRECT, *panel.attacks), requests, targets)
+    book.ask((DIRECT, *panel.attacks, PLAIN, *panel.curve.attacks), requests, targets)
     for judge in (panel.judge, *panel.others):
         judged[judge.name] = elicit(
             model,
@@ -269,6 +278,41 @@ def _attack_success(
         found = judged[judge.name]
         measures += [success(attack, found, f" ({judge.name})") for attack in (*found.attacks, found.worst_case)]
     return measures, outcomes
+
+
+def _by_radius(
+    model: nn.Module,
+    template: Template,
+    panel: Panel,
+    book: AnswerBook,
+    key: str,
+    cost: dict[str, float],
+    notes: _Notes,
+    grounds: Grounds,
+) -> list[Measure]:
+    places = {number: place for place, number in enumerate(panel.behaviours.ids)}
+
+    def ask(rows: Rows, requests: Sequence[str], attacks: Mapping[str, Adversary]) -> Elicitation:
+        asked = partial(elicit, model, template.tokenizer, rows, requests, attacks, store=book.path, key=key)
+        found = asked(panel.judge, panel.decoding, speech=template.speech)
+        book.judged(found, dict(zip(rows.ids, requests, strict=True)))
+        decided = None
+        if panel.decides is not None:
+            decided = asked(panel.decides, panel.decoding, speech=template.speech)
+        return as_outcomes(found, outcomes_of(found, grounds, decided, places))
+
+    measures = []
+    for point in success_by_radius(ask, panel.behaviours, panel.requests, panel.curve):
+        total = len(point.broken)
+        low, high = wilson(sum(point.broken), total), wilson(sum(point.possibly), total)
+        told = [f"up to {percent(high)} with what broke off or is not known"] if high.count > low.count else []
+        note = "; ".join([*told, point.description])
+        notes.progress(f"{point.name}: complied {low.count} of {total} behaviours")
+        measures.append(rate(BY_RADIUS, point.name, low, list(map(float, point.broken)), True, note))
+        cost["curve forwards"] = cost.get("curve forwards", 0.0) + point.forwards
+        cost["curve backwards"] = cost.get("curve backwards", 0.0) + point.backwards
+    book.write()
+    return measures
 
 
 def _answers(

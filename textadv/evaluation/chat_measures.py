@@ -16,7 +16,7 @@ from textadv.evaluation.outcomes_calibrated import kinds_text, silence_note
 from textadv.evaluation.refusal import RefusalReport
 from textadv.evaluation.statistics import Rate
 
-Group = Literal["attack success", "not refused", "broken off", "over-refusal", "capability"]
+Group = Literal["attack success", "not refused", "broken off", "attack success by radius", "over-refusal", "capability"]
 
 
 @dataclass(frozen=True)

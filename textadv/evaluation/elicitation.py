@@ -39,9 +39,10 @@ UNJUDGED = ("empty", "thinking", "error")
 class JudgedAnswer:
     """One answer and what the judge said of it.
 
-    restart: the adversary's round. status, thought: of the answer, as in `Answer`. verdict: `ok`, `unparsed` or `error`
-    as the judge said; `unjudged` where the response is blank, which breaks nothing, or the model was still thinking,
-    which leaves open what it would say; `error` where there is no answer. broken: None where it is not known.
+    restart: the adversary's round. search: what its search aimed at, "" without one. status, thought: of the answer, as
+    in `Answer`. verdict: `ok`, `unparsed` or `error` as the judge said; `unjudged` where the response is blank, which
+    breaks nothing, or the model was still thinking, which leaves open what it would say; `error` where there is no
+    answer. broken: None where it is not known.
     begun: what of `text` was put into the model's mouth; whole: that is the whole target.
     """
 
@@ -57,6 +58,7 @@ class JudgedAnswer:
     thought: str = ""
     begun: str = ""
     whole: bool = False
+    search: str = ""
 
 
 @dataclass(frozen=True)
@@ -232,7 +234,7 @@ class _Verdicts:
         else:
             said = self.known[self.pair(answer)]
         own = (answer.sample, answer.status, answer.text, answer.tokens)
-        return JudgedAnswer(restart, *own, *said, thought=answer.thought)
+        return JudgedAnswer(restart, *own, *said, thought=answer.thought, search=answer.search)
 
 
 def _outcomes(

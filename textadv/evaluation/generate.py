@@ -77,6 +77,7 @@ class Prompt:
     origin: a text that, with tokens and weights, determines the delta; it then stands for the delta in the content
         key, so that an answer is found again before the delta is searched for.
     forwards, backwards: passes of this row through the model that finding the delta took.
+    search: what the search for the delta aimed at, in words; goes into the answer.
     """
 
     id: int
@@ -88,6 +89,7 @@ class Prompt:
     forwards: int = 0
     backwards: int = 0
     opening: tuple[int, ...] = ()
+    search: str = ""
 
     def __post_init__(self) -> None:
         if (self.delta is None) != (self.space is None):
@@ -247,7 +249,8 @@ def _answer(run: _Run, prompts: Sequence[Prompt]) -> None:
             _answer(run, [prompt])
         return
     failed = [(sample, key) for sample, key in enumerate(run.keys(prompts[0])) if key not in run.store.known]
-    run.store.add({key: Answer(prompts[0].id, sample, "error", "", 0, reason=reason) for sample, key in failed})
+    failure = Answer(prompts[0].id, 0, "error", "", 0, reason=reason, search=prompts[0].search)
+    run.store.add({key: replace(failure, sample=sample) for sample, key in failed})
 
 
 def _generated(run: _Run, jobs: Sequence[_Job]) -> list[Answer]:
@@ -302,7 +305,8 @@ def _finished(run: _Run, job: _Job, tokens: Sequence[int]) -> Answer:
         status = "thinking" if wrote and not ended else "empty"
     said = _said(run, prompt, [*prompt.prefill, *added], ended) if prompt.prefill else own
     costs = (prompt.forwards, prompt.backwards) if job.sample == 0 else (0, 0)
-    return Answer(prompt.id, job.sample, status, said.text, len(tokens), run.attack, *costs, thought=said.thought)
+    made = (prompt.id, job.sample, status, said.text, len(tokens), run.attack, *costs)
+    return Answer(*made, thought=said.thought, search=prompt.search)
 
 
 def _said(run: _Run, prompt: Prompt, written: Sequence[int], ended: bool) -> Said:

@@ -31,6 +31,7 @@ class Answer:
         ending one and those of thoughts included. attack: the name of what was done to the prompt.
     forwards, backwards: passes that finding the perturbation took, counted with the first sample.
     thought: what the model thought, without the marks; see `thoughts.Speech`.
+    search: what the search for the prompt's perturbation aimed at, in words; "" without one.
     """
 
     id: int
@@ -43,6 +44,7 @@ class Answer:
     backwards: int = 0
     reason: str = ""
     thought: str = ""
+    search: str = ""
 
 
 _FIELDS = {field.name for field in fields(Answer)}

@@ -13,8 +13,9 @@ from textadv.report.control_chat import baseline_lines
 from textadv.report.exports import EXPORTS, export_table
 from textadv.report.markdown import aligned, bullets, escaped, reproduce, section
 from textadv.report.page_chat import ANSWERS, INTERVALS, attack_lines, chat_html, chat_model_name
+from textadv.report.plots_radius import radius_svg
 from textadv.report.summary_chat import chat_doubts, chat_summary, judge_lines, measure_notes, training_line
-from textadv.report.tables_chat import OUTCOMES, cost_table, objective_table, outcome_table
+from textadv.report.tables_chat import OUTCOMES, cost_table, objective_table, outcome_table, radius_table, radius_told
 
 __all__ = [
     "chat_html",
@@ -27,6 +28,7 @@ __all__ = [
 ]
 
 SCREEN = 120
+CURVE_FILE = "curve.svg"
 
 
 def chat_table_text(results: ChatResults) -> str:
@@ -64,6 +66,7 @@ def chat_markdown(results: ChatResults) -> str:
         section("Read before trusting the numbers", bullets(chat_doubts(results))),
         section("Before and after", _table(results)),
         section("Outcomes", f"{OUTCOMES}.\n\n{aligned(told_of)}" if (told_of := outcome_table(results)) else ""),
+        section("Attack success by radius", _curve(results)),
         section("Judges", bullets(judge_lines(results))),
         section("Threat and attacks", _attacks(results)),
         section("Training", _training(results)),
@@ -86,6 +89,13 @@ def _table(results: ChatResults) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
+def _curve(results: ChatResults) -> str:
+    told = radius_told(results)
+    if not told:
+        return ""
+    return f"{escaped(told)}\n\n{aligned(radius_table(results))}\n\n![Attack success by radius]({CURVE_FILE})"
+
+
 def _attacks(results: ChatResults) -> str:
     return bullets([f"trained against: {results.threat}", *attack_lines(results)])
 
@@ -100,6 +110,8 @@ def _training(results: ChatResults) -> str:
 def write_chat_results(results: ChatResults, folder: str | Path) -> dict[str, Path]:
     """Writes results.json, report.md and report.html into `folder`, made if missing; the path of each by its name.
 
+    Where a curve over radii was measured, curve.svg as well.
+
     Each file is replaced as a whole or not at all. Raises OSError where the folder cannot be written.
     """
     root = Path(folder)
@@ -108,6 +120,8 @@ def write_chat_results(results: ChatResults, folder: str | Path) -> dict[str, Pa
         "report.md": chat_markdown(results),
         "report.html": chat_html(results),
     }
+    if radius_told(results):
+        texts[CURVE_FILE] = radius_svg(results)
     for name, text in texts.items():
         write_atomically(root / name, text)
     return {name: root / name for name in texts}

@@ -25,6 +25,7 @@ from textadv.report.exports import EXPORTS, export_table
 from textadv.report.markdown import command, config_yaml
 from textadv.report.page import embedded, rendered
 from textadv.report.plots_chat import success_svg
+from textadv.report.plots_radius import radius_svg
 from textadv.report.summary_chat import (
     DEGENERATE,
     chat_doubts,
@@ -34,7 +35,7 @@ from textadv.report.summary_chat import (
     most_worsened,
     training_line,
 )
-from textadv.report.tables_chat import OUTCOMES, cost_table, objective_table, outcome_table
+from textadv.report.tables_chat import OUTCOMES, cost_table, objective_table, outcome_table, radius_table, radius_told
 
 ANSWERS = (
     "What the models answered, harmful answers among it, is not shown here: it lies in answers/ beside this report, "
@@ -75,6 +76,9 @@ def chat_html(results: ChatResults) -> str:
         intervals=INTERVALS,
         notes=measure_notes(results),
         plot=_plot(results),
+        radius_plot=embedded(radius_svg(results)) if radius_told(results) else "",
+        radius_told=radius_told(results),
+        radius_rows=radius_table(results),
         judges=judge_lines(results),
         attacks=attack_lines(results),
         training=[line for line in (training_line(results), *baseline_lines(results)) if line],

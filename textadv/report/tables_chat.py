@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
+from textadv.evaluation.chat import ChatEvaluation, Measure
 from textadv.evaluation.chat_results import ChatResults
 from textadv.report.comparison import MISSING
+from textadv.report.comparison_chat import value_text
+from textadv.spaces import radius_words
 
 OUTCOMES = "What became of the behaviours under each attack, in percent of all; each is one of these, the gravest first"
+RADIUS = re.compile(r"embedding at (\d+(?:\.\d+)?(?:e[+-]?\d+)?)")
 WEIGHTS = ("away", "toward", "weight", "alpha", "beta", "utility")
 
 
@@ -83,6 +88,9 @@ def cost_table(results: ChatResults) -> list[list[str]]:
         passes = [[cost.get(f"{attack} {kind}") for kind in ("forwards", "backwards")] for cost in costs]
         if any(count for both in passes for count in both):
             rows.append([f"{attack}, forwards + backwards", *(" + ".join(map(_count, both)) for both in passes)])
+    passes = [[cost.get(f"curve {kind}") for kind in ("forwards", "backwards")] for cost in costs]
+    if any(count for both in passes for count in both):
+        rows.append(["curve over radii, forwards + backwards", *(" + ".join(map(_count, both)) for both in passes)])
     for label, key in (("all attacks, seconds", "attack seconds"), ("everything, seconds", "seconds")):
         rows.append([label, *(_count(cost.get(key)) for cost in costs)])
     return rows
@@ -90,3 +98,35 @@ def cost_table(results: ChatResults) -> list[list[str]]:
 
 def _count(value: float | None) -> str:
     return MISSING if value is None else f"{value:,.0f}"
+
+
+def radius_points(model: ChatEvaluation) -> list[tuple[float, Measure]]:
+    """Radius and attack success of every point of the model's curve, in ascending order; empty without one."""
+    named = [(RADIUS.fullmatch(m.name), m) for m in model.curve]
+    return sorted(((float(name[1]), m) for name, m in named if name is not None), key=lambda point: point[0])
+
+
+def radius_table(results: ChatResults) -> list[list[str]]:
+    """Attack success by radius, header first, one column per model that has a curve; empty without any."""
+    measured = [(model.name, dict(radius_points(model))) for model in results.evaluations if radius_points(model)]
+    if not measured:
+        return []
+    radii = sorted({radius for _, points in measured for radius in points})
+    rows = [["radius", *(name for name, _ in measured)]]
+    for radius in radii:
+        cells = [value_text(points[radius]) if radius in points else MISSING for _, points in measured]
+        rows.append([radius_words(radius) if radius else "0 (the plain request)", *cells])
+    return rows
+
+
+def radius_told(results: ChatResults) -> str:
+    """What the curve is over, and what searched for it; "" where none was measured."""
+    found = [m for model in results.evaluations for _, m in radius_points(model)]
+    if not found:
+        return ""
+    searched = found[-1].note.rpartition("; embedding attack: ")[2].removeprefix("embedding attack: ")
+    return (
+        f"Of the first {found[0].total} behaviours, by the judge that decides, with fewer searches than above: "
+        f"{searched}. What breaks at a smaller radius counts as broken at a larger one; the worst case above counts "
+        "none of this."
+    )

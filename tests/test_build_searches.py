@@ -1,0 +1,153 @@
+"""From a configuration to the searches of its restarts and the radii of its curve."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.evaluation.steered import REFUSALS
+from tests.evaluation.talking import NO, SORRY, Words
+from tests.test_config_chat import problems, small
+from textadv import build_chat
+from textadv.attacks import L2, Avoid, Begin, Elicit, FixedStep, GradientAttack, Momentum, StepSize, ThreatModel
+from textadv.build_searches import CURVE_RESTARTS, FEWER, GOALS, PANEL, at_radius, curve, embedding_attack, searches
+from textadv.config_elicitation import ElicitationConfig, SearchConfig
+from textadv.evaluation.beginnings import Beginnings
+from textadv.evaluation.search_panel import Search
+from textadv.spaces import Embeddings
+
+THREAT = ThreatModel(Embeddings(), L2(6.0, relative_radius=0.2))
+BEGINNINGS = Beginnings(Words(), REFUSALS, ((SORRY, NO),))
+KEY = "evaluation.elicitation"
+
+
+def wanted(*overrides: str) -> ElicitationConfig:
+    return small(*(f"{KEY}.{override}" for override in overrides)).evaluation.elicitation
+
+
+def attack(config: ElicitationConfig) -> GradientAttack:
+    return build_chat.measuring_attack(config.attack, f"{KEY}.attack", THREAT, 0)
+
+
+@pytest.mark.parametrize(
+    ("restarts", "steps", "each"),
+    [
+        (3, 20, [9, 9, 9, 9, 5, 4]),
+        (3, 30, [14, 14, 14, 14, 10, 9]),
+        (1, 20, [9, 9]),
+        (2, 15, [15, 15]),
+        (8, 20, [20, 20, 20, 20, 16, 15, 20, 20]),
+    ],
+)
+def test_by_default_the_passes_of_the_restarts_are_shared_by_a_panel(
+    restarts: int, steps: int, each: list[int]
+) -> None:
+    config = wanted(f"restarts={restarts}", f"attack.steps={steps}")
+    found = embedding_attack(config, attack(config), BEGINNINGS, 8)
+    assert config.search is None and found.restarts == len(found.searches) == len(each)
+    assert [search.of(found.attack).steps for search in found.searches] == each
+    for place, search in enumerate(found.searches):
+        goal, size, momentum = PANEL[place % len(PANEL)]
+        ascent = FixedStep(StepSize(relative=size)) if momentum == 0 else Momentum(StepSize(relative=size), momentum)
+        assert search.ascent == ascent
+        assert isinstance(search.goal, Avoid if goal == "away" else Begin)
+
+
+def test_the_panel_has_every_goal() -> None:
+    assert {goal for goal, _, _ in PANEL} == {"early", "early_margin", "away", "own", "both"}
+    assert all(GOALS[goal][0] == Begin(rest=0.5) for goal, _, _ in PANEL if goal == "both")
+
+
+def test_goals_are_named_with_their_steps_or_alone() -> None:
+    found = searches(
+        wanted("restarts=4", "search=[elicit, {goal: early, relative_step_size: 0.5}, {goal: away, momentum: 0.9}]")
+    )
+    assert found == (
+        Search(Elicit()),
+        Search(Begin(), "target", FixedStep(StepSize(relative=0.5))),
+        Search(Avoid(), "refusal", Momentum(StepSize(relative=2.5 / 20), 0.9), 20 - FEWER["refusal"]),
+    )
+    assert wanted("search=[own]").search == [SearchConfig(goal="own")]
+
+
+def test_the_whole_target_alone_is_the_search_that_it_was() -> None:
+    config = wanted("search=[elicit]")
+    found = embedding_attack(config, attack(config), BEGINNINGS, 8)
+    assert found.searches == (Search(),) and found.restarts == 3
+    assert str(found) == f"embedding attack: {attack(config)}; 3 independent searches"
+
+
+def test_an_attack_that_settles_its_steps_gives_them_to_every_search() -> None:
+    for settled in ("relative_step_size: 0.3", "step_size: 0.1", "ascent: adam"):
+        found = searches(wanted("restarts=5", f"attack={{steps: 15, {settled}}}"))
+        assert all(search.ascent is None for search in found)
+        assert [search.says for search in found] == ["target", "target", "target", "refusal", "own"]
+    once = wanted("restarts=9", "attack={name: fgsm}")
+    single = embedding_attack(once, attack(once), BEGINNINGS, 8)
+    # One step from the clean prompt: the goals for which there is a step left, none of them twice.
+    assert (single.restarts, [search.says for search in single.searches]) == (3, ["target"] * 3)
+
+
+def test_searches_that_cannot_pay_for_what_they_find_out_are_no_part_of_the_panel() -> None:
+    few = searches(wanted("restarts=9", "attack.steps=3"))
+    assert {search.says for search in few} == {"target"} and len(few) == 9
+    (named,) = searches(wanted("attack.steps=3", "search=[own]"))
+    assert (named.says, named.steps) == ("own", 1), "where it is named it has a step at least"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (
+            ["search=[elicit, early, away, own]"],
+            "names 4 searches, and evaluation.elicitation.restarts: 3 runs the first 3",
+        ),
+        (
+            ["search=[{goal: early, momentum: 1}]", "attack.step_size=1"],
+            f"{KEY}.search[0].momentum is set, and",
+        ),
+        (
+            ["search=[{goal: own, relative_step_size: 1}]", "attack={name: fgsm}", "restarts=1"],
+            "settles its steps itself",
+        ),
+        (["search=[elicit]", "attack.random_start=false"], f"{KEY}.restarts: 3 repeats searches: 1 are named"),
+        (["search=[late]"], "search[0] must be 'both', 'early', 'early_margin', 'away', 'own' or 'elicit', got 'late'"),
+        (["search=[{goal: own, relative_step_size: 0}]"], f"{KEY}.search[0].relative_step_size must be greater than 0"),
+        (["search=[{goal: own, momentum: -1}]"], f"{KEY}.search[0].momentum must be at least 0"),
+        (["search=[{gaol: own}]"], f"{KEY}.search[0].goal is missing"),
+        (["search=[]"], f"{KEY}.search must not be empty"),
+        (["curve_behaviours=0"], f"{KEY}.curve_behaviours must be at least 1"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_searched_is_said_in_one_sentence(overrides: list[str], line: str) -> None:
+    found = problems(*(f"{KEY}.{override}" for override in overrides))
+    assert any(line in said for said in found), found
+
+
+def test_without_radii_there_is_a_curve_at_half_to_four_times_the_threat() -> None:
+    config = wanted()
+    found = curve(config, attack(config), BEGINNINGS, 8)
+    assert list(found) == ["embedding at 0.1", "embedding at 0.2", "embedding at 0.4", "embedding at 0.8"]
+    balls = [one.attack.threat.ball for one in found.values()]
+    assert [ball.radius for ball in balls] == [3.0, 6.0, 12.0, 24.0]
+    assert [ball.relative_radius for ball in balls] == [0.1, 0.2, 0.4, 0.8]
+    headline = embedding_attack(config, attack(config), BEGINNINGS, 8)
+    # So that what the headline found is not searched for again.
+    assert found["embedding at 0.2"] == replace(
+        headline, restarts=CURVE_RESTARTS, searches=headline.searches[:CURVE_RESTARTS]
+    )
+    assert config.curve_behaviours == 40
+
+
+def test_radii_that_are_named_or_none_make_no_curve() -> None:
+    for radii in ("radii=[]", "radii=[0.2, 0.4]"):
+        config = wanted(radii)
+        assert curve(config, attack(config), BEGINNINGS, 8) == {}
+
+
+def test_an_absolute_radius_is_scaled_as_well() -> None:
+    absolute = ThreatModel(Embeddings(), L2(0.5))
+    assert at_radius(absolute, 4).ball == L2(2.0)
+    assert at_radius(THREAT, 1) == THREAT
