@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from textadv.data.examples import DataError
+from textadv.data.folders import files_below
 from textadv.data.tables import Table
 from textadv.reading import HostileError, parsed
 
@@ -59,7 +60,7 @@ def unread(name: str, config: str | None) -> tuple[str, ...]:
         return ()
     sources = datasets.load_dataset_builder(name, config).config.data_files or {}
     read = {Path(str(file)).resolve() for files in sources.values() for file in files}
-    shown = [file for file in folder.rglob("*") if file.is_file() and not _is_description(file, folder)]
+    shown = [file for file in files_below(folder, f"data.name: {name}") if not _is_description(file, folder)]
     left = Counter(file.suffix.lower() or "no ending" for file in shown if file.resolve() not in read)
     if not left:
         return ()

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from textadv.data.examples import DataError
+from textadv.data.folders import files_below
 from textadv.data.hub import SAVED
 from textadv.data.image_files import Labelled, check_distinct, pixels_of, readable
 from textadv.data.labels import LabelColumn
@@ -75,7 +76,7 @@ def read_folder(path: Path, key: str) -> Labelled:
     labels: list[str] = []
     others: list[Path] = []
     for folder in classes:
-        shown = sorted(file for file in folder.rglob("*") if file.is_file() and not _is_hidden(file, folder))
+        shown = [file for file in files_below(folder, key) if not _is_hidden(file, folder)]
         images = [file for file in shown if _is_image(file, endings)]
         if not images:
             there = f", but {_counted(shown)}" if shown else ""
