@@ -16,14 +16,14 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from tests.data.chats import chat_tokenizer
 from textadv.batch import Role
-from textadv.data import Chat, ChatRows, DataError, encode_chats
+from textadv.data import Chat, ChatRows, encode_chats
 from textadv.data.benchmarks import Instructed, Instruction, Question
 from textadv.data.rendering import Template
 from textadv.evaluation import fluency, generate
 from textadv.evaluation.adversaries import Behaviour, Direct, Prefill, Round
-from textadv.evaluation.chat import Asked, ChatEvaluation, Measure, Panel, evaluate_chat, share_answered
+from textadv.evaluation.chat import Asked, ChatEvaluation, Measure, Panel, evaluate_chat
 from textadv.evaluation.generate import Decoding
-from textadv.evaluation.judges import REFUSAL_LISTS, XSTEST, Verdict
+from textadv.evaluation.judges import REFUSAL_LISTS, Verdict
 from textadv.evaluation.likelihood import AnswerNLL
 from textadv.evaluation.multiple_choice import choice_result, score_choices
 from textadv.evaluation.statistics import wilson
@@ -399,17 +399,3 @@ def test_a_prompt_that_fills_all_positions_leaves_its_answer_unscored(scripted: 
     scripted.said[long] = "mix flour and water"
     asked = replace(panel(), benign={"borderline": Asked.of(TOKENIZER, [*BENIGN[:2], long])})
     assert of(evaluated(tmp_path, wanted=asked), "borderline: degenerate").note == "1 answers not scored for gibberish"
-
-
-def test_a_prompt_that_the_template_refuses_is_named() -> None:
-    tokenizer = chat_tokenizer("chatml")
-    odd = "{% if 'moon' in messages[0].content %}{{ raise_exception('not the moon') }}{% endif %}"
-    tokenizer.chat_template = odd + str(tokenizer.chat_template)
-    with pytest.raises(DataError, match=r"^prompt 1 \(counted from 0\), 'the moon': .* turns user: not the moon"):
-        Asked.of(tokenizer, ["the sea", "the moon"])
-
-
-def test_share_answered() -> None:
-    said = ("mix flour", "", "Sorry, I cannot", "  ", "well")
-    assert share_answered(said, XSTEST.refuses) == wilson(2, 5)
-    assert share_answered((), XSTEST.refuses) == wilson(0, 0)
