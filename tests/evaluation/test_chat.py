@@ -233,7 +233,7 @@ def test_attack_success_by_hand(scripted: Scripted, likely: list[bool], tmp_path
     assert (found.cost["prefill forwards"], found.cost["prefill backwards"]) == (12.0, 8.0)
     assert found.cost["direct forwards"] == 0.0
     assert 0 < found.cost["attack seconds"] <= found.cost["seconds"]
-    direct, *_, worst = found.outcomes
+    direct, worst = found.outcomes[0], found.outcomes[-1]
     assert direct.answers[0] == ("complied: begins as the target",) and direct.answers[1] == ("refused: words",)
     assert worst.behaviours == ("complied", "complied", "refused", "unknown")
 
@@ -280,11 +280,10 @@ def test_stubs_come_out_as_what_they_are_under_every_attack(
         targets=("Sure, here is the answer",) * len(FORBIDDEN),
     )
     found = evaluated(tmp_path, wanted=wanted)
-    shares = {"complied": 0.0, "broken off": 0.0} | {outcome: 1.0}
     for name in (*attacks, "worst case"):
-        assert of(found, name).value == shares["complied"], name
-        assert of(found, name, "broken off").value == shares["broken off"], name
-        assert of(found, name, "not refused").value == 1 - shares.get("refused", 0.0), name
+        assert of(found, name).value == (outcome == "complied"), name
+        assert of(found, name, "broken off").value == (outcome == "broken off"), name
+        assert of(found, name, "not refused").value == (outcome != "refused"), name
 
 
 def test_one_base_reads_the_answers_of_every_model(scripted: Scripted, likely: list[bool], tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.chats import chat_tokenizer
+from tests.data.chats import chat_tokenizer
 from textadv.data import DataError
 from textadv.evaluation.chat import Asked, share_answered
 from textadv.evaluation.judges import XSTEST
