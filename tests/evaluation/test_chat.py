@@ -16,15 +16,15 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from tests.data.chats import chat_tokenizer
 from textadv.batch import Role
-from textadv.data import Chat, ChatRows, DataError, encode_chats
+from textadv.data import Chat, ChatRows, encode_chats
 from textadv.data.benchmarks import Instructed, Instruction, Question
 from textadv.data.rendering import Template
 from textadv.evaluation import fluency, generate
 from textadv.evaluation.adversaries import Behaviour, Direct, Prefill, Round
-from textadv.evaluation.chat import Asked, ChatEvaluation, Panel, evaluate_chat, share_answered
+from textadv.evaluation.chat import Asked, ChatEvaluation, Panel, evaluate_chat
 from textadv.evaluation.chat_measures import Measure
 from textadv.evaluation.generate import Decoding
-from textadv.evaluation.judges import REFUSAL_LISTS, XSTEST, Verdict
+from textadv.evaluation.judges import REFUSAL_LISTS, Verdict
 from textadv.evaluation.likelihood import AnswerNLL
 from textadv.evaluation.multiple_choice import choice_result, score_choices
 from textadv.evaluation.statistics import wilson
@@ -234,7 +234,7 @@ def test_attack_success_by_hand(scripted: Scripted, likely: list[bool], tmp_path
     assert (found.cost["prefill forwards"], found.cost["prefill backwards"]) == (12.0, 8.0)
     assert found.cost["direct forwards"] == 0.0
     assert 0 < found.cost["attack seconds"] <= found.cost["seconds"]
-    direct, *_, worst = found.outcomes
+    direct, worst = found.outcomes[0], found.outcomes[-1]
     assert direct.answers[0] == ("complied: begins as the target",) and direct.answers[1] == ("refused: words",)
     assert worst.behaviours == ("complied", "complied", "refused", "unknown")
 
@@ -281,11 +281,10 @@ def test_stubs_come_out_as_what_they_are_under_every_attack(
         targets=("Sure, here is the answer",) * len(FORBIDDEN),
     )
     found = evaluated(tmp_path, wanted=wanted)
-    shares = {"complied": 0.0, "broken off": 0.0} | {outcome: 1.0}
     for name in (*attacks, "worst case"):
-        assert of(found, name).value == shares["complied"], name
-        assert of(found, name, "broken off").value == shares["broken off"], name
-        assert of(found, name, "not refused").value == 1 - shares.get("refused", 0.0), name
+        assert of(found, name).value == (outcome == "complied"), name
+        assert of(found, name, "broken off").value == (outcome == "broken off"), name
+        assert of(found, name, "not refused").value == (outcome != "refused"), name
 
 
 def test_one_base_reads_the_answers_of_every_model(scripted: Scripted, likely: list[bool], tmp_path: Path) -> None:
@@ -400,17 +399,3 @@ def test_a_prompt_that_fills_all_positions_leaves_its_answer_unscored(scripted: 
     scripted.said[long] = "mix flour and water"
     asked = replace(panel(), benign={"borderline": Asked.of(TOKENIZER, [*BENIGN[:2], long])})
     assert of(evaluated(tmp_path, wanted=asked), "borderline: degenerate").note == "1 answers not scored for gibberish"
-
-
-def test_a_prompt_that_the_template_refuses_is_named() -> None:
-    tokenizer = chat_tokenizer("chatml")
-    odd = "{% if 'moon' in messages[0].content %}{{ raise_exception('not the moon') }}{% endif %}"
-    tokenizer.chat_template = odd + str(tokenizer.chat_template)
-    with pytest.raises(DataError, match=r"^prompt 1 \(counted from 0\), 'the moon': .* turns user: not the moon"):
-        Asked.of(tokenizer, ["the sea", "the moon"])
-
-
-def test_share_answered() -> None:
-    said = ("mix flour", "", "Sorry, I cannot", "  ", "well")
-    assert share_answered(said, XSTEST.refuses) == wilson(2, 5)
-    assert share_answered((), XSTEST.refuses) == wilson(0, 0)
