@@ -33,8 +33,8 @@ GOALS: dict[SearchGoal, tuple[Goal, Says]] = {
 # Goal, step as a share of the radius, and momentum of each search, the most useful first; see "The search, goal by
 # goal" in docs/results.md.
 PANEL: tuple[tuple[SearchGoal, float, float], ...] = (
+    ("both", 0.5, 1.0),
     ("both", 0.25, 0.0),
-    ("early", 0.25, 1.0),
     ("both", 0.5, 1.0),
     ("early_margin", 0.1, 1.0),
     ("away", 0.5, 1.0),
