@@ -112,6 +112,7 @@ def test_searches_that_cannot_pay_for_what_they_find_out_are_no_part_of_the_pane
             "settles its steps itself",
         ),
         (["search=[elicit]", "attack.random_start=false"], f"{KEY}.restarts: 3 repeats searches: 1 are named"),
+        (["attack.starts=spread"], "attack: starts: spread would start every search at the clean prompt"),
         (["search=[late]"], "search[0] must be 'both', 'early', 'early_margin', 'away', 'own' or 'elicit', got 'late'"),
         (["search=[{goal: own, relative_step_size: 0}]"], f"{KEY}.search[0].relative_step_size must be greater than 0"),
         (["search=[{goal: own, momentum: -1}]"], f"{KEY}.search[0].momentum must be at least 0"),

@@ -98,6 +98,11 @@ def _search_problems(wanted: ElicitationConfig) -> list[str]:
 def _start_problems(wanted: ElicitationConfig) -> list[str]:
     """Searches from one start that are one and the same."""
     attack = wanted.attack
+    if attack.starts != "ball":
+        return [
+            f"evaluation.elicitation.attack: starts: {attack.starts} would start every search at the clean prompt, each "
+            "being a run of its own. Leave it out."
+        ]
     if attack.random_start or wanted.search is None or wanted.restarts <= len(wanted.search):
         return []
     return [

@@ -119,7 +119,7 @@ class EmbeddingAttack:
     """A perturbed prompt, from which the model then answers freely (arXiv:2402.09063).
 
     attack: searches a perturbation that makes the harmful target likely, on the goal Elicit, after what the chat
-        template writes before answers.
+        template writes before answers; its `starts` are taken as `ball`.
     restarts: searches from independent starts, each answered and judged by itself: the most likely target need not be
         the most harmful answer.
     searches: what each restart aims at and how it climbs, in turn; by default each is the attack as it is.
@@ -153,6 +153,8 @@ class EmbeddingAttack:
             raise ValueError("An embedding attack needs one search or more, got none.")
         if self.restarts > len(self.searches) and not self.attack.random_start:
             raise ValueError(f"restarts: {self.restarts} would repeat one start. Set attack.random_start: true.")
+        # Each search is a run of its own, of which `spread` would start every one at the clean prompt.
+        object.__setattr__(self, "attack", replace(self.attack, starts="ball"))
         needing = [str(search) for search in self.searches if search.says != "target"]
         if needing and self.beginnings is None:
             raise ValueError(f"A search {needing[0]} needs to know how the model begins. Give beginnings.")
