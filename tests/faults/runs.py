@@ -235,9 +235,14 @@ def _stored(path: Path) -> list[tuple[str, str]]:
 
 
 def _content(path: Path, name: str) -> bytes:
+    content = path.read_bytes()
     if name == "results.json" or name.endswith(("progress.json", "manifest.json")):
-        return json.dumps(_timeless(json.loads(path.read_text(encoding="utf-8"))), sort_keys=True).encode()
-    return path.read_bytes()
+        try:
+            return json.dumps(_timeless(json.loads(content)), sort_keys=True).encode()
+        except ValueError:
+            # A damaged file that the run did not need, and left, differs from any that is whole.
+            return content
+    return content
 
 
 def _timeless(value: Any) -> Any:
