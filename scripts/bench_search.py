@@ -11,7 +11,6 @@ search.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +30,8 @@ from textadv.evaluation.generate import Decoding
 from textadv.evaluation.judges import REFUSAL_LISTS, RefusalList
 from textadv.evaluation.target_judge import TargetJudge
 from textadv.models import LoadedModel, device_of
+from textadv.printable import tell
+from textadv.screen import parser as reader
 from textadv.task_template import template
 
 WORDS = 3
@@ -111,7 +112,7 @@ def _cell(panel: list[bool], own: list[bool]) -> str:
 
 def main() -> None:
     """Reads the command line and prints a table for each radius."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = reader(__doc__)
     parser.add_argument("config", help="configuration of a run on a chat model")
     parser.add_argument("overrides", nargs="*", help="key=value")
     parser.add_argument("--model", required=True, help="folder of the hardened model")
@@ -132,8 +133,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             judged = bench.judged(attacks, Path(folder) / "answers.jsonl")
         effort = f"{wanted.restarts} restarts of {wanted.attack.steps} steps"
-        print(f"\n{len(chats)} behaviours ({given.split}), {attacks[PANEL].threat}; {effort}\n")
-        print("\n".join(table(judged)), flush=True)
+        tell(f"\n{len(chats)} behaviours ({given.split}), {attacks[PANEL].threat}; {effort}\n")
+        tell("\n".join(table(judged)))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from tests.config_sample import SMALL, problems, small, written
 from textadv.config import AttackConfig, LoraConfig, RunConfig, Tracker
+from textadv.config_attacks import ApgdCeConfig
 from textadv.config_file import json_schema, load_config, schema_text
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,7 +36,10 @@ def test_defaults_are_those_of_the_documentation(tmp_path: Path) -> None:
     assert (run.training.batch_size, run.training.learning_rate, run.training.clip_norm) == (32, 1e-3, 1.0)
     assert run.selection.attack == AttackConfig(name="pgd", steps=10, select="most_damaging", early_stop=True)
     assert run.evaluation.attacks == {
-        "pgd20": AttackConfig(name="pgd", steps=20, restarts=3, select="most_damaging", early_stop=True)
+        "pgd20": AttackConfig(
+            name="pgd", steps=20, restarts=3, select="most_damaging", early_stop=True, starts="spread"
+        ),
+        "apgd": ApgdCeConfig(steps=50),
     }
     assert (run.checkpoint.keep_last, run.checkpoint.resume, run.tracking.log_with) == (2, False, [])
 
@@ -142,8 +146,10 @@ def test_numbers_are_read_exactly() -> None:
 def test_attacks_that_measure_keep_the_worst_point_unless_told_otherwise() -> None:
     run = small("selection.attack.restarts=2", "evaluation.attacks={weak: {steps: 5}, raw: {select: last}}")
     assert run.selection.attack == AttackConfig(steps=10, restarts=2, select="most_damaging", early_stop=True)
-    assert run.evaluation.attacks["weak"] == AttackConfig(steps=5, select="most_damaging", early_stop=True)
-    assert run.evaluation.attacks["raw"] == AttackConfig(select="last", early_stop=True)
+    assert run.evaluation.attacks["weak"] == AttackConfig(
+        steps=5, select="most_damaging", early_stop=True, starts="spread"
+    )
+    assert run.evaluation.attacks["raw"] == AttackConfig(select="last", early_stop=True, starts="spread")
     assert small("selection.attack.name=fgsm").selection.attack == AttackConfig(name="fgsm")
     assert small("selection.attack.name=noise").selection.attack == AttackConfig(name="noise")
     assert run.attack == AttackConfig()
@@ -157,7 +163,7 @@ def _sections(annotation: Any) -> set[type[BaseModel]]:
 
 def test_every_key_says_what_it_means() -> None:
     sections = _sections(RunConfig)
-    assert len(sections) == 41
+    assert len(sections) == 43
     silent = [f"{s.__name__}.{key}" for s in sections for key, info in s.model_fields.items() if not info.description]
     assert silent == []
 

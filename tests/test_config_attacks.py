@@ -97,7 +97,7 @@ BUILT: dict[str, tuple[str, type, str]] = {
     ),
     "autoattack": ("{name: autoattack, steps: 7, queries: 30}", AutoAttack, "AutoAttack standard: APGD-CE (7 steps); "),
     "averaged": ("{name: apgd_ce, samples: 5}", Eot, "each point the mean of 5 passes"),
-    "unnamed": ("{steps: 4}", GradientAttack, "4 steps of 0.625 x radius (FixedStep), 1 restart, random start, early "),
+    "unnamed": ("{steps: 4}", GradientAttack, "4 steps of 0.625 x radius (FixedStep), 1 restart, clean start, early "),
     "fgsm": ("{name: fgsm}", GradientAttack, "1 steps of 1 x radius"),
 }
 
@@ -141,7 +141,7 @@ def test_a_transfer_holds_any_other_attack_and_the_model_it_is_made_on() -> None
         assert made.attack == build_attacks.measuring(inner, threat_of(EXAMPLE), 7, 4, early_stop=False)
         assert str(made) == f"{made.attack}, transferred from runs/plain"
     unnamed = small("evaluation.attacks={a: {name: transfer, model: x, attack: {steps: 4}}}").evaluation.attacks["a"]
-    assert unnamed == TransferConfig(model="x", attack=AttackConfig(steps=4, select="most_damaging"))
+    assert unnamed == TransferConfig(model="x", attack=AttackConfig(steps=4, select="most_damaging", starts="spread"))
     asked = small("evaluation.attacks={a: {name: transfer, model: x, attack: {early_stop: true}}}")
     assert asked.evaluation.attacks["a"].attack.early_stop
     square = small("evaluation.attacks={a: {name: transfer, model: x}}", "evaluation.attacks.a.attack.name=square")

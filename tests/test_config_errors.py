@@ -255,7 +255,7 @@ REFUSED: dict[str, tuple[list[str], list[str]]] = {
     ),
     "unknown curve attack": (
         ["evaluation.curve_attack=pgd"],
-        ["evaluation.curve_attack must be a key of evaluation.attacks (pgd20), got pgd."],
+        ["evaluation.curve_attack must be a key of evaluation.attacks (pgd20, apgd), got pgd."],
     ),
     "baseline": (
         ["baselines=[same_step]"],
@@ -278,8 +278,8 @@ def test_a_wrong_value_is_refused_with_the_key_the_value_and_the_remedy(case: st
 def test_an_unknown_key_names_the_file_the_nearest_key_and_the_valid_ones(tmp_path: Path) -> None:
     assert file_problems(tmp_path, SMALL + "attack: {stesp: 5}\n") == [
         "unknown key attack.stesp in file.yaml: did you mean attack.steps? Valid keys of attack: name, steps, "
-        "steps_schedule, step_size, relative_step_size, ascent, momentum, random_start, restarts, early_stop, select, "
-        "goal."
+        "steps_schedule, step_size, relative_step_size, ascent, momentum, random_start, starts, restarts, early_stop, "
+        "select, goal."
     ]
 
 

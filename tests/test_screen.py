@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -37,8 +38,11 @@ def started(folder: Path, text: str, stdout: int) -> subprocess.Popen[str]:
     script = folder / "recipe.py"
     script.write_text(text)
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    # Whoever runs the tests under nohup has the signal ignored, and hands that on.
+    heard = partial(signal.signal, signal.SIGHUP, signal.SIG_DFL)
+    command = [sys.executable, str(script)]
     return subprocess.Popen(
-        [sys.executable, str(script)], stdout=stdout, stderr=subprocess.PIPE, text=True, env=environment
+        command, stdout=stdout, stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=heard
     )
 
 

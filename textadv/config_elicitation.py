@@ -100,8 +100,8 @@ def _start_problems(wanted: ElicitationConfig) -> list[str]:
     attack = wanted.attack
     if attack.starts != "ball":
         return [
-            f"evaluation.elicitation.attack: starts: {attack.starts} would start every search at the clean prompt, each "
-            "being a run of its own. Leave it out."
+            f"evaluation.elicitation.attack: starts: {attack.starts} would start every search at the clean prompt, "
+            "each being a run of its own. Leave it out."
         ]
     if attack.random_start or wanted.search is None or wanted.restarts <= len(wanted.search):
         return []

@@ -139,7 +139,10 @@ def margin(logits: Tensor, batch: Batch) -> Tensor:
 
 
 def token_losses(logits: Tensor, batch: Batch, loss: Literal["cross_entropy", "margin"]) -> Tensor:
-    """The loss of each token of chats' answers, (B, K), 0 where a row has none: -log softmax, or the token's margin."""
+    """The loss of each token of chats' answers, (B, K), 0 where a row has none: -log softmax, or the token's margin.
+
+    Deviations: none, these are no paper's.
+    """
     counted, tokens = _counted(batch)
     each = (_label_nll if loss == "cross_entropy" else _label_margin)(logits[counted], tokens)
     return torch.zeros(counted.shape, device=each.device, dtype=each.dtype).masked_scatter(counted, each)

@@ -113,8 +113,8 @@ def test_answers_of_another_kind_are_made_again(scripted: Scripted, likely: list
     path = tmp_path / "before.jsonl"
     evaluated(tmp_path)
     asked, count = len(scripted.asked), len(older(path, field="mood"))
-    (note,) = [line for line in spoken(tmp_path) if "another version" in line]
-    assert f"{count} lines" in note and len(scripted.asked) == 2 * asked
+    (note,) = [line for line in spoken(tmp_path) if "not as this version writes" in line]
+    assert f"{count} of" in note and len(scripted.asked) == 2 * asked
     assert sum("prompt" in line for line in lines_of(path)) == count
 
 

@@ -385,9 +385,7 @@ def test_answers_that_failed_are_told(scripted: Scripted, likely: list[bool], tm
     assert of(found, "checks: instructions").note == "1 prompts left out; 1 answers failed to be made"
 
 
-def test_an_answer_longer_than_the_models_positions_is_scored_by_its_beginning(
-    scripted: Scripted, tmp_path: Path
-) -> None:
+def test_a_long_answer_is_scored_by_its_beginning(scripted: Scripted, tmp_path: Path) -> None:
     scripted.said["bake bread"] = " ".join(f"{n} moon" for n in range(POSITIONS))
     measure = of(evaluated(tmp_path), "borderline: degenerate")
     assert measure.total == len(BENIGN)

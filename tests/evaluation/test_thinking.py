@@ -18,7 +18,7 @@ from textadv.data import Chat, ChatRows, encode_chats, encode_prompt
 from textadv.data.benchmarks import Instructed, Instruction, Question
 from textadv.data.rendering import Template
 from textadv.data.thoughts import Marks, Speech
-from textadv.evaluation import chat, generate, multiple_choice
+from textadv.evaluation import fluency, generate, multiple_choice
 from textadv.evaluation.adversaries import Direct, Prefill, behaviours_of
 from textadv.evaluation.chat import Asked, ChatEvaluation, Panel, evaluate_chat
 from textadv.evaluation.chat_measures import Measure
@@ -291,12 +291,12 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> list[Pair]:
         asked.extend(pairs)
         return [AnswerNLL(float(len(answer)), len(answer)) for _, answer in pairs]
 
-    for module in (chat, multiple_choice):
+    for module in (fluency, multiple_choice):
         monkeypatch.setattr(module, "answer_nll", nll)
     monkeypatch.setattr("textadv.evaluation.likelihood.answer_nll", nll)
-    monkeypatch.setattr(chat, "as_reference", lambda model: _Nothing())
+    monkeypatch.setattr(fluency, "as_reference", lambda model: _Nothing())
     monkeypatch.setattr(multiple_choice, "context_length", lambda model: None)
-    monkeypatch.setattr(chat, "context_length", lambda model: None)
+    monkeypatch.setattr(fluency, "context_length", lambda model: None)
     monkeypatch.setattr("textadv.evaluation.elicitation.end_ids", lambda model, tokenizer: ())
     monkeypatch.setattr(generate, "end_ids", lambda model, tokenizer: (tokenizer.convert_tokens_to_ids(E),))
     return asked
@@ -309,7 +309,8 @@ class _Nothing:
 
 
 def of(found: ChatEvaluation, name: str) -> Measure:
-    (measure,) = [measure for measure in found.measures if measure.name == name]
+    beside = ("not refused", "broken off")
+    (measure,) = [m for m in found.measures if m.name == name and m.group not in beside]
     return measure
 
 

@@ -210,7 +210,7 @@ def test_all_weights_are_trained_where_there_is_no_adapter(config: Path, recipe:
     results = run(recipe, config, tmp_path / "run", "model.lora=null", "training.learning_rate=1e-3")
     assert (tmp_path / "run" / "adapter" / "model.safetensors").is_file()
     notes = [m.note for m in results.evaluations[-1].measures if m.name.endswith("degenerate")]
-    assert "no adapter to switch off" in notes[0]
+    assert notes[0] == "", "a second copy of the model that training started from tells gibberish"
 
 
 # ---- two processes

@@ -41,7 +41,7 @@ def test_every_attack_evaluates_an_image_classifier(tmp_path: Path, recipe: Reci
         text = (output / name).read_text(encoding="utf-8")
         assert "Stage by stage" in text and "APGD-T" in text and "Masked gradients" in text, name
         assert "Rows that stay right under each of aa, fast, ce" in text, name
-    assert len(found.masking) == 4
+    assert len(found.masking) == 5
     raw = json.loads((output / "results.json").read_text())
     assert raw["evaluations"][0]["attacks"][0]["cascade"][3]["queries"] >= 0
 

@@ -71,14 +71,16 @@ class Measured:
         self.ended: Ended = recipe(evaluate, str(folder / "config.yaml"), *chosen, *extra)
         assert self.ended.code == 0, self.ended.error
         (found,) = read_chat_results(output).evaluations
-        self.measures: dict[str, Measure] = {measure.name: measure for measure in found.measures}
+        beside = ("not refused", "broken off")
+        self.measures: dict[str, Measure] = {m.name: m for m in found.measures if m.group not in beside}
+        self.not_refused = {m.name: m.rows for m in found.measures if m.group == "not refused"}
         self.answers: list[Answer] = chat_run.kept_answers(output, "")
 
     def said(self, attack: str) -> dict[int, Answer]:
         return {answer.id: answer for answer in self.answers if answer.attack == attack}
 
     def rows(self, name: str) -> tuple[float, ...]:
-        return self.measures[name].rows
+        return self.not_refused.get(name, self.measures[name].rows)
 
 
 SAID_ALONE = ("direct", "direct (target said)", "borderline: refused")
@@ -129,7 +131,7 @@ def test_thoughts_that_are_cut_off_are_counted_and_the_key_named(folder: Path, r
     note = "10 of 10 answers were still thinking after evaluation.max_new_tokens: 3"
     for name in ("direct", "borderline: degenerate"):
         assert note in found.measures[name].note and found.measures[name].value == 0
-    assert "up to 100.0 % if 10 unclear ones are broken" in found.measures["direct"].note
+    assert found.not_refused["direct"] == (1.0,) * 10
     assert {(answer.status, answer.text) for answer in found.said("direct").values()} == {("thinking", "")}
     assert note in found.ended.printed and note in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
 

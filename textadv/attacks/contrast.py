@@ -46,11 +46,11 @@ class Contrast:
     def __post_init__(self) -> None:
         require_kind("attack", self.attack, GradientAttack, "a gradient attack", "Give pgd(threat, steps=16).")
         if not 0 < self.away < float("inf"):
-            raise ValueError(f"objective.adversary_away must be above 0 and finite here, got {self.away}.")
+            raise ValueError(f"objective.parts: lat.adversary_away must be above 0 and finite here, got {self.away}.")
         if self.attack.select != "last" or self.attack.early_stop or self.attack.restarts > 1:
             raise ValueError(
-                "An adversary with objective.adversary_away runs once and keeps its last point. Leave attack.select, "
-                "attack.early_stop and attack.restarts at their defaults."
+                "An adversary with objective.parts: lat.adversary_away runs once and keeps its last point. Leave "
+                "attack.select, attack.early_stop and attack.restarts at their defaults."
             )
 
     def __str__(self) -> str:

@@ -131,7 +131,7 @@ class GradientAttack:
     def _search(
         self, model: nn.Module, batch: Batch, threat: ThreatModel, clean: Tensor | None, step: int, finish: bool
     ) -> Record:
-        dtype = half_to_single(clean.dtype) if clean is not None else half_to_single(dtype_of(model))
+        dtype = half_to_single(dtype_of(model))
         delta = torch.zeros(delta_shape(model, batch, threat.space), device=batch.device, dtype=dtype)
         record = Record.empty(delta)
         index = torch.arange(len(batch), device=batch.device)
@@ -216,16 +216,14 @@ def pgd(
     early_stop: bool = False,
     select: Select = "last",
     seed: int = 0,
-    starts: Starts | None = None,
+    starts: Starts = "ball",
 ) -> GradientAttack:
     """Projected gradient descent (arXiv:1706.06083); the step is 2.5 x radius / steps unless one is given.
 
-    starts: see `GradientAttack`; None means `spread` where the worst point is kept, and `ball` where the last one is.
+    starts: see `GradientAttack`; the attacks of a configuration that measure have `spread`.
 
     Deviations: those of `GradientAttack`. The default step is one that reaches any point of the ball, where the paper
-    has a fixed one for each data set. Where it measures, the first search starts at the clean row and the others at
-    random radii; the paper draws all uniform in the ball (`starts="ball"`). Such draws lie on the surface of a ball of
-    many dimensions, and left rows there that one search from the clean row breaks.
+    has a fixed one for each data set.
     """
     if step_size is None and relative_step_size is None:
         relative_step_size = 2.5 / max(steps, 1)
@@ -239,7 +237,7 @@ def pgd(
         early_stop,
         select,
         seed,
-        starts=starts or ("ball" if select == "last" else "spread"),
+        starts=starts,
     )
 
 
