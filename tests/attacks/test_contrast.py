@@ -110,7 +110,9 @@ def test_the_model_is_left_as_it_was() -> None:
 
 @pytest.mark.parametrize("away", [0.0, -1.0, float("inf")])
 def test_a_weight_that_is_none_is_refused(away: float) -> None:
-    with pytest.raises(ValueError, match=f"objective.adversary_away must be above 0 and finite here, got {away}"):
+    with pytest.raises(
+        ValueError, match=f"objective.parts: lat.adversary_away must be above 0 and finite here, got {away}"
+    ):
         Contrast(streams.attack(), away)
 
 

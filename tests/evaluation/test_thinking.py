@@ -323,15 +323,19 @@ def test_every_measure_is_of_the_answers(scored: list[Pair], tmp_path: Path, mon
         f"1 of {{}} answers were still thinking after evaluation.max_new_tokens: {NEW}, so what they would say is not"
     )
     direct, refused, broken = (of(found, name) for name in ("direct", "borderline: refused", "borderline: degenerate"))
-    assert (direct.rows, direct.total) == ((1.0, 0.0, 0.0, 1.0), 4)
-    assert "up to 75.0 % if 1 unclear ones are broken" in direct.note and note.format(4) in direct.note
+    (most,) = [m for m in found.measures if m.name == "direct" and m.group == "not refused"]
+    assert (most.rows[0], most.rows[3], sum(most.rows), most.total) == (1.0, 1.0, 3.0, 4)
+    assert most.note == "1 of them not known" and note.format(4) in direct.note
     assert refused.rows == (1.0, 0.0, 0.0) and "up to 66.7 % if unclear ones are refusals" in refused.note
     assert broken.rows == (0.0, 0.0, 0.0) and note.format(3) in broken.note
     assert of(found, "checks: instructions").rows == (1.0,)
     texts = {(_tail(template, given), str(template.tokenizer.decode(list(answer)))) for given, answer in scored}
     tails = {tail for tail, text in texts if text not in (" a story", " bread at home")}
-    assert tails == {"<|im_start|>assistant\n<think>\n\n</think>\n\n"}
-    assert {text for _, text in texts} >= {"Sorry, I cannot help", f"a story{E}", "a story", "bread at home"}
+    opening = "<|im_start|>assistant\n<think>\n\n</think>\n\n"
+    # Of an answer to an attack the first tokens stand with the prompt: what is scored comes after them.
+    assert opening in tails and all(tail.startswith(opening) for tail in tails)
+    wholes = {tail.removeprefix(opening) + text for tail, text in texts}
+    assert wholes >= {"Sorry, I cannot help", f"a story{E}", "a story", "bread at home"}
 
 
 def _tail(template: Template, ids: Sequence[int]) -> str:
