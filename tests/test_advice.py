@@ -77,6 +77,7 @@ SHOWN_BY = {
 ONE_KIND = {
     "attacks/curriculum.py": {"mixing.adaptive_radius": CLASSIFIERS},
     "attacks/penalty.py": {"objective.": CLASSIFIERS},
+    "attacks/contrast.py": {"objective.parts": {CHAT}},
     "attacks/held.py": {"objective.defence_steps": {CHAT}},
     "config_adversary.py": {"mixing.adaptive_radius": CLASSIFIERS},
     "config_errors.py": {"objective.name": CLASSIFIERS},
