@@ -14,11 +14,11 @@ from typing import Any
 import torch
 
 from textadv.evaluation.elicitation import Elicitation
-from textadv.evaluation.kept_answers import Answer, answer_of, files_of
+from textadv.evaluation.kept_answers import Answer, answer_of, everywhere, files_of
 from textadv.evaluation.kept_lines import line_of, read
 from textadv.evaluation.refusal import RefusalReport
 from textadv.evaluation.results import plain
-from textadv.writing import write_bytes
+from textadv.writing import WriteError, write_bytes
 
 Said = tuple[str, str, str]
 
@@ -77,8 +77,19 @@ class AnswerBook:
     def write(self) -> None:
         """Writes what is known into the lines of this process' file; the first process' into files left by others.
 
-        A file is replaced whole, and only where something changes. Raises WriteError where the system refuses.
+        A file is replaced whole, and only where something changes. Raises WriteError where the system refuses, on every
+        process where it refused one of them.
         """
+        refused: WriteError | None = None
+        try:
+            self._write_own()
+        except WriteError as error:
+            refused = error
+        told = [line for line in everywhere(["" if refused is None else str(refused)]) if line]
+        if told:
+            raise (refused or WriteError(told[0])) from refused
+
+    def _write_own(self) -> None:
         for file in _own_files(self.path):
             lines, _ = read(file)
             written = "".join(f"{line_of(self._told(line))}\n" for line in lines).encode()
