@@ -235,7 +235,8 @@ def test_attack_shows_rows_and_writes_the_picture(tmp_path: Path, recipe: Recipe
     assert [int(n) for n in re.findall(r"^row (\d+)", ended.printed, re.M)] == [row.id for row in found.rows_detail]
     assert ended.printed.count("BROKEN") == success.count
     largest = [float(value) for value in re.findall(r"largest change ([\d.]+)", ended.printed)]
-    assert len(largest) == 12 and max(largest) == pytest.approx(48 / 255, abs=1e-4)
+    # From the clean row a row that breaks early stops before the ball's edge: after 2.5 / 4 of the radius, one step.
+    assert len(largest) == 12 and 30 / 255 - 1e-4 < max(largest) < 48 / 255 + 1e-4
     assert f"picture: {picture}" in ended.printed
     with Image.open(picture) as image:
         assert image.format == "PNG" and image.width > 3 * SIDE and image.height > 12 * SIDE
