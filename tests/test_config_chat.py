@@ -233,6 +233,23 @@ RULES = {
     "a classifier's key": (["evaluation.calibrate=false"], "unknown key evaluation.calibrate"),
     "a baseline of another kind": (["baselines=[same_rows]"], "baselines[0] must be 'same_steps' or 'equal_cost'"),
     "a baseline twice": (["baselines=[same_steps, same_steps]"], "baselines"),
+    "starts that selection would not take": (
+        ["selection.attack.starts=spread"],
+        "selection.attack.starts must be ball, got spread",
+    ),
+    "starts that freelb would not take": (
+        ["attack.starts=spread", "objective.parts=[{name: freelb}]"],
+        "attack.starts must be ball with objective.parts: freelb",
+    ),
+    "starts that an away term would not take": (
+        [
+            "attack.starts=spread",
+            "objective.parts=[{name: lat, adversary_away: 0.5}]",
+            "threat.space=several",
+            "threat.layers=[0]",
+        ],
+        "attack.starts must be ball with objective.parts: lat.adversary_away: 0.5",
+    ),
     "a classifier's attacks": (
         ["evaluation.attacks={a: {name: transfer, model: x, attack: {}}}"],
         "unknown key evaluation.attacks",

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from textadv.config import CheckpointConfig, LoraConfig, TrackingConfig, TrainingConfig
 from textadv.config_adversary import AttackConfig, ScheduleConfig, schedule_problems, selecting
-from textadv.config_chat_objective import ChatObjectiveConfig
+from textadv.config_chat_objective import ChatObjectiveConfig, LatConfig
 from textadv.config_elicitation import ElicitationConfig
 from textadv.config_objective import freelb_problems
 from textadv.config_types import (
@@ -280,6 +280,11 @@ class ChatSelectionConfig(Section):
     )
 
 
+def _away(part: Section) -> float:
+    """The weight of the away term that the adversary of a part of the objective has of its own."""
+    return part.adversary_away if isinstance(part, LatConfig) else 0.0
+
+
 class ChatRunConfig(Section):
     """A whole run on a chat model: data, model, adversary, training and evaluation."""
 
@@ -340,13 +345,25 @@ class ChatRunConfig(Section):
                 f"or refusal_direction hold what they found, got {self.checkpoint.every}: it is not saved."
             )
         once = (self.attack.restarts, self.attack.early_stop, self.attack.select) == (1, False, "last")
-        if any(part.name == "lat" and part.adversary_away > 0 for part in self.objective.parts) and not (
+        if max(map(_away, self.objective.parts), default=0) > 0 and not (
             once and self.attack.name in ("pgd", "fgsm", "r_fgsm")
         ):
             lines.append(
                 "objective.parts: lat.adversary_away needs a gradient attack that runs once to its last point. Set "
                 "attack.name: pgd, attack.restarts: 1, attack.early_stop: false and attack.select: last, or "
                 "adversary_away: 0."
+            )
+        own = [part.name for part in self.objective.parts if part.name == "freelb"]
+        own += [f"lat.adversary_away: {_away(part):g}" for part in self.objective.parts if _away(part) > 0]
+        if own and self.attack.starts != "ball":
+            lines.append(
+                f"attack.starts must be ball with objective.parts: {own[0]}, which draws its start itself, got "
+                f"{self.attack.starts}."
+            )
+        if self.selection.attack.starts != "ball":
+            lines.append(
+                f"selection.attack.starts must be ball, got {self.selection.attack.starts}: each search on a chat "
+                "model is a run of its own. Remove it."
             )
         freelb = next((part for part in self.objective.parts if part.name == "freelb"), None)
         if freelb is not None and (self.attack.restarts > 1 or self.attack.name in ("noise", "virtual_adversarial")):

@@ -47,6 +47,10 @@ class Contrast:
         require_kind("attack", self.attack, GradientAttack, "a gradient attack", "Give pgd(threat, steps=16).")
         if not 0 < self.away < float("inf"):
             raise ValueError(f"objective.parts: lat.adversary_away must be above 0 and finite here, got {self.away}.")
+        if self.attack.starts != "ball":
+            raise ValueError(
+                "An adversary with lat.adversary_away starts in the ball. Leave attack.starts at its default."
+            )
         if self.attack.select != "last" or self.attack.early_stop or self.attack.restarts > 1:
             raise ValueError(
                 "An adversary with objective.parts: lat.adversary_away runs once and keeps its last point. Leave "
@@ -80,14 +84,22 @@ class Contrast:
             first = uniform_start(model, rows, threat, dtype, attack.seed, step)
         with evaluating(model):
             delta, state = first, attack.ascent.init(first)
-            met = not bool(rows.editable.any())
+            # Asked for once, after the last step: a look at each would make the host wait for the device.
+            met, finite = ~rows.editable.any(), torch.ones_like(rows.labels, dtype=torch.bool)
             for _ in range(attack.steps):
                 grad = self._gradient(model, rows, other, threat, delta)
-                met = met or bool(grad.any())
+                met, finite = met | grad.any(), finite & torch.isfinite(grad).flatten(1).all(dim=1)
                 with torch.no_grad():
                     delta, state = attack.ascent.update(delta, grad, threat.ball, state)
                     delta = threat.confine(rows, delta)
-            note_slope(met, f"The gradient of the goal is exactly zero for every row's delta in the {threat.space}.")
+            if not bool(finite.all()):
+                raise PerturbationError(
+                    f"The gradient of the goal with respect to the {threat.space} is not finite at row ids "
+                    f"{rows.ids[~finite].tolist()}. {overflow(model, rows)}"
+                )
+            note_slope(
+                bool(met), f"The gradient of the goal is exactly zero for every row's delta in the {threat.space}."
+            )
             clean = one_pass(model, rows) if measure else None
             passes = torch.full_like(rows.labels, 2 * attack.steps)
             cost = Cost(passes, passes.clone(), torch.zeros_like(passes))
@@ -111,10 +123,4 @@ class Contrast:
             (grad,) = torch.autograd.grad(logits, [leaf], upstream.to(logits.dtype), allow_unused=True)
         if grad is None:
             raise PerturbationError(f"The output does not depend on the perturbation of the {threat.space}.")
-        finite = torch.isfinite(grad).flatten(1).all(dim=1)
-        if not bool(finite.all()):
-            raise PerturbationError(
-                f"The gradient of the goal with respect to the {threat.space} is not finite at row ids "
-                f"{rows.ids[~finite].tolist()}. {overflow(model, rows)}"
-            )
         return grad.masked_fill(~editable_mask(rows, tuple(delta.shape)), 0).to(delta.dtype)

@@ -100,10 +100,15 @@ def _radius(point: CurvePoint, relative: bool) -> float:
 def _dress(axes: Axes, radii: Sequence[float], relative: bool) -> None:
     if len(radii) <= MOST_TICKS:
         axes.set_xticks(radii, [radius_words(radius) for radius in radii])
-    axes.set_ylim(0, 100)
     axes.set_xlim(0, radii[-1])
     axes.set_xlabel("radius (in units of the mean embedding norm)" if relative else "radius (absolute)", color=INK)
     axes.set_ylabel("robust accuracy (%)", color=INK)
+    dress(axes)
+
+
+def dress(axes: Axes) -> None:
+    """The look of every curve in percent: grid, spines and legend."""
+    axes.set_ylim(0, 100)
     axes.grid(True, axis="y", color=GRID, lw=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(colors=INK, length=3)

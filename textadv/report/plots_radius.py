@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from textadv.evaluation.chat import ChatEvaluation
 from textadv.evaluation.chat_results import ChatResults
 from textadv.printable import printable
-from textadv.report.plots import GRID, INK, PAPER, STYLES, svg_text
+from textadv.report.plots import INK, STYLES, dress, svg_text
 from textadv.report.tables_chat import radius_points
 from textadv.spaces import radius_words
 
@@ -50,16 +50,6 @@ def _draw(axes: Axes, model: ChatEvaluation, number: int, count: int) -> None:
 def _dress(axes: Axes, radii: list[float]) -> None:
     axes.set_xticks(radii, [radius_words(radius) for radius in radii])
     axes.set_xlim(0, radii[-1])
-    axes.set_ylim(0, 100)
     axes.set_xlabel("radius, in the unit of the threat", color=INK)
     axes.set_ylabel("attack success (%)", color=INK)
-    axes.grid(True, axis="y", color=GRID, lw=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(colors=INK, length=3)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("bottom", "left"):
-        axes.spines[side].set_color(INK)
-    axes.set_facecolor(PAPER)
-    lines = axes.get_lines()
-    axes.legend(lines, [str(line.get_label()) for line in lines], frameon=False, labelcolor=INK)
+    dress(axes)
