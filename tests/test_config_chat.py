@@ -242,12 +242,7 @@ RULES = {
         "attack.starts must be ball with objective.parts: freelb",
     ),
     "starts that an away term would not take": (
-        [
-            "attack.starts=spread",
-            "objective.parts=[{name: lat, adversary_away: 0.5}]",
-            "threat.space=several",
-            "threat.layers=[0]",
-        ],
+        ["attack.starts=spread", "objective.parts=[{name: lat, adversary_away: 0.5}]"],
         "attack.starts must be ball with objective.parts: lat.adversary_away: 0.5",
     ),
     "a classifier's attacks": (

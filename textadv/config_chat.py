@@ -353,21 +353,28 @@ class ChatRunConfig(Section):
                 "attack.name: pgd, attack.restarts: 1, attack.early_stop: false and attack.select: last, or "
                 "adversary_away: 0."
             )
-        own = [part.name for part in self.objective.parts if part.name == "freelb"]
-        own += [f"lat.adversary_away: {_away(part):g}" for part in self.objective.parts if _away(part) > 0]
-        if own and self.attack.starts != "ball":
-            lines.append(
-                f"attack.starts must be ball with objective.parts: {own[0]}, which draws its start itself, got "
-                f"{self.attack.starts}."
-            )
-        if self.selection.attack.starts != "ball":
-            lines.append(
-                f"selection.attack.starts must be ball, got {self.selection.attack.starts}: each search on a chat "
-                "model is a run of its own. Remove it."
-            )
+        lines += _start_problems(self)
         freelb = next((part for part in self.objective.parts if part.name == "freelb"), None)
         if freelb is not None and (self.attack.restarts > 1 or self.attack.name in ("noise", "virtual_adversarial")):
             lines.append("objective.parts: freelb climbs by itself. Set attack.name: pgd and attack.restarts: 1.")
         if freelb is not None:
             lines += freelb_problems(freelb, self.attack, self.threat.space, self.threat.norm)
         return checked(self, lines)
+
+
+def _start_problems(run: ChatRunConfig) -> list[str]:
+    """Where a search would not take the starts that are asked for."""
+    lines = []
+    own = ["freelb" for part in run.objective.parts if part.name == "freelb"]
+    own += [f"lat.adversary_away: {_away(part):g}" for part in run.objective.parts if _away(part) > 0]
+    if own and run.attack.starts != "ball":
+        lines.append(
+            f"attack.starts must be ball with objective.parts: {own[0]}, which draws its start itself, got "
+            f"{run.attack.starts}."
+        )
+    if run.selection.attack.starts != "ball":
+        lines.append(
+            f"selection.attack.starts must be ball, got {run.selection.attack.starts}: each search on a chat model is "
+            "a run of its own. Remove it."
+        )
+    return lines
