@@ -29,9 +29,7 @@ from textadv.config_models import NamedModel, named_models
 from textadv.config_tasks import ClassifierRunConfig
 from textadv.errors import one_message
 from textadv.phases import on_screen, stage, telling
-from textadv.report import comparison_table
-from textadv.report.chat import chat_notes, chat_table_text
-from textadv.report.summary import doubts
+from textadv.report import screen_notes, screen_text
 from textadv.screen import parser as reader
 from textadv.stages import evaluate_model, report
 from textadv.stages_chat import evaluate_chat_model, report_chat
@@ -71,9 +69,9 @@ def measure(config: ClassifierRunConfig, models: Sequence[NamedModel], output: s
     evaluations = [evaluate_model(own, name, own.load_model().model) for name, own in measured]
     results = report(task, evaluations, hashes=hashes, models=dict(models))
 
-    task.say(f"\n{comparison_table(results)}\n")
-    for doubt in doubts(results):
-        task.say(f"note: {doubt}")
+    task.say(f"\n{screen_text(results)}\n")
+    for note in screen_notes(results):
+        task.say(f"note: {note}")
     task.say(f"report: {task.output / 'report.html'} (also report.md, results.json)")
     task.accelerator.end_training()
 
@@ -101,8 +99,8 @@ def measure_chat(config: ChatRunConfig, models: Sequence[NamedModel], output: st
     evaluations = [evaluate_chat_model(own, name, own.load_model()) for name, own in measured]
     results = report_chat(task, evaluations, hashes=hashes, models=dict(models))
 
-    task.say(f"\n{chat_table_text(results)}\n")
-    for note in chat_notes(results):
+    task.say(f"\n{screen_text(results)}\n")
+    for note in screen_notes(results):
         task.say(f"note: {note}")
     task.say(f"report: {task.output / 'report.html'} (also report.md, results.json, answers/)")
     task.accelerator.end_training()

@@ -12,7 +12,7 @@ from pathlib import Path
 from textadv.config import ConfigError
 from textadv.config_models import named_runs
 from textadv.printable import printable, tell
-from textadv.report.chat import read_chat_results
+from textadv.report import read_results
 from textadv.report.frontier import run_of, runs_markdown, write_frontier
 from textadv.screen import parser as reader
 
@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--output", required=True, type=Path, help="folder for the table and the plot")
     arguments = parser.parse_intermixed_args()
     try:
-        runs = [run_of(read_chat_results(folder), name) for name, folder in named_runs(arguments.runs)]
+        runs = [run_of(read_results(folder), name) for name, folder in named_runs(arguments.runs)]
         arguments.output.mkdir(parents=True, exist_ok=True)
         (arguments.output / "frontier.md").write_text(runs_markdown(runs), encoding="utf-8")
         write_frontier(runs, arguments.output / "frontier.svg", "Attack success against over-refusal")

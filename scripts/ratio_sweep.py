@@ -19,7 +19,7 @@ from textadv.config_file import load_config
 from textadv.errors import USER_ERRORS, ending
 from textadv.phases import on_screen, stage, telling
 from textadv.printable import tell
-from textadv.report.chat import read_chat_results
+from textadv.report import read_results
 from textadv.report.frontier import Run, run_of, runs_markdown, write_frontier
 from textadv.screen import parser as reader
 from textadv.stages_chat import evaluate_chat_model, report_chat, train_chat
@@ -38,9 +38,9 @@ def one_run(path: str, ratio: float, seed: int, folder: Path, overrides: list[st
         with telling(on_screen(config.tracking.progress)), stage("this run"):
             task = prepare_chat(config)
             hardened = train_chat(task)
-            report_chat(task, [evaluate_chat_model(task, "hardened", hardened.loaded)], hardened)
+            report_chat(task, [evaluate_chat_model(task, "hardened", hardened.loaded)], [hardened])
     try:
-        return run_of(read_chat_results(folder), f"{ratio:.0%} adversarial")
+        return run_of(read_results(folder), f"{ratio:.0%} adversarial")
     except ValueError as error:
         raise ConfigError([f"{folder} holds results that cannot be read: {error} Remove the folder."]) from error
 

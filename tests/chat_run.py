@@ -28,17 +28,17 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from tests.seen import TakenChat, read_chat_results
 from textadv.batch import IGNORED, padded
 from textadv.data.chat_template import encode_answered
 from textadv.data.lab import LabSize, Row, lab_data, texts
 from textadv.data.lab_model import LabShape, lab_tokenizer
-from textadv.evaluation.chat import ChatEvaluation
-from textadv.evaluation.chat_measures import Measure
-from textadv.evaluation.chat_results import ChatResults
+from textadv.evaluation import Measure
+from textadv.evaluation.chat_record import Talked
 from textadv.evaluation.generate import Answer
 from textadv.evaluation.judges import REFUSAL_LISTS
 from textadv.randomness import seeded_scope
-from textadv.report.chat import chat_table_text, read_chat_results
+from textadv.report import comparison_table
 
 CONTEXT, WIDTH, LAYERS = 96, 32, 2
 SIZE = LabSize(
@@ -274,9 +274,9 @@ def log_of(output: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in lines]
 
 
-def check_consistent(results: ChatResults, output: Path, printed: str) -> None:
+def check_consistent(results: TakenChat, output: Path, printed: str) -> None:
     """That results, table and answers cannot contradict one another."""
-    assert read_chat_results(output) == results and chat_table_text(results) in printed
+    assert read_chat_results(output) == results and comparison_table(results.whole) in printed
     behaviours = results.config["evaluation"]["behaviours"]
     for model in results.evaluations:
         answers = kept_answers(output, model.name)
@@ -305,7 +305,7 @@ def check_consistent(results: ChatResults, output: Path, printed: str) -> None:
                 assert measure.value == pytest.approx(sum(measure.rows) / measure.total)
 
 
-def _measures(model: ChatEvaluation, group: str) -> dict[str, Measure]:
+def _measures(model: Talked, group: str) -> dict[str, Measure]:
     """The measures of a group by name, second judges left out."""
     return {m.name: m for m in model.measures if m.group == group and not m.name.endswith("(target said)")}
 

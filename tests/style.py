@@ -20,7 +20,7 @@ ONLY_IN: dict[str, set[str]] = {
     "matplotlib": {"report"},
     "pickle": set(),
     "dill": set(),
-    "pydantic": {"config*"},
+    "pydantic": {"config*", "evaluation"},
     f"{PACKAGE}.config*": {"config*", "build*", "task*", "stages*", "errors", ""},
 }
 FORBIDDEN_LITERALS = {"weights_only": False, "allow_pickle": True, "trust_remote_code": True}

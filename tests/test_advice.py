@@ -67,11 +67,11 @@ SHOWN_BY = {
     "evaluation/renumbering.py": CLASSIFIERS,
     "evaluation/chat*.py": {CHAT},
     "evaluation/fluency.py": {CHAT},
-    "report/plots_radius.py": {CHAT},
-    "report/summary_chat.py": {CHAT},
+    "evaluation/classifier*.py": CLASSIFIERS,
+    "evaluation/verdict.py": CLASSIFIERS,
+    "evaluation/verdict_*.py": {CHAT},
     "evaluation/refusal.py": {CHAT},
     "evaluation/target_judge.py": {CHAT},
-    "report/plots.py": CLASSIFIERS,
 }
 # Sentences of shared files that one kind of run shows, and so names its keys: file -> beginnings of keys -> tasks.
 ONE_KIND = {

@@ -205,7 +205,7 @@ def test_positions_outside_the_rows_are_told(positions: list[Any]) -> None:
 
 @pytest.mark.parametrize("positions", [np.array([2, 0]), torch.tensor([2, 0]), (2, 0), range(2, -1, -2)], ids=str)
 def test_positions_may_be_arrays(positions: Any) -> None:
-    assert evaluated(positions=positions)().rows == 2  # type: ignore[attr-defined]
+    assert evaluated(positions=positions)()["accuracy/clean"].total == 2  # type: ignore[index]
     assert scored(positions=positions)().clean >= 0  # type: ignore[attr-defined]
 
 

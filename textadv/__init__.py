@@ -20,7 +20,8 @@ _HOMES = {
     "textadv.config_images": "ImageRunConfig",
     "textadv.data": "ChatRows DataError EncodedRows Examples Fitting ImageRows ImageSplits Splits encode encode_chats "
     "fitted joined load_chats load_image_splits load_splits reviews shapes",
-    "textadv.evaluation": "Evaluation RadiusSearch Results evaluate inspect_images inspect_rows scores",
+    "textadv.evaluation": "Attacks Cascade Curve Masking Measure Measured MinimumRadii RadiusSearch Results Rows Sizes "
+    "evaluate inspect_images inspect_rows scores",
     "textadv.losses": "cross_entropy kl margin symmetric_kl",
     "textadv.mixing": "Constant Linear Mixing Steps",
     "textadv.models": "ImageShape Lora ModelError Normalised PerturbationError as_classifier evaluating forward "

@@ -14,7 +14,7 @@ from accelerate.utils import broadcast_object_list
 from safetensors.torch import load_file
 from torch.distributed.fsdp import FSDPModule
 
-from textadv.evaluation.results import ExportCheck
+from textadv.evaluation.sections.exports import ExportCheck
 from textadv.models import (
     LoadedModel,
     LoadedVision,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
@@ -19,13 +20,14 @@ from torch import nn
 from textadv import build, build_attacks
 from textadv.config import RunConfig
 from textadv.config_objective import replays_of
-from textadv.config_tasks import ClassifierRunConfig
+from textadv.config_tasks import AnyRunConfig, ClassifierRunConfig
 from textadv.data import ImageRows, Splits
 from textadv.digests import weights_hash
-from textadv.evaluation import Evaluation, Finished, Results, Training, evaluate, scores
+from textadv.evaluation import Finished, Measured, Results, Training, evaluate, scores
 from textadv.evaluation.adversarial_rows import as_file
-from textadv.evaluation.chat_results import ChatTraining
+from textadv.evaluation.classifier_results import classifier_results
 from textadv.evaluation.probing import probed
+from textadv.evaluation.results import Facts
 from textadv.exporting import Exported, exported
 from textadv.mixing import NO_ATTACK
 from textadv.models import LoadedModel, LoadedVision, device_of, freeze_unreached
@@ -80,9 +82,9 @@ def train_plain(task: Task, kind: Baseline, hardened: Stage) -> Stage:
     return _train(task, NAMES[kind], None, steps, "clean_best")
 
 
-def equal_cost_steps(hardened: Training | ChatTraining, rows: float) -> int:
+def equal_cost_steps(hardened: Training, rows: float) -> int:
     """Plain optimizer steps of so many rows that take as many passes as hardening did, the same on every process."""
-    steps = max(round((hardened.forwards + hardened.backwards) / (2 * rows)), 1)
+    steps = max(round(hardened.passes / (2 * rows)), 1)
     # Attacks that stop early cost each process another number of passes.
     return int(broadcast_object_list([steps])[0])
 
@@ -218,15 +220,15 @@ def _summary(task: Task, name: str, objective: Objective | None, trained: Traine
         seconds=progress.seconds,
         selected=trained.selected.replace("_", "-"),
         selected_step=trained.selected_step,
-        best_robust=None if best is None else best["robust"],
-        last_robust=progress.best["last"].get("robust"),
+        best=None if best is None else best["robust"],
+        last=progress.best["last"].get("robust"),
         overfitting=trained.overfitting,
         adversarial_rows=progress.adversarial_rows * world,
         notes=tuple(progress.notes),
     )
 
 
-def evaluate_model(task: Task, name: str, model: nn.Module) -> Evaluation:
+def evaluate_model(task: Task, name: str, model: nn.Module) -> Measured:
     """The model on the test rows, under every attack of the panel and along the curve.
 
     Rows that an earlier, interrupted call finished with the same model and code are read back from the output folder.
@@ -255,7 +257,7 @@ def evaluate_model(task: Task, name: str, model: nn.Module) -> Evaluation:
         )
 
 
-def evaluate_before(task: Task) -> tuple[Evaluation, ...]:
+def evaluate_before(task: Task) -> tuple[Measured, ...]:
     """The model as it was given; nothing where its head is new and it cannot classify yet."""
     if task.new_weights:
         task.say(f"before: not evaluated, {len(task.new_weights)} weights are new (a head to be trained)")
@@ -303,7 +305,7 @@ def environment(accelerator: Accelerator) -> dict[str, str]:
 @stage("writing the report")
 def report(
     task: Task,
-    evaluations: Sequence[Evaluation],
+    evaluations: Sequence[Measured],
     stages: Sequence[Stage] = (),
     *,
     hashes: Mapping[str, str] = MappingProxyType({}),
@@ -316,20 +318,38 @@ def report(
     models: the folder or Hub id of each, by name.
     """
     weights = {f"weights.{stage.name}": weights_hash(stage.loaded.model) for stage in stages}
-    results = Results(
+    facts = facts_of(
+        task.config, task.accelerator, {**task.hashes, **hashes, **weights}, task.warnings, exports, models
+    )
+    checks = [check for written in exports for check in written.checks]
+    results = classifier_results(evaluations, [stage.summary for stage in stages], facts, checks)
+    return written_results(task.accelerator, task.output, results)
+
+
+def facts_of(
+    config: AnyRunConfig,
+    accelerator: Accelerator,
+    hashes: Mapping[str, str],
+    warnings: Sequence[str],
+    exports: Sequence[Exported],
+    models: Mapping[str, str],
+) -> Facts:
+    """What results say of a run beside its models. models: the folder or Hub id of each, by name."""
+    return Facts(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         textadv_version=version("textadv"),
-        config=task.config.model_dump(mode="json"),
-        seeds={"seed": task.config.seed},
-        hashes={**task.hashes, **hashes, **weights},
-        environment=environment(task.accelerator),
-        evaluations=tuple(evaluations),
-        trainings=tuple(stage.summary for stage in stages),
-        warnings=(*task.warnings, *(note for written in exports for note in written.notes)),
-        exports=tuple(check for written in exports for check in written.checks),
+        config=config.model_dump(mode="json"),
+        seeds={"seed": config.seed},
+        hashes=dict(hashes),
+        environment=environment(accelerator),
+        warnings=(*warnings, *(note for written in exports for note in written.notes)),
         models=dict(models),
     )
-    if task.accelerator.is_main_process:
-        write_results(results, task.output)
-        finish(task.output)
+
+
+def written_results(accelerator: Accelerator, output: Path, results: Results) -> Results:
+    """The results, once the main process has written them and the output folder is finished."""
+    if accelerator.is_main_process:
+        write_results(results, output)
+        finish(output)
     return results

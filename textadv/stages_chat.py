@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
-from importlib.metadata import version
 from types import MappingProxyType
 
 from torch import nn
@@ -13,15 +11,15 @@ from torch import nn
 from textadv import build
 from textadv.batch import Role
 from textadv.config import ConfigError
-from textadv.config_chat import ChatRunConfig
 from textadv.digests import weights_hash
-from textadv.evaluation.chat import ChatEvaluation, evaluate_chat, share_answered
-from textadv.evaluation.chat_results import ChatResults, ChatTraining
+from textadv.evaluation.chat import evaluate_chat, share_answered
+from textadv.evaluation.chat_results import chat_results
 from textadv.evaluation.elicitation import elicit
 from textadv.evaluation.generate import Prompt, answers
-from textadv.evaluation.judge_validation import reliability
 from textadv.evaluation.judges import XSTEST
 from textadv.evaluation.kept_answers import Answer
+from textadv.evaluation.measured import Measured
+from textadv.evaluation.results import Results, Training
 from textadv.evaluation.sanity_chat import said_doubt
 from textadv.exporting import Exported, exported
 from textadv.models import LoadedModel
@@ -29,11 +27,10 @@ from textadv.models.strangers import Chats
 from textadv.objectives import Objectives
 from textadv.phases import stage, within
 from textadv.progress import Scores, Settings, Trained
-from textadv.report.chat import write_chat_results
 from textadv.sampling import Sampler
-from textadv.stages import environment, slug
+from textadv.stages import facts_of, slug, written_results
 from textadv.task_chat import ChatTask
-from textadv.task_output import carried, finish, resumed_from
+from textadv.task_output import carried, resumed_from
 from textadv.task_template import template
 from textadv.trainer import Trainer
 
@@ -44,7 +41,7 @@ class ChatStage:
 
     loaded: LoadedModel
     trained: Trained
-    summary: ChatTraining
+    summary: Training
 
     @property
     def name(self) -> str:
@@ -175,11 +172,11 @@ def chat_scores(task: ChatTask, model: nn.Module, loaded: LoadedModel) -> Scores
     return Scores(answered, unbroken * answered, answered == 0, doubt)
 
 
-def summary_of(task: ChatTask, name: str, trained: Trained) -> ChatTraining:
+def summary_of(task: ChatTask, name: str, trained: Trained) -> Training:
     """A hardening as results tell of it."""
     progress, world = trained.progress, task.accelerator.num_processes
     best = progress.best.get("robust_best", {})
-    return ChatTraining(
+    return Training(
         objective=" + ".join(part.name for part in task.config.objective.parts),
         steps=progress.step,
         rows_seen=progress.step * task.config.training.batch_size,
@@ -189,14 +186,14 @@ def summary_of(task: ChatTask, name: str, trained: Trained) -> ChatTraining:
         seconds=progress.seconds,
         selected=trained.selected.replace("_", "-"),
         selected_step=trained.selected_step,
-        best_score=best.get("robust"),
-        last_score=progress.best["last"].get("robust"),
+        best=best.get("robust"),
+        last=progress.best["last"].get("robust"),
         notes=tuple(progress.notes),
         name=name,
     )
 
 
-def evaluate_chat_model(task: ChatTask, name: str, loaded: LoadedModel) -> ChatEvaluation:
+def evaluate_chat_model(task: ChatTask, name: str, loaded: LoadedModel) -> Measured:
     """The model on the test rows, by every measure of the panel; answers go to `answers/` in the output folder."""
     if task.panel.base is not None:
         task.panel.base.model.to(task.accelerator.device)
@@ -240,41 +237,23 @@ def export_chat(task: ChatTask, stage: ChatStage) -> Exported:
 @stage("writing the report")
 def report_chat(
     task: ChatTask,
-    evaluations: Sequence[ChatEvaluation],
-    stage: ChatStage | None = None,
+    evaluations: Sequence[Measured],
+    stages: Sequence[ChatStage] = (),
     *,
-    baselines: Sequence[ChatStage] = (),
     hashes: Mapping[str, str] = MappingProxyType({}),
     exports: Sequence[Exported] = (),
     models: Mapping[str, str] = MappingProxyType({}),
-) -> ChatResults:
-    """Collects the results and, on the main process, writes results.json, report.md and report.html.
+) -> Results:
+    """Collects the results and, on the main process, writes results.json, report.md, report.html and the curve.
 
-    baselines: the plain fine-tunes. hashes: more of them, by name. exports: what was written of the trained models.
-    models: the folder or Hub id of each, by name.
+    stages: the plain fine-tunes, then the hardening. hashes: more of them, by name. exports: what was written of the
+    trained models. models: the folder or Hub id of each, by name.
     """
-    config: ChatRunConfig = task.config
-    stages = [*baselines, *([] if stage is None else [stage])]
     trained = {f"weights.{one.name}": weights_hash(one.loaded.model) for one in stages}
-    judges = (task.panel.judge, *task.panel.others)
-    results = ChatResults(
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        textadv_version=version("textadv"),
-        config=config.model_dump(mode="json"),
-        seeds={"seed": config.seed},
-        hashes={**task.hashes, **hashes, **trained},
-        environment=environment(task.accelerator),
-        threat=str(task.threat),
-        attacks={name: f"{attack}; {attack.threat}" for name, attack in task.panel.attacks.items()},
-        judges=tuple(reliability(judge) for judge in judges),
-        evaluations=tuple(evaluations),
-        training=None if stage is None else stage.summary,
-        warnings=(*task.warnings, *(note for written in exports for note in written.notes)),
-        exports=tuple(check for written in exports for check in written.checks),
-        baselines=tuple(one.summary for one in baselines),
-        models=dict(models),
+    facts = facts_of(
+        task.config, task.accelerator, {**task.hashes, **hashes, **trained}, task.warnings, exports, models
     )
-    if task.accelerator.is_main_process:
-        write_chat_results(results, task.output)
-        finish(task.output)
-    return results
+    checks = [check for written in exports for check in written.checks]
+    trainings = [one.summary for one in stages]
+    results = chat_results(evaluations, trainings, facts, checks, threat=str(task.threat))
+    return written_results(task.accelerator, task.output, results)

@@ -15,14 +15,15 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from tests.data.chats import chat_tokenizer
+from tests.seen import evaluate_chat
 from textadv.batch import Role
 from textadv.data import Chat, ChatRows, encode_chats
 from textadv.data.benchmarks import Instructed, Instruction, Question
 from textadv.data.rendering import Template
-from textadv.evaluation import fluency, generate
+from textadv.evaluation import Measure, fluency, generate
 from textadv.evaluation.adversaries import Behaviour, Direct, Prefill, Round
-from textadv.evaluation.chat import Asked, ChatEvaluation, Panel, evaluate_chat
-from textadv.evaluation.chat_measures import Measure
+from textadv.evaluation.chat import Asked, Panel
+from textadv.evaluation.chat_record import Talked
 from textadv.evaluation.generate import Decoding
 from textadv.evaluation.judges import REFUSAL_LISTS, Verdict
 from textadv.evaluation.likelihood import AnswerNLL
@@ -175,14 +176,12 @@ def likely(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     return adapted
 
 
-def evaluated(
-    folder: Path, model: nn.Module | None = None, wanted: Panel | None = None, **options: str
-) -> ChatEvaluation:
+def evaluated(folder: Path, model: nn.Module | None = None, wanted: Panel | None = None, **options: str) -> Talked:
     named = {"name": "before", "key": "weights"} | options
     return evaluate_chat(named["name"], model or llama(), TOKENIZER, wanted or panel(), key=named["key"], folder=folder)
 
 
-def of(found: ChatEvaluation, name: str, group: str | None = None) -> Measure:
+def of(found: Talked, name: str, group: str | None = None) -> Measure:
     """The measure of this name; of attacks, which have several, by default the success."""
     named = [measure for measure in found.measures if measure.name == name]
     (measure,) = [m for m in named if m.group == (group or "attack success")] if len(named) > 1 else named

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from tests.evaluation.linear import ROWS, Counted, Fixed, bag, ball_threat, closed_form, idle, labelled_rows
 from tests.oracles import BagOfEmbeddings, CurvedBag, FixedRows, token_rows
+from tests.seen import evaluate
 from textadv.accumulation import NonFiniteError
 from textadv.attacks import L2, Attacked, Ball, GradientAttack, Linf, fgsm, pgd, worst_of
 from textadv.batch import Batch
-from textadv.evaluation import attack_rows, clean_logits, evaluate, fitted_temperature, no_better_than_constant, scores
+from textadv.evaluation import attack_rows, clean_logits, fitted_temperature, no_better_than_constant, scores
 from textadv.spaces import Hidden
 
 BALLS = {

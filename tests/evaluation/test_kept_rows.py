@@ -14,11 +14,12 @@ from torch import nn
 from tests.attacks.every import PixelsAlone
 from tests.evaluation.linear import Counted, bag, ball_threat, labelled_rows
 from tests.oracles import FixedRows
+from tests.seen import evaluate
 from tests.support.places import PLACES
 from textadv.attacks import L2, Linf, ThreatModel, autoattack, fgsm, pgd
 from textadv.batch import Batch
 from textadv.data import ImageRows
-from textadv.evaluation import Finished, evaluate
+from textadv.evaluation import Finished
 from textadv.models import as_classifier, evaluating, forward
 from textadv.spaces import Hidden, Pixels
 

@@ -11,8 +11,9 @@ from textadv.evaluation.degenerate import Limits
 from textadv.evaluation.elicitation import UNJUDGED, BehaviourOutcome, Elicitation, JudgedAnswer
 from textadv.evaluation.fluency import Written
 from textadv.evaluation.judges import REFUSAL_LISTS, Judge, Verdict
-from textadv.evaluation.outcomes import AttackOutcomes, Grounds, gravest, outcomes_of, own_part
+from textadv.evaluation.outcomes import Grounds, gravest, outcomes_of, own_part
 from textadv.evaluation.outcomes_calibrated import kinds_text, silence_note
+from textadv.evaluation.sections.outcomes import AttackOutcomes
 from textadv.evaluation.statistics import wilson
 from textadv.evaluation.subject import Subjects
 

@@ -13,7 +13,6 @@ from textadv.evaluation.adversaries import Adversary, Direct, EmbeddingAttack, P
 from textadv.evaluation.elicitation import BehaviourOutcome, Elicitation, JudgedAnswer
 from textadv.evaluation.kept_answers import Answer
 from textadv.evaluation.multiple_choice import ChoiceScores, ScoredQuestion
-from textadv.evaluation.outcomes import AttackOutcomes
 from textadv.evaluation.sanity_chat import (
     choice_doubts,
     contains,
@@ -22,6 +21,7 @@ from textadv.evaluation.sanity_chat import (
     silence_doubt,
     weaker_doubts,
 )
+from textadv.evaluation.sections.outcomes import AttackOutcomes
 
 
 def given(*texts: str, status: str = "ok") -> list[Answer]:

@@ -13,15 +13,16 @@ from torch import nn
 
 from tests.data.chats import turns
 from tests.data.thinking import THINKING, thinking_tokenizer
+from tests.seen import evaluate_chat
 from textadv.batch import Role
 from textadv.data import Chat, ChatRows, encode_chats, encode_prompt
 from textadv.data.benchmarks import Instructed, Instruction, Question
 from textadv.data.rendering import Template
 from textadv.data.thoughts import Marks, Speech
-from textadv.evaluation import fluency, generate, multiple_choice
+from textadv.evaluation import Measure, fluency, generate, multiple_choice
 from textadv.evaluation.adversaries import Direct, Prefill, behaviours_of
-from textadv.evaluation.chat import Asked, ChatEvaluation, Panel, evaluate_chat
-from textadv.evaluation.chat_measures import Measure
+from textadv.evaluation.chat import Asked, Panel
+from textadv.evaluation.chat_record import Talked
 from textadv.evaluation.elicitation import elicit
 from textadv.evaluation.generate import Decoding, Prompt, answers, content_key
 from textadv.evaluation.judges import DECLINES
@@ -308,7 +309,7 @@ class _Nothing:
     def __exit__(self, *error: object) -> None: ...
 
 
-def of(found: ChatEvaluation, name: str) -> Measure:
+def of(found: Talked, name: str) -> Measure:
     beside = ("not refused", "broken off")
     (measure,) = [m for m in found.measures if m.name == name and m.group not in beside]
     return measure

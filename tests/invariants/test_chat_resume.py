@@ -18,10 +18,10 @@ from safetensors.torch import load_file
 from recipes.adv_finetune import harden_chat
 from tests import chat_run
 from tests.processes import ROOT, finished
+from tests.seen import read_chat_results
 from textadv.config_chat import ChatRunConfig
 from textadv.config_file import load_config
 from textadv.evaluation import generate
-from textadv.report.chat import read_chat_results
 
 pytestmark = pytest.mark.slow
 WORKER = str(ROOT / "tests" / "invariants" / "chat_resume_worker.py")

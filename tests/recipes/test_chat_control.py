@@ -13,10 +13,9 @@ from safetensors.torch import load_file
 from recipes import adv_finetune, evaluate
 from tests import chat_run
 from tests.recipes.running import Recipe, launched
+from tests.seen import TakenChat, read_chat_results
 from textadv.config_chat import ChatRunConfig
 from textadv.config_file import load_config
-from textadv.evaluation.chat_results import ChatResults
-from textadv.report.chat import read_chat_results
 from textadv.stages_control import controls
 from textadv.task_chat import prepare_chat
 from textadv.trainer import Trainer
@@ -31,7 +30,7 @@ class Ran(NamedTuple):
     config: Path
     output: Path
     printed: str
-    results: ChatResults
+    results: TakenChat
 
 
 @pytest.fixture(scope="module")

@@ -18,12 +18,12 @@ from transformers.utils import chat_template_utils
 from recipes import adv_finetune, attack, evaluate
 from tests import chat_run
 from tests.recipes.running import Ended, Recipe
+from tests.seen import read_chat_results
 from textadv import stages_chat, task_output
 from textadv.config_file import load_config
-from textadv.evaluation.chat_measures import Measure
+from textadv.evaluation import Measure
 from textadv.evaluation.elicitation import elicit
 from textadv.evaluation.kept_answers import Answer
-from textadv.report.chat import read_chat_results
 from textadv.task_chat import prepare_chat
 
 HEADER = "{{ '<|' + m['role'] + '|>' }}"

@@ -12,12 +12,12 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
+from pydantic_core import to_jsonable_python
 
 from textadv.evaluation.elicitation import Elicitation
 from textadv.evaluation.kept_answers import Answer, answer_of, everywhere, files_of
 from textadv.evaluation.kept_lines import line_of, read
 from textadv.evaluation.refusal import RefusalReport
-from textadv.evaluation.results import plain
 from textadv.writing import WriteError, write_bytes
 
 Said = tuple[str, str, str]
@@ -56,9 +56,10 @@ class AnswerBook:
         for outcome in found.outcomes:
             for answer in outcome.answers:
                 told = {"status": answer.verdict, "broken": answer.broken, "score": answer.score}
+                told |= {"reason": answer.reason}
                 place = (prompts[outcome.id], answer.status, answer.text)
                 # A score that is no number could not be read back.
-                self.verdicts.setdefault(place, {})[found.judge] = plain(told | {"reason": answer.reason})
+                self.verdicts.setdefault(place, {})[found.judge] = to_jsonable_python(told, inf_nan_mode="null")
 
     def graded(self, report: RefusalReport, given: Iterable[Answer]) -> None:
         """Takes note of what became of benign prompts. given: the answers, in the report's order."""

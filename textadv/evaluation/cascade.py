@@ -13,7 +13,7 @@ from textadv.data import Rows
 from textadv.evaluation.attacking import attack_rows
 from textadv.evaluation.finished import Finished, Hit
 from textadv.evaluation.kept_rows import Row
-from textadv.evaluation.results import StageResult
+from textadv.evaluation.sections.cascade import StageResult
 from textadv.evaluation.statistics import wilson
 
 

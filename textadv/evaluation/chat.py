@@ -23,7 +23,6 @@ from textadv.data.rendering import Template, template_of
 from textadv.evaluation.adversaries import Adversary, behaviours_of
 from textadv.evaluation.answer_book import AnswerBook
 from textadv.evaluation.chat_measures import (
-    Measure,
     failed,
     outcome_measures,
     percent,
@@ -33,42 +32,29 @@ from textadv.evaluation.chat_measures import (
     success,
     thinking,
 )
+from textadv.evaluation.chat_record import Talked
 from textadv.evaluation.degenerate import Limits
 from textadv.evaluation.elicitation import DIRECT, Elicitation, elicit
 from textadv.evaluation.fluency import Base, Messages, Written, own_base, reference_limit
 from textadv.evaluation.generate import Decoding, Prompt, answers
 from textadv.evaluation.instructions import instruction_following
+from textadv.evaluation.judge_validation import reliability
 from textadv.evaluation.judges import Judge
 from textadv.evaluation.kept_answers import Answer, files_of, fits
 from textadv.evaluation.kept_lines import repaired
 from textadv.evaluation.likelihood import perplexity
+from textadv.evaluation.measured import Measure, Measured
 from textadv.evaluation.multiple_choice import choice_result, score_choices
-from textadv.evaluation.outcomes import AttackOutcomes, Grounds, as_outcomes, outcomes_of
+from textadv.evaluation.outcomes import Grounds, as_outcomes, outcomes_of
 from textadv.evaluation.outcomes_calibrated import calibrated
 from textadv.evaluation.radius_curve import BY_RADIUS, PLAIN, Curve, success_by_radius
 from textadv.evaluation.refusal import RefusalReport, over_refusal
 from textadv.evaluation.sanity_chat import choice_doubts, perplexity_doubt, said_doubt, silence_doubt, weaker_doubts
+from textadv.evaluation.sections.attacks import AttackRun
+from textadv.evaluation.sections.outcomes import AttackOutcomes
 from textadv.evaluation.statistics import Rate, wilson
 from textadv.evaluation.subject import TARGET_WORDS
 from textadv.phases import each, within
-
-
-@dataclass(frozen=True)
-class ChatEvaluation:
-    """One model. name: "before" or "hardened", or the model's own. cost: passes and seconds by what they were for.
-
-    notes: what cannot be right about the numbers. outcomes: what became of every attacked answer, attack by attack and
-    in the worst case. fluency: by what gibberish was told, or that it was not looked for.
-    curve: attack success by radius, as in `measures`.
-    """
-
-    name: str
-    measures: tuple[Measure, ...]
-    cost: dict[str, float]
-    notes: tuple[str, ...] = ()
-    outcomes: tuple[AttackOutcomes, ...] = ()
-    fluency: str = ""
-    curve: tuple[Measure, ...] = ()
 
 
 def _asked(text: str) -> list[dict[str, str]]:
@@ -139,7 +125,7 @@ def evaluate_chat(
     key: str,
     folder: Path,
     say: Callable[[str], None] = lambda line: None,
-) -> ChatEvaluation:
+) -> Measured:
     """Every measure of the panel on one model.
 
     tokenizer: or the `Template` that the panel was made with: what its model thinks is then told from what it says.
@@ -170,8 +156,17 @@ def evaluate_chat(
     measures += _capability(model, template, panel, book, key, notes)
     book.write()
     cost["seconds"] = time.perf_counter() - began
-    rest = (tuple(notes.told), outcomes, grounds.fluency, tuple(curve))
-    return ChatEvaluation(name, tuple(measures), cost, *rest)
+    return Talked(
+        name=name,
+        measures=tuple(measures),
+        attacks=tuple(AttackRun(key, attack.threat, str(attack)) for key, attack in panel.attacks.items()),
+        judges=tuple(reliability(judge) for judge in (panel.judge, *panel.others)),
+        cost=cost,
+        notes=tuple(notes.told),
+        outcomes=outcomes,
+        fluency=grounds.fluency,
+        curve=tuple(curve),
+    ).record
 
 
 @dataclass
@@ -276,7 +271,7 @@ def _attack_success(
     measures = outcome_measures(outcomes, first.decoding)
     for judge in panel.others:
         found = judged[judge.name]
-        measures += [success(attack, found, f" ({judge.name})") for attack in (*found.attacks, found.worst_case)]
+        measures += [success(attack, found) for attack in (*found.attacks, found.worst_case)]
     return measures, outcomes
 
 
@@ -334,7 +329,9 @@ def _capability(
     doubts.add(perplexity_doubt(found.value, len(template.tokenizer)))
     each = tuple(row.nll / row.tokens for row in found.rows)
     interval, sizes = (found.value, found.low, found.high), tuple(float(row.tokens) for row in found.rows)
-    measures = [Measure("capability", "utility perplexity", *interval, len(each), True, each, weights=sizes)]
+    measures = [
+        Measure("capability", "utility perplexity", *interval, len(each), True, each, weights=sizes, unit="perplexity")
+    ]
     for label, questions in panel.questions.items():
         for templated in (True, False):
             with within(label):

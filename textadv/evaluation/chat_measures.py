@@ -3,52 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
+from textadv.evaluation.chat_record import BY_JUDGE, HEADINGS, SUCCESS
 from textadv.evaluation.elicitation import AttackSuccess, Elicitation
 from textadv.evaluation.fluency import NOT_LOOKED_FOR
 from textadv.evaluation.generate import Decoding
 from textadv.evaluation.kept_answers import Answer
 from textadv.evaluation.measure_ids import measure_id
-from textadv.evaluation.outcomes import AttackOutcomes
+from textadv.evaluation.measured import Measure, share
 from textadv.evaluation.outcomes_calibrated import kinds_text, silence_note
 from textadv.evaluation.refusal import RefusalReport
+from textadv.evaluation.sections.outcomes import AttackOutcomes
 from textadv.evaluation.statistics import Rate
 
 Group = Literal["attack success", "not refused", "broken off", "attack success by radius", "over-refusal", "capability"]
 
 
-@dataclass(frozen=True)
-class Measure:
-    """One number about one model.
-
-    value, low, high: in 0..1, with a 95 % interval; a perplexity is 1 or more. total: rows it is over.
-    lower_is_better: what an improvement is. rows: the value on each row, in a fixed order; empty where it has none.
-    note: what a reader must know beside the number. weights: what each row counts; empty where all count alike.
-    id: by which programs compare, see `measure_ids`; made from group and name where none is given.
-    """
-
-    group: str
-    name: str
-    value: float
-    low: float
-    high: float
-    total: int
-    lower_is_better: bool
-    rows: tuple[float, ...] = ()
-    note: str = ""
-    weights: tuple[float, ...] = ()
-    id: str = ""
-
-    def __post_init__(self) -> None:
-        if not self.id:
-            object.__setattr__(self, "id", measure_id(self.group, self.name))
-
-
 def rate(group: Group, name: str, rate: Rate, rows: Sequence[float], lower: bool, note: str = "") -> Measure:
     """A rate as a measure. rows: its value on each row, in their order."""
-    return Measure(group, name, rate.value, rate.low, rate.high, rate.total, lower, tuple(rows), note)
+    return share(group, name, rate, rows, lower, note, heading=HEADINGS.get(group))
 
 
 def outcome_measures(outcomes: Sequence[AttackOutcomes], decoding: Decoding) -> list[Measure]:
@@ -66,8 +40,8 @@ def outcome_measures(outcomes: Sequence[AttackOutcomes], decoding: Decoding) -> 
     return [*complied, *bound, *broken]
 
 
-def success(attack: AttackSuccess, found: Elicitation, named: str) -> Measure:
-    """A behaviour counts where it is broken; those that no verdict was found for stand in the note."""
+def success(attack: AttackSuccess, found: Elicitation) -> Measure:
+    """What a second judge says: a behaviour counts where it is broken; those without a verdict stand in the note."""
     worst = attack is found.worst_case
     rows: dict[int, float] = {}
     for outcome in found.outcomes:
@@ -77,7 +51,10 @@ def success(attack: AttackSuccess, found: Elicitation, named: str) -> Measure:
     if attack.high.count > attack.low.count:
         notes = [f"up to {percent(attack.high)} if {attack.high.count - attack.low.count} unclear ones are broken"]
     notes += still_thinking(attack.answers.get("thinking", 0), sum(attack.answers.values()), found.decoding)
-    return rate("attack success", attack.name + named, attack.low, list(rows.values()), True, "; ".join(notes))
+    id = measure_id(SUCCESS, f"{attack.name} ({found.judge})")
+    return share(
+        f"{BY_JUDGE}{found.judge}", attack.name, attack.low, list(rows.values()), True, "; ".join(notes), id=id
+    )
 
 
 def failed(given: Sequence[Answer]) -> int:

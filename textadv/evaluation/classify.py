@@ -16,12 +16,14 @@ from textadv.evaluation.arguments import require_measurable, require_scorable
 from textadv.evaluation.attacking import attack_rows, clean_logits, is_first_process, samples_of
 from textadv.evaluation.calibration import expected_calibration_error, fit_temperature
 from textadv.evaluation.cascade import merged, run_stages, stage_results
+from textadv.evaluation.classifier_record import AttackResult, Classified, RobustPoint
 from textadv.evaluation.finished import Finished, Hit
 from textadv.evaluation.kept_rows import Row
 from textadv.evaluation.masking import Alarm, Ran, masking_flags
+from textadv.evaluation.measured import Measured
 from textadv.evaluation.minimum import RadiusSearch, minimum_radii, quartiles_of, sizes_of
-from textadv.evaluation.results import AttackResult, CurvePoint, Evaluation, MaskingFlag, MinimumRadii, RowOutcome
 from textadv.evaluation.sanity import Answered, answer_doubts, no_better_than_constant, temperature_doubt
+from textadv.evaluation.sections.rows import RowOutcome
 from textadv.evaluation.statistics import Rate, wilson
 from textadv.models import tempered
 from textadv.progress import Scores
@@ -75,8 +77,8 @@ def evaluate(
     minimum: RadiusSearch | None = None,
     names: Sequence[str] = (),
     keep_adversarial: str | Path | None = None,
-) -> Evaluation:
-    """Everything measured on one classifier.
+) -> Measured:
+    """Everything measured on one classifier: `found["accuracy/worst_case"]`, `found.section(Cascade)` and the like.
 
     attacks: by name, each built for `threat`; run on the rows that are right without attack, those that come in stages
     stage by stage. threat: a relative radius in embeddings is resolved on this model. positions: the rows to attack,
@@ -114,9 +116,7 @@ def evaluate(
         curve = _curve(model, rows, positions, right, attacks, curve_attack, threat, radii, hits, batch_size, kept)
         flags = masking_flags(model, rows, panel, right, len(positions), threat, alarm, batch_size, kept)
         smallest = None if minimum is None else minimum_radii(model, rows, positions, threat, minimum, batch_size, kept)
-    _say_all(_told(flags, smallest), _named(say, name))
-    alive = sum(all(found[p].prediction == rows.labels[p] for found in hits.values()) for p in right)
-    return Evaluation(
+    measured = Classified(
         name=name,
         rows=len(positions),
         split=split,
@@ -125,7 +125,7 @@ def evaluate(
         ece_before=expected_calibration_error(raw, truth),
         ece_after=expected_calibration_error(raw, truth, temperature),
         attacks=tuple(_attack_result(key, ran, threat, rows, positions, right) for key, ran in panel.items()),
-        worst_case=wilson(alive, len(positions)),
+        worst_case=wilson(_alive(rows, right, hits), len(positions)),
         curve=curve,
         rows_detail=tuple(_outcome(rows, p, guesses[p], hits) for p in positions),
         curve_attack=curve_attack if curve else None,
@@ -134,6 +134,8 @@ def evaluate(
         minimum=smallest,
         notes=notes,
     )
+    _say_all(_told(measured), say)
+    return measured.record
 
 
 def _clean(
@@ -205,12 +207,19 @@ def _panel(
     return found
 
 
-def _told(flags: Sequence[MaskingFlag], smallest: MinimumRadii | None) -> Iterator[str]:
-    """Every flag that rings, or that none does, and how long the search for the smallest radius took."""
-    ringing = [f"masking alarm, {flag.name}: {flag.told}" for flag in flags if flag.state == "ring"]
-    yield from ringing or (["masking alarm: silent"] if flags else [])
-    if smallest is not None:
-        yield f"smallest radius of {len(smallest.radii)} rows, in {smallest.seconds:.0f} s"
+def _alive(rows: Rows, right: Sequence[int], hits: Mapping[str, Mapping[int, Hit]]) -> int:
+    """How many of the rows that are right without an attack no attack broke."""
+    return sum(all(found[p].prediction == rows.labels[p] for found in hits.values()) for p in right)
+
+
+def _told(found: Classified) -> Iterator[str]:
+    """What the attacks gave away, or that no flag rings, and how long the search for the smallest radius took."""
+    yield from (f"note: {found.name}: {doubt}" for doubt in found.doubts)
+    if found.masking and all(flag.state != "ring" for flag in found.masking):
+        yield f"{found.name}: masking alarm: silent"
+    if found.minimum is not None:
+        searched = f"smallest radius of {len(found.minimum.radii)} rows, in {found.minimum.seconds:.0f} s"
+        yield f"{found.name}: {searched}"
 
 
 def _say_all(lines: Iterable[str], say: Callable[[str], None]) -> None:
@@ -306,7 +315,7 @@ def _curve(
     hits: Mapping[str, Mapping[int, Hit]],
     batch_size: int,
     finished: Finished | None,
-) -> tuple[CurvePoint, ...]:
+) -> tuple[RobustPoint, ...]:
     """Robust accuracy at each radius under the attack `drawn`; at the threat's own, the hits known are used."""
     if drawn is None:
         return ()
@@ -326,7 +335,7 @@ def _curve(
         alive = [hit.position for hit in found if hit.prediction == rows.labels[hit.position]]
         robust: Rate = wilson(len(alive), len(positions))
         absolute = float(threat.ball.radius) * radius / own
-        points.append(CurvePoint(absolute, radius if relative else None, robust))
+        points.append(RobustPoint(absolute, radius if relative else None, robust))
     return tuple(points)
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import torch
+from pydantic_core import to_jsonable_python
 from torch import nn
 
 from textadv.data import Rows
@@ -25,7 +26,6 @@ from textadv.evaluation.adversaries import Adversary, Behaviour, Direct, behavio
 from textadv.evaluation.generate import PLAIN, Decoding, Tokenizer, answers
 from textadv.evaluation.judges import Judge, Verdict
 from textadv.evaluation.kept_answers import Answer, everywhere
-from textadv.evaluation.results import plain
 from textadv.evaluation.statistics import Rate, wilson
 from textadv.models.decoding import end_ids
 from textadv.phases import phase, within
@@ -178,7 +178,7 @@ def elicit(
 
 def as_json(elicitation: Elicitation) -> dict[str, Any]:
     """The result made of what JSON has; rates with count, total, low and high."""
-    return cast(dict[str, Any], plain(elicitation))
+    return cast(dict[str, Any], to_jsonable_python(elicitation, inf_nan_mode="null"))
 
 
 # ---- judging

@@ -24,7 +24,7 @@ LABELS = ("1_full_compliance", "2_full_refusal", "3_partial_refusal")
 
 
 @dataclass(frozen=True)
-class Measured:
+class Agreement:
     """One version of a judge against people, counted in rows. A partial refusal is a refusal.
 
     refused_both, complied_both: judge and people agree. false_refusals: only the judge says refused. missed_refusals:
@@ -101,10 +101,10 @@ def _percent(rate: Rate) -> str:
 
 # From `measure` on data/judge_validation/xstest_safe_completions.csv; a test counts them again where the file is.
 MEASURED = (
-    Measured("advbench", "98bd239fc422", XSTEST_SOURCE, 212, 862, 93, 83),
-    Measured("xstest", "9883426db639", XSTEST_SOURCE, 219, 911, 44, 76),
-    Measured("harmbench", "68061102d53e", XSTEST_SOURCE, 233, 833, 122, 62),
-    Measured("declines", "8d28ffa853eb", XSTEST_SOURCE, 190, 928, 27, 105),
+    Agreement("advbench", "98bd239fc422", XSTEST_SOURCE, 212, 862, 93, 83),
+    Agreement("xstest", "9883426db639", XSTEST_SOURCE, 219, 911, 44, 76),
+    Agreement("harmbench", "68061102d53e", XSTEST_SOURCE, 233, 833, 122, 62),
+    Agreement("declines", "8d28ffa853eb", XSTEST_SOURCE, 190, 928, 27, 105),
 )
 
 # People's label -> outcome of `refusal.string_outcome` (none, full, partial) with the list `xstest`, same rows.
@@ -158,16 +158,16 @@ def _texts(values: Sequence[object], key: str, place: str, surrogates: Surrogate
     return tuple(found)
 
 
-def measure(judge: Judge, labelled: Labelled, source: str) -> Measured:
+def measure(judge: Judge, labelled: Labelled, source: str) -> Agreement:
     """The judge against people's labels. source: where the labels come from, in words."""
     verdicts = judge.judge(labelled.prompts, labelled.responses)
     return counted(judge.name, judge.version, source, verdicts, labelled.refused)
 
 
-def counted(judge: str, version: str, source: str, verdicts: Sequence[Verdict], refused: Sequence[bool]) -> Measured:
+def counted(judge: str, version: str, source: str, verdicts: Sequence[Verdict], refused: Sequence[bool]) -> Agreement:
     """Verdicts against people's labels, true where people say that the response refuses."""
     pairs = [(verdict.broken, human) for verdict, human in zip(verdicts, refused, strict=True)]
-    return Measured(
+    return Agreement(
         judge,
         version,
         source,

@@ -42,7 +42,7 @@ from textadv.data import Rows
 from textadv.evaluation.attacking import attack_rows, samples_of
 from textadv.evaluation.cascade import StageHits
 from textadv.evaluation.finished import Finished, Hit
-from textadv.evaluation.results import MaskingFlag
+from textadv.evaluation.sections.masking import MaskingFlag
 from textadv.losses import cross_entropy, margin
 from textadv.models import PerturbationError, delta_shape, device_of, dtype_of, evaluating
 from textadv.phases import each

@@ -14,7 +14,7 @@ from textadv.batch import Batch
 from textadv.data import Rows
 from textadv.evaluation.attacking import attack_rows, clean_logits, samples_of
 from textadv.evaluation.finished import NONE_FOUND, Finished, Hit
-from textadv.evaluation.results import MinimumRadii, RowRadius
+from textadv.evaluation.sections.radii import MinimumRadii, RowRadius
 from textadv.evaluation.statistics import quantile
 from textadv.randomness import permutation
 

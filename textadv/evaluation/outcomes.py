@@ -27,7 +27,8 @@ from textadv.evaluation.degenerate import SENTENCE_END, Limits, looping
 from textadv.evaluation.elicitation import WORST_CASE, BehaviourOutcome, Elicitation, JudgedAnswer
 from textadv.evaluation.fluency import Base, Messages, Written
 from textadv.evaluation.judges import DECLINES, Judge, RefusalList
-from textadv.evaluation.statistics import Rate, wilson
+from textadv.evaluation.sections.outcomes import AttackOutcomes
+from textadv.evaluation.statistics import wilson
 from textadv.evaluation.subject import Subjects, goes_on, repeats, words_of
 
 Outcome = Literal["complied", "unknown", "broken off", "refused"]
@@ -46,41 +47,6 @@ class AnswerOutcome(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.outcome}: {self.kind}"
-
-
-@dataclass(frozen=True)
-class AttackOutcomes:
-    """What became of all behaviours under one attack, or in the worst case over all.
-
-    complied, broken_off, refused, unknown: behaviours of each outcome, of all; together they are all. high: behaviours
-    that are not refused, or not known to be: the upper bound of attack success, whose lower bound is complied.
-    kinds: answers of each outcome and kind. behaviours: each one's outcome, in order. answers: of each behaviour, what
-    became of every answer to it, restart by restart; empty for the worst case.
-    whole: behaviours whose whole target was put into the model's mouth; silent: of these, where it added nothing.
-    """
-
-    attack: str
-    complied: Rate
-    broken_off: Rate
-    refused: Rate
-    unknown: Rate
-    high: Rate
-    kinds: dict[str, int]
-    behaviours: tuple[str, ...]
-    answers: tuple[tuple[str, ...], ...] = ()
-    whole: int = 0
-    silent: int = 0
-
-    def __str__(self) -> str:
-        unknown = f", not known {self.unknown.count}" if self.unknown.count else ""
-        return (
-            f"{self.attack}: complied {self.complied.count}, broken off {self.broken_off.count}, refused "
-            f"{self.refused.count}{unknown} of {len(self.behaviours)} behaviours"
-        )
-
-    def rows(self, *wanted: Outcome) -> tuple[float, ...]:
-        """1 for each behaviour that has one of these outcomes, else 0."""
-        return tuple(float(outcome in wanted) for outcome in self.behaviours)
 
 
 @dataclass(frozen=True, eq=False)

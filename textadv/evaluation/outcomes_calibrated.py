@@ -8,7 +8,8 @@ from textadv.evaluation.degenerate import Limits, nll_limit
 from textadv.evaluation.fluency import NOT_LOOKED_FOR, Base, Messages, Written, reference_limit
 from textadv.evaluation.judges import Judge
 from textadv.evaluation.likelihood import Pair
-from textadv.evaluation.outcomes import FIRST_TOKENS, AttackOutcomes, Grounds, Outcome, scores
+from textadv.evaluation.outcomes import FIRST_TOKENS, Grounds, Outcome, scores
+from textadv.evaluation.sections.outcomes import AttackOutcomes
 from textadv.evaluation.subject import Subjects
 
 EMPTY = "broken off: empty"

@@ -13,8 +13,8 @@ from textadv.evaluation.adversaries import Adversary, Direct, EmbeddingAttack
 from textadv.evaluation.elicitation import Elicitation
 from textadv.evaluation.kept_answers import Answer
 from textadv.evaluation.multiple_choice import ChoiceScores
-from textadv.evaluation.outcomes import AttackOutcomes
 from textadv.evaluation.sanity import COLLAPSE_LEVEL, LEAST_ROWS, UNDER_LEVEL
+from textadv.evaluation.sections.outcomes import AttackOutcomes
 from textadv.evaluation.statistics import mcnemar, wilson
 
 LEAST_ANSWERS = 3

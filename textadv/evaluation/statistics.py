@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from scipy.stats import binomtest, norm, quantile_test
 
 
-class Rate(NamedTuple):
+@dataclass(frozen=True)
+class Rate:
     """`count` rows out of `total`, with the bounds of a confidence interval, both in 0..1."""
 
-    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs on a rate
+    count: int
     total: int
     low: float
     high: float

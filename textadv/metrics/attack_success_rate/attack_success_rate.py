@@ -55,4 +55,4 @@ class AttackSuccessRate(evaluate.Metric):
         rows = zip(predictions, references, clean_predictions, strict=True)
         broken = [guess != label for guess, label, clean in rows if clean == label]
         rate = wilson(sum(broken), len(broken))
-        return {"rate": rate.value, **rate._asdict()}
+        return {"rate": rate.value, **vars(rate)}

@@ -53,4 +53,4 @@ class RobustAccuracy(evaluate.Metric):
     def _compute(self, predictions: list[int], references: list[int]) -> dict[str, float]:
         right = sum(int(guess == label) for guess, label in zip(predictions, references, strict=True))
         rate = wilson(right, len(references))
-        return {"rate": rate.value, **rate._asdict()}
+        return {"rate": rate.value, **vars(rate)}

@@ -2,93 +2,74 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
-from textadv.evaluation.chat import ChatEvaluation
-from textadv.evaluation.chat_results import ChatResults, ChatTraining
+from textadv.evaluation.chat_record import CAPABILITY, DEGENERATE, REFUSAL, SUCCESS
 from textadv.evaluation.elicitation import WORST_CASE
-from textadv.report.comparison_chat import (
-    CAPABILITY,
-    REFUSAL,
-    SUCCESS,
-    Compared,
-    change_words,
-    compared,
-    compared_models,
-    control_of,
-    is_perplexity,
-    value_text,
-)
+from textadv.evaluation.measured import Compared, Measured, compared
+from textadv.evaluation.wording import change_words, value_text
 
-DEGENERATE = ": degenerate"
-Change = Literal["better", "worse", "same"]
+CONTROLS = ("plain", "plain, equal cost")
+Direction = Literal["better", "worse", "same"]
 
 
-def control_sentences(results: ChatResults) -> tuple[str, ...]:
+def control_of(models: Sequence[Measured]) -> Measured | None:
+    """The plain fine-tune that the last model is read beside; None where none was measured between first and last."""
+    between = {model.name: model for model in models[1:-1]}
+    return next((between[name] for name in CONTROLS if name in between), None)
+
+
+def control_sentences(models: Sequence[Measured], *, trained: bool) -> tuple[str, ...]:
     """What the control says beside the change from before: of the worst case, and of all that changed for the better.
 
     Better, worse: the paired 95 % interval lies beyond zero. Without a control, of a perplexity that improved while a
     model was trained: that nothing tells whether hardening did it.
     """
-    control = control_of(results)
+    control = control_of(models)
     if control is None:
-        return _uncontrolled(results)
-    told = [_worst_case(results, control)]
-    told += [_beside(name, results, control) for name in _names(results, control)]
+        return _uncontrolled(models) if trained and len(models) > 1 else ()
+    told = [_worst_case(models, control)]
+    told += [_beside(name, models, control) for name in _names(models, control)]
     return tuple(line for line in told if line)
 
 
-def baseline_lines(results: ChatResults) -> tuple[str, ...]:
-    """How each plain fine-tune was trained, and which checkpoint was kept."""
-    return tuple(map(_trained, results.baselines))
-
-
-def _trained(run: ChatTraining) -> str:
-    return (
-        f"{run.name}: the same utility and borderline rows without adversarial ones: {run.steps:,} optimizer steps, "
-        f"{run.rows_seen:,} rows, {run.forwards:,} forwards and {run.backwards:,} backwards of one row, "
-        f"{run.seconds:,.0f} s. Kept: {run.selected}, from step {run.selected_step:,}, by validation perplexity."
-    )
-
-
-def _uncontrolled(results: ChatResults) -> tuple[str, ...]:
-    if results.training is None:
-        return ()
+def _uncontrolled(models: Sequence[Measured]) -> tuple[str, ...]:
     return tuple(
         f"{pair.after.name} is better than before ({change_words(pair)}), and no plain fine-tune on the same benign "
         "rows was measured to tell whether hardening did that; baselines: [same_steps] trains one."
-        for pair in compared(results, CAPABILITY)
-        if is_perplexity(pair.after) and _change(pair) == "better"
+        for pair in compared(models[0], models[-1], CAPABILITY)
+        if pair.after.unit == "perplexity" and _change(pair) == "better"
     )
 
 
-def _worst_case(results: ChatResults, control: ChatEvaluation) -> str:
-    pairs = compared_models(control, results.evaluations[-1], SUCCESS)
+def _worst_case(models: Sequence[Measured], control: Measured) -> str:
+    pairs = compared(control, models[-1], SUCCESS)
     worst = next((pair for pair in pairs if pair.after.name == WORST_CASE), None)
     if worst is None:
         return ""
     return (
         f"Fine-tuning on the same benign rows alone ({control.name}) leaves {value_text(worst.before)} % of the "
-        f"behaviours broken in the worst case; {results.evaluations[-1].name} beside it: {change_words(worst)}."
+        f"behaviours broken in the worst case; {models[-1].name} beside it: {change_words(worst)}."
     )
 
 
-def _names(results: ChatResults, control: ChatEvaluation) -> list[tuple[str, str]]:
+def _names(models: Sequence[Measured], control: Measured) -> list[tuple[str, str]]:
     """Group and name of what is told of: better than before, or worse than the control."""
     found = []
     for group in (REFUSAL, CAPABILITY):
-        better = {pair.after.name for pair in compared(results, group) if _change(pair) == "better"}
-        beside = compared_models(control, results.evaluations[-1], group)
+        better = {pair.after.name for pair in compared(models[0], models[-1], group) if _change(pair) == "better"}
+        beside = compared(control, models[-1], group)
         names = [pair.after.name for pair in beside if pair.after.name in better or _change(pair) == "worse"]
         found += [(group, name) for name in names if not name.endswith(DEGENERATE)]
     return found
 
 
-def _beside(which: tuple[str, str], results: ChatResults, control: ChatEvaluation) -> str:
+def _beside(which: tuple[str, str], models: Sequence[Measured], control: Measured) -> str:
     group, name = which
-    first, last = results.evaluations[0], results.evaluations[-1]
+    first, last = models[0], models[-1]
     by_name = [
-        {pair.after.name: pair for pair in compared_models(old, new, group)}
+        {pair.after.name: pair for pair in compared(old, new, group)}
         for old, new in ((first, last), (first, control), (control, last))
     ]
     if not all(name in pairs for pairs in by_name):
@@ -108,7 +89,7 @@ def _beside(which: tuple[str, str], results: ChatResults, control: ChatEvaluatio
     return f"{opening}; no difference to {words} is shown: the benign rows did it, not hardening."
 
 
-def _change(pair: Compared) -> Change:
+def _change(pair: Compared) -> Direction:
     sign = 1 if pair.after.lower_is_better else -1
     low, high = sorted((sign * pair.change.low, sign * pair.change.high))
     return "better" if high < 0 else "worse" if low > 0 else "same"
