@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100, help="of the longer search")
     parser.add_argument("--restarts", type=int, default=5, help="of the longer search")
     parser.add_argument("--without", metavar="ATTACK", help="measure the panel once more without this attack")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     with one_message(), tempfile.TemporaryDirectory() as folder:
         config = load_config(Path(given.config), given.overrides)
         if not isinstance(config, ClassifierRunConfig):

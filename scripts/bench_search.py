@@ -1,6 +1,7 @@
 """How often a chat model says the target under each goal of the measuring search alone, and under the panel.
 
-    python scripts/bench_search.py CONFIG.yaml --model FOLDER [--split test] [--rows 40] [--factors 1 2] [key=value ...]
+    python scripts/bench_search.py CONFIG.yaml --model FOLDER [--split test] [--rows 40] [--factor 1 --factor 2]
+        [key=value ...]
 
 All search the same rows with the restarts and steps of the configuration, whose passes the panel shares; six restarts
 of less than 16 steps give it as many searches as the others have. Prints a Markdown table for each multiple of the
@@ -38,6 +39,7 @@ WORDS = 3
 NOTHING = RefusalList("nothing", (), anywhere=True, case_sensitive=True)
 PANEL = "panel"
 TOKENS = 40
+FACTORS = (1.0, 2.0)
 
 
 @dataclass(frozen=True)
@@ -118,8 +120,8 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="folder of the hardened model")
     parser.add_argument("--split", choices=("validation", "test"), default="test")
     parser.add_argument("--rows", type=int, default=40, help="behaviours, the first of the split")
-    parser.add_argument("--factors", type=float, nargs="+", default=[1.0, 2.0], help="multiples of the threat's radius")
-    given = parser.parse_args()
+    parser.add_argument("--factor", type=float, action="append", help="of the threat's radius; repeatable (1 and 2)")
+    given = parser.parse_intermixed_args()
     config = load_config(Path(given.config), given.overrides)
     if not isinstance(config, ChatRunConfig) or given.rows < 1:
         parser.error("CONFIG must be of a chat model (task: chat), and --rows at least 1.")
@@ -128,7 +130,7 @@ def main() -> None:
     chats = {"validation": splits.validation, "test": splits.test}[given.split][: given.rows]
     bench = Bench(config, build_chat.model(config.model, config.seed), chats)
     wanted = config.evaluation.elicitation
-    for factor in given.factors:
+    for factor in given.factor or FACTORS:
         attacks = {name: bench.attack(search, factor) for name, search in contestants(wanted).items()}
         with tempfile.TemporaryDirectory() as folder:
             judged = bench.judged(attacks, Path(folder) / "answers.jsonl")
