@@ -80,6 +80,8 @@ def test_they_learn_and_are_chosen_by_the_perplexity_of_useful_answers(ran: Ran)
     plain = ran.results.baselines[0]
     assert list(scores) == [2, 4] and plain.selected == "clean-best"
     assert scores[plain.selected_step] == max(scores.values()) > 0
+    told = [line for line in ran.printed.splitlines() if line.startswith("plain") and "  validation  " in line]
+    assert told and all(line.endswith("(clean: one over the perplexity)") for line in told)
 
 
 def test_they_are_written_as_a_classifiers_are_and_measure_the_same(ran: Ran, recipe: Recipe, tmp_path: Path) -> None:
