@@ -21,7 +21,7 @@ from textadv.spaces import Embeddings
 THREAT = ThreatModel(Embeddings(), L2(6.0, relative_radius=0.2))
 BEGINNINGS = Beginnings(Words(), REFUSALS, ((SORRY, NO),))
 KEY = "evaluation.elicitation"
-WAY = [("both", 36), ("both", 30), ("early_margin", 7), ("away", 4), ("own", 3)]
+WAY = [("both", 45), ("both", 21), ("early_margin", 7), ("away", 4), ("own", 3)]
 
 
 def wanted(*overrides: str) -> ElicitationConfig:
@@ -35,12 +35,12 @@ def attack(config: ElicitationConfig) -> GradientAttack:
 @pytest.mark.parametrize(
     ("restarts", "steps", "random", "each"),
     [
-        (3, 20, True, [("both", 36), ("both", 20), ("early_margin", 4)]),
+        (3, 20, True, [("both", 42), ("both", 14), ("early_margin", 4)]),
         (3, 30, True, WAY),
-        (1, 20, True, [("both", 13), ("both", 6)]),
+        (1, 20, True, [("both", 15), ("both", 4)]),
         (1, 3, True, [("both", 3)]),
         (6, 30, True, 2 * WAY),
-        (6, 14, False, [("both", 44), ("both", 28), ("early_margin", 6), ("away", 3)]),
+        (6, 14, False, [("both", 52), ("both", 20), ("early_margin", 6), ("away", 3)]),
     ],
 )
 def test_by_default_the_passes_of_the_restarts_are_one_way_of_several_legs(

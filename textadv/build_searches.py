@@ -46,8 +46,8 @@ class Leg(NamedTuple):
 # One way, each leg from where the one before ended: how deep a search goes counts for more than how often it begins
 # anew; see "The search, goal by goal" in docs/results.md.
 PANEL = (
-    Leg("both", 0.25, 0.0, 0.4),
-    Leg("both", 0.5, 1.0, 0.34),
+    Leg("both", 0.5, 1.0, 0.5),
+    Leg("both", 0.1, 0.0, 0.24),
     Leg("early_margin", 0.5, 1.0, 0.08),
     Leg("away", 0.5, 1.0, 0.09),
     Leg("own", 0.5, 1.0, 0.09),
