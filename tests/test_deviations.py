@@ -38,7 +38,7 @@ def test_every_clause_has_its_test() -> None:
 
 
 def test_clauses_end_at_full_stops_and_semicolons_outside_brackets() -> None:
-    doc = "One.\n\n    Deviations from the paper: at 1.5 it stops (as there; here\n    not). None is; nothing is.\n\nRaises."
+    doc = "One.\n\n    Deviations: at 1.5 it stops (as there; here\n    not). None is; nothing is.\n\n    Raises."
     assert clauses(doc) == ["at 1.5 it stops (as there; here not)", "None is", "nothing is"]
     assert clauses("Mean and deviation.") == []
 

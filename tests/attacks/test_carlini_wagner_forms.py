@@ -124,8 +124,8 @@ def test_l0_freezes_the_pixels_whose_share_of_the_margin_is_smallest(monkeypatch
     solution = sizes * towards.sign()
     assert float(margin(model(rows.inputs["pixel_values"] + solution), rows)) > 0
 
-    def minimised(problem: Problem, index: Tensor, _start: Tensor, _constant: Tensor, _schedule: Schedule, free: Tensor):
-        allowed.append(free.clone())
+    def minimised(problem: Problem, index: Tensor, *rest: Tensor) -> Tensor:
+        allowed.append(rest[-1].clone())
         problem.found.delta[index], problem.found.size[index] = solution, 16.0
         return torch.tensor([len(allowed) == 1])
 
