@@ -1,4 +1,4 @@
-"""The Linf and the L0 form of Carlini-Wagner, step by step: what the bound and the frozen units are after each search."""
+"""The Linf and the L0 form of Carlini-Wagner, search by search: what the bound and the frozen units are then."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_l0_freezes_the_pixels_whose_share_of_the_margin_is_smallest(monkeypatch
     towards = rises(model, rows)[1][0, 1 - int(rows.labels)].reshape(1, 3, 4, 4)
     sizes = torch.linspace(0.15, 0.25, 16, dtype=torch.float64).reshape(4, 4).flip(0)
     solution = sizes * towards.sign()
-    assert float(margin(model(rows.inputs["pixel_values"] + solution), rows)) > 0
+    assert float(margin(model(rows.inputs["pixel_values"] + solution).detach(), rows)) > 0
 
     def minimised(problem: Problem, index: Tensor, *rest: Tensor) -> Tensor:
         allowed.append(rest[-1].clone())
