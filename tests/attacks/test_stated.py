@@ -40,6 +40,7 @@ from textadv.attacks.apgd_steps import Sparse
 from textadv.attacks.fab import _final_search, _nearest_plane, _Search
 from textadv.attacks.minimal import Smallest
 from textadv.attacks.probe import Point
+from textadv.attacks.square import window_share
 from textadv.batch import Batch
 from textadv.losses import margin
 from textadv.spaces import Embeddings, Pixels
@@ -270,6 +271,16 @@ class Shown(nn.Module):
         self.seen.append(pixel_values.detach().double() - 0.5)
         rise = (pixel_values.double() * self.weight).flatten(1).sum(dim=1)
         return torch.stack([torch.zeros_like(rise), rise], dim=1)
+
+
+@pytest.mark.parametrize("queries", [300, 1000, 5000])
+@pytest.mark.parametrize("rescale", [True, False])
+def test_the_schedule_is_the_released_one_at_every_query(queries: int, rescale: bool) -> None:
+    """p_selection, by the number of proposals before: halved beyond each of nine bounds out of 10,000."""
+    bounds = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+    for done in range(queries - 1):
+        at = int(done / queries * 10_000) if rescale else done
+        assert window_share(0.8, done, queries, rescale=rescale) == 0.8 / 2 ** sum(at > bound for bound in bounds)
 
 
 def grey(count: int, side: int) -> Batch:

@@ -225,7 +225,7 @@ def released_retain(model: nn.Module, batch: Batch) -> Tensor:
 @pytest.mark.parametrize("name", MODELS)
 def test_retain_is_the_released_value_but_for_how_padding_counts(name: str, batch: Batch) -> None:
     """Embeddings and final norm among the states, value and gradient; blocks alone are some way off."""
-    model, rows = streams.model(name), batch.clean().answering("safe")
+    model, rows = streams.model(name).eval(), batch.clean().answering("safe")
     own = rows.inputs["attention_mask"].double().mean()
     assert 0.5 < float(own) < 0.95, "some of the positions are padding"
     (term,) = OverTokens(Retain(), whole=True)(model, rows, Moment(0))
