@@ -111,7 +111,7 @@ def test_the_virtual_adversarial_direction_is_a_power_iteration():
         moved = log_softmax(model(pixels + probe), dim=1)
         (grad,) = torch.autograd.grad((clean.exp() * (clean - moved)).sum(), probe)
         delta = inside(pixels, 0.8 * grad / length(grad), "l2", 0.8)
-    found = VirtualAdversarial(threat, steps=2, probe=0.1)(model, rows)
+    found = VirtualAdversarial(threat, steps=2)(model, rows)
     assert torch.allclose(found.perturbation.delta, delta, atol=1e-6)
 
 
@@ -169,6 +169,10 @@ def eta(tall: int, wide: int) -> Tensor:
     return heights / heights.norm()
 
 
+def inside_box(pixels: Tensor, delta: Tensor) -> Tensor:
+    return (pixels + delta).clamp(0, 1) - pixels
+
+
 def both_halves(side: int, upright: bool) -> Tensor:
     halves = torch.cat([eta(side // 2, side), -eta(side - side // 2, side)]) / math.sqrt(2)
     return halves if upright else halves.T
@@ -196,6 +200,7 @@ def test_square_in_l2_starts_on_tiles_and_moves_the_mass_of_windows(channels):
     weight = torch.randn(channels, size, size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     model = Sum(weight)
     pixels = torch.full((3, channels, size, size), 0.5, dtype=torch.float64)
+    pixels[..., :5] = 0.01  # so that the box leaves something of the radius over
     zero = torch.zeros(3, dtype=torch.int64)
     rows = Batch(
         {"pixel_values": pixels}, zero, torch.ones(3, 1, size, size, dtype=torch.bool), zero + torch.arange(3), zero
@@ -211,7 +216,7 @@ def test_square_in_l2_starts_on_tiles_and_moves_the_mass_of_windows(channels):
             for channel in range(channels):
                 sign = 1 if start[row, 1 + channel, tile] < 0.5 else -1
                 delta[channel, y : y + 2, x : x + 2] = sign * both_halves(2, bool(start[row, 0, tile] < 0.5))
-        delta = delta / delta.norm() * radius
+        delta = inside_box(pixels[row], delta / delta.norm() * radius)
         side = 11  # sqrt(0.8 * 144) = 10.7
         (y, x), (v, u) = ([int(query[row, n] * (size - side)) for n in pair] for pair in ((0, 1), (2, 3)))
         to, away = (slice(y, y + side), slice(x, x + side)), (slice(v, v + side), slice(u, u + side))
@@ -224,7 +229,8 @@ def test_square_in_l2_starts_on_tiles_and_moves_the_mass_of_windows(channels):
             moved = sign * both_halves(side, bool(query[row, 4] < 0.5)) + own[to] / own[to].norm()
             proposal[channel][away] = 0
             proposal[channel][to] = moved / moved.norm() * mass
-        assert float(proposal.norm()) == pytest.approx(radius)
+        assert float(proposal.norm()) == pytest.approx(radius) and float(left) > 0.01
+        proposal = inside_box(pixels[row], proposal)
         rises = [float((one * weight).sum()) for one in (delta, proposal)]
         expected.append(proposal if rises[1] > rises[0] else delta)
     found = Square(threat, 2)(model, rows).perturbation.delta
