@@ -196,20 +196,24 @@ def test_square_in_l2_starts_on_tiles_and_moves_the_mass_of_windows(channels):
 
     Of several channels each has the mass of its own windows, and its share of what is left, as in the paper's code.
     """
-    size, radius = 12, 0.5
+    count, size, radius = 12, 12, 0.5
     weight = torch.randn(channels, size, size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     model = Sum(weight)
-    pixels = torch.full((3, channels, size, size), 0.5, dtype=torch.float64)
+    pixels = torch.full((count, channels, size, size), 0.5, dtype=torch.float64)
     pixels[..., :5] = 0.01  # so that the box leaves something of the radius over
-    zero = torch.zeros(3, dtype=torch.int64)
+    zero = torch.zeros(count, dtype=torch.int64)
     rows = Batch(
-        {"pixel_values": pixels}, zero, torch.ones(3, 1, size, size, dtype=torch.bool), zero + torch.arange(3), zero
+        {"pixel_values": pixels},
+        zero,
+        torch.ones(count, 1, size, size, dtype=torch.bool),
+        zero + torch.arange(count),
+        zero,
     )
     threat = ThreatModel(Pixels(), L2(radius, per="example"))
     draws = Draws.of(row_generators(0, 0, rows.ids, draw=0), PLACES_OF_A_QUERY + channels)
-    start, query = draws.numbers(25 * (1 + channels)).reshape(3, 1 + channels, 25), draws.query()
-    expected = []
-    for row in range(3):
+    start, query = draws.numbers(25 * (1 + channels)).reshape(count, 1 + channels, 25), draws.query()
+    expected, kept = [], []
+    for row in range(count):
         delta = torch.zeros(channels, size, size, dtype=torch.float64)
         for tile in range(25):
             y, x = 1 + 2 * (tile // 5), 1 + 2 * (tile % 5)  # tiles of 12 // 5, the grid in the middle
@@ -232,6 +236,8 @@ def test_square_in_l2_starts_on_tiles_and_moves_the_mass_of_windows(channels):
         assert float(proposal.norm()) == pytest.approx(radius) and float(left) > 0.01
         proposal = inside_box(pixels[row], proposal)
         rises = [float((one * weight).sum()) for one in (delta, proposal)]
-        expected.append(proposal if rises[1] > rises[0] else delta)
+        kept.append(rises[1] > rises[0])
+        expected.append(proposal if kept[-1] else delta)
+    assert {True, False} == set(kept)
     found = Square(threat, 2)(model, rows).perturbation.delta
     assert torch.allclose(found, torch.stack(expected), atol=1e-6)
