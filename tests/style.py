@@ -21,7 +21,7 @@ ONLY_IN: dict[str, set[str]] = {
     "pickle": set(),
     "dill": set(),
     "pydantic": {"config*"},
-    f"{PACKAGE}.config*": {"config*", "build*", "task*", "stages*", "errors", ""},
+    f"{PACKAGE}.config*": {"config*", "build*", "task*", "stages*", "runs", "errors", ""},
 }
 FORBIDDEN_LITERALS = {"weights_only": False, "allow_pickle": True, "trust_remote_code": True}
 SEEDING = re.compile(
