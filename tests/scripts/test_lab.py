@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from textadv.data.lab import FULL, SMALL, SPLITS, Row, helpful_pairs, is_refusal, lab_data, refusing_pairs
-from textadv.data.lab_instructions import instructions, satisfied
-from textadv.data.lab_topics import FORBIDDEN, HARMFUL_VERBS, HARMLESS, OPENING, is_forbidden
-from textadv.data.lab_words import SYLLABLES
+from scripts.lab.corpus import FULL, SMALL, SPLITS, Row, helpful_pairs, is_refusal, lab_data, refusing_pairs
+from scripts.lab.instructions import instructions, satisfied
+from scripts.lab.topics import FORBIDDEN, HARMFUL_VERBS, HARMLESS, OPENING, is_forbidden
+from scripts.lab.words import SYLLABLES
 
 ROOT = Path(__file__).resolve().parents[2]
 STREAMS = ("adversarial", "utility", "borderline")

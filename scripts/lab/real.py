@@ -6,7 +6,7 @@ import csv
 import random
 from pathlib import Path
 
-from textadv.data.lab import SPLITS, Row, is_refusal
+from scripts.lab.corpus import SPLITS, Row, is_refusal
 from textadv.reading import json_of
 from textadv.user_errors import DataError
 
