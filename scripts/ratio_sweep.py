@@ -53,7 +53,8 @@ def swept(runs: list[Wanted], output: Path) -> str:
 
     found = []
     for ratio, folder, config in runs:
-        if config is not None:
+        # A ratio may be named twice.
+        if config is not None and not (folder / "results.json").is_file():
             with telling(on_screen(config.tracking.progress)), stage("this run"):
                 task = prepare_chat(config)
                 hardened = train_chat(task)

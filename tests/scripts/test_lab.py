@@ -38,7 +38,7 @@ def digest(data: dict[str, list[Row]]) -> str:
 def test_the_data_are_a_function_of_size_and_seed(data: dict[str, list[Row]]) -> None:
     assert digest(lab_data(SMALL)) == digest(data)
     assert digest(lab_data(SMALL, seed=1)) != digest(data)
-    code = "from tests.data.test_lab import *; print(digest(lab_data(SMALL)))"
+    code = "from tests.scripts.test_lab import *; print(digest(lab_data(SMALL)))"
     environment = {**os.environ, "PYTHONHASHSEED": "7"}
     elsewhere = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert elsewhere.stdout.strip() == digest(data), elsewhere.stderr
