@@ -1,6 +1,6 @@
 """How often a chat model says the target under each goal of the measuring search alone, and under the panel.
 
-    python scripts/bench_search.py CONFIG.yaml --model FOLDER [--split test] [--rows 40] [--factors 1 2] [key=value ...]
+    python scripts/bench_search.py CONFIG.yaml [key=value ...] --model FOLDER [--split test] [--rows 40] [--factors 1 2]
 
 All search the same rows with the restarts and steps of the configuration, whose passes the panel shares; six restarts
 of less than 16 steps give it as many searches as the others have. Prints a Markdown table for each multiple of the
@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--split", choices=("validation", "test"), default="test")
     parser.add_argument("--rows", type=int, default=40, help="behaviours, the first of the split")
     parser.add_argument("--factors", type=float, nargs="+", default=[1.0, 2.0], help="multiples of the threat's radius")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     with one_message():
         config = load_config(Path(given.config), given.overrides)
         if not isinstance(config, ChatRunConfig) or given.rows < 1:
