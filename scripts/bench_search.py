@@ -1,7 +1,7 @@
 """How often a chat model says the target under each goal of the measuring search alone, and under the panel.
 
     python scripts/bench_search.py CONFIG.yaml --model FOLDER [--split test] [--rows 40] [--factor 1 --factor 2]
-        [key=value ...]
+        [--goal both] [key=value ...]
 
 All search the same rows in the passes of the configuration's restarts: a goal alone in so many independent restarts,
 and in one go of all their steps; the panel. Prints a Markdown table for each multiple of the threat's radius:
@@ -12,9 +12,11 @@ called refused by the list. Behind each count: how many only the panel reached, 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 from textadv.config import ConfigError
 from textadv.config_chat import ChatRunConfig
+from textadv.config_elicitation import SearchGoal
 from textadv.config_file import load_config
 from textadv.errors import one_message
 from textadv.screen import parser as reader
@@ -31,6 +33,9 @@ def main() -> None:
     parser.add_argument("--split", choices=("validation", "test"), default="test")
     parser.add_argument("--rows", type=int, default=40, help="behaviours, the first of the split")
     parser.add_argument("--factor", type=float, action="append", help="of the threat's radius; repeatable (1 and 2)")
+    parser.add_argument(
+        "--goal", choices=get_args(SearchGoal), action="append", help="only this goal; repeatable (all)"
+    )
     given = parser.parse_intermixed_args()
     with one_message():
         config = load_config(Path(given.config), given.overrides)
@@ -40,7 +45,13 @@ def main() -> None:
         # Once the configuration is known to be right: torch and transformers take seconds.
         from search_goals import bench
 
-        bench(config.model_copy(update={"model": model}), given.split, given.rows, given.factor or FACTORS)
+        bench(
+            config.model_copy(update={"model": model}),
+            given.split,
+            given.rows,
+            given.factor or FACTORS,
+            given.goal or (),
+        )
 
 
 if __name__ == "__main__":

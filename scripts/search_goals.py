@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,12 +68,17 @@ class Bench:
         )
 
 
-def contestants(wanted: ElicitationConfig) -> dict[str, ElicitationConfig]:
-    """The whole target as it stood; each goal of the panel alone, as independent restarts and in one go; the panel."""
+def contestants(wanted: ElicitationConfig, goals: Collection[str] = ()) -> dict[str, ElicitationConfig]:
+    """The whole target as it stood; each goal of the panel alone, as independent restarts and in one go; the panel.
+
+    goals: only these, where there are any.
+    """
     whole = wanted.attack.model_copy(update={"steps": wanted.restarts * wanted.attack.steps})
     named = {"elicit": SearchConfig(goal="elicit"), **{_named(leg): _alone(leg) for leg in build_searches.PANEL}}
     found = {}
     for name, search in named.items():
+        if goals and search.goal not in goals:
+            continue
         found[name] = wanted.model_copy(update={"search": [search]})
         found[f"{name}, in one go"] = wanted.model_copy(update={"search": [search], "restarts": 1, "attack": whole})
     return {**found, PANEL: wanted.model_copy(update={"search": None})}
@@ -108,14 +113,17 @@ def _cell(panel: list[bool], own: list[bool]) -> str:
     return f"{sum(own)} (+{pairs.count((True, False))}, -{pairs.count((False, True))})"
 
 
-def bench(config: ChatRunConfig, split: str, rows: int, factors: Sequence[float]) -> None:
-    """Prints a table for each multiple of the threat's radius: the first rows of the split, on the config's model."""
+def bench(config: ChatRunConfig, split: str, rows: int, factors: Sequence[float], goals: Collection[str] = ()) -> None:
+    """Prints a table for each multiple of the threat's radius: the first rows of the split, on the config's model.
+
+    goals: see `contestants`.
+    """
     splits = build_chat.streams(config.data, config.seed)[Role.ADVERSARIAL]
     chats = {"validation": splits.validation, "test": splits.test}[split][:rows]
     asked = Bench(config, build_chat.model(config.model, config.seed), chats)
     wanted = config.evaluation.elicitation
     for factor in factors:
-        attacks = {name: asked.attack(own, factor) for name, own in contestants(wanted).items()}
+        attacks = {name: asked.attack(own, factor) for name, own in contestants(wanted, goals).items()}
         with tempfile.TemporaryDirectory() as folder:
             judged = asked.judged(attacks, Path(folder) / "answers.jsonl")
         effort = f"{wanted.restarts} restarts of {wanted.attack.steps} steps"
