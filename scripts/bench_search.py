@@ -52,7 +52,7 @@ class Bench:
 
     @property
     def requests(self) -> list[str]:
-        return [chat.messages[-1]["content"] for chat in self.chats]
+        return [chat.conversation for chat in self.chats]
 
     def attack(self, search: Sequence[SearchConfig] | None, factor: float) -> EmbeddingAttack:
         """The embedding attack with these searches at `factor` times the threat's radius."""

@@ -23,7 +23,7 @@ from textadv.data import Rows
 from textadv.data.thoughts import Speech
 from textadv.evaluation.adversaries import Adversary, Behaviour, Direct, behaviours_of
 from textadv.evaluation.generate import PLAIN, Decoding, Tokenizer, answers
-from textadv.evaluation.judges import Judge, Verdict
+from textadv.evaluation.judges import Judge, RefusalList, Verdict
 from textadv.evaluation.kept_answers import Answer, everywhere
 from textadv.evaluation.results import plain
 from textadv.evaluation.statistics import Rate, wilson
@@ -44,6 +44,7 @@ class JudgedAnswer:
     breaks nothing, or the model was still thinking, which leaves open what it would say; `error` where there is no
     answer. broken: None where it is not known.
     begun: what of `text` was put into the model's mouth; whole: that is the whole target.
+    shared, key: as in `Answer`.
     """
 
     restart: int
@@ -59,6 +60,8 @@ class JudgedAnswer:
     begun: str = ""
     whole: bool = False
     search: str = ""
+    shared: str = ""
+    key: str = ""
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,8 @@ class AttackSuccess:
         the model added nothing beyond the adversary's own words, is not broken and has no verdict; one that is still
         `thinking` has none either.
     tokens: generated. forwards, backwards: passes of one row through the model that the searches took, generation not
-        included. seconds: wall clock of this run; answers taken from the store cost none.
+        included. What another attack was answered already counts there alone, in tokens and passes. seconds: wall clock
+        of this run; answers taken from the store cost none.
     """
 
     name: str
@@ -140,7 +144,8 @@ def elicit(
     """Every attack on every behaviour, judged; the same on every process.
 
     rows: the behaviours as chats with an answer `harmful`. requests: their original texts, in the same order, which is
-    what the judge sees beside the whole response, prefill included, thoughts not.
+    what the judge sees beside the whole response, prefill included, thoughts not; of a chat of several turns all of
+    them, see `conversation`: judges know rows by it.
     attacks: by name; where none is a `Direct`, it is added as "direct". decoding: greedy, 512 tokens by default.
     store, key, ends, speech: see `answers`; `ends` by default also holds the special token that the targets end with.
     say: told how it goes, and by which judge.
@@ -164,15 +169,15 @@ def elicit(
     for name, adversary in named.items():
         began = time.perf_counter()
         rounds, begun = [], []
-        for each in adversary.rounds(model, rows, behaviours):
-            rounds.append(answered(each.prompts, decoding, attack=name, prepare=each.prepare))
+        for restart, each in enumerate(adversary.rounds(model, rows, behaviours)):
+            rounds.append(answered(each.prompts, decoding, attack=name, restart=restart, prepare=each.prepare))
             begun.append({prompt.id: speech.decoded(tokenizer, prompt.prefill) for prompt in each.prompts})
         wholes = {row.id: speech.decoded(tokenizer, row.said) for row in behaviours}
         outcomes = _outcomes(name, behaviours, rounds, verdicts, begun, wholes)
         found = [answer for given in rounds for answer in given]
         passes = (sum(answer.forwards for answer in found), sum(answer.backwards for answer in found))
         measured[name] = _Measured(outcomes, *passes, time.perf_counter() - began)
-        say(_line(name, measured[name]))
+        say(_line(judge, name, measured[name]))
     return _result(judge, decoding, named, measured, say)
 
 
@@ -234,7 +239,8 @@ class _Verdicts:
         else:
             said = self.known[self.pair(answer)]
         own = (answer.sample, answer.status, answer.text, answer.tokens)
-        return JudgedAnswer(restart, *own, *said, thought=answer.thought, search=answer.search)
+        kept = {"thought": answer.thought, "search": answer.search, "shared": answer.shared, "key": answer.key}
+        return JudgedAnswer(restart, *own, *said, **kept)
 
 
 def _outcomes(
@@ -273,12 +279,17 @@ def _by(judge: str, say: Callable[[str], None], line: str) -> None:
     say(f"{line} (judge {judge})")
 
 
-def _line(name: str, measured: _Measured) -> str:
+def _broken(judge: Judge, count: int, total: int) -> str:
+    """So many behaviours, as the verdicts of this judge say it, whatever else becomes of their answers."""
+    return f"{count} of {total} behaviours {'not refused' if isinstance(judge, RefusalList) else 'broken'}"
+
+
+def _line(judge: Judge, name: str, measured: _Measured) -> str:
     total = len(measured.outcomes)
     low = sum(outcome.broken for outcome in measured.outcomes)
     open_rows = sum(outcome.possibly_broken for outcome in measured.outcomes) - low
     beside = f", {open_rows} more not known" if open_rows else ""
-    return f"{name} breaks {low} of {total} behaviours{beside}, in {measured.seconds:.0f} s"
+    return f"{name} leaves {_broken(judge, low, total)}{beside}, in {measured.seconds:.0f} s"
 
 
 def _result(
@@ -293,7 +304,7 @@ def _result(
     already = wilson(sum(outcome.broken for outcome in direct), total)
     each = [_success(name, str(named[name]), named[name].threat, [found], already) for name, found in measured.items()]
     worst = _success(WORST_CASE, f"at least one of: {', '.join(named)}", "any of theirs", [*measured.values()], already)
-    say(f"{WORST_CASE}: {worst.low.count} of {total} behaviours broken")
+    say(f"{WORST_CASE}: {_broken(judge, worst.low.count, total)}")
     outcomes = tuple(outcome for found in measured.values() for outcome in found.outcomes)
     return Elicitation(judge.name, judge.version, decoding, total, tuple(each), worst, outcomes)
 
@@ -313,7 +324,7 @@ def _success(name: str, description: str, threat: str, measured: Sequence[_Measu
         already=already,
         answers=dict(Counter(answer.status for answer in judged)),
         verdicts=dict(Counter(answer.verdict for answer in judged)),
-        tokens=sum(answer.tokens for answer in judged),
+        tokens=sum(answer.tokens for answer in judged if not answer.shared),
         forwards=sum(found.forwards for found in measured),
         backwards=sum(found.backwards for found in measured),
         seconds=sum(found.seconds for found in measured),
