@@ -14,6 +14,8 @@ from textadv.printable import printable
 # A name is no path: whatever stands before the first "=" and is none of these makes the whole argument a path.
 NAME = re.compile(r"[^\W_][\w .,+()-]*")
 LONGEST = 60
+LONGEST_FILE = 200
+INITIAL = "initial"
 
 
 class NamedModel(NamedTuple):
@@ -65,8 +67,7 @@ def named_runs(arguments: Sequence[str]) -> list[NamedModel]:
 def _distinct(found: list[NamedModel], arguments: Sequence[str], option: str) -> list[NamedModel]:
     taken: dict[str, str] = {}
     for model, argument in zip(found, arguments, strict=True):
-        # As files are named after it.
-        called = re.sub(r"[^a-z0-9-]+", "_", model.name.lower())
+        called = _as_file(model.name)
         if called in taken:
             raise ConfigError(
                 [
@@ -74,8 +75,34 @@ def _distinct(found: list[NamedModel], arguments: Sequence[str], option: str) ->
                     "and files. Name one of them otherwise, as NAME=PATH."
                 ]
             )
+        _require_free(called, argument, option)
         taken[called] = argument
+    for called, argument in taken.items():
+        # So a second process' answers of one model are called.
+        whose = re.sub(r"-[0-9]+$", "", called)
+        if whose != called and whose in taken:
+            raise ConfigError(
+                [
+                    f"{option} {_shown(taken[whose])} and {option} {_shown(argument)} would share files: "
+                    "-NUMBER after a name stands for a further process. Name one of them otherwise, as NAME=PATH."
+                ]
+            )
     return found
+
+
+def _require_free(called: str, argument: str, option: str) -> None:
+    if called == INITIAL:
+        why = f"results call the weights that a run starts from {INITIAL}"
+    elif len(called) > LONGEST_FILE:
+        why = f"its answers need a file name of at most {LONGEST_FILE} characters, and this has {len(called)}"
+    else:
+        return
+    raise ConfigError([f"{option} {_shown(argument)}: {why}. Name it otherwise, as NAME=PATH."])
+
+
+def _as_file(name: str) -> str:
+    """As files are named after it, where capitals may not count."""
+    return re.sub(r"[^a-z0-9-]+", "_", name.lower())
 
 
 def _shown(text: str) -> str:

@@ -142,7 +142,7 @@ class AnswerBook:
         lines = [line for file in files_of(self.path) for line in read(file)[0]]
         foreign = sum(answer_of(line) is None for line in lines)
         bare = sum("outcome" not in line for line in lines) - foreign
-        told = [f"{bare} lines lack a prompt, a verdict or an outcome: they are read, and get theirs"] if bare else []
+        told = [f"{bare} lines name no prompt, verdicts or outcome: they are read, and get theirs"] if bare else []
         told += [f"{foreign} lines are of another version: what they told is made again"] if foreign else []
         return f"{self.path.parent.name}/{self.path.name}: {'; '.join(told)}" if told else None
 
