@@ -44,7 +44,8 @@ def drawn(chats: Sequence[Chat]) -> list[int]:
 
 def test_other_histories_are_other_behaviours() -> None:
     chats = [going_on(number) for number in range(4)]
-    assert drawn([*chats, replace(chats[1], id=99)]) == [10, 11, 12, 13]
+    assert drawn(chats) == [10, 11, 12, 13]
+    assert sorted(drawn([*chats, replace(chats[1], id=99)])) == [10, 11, 12, 13]
     guards = [replace(chats[0], messages=turns("go on", system=f"guard {n}"), id=n) for n in range(3)]
     assert drawn(guards) == [0, 1, 2]
     swapped = [turns("a", "b", "go on"), turns("b", "a", "go on")]

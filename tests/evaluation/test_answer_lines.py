@@ -172,7 +172,7 @@ def test_answers_of_other_weights_are_told_and_marked(scripted: Scripted, likely
     evaluated(tmp_path, key="other weights")
     count = len(lines_of(tmp_path / "before.jsonl"))
     (told,) = [line for line in spoken(tmp_path) if "were not used" in line]
-    assert f"{count} of {2 * count} kept answers are of other weights, searches or settings" in told
+    assert f"{count} of {2 * count} kept answers are of other weights, prompts, searches or settings" in told
     lines = lines_of(tmp_path / "before.jsonl")
     assert [line.get("earlier", False) for line in lines] == [True] * count + [False] * count
     evaluated(tmp_path, key="other weights")

@@ -154,7 +154,7 @@ class AnswerBook:
             return None
         return (
             f"{self.path.parent.name}/{self.path.name}: {left} of {len(lines)} kept answers are of other weights, "
-            f"searches or settings than these: they were not used, and stay there with {EARLIER}: true"
+            f"prompts, searches or settings than these: they were not used, and stay there with {EARLIER}: true"
         )
 
     def _line(self, line: Mapping[str, Any], last: bool) -> dict[str, Any]:

@@ -260,7 +260,7 @@ def _by_radius(
     grounds: Grounds,
 ) -> list[Measure]:
     places = {number: place for place, number in enumerate(panel.behaviours.ids)}
-    known, told = _rows(template, panel), dict[tuple[str, int], BehaviourOutcome]()
+    known, searched = _rows(template, panel), dict[tuple[str, int], BehaviourOutcome]()
 
     def ask(rows: Rows, requests: Sequence[str], attacks: Mapping[str, Adversary]) -> Elicitation:
         asked = partial(elicit, model, template.tokenizer, rows, requests, attacks, store=book.path, key=key)
@@ -272,7 +272,7 @@ def _by_radius(
             book.judged(decided, known)
         outcomes = outcomes_of(found, grounds, decided, places)
         book.outcomes(found, [one.answers for one in outcomes if one.answers])
-        told.update({(outcome.attack, outcome.id): outcome for outcome in found.outcomes})
+        searched.update({(outcome.attack, outcome.id): outcome for outcome in found.outcomes})
         return as_outcomes(found, outcomes)
 
     measures = []
@@ -286,7 +286,7 @@ def _by_radius(
         measures.append(replace(measure, row_ids=tuple(panel.behaviours.ids[:total])))
         cost["curve forwards"] = cost.get("curve forwards", 0.0) + point.forwards
         cost["curve backwards"] = cost.get("curve backwards", 0.0) + point.backwards
-    opened(book.path, model).share(_carried(book, panel, [measure.name for measure in measures], told))
+    opened(book.path, model).share(_carried(book, panel, [measure.name for measure in measures], searched))
     return measures
 
 

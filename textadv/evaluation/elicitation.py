@@ -239,8 +239,8 @@ class _Verdicts:
         else:
             said = self.known[self.pair(answer)]
         own = (answer.sample, answer.status, answer.text, answer.tokens)
-        kept = {"thought": answer.thought, "search": answer.search, "shared": answer.shared, "key": answer.key}
-        return JudgedAnswer(restart, *own, *said, **kept)
+        kept = (answer.search, answer.shared, answer.key)
+        return JudgedAnswer(restart, *own, *said, answer.thought, "", False, *kept)
 
 
 def _outcomes(

@@ -160,7 +160,8 @@ def answer_of(told: Mapping[str, Any]) -> Answer | None:
     try:
         if not isinstance(told.get("key"), str) or not isinstance(answer, dict):
             return None
-        return Answer(**{"restart": None, "shared": ""} | answer, key=told["key"])
+        known: dict[str, Any] = {"restart": None, **answer}
+        return Answer(**known, key=told["key"])
     except TypeError:
         return None
 
