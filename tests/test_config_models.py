@@ -90,6 +90,10 @@ def test_a_path_that_is_no_file_name_is_refused_in_short() -> None:
     assert len(str(error.value)) < 400
 
 
+def test_runs_have_no_files_to_share() -> None:
+    assert [name for name, _ in named_runs(["runs/pgd", "runs/pgd-2", "runs/initial"])] == ["pgd", "pgd-2", "initial"]
+
+
 def test_numbers_alone_are_no_clash() -> None:
     assert [name for name, _ in named_models(["cat-1=a", "cat-2=b", "cat 3=c"])] == ["cat-1", "cat-2", "cat 3"]
 

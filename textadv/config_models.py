@@ -52,9 +52,23 @@ def named_model(argument: str, option: str = "--model") -> NamedModel:
 def named_models(arguments: Sequence[str], option: str = "--model") -> list[NamedModel]:
     """The models of all arguments, in order, whose names differ, also as files are named after them.
 
-    Raises ConfigError as `named_model`, and where two would be called the same.
+    Raises ConfigError as `named_model`, and where two would be called the same, or one as something else is.
     """
-    return _distinct([named_model(argument, option) for argument in arguments], arguments, option)
+    found = _distinct([named_model(argument, option) for argument in arguments], arguments, option)
+    files = {_as_file(model.name): argument for model, argument in zip(found, arguments, strict=True)}
+    for called, argument in files.items():
+        # So the answers that a second process writes are called.
+        whose = re.sub(r"-[0-9]+$", "", called)
+        if called == INITIAL:
+            why = f": results call the weights that a run starts from {INITIAL}"
+        elif len(called) > LONGEST_FILE:
+            why = f": its answers need a file name of at most {LONGEST_FILE} characters, and this has {len(called)}"
+        elif whose != called and whose in files:
+            why = f" and {option} {_shown(files[whose])} would share files: -NUMBER stands for a further process"
+        else:
+            continue
+        raise ConfigError([f"{option} {_shown(argument)}{why}. Name it otherwise, as NAME=PATH."])
+    return found
 
 
 def named_runs(arguments: Sequence[str]) -> list[NamedModel]:
@@ -75,29 +89,8 @@ def _distinct(found: list[NamedModel], arguments: Sequence[str], option: str) ->
                     "and files. Name one of them otherwise, as NAME=PATH."
                 ]
             )
-        _require_free(called, argument, option)
         taken[called] = argument
-    for called, argument in taken.items():
-        # So a second process' answers of one model are called.
-        whose = re.sub(r"-[0-9]+$", "", called)
-        if whose != called and whose in taken:
-            raise ConfigError(
-                [
-                    f"{option} {_shown(taken[whose])} and {option} {_shown(argument)} would share files: "
-                    "-NUMBER after a name stands for a further process. Name one of them otherwise, as NAME=PATH."
-                ]
-            )
     return found
-
-
-def _require_free(called: str, argument: str, option: str) -> None:
-    if called == INITIAL:
-        why = f"results call the weights that a run starts from {INITIAL}"
-    elif len(called) > LONGEST_FILE:
-        why = f"its answers need a file name of at most {LONGEST_FILE} characters, and this has {len(called)}"
-    else:
-        return
-    raise ConfigError([f"{option} {_shown(argument)}: {why}. Name it otherwise, as NAME=PATH."])
 
 
 def _as_file(name: str) -> str:
