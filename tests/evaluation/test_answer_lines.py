@@ -119,15 +119,9 @@ def test_every_point_of_the_curve_has_lines(scripted: Scripted, likely: list[boo
         ]
         assert tuple(map(float, complied)) == measure.rows
     # "always" broke at 0 and "begun" at 1: they are asked at no larger radius, and count there by that answer.
-    shared = {
-        (name, row): line["answer"]["shared"] for (name, row), (line, *_) in by.items() if name == "embedding at 2"
-    }
-    assert shared == {
-        ("embedding at 2", 0): "embedding at 1",
-        ("embedding at 2", 1): "embedding at 1",
-        ("embedding at 2", 2): "prefill",
-    }
-    assert by["embedding at 1", 0][0]["answer"]["shared"] == PLAIN
+    shared = {row: [line["answer"]["shared"] for line in by["embedding at 2", row]] for row in range(3)}
+    assert shared == {0: ["direct"], 1: ["prefill"], 2: ["prefill", "three", "three"]}
+    assert {line["answer"]["shared"] for row in range(3) for line in by[PLAIN, row]} == {"direct"}
 
 
 def test_a_second_evaluation_changes_nothing(scripted: Scripted, likely: list[bool], tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ class Answer:
         """The answer as this round of this attack got it: without passes, where another one's made it."""
         if self.attack == attack and self.restart in (restart, None):
             return replace(self, restart=restart)
-        return replace(self, attack=attack, restart=restart, shared=self.attack, forwards=0, backwards=0)
+        return replace(self, attack=attack, restart=restart, shared=self.shared or self.attack, forwards=0, backwards=0)
 
 
 _FIELDS = {field.name for field in fields(Answer)} - {"key"}
