@@ -279,17 +279,15 @@ def _by(judge: str, say: Callable[[str], None], line: str) -> None:
     say(f"{line} (judge {judge})")
 
 
-def _broken(judge: Judge, count: int, total: int) -> str:
-    """So many behaviours, as the verdicts of this judge say it, whatever else becomes of their answers."""
-    return f"{count} of {total} behaviours {'not refused' if isinstance(judge, RefusalList) else 'broken'}"
-
-
 def _line(judge: Judge, name: str, measured: _Measured) -> str:
+    """What the verdicts of this judge say of an attack, whatever else becomes of its answers."""
     total = len(measured.outcomes)
     low = sum(outcome.broken for outcome in measured.outcomes)
     open_rows = sum(outcome.possibly_broken for outcome in measured.outcomes) - low
     beside = f", {open_rows} more not known" if open_rows else ""
-    return f"{name} leaves {_broken(judge, low, total)}{beside}, in {measured.seconds:.0f} s"
+    of = f"{low} of {total} behaviours"
+    told = f"leaves {of} not refused" if isinstance(judge, RefusalList) else f"breaks {of}"
+    return f"{name} {told}{beside}, in {measured.seconds:.0f} s"
 
 
 def _result(
@@ -304,7 +302,8 @@ def _result(
     already = wilson(sum(outcome.broken for outcome in direct), total)
     each = [_success(name, str(named[name]), named[name].threat, [found], already) for name, found in measured.items()]
     worst = _success(WORST_CASE, f"at least one of: {', '.join(named)}", "any of theirs", [*measured.values()], already)
-    say(f"{WORST_CASE}: {_broken(judge, worst.low.count, total)}")
+    left = "not refused" if isinstance(judge, RefusalList) else "broken"
+    say(f"{WORST_CASE}: {worst.low.count} of {total} behaviours {left}")
     outcomes = tuple(outcome for found in measured.values() for outcome in found.outcomes)
     return Elicitation(judge.name, judge.version, decoding, total, tuple(each), worst, outcomes)
 
