@@ -50,7 +50,7 @@ class Answer:
     search: str = ""
     restart: int | None = 0
     shared: str = ""
-    key: str = ""
+    key: str = field(default="", compare=False)
 
     def under(self, attack: str, restart: int) -> Answer:
         """The answer as this round of this attack got it: without passes, where another one's made it."""
