@@ -21,7 +21,7 @@ from textadv.spaces import Embeddings
 THREAT = ThreatModel(Embeddings(), L2(6.0, relative_radius=0.2))
 BEGINNINGS = Beginnings(Words(), REFUSALS, ((SORRY, NO),))
 KEY = "evaluation.elicitation"
-WAY = [("both", 45), ("both", 21), ("early_margin", 7), ("away", 4), ("own", 3)]
+WAY = [("both", 24), ("both", 29), ("both", 13), ("early_margin", 7), ("away", 3), ("own", 3)]
 
 
 def wanted(*overrides: str) -> ElicitationConfig:
@@ -35,12 +35,12 @@ def attack(config: ElicitationConfig) -> GradientAttack:
 @pytest.mark.parametrize(
     ("restarts", "steps", "random", "each"),
     [
-        (3, 20, True, [("both", 42), ("both", 14), ("early_margin", 4)]),
+        (3, 20, True, [("both", 28), ("both", 19), ("both", 8), ("early_margin", 4)]),
         (3, 30, True, WAY),
-        (1, 20, True, [("both", 15), ("both", 4)]),
+        (1, 20, True, [("both", 14), ("both", 5)]),
         (1, 3, True, [("both", 3)]),
         (6, 30, True, 2 * WAY),
-        (6, 14, False, [("both", 52), ("both", 20), ("early_margin", 6), ("away", 3)]),
+        (6, 14, False, [("both", 31), ("both", 27), ("both", 13), ("early_margin", 6), ("away", 3)]),
     ],
 )
 def test_by_default_the_passes_of_the_restarts_are_one_way_of_several_legs(
@@ -60,7 +60,7 @@ def named(search: Search) -> str:
 def test_each_leg_climbs_as_the_panel_says_from_where_the_one_before_ended() -> None:
     found = searches(wanted("restarts=3", "attack.steps=30"))
     assert [named(search) for search in found] == [leg.goal for leg in PANEL]
-    assert [search.goes_on for search in found] == [False, True, True, True, True]
+    assert [search.goes_on for search in found] == [False, *(len(PANEL) - 1) * [True]]
     for leg, search in zip(PANEL, found, strict=True):
         size = StepSize(relative=leg.relative_step_size)
         assert search.ascent == (Momentum(size, leg.momentum) if leg.momentum else FixedStep(size))
@@ -91,7 +91,7 @@ def test_an_attack_that_settles_its_steps_gives_them_to_every_search() -> None:
     for settled in ("relative_step_size: 0.3", "step_size: 0.1", "ascent: adam"):
         found = searches(wanted("restarts=5", f"attack={{steps: 30, {settled}}}"))
         assert all(search.ascent is None for search in found)
-        assert [search.says for search in found] == ["target", "target", "target", "refusal", "own"]
+        assert [search.says for search in found] == [*4 * ["target"], "refusal", "own"]
     once = wanted("restarts=9", "attack={name: fgsm}")
     single = embedding_attack(once, attack(once), BEGINNINGS, 8)
     # One step from the clean prompt: the goals for which there is a step left, none of them twice.

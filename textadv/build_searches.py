@@ -46,11 +46,12 @@ class Leg(NamedTuple):
 # One way, each leg from where the one before ended: how deep a search goes counts for more than how often it begins
 # anew; see "The search, goal by goal" in docs/results.md.
 PANEL = (
-    Leg("both", 0.5, 1.0, 0.5),
-    Leg("both", 0.1, 0.0, 0.24),
+    Leg("both", 1.0, 1.0, 0.25),
+    Leg("both", 0.5, 1.0, 0.33),
+    Leg("both", 0.1, 0.0, 0.155),
     Leg("early_margin", 0.5, 1.0, 0.08),
     Leg("away", 0.5, 1.0, 0.09),
-    Leg("own", 0.5, 1.0, 0.09),
+    Leg("own", 0.5, 1.0, 0.095),
 )
 # A step is two passes, so that finding out what the model says costs nothing beyond a search for the target.
 FEWER: dict[Says, int] = {"target": 0, "refusal": -(-REFUSAL_PASSES // 2), "own": -(-OWN_PASSES // 2)}
@@ -60,7 +61,7 @@ FEWEST_STEPS = 3
 ENOUGH_STEPS = 80
 # Of the threat's own radius, where the configuration names no radii.
 CURVE = (0.5, 1.0, 2.0, 4.0)
-CURVE_SEARCHES = 1
+CURVE_SEARCHES = 2
 
 
 def searches(wanted: ElicitationConfig) -> tuple[Search, ...]:
