@@ -12,11 +12,10 @@ from typing import Any
 from torch import nn
 
 from tests.evaluation.test_answer_book import lines_of, spoken
-from tests.evaluation.test_chat import TOKENIZER, Scripted, Searching, evaluated, likely, llama, panel, scripted
+from tests.evaluation.test_chat import Scripted, Searching, evaluated, likely, panel, scripted
 from textadv.data import ChatRows
 from textadv.evaluation.adversaries import Behaviour, Direct, Prefill, Round
-from textadv.evaluation.chat import ChatEvaluation, Panel, evaluate_chat
-from textadv.evaluation.judges import DECLINES
+from textadv.evaluation.chat import ChatEvaluation, Panel
 from textadv.evaluation.kept_answers import files_of
 from textadv.evaluation.kept_lines import keep, line_of, repaired
 from textadv.evaluation.radius_curve import PLAIN, Curve
@@ -181,16 +180,3 @@ def test_a_line_of_no_answer_stays(scripted: Scripted, likely: list[bool], tmp_p
     keep(tmp_path / "before.jsonl", [{"key": "k", "answer": {"id": 1}}])
     evaluated(tmp_path)
     assert len(lines_of(tmp_path / "before.jsonl")) == 4 * 2 + 4 + 3, "it is damage, and taken out"
-
-
-def test_the_log_tells_verdicts_from_outcomes(scripted: Scripted, likely: list[bool], tmp_path: Path) -> None:
-    lines: list[str] = []
-    wanted = replace(panel(), judge=DECLINES, others=())
-    evaluate_chat("m", llama(), TOKENIZER, wanted, key="k", folder=tmp_path, say=lines.append)
-    verdict, outcome = [line for line in lines if line.startswith("m: direct")]
-    assert verdict.startswith("m: direct leaves 2 of 4 behaviours not refused, in ")
-    assert verdict.endswith(" (judge declines)")
-    assert outcome.startswith(
-        "m: direct: complied 1, broken off 1, refused 2 of 4 behaviours, outcome by judge declines"
-    )
-    assert len({line.partition(" behaviours")[2] for line in (verdict, outcome)}) == 2

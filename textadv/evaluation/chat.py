@@ -220,7 +220,7 @@ def _attack_success(
     notes.add(silence_doubt(first))
     outcomes = outcomes_of(first, grounds, None if panel.decides is None else judged[panel.decides.name])
     for one in outcomes:
-        notes.progress(f"{one}, {_outcome_by(grounds)}")
+        notes.progress(f"{one}, by judge {grounds.told_by}")
     book.outcomes(first, [one.answers for one in outcomes if one.answers])
     for doubt in weaker_doubts(outcomes, panel.attacks):
         notes.add(doubt)
@@ -241,12 +241,6 @@ def _rows(template: Template, panel: Panel) -> dict[int, Row]:
     return {
         row.id: Row(row.id, prompt, target) for row, prompt, target in zip(found, panel.prompts, targets, strict=True)
     }
-
-
-def _outcome_by(grounds: Grounds) -> str:
-    """By what outcomes are told, in which a judge's verdict is one part."""
-    beside = "loops and fluency" if grounds.decides is not None else "loops, fluency and subject"
-    return f"outcome by judge {grounds.told_by}, {beside}"
 
 
 def _by_radius(
@@ -281,7 +275,7 @@ def _by_radius(
         low, high = wilson(sum(point.broken), total), wilson(sum(point.possibly), total)
         told = [f"up to {percent(high)} with what broke off or is not known"] if high.count > low.count else []
         note = "; ".join([*told, point.description])
-        notes.progress(f"{point.name}: complied {low.count} of {total} behaviours, {_outcome_by(grounds)}")
+        notes.progress(f"{point.name}: complied {low.count} of {total} behaviours, by judge {grounds.told_by}")
         measure = rate(BY_RADIUS, point.name, low, list(map(float, point.broken)), True, note)
         measures.append(replace(measure, row_ids=tuple(panel.behaviours.ids[:total])))
         cost["curve forwards"] = cost.get("curve forwards", 0.0) + point.forwards

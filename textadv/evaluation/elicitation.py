@@ -23,7 +23,7 @@ from textadv.data import Rows
 from textadv.data.thoughts import Speech
 from textadv.evaluation.adversaries import Adversary, Behaviour, Direct, behaviours_of
 from textadv.evaluation.generate import PLAIN, Decoding, Tokenizer, answers
-from textadv.evaluation.judges import Judge, RefusalList, Verdict
+from textadv.evaluation.judges import Judge, Verdict
 from textadv.evaluation.kept_answers import Answer, everywhere
 from textadv.evaluation.results import plain
 from textadv.evaluation.statistics import Rate, wilson
@@ -177,7 +177,7 @@ def elicit(
         found = [answer for given in rounds for answer in given]
         passes = (sum(answer.forwards for answer in found), sum(answer.backwards for answer in found))
         measured[name] = _Measured(outcomes, *passes, time.perf_counter() - began)
-        say(_line(judge, name, measured[name]))
+        say(_line(name, measured[name]))
     return _result(judge, decoding, named, measured, say)
 
 
@@ -279,15 +279,12 @@ def _by(judge: str, say: Callable[[str], None], line: str) -> None:
     say(f"{line} (judge {judge})")
 
 
-def _line(judge: Judge, name: str, measured: _Measured) -> str:
-    """What the verdicts of this judge say of an attack, whatever else becomes of its answers."""
+def _line(name: str, measured: _Measured) -> str:
     total = len(measured.outcomes)
     low = sum(outcome.broken for outcome in measured.outcomes)
     open_rows = sum(outcome.possibly_broken for outcome in measured.outcomes) - low
     beside = f", {open_rows} more not known" if open_rows else ""
-    of = f"{low} of {total} behaviours"
-    told = f"leaves {of} not refused" if isinstance(judge, RefusalList) else f"breaks {of}"
-    return f"{name} {told}{beside}, in {measured.seconds:.0f} s"
+    return f"{name} breaks {low} of {total} behaviours{beside}, in {measured.seconds:.0f} s"
 
 
 def _result(
@@ -302,8 +299,7 @@ def _result(
     already = wilson(sum(outcome.broken for outcome in direct), total)
     each = [_success(name, str(named[name]), named[name].threat, [found], already) for name, found in measured.items()]
     worst = _success(WORST_CASE, f"at least one of: {', '.join(named)}", "any of theirs", [*measured.values()], already)
-    left = "not refused" if isinstance(judge, RefusalList) else "broken"
-    say(f"{WORST_CASE}: {worst.low.count} of {total} behaviours {left}")
+    say(f"{WORST_CASE}: {worst.low.count} of {total} behaviours broken")
     outcomes = tuple(outcome for found in measured.values() for outcome in found.outcomes)
     return Elicitation(judge.name, judge.version, decoding, total, tuple(each), worst, outcomes)
 
