@@ -39,7 +39,7 @@ class Bench:
 
     @property
     def requests(self) -> list[str]:
-        return [chat.messages[-1]["content"] for chat in self.chats]
+        return [chat.conversation for chat in self.chats]
 
     def attack(self, wanted: ElicitationConfig, factor: float) -> EmbeddingAttack:
         """The embedding attack as configured so, at `factor` times the threat's radius."""

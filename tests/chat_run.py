@@ -282,6 +282,9 @@ def check_consistent(results: ChatResults, output: Path, printed: str) -> None:
         answers = kept_answers(output, model.name)
         bound, success = (_measures(model, group) for group in ("not refused", "attack success"))
         assert list(success) == list(bound) == [*results.attacks, "worst case"]
+        told = {(answer.attack, answer.id) for answer in answers}
+        named = [*model.curve, *(success[one.attack] for one in model.outcomes if one.answers)]
+        assert [m.name for m in named if any((m.name, row) not in told for row in m.row_ids or (None,))] == []
         left: dict[str, dict[int, bool]] = {}
         for answer in answers:
             if answer.attack in success:

@@ -256,7 +256,7 @@ def questions(name: str, path: str, surrogates: Surrogates) -> tuple[Question, .
 
 @stage("loading judges")
 def second_judges(config: ChatEvaluationConfig, targets: Mapping[str, str]) -> list[Judge]:
-    """The judges that are asked beside the refusal list. targets: request -> target, of the behaviours.
+    """The judges that are asked beside the refusal list. targets: what is shown of a behaviour -> its target.
 
     Raises ConfigError where a judge's model cannot be loaded or used, or its endpoint cannot be asked.
     """

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from textadv.config_adversary import AttackConfig, with_defaults
+from textadv.config_labels import radius_problems
 from textadv.config_types import Count, Distinct, Length, Natural, NotNegative, Section, checked
 
 SearchGoal = Literal["both", "early", "early_margin", "away", "own", "elicit"]
@@ -72,7 +73,8 @@ class ElicitationConfig(Section):
 
     @model_validator(mode="after")
     def _rules(self) -> ElicitationConfig:
-        return checked(self, [*_search_problems(self), *_start_problems(self)])
+        radii = radius_problems(self.radii or [])
+        return checked(self, [*_search_problems(self), *_start_problems(self), *radii])
 
 
 def settles_steps(attack: AttackConfig) -> bool:

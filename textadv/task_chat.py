@@ -219,19 +219,23 @@ def _uncontrolled(task: ChatTask) -> Iterable[str]:
 
 
 def requests(chats: Sequence[Chat]) -> tuple[str, ...]:
-    """What the user asks last in each chat."""
-    return tuple(chat.messages[-1]["content"] for chat in chats)
+    """What the user asks in each chat, in all turns."""
+    return tuple(chat.request for chat in chats)
 
 
-def _targets(chats: Sequence[Chat], used: Template) -> dict[str, str]:
-    """Request -> what the adversary wants said, thoughts left out."""
-    said = [used.split(chat.answers["harmful"]).text for chat in chats]
-    return dict(zip(requests(chats), said, strict=True))
+def shown(chats: Sequence[Chat]) -> tuple[str, ...]:
+    """What judges see of each chat: all its turns."""
+    return tuple(chat.conversation for chat in chats)
+
+
+def _targets(chats: Sequence[Chat], used: Template) -> tuple[str, ...]:
+    """What the adversary wants said in each chat, thoughts left out."""
+    return tuple(used.split(chat.answers["harmful"]).text for chat in chats)
 
 
 def _drawn(config: ChatRunConfig, draw: int, chats: Sequence[Chat], wanted: int | None) -> list[Chat]:
-    """A seeded subset, in order; each prompt once."""
-    once = list({chat.messages[-1]["content"]: chat for chat in reversed(chats)}.values())[::-1]
+    """A seeded subset, in order; each chat once, whatever others share of its turns."""
+    once = list({chat.conversation: chat for chat in reversed(chats)}.values())[::-1]
     return [once[place] for place in sorted(permutation(config.seed, draw, size=len(once))[:wanted])]
 
 
@@ -255,7 +259,7 @@ def _panel(
     benign = {}
     if Role.BORDERLINE in streams:
         close = _drawn(config, BENIGN_DRAW, _test(streams, Role.BORDERLINE), wanted.benign)
-        benign["borderline"] = Asked.of(used, requests(close), [chat.id for chat in close])
+        benign["borderline"] = Asked.of_chats(used, close)
     for name, path in wanted.over_refusal.items():
         prompts = build_chat.benign_prompts(name, path, config.data.surrogates)
         kept = sorted(permutation(config.seed, BENIGN_DRAW, size=len(prompts))[: wanted.benign])
@@ -265,7 +269,7 @@ def _panel(
         found = read_instructed(path, config.data.surrogates)
         instructions[name] = (found, Asked.of(used, [prompt.prompt for prompt in found]))
     targets = _targets(chats, used)
-    others = tuple(build_chat.second_judges(wanted, targets))
+    others = tuple(build_chat.second_judges(wanted, dict(zip(shown(chats), targets, strict=True))))
     return Panel(
         behaviours=rows,
         requests=requests(chats),
@@ -283,10 +287,11 @@ def _panel(
             wanted.max_new_tokens, wanted.temperature, wanted.samples, config.seed, batch_size=wanted.batch_size
         ),
         chats=tuple(chat.messages for chat in chats),
-        targets=tuple(targets[request] for request in requests(chats)),
+        targets=targets,
         target_words=wanted.target_words or TARGET_WORDS,
         useful=useful_answers(utility, used),
         decides=deciding(others),
+        shown=shown(chats),
     )
 
 
@@ -312,11 +317,12 @@ def _selection(
         attacks=attacks,
         judge=REFUSAL_LISTS[config.evaluation.judge],
         others=(),
-        benign={"benign": Asked.of(used, requests(asked))},
+        benign={"benign": Asked.of_chats(used, asked)},
         utility=rows,
         questions={},
         instructions={},
         decoding=Decoding(wanted.max_new_tokens, batch_size=config.evaluation.batch_size),
+        shown=shown(chats),
     )
 
 

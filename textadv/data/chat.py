@@ -60,6 +60,18 @@ class Chat:
         """The text of the last turn, the user's."""
         return self.messages[-1]["content"]
 
+    @property
+    def request(self) -> str:
+        """What the user says in all turns, a line each."""
+        return "\n".join(turn["content"] for turn in self.messages if turn["role"] == "user")
+
+    @property
+    def conversation(self) -> str:
+        """All turns as one text, for judges and readers; of a chat of one turn, the user's, that turn alone."""
+        if len(self.messages) == 1:
+            return self.prompt
+        return "\n\n".join(f"{turn['role'].capitalize()}: {turn['content']}" for turn in self.messages)
+
 
 @dataclass(frozen=True)
 class ChatSplits:

@@ -44,6 +44,7 @@ class JudgedAnswer:
     breaks nothing, or the model was still thinking, which leaves open what it would say; `error` where there is no
     answer. broken: None where it is not known.
     begun: what of `text` was put into the model's mouth; whole: that is the whole target.
+    shared, key: as in `Answer`.
     """
 
     restart: int
@@ -59,6 +60,8 @@ class JudgedAnswer:
     begun: str = ""
     whole: bool = False
     search: str = ""
+    shared: str = ""
+    key: str = ""
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,8 @@ class AttackSuccess:
         the model added nothing beyond the adversary's own words, is not broken and has no verdict; one that is still
         `thinking` has none either.
     tokens: generated. forwards, backwards: passes of one row through the model that the searches took, generation not
-        included. seconds: wall clock of this run; answers taken from the store cost none.
+        included. What another attack was answered already counts there alone, in tokens and passes. seconds: wall clock
+        of this run; answers taken from the store cost none.
     """
 
     name: str
@@ -140,7 +144,8 @@ def elicit(
     """Every attack on every behaviour, judged; the same on every process.
 
     rows: the behaviours as chats with an answer `harmful`. requests: their original texts, in the same order, which is
-    what the judge sees beside the whole response, prefill included, thoughts not.
+    what the judge sees beside the whole response, prefill included, thoughts not; of a chat of several turns all of
+    them, see `conversation`: judges know rows by it.
     attacks: by name; where none is a `Direct`, it is added as "direct". decoding: greedy, 512 tokens by default.
     store, key, ends, speech: see `answers`; `ends` by default also holds the special token that the targets end with.
     say: told how it goes, and by which judge.
@@ -164,8 +169,8 @@ def elicit(
     for name, adversary in named.items():
         began = time.perf_counter()
         rounds, begun = [], []
-        for each in adversary.rounds(model, rows, behaviours):
-            rounds.append(answered(each.prompts, decoding, attack=name, prepare=each.prepare))
+        for restart, each in enumerate(adversary.rounds(model, rows, behaviours)):
+            rounds.append(answered(each.prompts, decoding, attack=name, restart=restart, prepare=each.prepare))
             begun.append({prompt.id: speech.decoded(tokenizer, prompt.prefill) for prompt in each.prompts})
         wholes = {row.id: speech.decoded(tokenizer, row.said) for row in behaviours}
         outcomes = _outcomes(name, behaviours, rounds, verdicts, begun, wholes)
@@ -234,7 +239,8 @@ class _Verdicts:
         else:
             said = self.known[self.pair(answer)]
         own = (answer.sample, answer.status, answer.text, answer.tokens)
-        return JudgedAnswer(restart, *own, *said, thought=answer.thought, search=answer.search)
+        kept = (answer.search, answer.shared, answer.key)
+        return JudgedAnswer(restart, *own, *said, answer.thought, "", False, *kept)
 
 
 def _outcomes(
@@ -313,7 +319,7 @@ def _success(name: str, description: str, threat: str, measured: Sequence[_Measu
         already=already,
         answers=dict(Counter(answer.status for answer in judged)),
         verdicts=dict(Counter(answer.verdict for answer in judged)),
-        tokens=sum(answer.tokens for answer in judged),
+        tokens=sum(answer.tokens for answer in judged if not answer.shared),
         forwards=sum(found.forwards for found in measured),
         backwards=sum(found.backwards for found in measured),
         seconds=sum(found.seconds for found in measured),

@@ -130,15 +130,15 @@ def show_chat(config: ChatRunConfig, named: NamedModel, count: int, attack_name:
         loaded.model,
         loaded.tokenizer,
         panel.behaviours,
-        panel.requests,
+        panel.prompts,
         attacks,
         panel.judge,
         panel.decoding,
         speech=speech,
     )
-    for place, request in enumerate(panel.requests):
+    for place, request in enumerate(panel.prompts):
         tell(f"row {panel.behaviours.ids[place]}\n  prompt    {textwrap.indent(request, ' ' * 12).strip()}")
-        for outcome in found.outcomes[place :: len(panel.requests)]:
+        for outcome in found.outcomes[place :: len(panel.prompts)]:
             tell(_answer(outcome))
         tell("")
     left = {each: sum(not _refused(o) for o in found.outcomes if o.attack == each) for each in attacks}
