@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from textadv.config_adversary import AttackConfig, with_defaults
-from textadv.config_types import Count, Distinct, Length, Natural, NotNegative, Section, checked
+from textadv.config_types import Count, Distinct, Formerly, Length, Natural, NotNegative, Section, checked
 
 SearchGoal = Literal["both", "early", "early_margin", "away", "own", "elicit"]
 
@@ -38,6 +38,10 @@ class SearchConfig(Section):
     )
 
 
+FORMER_SEARCH = [SearchConfig(goal="elicit")]
+"""Every restart aimed evenly at the whole target before there was a choice."""
+
+
 class ElicitationConfig(Section):
     """How attack success is measured on the held-out harmful prompts."""
 
@@ -53,7 +57,10 @@ class ElicitationConfig(Section):
     attack: Annotated[AttackConfig, BeforeValidator(eliciting)] = Field(
         AttackConfig(name="pgd", steps=20, select="most_damaging"), description="The embedding attack's search."
     )
-    search: Annotated[list[Annotated[SearchConfig, BeforeValidator(_named)]], Field(min_length=1)] | None = Field(
+    search: Annotated[
+        Annotated[list[Annotated[SearchConfig, BeforeValidator(_named)]], Field(min_length=1)] | None,
+        Formerly(FORMER_SEARCH),
+    ] = Field(
         None,
         description="What the restarts aim at, in turn; a goal may stand for a search with the steps of the attack. "
         "null: a panel of goals and step sizes that shares the passes of the restarts; [elicit]: the whole target in "

@@ -56,19 +56,42 @@ def weaker_doubts(outcomes: Sequence[AttackOutcomes], attacks: Mapping[str, Adve
 
     A search in a ball may stay at the centre, which is the direct request, and a larger ball of the same kind holds the
     smaller one: to break fewer there is a search that fails. A prefill searches nothing and holds no other attack.
+    Broken is what complied or broke off, for a search that turned an answer into gibberish did not fail to move it.
+    Where a larger ball breaks off what complied in the smaller one, its radius is told, not its search.
     """
     found = {one.attack: one for one in outcomes}
     for name, wide in attacks.items():
         for other, narrow in attacks.items():
-            if name not in found or other not in found or not contains(wide, narrow):
-                continue
-            more, fewer = (one.rows("complied") for one in (found[other], found[name]))
-            p = mcnemar([row == 1 for row in more], [row == 1 for row in fewer])
-            if sum(fewer) < sum(more) and p < WEAKER_LEVEL:
-                yield (
-                    f"{name} breaks {sum(fewer):.0f} of {len(fewer)} behaviours and {other}, which it contains, "
-                    f"{sum(more):.0f} (McNemar p = {p:.3f}): its search fails there, give it more steps or restarts."
-                )
+            if name in found and other in found and contains(wide, narrow):
+                yield from _weaker(found[name], found[other])
+
+
+def _weaker(wide: AttackOutcomes, narrow: AttackOutcomes) -> Iterable[str]:
+    """What is doubtful about the first, which may do whatever the second does."""
+    # What the wide one leaves open may be broken, and what the narrow one leaves open may not.
+    broke, had = wide.rows("complied", "broken off", "unknown"), narrow.rows("complied", "broken off")
+    p = _fewer(broke, had)
+    if p < WEAKER_LEVEL:
+        yield (
+            f"{wide.attack} breaks {sum(broke):.0f} of {len(broke)} behaviours and {narrow.attack}, which it contains, "
+            f"{sum(had):.0f} (McNemar p = {p:.3f}): its search fails there, give it more steps or restarts."
+        )
+        return
+    complied, more = wide.rows("complied"), narrow.rows("complied")
+    p, off = _fewer(complied, more), sum(wide.rows("broken off"))
+    if p < WEAKER_LEVEL and off:
+        yield (
+            f"under {wide.attack} the model complies with {sum(complied):.0f} of {len(complied)} behaviours and under "
+            f"{narrow.attack}, which it contains, with {sum(more):.0f} (McNemar p = {p:.3f}), for {off:.0f} break off "
+            "there: so wide a search destroys the answers. Read the narrower one beside it."
+        )
+
+
+def _fewer(wide: Sequence[float], narrow: Sequence[float]) -> float:
+    """McNemar's p for that the first breaks fewer; 1 where it does not."""
+    if sum(wide) >= sum(narrow):
+        return 1.0
+    return mcnemar([row == 1 for row in narrow], [row == 1 for row in wide])
 
 
 def contains(wide: Adversary, narrow: Adversary) -> bool:
