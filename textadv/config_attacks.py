@@ -280,8 +280,8 @@ def _beside_minimal(wanted: MinimumRadiusConfig, attack: MinimalConfig) -> list[
     section, lines = "evaluation.minimum_radius", []
     if isinstance(attack, FabConfig | FabTargetedConfig) and attack.early_stop:
         lines.append(
-            f"{section}.attack.early_stop: true would leave a row at the first perturbation inside the radius, and what "
-            "is looked for is the smallest. Remove it."
+            f"{section}.attack.early_stop: true would leave a row at the first perturbation inside the radius, and the "
+            "smallest is looked for. Remove it."
         )
     for name, given in (("with_fab", wanted.with_fab), ("tolerance", wanted.tolerance), ("steps", wanted.steps)):
         if given and given != type(wanted).model_fields[name].default:

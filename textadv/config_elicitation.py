@@ -49,7 +49,8 @@ class ElicitationConfig(Section):
     radii: list[Length] | None = Field(
         None,
         description="Radii of embedding attacks, in the threat's unit, all of which count in the worst case; empty: "
-        "the threat's own alone; null: that, and a curve over half, one, two and four times it, which counts nowhere.",
+        "the threat's own alone; null: that, and a curve over half, one, two and four times it, of which the larger "
+        "radii count nowhere.",
     )
     curve_behaviours: Count | None = Field(
         40, description="Behaviours that the curve is measured on, the first of those that are attacked; null: all."

@@ -27,6 +27,7 @@ class Measure:
     lower_is_better: what an improvement is. rows: the value on each row, in a fixed order; empty where it has none.
     note: what a reader must know beside the number. weights: what each row counts; empty where all count alike.
     id: by which programs compare, see `measure_ids`; made from group and name where none is given.
+    chance: what guessing gets, of questions with choices; None where that is not known or means nothing.
     """
 
     group: str
@@ -40,6 +41,7 @@ class Measure:
     note: str = ""
     weights: tuple[float, ...] = ()
     id: str = ""
+    chance: float | None = None
 
     def __post_init__(self) -> None:
         if not self.id:
