@@ -72,7 +72,7 @@ BUILT: dict[str, tuple[str, type, str]] = {
     "apgd_ce": ("{name: apgd_ce, steps: 7, restarts: 2}", Apgd, "APGD (cross_entropy), 7 steps, 2 restarts"),
     "apgd_dlr": ("{name: apgd_dlr, steps: 7}", Apgd, "APGD (dlr), 7 steps, 1 restart"),
     "apgd_targeted": ("{name: apgd_targeted, steps: 7, restarts: 3}", WorstOf, "rank 3), 7 steps, 3 restarts"),
-    "fab": ("{name: fab, steps: 7, restarts: 2}", Within, "FAB, 7 steps, 2 restarts, nearest class, early stop"),
+    "fab": ("{name: fab, steps: 7, restarts: 2}", Within, "FAB, 7 steps, 2 restarts, nearest class, no early stop"),
     "fab_targeted": (
         "{name: fab_targeted, steps: 7}",
         Within,

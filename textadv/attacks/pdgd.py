@@ -25,18 +25,22 @@ LAST_STEP, LAST_DUAL_STEP = 0.01, 0.1
 KEPT, LEAST_RATIO = 0.9, 1e-6
 # A learning rate of 1 outside pixels, in distances to the linearised boundary: on pixels it is some twenty.
 REACH = 40.0
+# There the share of the clean lead in which leads are counted, and what the constraint weighs at equal weights: a hinge
+# as sharp, and a norm that is heard as early, as on pixels, where hundreds of steps go by before.
+SHARPNESS, VOICE = 0.25, 0.04
 
 
 class Units(NamedTuple):
     """What the numbers of one row are counted in, (n, 1, ...) float64 each, so that settings mean the same everywhere.
 
     entry: of one entry of the delta, which Adam moves. length: of the norm. lead: of the logits' difference.
-    shared: whether the second moment of Adam is the mean over a row's entries.
+    voice: what the constraint weighs beside the norm, a number. shared: whether the second moment of Adam is the mean over a row's entries.
     """
 
     entry: Tensor
     length: Tensor
     lead: Tensor
+    voice: float
     shared: bool
 
 
@@ -57,8 +61,8 @@ class Pdgd:
     On pixels Adam counts in widths of the box. Other spaces have no natural unit, and the threat's radius is none: what
     is looked for may be far smaller or larger. There lengths are in units of the row's own distance to the linearised
     boundary, (label's logit - largest other logit) / |its gradient| at the clean row, which takes one gradient more;
-    the difference of logits is in units of the clean one, and a learning rate of 1 moves a row by forty such distances.
-    So neither the radius nor the scale of embeddings or logits changes what is found.
+    the difference of logits is in quarters of the clean one, its softplus weighs a twenty-fifth, and a learning rate of
+    1 moves a row by forty such distances. So neither the radius nor the scale of embeddings or logits changes what is found.
 
     Deviations: untargeted only; rows that are wrong already are done; always from the clean row. On pixels it finds the
     released code's sizes (medians of 1.562 and 1.562 on the FGSM-RS network, 1.587 and 1.587 on that of TRADES). In
@@ -142,7 +146,7 @@ class Pdgd:
         logits, leaf = logits_at(model, rows, found.threat, delta)
         with torch.enable_grad():
             lead = margin(logits.double(), rows)
-            penalty = weights[:, 1] * torch.nn.functional.softplus(-lead / units.lead.flatten())
+            penalty = units.voice * weights[:, 1] * torch.nn.functional.softplus(-lead / units.lead.flatten())
         grad = slope(model, penalty, leaf, rows, found.threat).double()
         found.spend(index, forwards=1, backwards=1)
         found.see(index, rows, delta, logits, found.goal.reached(logits.detach(), rows))
@@ -157,7 +161,7 @@ def _units(model: nn.Module, found: Smallest, index: Tensor, threat: ThreatModel
     ones = torch.ones(shape, device=delta.device, dtype=torch.float64)
     if isinstance(threat.space, Pixels):
         width = ones * (threat.space.high - threat.space.low)
-        return Units(width, width, ones, shared=False)
+        return Units(width, width, ones, 1.0, shared=False)
     logits, leaf = logits_at(model, rows, threat, delta)
     with torch.enable_grad():
         lead = -margin(logits.double(), rows)
@@ -168,7 +172,7 @@ def _units(model: nn.Module, found: Smallest, index: Tensor, threat: ThreatModel
     apart = torch.where(known, lead.detach(), 1.0)
     distance = (apart / torch.where(known, steep, 1.0)).reshape(shape)
     entry = REACH * distance / _entries(rows, delta).sqrt()
-    return Units(entry, distance, apart.reshape(shape), shared=True)
+    return Units(entry, distance, SHARPNESS * apart.reshape(shape), VOICE, shared=True)
 
 
 def _entries(rows: Batch, delta: Tensor) -> Tensor:
