@@ -76,7 +76,7 @@ BUILT: dict[str, tuple[str, type, str]] = {
     "fab_targeted": (
         "{name: fab_targeted, steps: 7}",
         Within,
-        "FAB, 7 steps, 1 restart, targets of rank 1, 2, 3, earl",
+        "FAB, 7 steps, 1 restart, targets of rank 1, 2, 3, no early stop",
     ),
     "square": (
         "{name: square, queries: 30, p_init: 0.5, rescale: true}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -12,11 +13,11 @@ from torch import Tensor, nn
 from textadv.attacks.attacked import Attacked
 from textadv.attacks.calling import on_arrays
 from textadv.attacks.hinge import ADAM_EPS, BETA1, BETA2
-from textadv.attacks.minimal import Smallest, logits_at, require_ball, slope
+from textadv.attacks.minimal import Smallest, logits_at, require_ball, search_open, slope
 from textadv.attacks.threat import ThreatModel, require_threat
 from textadv.batch import Batch
 from textadv.losses import margin
-from textadv.models import editable_mask, evaluating
+from textadv.models import editable_mask
 from textadv.spaces import Pixels
 
 # What the step sizes of the perturbation and of the multiplier have shrunk to in the end.
@@ -34,7 +35,8 @@ class Units(NamedTuple):
     """What the numbers of one row are counted in, (n, 1, ...) float64 each, so that settings mean the same everywhere.
 
     entry: of one entry of the delta, which Adam moves. length: of the norm. lead: of the logits' difference.
-    voice: what the constraint weighs beside the norm, a number. shared: whether the second moment of Adam is the mean over a row's entries.
+    voice: what the constraint weighs beside the norm, a number. shared: whether the second moment of Adam is the mean
+    over a row's entries.
     """
 
     entry: Tensor
@@ -62,7 +64,8 @@ class Pdgd:
     is looked for may be far smaller or larger. There lengths are in units of the row's own distance to the linearised
     boundary, (label's logit - largest other logit) / |its gradient| at the clean row, which takes one gradient more;
     the difference of logits is in quarters of the clean one, its softplus weighs a twenty-fifth, and a learning rate of
-    1 moves a row by forty such distances. So neither the radius nor the scale of embeddings or logits changes what is found.
+    1 moves a row by forty such distances. So neither the radius nor the scale of embeddings or logits changes what is
+    found.
 
     Deviations: untargeted only; rows that are wrong already are done; always from the clean row. On pixels it finds the
     released code's sizes (medians of 1.562 and 1.562 on the FGSM-RS network, 1.587 and 1.587 on that of TRADES). In
@@ -102,16 +105,11 @@ class Pdgd:
         measure: bool = True,
     ) -> Attacked:
         """The rows of `batch` with the smallest perturbation found; see `Attack` for the arguments."""
-        base = self.threat.resolved(model, batch)
-        with evaluating(model):
-            found = Smallest.of_clean(model, batch, base.scaled(radius_scale))
-            index = found.open()
-            if len(index):
-                found.require_slope(model, index)
-                self._search(model, found, index, _units(model, found, index, base))
-        return found.attacked(measure)
+        return search_open(partial(self._search, model), self.threat, model, batch, radius_scale).attacked(measure)
 
-    def _search(self, model: nn.Module, found: Smallest, index: Tensor, units: Units) -> None:
+    def _search(self, model: nn.Module, found: Smallest, index: Tensor, base: ThreatModel) -> None:
+        found.require_slope(model, index)
+        units = _units(model, found, index, base)
         rows = found.rows.rows(index)
         delta = torch.zeros_like(found.delta[index])
         first = second = torch.zeros_like(delta, dtype=torch.float64)
