@@ -36,7 +36,7 @@ def test_a_token_ball_is_refused_in_one_sentence() -> None:
         Pdgd(ThreatModel(Embeddings(), L2(1.0, per="token")))
 
 
-def test_outside_pixels_units_are_the_rows_own_and_one_second_moment_is_a_rows() -> None:
+def test_outside_pixels_each_row_has_units_of_its_own() -> None:
     """The docstring's steps: lengths in distances to the linearised boundary, leads in quarters of the clean one."""
     model = CurvedBag()
     rows = rightly_labelled(model, token_rows([5, 9, 7, 4], classes=3))
