@@ -34,7 +34,10 @@ class Beside:
                 self.found.setdefault(hit.position, what)
 
     def measured(self, smallest: MinimumRadii | None, positions: Sequence[int]) -> None:
-        """Takes note of the rows whose smallest radius is no larger than the threat's."""
+        """Takes note of the rows whose smallest radius is no larger than the threat's.
+
+        It looks at single passes, so where the panel looks at means of several it proves nothing of those.
+        """
         if smallest is None:
             return
         place = {self.rows.ids[position]: position for position in positions}

@@ -116,7 +116,8 @@ def evaluate(
         curve = _curve(model, rows, positions, right, attacks, drawn, threat, radii, hits, batch_size, kept, beside)
         flags = masking_flags(model, rows, panel, right, len(positions), threat, alarm, batch_size, kept, beside)
         smallest = None if minimum is None else minimum_radii(model, rows, positions, threat, minimum, batch_size, kept)
-    beside.measured(smallest, positions)
+    if max(map(samples_of, attacks.values()), default=1) == 1:
+        beside.measured(smallest, positions)
     left = [p for p in right if all(found[p].prediction == rows.labels[p] for found in hits.values())]
     _say_all(_told(flags, smallest, beside.told(left)), _named(say, name))
     alive = [p for p in left if p not in beside.found]
