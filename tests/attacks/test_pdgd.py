@@ -38,7 +38,7 @@ def test_a_token_ball_is_refused_in_one_sentence() -> None:
 
 def test_outside_pixels_each_row_has_units_of_its_own() -> None:
     """The docstring's steps: lengths in distances to the linearised boundary, leads in quarters of the clean one."""
-    model = CurvedBag()
+    model = CurvedBag().eval()
     rows = rightly_labelled(model, token_rows([5, 9, 7, 4], classes=3))
     threat = ThreatModel(Embeddings(), L2(3.0, per="example"))
     delta = torch.zeros(*rows.inputs["input_ids"].shape, model.embeddings.embedding_dim, dtype=torch.float64)

@@ -70,8 +70,8 @@ class Pdgd:
     Deviations: untargeted only; rows that are wrong already are done; always from the clean row. On pixels it finds the
     released code's sizes (medians of 1.562 and 1.562 on the FGSM-RS network, 1.587 and 1.587 on that of TRADES). In
     other spaces Adam's second moment is the mean over a row's entries: one for each entry, as in the paper, makes steps
-    of signs, which on 24 rows of tanh networks of 112 inputs end up to 20 % too far out, and this up to 2 %. The paper's
-    proximal forms for other norms are left out.
+    of signs, which on 24 rows of tanh networks of 112 inputs end up to 20 % too far out, and this up to 2 %. The
+    paper's proximal forms for other norms are left out.
 
     Raises ValueError for balls other than L2 per example, and PerturbationError where the output does not depend on the
     delta, or its gradient is zero in every row or not finite.
