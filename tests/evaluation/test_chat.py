@@ -19,7 +19,7 @@ from textadv.batch import Role
 from textadv.data import Chat, ChatRows, encode_chats
 from textadv.data.benchmarks import Instructed, Instruction, Question
 from textadv.data.rendering import Template
-from textadv.evaluation import chat, fluency, generate
+from textadv.evaluation import fluency, generate
 from textadv.evaluation.adversaries import Behaviour, Direct, Prefill, Round
 from textadv.evaluation.chat import Asked, ChatEvaluation, Panel, evaluate_chat
 from textadv.evaluation.chat_measures import Measure
@@ -27,7 +27,6 @@ from textadv.evaluation.generate import Decoding
 from textadv.evaluation.judges import REFUSAL_LISTS, Verdict
 from textadv.evaluation.likelihood import AnswerNLL
 from textadv.evaluation.multiple_choice import choice_result, score_choices
-from textadv.evaluation.radius_curve import Curve
 from textadv.evaluation.statistics import wilson
 from textadv.randomness import seeded_scope
 
@@ -297,23 +296,6 @@ def test_one_base_reads_the_answers_of_every_model(scripted: Scripted, likely: l
     assert one.outcomes == other.outcomes and one.fluency == other.fluency
     assert one.fluency.startswith("gibberish is above 1.00 nats per token under the base")
     assert of(other, "borderline: degenerate").rows == (0.0, 0.0, 1.0, 1.0)
-
-
-def test_the_worst_case_counts_what_the_curve_found_inside_the_threat(
-    scripted: Scripted, likely: list[bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The same attack in the panel and as a point of the curve: one worst case, and a word that says whence."""
-    curve = Curve({"embedding at 0.5": Searching()})
-    wanted = replace(panel(), attacks={"direct": Direct()}, curve=curve)
-    beyond = evaluated(tmp_path / "beyond", wanted=wanted)
-    monkeypatch.setattr(chat, "inside", lambda curve, attacks: ["embedding at 0", *curve.attacks])
-    found, whole = evaluated(tmp_path / "inside", wanted=wanted), evaluated(tmp_path / "panel")
-    for group in ("attack success", "not refused", "broken off"):
-        assert of(found, "worst case", group).rows == of(whole, "worst case", group).rows
-    assert found.outcomes[-1].behaviours == whole.outcomes[-1].behaviours != beyond.outcomes[-1].behaviours
-    assert of(found, "worst case").note.endswith("by the curve alone, at or below the threat's radius")
-    assert of(beyond, "worst case").rows == of(beyond, "direct").rows, "what lies beyond the threat counts nowhere"
-    assert of(found, "direct").rows == of(whole, "direct").rows
 
 
 def test_over_refusal_by_hand(scripted: Scripted, likely: list[bool], tmp_path: Path) -> None:

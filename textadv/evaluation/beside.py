@@ -42,7 +42,7 @@ class Beside:
             return
         place = {self.rows.ids[position]: position for position in positions}
         for row in smallest.radii:
-            if row.radius is not None and row.radius <= smallest.radius:
+            if row.id in place and row.radius is not None and row.radius <= smallest.radius:
                 self.found.setdefault(place[row.id], "the search for the smallest radius")
 
     def told(self, left: Iterable[int]) -> str:

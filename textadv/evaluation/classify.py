@@ -111,16 +111,12 @@ def evaluate(
     kept = None if finished is None else _repaired(finished, say).under(temperature)
     with tempered(model, temperature):
         panel = _panel(model, rows, attacks, right, threat, batch_size, kept, _named(say, name), into)
-        hits = {key: merged(ran.stages) for key, ran in panel.items()}
-        beside, drawn = Beside(rows), curve_attack
-        curve = _curve(model, rows, positions, right, attacks, drawn, threat, radii, hits, batch_size, kept, beside)
+        hits, beside = {key: merged(ran.stages) for key, ran in panel.items()}, Beside(rows)
+        curve = _curve(model, positions, right, attacks, curve_attack, threat, radii, hits, batch_size, kept, beside)
         flags = masking_flags(model, rows, panel, right, len(positions), threat, alarm, batch_size, kept, beside)
         smallest = None if minimum is None else minimum_radii(model, rows, positions, threat, minimum, batch_size, kept)
-    if max(map(samples_of, attacks.values()), default=1) == 1:
-        beside.measured(smallest, positions)
-    left = [p for p in right if all(found[p].prediction == rows.labels[p] for found in hits.values())]
+    left, alive = _alive(rows, right, hits, beside, None if _averages(attacks) else smallest)
     _say_all(_told(flags, smallest, beside.told(left)), _named(say, name))
-    alive = [p for p in left if p not in beside.found]
     return Evaluation(
         name=name,
         rows=len(positions),
@@ -139,6 +135,24 @@ def evaluate(
         minimum=smallest,
         notes=notes,
     )
+
+
+def _alive(
+    rows: Rows,
+    right: Sequence[int],
+    hits: Mapping[str, Mapping[int, Hit]],
+    beside: Beside,
+    smallest: MinimumRadii | None,
+) -> tuple[list[int], list[int]]:
+    """The rows that no attack of the panel broke, and of these the ones that nothing else broke inside the threat."""
+    beside.measured(smallest, right)
+    left = [p for p in right if all(found[p].prediction == rows.labels[p] for found in hits.values())]
+    return left, [p for p in left if p not in beside.found]
+
+
+def _averages(attacks: Mapping[str, Attack]) -> bool:
+    """Whether some attack looks at means of several passes."""
+    return max(map(samples_of, attacks.values()), default=1) > 1
 
 
 def _clean(
@@ -303,7 +317,6 @@ def _repaired(finished: Finished, say: Callable[[str], None]) -> Finished:
 
 def _curve(
     model: nn.Module,
-    rows: Rows,
     positions: Sequence[int],
     right: Sequence[int],
     attacks: Mapping[str, Attack],
@@ -321,7 +334,7 @@ def _curve(
     """
     if drawn is None:
         return ()
-    attack, known = attacks[drawn], hits[drawn]
+    attack, known, rows = attacks[drawn], hits[drawn], beside.rows
     relative = threat.ball.relative_radius is not None
     own = threat.ball.relative_radius if relative else threat.ball.radius
     assert isinstance(own, float | int) and isinstance(threat.ball.radius, float | int)
