@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from textadv.config_adversary import AttackConfig, with_defaults
 from textadv.config_labels import radius_problems
-from textadv.config_types import Count, Distinct, Length, Natural, NotNegative, Section, checked
+from textadv.config_types import Count, Distinct, Formerly, Length, Natural, NotNegative, Section, checked
 
 SearchGoal = Literal["both", "early", "early_margin", "away", "own", "elicit"]
 
@@ -42,6 +42,10 @@ class SearchConfig(Section):
     )
 
 
+FORMER_SEARCH = [SearchConfig(goal="elicit")]
+"""Every restart aimed evenly at the whole target before there was a choice."""
+
+
 class ElicitationConfig(Section):
     """How attack success is measured on the held-out harmful prompts."""
 
@@ -49,7 +53,8 @@ class ElicitationConfig(Section):
     radii: list[Length] | None = Field(
         None,
         description="Radii of embedding attacks, in the threat's unit, all of which count in the worst case; empty: "
-        "the threat's own alone; null: that, and a curve over half, one, two and four times it, which counts nowhere.",
+        "the threat's own alone; null: that, and a curve over half, one, two and four times it, of which the larger "
+        "radii count nowhere.",
     )
     curve_behaviours: Count | None = Field(
         40, description="Behaviours that the curve is measured on, the first of those that are attacked; null: all."
@@ -57,7 +62,10 @@ class ElicitationConfig(Section):
     attack: Annotated[AttackConfig, BeforeValidator(eliciting)] = Field(
         AttackConfig(name="pgd", steps=20, select="most_damaging"), description="The embedding attack's search."
     )
-    search: Annotated[list[Annotated[SearchConfig, BeforeValidator(_named)]], Field(min_length=1)] | None = Field(
+    search: Annotated[
+        Annotated[list[Annotated[SearchConfig, BeforeValidator(_named)]], Field(min_length=1)] | None,
+        Formerly(FORMER_SEARCH),
+    ] = Field(
         None,
         description="What the restarts aim at, in turn; a goal may stand for a search with the steps of the attack. "
         "null: a panel of goals and step sizes that goes one way in the passes of all restarts, one search from where "

@@ -181,6 +181,7 @@ pdgd.Pdgd
   rows that are wrong already | test_stated.test_rows_that_are_wrong_already_are_done_whatever_the_confidence
   always from the clean row | test_formulas.test_pdgd_descends_by_adam_while_the_multiplier_ascends
   On pixels it finds the released code's sizes | why
+  In other spaces Adam's second moment | test_pdgd.test_outside_pixels_each_row_has_units_of_its_own
   The paper's proximal forms | test_stated.test_pdgd_and_ddn_have_no_form_for_other_norms
 penalty.PenalisedAscent
   steps are counted in units of | test_penalty.test_on_a_linear_goal_it_is_the_gradient_over_twice_the_penalty

@@ -32,6 +32,7 @@ from textadv.evaluation.chat_measures import (
     thinking,
 )
 from textadv.evaluation.chat_panel import Asked, Panel, one_turn
+from textadv.evaluation.curve_reach import Reached, curve_doubts, inside, with_curve, with_worst_case
 from textadv.evaluation.degenerate import Limits
 from textadv.evaluation.elicitation import BehaviourOutcome, Elicitation, elicit
 from textadv.evaluation.fluency import Base, Messages, Written, own_base, reference_limit
@@ -45,7 +46,14 @@ from textadv.evaluation.outcomes import AttackOutcomes, Grounds, as_outcomes, ou
 from textadv.evaluation.outcomes_calibrated import calibrated
 from textadv.evaluation.radius_curve import BY_RADIUS, success_by_radius
 from textadv.evaluation.refusal import RefusalReport, over_refusal
-from textadv.evaluation.sanity_chat import choice_doubts, perplexity_doubt, said_doubt, silence_doubt, weaker_doubts
+from textadv.evaluation.sanity_chat import (
+    chance_of,
+    choice_doubts,
+    perplexity_doubt,
+    said_doubt,
+    silence_doubt,
+    weaker_doubts,
+)
 from textadv.evaluation.statistics import Rate, wilson
 from textadv.phases import within
 
@@ -103,7 +111,9 @@ def evaluate_chat(
     grounds = _grounds(panel, base, {label: report for label, (_, report) in benign.items()})
     attacked = time.perf_counter()
     measures, outcomes = _attack_success(model, template, panel, book, key, cost, notes, grounds)
-    curve = _by_radius(model, template, panel, book, key, cost, notes, grounds)
+    reached = Reached()
+    curve = _by_radius(model, template, panel, book, key, cost, notes, grounds, reached)
+    measures, outcomes = _with_curve(panel, measures, outcomes, reached, notes)
     cost["attack seconds"] = time.perf_counter() - attacked
     for label, (given, report) in benign.items():
         notes.add(said_doubt(f"{label} prompts", given))
@@ -243,6 +253,24 @@ def _rows(template: Template, panel: Panel) -> dict[int, Row]:
     }
 
 
+def _with_curve(
+    panel: Panel,
+    measures: list[Measure],
+    outcomes: tuple[AttackOutcomes, ...],
+    reached: Reached,
+    notes: _Notes,
+) -> tuple[list[Measure], tuple[AttackOutcomes, ...]]:
+    """Measures and outcomes whose worst case counts what the curve found inside the threat."""
+    ids = panel.behaviours.ids
+    found = with_curve(outcomes, reached, inside(panel.curve, panel.attacks), ids)
+    for doubt in curve_doubts(outcomes, panel.attacks, reached, panel.curve, ids):
+        notes.add(doubt)
+    if found[-1].behaviours != outcomes[-1].behaviours:
+        notes.progress(f"{found[-1]}, with the curve up to the threat's radius")
+    counted = with_worst_case(measures, outcomes[-1], found[-1], panel.decoding)
+    return [replace(measure, row_ids=tuple(ids)) for measure in counted], found
+
+
 def _by_radius(
     model: nn.Module,
     template: Template,
@@ -252,6 +280,7 @@ def _by_radius(
     cost: dict[str, float],
     notes: _Notes,
     grounds: Grounds,
+    reached: Reached,
 ) -> list[Measure]:
     places = {number: place for place, number in enumerate(panel.behaviours.ids)}
     known, searched = _rows(template, panel), dict[tuple[str, int], BehaviourOutcome]()
@@ -267,6 +296,7 @@ def _by_radius(
         outcomes = outcomes_of(found, grounds, decided, places)
         book.outcomes(found, [one.answers for one in outcomes if one.answers])
         searched.update({(outcome.attack, outcome.id): outcome for outcome in found.outcomes})
+            reached.saw(attacks, rows.ids, outcomes)
         return as_outcomes(found, outcomes)
 
     measures = []
@@ -330,10 +360,9 @@ def _capability(
             for doubt in choice_doubts(name, scores, result.per_row):
                 doubts.add(doubt)
             note = f"{len(result.skipped)} too long, skipped" if result.skipped else ""
-            total = len(result.per_row)
-            measures.append(
-                Measure("capability", name, result.value, result.low, result.high, total, False, result.per_row, note)
-            )
+            total, numbers = len(result.per_row), (result.value, result.low, result.high)
+            chance = chance_of(scores)
+            measures.append(Measure("capability", name, *numbers, total, False, result.per_row, note, chance=chance))
     for label, (prompts, asked) in panel.instructions.items():
         given = _answers(model, template, asked, panel.decoding, book, key, label)
         doubts.add(said_doubt(f"{label} prompts", given))

@@ -28,6 +28,7 @@ class Measure:
     note: what a reader must know beside the number. weights: what each row counts; empty where all count alike.
     id: by which programs compare, see `measure_ids`; made from group and name where none is given.
     row_ids: in the order of `rows`, the row that a line of the model's answers names; empty where there are none.
+    chance: what guessing gets, of questions with choices; None where that is not known or means nothing.
     """
 
     group: str
@@ -42,6 +43,7 @@ class Measure:
     weights: tuple[float, ...] = ()
     id: str = ""
     row_ids: tuple[int, ...] = ()
+    chance: float | None = None
 
     def __post_init__(self) -> None:
         if not self.id:

@@ -14,6 +14,7 @@ from textadv.data import Rows, require_labelled
 from textadv.evaluation.adversarial_rows import write_rows
 from textadv.evaluation.arguments import require_measurable, require_scorable
 from textadv.evaluation.attacking import attack_rows, clean_logits, is_first_process, samples_of
+from textadv.evaluation.beside import COUNTED, Beside
 from textadv.evaluation.calibration import expected_calibration_error, fit_temperature
 from textadv.evaluation.cascade import merged, run_stages, stage_results
 from textadv.evaluation.finished import Finished, Hit
@@ -110,12 +111,12 @@ def evaluate(
     kept = None if finished is None else _repaired(finished, say).under(temperature)
     with tempered(model, temperature):
         panel = _panel(model, rows, attacks, right, threat, batch_size, kept, _named(say, name), into)
-        hits = {key: merged(ran.stages) for key, ran in panel.items()}
-        curve = _curve(model, rows, positions, right, attacks, curve_attack, threat, radii, hits, batch_size, kept)
-        flags = masking_flags(model, rows, panel, right, len(positions), threat, alarm, batch_size, kept)
+        hits, beside = {key: merged(ran.stages) for key, ran in panel.items()}, Beside(rows)
+        curve = _curve(model, positions, right, attacks, curve_attack, threat, radii, hits, batch_size, kept, beside)
+        flags = masking_flags(model, rows, panel, right, len(positions), threat, alarm, batch_size, kept, beside)
         smallest = None if minimum is None else minimum_radii(model, rows, positions, threat, minimum, batch_size, kept)
-    _say_all(_told(flags, smallest), _named(say, name))
-    alive = sum(all(found[p].prediction == rows.labels[p] for found in hits.values()) for p in right)
+    left, alive = _alive(rows, right, hits, beside, None if _averages(attacks) else smallest)
+    _say_all(_told(flags, smallest, beside.told(left)), _named(say, name))
     return Evaluation(
         name=name,
         rows=len(positions),
@@ -125,15 +126,33 @@ def evaluate(
         ece_before=expected_calibration_error(raw, truth),
         ece_after=expected_calibration_error(raw, truth, temperature),
         attacks=tuple(_attack_result(key, ran, threat, rows, positions, right) for key, ran in panel.items()),
-        worst_case=wilson(alive, len(positions)),
+        worst_case=wilson(len(alive), len(positions)),
         curve=curve,
-        rows_detail=tuple(_outcome(rows, p, guesses[p], hits) for p in positions),
+        rows_detail=tuple(_outcome(rows, p, guesses[p], hits, beside) for p in positions),
         curve_attack=curve_attack if curve else None,
-        worst_case_meaning=_meaning(attacks, threat),
+        worst_case_meaning=_meaning(attacks, threat) + (COUNTED if len(alive) < len(left) else ""),
         masking=flags,
         minimum=smallest,
         notes=notes,
     )
+
+
+def _alive(
+    rows: Rows,
+    right: Sequence[int],
+    hits: Mapping[str, Mapping[int, Hit]],
+    beside: Beside,
+    smallest: MinimumRadii | None,
+) -> tuple[list[int], list[int]]:
+    """The rows that no attack of the panel broke, and of these the ones that nothing else broke inside the threat."""
+    beside.measured(smallest, right)
+    left = [p for p in right if all(found[p].prediction == rows.labels[p] for found in hits.values())]
+    return left, [p for p in left if p not in beside.found]
+
+
+def _averages(attacks: Mapping[str, Attack]) -> bool:
+    """Whether some attack looks at means of several passes."""
+    return max(map(samples_of, attacks.values()), default=1) > 1
 
 
 def _clean(
@@ -205,12 +224,14 @@ def _panel(
     return found
 
 
-def _told(flags: Sequence[MaskingFlag], smallest: MinimumRadii | None) -> Iterator[str]:
-    """Every flag that rings, or that none does, and how long the search for the smallest radius took."""
+def _told(flags: Sequence[MaskingFlag], smallest: MinimumRadii | None, beside: str) -> Iterator[str]:
+    """Every flag that rings, or that none does, how long the search for the smallest radius took, and what counts."""
     ringing = [f"masking alarm, {flag.name}: {flag.told}" for flag in flags if flag.state == "ring"]
     yield from ringing or (["masking alarm: silent"] if flags else [])
     if smallest is not None:
         yield f"smallest radius of {len(smallest.radii)} rows, in {smallest.seconds:.0f} s"
+    if beside:
+        yield beside
 
 
 def _say_all(lines: Iterable[str], say: Callable[[str], None]) -> None:
@@ -296,7 +317,6 @@ def _repaired(finished: Finished, say: Callable[[str], None]) -> Finished:
 
 def _curve(
     model: nn.Module,
-    rows: Rows,
     positions: Sequence[int],
     right: Sequence[int],
     attacks: Mapping[str, Attack],
@@ -306,11 +326,15 @@ def _curve(
     hits: Mapping[str, Mapping[int, Hit]],
     batch_size: int,
     finished: Finished | None,
+    beside: Beside,
 ) -> tuple[CurvePoint, ...]:
-    """Robust accuracy at each radius under the attack `drawn`; at the threat's own, the hits known are used."""
+    """Robust accuracy at each radius under the attack `drawn`; at the threat's own, the hits known are used.
+
+    beside: where the rows are noted that break at the threat's radius or a smaller one.
+    """
     if drawn is None:
         return ()
-    attack, known = attacks[drawn], hits[drawn]
+    attack, known, rows = attacks[drawn], hits[drawn], beside.rows
     relative = threat.ball.relative_radius is not None
     own = threat.ball.relative_radius if relative else threat.ball.radius
     assert isinstance(own, float | int) and isinstance(threat.ball.radius, float | int)
@@ -323,6 +347,8 @@ def _curve(
             ledger = None if finished is None else finished.ledger(attack, threat, scale)
             given = (model, rows, alive, attack, batch_size, scale)
             found = attack_rows(*given, threat=threat, ledger=ledger, sloped=True, name=f"curve at {radius:g}")
+        if radius <= own:
+            beside.saw(found, f"{drawn} at radius {radius:g}")
         alive = [hit.position for hit in found if hit.prediction == rows.labels[hit.position]]
         robust: Rate = wilson(len(alive), len(positions))
         absolute = float(threat.ball.radius) * radius / own
@@ -330,7 +356,11 @@ def _curve(
     return tuple(points)
 
 
-def _outcome(rows: Rows, position: int, guess: int, hits: Mapping[str, Mapping[int, Hit]]) -> RowOutcome:
-    """A row that was wrong already keeps its wrong prediction under every attack."""
+def _outcome(
+    rows: Rows, position: int, guess: int, hits: Mapping[str, Mapping[int, Hit]], beside: Beside
+) -> RowOutcome:
+    """A row that was wrong already keeps its wrong prediction under every attack, and is broken by nothing else."""
     predictions = {key: found[position].prediction if position in found else guess for key, found in hits.items()}
-    return RowOutcome(rows.ids[position], rows.labels[position], guess, predictions)
+    label = rows.labels[position]
+    held = guess == label and all(prediction == label for prediction in predictions.values())
+    return RowOutcome(rows.ids[position], label, guess, predictions, beside.found.get(position, "") if held else "")

@@ -107,12 +107,16 @@ class CurvePoint:
 
 @dataclass(frozen=True)
 class RowOutcome:
-    """What happened to one row: class ids, `predictions` under each attack by the attack's name."""
+    """What happened to one row: class ids, `predictions` under each attack by the attack's name.
+
+    beside: what else broke it inside the threat, a probe of the masking alarm, say; "" where nothing did.
+    """
 
     id: int
     label: int
     clean_prediction: int
     predictions: dict[str, int]
+    beside: str = ""
 
 
 @dataclass(frozen=True)
@@ -144,7 +148,8 @@ class Evaluation:
 
     name: "before", "plain", "plain, equal cost" or "hardened".
     temperature: fitted on validation data; ece_before and ece_after: expected calibration error without and with it.
-    worst_case: rows that no attack of the panel broke; worst_case_meaning: what that number stands for.
+    worst_case: rows that neither an attack of the panel broke nor, inside the threat, anything else that was run;
+    worst_case_meaning: what that number stands for.
     curve: robust accuracy by radius under the attack `curve_attack`.
     masking: whether the number may be owed to masked gradients, check by check.
     minimum: how small a radius breaks each of a sample of rows, where that was asked for.

@@ -43,7 +43,10 @@ def chat_table_text(results: ChatResults) -> str:
         else row[0]
         for row in rows
     ]
-    above = [f"{chat_summary(results).headline}.", *textwrap.wrap(chat_caption(results), SCREEN)]
+    above = [
+        *textwrap.wrap(f"{chat_summary(results).headline}.", SCREEN),
+        *textwrap.wrap(chat_caption(results), SCREEN),
+    ]
     return "\n".join([*above, "", *lines]).rstrip()
 
 

@@ -98,8 +98,10 @@ def right_clean(row: RowOutcome) -> bool:
 
 
 def right_everywhere(row: RowOutcome) -> bool:
-    """Whether the row is right without an attack and under each one."""
-    return right_clean(row) and all(prediction == row.label for prediction in row.predictions.values())
+    """Whether the row is right without an attack and under each one, and nothing else broke it inside the threat."""
+    return (
+        right_clean(row) and not row.beside and all(prediction == row.label for prediction in row.predictions.values())
+    )
 
 
 def right_under(attack: str) -> Callable[[RowOutcome], bool]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from textadv.evaluation.beside import counted
 from textadv.evaluation.results import AttackResult, Evaluation, Results, Training
 from textadv.evaluation.statistics import Rate, wilson
 from textadv.report.comparison import (
@@ -94,7 +95,7 @@ def doubts(results: Results) -> tuple[str, ...]:
     for evaluation in results.evaluations:
         found += [f"{evaluation.name}: {note}" for note in evaluation.notes]
         found += _collapse(evaluation) + _rising_curve(evaluation) + _idle_attacks(evaluation) + _masking(evaluation)
-        found += _closer(evaluation)
+        found += _beside(evaluation) + _closer(evaluation)
     found += export_doubts(results.exports)
     return tuple(dict.fromkeys(found))
 
@@ -271,12 +272,18 @@ def _masking(evaluation: Evaluation) -> list[str]:
     return [f"{evaluation.name}: masking alarm, {flag.name}: {flag.told}" for flag in ringing]
 
 
+def _beside(evaluation: Evaluation) -> list[str]:
+    """Rows that the worst case counts as broken though no attack of the panel broke them."""
+    told = counted([row.beside for row in evaluation.rows_detail if row.beside])
+    return [f"{evaluation.name}: {told}."] if told else []
+
+
 def _closer(evaluation: Evaluation) -> list[str]:
     """Rows that the search for the smallest radius broke inside the ball and no attack of the panel did."""
     found = evaluation.minimum
     if found is None or not evaluation.attacks:
         return []
-    right = {row.id for row in evaluation.rows_detail if right_everywhere(row)}
+    right = {row.id for row in evaluation.rows_detail if right_everywhere(replace(row, beside=""))}
     closer = [row for row in found.radii if row.id in right and row.radius is not None and row.radius <= found.radius]
     if not closer:
         return []

@@ -128,5 +128,5 @@ def radius_told(results: ChatResults) -> str:
     return (
         f"Of the first {found[0].total} behaviours, by the judge that decides, with fewer searches than above: "
         f"{searched}. What breaks at a smaller radius counts as broken at a larger one; the worst case above counts "
-        "none of this."
+        "what breaks at or below the threat's own radius, and no other point."
     )
