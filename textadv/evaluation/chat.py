@@ -267,7 +267,7 @@ def _attack_success(
     notes.add(silence_doubt(first))
     outcomes = outcomes_of(first, grounds, None if panel.decides is None else judged[panel.decides.name])
     for one in outcomes:
-        notes.progress(f"{one}, by judge {grounds.told_by}")
+        notes.progress(f"{one}, {grounds.definition}")
     for doubt in weaker_doubts(outcomes, panel.attacks):
         notes.add(doubt)
     for attack in first.attacks:
@@ -307,7 +307,7 @@ def _by_radius(
         low, high = wilson(sum(point.broken), total), wilson(sum(point.possibly), total)
         told = [f"up to {percent(high)} with what broke off or is not known"] if high.count > low.count else []
         note = "; ".join([*told, point.description])
-        notes.progress(f"{point.name}: complied {low.count} of {total} behaviours, by judge {grounds.told_by}")
+        notes.progress(f"{point.name}: complied {low.count} of {total} behaviours, {grounds.definition}")
         measures.append(rate(BY_RADIUS, point.name, low, list(map(float, point.broken)), True, note))
         cost["curve forwards"] = cost.get("curve forwards", 0.0) + point.forwards
         cost["curve backwards"] = cost.get("curve backwards", 0.0) + point.backwards
