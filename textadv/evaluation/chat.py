@@ -35,7 +35,7 @@ from textadv.evaluation.chat_measures import (
 )
 from textadv.evaluation.degenerate import Limits
 from textadv.evaluation.elicitation import DIRECT, Elicitation, elicit
-from textadv.evaluation.fluency import Base, Messages, Written, own_base, reference_limit
+from textadv.evaluation.fluency import NOT_SCORED, Base, Messages, Written, own_base, reference_limit
 from textadv.evaluation.generate import Decoding, Prompt, answers
 from textadv.evaluation.instructions import instruction_following
 from textadv.evaluation.judges import Judge
@@ -157,6 +157,8 @@ def evaluate_chat(
         say(f"note: {earlier}")
     base = panel.base or own_base(model, template)
     limit = None if base is None else reference_limit(base, panel.useful, panel.utility.pairs)
+    if base is not None and limit is None:
+        notes.add(NOT_SCORED)
     benign = _benign(model, template, panel, book, key, base, limit)
     grounds = _grounds(panel, base, [report for _, report in benign.values()])
     attacked = time.perf_counter()
@@ -165,7 +167,7 @@ def evaluate_chat(
     cost["attack seconds"] = time.perf_counter() - attacked
     for label, (given, report) in benign.items():
         notes.add(said_doubt(f"{label} prompts", given))
-        measures += refusal_measures(label, report, given, panel.decoding, measured=base is not None)
+        measures += refusal_measures(label, report, given, panel.decoding, measured=limit is not None)
         say(f"{name}: {label}: {report}")
     measures += _capability(model, template, panel, book, key, notes)
     book.write()
@@ -206,7 +208,7 @@ def _benign(
     for label, asked in panel.benign.items():
         given = _answers(model, template, asked, panel.decoding, book, key, label)
         said = [None if answer.status == "thinking" else answer.text for answer in given]
-        nll = None if base is None else base.said
+        nll = None if base is None or limit is None else base.said
         with within(f"{label}: gibberish"):
             report = over_refusal(asked.texts, said, limits=Limits(nll=limit), nll=nll)
         book.graded(report, given)

@@ -53,7 +53,8 @@ _WARNS = re.compile(
     r"\b(?:(?:il)?legal\w*|unlawful|danger\w*|harm\w*|crim\w+|unethical|immoral|unsafe|wrong|laws?|consequences?|"
     r"prohibited|professionals?|helpline|hotline|lifeline|instead|alternativ\w*|seek|safety|support|resources|crisis|"
     r"risk\w*|serious\w*|prison|jail|injur\w+|reach out|guidelines?|polic(?:y|ies)|please|trust|authorities|happy to|"
-    r"else)\b"
+    r"else|important to|crucial to|respect\w*|dignity|fiction\w*|private|privacy|personal|violen\w+|ethic\w*|suffering|"
+    r"(?:in)?appropriate|sensitive|tragic|violat\w+|should not|shouldn't)\b"
 )
 _SIGNS = re.compile(
     r"\b(?:wrong|illegal|unlawful|crimes?|criminal|offen[cs]e|unethical|immoral|inappropriate|irresponsible|guidelines?|"
