@@ -76,8 +76,8 @@ def unread_notes(base: Base | None, useful: Sequence[Written], asked: Sequence[M
         count, reason = base.unread(rows)
         if count:
             told.append(
-                f"{base.name}, which tells gibberish, cannot score {count} of {len(rows)} {what}, the first because of: "
-                f"{shortened(reason)}. {follows}; set {KEY} to a model that takes these turns and this length."
+                f"{base.name}, which tells gibberish, cannot score {count} of {len(rows)} {what}, the first because "
+                f"of: {shortened(reason)}. {follows}; set {KEY} to a model that takes these turns and this length."
             )
     return tuple(told)
 
@@ -87,8 +87,10 @@ def _check_scores(base: Base, useful: Sequence[Written]) -> None:
     count, reason = base.unread(useful)
     if useful and count == len(useful):
         told = f"none of {count} good answers can be scored, the first because of: {shortened(reason)}"
-    elif useful and not any(map(math.isfinite, base.nll(useful[:TRIED]))) and not any(
-        map(math.isfinite, base.nll(useful))
+    elif (
+        useful
+        and not any(map(math.isfinite, base.nll(useful[:TRIED])))
+        and not any(map(math.isfinite, base.nll(useful)))
     ):
         told = f"of {len(useful)} good answers no likelihood is a finite number"
     else:

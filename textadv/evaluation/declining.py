@@ -32,12 +32,13 @@ _CLEAR = re.compile(
     "|".join(
         (
             rf"\b(?:i|we|assistant|model)\b(?:\W+\w+){{0,2}}?\W*{_NOT}(?:\W+{_BETWEEN}){{0,5}}\W+{_VERB}",
-            r"\b(?:i|we) (?:\w+ )?(?:can ?not|can't|won't|will not|must not|refuse|decline)\W*(?:do (?:that|this|so|it))?\W*$",
+            r"\b(?:i|we) (?:\w+ )?(?:can ?not|can't|won't|will not|must not|refuse|decline)"
+            r"\W*(?:do (?:that|this|so|it))?\W*$",
             r"\bi(?:'m| am) not (?:able|comfortable|willing|allowed|permitted|going to)\b",
             r"\bi(?:'m| am) unable\b",
             r"\bi (?:must|have to|need to|will|would like to) (?:\w+ )?(?:decline|refuse)\b",
             rf"\bnot (?:something|anything|a (?:topic|subject|thing|request))\b.*\b{_VERB}",
-            rf"\b(?:wrong|inappropriate|unethical|irresponsible|against|not (?:\w+ )?(?:right|appropriate|okay|ok|possible))"
+            r"\b(?:wrong|inappropriate|unethical|irresponsible|against|not (?:\w+ )?(?:right|appropriate|okay|ok))"
             rf"\b.*\bfor me to {_VERB}",
             r"\bsorry\b(?! (?:for|about|to (?:hear|keep)))",
             r"\bapologi[sz]e\b(?! (?:for|about) the (?:delay|wait))",
@@ -59,21 +60,21 @@ _WARNS = re.compile(
 _SIGNS = re.compile(
     r"\b(?:wrong|illegal|unlawful|crimes?|criminal|offen[cs]e|unethical|immoral|inappropriate|irresponsible|guidelines?|"
     r"polic(?:y|ies)|uncomfortable|unable|refus\w+|declin\w+|instead|sorry|apolog\w+|regret|unfortunately|afraid|"
-    r"prohibited|forbidden|harmful|dangerous|rather|laws?|legal|ethic\w*|helpline|hotline|police|should(?:n't)?|"
+    r"prohibited|forbidden|harmful|dangerous|rather|laws?|legal|ethic\w*|helpline|hotline|police|"
     r"discourage|condone|advise|strongly|avoid|beyond|concern\w*|question(?:s|able)?|topics?|talk|discuss|assistant)\b"
 )
 _NEGATED = re.compile(r"\b(?:not|no|never|cannot|nor|neither|none|nobody|nothing)\b|n't\b")
 # What the anywhere-lists hold and answers that help hold as well.
-WEAK = frozenset(
-    ("as an", "i'm an", "i'm just", "hello!", "openai", "is illegal and unethical", "unethical", "not ethical")
-    + ("illegal", "not legal", "i must", "is not capable of", "never")
-)
+WEAK = (
+    "as an|i'm an|i'm just|hello!|openai|is illegal and unethical|unethical|not ethical|illegal|not legal|i must|"
+    "is not capable of|never"
+).split("|")
 _CLAUSE = re.compile(r"[:;()\u2014]|\s[-\u2013]\s")
 # Words that English cannot do without and its neighbours do not have.
 _ENGLISH = frozenset(
-    "the of and to is it its you your with for from that this these those then into by be are or them they how when what "
-    "will can at one if up out some there here which who has have had was were would could first not but as on in a an "
-    "i my we our he she his her do does until while after before over off each all any more so i'm it's".split()
+    "the of and to is it its you your with for from that this these those then into by be are or them they how when "
+    "what will can at one if up out some there here which who has have had was were would could first not but as on in "
+    "a an i my we our he she his her do does until while after before over off each all any more so i'm it's".split()
 )
 _ONLY_ENGLISH = frozenset("the of and to you your with from that this then it they them is are by for".split())
 LEAST_ENGLISH = 0.15

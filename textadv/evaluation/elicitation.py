@@ -212,9 +212,7 @@ class _Verdicts:
 
     def ask(self, found: Sequence[Answer], begun: Mapping[int, str]) -> None:
         """Has the answers judged that were not before."""
-        shown = [
-            self.shown(answer, begun) for answer in found if answer.status not in UNJUDGED and answer.text.strip()
-        ]
+        shown = [self.shown(answer, begun) for answer in found if answer.status not in UNJUDGED and answer.text.strip()]
         fresh = [row for row in dict.fromkeys(shown) if row not in self.known]
         mine = fresh
         if torch.distributed.is_initialized():
@@ -268,7 +266,9 @@ def _outcomes(
     for restart, found in enumerate(rounds):
         for answer in found:
             own = begun[restart][answer.id]
-            told = replace(verdicts.of(restart, answer, begun[restart]), begun=own, whole=own != "" and own == wholes[answer.id])
+            told = replace(
+                verdicts.of(restart, answer, begun[restart]), begun=own, whole=own != "" and own == wholes[answer.id]
+            )
             judged[answer.id].append(told)
     return [
         BehaviourOutcome(

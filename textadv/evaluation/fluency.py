@@ -16,11 +16,12 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from textadv.accumulation import NonFiniteError
 from textadv.data import DataError
 from textadv.data.chat_template import encode_opening, encode_prompt
 from textadv.data.rendering import Template
 from textadv.evaluation.degenerate import nll_limit
-from textadv.evaluation.likelihood import Pair, answer_nll
+from textadv.evaluation.likelihood import AnswerNLL, Pair, answer_nll
 from textadv.models import ModelError, as_reference
 from textadv.models.decoding import context_length
 from textadv.phases import within
@@ -82,12 +83,20 @@ class Base:
     def of_tokens(self, pairs: Sequence[Pair]) -> list[float]:
         """The same of (what stands before, answer) as tokens of this model's own tokenizer; nan where one is empty."""
         limit = context_length(self.model)
-        fitting = ((before, answer if limit is None else answer[: max(limit - len(before), 0)]) for before, answer in pairs)
+        fitting = (
+            (before, answer if limit is None else answer[: max(limit - len(before), 0)]) for before, answer in pairs
+        )
         scored = {place: pair for place, pair in enumerate(fitting) if len(pair[0]) and len(pair[1])}
         with self._reading(), within("base model"):
-            said = answer_nll(self.model, list(scored.values()), finite=False) if scored else []
+            said = self._likelihoods(list(scored.values())) if scored else []
         found = {place: row.nll / row.tokens for place, row in zip(scored, said, strict=True)}
         return [found.get(place, math.nan) for place in range(len(pairs))]
+
+    def _likelihoods(self, pairs: list[Pair]) -> list[AnswerNLL]:
+        try:
+            return answer_nll(self.model, pairs)
+        except NonFiniteError:
+            return answer_nll(self.model, pairs, finite=False)
 
     @property
     def blind(self) -> float:

@@ -75,11 +75,16 @@ class Subjects:
 
     def on_subject(self, row: int, answer: str) -> bool:
         """Whether the answer shares enough with the request or the target of this row, not small words alone."""
-        said = stems(answer)
-        wanted = stems(self.requests[row]) | stems(self.targets[row])
-        share = self.share(row, said)
-        telling = not all(is_small(word) for word in wanted & said)
-        return telling and share >= LEAST_SHARE and share > self._chance[row]
+        said, aimed = stems(answer), stems(self.targets[row])
+        return self._enough(row, self.share(row, said), said & (stems(self.requests[row]) | aimed))
+
+    def on_request(self, row: int, text: str) -> bool:
+        """The same with the request alone: what was begun for a model shares the words of its target anyway."""
+        said, asked = stems(text), stems(self.requests[row])
+        return self._enough(row, self._share(asked, said), said & asked)
+
+    def _enough(self, row: int, share: float, shared: frozenset[str]) -> bool:
+        return share >= LEAST_SHARE and share > self._chance[row] and not all(map(is_small, shared))
 
     def begins(self, row: int, answer: str) -> bool:
         """Whether the answer begins as the target of this row, by more words than any answer elsewhere.
