@@ -10,7 +10,6 @@ from textadv.config import ConfigError
 from textadv.config_chat import ChatRunConfig
 from textadv.data import Chat, DataError
 from textadv.data.chat_template import encode_prompt
-from textadv.data.locating import shortened
 from textadv.data.rendering import Template
 from textadv.evaluation.fluency import Base, Messages, Written
 from textadv.evaluation.judges import ClassifierJudge, Judge
@@ -21,6 +20,7 @@ from textadv.task_template import template
 
 KEY = "evaluation.base_model"
 TRIED = 8
+MOST_REASON = 400
 NO_BASE = (
     f"{KEY} is not set, and no --model is an adapter whose base could serve: gibberish is not looked for. Among "
     "attacked answers it counts as complied where it is on the subject or begins as the target, else as broken off; "
@@ -77,7 +77,7 @@ def unread_notes(base: Base | None, useful: Sequence[Written], asked: Sequence[M
         if count:
             told.append(
                 f"{base.name}, which tells gibberish, cannot score {count} of {len(rows)} {what}, the first because "
-                f"of: {shortened(reason)}. {follows}; set {KEY} to a model that takes these turns and this length."
+                f"of: {reason[:MOST_REASON]}. {follows}; set {KEY} to a model that takes these turns and this length."
             )
     return tuple(told)
 
@@ -86,7 +86,7 @@ def _check_scores(base: Base, useful: Sequence[Written]) -> None:
     """Raises ConfigError where the base scores no good answer, or no likelihood of the first is a number."""
     count, reason = base.unread(useful)
     if useful and count == len(useful):
-        told = f"none of {count} good answers can be scored, the first because of: {shortened(reason)}"
+        told = f"none of {count} good answers can be scored, the first because of: {reason[:MOST_REASON]}"
     elif (
         useful
         and not any(map(math.isfinite, base.nll(useful[:TRIED])))
