@@ -3,11 +3,10 @@
     python scripts/bench_search.py CONFIG.yaml --model FOLDER [--split test] [--rows 40] [--factor 1 --factor 2]
         [key=value ...]
 
-All search the same rows with the restarts and steps of the configuration, whose passes the panel shares; six restarts
-of less than 16 steps give it as many searches as the others have. Prints a Markdown table for each multiple of the
-threat's radius: behaviours of which an answer begins with the first three words of the target; does so and refuses
-nowhere; is not called refused by the list. Behind each count: how many only the panel reached, and how many only this
-search.
+All search the same rows in the passes of the configuration's restarts: a goal alone in so many independent restarts,
+and in one go of all their steps; the panel. Prints a Markdown table for each multiple of the threat's radius:
+behaviours of which an answer begins with the first three words of the target; does so and refuses nowhere; is not
+called refused by the list. Behind each count: how many only the panel reached, and how many only this search.
 """
 
 from __future__ import annotations
@@ -54,9 +53,8 @@ class Bench:
     def requests(self) -> list[str]:
         return [chat.messages[-1]["content"] for chat in self.chats]
 
-    def attack(self, search: Sequence[SearchConfig] | None, factor: float) -> EmbeddingAttack:
-        """The embedding attack with these searches at `factor` times the threat's radius."""
-        wanted = self.config.evaluation.elicitation.model_copy(update={"search": search})
+    def attack(self, wanted: ElicitationConfig, factor: float) -> EmbeddingAttack:
+        """The embedding attack as configured so, at `factor` times the threat's radius."""
         threat = build_chat.threat(self.config.threat)
         sample = self.rows.batch(range(min(len(self.chats), 32))).to(device_of(self.loaded.model))
         threat = build_searches.at_radius(threat.resolved(self.loaded.model, sample.prompts()), factor)
@@ -82,13 +80,23 @@ class Bench:
         )
 
 
-def contestants(wanted: ElicitationConfig) -> dict[str, list[SearchConfig] | None]:
-    """Each goal of the panel alone, with each of its ways to climb; the whole target as it stands; and the panel."""
-    found: dict[str, list[SearchConfig] | None] = {"elicit": [SearchConfig(goal="elicit")]}
-    for goal, size, momentum in build_searches.PANEL:
-        name = f"{goal}, steps of {size:g}"
-        found[name] = [SearchConfig(goal=goal, relative_step_size=size, momentum=momentum)]
-    return {**found, PANEL: None}
+def contestants(wanted: ElicitationConfig) -> dict[str, ElicitationConfig]:
+    """The whole target as it stood; each goal of the panel alone, as independent restarts and in one go; the panel."""
+    whole = wanted.attack.model_copy(update={"steps": wanted.restarts * wanted.attack.steps})
+    named = {"elicit": SearchConfig(goal="elicit"), **{_named(leg): _alone(leg) for leg in build_searches.PANEL}}
+    found = {}
+    for name, search in named.items():
+        found[name] = wanted.model_copy(update={"search": [search]})
+        found[f"{name}, in one go"] = wanted.model_copy(update={"search": [search], "restarts": 1, "attack": whole})
+    return {**found, PANEL: wanted.model_copy(update={"search": None})}
+
+
+def _named(leg: build_searches.Leg) -> str:
+    return f"{leg.goal}, steps of {leg.relative_step_size:g}"
+
+
+def _alone(leg: build_searches.Leg) -> SearchConfig:
+    return SearchConfig(goal=leg.goal, relative_step_size=leg.relative_step_size, momentum=leg.momentum)
 
 
 def outcomes(found: Elicitation, attack: str) -> list[bool]:
@@ -131,7 +139,7 @@ def main() -> None:
     bench = Bench(config, build_chat.model(config.model, config.seed), chats)
     wanted = config.evaluation.elicitation
     for factor in given.factor or FACTORS:
-        attacks = {name: bench.attack(search, factor) for name, search in contestants(wanted).items()}
+        attacks = {name: bench.attack(own, factor) for name, own in contestants(wanted).items()}
         with tempfile.TemporaryDirectory() as folder:
             judged = bench.judged(attacks, Path(folder) / "answers.jsonl")
         effort = f"{wanted.restarts} restarts of {wanted.attack.steps} steps"

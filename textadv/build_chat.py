@@ -11,6 +11,7 @@ from textadv import build
 from textadv.attacks import Adam as AdamAscent
 from textadv.attacks import (
     Attack,
+    Contrast,
     Elicit,
     GradientAttack,
     Held,
@@ -18,7 +19,6 @@ from textadv.attacks import (
     StepSize,
     ThreatModel,
 )
-from textadv.attacks.contrast import Contrast
 from textadv.batch import Role
 from textadv.build_chat_parts import adversarial_parts, useful_parts
 from textadv.config import ConfigError

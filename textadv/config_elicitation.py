@@ -36,6 +36,9 @@ class SearchConfig(Section):
     momentum: NotNegative | None = Field(
         None, description="Decay of the gradients gathered so far; null: as evaluation.elicitation.attack has it."
     )
+    goes_on: bool = Field(
+        False, description="Start where the search before it ended, instead of at a start of its own."
+    )
 
 
 class ElicitationConfig(Section):
@@ -56,13 +59,13 @@ class ElicitationConfig(Section):
     search: Annotated[list[Annotated[SearchConfig, BeforeValidator(_named)]], Field(min_length=1)] | None = Field(
         None,
         description="What the restarts aim at, in turn; a goal may stand for a search with the steps of the attack. "
-        "null: a panel of goals and step sizes that shares the passes of the restarts; [elicit]: the whole target in "
-        "each.",
+        "null: a panel of goals and step sizes that goes one way in the passes of all restarts, one search from where "
+        "the one before ended; [elicit]: the whole target in each.",
     )
     restarts: Count = Field(
         3,
-        description="Searches per behaviour, each answered and judged for itself; the panel makes up to twice as many "
-        "of them, which take no more passes together.",
+        description="Searches per behaviour, each answered and judged for itself; the panel makes others of them, "
+        "which take no more passes together.",
     )
     suffix_tokens: Natural = Field(0, description="Slots of an unconstrained embedding suffix; 0: not attacked with.")
     suffix_steps: Count = Field(100, description="Steps of the unconstrained attack on the suffix.")
@@ -85,8 +88,12 @@ def _search_problems(wanted: ElicitationConfig) -> list[str]:
             f"evaluation.elicitation.search names {len(searches)} searches, and evaluation.elicitation.restarts: "
             f"{wanted.restarts} runs the first {wanted.restarts} of them. Raise restarts, or name fewer."
         )
+    if searches and searches[0].goes_on:
+        lines.append(
+            "evaluation.elicitation.search[0].goes_on is set, and there is no search before it. Leave it out there."
+        )
     for place, search in enumerate(searches):
-        own = [key for key, value in search.model_dump(exclude={"goal"}).items() if value is not None]
+        own = [key for key, value in search.model_dump(exclude={"goal", "goes_on"}).items() if value is not None]
         if own and settles_steps(wanted.attack):
             lines.append(
                 f"evaluation.elicitation.search[{place}].{own[0]} is set, and evaluation.elicitation.attack settles "

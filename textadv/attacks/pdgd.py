@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +12,10 @@ from torch import Tensor, nn
 from textadv.attacks.attacked import Attacked
 from textadv.attacks.calling import on_arrays
 from textadv.attacks.hinge import ADAM_EPS, BETA1, BETA2, units_of
-from textadv.attacks.minimal import Smallest, logits_at, require_ball, slope
+from textadv.attacks.minimal import Smallest, logits_at, require_ball, search_open, slope
 from textadv.attacks.threat import ThreatModel, require_threat
 from textadv.batch import Batch
 from textadv.losses import margin
-from textadv.models import evaluating
 
 # What the step sizes of the perturbation and of the multiplier have shrunk to in the end.
 LAST_STEP, LAST_DUAL_STEP = 0.01, 0.1
@@ -76,18 +76,12 @@ class Pdgd:
         measure: bool = True,
     ) -> Attacked:
         """The rows of `batch` with the smallest perturbation found; see `Attack` for the arguments."""
-        base = self.threat.resolved(model, batch)
-        with evaluating(model):
-            found = Smallest.of_clean(model, batch, base.scaled(radius_scale))
-            index = found.open()
-            if len(index):
-                found.require_slope(model, index)
-                entry, length = (unit[index].double() for unit in units_of(found, base, shared=True))
-                self._search(model, found, index, entry, length)
-        return found.attacked(measure)
+        return search_open(partial(self._search, model), self.threat, model, batch, radius_scale).attacked(measure)
 
-    def _search(self, model: nn.Module, found: Smallest, index: Tensor, entry: Tensor, length: Tensor) -> None:
-        """entry, length: (n, 1, ...) float64, the units of the variable that Adam moves and of the norm."""
+    def _search(self, model: nn.Module, found: Smallest, index: Tensor, base: ThreatModel) -> None:
+        found.require_slope(model, index)
+        # (n, 1, ...), the units of the variable that Adam moves and of the norm.
+        entry, length = (unit[index].double() for unit in units_of(found, base, shared=True))
         rows = found.rows.rows(index)
         delta = torch.zeros_like(found.delta[index])
         first = second = torch.zeros_like(delta, dtype=torch.float64)
