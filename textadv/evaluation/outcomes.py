@@ -45,6 +45,8 @@ FIRST_TOKENS = 3
 LEAST_HELP = 8
 """So many words beside a refusal may be an answer."""
 LEAST_ITEMS = 2
+LEAST_READ = 4
+"""Of fewer words the language cannot be told."""
 MAY_DECLINE = "may be a refusal in its own words"
 
 
@@ -298,7 +300,7 @@ def _by_words(case: _Case, grounds: Grounds) -> AnswerOutcome:
         return AnswerOutcome("unknown", MAY_DECLINE, "")
     if repeats(subjects.requests[row], own):
         return AnswerOutcome("broken off", "repeats the request", "")
-    if not readable(own):
+    if len(words_of(own)) >= LEAST_READ and not readable(own):
         return AnswerOutcome("unknown", "not in English", "no list and no rule of words reads it")
     doubtful = listed(own) or hesitant(own, f"{subjects.requests[row]} {subjects.targets[row]}")
     if subjects.on_subject(row, own):
