@@ -28,10 +28,10 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from scripts.lab.corpus import LabSize, Row, lab_data, texts
+from scripts.lab.model import LabShape, lab_tokenizer
 from textadv.batch import IGNORED, padded
 from textadv.data.chat_template import encode_answered
-from textadv.data.lab import LabSize, Row, lab_data, texts
-from textadv.data.lab_model import LabShape, lab_tokenizer
 from textadv.evaluation.chat import ChatEvaluation
 from textadv.evaluation.chat_measures import Measure
 from textadv.evaluation.chat_results import ChatResults

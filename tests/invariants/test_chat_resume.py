@@ -15,13 +15,13 @@ import torch
 from accelerate.state import AcceleratorState, GradientState
 from safetensors.torch import load_file
 
-from recipes.adv_finetune import harden_chat
 from tests import chat_run
 from tests.processes import ROOT, finished
 from textadv.config_chat import ChatRunConfig
 from textadv.config_file import load_config
 from textadv.evaluation import generate
 from textadv.report.chat import read_chat_results
+from textadv.runs.harden import harden_chat
 
 pytestmark = pytest.mark.slow
 WORKER = str(ROOT / "tests" / "invariants" / "chat_resume_worker.py")

@@ -17,6 +17,7 @@ from textadv.config_chat import ChatRunConfig
 from textadv.config_file import load_config
 from textadv.evaluation.chat_results import ChatResults
 from textadv.report.chat import read_chat_results
+from textadv.runs import harden
 from textadv.stages_control import controls
 from textadv.task_chat import prepare_chat
 from textadv.trainer import Trainer
@@ -105,7 +106,7 @@ def test_they_are_written_as_a_classifiers_are_and_measure_the_same(ran: Ran, re
 def test_one_that_was_interrupted_ends_as_one_that_was_not(
     ran: Ran, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train, checkpoint = adv_finetune.train_control, Trainer._checkpoint
+    train, checkpoint = harden.train_control, Trainer._checkpoint
 
     def dying(trainer: Trainer, tracker: object) -> None:
         checkpoint(trainer, tracker)  # type: ignore[arg-type]
@@ -116,7 +117,7 @@ def test_one_that_was_interrupted_ends_as_one_that_was_not(
             patch.setattr(Trainer, "_checkpoint", dying)
             return train(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(adv_finetune, "train_control", interrupted)
+    monkeypatch.setattr(harden, "train_control", interrupted)
     with pytest.raises(KeyboardInterrupt):
         recipe(adv_finetune, str(ran.config), *WITH, f"output={tmp_path}")
     monkeypatch.undo()

@@ -28,9 +28,9 @@ from textadv.data.chat_forms import (
     text,
 )
 from textadv.data.chat_template import Message
-from textadv.data.examples import DataError
 from textadv.data.hub import read_hub, unread
 from textadv.data.tables import Table, read_files
+from textadv.user_errors import DataError
 
 FILES = "files"
 PARTS = ("train", "validation", "test")
