@@ -31,7 +31,7 @@ from textadv.randomness import permutation
 from textadv.sampling import Benign, Streams
 from textadv.spaces import Hidden, Several
 from textadv.task_attacks import chat_attacks, chat_curve
-from textadv.task_base import deciding, trained_base, useful_answers
+from textadv.task_base import deciding, trained_base, unread_notes, useful_answers
 from textadv.task_launch import launch_warnings, launched, say
 from textadv.task_output import claim, claiming, free_output, require_room
 from textadv.task_template import changed_tokens, chat_hashes, clock_warning, template, template_warnings
@@ -134,6 +134,7 @@ def _prepared(config: ChatRunConfig, accelerator: Accelerator, training: bool) -
     encoded = {role: _encoded(config, loaded, found) for role, found in streams.items()}
     doubts = read_chats(config, loaded, encoded)
     threat = _threat(config, loaded, encoded[Role.ADVERSARIAL][0])
+    panel = _panel(config, loaded, streams, threat)
     task = ChatTask(
         config=config,
         accelerator=accelerator,
@@ -143,7 +144,7 @@ def _prepared(config: ChatRunConfig, accelerator: Accelerator, training: bool) -
         train=joined(*(parts[0] for parts in encoded.values())),
         threat=threat,
         layers=len(blocks(loaded.model)),
-        panel=replace(_panel(config, loaded, streams, threat), base=trained_base(config) if training else None),
+        panel=panel if not training else replace(panel, base=trained_base(config, panel.useful)),
         selection=_selection(config, loaded, streams, threat),
         hashes=chat_hashes(streams, encoded, loaded, used),
         warnings=(
@@ -156,7 +157,8 @@ def _prepared(config: ChatRunConfig, accelerator: Accelerator, training: bool) -
     _check(task)
     read_panel(config, loaded, task.panel)
     if training:
-        task = replace(task, warnings=(*task.warnings, *_uncontrolled(task)))
+        unread = unread_notes(task.panel.base, task.panel.useful, task.panel.chats)
+        task = replace(task, warnings=(*task.warnings, *unread, *_uncontrolled(task)))
         light = replace(task, config=config.model_copy(update={"attack": lighter(config.attack)}))
         rehearse_chat(config, accelerator, loaded.model, light.objectives(), task.sampler(), task.steps())
     return task

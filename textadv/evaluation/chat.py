@@ -35,7 +35,7 @@ from textadv.evaluation.chat_panel import Asked, Panel, one_turn
 from textadv.evaluation.curve_reach import Reached, curve_doubts, inside, with_curve, with_worst_case
 from textadv.evaluation.degenerate import Limits
 from textadv.evaluation.elicitation import BehaviourOutcome, Elicitation, elicit
-from textadv.evaluation.fluency import Base, Messages, Written, own_base, reference_limit
+from textadv.evaluation.fluency import NOT_SCORED, Base, Messages, Written, own_base, reference_limit
 from textadv.evaluation.generate import Decoding, Prompt, answers
 from textadv.evaluation.instructions import instruction_following
 from textadv.evaluation.kept_answers import Answer, files_of, fits, opened
@@ -107,6 +107,8 @@ def evaluate_chat(
         say(f"note: {earlier}")
     base = panel.base or own_base(model, template)
     limit = None if base is None else reference_limit(base, panel.useful, panel.utility.pairs)
+    if base is not None and limit is None:
+        notes.add(NOT_SCORED)
     benign = _benign(model, template, panel, book, key, base, limit)
     grounds = _grounds(panel, base, {label: report for label, (_, report) in benign.items()})
     attacked = time.perf_counter()
@@ -117,7 +119,7 @@ def evaluate_chat(
     cost["attack seconds"] = time.perf_counter() - attacked
     for label, (given, report) in benign.items():
         notes.add(said_doubt(f"{label} prompts", given))
-        graded = refusal_measures(label, report, given, panel.decoding, measured=base is not None)
+        graded = refusal_measures(label, report, given, panel.decoding, measured=limit is not None)
         measures += [replace(measure, row_ids=panel.benign[label].row_ids) for measure in graded]
         say(f"{name}: {label}: {report}")
     measures += _capability(model, template, panel, book, key, notes)
@@ -161,7 +163,9 @@ def _benign(
     for label, asked in panel.benign.items():
         given = _answers(model, template, asked, panel.decoding, book, key, label)
         said = [None if answer.status == "thinking" else answer.text for answer in given]
-        nll = None if base is None else partial(_said_nll, base, dict(zip(asked.texts, asked.turns, strict=True)))
+        nll = None
+        if base is not None and limit is not None:
+            nll = partial(_said_nll, base, dict(zip(asked.texts, asked.turns, strict=True)))
         with within(f"{label}: gibberish"):
             report = over_refusal(asked.texts, said, limits=Limits(nll=limit), nll=nll)
         book.graded(report, given, asked.row_ids)
@@ -230,7 +234,7 @@ def _attack_success(
     notes.add(silence_doubt(first))
     outcomes = outcomes_of(first, grounds, None if panel.decides is None else judged[panel.decides.name])
     for one in outcomes:
-        notes.progress(f"{one}, by judge {grounds.told_by}")
+        notes.progress(f"{one}, {grounds.definition}")
     book.outcomes(first, [one.answers for one in outcomes if one.answers])
     for doubt in weaker_doubts(outcomes, panel.attacks):
         notes.add(doubt)
@@ -296,7 +300,7 @@ def _by_radius(
         outcomes = outcomes_of(found, grounds, decided, places)
         book.outcomes(found, [one.answers for one in outcomes if one.answers])
         searched.update({(outcome.attack, outcome.id): outcome for outcome in found.outcomes})
-            reached.saw(attacks, rows.ids, outcomes)
+        reached.saw(attacks, rows.ids, outcomes)
         return as_outcomes(found, outcomes)
 
     measures = []
@@ -305,7 +309,7 @@ def _by_radius(
         low, high = wilson(sum(point.broken), total), wilson(sum(point.possibly), total)
         told = [f"up to {percent(high)} with what broke off or is not known"] if high.count > low.count else []
         note = "; ".join([*told, point.description])
-        notes.progress(f"{point.name}: complied {low.count} of {total} behaviours, by judge {grounds.told_by}")
+        notes.progress(f"{point.name}: complied {low.count} of {total} behaviours, {grounds.definition}")
         measure = rate(BY_RADIUS, point.name, low, list(map(float, point.broken)), True, note)
         measures.append(replace(measure, row_ids=tuple(panel.behaviours.ids[:total])))
         cost["curve forwards"] = cost.get("curve forwards", 0.0) + point.forwards

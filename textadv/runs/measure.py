@@ -17,7 +17,7 @@ from textadv.report.summary import doubts
 from textadv.stages import evaluate_model, report
 from textadv.stages_chat import evaluate_chat_model, report_chat
 from textadv.task import Task, prepare, with_model
-from textadv.task_base import common_base
+from textadv.task_base import common_base, unread_notes
 from textadv.task_chat import prepare_chat, with_chat_model
 from textadv.task_images import prepare_images, require_trained, with_image_model
 from textadv.task_output import RUN_PARTS
@@ -78,7 +78,8 @@ def measure_chat(config: ChatRunConfig, models: Sequence[NamedModel], output: st
     task = prepare_chat(own, training=False)
     # Every model is tried before the first is measured, so that a mistake in the last shows at once.
     tasks = [task, *(with_chat_model(task, model.path) for model in models[1:])]
-    base, unknown = common_base(own, [model.path for model in models])
+    base, unknown = common_base(own, [model.path for model in models], task.panel.useful)
+    unknown = (*unknown, *unread_notes(base, task.panel.useful, task.panel.chats))
     tasks = [replace(one, panel=replace(one.panel, base=base)) for one in tasks]
     told = [*(line for one in tasks for line in one.warnings), *unknown]
     task = replace(tasks[0], warnings=tuple(dict.fromkeys(told)))
