@@ -174,8 +174,8 @@ def test_a_score_that_is_no_number_loses_no_answer(scripted: Scripted, likely: l
 def test_the_lines_of_the_log_name_the_judge(scripted: Scripted, likely: list[bool], tmp_path: Path) -> None:
     lines = spoken(tmp_path)
     for judge in (ByWords(), panel().others[0]):
-        own = [line for line in lines if line.endswith(f"(judge {judge.name})")]
-        assert [line.split()[1] for line in own] == ["direct", "prefill", "worst"]
+        own = [line for line in lines if f" behaviours broken, by judge {judge.name}" in line]
+        assert [line.split(": ")[1].split()[0] for line in own] == ["direct", "prefill", "worst"]
     assert all("judge" in line for line in lines if "behaviours" in line)
     assert any("over-refusal:xstest" in line for line in lines)
 
