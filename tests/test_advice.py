@@ -29,6 +29,7 @@ SHOWN_BY = {
     "build_surrogates.py": CLASSIFIERS,
     "build_images.py": {IMAGES},
     "build_chat*.py": {CHAT},
+    "build_searches.py": {CHAT},
     "config_elicitation.py": {CHAT},
     "task_attacks.py": {CHAT},
     "task_base.py": {CHAT},
