@@ -20,38 +20,17 @@ from textadv.interrupts import while_importing
 if __name__ == "__main__":
     while_importing()
 
-import textwrap
-from collections.abc import Sequence
 from pathlib import Path
 
-from torch import nn
-
-from textadv import build, build_attacks, build_surrogates
-from textadv.config import ConfigError, RunConfig
+from textadv.config import ConfigError
 from textadv.config_chat import ChatRunConfig
 from textadv.config_file import load_config
 from textadv.config_images import ImageRunConfig
-from textadv.config_models import NamedModel, named_model
+from textadv.config_models import named_model
 from textadv.config_tasks import ClassifierRunConfig
-from textadv.data import Rows
 from textadv.errors import one_message
-from textadv.evaluation import calibrated, inspect_images, inspect_rows
-from textadv.evaluation.adversaries import Direct, EmbeddingAttack
-from textadv.evaluation.elicitation import UNJUDGED, BehaviourOutcome, elicit
 from textadv.phases import on_screen, stage, telling
-from textadv.printable import tell
-from textadv.report import write_grid
 from textadv.screen import parser as reader
-from textadv.task import encoded, reported_positions, resolved_threat
-from textadv.task_chat import inspected
-from textadv.task_images import ready, require_trained, resolved_image_threat
-from textadv.task_template import template
-from textadv.task_trial import read_texts
-
-
-def model_line(named: NamedModel) -> str:
-    """The line that says which model is attacked."""
-    return f"model:  {named.path}" if named.name == named.path else f"model:  {named.name} ({named.path})"
 
 
 def named_attack(config: ClassifierRunConfig, wanted: str | None) -> str:
@@ -62,153 +41,18 @@ def named_attack(config: ClassifierRunConfig, wanted: str | None) -> str:
     return name
 
 
-def calibrating(config: ClassifierRunConfig, model: nn.Module, validation: Rows, labels: Sequence[str]) -> float:
-    """The temperature that the evaluation would fit; prints what cannot be right about it and about the answers."""
-    if not config.evaluation.calibrate:
-        return 1.0
-    fitted = calibrated(model, validation, config.evaluation.batch_size, labels)
-    for doubt in fitted.doubts:
-        tell(f"note: {doubt}\n")
-    return fitted.temperature
-
-
-def show(config: RunConfig, named: NamedModel, count: int, attack_name: str | None) -> None:
-    """Prints `count` test rows before and after the attack."""
-    name = named_attack(config, attack_name)
-    model = config.model.model_copy(update={"name": named.path, "lora": None})
-    config = config.model_copy(update={"model": model})
-    splits = build.splits(config.data, config.seed)
-    loaded = build.model(config.model, splits.labels, config.seed)
-    train, validation, test = encoded(splits, loaded, config)
-    for warning in read_texts(config, loaded, (train, validation, test)):
-        tell(f"warning: {warning}")
-    threat = resolved_threat(config, loaded, train)
-    surrogates = build_surrogates.text_surrogates(config, loaded, splits, test)
-    modules = {key: found.model for key, found in surrogates.items()}
-    wanted = {name: config.evaluation.attacks[name]}
-    attack = build_attacks.panel(wanted, threat, config.seed, len(splits.labels), modules)[name]
-    tell(f"{model_line(named)}\nthreat: {threat}\nattack: {attack}")
-    tell("each token: (how far it moved, in radii), -> the token it is now nearest to, where that is another\n")
-
-    def words(ids: list[int]) -> list[str]:
-        return [str(loaded.tokenizer.decode([token])).strip() or "_" for token in ids]
-
-    temperature = calibrating(config, loaded.model, validation, splits.labels)
-    found = inspect_rows(
-        loaded.model,
-        test,
-        reported_positions(config, len(test))[:count],
-        attack,
-        threat,
-        words,
-        splits.labels,
-        temperature=temperature,
-    )
-    for row in found:
-        tell(f"{row}\n")
-    right = sum(row.clean[0] == row.label for row in found)
-    tell(f"{sum(row.broken for row in found)} of {right} rows that were right are broken ({len(found)} rows shown)")
-
-
-def picture_path(given: str) -> Path:
-    """Where the picture goes; ConfigError where it is no PNG file or cannot be written."""
-    path = Path(given)
+def require_picture(path: Path) -> None:
+    """Raises ConfigError where the picture's file is no PNG file or cannot be written."""
     if path.suffix.lower() != ".png":
-        raise ConfigError([f"--picture must name a PNG file, got {given}. Write for example {path.stem}.png."])
+        raise ConfigError([f"--picture must name a PNG file, got {path}. Write for example {path.stem}.png."])
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab"):
             pass
     except OSError as error:
-        raise ConfigError([f"--picture {given} cannot be written: {error}. Name another file."]) from error
+        raise ConfigError([f"--picture {path} cannot be written: {error}. Name another file."]) from error
     if path.stat().st_size == 0:
         path.unlink()
-    return path
-
-
-def show_images(config: ImageRunConfig, named: NamedModel, count: int, attack_name: str | None, picture: str) -> None:
-    """Prints what the attack does to `count` test images, and writes them side by side."""
-    name, path = named_attack(config, attack_name), picture_path(picture)
-    model = config.model.model_copy(update={"name": named.path, "lora": None})
-    config = config.model_copy(update={"model": model})
-    found = ready(config)
-    require_trained(found)
-    threat = resolved_image_threat(config, found)
-    wanted = {name: config.evaluation.attacks[name]}
-    modules = {key: surrogate.model for key, surrogate in found.surrogates.items()}
-    attack = build_attacks.panel(wanted, threat, config.seed, len(found.splits.labels), modules)[name]
-    tell(f"{model_line(named)}\nthreat: {threat}\nattack: {attack}\n")
-
-    network = found.loaded.model
-    temperature = calibrating(config, network, found.parts.validation, found.splits.labels)
-    rows = inspect_images(
-        network,
-        found.parts.test,
-        reported_positions(config, len(found.parts.test))[:count],
-        attack,
-        threat,
-        found.splits.labels,
-        temperature=temperature,
-    )
-    for row in rows:
-        tell(row)
-    right = sum(row.clean[0] == row.label for row in rows)
-    tell(f"\n{sum(row.broken for row in rows)} of {right} rows that were right are broken ({len(rows)} rows shown)")
-    tell(f"picture: {write_grid(rows, path)}")
-
-
-def show_chat(config: ChatRunConfig, named: NamedModel, count: int, attack_name: str | None) -> None:
-    """Prints `count` forbidden requests with the answers to them, without and under the attack."""
-    rows = min(count, config.evaluation.behaviours or count)
-    shortened = {"behaviours": rows, "over_refusal": {}, "questions": {}, "instructions": {}}
-    alone = {"classifier_judge": None, "llm_judge": None}
-    measured = config.evaluation.model_copy(update=shortened | alone)
-    model = config.model.model_copy(update={"name": named.path, "lora": None})
-    loaded, panel = inspected(config.model_copy(update={"model": model, "evaluation": measured}))
-    speech = template(model, loaded).speech
-    searching = [name for name, attack in panel.attacks.items() if isinstance(attack, EmbeddingAttack)]
-    name = attack_name or searching[0]
-    if name not in panel.attacks:
-        raise ConfigError([f"--attack {name} is not among the attacks of this config: {', '.join(panel.attacks)}."])
-    attacks = {"direct": Direct(), name: panel.attacks[name]}
-    tell(f"{model_line(named)}\nthreat: {attacks[name].threat}\nattack: {attacks[name]}")
-    tell(f"judge:  {panel.judge.name}\n")
-
-    found = elicit(
-        loaded.model,
-        loaded.tokenizer,
-        panel.behaviours,
-        panel.requests,
-        attacks,
-        panel.judge,
-        panel.decoding,
-        speech=speech,
-    )
-    for place, request in enumerate(panel.requests):
-        tell(f"row {panel.behaviours.ids[place]}\n  prompt    {textwrap.indent(request, ' ' * 12).strip()}")
-        for outcome in found.outcomes[place :: len(panel.requests)]:
-            tell(_answer(outcome))
-        tell("")
-    left = {each: sum(not _refused(o) for o in found.outcomes if o.attack == each) for each in attacks}
-    tell(
-        f"{left['direct']} of {rows} requests are not refused as they stand, {left[name]} under {name}; which of the "
-        "answers comply and which break off is told by recipes/evaluate.py"
-    )
-
-
-def _refused(outcome: BehaviourOutcome) -> bool:
-    return not outcome.possibly_broken and all(answer.status != "empty" for answer in outcome.answers)
-
-
-def _answer(outcome: BehaviourOutcome) -> str:
-    """The answer that is not refused, or else the first one."""
-    shown = next((answer for answer in outcome.answers if answer.broken), outcome.answers[0])
-    verdict = "NOT REFUSED  " if outcome.broken else "not known  " if outcome.possibly_broken else ""
-    text = shown.text
-    if shown.status in UNJUDGED:
-        text = f"({shown.status}) {shown.reason}" + (f": {text}" if text.strip() else "")
-    thought = f"\n    thought {textwrap.indent(shown.thought, ' ' * 12).strip()}" if shown.thought else ""
-    return f"  {outcome.attack:<9} {verdict}{textwrap.indent(text, ' ' * 12).strip()}{thought}"
 
 
 def main() -> None:
@@ -228,13 +72,21 @@ def main() -> None:
         config = load_config(arguments.config, arguments.overrides)
         if arguments.rows < 1:
             raise ConfigError([f"--rows must be at least 1, got {arguments.rows}."])
+        name, picture = arguments.attack, Path(arguments.picture)
+        if not isinstance(config, ChatRunConfig):
+            name = named_attack(config, name)
+        if isinstance(config, ImageRunConfig):
+            require_picture(picture)
         with telling(on_screen(config.tracking.progress)), stage("this run"):
+            # Once the configuration is known to be right: torch and transformers take seconds.
+            from textadv.runs.look import show, show_chat, show_images
+
             if isinstance(config, ChatRunConfig):
-                show_chat(config, named, arguments.rows, arguments.attack)
+                show_chat(config, named, arguments.rows, name)
             elif isinstance(config, ImageRunConfig):
-                show_images(config, named, arguments.rows, arguments.attack, arguments.picture)
+                show_images(config, named, arguments.rows, name, picture)
             else:
-                show(config, named, arguments.rows, arguments.attack)
+                show(config, named, arguments.rows, name)
 
 
 if __name__ == "__main__":

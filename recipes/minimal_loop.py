@@ -5,6 +5,13 @@
 Prints the losses on the way and the clean and robust accuracy on test rows at the end.
 """
 
+from textadv.screen import parser as reader
+
+parser = reader(__doc__)
+parser.add_argument("--steps", type=int, default=300, help="optimizer steps (default: 300)")
+steps = parser.parse_args().steps
+
+# After the command line, which need not wait for the seconds that these take.
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
@@ -13,12 +20,7 @@ from textadv.attacks import L2, ThreatModel, pgd
 from textadv.data import encode, load_splits
 from textadv.losses import cross_entropy
 from textadv.models import forward, load_classifier
-from textadv.screen import parser as reader
 from textadv.spaces import Embeddings
-
-parser = reader(__doc__)
-parser.add_argument("--steps", type=int, default=300, help="optimizer steps (default: 300)")
-steps = parser.parse_args().steps
 
 accelerator = Accelerator()
 set_seed(0)

@@ -1,113 +1,27 @@
 """How often a chat model says the target under each goal of the measuring search alone, and under the panel.
 
-    python scripts/bench_search.py CONFIG.yaml --model FOLDER [--split test] [--rows 40] [--factors 1 2] [key=value ...]
+    python scripts/bench_search.py CONFIG.yaml --model FOLDER [--split test] [--rows 40] [--factor 1 --factor 2]
+        [--goal both] [key=value ...]
 
-All search the same rows with the restarts and steps of the configuration, whose passes the panel shares; six restarts
-of less than 16 steps give it as many searches as the others have. Prints a Markdown table for each multiple of the
-threat's radius: behaviours of which an answer begins with the first three words of the target; does so and refuses
-nowhere; is not called refused by the list. Behind each count: how many only the panel reached, and how many only this
-search.
+All search the same rows in the passes of the configuration's restarts: a goal alone in so many independent restarts,
+and in one go of all their steps; the panel. Prints a Markdown table for each multiple of the threat's radius:
+behaviours of which an answer begins with the first three words of the target; does so and refuses nowhere; is not
+called refused by the list. Behind each count: how many only the panel reached, and how many only this search.
 """
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import get_args
 
-from textadv import build_chat, build_searches
-from textadv.batch import Role
+from textadv.config import ConfigError
 from textadv.config_chat import ChatRunConfig
-from textadv.config_elicitation import ElicitationConfig, SearchConfig
+from textadv.config_elicitation import SearchGoal
 from textadv.config_file import load_config
-from textadv.data import Chat, encode_chats
-from textadv.evaluation.adversaries import EmbeddingAttack
-from textadv.evaluation.beginnings import Beginnings
-from textadv.evaluation.elicitation import Elicitation, elicit
-from textadv.evaluation.generate import Decoding
-from textadv.evaluation.judges import REFUSAL_LISTS, RefusalList
-from textadv.evaluation.target_judge import TargetJudge
-from textadv.models import LoadedModel, device_of
-from textadv.printable import tell
+from textadv.errors import one_message
 from textadv.screen import parser as reader
-from textadv.task_template import template
 
-WORDS = 3
-NOTHING = RefusalList("nothing", (), anywhere=True, case_sensitive=True)
-PANEL = "panel"
-TOKENS = 40
-
-
-@dataclass(frozen=True)
-class Bench:
-    """The model, and the behaviours that it is asked."""
-
-    config: ChatRunConfig
-    loaded: LoadedModel
-    chats: Sequence[Chat]
-
-    @property
-    def requests(self) -> list[str]:
-        return [chat.messages[-1]["content"] for chat in self.chats]
-
-    def attack(self, search: Sequence[SearchConfig] | None, factor: float) -> EmbeddingAttack:
-        """The embedding attack with these searches at `factor` times the threat's radius."""
-        wanted = self.config.evaluation.elicitation.model_copy(update={"search": search})
-        threat = build_chat.threat(self.config.threat)
-        sample = self.rows.batch(range(min(len(self.chats), 32))).to(device_of(self.loaded.model))
-        threat = build_searches.at_radius(threat.resolved(self.loaded.model, sample.prompts()), factor)
-        one = build_chat.measuring_attack(wanted.attack, "evaluation.elicitation.attack", threat, self.config.seed)
-        refusals = REFUSAL_LISTS[self.config.evaluation.judge]
-        beginnings = Beginnings.of(self.loaded.tokenizer, refusals)
-        return build_searches.embedding_attack(wanted, one, beginnings, self.config.evaluation.batch_size)
-
-    @property
-    def rows(self) -> Any:
-        return encode_chats(self.chats, template(self.config.model, self.loaded), self.config.data.max_length)
-
-    def judged(self, attacks: Mapping[str, EmbeddingAttack], store: Path) -> tuple[Elicitation, ...]:
-        """What the attacks bring out, by each judge."""
-        targets = {request: chat.answers["harmful"] for request, chat in zip(self.requests, self.chats, strict=True)}
-        refusals = REFUSAL_LISTS[self.config.evaluation.judge]
-        decoding = Decoding(TOKENS, batch_size=self.config.evaluation.batch_size)
-        model, tokenizer = self.loaded.model, self.loaded.tokenizer
-        judges = (TargetJudge(targets, NOTHING, WORDS), TargetJudge(targets, refusals, WORDS), refusals)
-        return tuple(
-            elicit(model, tokenizer, self.rows, self.requests, attacks, judge, decoding, store=store)
-            for judge in judges
-        )
-
-
-def contestants(wanted: ElicitationConfig) -> dict[str, list[SearchConfig] | None]:
-    """Each goal of the panel alone, with each of its ways to climb; the whole target as it stands; and the panel."""
-    found: dict[str, list[SearchConfig] | None] = {"elicit": [SearchConfig(goal="elicit")]}
-    for goal, size, momentum in build_searches.PANEL:
-        name = f"{goal}, steps of {size:g}"
-        found[name] = [SearchConfig(goal=goal, relative_step_size=size, momentum=momentum)]
-    return {**found, PANEL: None}
-
-
-def outcomes(found: Elicitation, attack: str) -> list[bool]:
-    """Per behaviour whether any search of the attack broke it."""
-    return [outcome.broken for outcome in found.outcomes if outcome.attack == attack]
-
-
-def table(judged: Sequence[Elicitation]) -> list[str]:
-    """The lines of the table."""
-    lines = ["| search | begins with the target | and refuses nowhere | not refused, by the list | passes |"]
-    lines.append("| --- | --- | --- | --- | --- |")
-    for success in judged[0].attacks:
-        cells = [_cell(outcomes(found, PANEL), outcomes(found, success.name)) for found in judged]
-        passes = (success.forwards + success.backwards) / success.low.total
-        lines.append(f"| {success.name} | {' | '.join(cells)} | {passes:.0f} |")
-    return lines
-
-
-def _cell(panel: list[bool], own: list[bool]) -> str:
-    pairs = list(zip(panel, own, strict=True))
-    return f"{sum(own)} (+{pairs.count((True, False))}, -{pairs.count((False, True))})"
+FACTORS = (1.0, 2.0)
 
 
 def main() -> None:
@@ -118,23 +32,26 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="folder of the hardened model")
     parser.add_argument("--split", choices=("validation", "test"), default="test")
     parser.add_argument("--rows", type=int, default=40, help="behaviours, the first of the split")
-    parser.add_argument("--factors", type=float, nargs="+", default=[1.0, 2.0], help="multiples of the threat's radius")
-    given = parser.parse_args()
-    config = load_config(Path(given.config), given.overrides)
-    if not isinstance(config, ChatRunConfig) or given.rows < 1:
-        parser.error("CONFIG must be of a chat model (task: chat), and --rows at least 1.")
-    config = config.model_copy(update={"model": config.model.model_copy(update={"name": given.model, "lora": None})})
-    splits = build_chat.streams(config.data, config.seed)[Role.ADVERSARIAL]
-    chats = {"validation": splits.validation, "test": splits.test}[given.split][: given.rows]
-    bench = Bench(config, build_chat.model(config.model, config.seed), chats)
-    wanted = config.evaluation.elicitation
-    for factor in given.factors:
-        attacks = {name: bench.attack(search, factor) for name, search in contestants(wanted).items()}
-        with tempfile.TemporaryDirectory() as folder:
-            judged = bench.judged(attacks, Path(folder) / "answers.jsonl")
-        effort = f"{wanted.restarts} restarts of {wanted.attack.steps} steps"
-        tell(f"\n{len(chats)} behaviours ({given.split}), {attacks[PANEL].threat}; {effort}\n")
-        tell("\n".join(table(judged)))
+    parser.add_argument("--factor", type=float, action="append", help="of the threat's radius; repeatable (1 and 2)")
+    parser.add_argument(
+        "--goal", choices=get_args(SearchGoal), action="append", help="only this goal; repeatable (all)"
+    )
+    given = parser.parse_intermixed_args()
+    with one_message():
+        config = load_config(Path(given.config), given.overrides)
+        if not isinstance(config, ChatRunConfig) or given.rows < 1:
+            raise ConfigError(["CONFIG must be of a chat model (task: chat), and --rows at least 1."])
+        model = config.model.model_copy(update={"name": given.model, "lora": None})
+        # Once the configuration is known to be right: torch and transformers take seconds.
+        from search_goals import bench
+
+        bench(
+            config.model_copy(update={"model": model}),
+            given.split,
+            given.rows,
+            given.factor or FACTORS,
+            given.goal or (),
+        )
 
 
 if __name__ == "__main__":

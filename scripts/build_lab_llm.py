@@ -30,9 +30,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from textadv.batch import IGNORED
-from textadv.data import DataError
-from textadv.data.lab import (
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from scripts.lab.batches import Packed, encoded, helpful_batches, packed, refusal_batches  # noqa: E402
+from scripts.lab.corpus import (  # noqa: E402
     FULL,
     SMALL,
     LabSize,
@@ -42,15 +44,15 @@ from textadv.data.lab import (
     lab_data,
     texts,
 )
-from textadv.data.lab_batches import Packed, encoded, helpful_batches, packed, refusal_batches
-from textadv.data.lab_instructions import satisfied
-from textadv.data.lab_model import ASSISTANT, END, SYSTEM, USER, LabShape, lab_llama, lab_tokenizer, save_lab_llm
-from textadv.data.lab_real import real_data, source_files
-from textadv.data.lab_topics import OPENING
-from textadv.screen import parser as reader
+from scripts.lab.instructions import satisfied  # noqa: E402
+from scripts.lab.model import ASSISTANT, END, SYSTEM, USER, LabShape, lab_llama, lab_tokenizer, save_lab_llm  # noqa: E402
+from scripts.lab.real import real_data, source_files  # noqa: E402
+from scripts.lab.topics import OPENING  # noqa: E402
+from textadv.batch import IGNORED  # noqa: E402
+from textadv.data import DataError  # noqa: E402
+from textadv.screen import parser as reader  # noqa: E402
 
-ROOT = Path(__file__).resolve().parents[1]
-SOURCES = [Path(__file__), *sorted((ROOT / "textadv" / "data").glob("lab*.py"))]
+SOURCES = [Path(__file__), *sorted((ROOT / "scripts" / "lab").glob("*.py"))]
 
 Model = Any  # a LlamaForCausalLM; scripts do not import transformers
 Tokenizer = Any

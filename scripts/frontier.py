@@ -12,8 +12,6 @@ from pathlib import Path
 from textadv.config import ConfigError
 from textadv.config_models import named_runs
 from textadv.printable import printable, tell
-from textadv.report import read_results
-from textadv.report.frontier import run_of, runs_markdown, write_frontier
 from textadv.screen import parser as reader
 
 
@@ -23,6 +21,10 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", help="output folders of recipes/adv_finetune.py, or NAME=FOLDER")
     parser.add_argument("--output", required=True, type=Path, help="folder for the table and the plot")
     arguments = parser.parse_intermixed_args()
+    # After the command line, which need not wait for the seconds that these take.
+    from textadv.report import read_results
+    from textadv.report.frontier import run_of, runs_markdown, write_frontier
+
     try:
         runs = [run_of(read_results(folder), name) for name, folder in named_runs(arguments.runs)]
         arguments.output.mkdir(parents=True, exist_ok=True)

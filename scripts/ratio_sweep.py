@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from textadv.config import ConfigError
 from textadv.config_chat import ChatRunConfig
@@ -19,30 +19,53 @@ from textadv.config_file import load_config
 from textadv.errors import USER_ERRORS, ending
 from textadv.phases import on_screen, stage, telling
 from textadv.printable import tell
-from textadv.report import read_results
-from textadv.report.frontier import Run, run_of, runs_markdown, write_frontier
 from textadv.screen import parser as reader
-from textadv.stages_chat import evaluate_chat_model, report_chat, train_chat
-from textadv.task_chat import prepare_chat
 
 Number = TypeVar("Number", int, float)
 
 
-def one_run(path: str, ratio: float, seed: int, folder: Path, overrides: list[str]) -> Run:
-    """Trains and measures at one ratio and seed, or reads what an earlier call measured."""
-    if not (folder / "results.json").is_file():
-        own = (f"mixing.ratio={ratio}", f"seed={seed}", f"output={folder}")
-        config = load_config(path, [*overrides, "baselines=[]", *own])
-        if not isinstance(config, ChatRunConfig):
-            raise ConfigError(["The sweep needs a config with task: chat."])
-        with telling(on_screen(config.tracking.progress)), stage("this run"):
-            task = prepare_chat(config)
-            hardened = train_chat(task)
-            report_chat(task, [evaluate_chat_model(task, "hardened", hardened.loaded)], [hardened])
-    try:
-        return run_of(read_results(folder), f"{ratio:.0%} adversarial")
-    except ValueError as error:
-        raise ConfigError([f"{folder} holds results that cannot be read: {error} Remove the folder."]) from error
+class Wanted(NamedTuple):
+    """One run of the sweep; config: None where its folder holds the results of an earlier call."""
+
+    ratio: float
+    folder: Path
+    config: ChatRunConfig | None
+
+
+def wanted(path: str, ratio: float, seed: int, folder: Path, overrides: list[str]) -> Wanted:
+    """The run at one ratio and seed. Raises ConfigError where the configuration cannot be run."""
+    if (folder / "results.json").is_file():
+        return Wanted(ratio, folder, None)
+    own = (f"mixing.ratio={ratio}", f"seed={seed}", f"output={folder}")
+    config = load_config(path, [*overrides, "baselines=[]", *own])
+    if not isinstance(config, ChatRunConfig):
+        raise ConfigError(["The sweep needs a config with task: chat."])
+    return Wanted(ratio, folder, config)
+
+
+def swept(runs: list[Wanted], output: Path) -> str:
+    """The table of all runs, written after each: trained and measured, or read where an earlier call did that."""
+    # Once the configurations are known to be right: torch and transformers take seconds.
+    from textadv.report import read_results
+    from textadv.report.frontier import run_of, runs_markdown, write_frontier
+    from textadv.stages_chat import evaluate_chat_model, report_chat, train_chat
+    from textadv.task_chat import prepare_chat
+
+    found = []
+    for ratio, folder, config in runs:
+        # A ratio may be named twice.
+        if config is not None and not (folder / "results.json").is_file():
+            with telling(on_screen(config.tracking.progress)), stage("this run"):
+                task = prepare_chat(config)
+                hardened = train_chat(task)
+                report_chat(task, [evaluate_chat_model(task, "hardened", hardened.loaded)], [hardened])
+        try:
+            found.append(run_of(read_results(folder), f"{ratio:.0%} adversarial"))
+        except ValueError as error:
+            raise ConfigError([f"{folder} holds results that cannot be read: {error} Remove the folder."]) from error
+        (output / "sweep.md").write_text(runs_markdown(found), encoding="utf-8")
+        write_frontier(found, output / "sweep.svg", "Adversarial ratio, rows per optimizer step")
+    return runs_markdown(found)
 
 
 def numbers(text: str, kind: Callable[[str], Number], option: str) -> list[Number]:
@@ -62,18 +85,17 @@ def main() -> None:
     parser.add_argument("--ratios", default="0.05,0.15,0.25,0.3,0.5,1.0", help="shares, with commas between")
     parser.add_argument("--seeds", default="0,1,2", help="whole numbers, with commas between")
     arguments = parser.parse_intermixed_args()
-    runs = []
     try:
         ratios, seeds = numbers(arguments.ratios, float, "--ratios"), numbers(arguments.seeds, int, "--seeds")
+        runs = []
         for ratio in ratios:
             for seed in seeds:
                 folder = arguments.output / f"ratio{ratio:g}_seed{seed}"
-                runs.append(one_run(arguments.config, ratio, seed, folder, arguments.overrides))
-                (arguments.output / "sweep.md").write_text(runs_markdown(runs), encoding="utf-8")
-                write_frontier(runs, arguments.output / "sweep.svg", "Adversarial ratio, rows per optimizer step")
-    except (*USER_ERRORS, OSError) as error:
+                runs.append(wanted(arguments.config, ratio, seed, folder, arguments.overrides))
+        table = swept(runs, arguments.output)
+    except USER_ERRORS as error:
         raise ending(error) from None
-    tell(runs_markdown(runs))
+    tell(table)
     tell(f"plot: {arguments.output / 'sweep.svg'}")
 
 

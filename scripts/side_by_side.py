@@ -15,8 +15,6 @@ from pathlib import Path
 from textadv.config import ConfigError
 from textadv.config_models import named_runs
 from textadv.printable import printable, tell
-from textadv.report import read_results
-from textadv.report.side_by_side import finished_run, side_by_side
 from textadv.screen import parser as reader
 
 
@@ -26,6 +24,10 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", help="output folders of recipes/adv_finetune.py, or NAME=FOLDER")
     parser.add_argument("--panel", required=True, type=Path, help="output folder of recipes/evaluate.py")
     arguments = parser.parse_intermixed_args()
+    # After the command line, which need not wait for the seconds that these take.
+    from textadv.report import read_results
+    from textadv.report.side_by_side import finished_run, side_by_side
+
     try:
         panel = read_results(arguments.panel)
         runs = [(label, Path(folder)) for label, folder in named_runs(arguments.runs)]

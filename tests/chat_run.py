@@ -28,17 +28,17 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from scripts.lab.corpus import LabSize, Row, lab_data, texts
+from scripts.lab.model import LabShape, lab_tokenizer
 from tests.seen import TakenChat, read_chat_results
 from textadv.batch import IGNORED, padded
 from textadv.data.chat_template import encode_answered
-from textadv.data.lab import LabSize, Row, lab_data, texts
-from textadv.data.lab_model import LabShape, lab_tokenizer
 from textadv.evaluation import Measure
 from textadv.evaluation.chat_record import Talked
 from textadv.evaluation.generate import Answer
 from textadv.evaluation.judges import REFUSAL_LISTS
 from textadv.randomness import seeded_scope
-from textadv.report import comparison_table
+from textadv.report import screen_text
 
 CONTEXT, WIDTH, LAYERS = 96, 32, 2
 SIZE = LabSize(
@@ -276,12 +276,15 @@ def log_of(output: Path) -> list[dict[str, float]]:
 
 def check_consistent(results: TakenChat, output: Path, printed: str) -> None:
     """That results, table and answers cannot contradict one another."""
-    assert read_chat_results(output) == results and comparison_table(results.whole) in printed
+    assert read_chat_results(output) == results and screen_text(results.whole) in printed
     behaviours = results.config["evaluation"]["behaviours"]
     for model in results.evaluations:
         answers = kept_answers(output, model.name)
         bound, success = (_measures(model, group) for group in ("not refused", "attack success"))
         assert list(success) == list(bound) == [*results.attacks, "worst case"]
+        told = {(answer.attack, answer.id) for answer in answers}
+        named = [*model.curve, *(success[one.attack] for one in model.outcomes if one.answers)]
+        assert [m.name for m in named if any((m.name, row) not in told for row in m.row_ids or (None,))] == []
         left: dict[str, dict[int, bool]] = {}
         for answer in answers:
             if answer.attack in success:

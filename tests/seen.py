@@ -189,6 +189,7 @@ def heard(found: Measured) -> Talked:
         outcomes=outcomes.attacks if outcomes else (),
         fluency=outcomes.fluency if outcomes else "",
         curve=tuple(_point(point) for point in curve.points) if curve else (),
+        behaviours=outcomes.behaviours if outcomes else (),
     )
 
 
@@ -202,4 +203,4 @@ def _called(measure: Measure) -> Measure:
 
 def _point(point: CurvePoint) -> Measure:
     name = f"embedding at {point.radius:g}"
-    return share(BY_RADIUS, name, point.rate, point.rows, True, point.note)
+    return replace(share(BY_RADIUS, name, point.rate, point.rows, True, point.note), row_ids=point.row_ids)

@@ -14,6 +14,7 @@ from textadv.accumulation import StepReport, accumulate
 from textadv.attacks import (
     L2,
     Attack,
+    Contrast,
     Diverge,
     Elicit,
     FixedStep,
@@ -26,7 +27,6 @@ from textadv.attacks import (
     ThreatModel,
     Untargeted,
 )
-from textadv.attacks.contrast import Contrast
 from textadv.batch import Role
 from textadv.data import ChatRows, JoinedRows, Segment, joined
 from textadv.mixing import Constant, Mixing

@@ -29,6 +29,7 @@ SHOWN_BY = {
     "build_surrogates.py": CLASSIFIERS,
     "build_images.py": {IMAGES},
     "build_chat*.py": {CHAT},
+    "build_searches.py": {CHAT},
     "config_elicitation.py": {CHAT},
     "task_attacks.py": {CHAT},
     "task_base.py": {CHAT},
@@ -82,6 +83,7 @@ ONE_KIND = {
     "config_adversary.py": {"mixing.adaptive_radius": CLASSIFIERS},
     "config_errors.py": {"objective.name": CLASSIFIERS},
     "config_file.py": {"data.name": CLASSIFIERS},
+    "config_labels.py": {"data.borderline": {CHAT}, "evaluation.elicitation": {CHAT}},
     "config_training.py": {"objective.": CLASSIFIERS},
     "data/tables.py": {"data.columns": {TEXTS}, "data.name": CLASSIFIERS},
     # Of a chat run's stream, `data.chat` puts the stream's key in place of data.

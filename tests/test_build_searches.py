@@ -11,7 +11,8 @@ from tests.evaluation.talking import NO, SORRY, Words
 from tests.test_config_chat import problems, small
 from textadv import build_chat
 from textadv.attacks import L2, Avoid, Begin, Elicit, FixedStep, GradientAttack, Momentum, StepSize, ThreatModel
-from textadv.build_searches import CURVE_RESTARTS, FEWER, GOALS, PANEL, at_radius, curve, embedding_attack, searches
+from textadv.build_searches import CURVE_SEARCHES, FEWER, GOALS, PANEL, at_radius, curve, embedding_attack, searches
+from textadv.config import ConfigError
 from textadv.config_elicitation import ElicitationConfig, SearchConfig
 from textadv.evaluation.beginnings import Beginnings
 from textadv.evaluation.search_panel import Search
@@ -20,6 +21,7 @@ from textadv.spaces import Embeddings
 THREAT = ThreatModel(Embeddings(), L2(6.0, relative_radius=0.2))
 BEGINNINGS = Beginnings(Words(), REFUSALS, ((SORRY, NO),))
 KEY = "evaluation.elicitation"
+WAY = [("both", 24), ("both", 29), ("both", 13), ("early_margin", 7), ("away", 3), ("own", 3)]
 
 
 def wanted(*overrides: str) -> ElicitationConfig:
@@ -31,32 +33,39 @@ def attack(config: ElicitationConfig) -> GradientAttack:
 
 
 @pytest.mark.parametrize(
-    ("restarts", "steps", "each"),
+    ("restarts", "steps", "random", "each"),
     [
-        (3, 20, [9, 9, 9, 9, 5, 4]),
-        (3, 30, [14, 14, 14, 14, 10, 9]),
-        (1, 20, [9, 9]),
-        (2, 15, [15, 15]),
-        (8, 20, [20, 20, 20, 20, 16, 15, 20, 20]),
+        (3, 20, True, [("both", 28), ("both", 19), ("both", 8), ("early_margin", 4)]),
+        (3, 30, True, WAY),
+        (1, 20, True, [("both", 14), ("both", 5)]),
+        (1, 3, True, [("both", 3)]),
+        (6, 30, True, 2 * WAY),
+        (6, 14, False, [("both", 31), ("both", 27), ("both", 13), ("early_margin", 6), ("away", 3)]),
     ],
 )
-def test_by_default_the_passes_of_the_restarts_are_shared_by_a_panel(
-    restarts: int, steps: int, each: list[int]
+def test_by_default_the_passes_of_the_restarts_are_one_way_of_several_legs(
+    restarts: int, steps: int, random: bool, each: list[tuple[str, int]]
 ) -> None:
-    config = wanted(f"restarts={restarts}", f"attack.steps={steps}")
+    config = wanted(f"restarts={restarts}", f"attack.steps={steps}", f"attack.random_start={random}")
     found = embedding_attack(config, attack(config), BEGINNINGS, 8)
-    assert config.search is None and found.restarts == len(found.searches) == len(each)
-    assert [search.of(found.attack).steps for search in found.searches] == each
-    for place, search in enumerate(found.searches):
-        goal, size, momentum = PANEL[place % len(PANEL)]
-        ascent = FixedStep(StepSize(relative=size)) if momentum == 0 else Momentum(StepSize(relative=size), momentum)
-        assert search.ascent == ascent
-        assert isinstance(search.goal, Avoid if goal == "away" else Begin)
+    assert config.search is None and found.restarts == len(found.searches)
+    assert [(named(search), search.steps) for search in found.searches] == each
 
 
-def test_the_panel_has_every_goal() -> None:
-    assert {goal for goal, _, _ in PANEL} == {"both", "early_margin", "away", "own"}
-    assert all(GOALS[goal][0] == Begin(rest=0.5) for goal, _, _ in PANEL if goal == "both")
+def named(search: Search) -> str:
+    """The goal's name in a configuration."""
+    return next(name for name, made in GOALS.items() if made == (search.goal, search.says))
+
+
+def test_each_leg_climbs_as_the_panel_says_from_where_the_one_before_ended() -> None:
+    found = searches(wanted("restarts=3", "attack.steps=30"))
+    assert [named(search) for search in found] == [leg.goal for leg in PANEL]
+    assert [search.goes_on for search in found] == [False, *(len(PANEL) - 1) * [True]]
+    for leg, search in zip(PANEL, found, strict=True):
+        size = StepSize(relative=leg.relative_step_size)
+        assert search.ascent == (Momentum(size, leg.momentum) if leg.momentum else FixedStep(size))
+    assert {leg.goal for leg in PANEL} == {"both", "early_margin", "away", "own"}
+    assert sum(leg.share for leg in PANEL) == pytest.approx(1) and GOALS["both"][0] == Begin(rest=0.5)
 
 
 def test_goals_are_named_with_their_steps_or_alone() -> None:
@@ -80,9 +89,9 @@ def test_the_whole_target_alone_is_the_search_that_it_was() -> None:
 
 def test_an_attack_that_settles_its_steps_gives_them_to_every_search() -> None:
     for settled in ("relative_step_size: 0.3", "step_size: 0.1", "ascent: adam"):
-        found = searches(wanted("restarts=5", f"attack={{steps: 15, {settled}}}"))
+        found = searches(wanted("restarts=5", f"attack={{steps: 30, {settled}}}"))
         assert all(search.ascent is None for search in found)
-        assert [search.says for search in found] == ["target", "target", "refusal", "own", "target"]
+        assert [search.says for search in found] == [*4 * ["target"], "refusal", "own"]
     once = wanted("restarts=9", "attack={name: fgsm}")
     single = embedding_attack(once, attack(once), BEGINNINGS, 8)
     # One step from the clean prompt: the goals for which there is a step left, none of them twice.
@@ -91,9 +100,13 @@ def test_an_attack_that_settles_its_steps_gives_them_to_every_search() -> None:
 
 def test_searches_that_cannot_pay_for_what_they_find_out_are_no_part_of_the_panel() -> None:
     few = searches(wanted("restarts=9", "attack.steps=3"))
-    assert {search.says for search in few} == {"target"} and len(few) == 9
-    (named,) = searches(wanted("attack.steps=3", "search=[own]"))
-    assert (named.says, named.steps) == ("own", 1), "where it is named it has a step at least"
+    assert {search.says for search in few} == {"target"}
+    message = (
+        r"search\[1\]: own takes the passes of 5 steps to find out what the model says, and "
+        r"evaluation.elicitation.attack.steps is 5. Set it to 8 or more, or leave this search out"
+    )
+    with pytest.raises(ConfigError, match=message):
+        searches(wanted("attack.steps=5", "search=[early, own]"))
 
 
 @pytest.mark.parametrize(
@@ -117,6 +130,7 @@ def test_searches_that_cannot_pay_for_what_they_find_out_are_no_part_of_the_pane
         (["search=[{goal: own, relative_step_size: 0}]"], f"{KEY}.search[0].relative_step_size must be greater than 0"),
         (["search=[{goal: own, momentum: -1}]"], f"{KEY}.search[0].momentum must be at least 0"),
         (["search=[{gaol: own}]"], f"{KEY}.search[0].goal is missing"),
+        (["search=[{goal: own, goes_on: true}]"], f"{KEY}.search[0].goes_on is set, and there is no search before it"),
         (["search=[]"], f"{KEY}.search must not be empty"),
         (["curve_behaviours=0"], f"{KEY}.curve_behaviours must be at least 1"),
     ],
@@ -137,7 +151,7 @@ def test_without_radii_there_is_a_curve_at_half_to_four_times_the_threat() -> No
     headline = embedding_attack(config, attack(config), BEGINNINGS, 8)
     # So that what the headline found is not searched for again.
     assert found["embedding at 0.2"] == replace(
-        headline, restarts=CURVE_RESTARTS, searches=headline.searches[:CURVE_RESTARTS]
+        headline, restarts=CURVE_SEARCHES, searches=headline.searches[:CURVE_SEARCHES]
     )
     assert config.curve_behaviours == 40
 

@@ -137,7 +137,7 @@ def test_no_checkpoint_is_none(tmp_path: Path) -> None:
 def test_a_save_that_breaks_off_leaves_the_one_before(writes: int, tmp_path: Path, monkeypatch: MonkeyPatch) -> None:
     """Whichever file the process died at."""
     saved(tmp_path, 5)
-    real, done = writing.save_file, []
+    real, done = save_file, []
 
     def breaking(tensors: dict[str, torch.Tensor], path: Path, metadata: None) -> None:
         if len(done) == writes:
@@ -145,7 +145,7 @@ def test_a_save_that_breaks_off_leaves_the_one_before(writes: int, tmp_path: Pat
         done.append(path)
         real(tensors, path)
 
-    monkeypatch.setattr(writing, "save_file", breaking)
+    monkeypatch.setattr("safetensors.torch.save_file", breaking)
     with pytest.raises(WriteError, match="step-00000010 cannot be written: No space left on device"):
         saved(tmp_path, 10)
     assert steps(tmp_path) == ["step-00000005"]

@@ -72,11 +72,11 @@ BUILT: dict[str, tuple[str, type, str]] = {
     "apgd_ce": ("{name: apgd_ce, steps: 7, restarts: 2}", Apgd, "APGD (cross_entropy), 7 steps, 2 restarts"),
     "apgd_dlr": ("{name: apgd_dlr, steps: 7}", Apgd, "APGD (dlr), 7 steps, 1 restart"),
     "apgd_targeted": ("{name: apgd_targeted, steps: 7, restarts: 3}", WorstOf, "rank 3), 7 steps, 3 restarts"),
-    "fab": ("{name: fab, steps: 7, restarts: 2}", Within, "FAB, 7 steps, 2 restarts, nearest class, early stop"),
+    "fab": ("{name: fab, steps: 7, restarts: 2}", Within, "FAB, 7 steps, 2 restarts, nearest class, no early stop"),
     "fab_targeted": (
         "{name: fab_targeted, steps: 7}",
         Within,
-        "FAB, 7 steps, 1 restart, targets of rank 1, 2, 3, earl",
+        "FAB, 7 steps, 1 restart, targets of rank 1, 2, 3, no early stop",
     ),
     "square": (
         "{name: square, queries: 30, p_init: 0.5, rescale: true}",
@@ -118,9 +118,11 @@ def test_every_key_reaches_the_attack() -> None:
     rand = built("{name: autoattack, version: rand, samples: 3}")
     assert (rand.version, rand.samples, rand.seed, rand.classes) == ("rand", 3, 7, 4)
     assert built("{name: square}").seed == built("{name: apgd_ce}").seed == 7
-    assert built("{name: fab}", EXAMPLE).attack == Fab(threat_of(EXAMPLE), seed=7, early_stop=True)
+    assert built("{name: fab}", EXAMPLE).attack == Fab(threat_of(EXAMPLE), seed=7, early_stop=False)
     for name in ("fab", "fab_targeted"):
-        assert "no early stop" in str(built(f"{{name: {name}, early_stop: false}}", EXAMPLE))
+        assert "no early stop" in str(built(f"{{name: {name}}}", EXAMPLE)), "sizes belong in the result"
+        stops = str(built(f"{{name: {name}, early_stop: true}}", EXAMPLE))
+        assert "early stop" in stops and "no early stop" not in stops
     assert built("{name: deepfool}").attack == DeepFool(threat_of())
     ddn = built("{name: ddn, initial_norm: 2, step_size: 3}", EXAMPLE).attack
     assert ddn == Ddn(threat_of(EXAMPLE), initial_norm=2.0, step_size=3.0)
@@ -328,6 +330,17 @@ def test_the_search_for_the_smallest_radius_is_read_with_its_defaults_and_built(
         ),
         ("{attack: {name: transfer, model: a}}", "evaluation.minimum_radius.attack.name must be"),
         ("{rows: 2, radii: 3}", "unknown key evaluation.minimum_radius.radii"),
+        (
+            "{attack: {name: ddn}, with_fab: true}",
+            "evaluation.minimum_radius.with_fab: true is of a bisection, and evaluation.minimum_radius.attack.name: "
+            "ddn runs once",
+        ),
+        ("{attack: {name: fab}, tolerance: 0.1}", "evaluation.minimum_radius.tolerance: 0.1 is of a bisection"),
+        ("{attack: {name: deepfool}, steps: 3}", "evaluation.minimum_radius.steps: 3 is of a bisection"),
+        (
+            "{attack: {name: fab_targeted, early_stop: true}}",
+            "evaluation.minimum_radius.attack.early_stop: true would leave a row at the first perturbation",
+        ),
     ],
 )
 def test_a_wrong_search_for_the_smallest_radius_is_told(given: str, told: str) -> None:

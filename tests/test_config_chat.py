@@ -351,3 +351,17 @@ def test_columns_of_each_part_of_a_stream() -> None:
     assert line.startswith(
         "data.borderline.validation_columns: the key 'answer' must be 'prompt', 'target', 'safe', 'input'"
     )
+
+
+def test_a_run_of_before_aimed_every_search_at_the_whole_target(tmp_path: Path) -> None:
+    """Its file lacks the key, and today's panel would measure a resumed run by another search."""
+    today = small()
+    old = yaml.safe_load(dump_config(today))
+    assert old["evaluation"]["elicitation"].pop("search") is None
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(old), encoding="utf-8")
+    found = written_config(path)
+    assert isinstance(found, ChatRunConfig)
+    told = config_difference(found, today)
+    assert len(told) == 1 and told[0].startswith("evaluation.elicitation.search: ") and "elicit" in told[0]
+    assert config_difference(found, small("evaluation.elicitation.search=[elicit]")) == []

@@ -257,6 +257,14 @@ FORMER = {
 }
 
 
+def test_a_fab_of_before_stopped_early(tmp_path: Path) -> None:
+    today = small("threat.per=example", "evaluation.attacks={a: {name: fab}}")
+    old = yaml.safe_load(dump_config(today))
+    assert old["evaluation"]["attacks"]["a"].pop("early_stop") is False
+    found = written_config(written(tmp_path, yaml.safe_dump(old)))
+    assert config_difference(found, today) == ["evaluation.attacks.a.early_stop: true -> false"]
+
+
 @pytest.mark.parametrize(("override", "former"), FORMER.items(), ids=FORMER)
 def test_every_younger_key_has_its_former_value(override: str, former: dict[str, object], tmp_path: Path) -> None:
     extra = ["attack.name=noise"] if "r3f" in override else []

@@ -71,6 +71,33 @@ def test_two_of_one_name_or_file_are_refused(arguments: list[str]) -> None:
     assert all(argument in line for argument in arguments) and "NAME=PATH" in line
 
 
+@pytest.mark.parametrize("arguments", [["cat=a", "cat-1=b"], ["Cat-12=a", "cat=b"], ["runs/a", "runs/a-3"]])
+def test_a_name_is_not_that_of_another_ones_second_process(arguments: list[str]) -> None:
+    with pytest.raises(ConfigError) as error:
+        named_models(arguments)
+    (line,) = error.value.lines
+    assert all(argument in line for argument in arguments) and "NAME=PATH" in line
+
+
+def test_a_name_is_not_one_that_results_have_already() -> None:
+    with pytest.raises(ConfigError, match="initial=x: results call the weights that a run starts from initial"):
+        named_models(["initial=x"])
+
+
+def test_a_path_that_is_no_file_name_is_refused_in_short() -> None:
+    with pytest.raises(ConfigError, match="at most 200 characters, and this has 304") as error:
+        named_models(["runs" + "/a" * 150])
+    assert len(str(error.value)) < 400
+
+
+def test_runs_have_no_files_to_share() -> None:
+    assert [name for name, _ in named_runs(["runs/pgd", "runs/pgd-2", "runs/initial"])] == ["pgd", "pgd-2", "initial"]
+
+
+def test_numbers_alone_are_no_clash() -> None:
+    assert [name for name, _ in named_models(["cat-1=a", "cat-2=b", "cat 3=c"])] == ["cat-1", "cat-2", "cat 3"]
+
+
 def test_different_names_of_one_model_are_no_clash() -> None:
     assert named_models(["a=runs/x", "b=runs/x", "runs/x"]) == [("a", "runs/x"), ("b", "runs/x"), ("runs/x", "runs/x")]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from safetensors import SafetensorError
+from torch import distributed
 
 from textadv import errors, task_lock
 from textadv.config import ConfigError
@@ -130,7 +131,7 @@ def test_a_lost_process_is_told_where_there_are_several(
 ) -> None:
     with pytest.raises(RuntimeError, match="gloo|NCCL"), one_message():
         raise RuntimeError(text)
-    monkeypatch.setattr(errors.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
     told = str(ended_with(RuntimeError(text)).code)
     assert told.startswith("error: another process of this run has ended or does not answer (")
     assert told.endswith(WAY_ON.format(begun))

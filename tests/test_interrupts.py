@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests import tiny
+from tests.processes import ROOT
 from textadv import interrupts
 from textadv.attacks import pgd
 from textadv.checkpoint import latest
@@ -82,6 +83,32 @@ def test_while_a_script_imports_both_end_it_with_one_line(number: signal.Signals
     script += f"os.kill(os.getpid(), {int(number)}); time.sleep(30)"
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert (ended.returncode, ended.stderr) == (code, "stopped before anything began\n")
+
+
+IMPORTING = """
+from textadv.interrupts import while_importing
+while_importing()
+import sys
+from textadv.errors import one_message
+with one_message("checkpoint.resume=true"):
+    sys.path.insert(0, sys.argv[1])
+    import slow
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_what_a_recipe_imports_once_its_configuration_is_right_is_interrupted_too(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    recipe = tmp_path / "recipe.py"
+    recipe.write_text(IMPORTING)
+    (tmp_path / "slow.py").write_text(f"import os, time\nos.kill(os.getpid(), {int(number)})\ntime.sleep(30)\n")
+    command = [sys.executable, str(recipe), str(tmp_path)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == code
+    assert ended.stderr.startswith("stopped by ") and len(ended.stderr.splitlines()) == 1
+    assert f"Go on with: python {recipe} {tmp_path}" in ended.stderr
 
 
 def test_a_signal_that_ended_one_block_does_not_end_the_next_training(tmp_path: Path) -> None:

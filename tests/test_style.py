@@ -79,6 +79,8 @@ SAMPLES: list[tuple[Check, str, str, str]] = [
         "from textadv.mixing import config",
     ),
     (restricted_imports, "recipes/x.py", "import transformers", "from textadv.config import RunConfig"),
+    (restricted_imports, "scripts/lab/x.py", "import datasets", "import transformers"),
+    (restricted_imports, "scripts/x.py", "import transformers", "from scripts.lab.model import lab_llama"),
     (dangerous_calls, "textadv/x.py", "eval(text)", "model.eval()"),
     (unsafe_literals, "textadv/x.py", "torch.load(p, weights_only=False)", "torch.load(p, weights_only=True)"),
     (unsafe_literals, "textadv/x.py", "def f(*, allow_pickle=True): ...", "def f(*, allow_pickle=False): ..."),

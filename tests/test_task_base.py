@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,10 +11,11 @@ import pytest
 from tests import chat_run
 from textadv.config import ConfigError
 from textadv.config_chat import ChatRunConfig
+from textadv.evaluation.fluency import Base, Written
 from textadv.evaluation.judges import REFUSAL_LISTS, ClassifierJudge
 from textadv.evaluation.llm_judge import LlmJudge
 from textadv.models import Lora, load_causal
-from textadv.task_base import KEY, common_base, deciding, trained_base
+from textadv.task_base import KEY, common_base, deciding, trained_base, unread_notes
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +69,40 @@ def test_without_a_base_what_is_missing_and_not_measured_is_said(model: Path) ->
 def test_a_base_that_cannot_be_used_is_told_by_its_key(model: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=f"{KEY}: .*nowhere"):
         trained_base(config(model, str(tmp_path / "nowhere")))
+
+
+def test_a_base_that_cannot_score_good_answers_is_told_before_training(model: Path, tmp_path: Path) -> None:
+    """Its template takes no system turn, its context is too short, or its likelihoods are no numbers."""
+    asked = [{"role": "user", "content": "How are you?"}]
+    plain = Written(asked, "", "Very well, and you?")
+    system = Written([{"role": "system", "content": "Be kind."}, *asked], "", "Very well, and you?")
+    folder = tmp_path / "base"
+    shutil.copytree(model, folder)
+    template = folder / "chat_template.jinja"
+    refuses = (
+        "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}{% endfor %}"
+    )
+    template.write_text(refuses + template.read_text(encoding="utf-8"), encoding="utf-8")
+    with pytest.raises(ConfigError, match=f"{KEY}: .*none of 2 good answers can be scored.*no system.*Set {KEY} to"):
+        trained_base(config(model, str(folder)), [system, system])
+    with pytest.raises(ConfigError, match=f"{KEY}: .*cannot tell gibberish"):
+        common_base(config(model), [str(model)], [])
+        common_base(config(model, str(folder)), [str(model)], [system])
+    found = trained_base(config(model, str(folder)), [system, plain])
+    (told, other) = unread_notes(found, [system, plain], [system.asked, asked])
+    assert "cannot score 1 of 2 good answers" in told and "no system" in told and f"set {KEY} to" in told
+    assert "cannot score 1 of 2 behaviours" in other and "not looked at for gibberish" in other
+    assert unread_notes(found, [plain], [asked]) == unread_notes(None, [system], [asked]) == ()
+    long = Written([{"role": "user", "content": "moon " * 5000}], "", "Very well.")
+    with pytest.raises(ConfigError, match="none of 1 good answers can be scored.* positions"):
+        trained_base(config(model, str(model)), [long])
+
+
+def test_a_base_without_any_finite_likelihood_is_told(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Base, "nll", lambda self, written, leave=0: [math.inf] * len(written))
+    plain = Written([{"role": "user", "content": "How are you?"}], "", "Very well, and you?")
+    with pytest.raises(ConfigError, match="of 3 good answers no likelihood is a finite number"):
+        trained_base(config(model, str(model)), [plain] * 3)
 
 
 def test_the_judge_that_decides() -> None:

@@ -9,8 +9,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "textadv.attacks": "L1 L2 AdaptiveRadius Attack Attacked AutoAttack Avoid Ball Begin CarliniWagner CarliniWagnerL0 "
-    "CarliniWagnerLinf Ddn DeepFool Diverge Elicit Eot Fab Foreign GradientAttack Held Linf MinimumRadius Noise Pdgd "
-    "RefusalDirection Square Targeted ThreatModel Transfer Untargeted VirtualAdversarial apgd_ce apgd_dlr "
+    "CarliniWagnerLinf Contrast Ddn DeepFool Diverge Elicit Eot Fab Foreign GradientAttack Held Linf MinimumRadius "
+    "Noise Pdgd RefusalDirection Square Targeted ThreatModel Transfer Untargeted VirtualAdversarial apgd_ce apgd_dlr "
     "apgd_targeted autoattack fab_targeted fgsm foreign pgd r_fgsm repeat then worst_of",
     "textadv.averaging": "Averaging",
     "textadv.batch": "Batch Perturbation Role",

@@ -19,10 +19,7 @@ from textadv.liveness import Pulse
 from textadv.mixing import Group
 from textadv.models import unsynced
 from textadv.objectives import Moment, Objective, Objectives, Term
-
-
-class NonFiniteError(RuntimeError):
-    """A loss or gradient that is nan or infinite, or of no use since training diverged; no step was taken on it."""
+from textadv.user_errors import NonFiniteError
 
 
 @dataclass

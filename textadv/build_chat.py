@@ -11,6 +11,7 @@ from textadv import build
 from textadv.attacks import Adam as AdamAscent
 from textadv.attacks import (
     Attack,
+    Contrast,
     Elicit,
     GradientAttack,
     Held,
@@ -18,7 +19,6 @@ from textadv.attacks import (
     StepSize,
     ThreatModel,
 )
-from textadv.attacks.contrast import Contrast
 from textadv.batch import Role
 from textadv.build_chat_parts import adversarial_parts, useful_parts
 from textadv.config import ConfigError
@@ -256,7 +256,7 @@ def questions(name: str, path: str, surrogates: Surrogates) -> tuple[Question, .
 
 @stage("loading judges")
 def second_judges(config: ChatEvaluationConfig, targets: Mapping[str, str]) -> list[Judge]:
-    """The judges that are asked beside the refusal list. targets: request -> target, of the behaviours.
+    """The judges that are asked beside the refusal list. targets: what is shown of a behaviour -> its target.
 
     Raises ConfigError where a judge's model cannot be loaded or used, or its endpoint cannot be asked.
     """

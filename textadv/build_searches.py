@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 from textadv.attacks import (
     Ascent,
@@ -17,6 +18,7 @@ from textadv.attacks import (
     ThreatModel,
 )
 from textadv.build import PGD_REACH
+from textadv.config import ConfigError
 from textadv.config_elicitation import ElicitationConfig, SearchConfig, SearchGoal, settles_steps
 from textadv.evaluation.adversaries import EmbeddingAttack
 from textadv.evaluation.beginnings import OWN_PASSES, REFUSAL_PASSES, Beginnings
@@ -30,59 +32,97 @@ GOALS: dict[SearchGoal, tuple[Goal, Says]] = {
     "own": (Begin(), "own"),
     "elicit": (Elicit(), "target"),
 }
-# Goal, step as a share of the radius, and momentum of each search, the most useful first; see "The search, goal by
-# goal" in docs/results.md.
-PANEL: tuple[tuple[SearchGoal, float, float], ...] = (
-    ("both", 0.5, 1.0),
-    ("both", 0.25, 0.0),
-    ("both", 0.5, 1.0),
-    ("early_margin", 0.1, 1.0),
-    ("away", 0.5, 1.0),
-    ("own", 0.5, 1.0),
+
+
+class Leg(NamedTuple):
+    """A search of the panel: its goal, its step as a share of the radius, its momentum, and its share of the steps."""
+
+    goal: SearchGoal
+    relative_step_size: float
+    momentum: float
+    share: float
+
+
+# One way, each leg from where the one before ended: how deep a search goes counts for more than how often it begins
+# anew; see "The search, goal by goal" in docs/results.md.
+PANEL = (
+    Leg("both", 1.0, 1.0, 0.25),
+    Leg("both", 0.5, 1.0, 0.33),
+    Leg("both", 0.1, 0.0, 0.155),
+    Leg("early_margin", 0.5, 1.0, 0.08),
+    Leg("away", 0.5, 1.0, 0.09),
+    Leg("own", 0.5, 1.0, 0.095),
 )
 # A step is two passes, so that finding out what the model says costs nothing beyond a search for the target.
 FEWER: dict[Says, int] = {"target": 0, "refusal": -(-REFUSAL_PASSES // 2), "own": -(-OWN_PASSES // 2)}
-# Below this a search does not get anywhere, and the restarts are not cut in two.
-FEWEST_STEPS = 4
-HALVED_FROM = 16
+# Below this a search does not get anywhere.
+FEWEST_STEPS = 3
+# Steps that are enough for one way; where there are twice as many, another begins from a start of its own.
+ENOUGH_STEPS = 80
 # Of the threat's own radius, where the configuration names no radii.
 CURVE = (0.5, 1.0, 2.0, 4.0)
-CURVE_RESTARTS = 2
+CURVE_SEARCHES = 2
 
 
 def searches(wanted: ElicitationConfig) -> tuple[Search, ...]:
-    """What the restarts aim at, in turn."""
+    """What the restarts aim at, in turn.
+
+    Raises ConfigError where a named search has too few steps for what it has to find out first.
+    """
     if wanted.search is None:
-        return _panel(wanted)
+        return _panel(wanted) if wanted.attack.name == "pgd" else _by_goal(wanted)
     found = []
-    for one in wanted.search:
-        goal, says = GOALS[one.goal]
-        steps = max(wanted.attack.steps - FEWER[says], 1) if FEWER[says] else None
-        found.append(Search(goal, says, _ascent(one, wanted), steps))
+    for place, one in enumerate(wanted.search):
+        says = GOALS[one.goal][1]
+        steps = wanted.attack.steps - FEWER[says]
+        if FEWER[says] and steps < 1:
+            raise ConfigError(
+                [
+                    f"evaluation.elicitation.search[{place}]: {one.goal} takes the passes of {FEWER[says]} steps to "
+                    "find out what the model says, and evaluation.elicitation.attack.steps is "
+                    f"{wanted.attack.steps}. Set it to {FEWER[says] + FEWEST_STEPS} or more, or leave this search out."
+                ]
+            )
+        found.append(_search(one, wanted, steps if FEWER[says] else None))
     return tuple(found)
 
 
-def _panel(wanted: ElicitationConfig) -> tuple[Search, ...]:
-    """The panel's first searches, which take together no more passes than the restarts would with all their steps.
+def _search(one: SearchConfig, wanted: ElicitationConfig, steps: int | None) -> Search:
+    goal, says = GOALS[one.goal]
+    return Search(goal, says, _ascent(one, wanted), steps, one.goes_on)
 
-    Where a restart has enough steps to be cut in two, there are twice as many searches as restarts, else as many; no
-    more than the panel holds where it is as many restarts at least.
+
+def _panel(wanted: ElicitationConfig) -> tuple[Search, ...]:
+    """The panel's legs, which take together no more passes than the restarts would with all their steps.
+
+    As often as ways of `ENOUGH_STEPS` fit into those, at least once; from one start alone only once.
     """
-    settled, steps, count = settles_steps(wanted.attack), wanted.attack.steps, wanted.restarts
-    if steps >= HALVED_FROM:
-        passes = count * (2 * steps + 1)
-        count = max(min(2 * count, len(PANEL)), count)
-        steps = (passes // count - 1) // 2
-    named = [SearchConfig(goal=goal, relative_step_size=size, momentum=decay) for goal, size, decay in PANEL]
-    if settled:
-        named = [SearchConfig(goal=goal) for goal in dict.fromkeys(search.goal for search in named)]
+    passes = wanted.restarts * (2 * wanted.attack.steps + 1)
+    again = max(passes // (2 * ENOUGH_STEPS + len(PANEL)), 1) if wanted.attack.random_start else 1
+    return again * _legs(wanted, passes // again)
+
+
+def _legs(wanted: ElicitationConfig, passes: int) -> tuple[Search, ...]:
+    """The legs of one way in so many passes of a row; those that would have too few steps give theirs to the first."""
+    # Every search looks once more at where it ended.
+    steps = (passes - len(PANEL)) // 2
+    own = {leg: int(leg.share * steps) - FEWER[GOALS[leg.goal][1]] for leg in PANEL}
+    kept = [leg for leg in PANEL[1:] if own[leg] >= FEWEST_STEPS]
+    rest = sum(2 * (own[leg] + FEWER[GOALS[leg.goal][1]]) + 1 for leg in kept)
+    legs = [(PANEL[0], (passes - rest - 1) // 2), *((leg, own[leg]) for leg in kept)]
+    settled = settles_steps(wanted.attack)
     found = []
-    for one in named:
-        goal, says = GOALS[one.goal]
-        own = steps - FEWER[says]
-        if says == "target" or own >= FEWEST_STEPS:
-            found.append(Search(goal, says, _ascent(one, wanted), own if wanted.attack.name == "pgd" else None))
-    return shared(found, count if wanted.attack.random_start else min(count, len(found)))
+    for place, (leg, count) in enumerate(legs):
+        climbs = {} if settled else {"relative_step_size": leg.relative_step_size, "momentum": leg.momentum}
+        found.append(_search(SearchConfig(goal=leg.goal, goes_on=place > 0, **climbs), wanted, count))
+    return tuple(found)
+
+
+def _by_goal(wanted: ElicitationConfig) -> tuple[Search, ...]:
+    """For an attack whose steps cannot be shared out: the panel's goals that need no passes of their own, in turn."""
+    goals = dict.fromkeys(leg.goal for leg in PANEL if not FEWER[GOALS[leg.goal][1]])
+    found = [_search(SearchConfig(goal=goal), wanted, None) for goal in goals]
+    return shared(found, wanted.restarts if wanted.attack.random_start else min(wanted.restarts, len(found)))
 
 
 def _ascent(one: SearchConfig, wanted: ElicitationConfig) -> Ascent | None:
@@ -98,7 +138,7 @@ def embedding_attack(
 ) -> EmbeddingAttack:
     """The attack with the searches that the configuration names or the panel has, `size` rows at a time.
 
-    most: so many searches, the first of them.
+    most: so many searches, the first of them. Raises ConfigError as `searches` does.
     """
     named = searches(wanted)
     count = len(named) if wanted.search is None else wanted.restarts
@@ -120,7 +160,7 @@ def curve(
         threat = at_radius(attack.threat, factor)
         own = threat.ball.relative_radius if threat.ball.relative_radius is not None else threat.ball.radius
         scaled = replace(attack, threat=threat)
-        found[f"embedding at {own:g}"] = embedding_attack(wanted, scaled, beginnings, size, CURVE_RESTARTS)
+        found[f"embedding at {own:g}"] = embedding_attack(wanted, scaled, beginnings, size, CURVE_SEARCHES)
     return found
 
 

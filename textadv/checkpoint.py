@@ -24,20 +24,13 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from textadv.manifest import DamagedError, file_hash, listed, read_object, require_intact, write_manifest
 from textadv.models import load_trainable_state
-from textadv.printable import message
 from textadv.progress import progress_of
+from textadv.user_errors import CheckpointError
 from textadv.writing import discard, put_tensors, replacing, size_of
 
 PREFIX, PROGRESS_FILE, FILES, KEPT = "step-", "progress.json", "files", "kept-"
 NEEDED = ("weights.safetensors", "optimizer.safetensors")
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, SafetensorError)
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be written, found or used."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(message(text))
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from textadv.config_adversary import (
     selecting,
 )
 from textadv.config_attacks import ApgdCeConfig, MaskingConfig, MinimumRadiusConfig, NamedAttackConfig
+from textadv.config_labels import attack_problems
 from textadv.config_objective import (
     AdversarialConfig,
     AlumConfig,
@@ -237,7 +238,7 @@ class EvaluationConfig(Section):
                 f"evaluation.curve_attack must be a key of evaluation.attacks ({', '.join(self.attacks)}), got "
                 f"{self.curve_attack}."
             )
-        return checked(self, lines)
+        return checked(self, [*lines, *attack_problems("evaluation.attacks", self.attacks)])
 
 
 class TrackingConfig(Section):

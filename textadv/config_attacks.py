@@ -21,7 +21,12 @@ SamplesCount = Annotated[
 
 
 EarlyStop = Annotated[
-    bool, Field(description="Leave a row once it is broken inside the radius; false: look for its smallest size.")
+    bool,
+    Formerly(True),
+    Field(
+        description="Leave a row once it is broken inside the radius, which is cheaper and tells no sizes; false: look "
+        "for its smallest size."
+    ),
 ]
 
 
@@ -58,7 +63,7 @@ class FabConfig(Section):
     name: Literal["fab"] = Field("fab", description="The attack.")
     steps: Count = Field(100, description="Linearisations per search.")
     restarts: Count = Field(1, description="Searches per row, the first from the clean row.")
-    early_stop: EarlyStop = True
+    early_stop: EarlyStop = False
 
 
 class FabTargetedConfig(Section):
@@ -67,7 +72,7 @@ class FabTargetedConfig(Section):
     name: Literal["fab_targeted"] = Field("fab_targeted", description="The attack.")
     steps: Count = Field(100, description="Linearisations per target and search.")
     restarts: Count = Field(1, description="Searches per row and target, the first from the clean row.")
-    early_stop: EarlyStop = True
+    early_stop: EarlyStop = False
 
 
 class SquareConfig(Section):
@@ -108,7 +113,11 @@ class PdgdConfig(Section):
 
     name: Literal["pdgd"] = Field("pdgd", description="The attack.")
     steps: Count = Field(500, description="Gradients per row.")
-    learning_rate: Positive = Field(0.1, description="Adam's first; the last is a hundredth of it.")
+    learning_rate: Positive = Field(
+        0.1,
+        description="Adam's first; the last is a hundredth of it. In widths of the pixels' box; elsewhere 1 stands for "
+        "forty distances to the linearised boundary.",
+    )
     dual_rate: Positive = Field(0.1, description="The multiplier's first step; the last is a tenth of it.")
     initial_ratio: Positive = Field(0.01, description="Weight of the norm over that of the constraint at first.")
 
@@ -225,6 +234,9 @@ def bisected(data: object) -> object:
     return with_defaults(found, {"steps": 20}) if isinstance(found, dict) and found["name"] in TRAINABLE else found
 
 
+MinimalConfig = FabConfig | FabTargetedConfig | DeepFoolConfig | DdnConfig | PdgdConfig | CarliniWagnerConfig
+
+
 class MinimumRadiusConfig(Section):
     """The smallest radius at which an attack breaks each row, by bisection, or by one run of a minimal attack."""
 
@@ -258,4 +270,24 @@ class MinimumRadiusConfig(Section):
             lines.append(f"{key}.samples must be 1, got {attack.samples}: a bisection looks at single passes.")
         if isinstance(attack, AutoAttackConfig) and attack.version == "rand":
             lines.append(f"{key}.version: rand looks at means of passes, and a bisection at one. Set standard or fast.")
+        if isinstance(attack, MinimalConfig):
+            lines += _beside_minimal(self, attack)
         return checked(self, lines)
+
+
+def _beside_minimal(wanted: MinimumRadiusConfig, attack: MinimalConfig) -> list[str]:
+    """Of keys that only a bisection reads, or that would end a search for the smallest size before its end."""
+    section, lines = "evaluation.minimum_radius", []
+    if isinstance(attack, FabConfig | FabTargetedConfig) and attack.early_stop:
+        lines.append(
+            f"{section}.attack.early_stop: true would leave a row at the first perturbation inside the radius, and the "
+            "smallest is looked for. Remove it."
+        )
+    for name, given in (("with_fab", wanted.with_fab), ("tolerance", wanted.tolerance), ("steps", wanted.steps)):
+        if given and given != type(wanted).model_fields[name].default:
+            shown = "true" if given is True else f"{given:g}"
+            lines.append(
+                f"{section}.{name}: {shown} is of a bisection, and {section}.attack.name: {attack.name} runs once, to "
+                "the end. Remove it, or name a bounded attack such as pgd."
+            )
+    return lines

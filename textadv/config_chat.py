@@ -11,6 +11,7 @@ from textadv.config import CheckpointConfig, LoraConfig, TrackingConfig, Trainin
 from textadv.config_adversary import AttackConfig, ScheduleConfig, schedule_problems, selecting
 from textadv.config_chat_objective import ChatObjectiveConfig, LatConfig
 from textadv.config_elicitation import ElicitationConfig
+from textadv.config_labels import set_problems
 from textadv.config_objective import freelb_problems
 from textadv.config_types import (
     AttackKey,
@@ -261,10 +262,8 @@ class ChatEvaluationConfig(Section):
                 f"evaluation.samples: {self.samples} at evaluation.temperature: 0 gives one answer {self.samples} "
                 "times. Raise evaluation.temperature, or set evaluation.samples: 1."
             )
-        if "borderline" in self.over_refusal:
-            lines.append(
-                "evaluation.over_refusal.borderline is what the rows of data.borderline are called. Rename it."
-            )
+        sets = {name: getattr(self, name) for name in ("over_refusal", "questions", "instructions")}
+        lines += set_problems({f"evaluation.{name}": found for name, found in sets.items()})
         return checked(self, lines)
 
 

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from textadv.config_adversary import AttackConfig, with_defaults
-from textadv.config_types import Count, Distinct, Length, Natural, NotNegative, Section, checked
+from textadv.config_labels import radius_problems
+from textadv.config_types import Count, Distinct, Formerly, Length, Natural, NotNegative, Section, checked
 
 SearchGoal = Literal["both", "early", "early_margin", "away", "own", "elicit"]
 
@@ -36,6 +37,13 @@ class SearchConfig(Section):
     momentum: NotNegative | None = Field(
         None, description="Decay of the gradients gathered so far; null: as evaluation.elicitation.attack has it."
     )
+    goes_on: bool = Field(
+        False, description="Start where the search before it ended, instead of at a start of its own."
+    )
+
+
+FORMER_SEARCH = [SearchConfig(goal="elicit")]
+"""Every restart aimed evenly at the whole target before there was a choice."""
 
 
 class ElicitationConfig(Section):
@@ -45,7 +53,8 @@ class ElicitationConfig(Section):
     radii: list[Length] | None = Field(
         None,
         description="Radii of embedding attacks, in the threat's unit, all of which count in the worst case; empty: "
-        "the threat's own alone; null: that, and a curve over half, one, two and four times it, which counts nowhere.",
+        "the threat's own alone; null: that, and a curve over half, one, two and four times it, of which the larger "
+        "radii count nowhere.",
     )
     curve_behaviours: Count | None = Field(
         40, description="Behaviours that the curve is measured on, the first of those that are attacked; null: all."
@@ -53,23 +62,27 @@ class ElicitationConfig(Section):
     attack: Annotated[AttackConfig, BeforeValidator(eliciting)] = Field(
         AttackConfig(name="pgd", steps=20, select="most_damaging"), description="The embedding attack's search."
     )
-    search: Annotated[list[Annotated[SearchConfig, BeforeValidator(_named)]], Field(min_length=1)] | None = Field(
+    search: Annotated[
+        Annotated[list[Annotated[SearchConfig, BeforeValidator(_named)]], Field(min_length=1)] | None,
+        Formerly(FORMER_SEARCH),
+    ] = Field(
         None,
         description="What the restarts aim at, in turn; a goal may stand for a search with the steps of the attack. "
-        "null: a panel of goals and step sizes that shares the passes of the restarts; [elicit]: the whole target in "
-        "each.",
+        "null: a panel of goals and step sizes that goes one way in the passes of all restarts, one search from where "
+        "the one before ended; [elicit]: the whole target in each.",
     )
     restarts: Count = Field(
         3,
-        description="Searches per behaviour, each answered and judged for itself; the panel makes up to twice as many "
-        "of them, which take no more passes together.",
+        description="Searches per behaviour, each answered and judged for itself; the panel makes others of them, "
+        "which take no more passes together.",
     )
     suffix_tokens: Natural = Field(0, description="Slots of an unconstrained embedding suffix; 0: not attacked with.")
     suffix_steps: Count = Field(100, description="Steps of the unconstrained attack on the suffix.")
 
     @model_validator(mode="after")
     def _rules(self) -> ElicitationConfig:
-        return checked(self, [*_search_problems(self), *_start_problems(self)])
+        radii = radius_problems(self.radii or [])
+        return checked(self, [*_search_problems(self), *_start_problems(self), *radii])
 
 
 def settles_steps(attack: AttackConfig) -> bool:
@@ -85,8 +98,12 @@ def _search_problems(wanted: ElicitationConfig) -> list[str]:
             f"evaluation.elicitation.search names {len(searches)} searches, and evaluation.elicitation.restarts: "
             f"{wanted.restarts} runs the first {wanted.restarts} of them. Raise restarts, or name fewer."
         )
+    if searches and searches[0].goes_on:
+        lines.append(
+            "evaluation.elicitation.search[0].goes_on is set, and there is no search before it. Leave it out there."
+        )
     for place, search in enumerate(searches):
-        own = [key for key, value in search.model_dump(exclude={"goal"}).items() if value is not None]
+        own = [key for key, value in search.model_dump(exclude={"goal", "goes_on"}).items() if value is not None]
         if own and settles_steps(wanted.attack):
             lines.append(
                 f"evaluation.elicitation.search[{place}].{own[0]} is set, and evaluation.elicitation.attack settles "

@@ -14,6 +14,8 @@ from textadv.printable import printable
 # A name is no path: whatever stands before the first "=" and is none of these makes the whole argument a path.
 NAME = re.compile(r"[^\W_][\w .,+()-]*")
 LONGEST = 60
+LONGEST_FILE = 200
+INITIAL = "initial"
 
 
 class NamedModel(NamedTuple):
@@ -50,9 +52,23 @@ def named_model(argument: str, option: str = "--model") -> NamedModel:
 def named_models(arguments: Sequence[str], option: str = "--model") -> list[NamedModel]:
     """The models of all arguments, in order, whose names differ, also as files are named after them.
 
-    Raises ConfigError as `named_model`, and where two would be called the same.
+    Raises ConfigError as `named_model`, and where two would be called the same, or one as something else is.
     """
-    return _distinct([named_model(argument, option) for argument in arguments], arguments, option)
+    found = _distinct([named_model(argument, option) for argument in arguments], arguments, option)
+    files = {_as_file(model.name): argument for model, argument in zip(found, arguments, strict=True)}
+    for called, argument in files.items():
+        # So the answers that a second process writes are called.
+        whose = re.sub(r"-[0-9]+$", "", called)
+        if called == INITIAL:
+            why = f": results call the weights that a run starts from {INITIAL}"
+        elif len(called) > LONGEST_FILE:
+            why = f": its answers need a file name of at most {LONGEST_FILE} characters, and this has {len(called)}"
+        elif whose != called and whose in files:
+            why = f" and {option} {_shown(files[whose])} would share files: -NUMBER stands for a further process"
+        else:
+            continue
+        raise ConfigError([f"{option} {_shown(argument)}{why}. Name it otherwise, as NAME=PATH."])
+    return found
 
 
 def named_runs(arguments: Sequence[str]) -> list[NamedModel]:
@@ -65,8 +81,7 @@ def named_runs(arguments: Sequence[str]) -> list[NamedModel]:
 def _distinct(found: list[NamedModel], arguments: Sequence[str], option: str) -> list[NamedModel]:
     taken: dict[str, str] = {}
     for model, argument in zip(found, arguments, strict=True):
-        # As files are named after it.
-        called = re.sub(r"[^a-z0-9-]+", "_", model.name.lower())
+        called = _as_file(model.name)
         if called in taken:
             raise ConfigError(
                 [
@@ -76,6 +91,11 @@ def _distinct(found: list[NamedModel], arguments: Sequence[str], option: str) ->
             )
         taken[called] = argument
     return found
+
+
+def _as_file(name: str) -> str:
+    """As files are named after it, where capitals may not count."""
+    return re.sub(r"[^a-z0-9-]+", "_", name.lower())
 
 
 def _shown(text: str) -> str:

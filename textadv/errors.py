@@ -11,31 +11,32 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
-from torch import distributed
 
-from textadv.accumulation import NonFiniteError
-from textadv.checkpoint import CheckpointError
-from textadv.config import ConfigError
-from textadv.data import DataError
-from textadv.integrations import EndpointError
+from textadv.config_types import ConfigError
 from textadv.interrupts import Interrupted, asked, heeding, standing_in
-from textadv.liveness import DeadAdversaryError
-from textadv.models import ModelError, PerturbationError
-from textadv.models.decoding import GenerationError
+from textadv.launcher import adds_a_traceback, launcher_words, typed
 from textadv.printable import message, printable
 from textadv.screen import screened
-from textadv.task_launch import LAUNCHERS, launcher_words
 from textadv.task_lock import held
-from textadv.task_output import CONFIG_FILE, finished_text
-from textadv.writing import WriteError, refusal, system_error
+from textadv.user_errors import (
+    CheckpointError,
+    DataError,
+    DeadAdversaryError,
+    EndpointError,
+    GenerationError,
+    ModelError,
+    NonFiniteError,
+    PerturbationError,
+    WriteError,
+)
+from textadv.writing import refusal, system_error
 
 PR_SET_PDEATHSIG = 1
-TORCH_LAUNCHERS = ("torchrun", "torch.distributed.run")
 LAUNCHERS_OWN = (
     "note: accelerate adds a traceback of its own below this error; accelerate launch --quiet leaves it out."
 )
@@ -101,7 +102,7 @@ def _end_with_launcher() -> None:
 def _told(error: Exception, resume: str) -> Exception:
     """The error in a user's words, with what is safe where the machine or another process ended the run."""
     known = isinstance(error, USER_ERRORS)
-    if not known and distributed.is_available() and distributed.is_initialized() and _LOST.search(str(error)):
+    if not known and _LOST.search(str(error)) and _in_company():
         if asked():
             raise _stopped(Interrupted(asked()), resume) from None
         _ignore_launcher()
@@ -113,6 +114,13 @@ def _told(error: Exception, resume: str) -> Exception:
         return error
     place = error.filename if isinstance(error, OSError) and error.filename else "a file of this run"
     return WriteError(f"{refusal(str(place), number, what='cannot be written or read')} {_way_on(resume)}")
+
+
+def _in_company() -> bool:
+    """Whether this process has joined others in a run."""
+    from torch import distributed
+
+    return distributed.is_available() and distributed.is_initialized()
 
 
 def _lost(error: Exception, resume: str) -> LostProcessError:
@@ -146,20 +154,20 @@ def _stopped(stop: Interrupted, resume: str) -> SystemExit:
 
 def _way_on(resume: str) -> str:
     """What is safe, and the command that goes on from there."""
-    begun = [folder for folder in held() if (folder / CONFIG_FILE).is_file()]
-    safe = finished_text(begun[0]) if begun else ""
-    words = [word for word in _command() if not word.startswith(("checkpoint.resume=", "checkpoint.overwrite="))]
+    safe, begun = _safe(held())
+    words = [word for word in typed() if not word.startswith(("checkpoint.resume=", "checkpoint.overwrite="))]
     words += [resume] if resume and begun else []
     return f"{safe}Go on with: {shlex.join(words)}"
 
 
-def _command() -> list[str]:
-    """The command that a user typed, as far as the system tells it: the launcher's, where there is one."""
-    above = _words_of(os.getppid())
-    if any(Path(word).name in (*LAUNCHERS, *TORCH_LAUNCHERS) for word in above):
-        return above
-    words = [word for word in sys.orig_argv if word != "-u"]
-    return ["python", *words[1:]] if words else ["python", *sys.argv]
+def _safe(folders: Sequence[Path]) -> tuple[str, bool]:
+    """What the run in these output folders has kept, in a sentence, and whether one has begun."""
+    if not folders:
+        return "", False
+    from textadv.task_output import CONFIG_FILE, finished_text
+
+    begun = [folder for folder in folders if (folder / CONFIG_FILE).is_file()]
+    return (finished_text(begun[0]) if begun else ""), bool(begun)
 
 
 def ending(error: Exception) -> SystemExit:
@@ -173,7 +181,7 @@ def ending(error: Exception) -> SystemExit:
     # Every process may meet the same error, or one of them alone, so none is silent.
     told = message(f"error: {error}" if rank == "0" else f"error in process {rank}: {error}")
     _tell_launcher(told)
-    return SystemExit(f"{LAUNCHERS_OWN}\n{told}" if _launcher_adds_a_traceback() else told)
+    return SystemExit(f"{LAUNCHERS_OWN}\n{told}" if adds_a_traceback() else told)
 
 
 def _of_the_disk(error: OSError | SafetensorError) -> Exception:
@@ -194,23 +202,6 @@ def _of_the_disk(error: OSError | SafetensorError) -> Exception:
             f"{what} could not be opened, for want of rights: {why}. Give yourself the rights, or give another output."
         )
     raise error
-
-
-def _launcher_adds_a_traceback() -> bool:
-    """Whether `accelerate launch` waits for this process, and will say in its own way that it failed.
-
-    Told from the parent's command line, on Linux only: no variable says it.
-    """
-    words = launcher_words()
-    return bool(words) and "WORLD_SIZE" not in os.environ and not {"-q", "--quiet"} & set(words)
-
-
-def _words_of(process: int) -> list[str]:
-    """The command line of a process; empty where the system does not tell it."""
-    try:
-        return Path(f"/proc/{process}/cmdline").read_text(encoding="utf-8").split("\0")[:-1]
-    except (OSError, UnicodeDecodeError):
-        return []
 
 
 def _tell_launcher(told: str) -> None:

@@ -8,12 +8,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from textadv.attacks import Attacked
+from textadv.user_errors import DeadAdversaryError
 
 MINIMUM_GAIN = 1e-4
-
-
-class DeadAdversaryError(RuntimeError):
-    """The adversary gained nothing over a window of measured steps."""
 
 
 class Pulse(NamedTuple):

@@ -156,6 +156,7 @@ def dlr(logits: Tensor, batch: Batch) -> Tensor:
     gradient too.
 
     Deviations: none; the 1e-12 is the released code's.
+
     Raises ValueError for fewer than 3 classes, where it is constant, and for chats.
     """
     _require_classes("dlr", logits, 3)
@@ -172,6 +173,7 @@ def targeted_dlr(logits: Tensor, batch: Batch, targets: Tensor) -> Tensor:
 
     targets: (B,) int64 class ids.
     Deviations: none; the 1e-12 is the released code's.
+
     Raises ValueError for fewer than 4 classes and for chats.
     """
     _require_classes("targeted dlr", logits, 4)

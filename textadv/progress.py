@@ -16,7 +16,8 @@ from textadv.sampling import Sampler
 
 class Scores(NamedTuple):
     """A model on held-out rows: clean accuracy, robust accuracy (None where it was not attacked), whether it is no
-    better than a constant answer, and what cannot be right about its answers, in a sentence.
+    better than a constant answer, what cannot be right about its answers, in a sentence, and what `clean` stands for
+    where it is no accuracy.
 
     With mixed precision it is measured in it, as training runs; what is measured after training is not.
     """
@@ -25,6 +26,7 @@ class Scores(NamedTuple):
     robust: float | None
     collapsed: bool
     doubt: str | None = None
+    meaning: str = ""
 
 
 @dataclass(frozen=True)

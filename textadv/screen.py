@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TextIO
 
 from textadv.interrupts import asked
 from textadv.printable import not_utf8, printable, shortened
-from textadv.writing import WriteError
+from textadv.user_errors import WriteError
 
 _REMEDIES = {
     errno.EPIPE: "Whoever read it has ended: send it to a file, or read all of it",

@@ -153,7 +153,7 @@ def chat_scores(task: ChatTask, model: nn.Module, loaded: LoadedModel) -> Scores
         model,
         loaded.tokenizer,
         panel.behaviours,
-        panel.requests,
+        panel.prompts,
         panel.attacks,
         panel.judge,
         panel.decoding,

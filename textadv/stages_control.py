@@ -65,7 +65,7 @@ def plain_score(task: ChatTask, loaded: LoadedModel) -> Callable[[nn.Module], Sc
     def score(model: nn.Module) -> Scores:
         found = answer_nll(model, rows.pairs)
         nats = sum(row.nll for row in found) / sum(row.tokens for row in found)
-        return Scores(math.exp(-nats), None, collapsed=False)
+        return Scores(math.exp(-nats), None, collapsed=False, meaning="one over the perplexity")
 
     return score
 

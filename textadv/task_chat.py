@@ -31,7 +31,7 @@ from textadv.randomness import permutation
 from textadv.sampling import Benign, Streams
 from textadv.spaces import Hidden, Several
 from textadv.task_attacks import chat_attacks, chat_curve
-from textadv.task_base import deciding, trained_base, useful_answers
+from textadv.task_base import deciding, trained_base, unread_notes, useful_answers
 from textadv.task_launch import launch_warnings, launched, say
 from textadv.task_output import claim, claiming, free_output, require_room
 from textadv.task_template import changed_tokens, chat_hashes, clock_warning, template, template_warnings
@@ -134,6 +134,7 @@ def _prepared(config: ChatRunConfig, accelerator: Accelerator, training: bool) -
     encoded = {role: _encoded(config, loaded, found) for role, found in streams.items()}
     doubts = read_chats(config, loaded, encoded)
     threat = _threat(config, loaded, encoded[Role.ADVERSARIAL][0])
+    panel = _panel(config, loaded, streams, threat)
     task = ChatTask(
         config=config,
         accelerator=accelerator,
@@ -143,7 +144,7 @@ def _prepared(config: ChatRunConfig, accelerator: Accelerator, training: bool) -
         train=joined(*(parts[0] for parts in encoded.values())),
         threat=threat,
         layers=len(blocks(loaded.model)),
-        panel=replace(_panel(config, loaded, streams, threat), base=trained_base(config) if training else None),
+        panel=panel if not training else replace(panel, base=trained_base(config, panel.useful)),
         selection=_selection(config, loaded, streams, threat),
         hashes=chat_hashes(streams, encoded, loaded, used),
         warnings=(
@@ -156,7 +157,8 @@ def _prepared(config: ChatRunConfig, accelerator: Accelerator, training: bool) -
     _check(task)
     read_panel(config, loaded, task.panel)
     if training:
-        task = replace(task, warnings=(*task.warnings, *_uncontrolled(task)))
+        unread = unread_notes(task.panel.base, task.panel.useful, task.panel.chats)
+        task = replace(task, warnings=(*task.warnings, *unread, *_uncontrolled(task)))
         light = replace(task, config=config.model_copy(update={"attack": lighter(config.attack)}))
         rehearse_chat(config, accelerator, loaded.model, light.objectives(), task.sampler(), task.steps())
     return task
@@ -219,19 +221,23 @@ def _uncontrolled(task: ChatTask) -> Iterable[str]:
 
 
 def requests(chats: Sequence[Chat]) -> tuple[str, ...]:
-    """What the user asks last in each chat."""
-    return tuple(chat.messages[-1]["content"] for chat in chats)
+    """What the user asks in each chat, in all turns."""
+    return tuple(chat.request for chat in chats)
 
 
-def _targets(chats: Sequence[Chat], used: Template) -> dict[str, str]:
-    """Request -> what the adversary wants said, thoughts left out."""
-    said = [used.split(chat.answers["harmful"]).text for chat in chats]
-    return dict(zip(requests(chats), said, strict=True))
+def shown(chats: Sequence[Chat]) -> tuple[str, ...]:
+    """What judges see of each chat: all its turns."""
+    return tuple(chat.conversation for chat in chats)
+
+
+def _targets(chats: Sequence[Chat], used: Template) -> tuple[str, ...]:
+    """What the adversary wants said in each chat, thoughts left out."""
+    return tuple(used.split(chat.answers["harmful"]).text for chat in chats)
 
 
 def _drawn(config: ChatRunConfig, draw: int, chats: Sequence[Chat], wanted: int | None) -> list[Chat]:
-    """A seeded subset, in order; each prompt once."""
-    once = list({chat.messages[-1]["content"]: chat for chat in reversed(chats)}.values())[::-1]
+    """A seeded subset, in order; each chat once, whatever others share of its turns."""
+    once = list({chat.conversation: chat for chat in reversed(chats)}.values())[::-1]
     return [once[place] for place in sorted(permutation(config.seed, draw, size=len(once))[:wanted])]
 
 
@@ -255,7 +261,7 @@ def _panel(
     benign = {}
     if Role.BORDERLINE in streams:
         close = _drawn(config, BENIGN_DRAW, _test(streams, Role.BORDERLINE), wanted.benign)
-        benign["borderline"] = Asked.of(used, requests(close), [chat.id for chat in close])
+        benign["borderline"] = Asked.of_chats(used, close)
     for name, path in wanted.over_refusal.items():
         prompts = build_chat.benign_prompts(name, path, config.data.surrogates)
         kept = sorted(permutation(config.seed, BENIGN_DRAW, size=len(prompts))[: wanted.benign])
@@ -265,7 +271,7 @@ def _panel(
         found = read_instructed(path, config.data.surrogates)
         instructions[name] = (found, Asked.of(used, [prompt.prompt for prompt in found]))
     targets = _targets(chats, used)
-    others = tuple(build_chat.second_judges(wanted, targets))
+    others = tuple(build_chat.second_judges(wanted, dict(zip(shown(chats), targets, strict=True))))
     return Panel(
         behaviours=rows,
         requests=requests(chats),
@@ -283,10 +289,11 @@ def _panel(
             wanted.max_new_tokens, wanted.temperature, wanted.samples, config.seed, batch_size=wanted.batch_size
         ),
         chats=tuple(chat.messages for chat in chats),
-        targets=tuple(targets[request] for request in requests(chats)),
+        targets=targets,
         target_words=wanted.target_words or TARGET_WORDS,
         useful=useful_answers(utility, used),
         decides=deciding(others),
+        shown=shown(chats),
     )
 
 
@@ -312,11 +319,12 @@ def _selection(
         attacks=attacks,
         judge=REFUSAL_LISTS[config.evaluation.judge],
         others=(),
-        benign={"benign": Asked.of(used, requests(asked))},
+        benign={"benign": Asked.of_chats(used, asked)},
         utility=rows,
         questions={},
         instructions={},
         decoding=Decoding(wanted.max_new_tokens, batch_size=config.evaluation.batch_size),
+        shown=shown(chats),
     )
 
 

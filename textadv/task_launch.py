@@ -19,6 +19,7 @@ from textadv.config_chat import ChatRunConfig
 from textadv.config_file import parse_config
 from textadv.config_images import ImageRunConfig
 from textadv.config_tasks import AnyRunConfig
+from textadv.launcher import launcher_words
 from textadv.precision import emulation_warning
 from textadv.printable import printable
 
@@ -30,7 +31,6 @@ UNSUPPORTED = {
     "ACCELERATE_USE_MEGATRON_LM": "--use_megatron_lm",
     "ACCELERATE_USE_PARALLELISM_CONFIG": "--use_parallelism_config",
 }
-LAUNCHERS = ("accelerate", "accelerate-launch", "accelerate.commands.launch")
 ACCUMULATE = ("--gradient_accumulation_steps", "--gradient-accumulation-steps")
 FROM_FILE = "or of the file that `accelerate config` wrote"
 
@@ -100,15 +100,6 @@ def together(accelerator: Accelerator) -> Iterator[None]:
 def say(accelerator: Accelerator, line: str) -> None:
     """Prints a line, which may hold text from outside, on the main process."""
     accelerator.print(printable(line, lines=True))
-
-
-def launcher_words() -> list[str]:
-    """The command line of the `accelerate launch` that started this process; empty where none did, or off Linux."""
-    try:
-        words = Path(f"/proc/{os.getppid()}/cmdline").read_text(encoding="utf-8").split("\0")
-    except (OSError, UnicodeDecodeError):
-        return []
-    return words if any(Path(word).name in LAUNCHERS for word in words) else []
 
 
 def accumulation_of(environment: Mapping[str, str], words: Sequence[str]) -> str:

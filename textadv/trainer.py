@@ -250,10 +250,11 @@ class Trainer:
         collapsed = False
         with self._shown():
             if self.score is not None:
-                clean, robust, collapsed, progress.doubt = self.score(self.model)
+                clean, robust, collapsed, progress.doubt, meaning = self.score(self.model)
                 measured = {"clean": clean} if robust is None else {"clean": clean, "robust": robust}
                 note = "  averaged" if self.average is not None and self.average.taken else ""
                 note += "  collapsed: no better than one constant answer, not eligible" if collapsed else ""
+                note += f"  (clean: {meaning})" if meaning else ""
                 tracker.evaluation(step, measured, note)
             entry = {"step": float(step), **measured}
             progress.history.append(entry)

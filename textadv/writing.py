@@ -14,9 +14,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from safetensors.torch import save_file
-from torch import Tensor
+from textadv.user_errors import WriteError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PARTIAL = ".partial-"
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -36,10 +39,6 @@ _REMEDIES = {
     errno.ELOOP: "A link lies there: remove it, or name another folder",
     errno.ENAMETOOLONG: "Name a shorter path",
 }
-
-
-class WriteError(Exception):
-    """A file of a run that could not be written; what lay there before is unchanged."""
 
 
 def system_error(error: BaseException) -> int | None:
@@ -222,6 +221,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str,
 
 def put_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str] | None = None) -> None:
     """Writes a safetensors file into a folder that is not whole yet, see `replacing`."""
+    from safetensors.torch import save_file  # it loads torch, which most files of a run do without
+
     save_file(dict(tensors), path, metadata=None if about is None else dict(about))
 
 

@@ -11,8 +11,7 @@ from torch.nn.functional import log_softmax
 
 from tests import streams
 from tests.chats import WIDTH
-from textadv.attacks import Held, pgd
-from textadv.attacks.contrast import Contrast
+from textadv.attacks import Contrast, Held, pgd
 from textadv.batch import IGNORED, Batch
 from textadv.models import evaluating, forward
 from textadv.objectives.alignment import HARMFUL, SAFE
@@ -71,6 +70,22 @@ def test_a_step_goes_up_the_gradient_of_both_terms(bounded: bool) -> None:
     for row, place in batch.editable.nonzero().tolist():
         assert torch.cosine_similarity(found[row, place], grad[row, place], dim=0).item() > 1 - 1e-6
     assert not found[~batch.editable].any()
+
+
+def test_a_step_has_the_length_of_the_ascent() -> None:
+    """Half the radius of 0.3 in every editable token, whatever the gradient's length."""
+    attack = replace(streams.attack(), steps=1, random_start=False)
+    batch = rows()
+    found = Contrast(attack, 4.0)(streams.model(), batch).perturbation.delta.norm(dim=-1)
+    assert torch.allclose(found[batch.editable], torch.tensor(0.15).double())
+
+
+def test_rows_without_two_answers_are_refused() -> None:
+    attack, batch = Contrast(streams.attack(), 0.5), rows()
+    with pytest.raises(ValueError, match=r"got rows without a prompt and its answer. Use pgd"):
+        attack(streams.model(), batch.prompts())
+    with pytest.raises(ValueError, match="away from the answer 'polite', and the rows have harmful, safe. Set answer"):
+        replace(attack, answer="polite")(streams.model(), batch)
 
 
 def test_it_drives_further_away_than_an_attack_on_the_target_alone() -> None:

@@ -12,7 +12,19 @@ from torch.nn.functional import cross_entropy, log_softmax, softplus
 
 from tests.attacks.every import PixelsAlone
 from tests.oracles import image_rows
-from textadv.attacks import L2, Ddn, Linf, Pdgd, Square, ThreatModel, VirtualAdversarial, fgsm, pgd, r_fgsm
+from textadv.attacks import (
+    L2,
+    AdaptiveRadius,
+    Ddn,
+    Linf,
+    Pdgd,
+    Square,
+    ThreatModel,
+    VirtualAdversarial,
+    fgsm,
+    pgd,
+    r_fgsm,
+)
 from textadv.attacks.probe import uniform_start
 from textadv.attacks.windows import PLACES_OF_A_QUERY, Draws
 from textadv.batch import Batch
@@ -69,6 +81,24 @@ def test_fgsm_and_its_random_start_are_one_step():
     start = uniform_start(model, rows, threat, torch.float64, 3, 0)
     two = inside(pixels, start + 0.125 * slope(model, pixels + start, rows.labels).sign(), "linf", 0.1)
     assert torch.allclose(r_fgsm(threat, seed=3)(model, rows).perturbation.delta, two, atol=1e-7)
+    model, rows, pixels, threat = setting("l2")
+    grad = slope(model, pixels, rows.labels)
+    whole = inside(pixels, 0.8 * grad / length(grad), "l2", 0.8)
+    assert torch.allclose(fgsm(threat)(model, rows).perturbation.delta, whole, atol=1e-7)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_the_adaptive_radius_is_the_margin_over_what_the_ball_takes_from_it(norm):
+    """To first order (arXiv:1812.02637): (own logit - largest other) / (radius x dual norm of its gradient)."""
+    model, rows, pixels, threat = setting(norm)
+    leaf = pixels.clone().requires_grad_()
+    logits = model(leaf)
+    own = logits.gather(1, rows.labels[:, None]).squeeze(1)
+    ahead = own - logits.scatter(1, rows.labels[:, None], -math.inf).amax(dim=1)
+    (grad,) = torch.autograd.grad(ahead.sum(), leaf)
+    dual = grad.flatten(1).norm(dim=1, p=2 if norm == "l2" else 1)
+    factors = AdaptiveRadius(fgsm(threat), threat, 1e-9, 1e9).factors(model, rows)
+    assert torch.allclose(factors, ahead.detach() / (float(threat.ball.radius) * dual), rtol=1e-9)
 
 
 def test_the_virtual_adversarial_direction_is_a_power_iteration():
@@ -81,7 +111,7 @@ def test_the_virtual_adversarial_direction_is_a_power_iteration():
         moved = log_softmax(model(pixels + probe), dim=1)
         (grad,) = torch.autograd.grad((clean.exp() * (clean - moved)).sum(), probe)
         delta = inside(pixels, 0.8 * grad / length(grad), "l2", 0.8)
-    found = VirtualAdversarial(threat, steps=2, probe=0.1)(model, rows)
+    found = VirtualAdversarial(threat, steps=2)(model, rows)
     assert torch.allclose(found.perturbation.delta, delta, atol=1e-6)
 
 
@@ -139,6 +169,10 @@ def eta(tall: int, wide: int) -> Tensor:
     return heights / heights.norm()
 
 
+def inside_box(pixels: Tensor, delta: Tensor) -> Tensor:
+    return (pixels + delta).clamp(0, 1) - pixels
+
+
 def both_halves(side: int, upright: bool) -> Tensor:
     halves = torch.cat([eta(side // 2, side), -eta(side - side // 2, side)]) / math.sqrt(2)
     return halves if upright else halves.T
@@ -156,40 +190,54 @@ class Sum(nn.Module):
         return torch.stack([torch.zeros_like(rise) + 1e3, rise], dim=1)
 
 
-def test_square_in_l2_starts_on_tiles_and_moves_the_mass_of_windows():
-    """arXiv:1912.00049, algorithm 3, one query after the start, with the numbers that the attack draws."""
-    size, radius = 12, 0.5
-    weight = torch.randn(1, size, size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_square_in_l2_starts_on_tiles_and_moves_the_mass_of_windows(channels):
+    """arXiv:1912.00049, algorithm 3, one query after the start, with the numbers that the attack draws.
+
+    Of several channels each has the mass of its own windows, and its share of what is left, as in the paper's code.
+    """
+    count, size, radius = 12, 12, 0.5
+    weight = torch.randn(channels, size, size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     model = Sum(weight)
-    pixels = torch.full((3, 1, size, size), 0.5, dtype=torch.float64)
-    zero = torch.zeros(3, dtype=torch.int64)
+    pixels = torch.full((count, channels, size, size), 0.5, dtype=torch.float64)
+    pixels[:, 0, :, :5] = 0.01  # so that the box leaves something of the radius over, in one channel
+    zero = torch.zeros(count, dtype=torch.int64)
     rows = Batch(
-        {"pixel_values": pixels}, zero, torch.ones(3, 1, size, size, dtype=torch.bool), zero + torch.arange(3), zero
+        {"pixel_values": pixels},
+        zero,
+        torch.ones(count, 1, size, size, dtype=torch.bool),
+        zero + torch.arange(count),
+        zero,
     )
     threat = ThreatModel(Pixels(), L2(radius, per="example"))
-    draws = Draws.of(row_generators(0, 0, rows.ids, draw=0), PLACES_OF_A_QUERY + 1)
-    start, query = draws.numbers(50).reshape(3, 2, 25), draws.query()
-    expected = []
-    for row in range(3):
-        delta = torch.zeros(size, size, dtype=torch.float64)
+    draws = Draws.of(row_generators(0, 0, rows.ids, draw=0), PLACES_OF_A_QUERY + channels)
+    start, query = draws.numbers(25 * (1 + channels)).reshape(count, 1 + channels, 25), draws.query()
+    expected, kept = [], []
+    for row in range(count):
+        delta = torch.zeros(channels, size, size, dtype=torch.float64)
         for tile in range(25):
             y, x = 1 + 2 * (tile // 5), 1 + 2 * (tile % 5)  # tiles of 12 // 5, the grid in the middle
-            sign = 1 if start[row, 1, tile] < 0.5 else -1
-            delta[y : y + 2, x : x + 2] = sign * both_halves(2, bool(start[row, 0, tile] < 0.5))
-        delta = delta / delta.norm() * radius
+            for channel in range(channels):
+                sign = 1 if start[row, 1 + channel, tile] < 0.5 else -1
+                delta[channel, y : y + 2, x : x + 2] = sign * both_halves(2, bool(start[row, 0, tile] < 0.5))
+        delta = inside_box(pixels[row], delta / delta.norm() * radius)
         side = 11  # sqrt(0.8 * 144) = 10.7
         (y, x), (v, u) = ([int(query[row, n] * (size - side)) for n in pair] for pair in ((0, 1), (2, 3)))
         to, away = (slice(y, y + side), slice(x, x + side)), (slice(v, v + side), slice(u, u + side))
-        union = torch.zeros_like(delta, dtype=torch.bool)
+        union = torch.zeros(size, size, dtype=torch.bool)
         union[to], union[away] = True, True
-        mass = (delta[union].square().sum() + radius**2 - delta.square().sum()).sqrt()
-        sign = 1 if query[row, 5] < 0.5 else -1
-        moved = sign * both_halves(side, bool(query[row, 4] < 0.5)) + delta[to] / delta[to].norm()
-        proposal = delta.clone()
-        proposal[away] = 0
-        proposal[to] = moved / moved.norm() * mass
-        assert float(proposal.norm()) == pytest.approx(radius)
-        rises = [float((one * weight[0]).sum()) for one in (delta, proposal)]
-        expected.append(proposal if rises[1] > rises[0] else delta)
-    found = Square(threat, 2)(model, rows).perturbation.delta[:, 0]
+        left, proposal = (radius**2 - delta.square().sum()) / channels, delta.clone()
+        for channel, own in enumerate(delta):
+            mass = (own[union].square().sum() + left).sqrt()
+            sign = 1 if query[row, 5 + channel] < 0.5 else -1
+            moved = sign * both_halves(side, bool(query[row, 4] < 0.5)) + own[to] / own[to].norm()
+            proposal[channel][away] = 0
+            proposal[channel][to] = moved / moved.norm() * mass
+        assert float(proposal.norm()) == pytest.approx(radius) and float(left) > 1e-3
+        proposal = inside_box(pixels[row], proposal)
+        rises = [float((one * weight).sum()) for one in (delta, proposal)]
+        kept.append(rises[1] > rises[0])
+        expected.append(proposal if kept[-1] else delta)
+    assert {True, False} == set(kept)
+    found = Square(threat, 2)(model, rows).perturbation.delta
     assert torch.allclose(found, torch.stack(expected), atol=1e-6)

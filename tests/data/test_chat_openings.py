@@ -25,7 +25,7 @@ from tests.data.test_chat_rows import (
 from textadv.batch import IGNORED
 from textadv.data.chat import Chat
 from textadv.data.chat_rows import ChatRows, encode_chats
-from textadv.data.examples import DataError
+from textadv.user_errors import DataError
 
 THINK, ENDED = "<think>", "</think>"
 BLOCK = CHATML.replace("{{ m.content }}", "{{ '<think> </think> ' if m.role == 'assistant' }}{{ m.content }}")

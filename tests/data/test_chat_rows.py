@@ -15,7 +15,7 @@ from textadv.data import Rows
 from textadv.data.chat import Chat
 from textadv.data.chat_rows import ChatRows, JoinedRows, encode_chats, joined
 from textadv.data.chat_template import Segment
-from textadv.data.examples import DataError
+from textadv.user_errors import DataError
 
 WORDS = ["<s>", "</s>", "<pad>", "<|im_start|>", "<|im_end|>", "<unk>", "system", "user", "assistant"]
 WORDS += ["the", "film", "was", "good", "be", "kind", "!", "[INST]", "[/INST]"]

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from textadv.data.examples import DataError
 from textadv.data.folders import files_below
+from textadv.user_errors import DataError
 
 
 def test_all_files_are_found_in_order(tmp_path: Path) -> None:

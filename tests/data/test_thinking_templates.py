@@ -15,9 +15,9 @@ from textadv.data.chat_template import (
     encode_prompt,
     encode_reply,
 )
-from textadv.data.examples import DataError
 from textadv.data.rendering import Template
 from textadv.data.thoughts import Marks, Speech
+from textadv.user_errors import DataError
 
 ANSWER = "Sure, here is the answer: mix flour!"
 CHATS = {

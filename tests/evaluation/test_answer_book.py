@@ -31,6 +31,7 @@ from textadv.evaluation.kept_lines import line_of, read, repaired
 
 __all__ = ["likely", "scripted"]
 TARGET = "Sure, here is the answer"
+LINE = ("key", "model", "row", "prompt", "target", "answer", "verdicts", "outcome", "digest")
 
 
 def lines_of(path: Path) -> list[dict[str, Any]]:
@@ -59,7 +60,7 @@ def spoken(folder: Path) -> list[str]:
 def test_every_line_has_row_prompt_target_and_verdicts(scripted: Scripted, likely: list[bool], tmp_path: Path) -> None:
     evaluated(tmp_path)
     lines = lines_of(tmp_path / "before.jsonl")
-    assert all({"key", "row", "prompt", "target", "answer", "verdicts"} == set(line) for line in lines)
+    assert all(set(LINE) - {"digest"} == set(line) and line["model"] == "before" for line in lines)
     by = {(line["answer"]["attack"], line["row"]): line for line in lines}
     assert set(by) == {
         *((attack, row) for attack in ("direct", "prefill") for row in range(4)),
@@ -78,6 +79,8 @@ def test_every_line_has_row_prompt_target_and_verdicts(scripted: Scripted, likel
     outcomes = [by["borderline", row]["verdicts"]["over-refusal:xstest"]["outcome"] for row in range(4)]
     assert outcomes == ["none", "full", "degenerate", "degenerate"]
     assert [by["checks", row]["verdicts"]["instructions"]["followed"] for row in range(3)] == [True, False, None]
+    assert [by["borderline", row]["outcome"] for row in range(4)] == outcomes
+    assert [by["checks", row]["outcome"] for row in range(3)] == ["followed", "not followed", None]
 
 
 def test_rows_are_those_of_their_data(scripted: Scripted, likely: list[bool], tmp_path: Path) -> None:
@@ -171,8 +174,8 @@ def test_a_score_that_is_no_number_loses_no_answer(scripted: Scripted, likely: l
 def test_the_lines_of_the_log_name_the_judge(scripted: Scripted, likely: list[bool], tmp_path: Path) -> None:
     lines = spoken(tmp_path)
     for judge in (ByWords(), panel().others[0]):
-        own = [line for line in lines if line.endswith(f"(judge {judge.name})")]
-        assert [line.split()[1] for line in own] == ["direct", "prefill", "worst"]
+        own = [line for line in lines if f" behaviours broken, by judge {judge.name}" in line]
+        assert [line.split(": ")[1].split()[0] for line in own] == ["direct", "prefill", "worst"]
     assert all("judge" in line for line in lines if "behaviours" in line)
     assert any("over-refusal:xstest" in line for line in lines)
 
@@ -180,7 +183,7 @@ def test_the_lines_of_the_log_name_the_judge(scripted: Scripted, likely: list[bo
 def test_what_is_written_is_json_that_anybody_reads(scripted: Scripted, likely: list[bool], tmp_path: Path) -> None:
     evaluated(tmp_path)
     for line in (tmp_path / "before.jsonl").read_text(encoding="utf-8").splitlines():
-        assert list(json.loads(line)) == ["key", "row", "prompt", "target", "answer", "verdicts", "digest"]
+        assert tuple(json.loads(line)) == LINE
 
 
 @pytest.mark.parametrize("value", [None, 3, [], {}, {"key": 1, "answer": {}}])

@@ -312,7 +312,7 @@ def test_scores_are_those_of_an_evaluation_and_know_a_collapse() -> None:
     threat = ball_threat(L2(0.4))
     found = scores(model, rows, range(10, 50), strong(L2(0.4)), threat=threat)
     whole = evaluate(model, rows, {"pgd": strong(L2(0.4))}, threat, positions=range(10, 50))
-    assert found == (whole.clean.value, whole.worst_case.value, False, None)
+    assert found == (whole.clean.value, whole.worst_case.value, False, None, "")
     assert scores(model, rows, range(10, 50), None).robust is None
     with torch.no_grad():
         model.head.zero_()

@@ -204,8 +204,9 @@ def test_a_stored_evaluation_is_not_searched_or_generated_again(
     store = tmp_path / "answers.jsonl"
     lines: list[str] = []
     first = measured(models.shallow, attacks, store=store, key="weights", say=lines.append)
-    assert [line.split(" breaks ")[0] for line in lines[:3]] == ["direct", "prefill 3", "ball"]
+    assert [line.split(": ")[0] for line in lines[:3]] == ["direct", "prefill 3", "ball"]
     assert lines[3].startswith("worst case: ") and len(lines) == 4
+    assert all(" behaviours " in line and "{" not in line for line in lines)
     with passes(models.shallow) as batches:
         again = measured(models.shallow, attacks, store=store, key="weights")
     assert batches == []

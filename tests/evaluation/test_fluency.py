@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,10 +12,13 @@ import torch
 from torch import nn
 
 from tests.evaluation.test_chat import POSITIONS, TOKENIZER, llama
+from textadv.accumulation import NonFiniteError
 from textadv.data.chat_template import encode_prompt
 from textadv.data.rendering import Template
-from textadv.evaluation.fluency import NOT_LOOKED_FOR, Base, Written, own_base, reference_limit
+from textadv.evaluation import fluency
+from textadv.evaluation.fluency import NOT_LOOKED_FOR, NOT_SCORED, Base, Written, own_base, reference_limit
 from textadv.evaluation.judges import REFUSAL_LISTS
+from textadv.evaluation.likelihood import AnswerNLL, Pair
 from textadv.evaluation.outcomes import Grounds
 from textadv.evaluation.outcomes_calibrated import LEAST_NATS, LEAST_SPOKEN, calibrated
 
@@ -133,3 +137,67 @@ def test_a_limit_is_no_lower_than_what_nobody_calls_gibberish() -> None:
 def test_without_a_base_what_is_not_measured_is_said() -> None:
     found = grounds([2.0] * 30, [5.0] * 30, None)
     assert found.base is None and found.limits.nll is None and found.fluency == NOT_LOOKED_FOR
+
+
+SYSTEM = [{"role": "system", "content": "Be kind."}, *ASKED]
+REFUSES = "{% if messages[0].role == 'system' %}{{ raise_exception('no system turns') }}{% endif %}"
+
+
+def no_system() -> Base:
+    tokenizer = copy.deepcopy(TOKENIZER)
+    tokenizer.chat_template = REFUSES + TOKENIZER.chat_template
+    return Base("base", llama(adapter=False), Template(tokenizer))
+
+
+def test_no_limit_is_above_that_of_tokens_drawn_blindly() -> None:
+    model = llama(adapter=False)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(20)
+    sharp = Base("base", model, Template(TOKENIZER))
+    good = [Written(ASKED, "", WORDS)]
+    assert sharp.nll(good)[0] > sharp.blind == math.log(len(TOKENIZER))
+    assert reference_limit(sharp, good, ()) == sharp.blind
+
+
+def test_turns_and_lengths_that_a_base_cannot_read_are_counted_and_never_an_error() -> None:
+    assert no_system().unread([Written(ASKED, "", WORDS)] * 2) == (0, "")
+    count, reason = no_system().unread([Written(SYSTEM, "", WORDS), Written(ASKED, "", WORDS)])
+    assert count == 1 and "no system turns" in reason
+    long = [{"role": "user", "content": " ".join(["moon"] * POSITIONS)}]
+    count, reason = base().unread([Written(long, "", WORDS)])
+    assert count == 1 and reason.endswith(f" {POSITIONS} positions")
+    for scorer, asked in ((no_system(), SYSTEM), (base(), long)):
+        assert reference_limit(scorer, [Written(asked, "", WORDS)], (), 3) is None
+    prompt = list(encode_prompt(TOKENIZER, long).ids)
+    assert reference_limit(base(), (), [(prompt, ids(WORDS))], 3) is None, "tokens that fit no better"
+
+
+def test_a_limit_that_cannot_be_told_ends_nothing() -> None:
+    found = calibrated(
+        judge=REFUSAL_LISTS["declines"],
+        decides=None,
+        requests=["how?"],
+        targets=[""],
+        asked=[SYSTEM],
+        words=3,
+        base=no_system(),
+        spoken=[Written(SYSTEM, "", WORDS)] * 30,
+        useful=[Written(SYSTEM, "", WORDS)] * 30,
+        pairs=(),
+    )
+    assert (found.base, found.limits.nll, found.fluency) == (None, None, NOT_SCORED)
+
+
+def test_one_likelihood_that_is_no_number_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, rows = fluency.answer_nll, [Written(ASKED, "", WORDS), Written(ASKED, "", "a story about the sea")]
+
+    def odd(model: nn.Module, pairs: Sequence[Pair], batch_size: int = 16, *, finite: bool = True) -> list[AnswerNLL]:
+        if finite:
+            raise NonFiniteError("one is infinite")
+        return [AnswerNLL(math.inf, 1), *real(model, pairs)[1:]]
+
+    expected = base().nll(rows)[1]
+    monkeypatch.setattr(fluency, "answer_nll", odd)
+    assert base().nll(rows) == [math.inf, pytest.approx(expected)]
+    assert reference_limit(base(), rows, ()) == pytest.approx(min(expected, base().blind))

@@ -343,8 +343,11 @@ dist.init_process_group("gloo")
 from accelerate import PartialState
 PartialState(cpu=True)
 folder = Path(sys.argv[1])
-found = test_generate.answered(test_generate.prompts(), test_generate.SAMPLED, store=folder / "answers.jsonl")
-(folder / f"found-{dist.get_rank()}.json").write_text(json.dumps([vars(answer) for answer in found]))
+for name, restart in (("one", 0), ("two", 1), ("two", 1)):
+    found = test_generate.answered(
+        test_generate.prompts(), test_generate.SAMPLED, store=folder / "answers.jsonl", attack=name, restart=restart
+    )
+    (folder / f"found-{name}-{dist.get_rank()}.json").write_text(json.dumps([vars(answer) for answer in found]))
 dist.destroy_process_group()
 """
 
@@ -354,13 +357,18 @@ def test_two_processes_share_the_rows_and_know_all_answers(tmp_path: Path) -> No
     launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port())]
     result = finished([sys.executable, *launcher, str(tmp_path / "worker.py"), str(tmp_path)])
     assert result.returncode == 0, result.stdout[-4000:]
-    expected = answered(prompts(), SAMPLED)
+    expected = answered(prompts(), SAMPLED, attack="one")
+    shared = [replace(answer, attack="two", restart=1, shared="one") for answer in expected]
     for rank in range(2):
-        assert [Answer(**row) for row in json.loads((tmp_path / f"found-{rank}.json").read_text())] == expected
+        for name, wanted in (("one", expected), ("two", shared)):
+            rows = json.loads((tmp_path / f"found-{name}-{rank}.json").read_text())
+            assert [Answer(**row) for row in rows] == wanted
     files = [tmp_path / "answers.jsonl", tmp_path / "answers-1.jsonl"]
-    lines = [file.read_text().splitlines() for file in files]
-    assert len(lines[0]) == 10 and len(lines[1]) == 6, "batches of 3, 3 and 2 rows with two samples each, in turn"
+    told = [[json.loads(line)["answer"] for line in file.read_text().splitlines()] for file in files]
+    made = [sum(not answer["shared"] for answer in answers) for answers in told]
+    assert made == [10, 6], "batches of 3, 3 and 2 rows with two samples each, in turn"
+    assert [len(answers) for answers in told] == [10 + 16, 6], "one process writes what is shared, and once"
     network = model()
     with counted(network) as batches:
-        assert answered(prompts(), SAMPLED, network, store=files[0]) == expected
+        assert answered(prompts(), SAMPLED, network, store=files[0], attack="one") == expected
     assert batches == []

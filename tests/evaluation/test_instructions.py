@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from scripts.lab.corpus import SMALL, lab_data
 from textadv.data import DataError
 from textadv.data.benchmarks import Instructed, Instruction, read_instructed, read_responses
-from textadv.data.lab import SMALL, lab_data
 from textadv.evaluation.instructions import CHECKS, follows, instruction_following
 from textadv.evaluation.statistics import wilson
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from torch import nn
 
-from textadv.evaluation.kept_answers import Answer, fits, opened
+from textadv.evaluation.kept_answers import Answer, as_told, fits, opened
 from textadv.evaluation.kept_lines import keep, read, repaired, stored
 
 
 def answers(count: int) -> list[dict[str, object]]:
-    return [{"key": f"key {n}", "answer": asdict(Answer(n, 0, "ok", f"text {n}", 3))} for n in range(count)]
+    return [{"key": f"key {n}", "answer": as_told(Answer(n, 0, "ok", f"text {n}", 3))} for n in range(count)]
 
 
 @pytest.mark.parametrize("twice", ["the file", "the last line", "a line in another place"])

@@ -32,6 +32,7 @@ from textadv.attacks import (
 )
 from textadv.evaluation import Alarm, Finished
 from textadv.evaluation.classifier_record import Classified
+from textadv.evaluation.masking import _judged, _Tried
 from textadv.evaluation.sections.masking import MaskingFlag
 from textadv.models import PerturbationError
 
@@ -93,7 +94,11 @@ def test_fast_says_when_a_square_probe_on_a_sample_beats_it() -> None:
     flag = flags_of(found)[NAMES[0]]
     assert flag.state == "ring" and "Square (150 queries) broke" in flag.told and "of 20 sampled rows" in flag.told
     assert "version: standard" in flag.told
-    assert found.worst_case.count == found.attacks[0].cascade[-1].robust.count, "a probe is no attack of the panel"
+    left = found.attacks[0].cascade[-1].robust.count
+    beside = [row.beside for row in found.rows_detail if row.beside]
+    assert found.worst_case.count == left - len(beside) < left, "what a probe breaks counts, and is no attack's"
+    assert set(beside) <= {"Square (150 queries) of the masking alarm", "FGSM of the masking alarm"}
+    assert "count as broken too" in found.worst_case_meaning
     honest = measured(bag(), rows, fast, ball, sample=20)
     assert states(honest) == ["silent"] * 5
     assert "Square (150 queries) broke 0 of 20 sampled rows" in honest.masking[0].told
@@ -235,20 +240,29 @@ def test_a_gradient_that_is_not_finite_rings() -> None:
     assert flags_of(found)[NAMES[4]].state == "ring"
 
 
-def test_one_lucky_row_does_not_ring_and_the_sample_is_a_function_of_the_seed() -> None:
+def test_of_many_rows_one_is_luck_and_of_few_it_rings() -> None:
+    """1 of 200 is what a sound network loses to Square; 1 of 12 is 8.3 points, and verified."""
+    for total, broken, state in ((200, 1, "silent"), (199, 1, "ring"), (12, 1, "ring"), (600, 2, "ring")):
+        assert _judged("x", [_Tried("FAB", broken, total, total)], "who", total, "Do.").state == state
+    assert _judged("x", [_Tried("FAB", 2, 2000, 2000)], "who", 2000, "Do.").state == "silent"
+    assert _judged("x", [_Tried("FAB", 0, 12, 12)], "who", 12, "Do.").state == "silent"
+    assert _judged("x", [_Tried("FAB", 1, 1, 1)], "who", 12, "Do.").number == pytest.approx(1 / 12)
+
+
+def test_a_single_row_rings_and_the_sample_is_a_function_of_the_seed() -> None:
     alarm = Alarm(rows=5, seed=3)
     assert alarm.sample(range(40)) == Alarm(rows=5, seed=3).sample(range(40)) != Alarm(rows=5, seed=4).sample(range(40))
     assert alarm.sample([7, 9]) == [7, 9] and alarm.sample([]) == []
     with pytest.raises(ValueError, match="evaluation.masking.rows must be at least 1, got 0"):
         Alarm(rows=0)
-    # Of three rows that the gradient misleads, one is within reach of Square: no alarm for a single row.
+    # Of nine rows, one that the gradient misleads and that is within reach of Square is eleven points.
     model, ball = MisleadingBag().eval(), Linf(0.12)
     rows = labelled_rows(bag(), wrong=0)
     found = evaluate(model, rows, {"s": Square(ball_threat(ball), 150)}, ball_threat(ball))
     broken = [n for n, row in enumerate(found.rows_detail) if row.predictions["s"] != row.label]
     kept = [n for n in range(60) if n not in broken]
     panel = {"pgd": strong(ball), "square": Square(ball_threat(ball), 150)}
-    for count, state in ((1, "silent"), (2, "ring")):
+    for count, state in ((0, "silent"), (1, "ring"), (2, "ring")):
         positions = sorted([*broken[:count], *kept[:8]])
         again = evaluate(model, rows, panel, ball_threat(ball), positions=positions, alarm=Alarm())
         assert again.masking[0].state == state

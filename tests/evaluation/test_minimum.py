@@ -108,6 +108,8 @@ def test_what_cannot_be_searched_is_said() -> None:
         RadiusSearch(searching(L2(1.0)), rows=0)
     with pytest.raises(ValueError, match=r"means of passes"):
         RadiusSearch(autoattack(threat, 3, version="rand"))
+    with pytest.raises(ValueError, match=r"evaluation.minimum_radius.with_fab: true is of a bisection, and FAB"):
+        RadiusSearch(Fab(ball_threat(L2(1.0, per="example"))), with_fab=True)
 
 
 @pytest.mark.parametrize("norm", [L2, L1], ids=["l2", "l1"])

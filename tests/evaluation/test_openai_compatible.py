@@ -7,15 +7,22 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 from textadv.evaluation.judge_prompts import HARMBENCH_RUBRIC
 from textadv.evaluation.llm_judge import LlmJudge
-from textadv.integrations import ChatEndpoint, EndpointError, RequestFailedError
+from textadv.integrations import ChatEndpoint, EndpointError, RequestFailedError, openai_compatible
 
 KEY = "sk-zorblax-123"
+
+
+class Dripping(NamedTuple):
+    """An answer that comes byte by byte, each after a pause of so many seconds."""
+
+    content: bytes
+    pause: float
 
 
 class Server(ThreadingHTTPServer):
@@ -53,6 +60,9 @@ class Handler(BaseHTTPRequestHandler):
         if isinstance(step, float):
             self.server.released.wait(step)
             step = said("too late")
+        if isinstance(step, Dripping):
+            self.drip(step)
+            return
         status, content, headers = step
         try:
             self.send_response(status)
@@ -62,6 +72,17 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(content)
         except ConnectionError:
             self.close_connection = True
+
+    def drip(self, step: Dripping) -> None:
+        self.send_response(200)
+        self.end_headers()
+        for place in range(len(step.content)):
+            if self.server.released.wait(step.pause):
+                return
+            try:
+                self.wfile.write(step.content[place : place + 1])
+            except ConnectionError:
+                return
 
     def do_GET(self) -> None:
         self.server.tries["redirected"] += 1
@@ -200,6 +221,30 @@ def test_a_nonsense_verdict_is_unparsed() -> None:
 def test_a_cut_off_answer_is_asked_again() -> None:
     with serving(a=[(200, said("yes")[1], {"Content-Length": "9999", "Connection": "close"}), said("no")]) as server:
         assert endpoint(server, timeout_s=0.5)(["a"]) == ["no"]
+
+
+def test_an_answer_that_comes_drop_by_drop_does_not_outlast_the_time_of_a_request() -> None:
+    """Every drop comes in time by itself, and all of them would take a minute."""
+    with serving(a=[Dripping(said("yes")[1] + b" " * 1000, 0.05)]) as server:
+        failed, answered = endpoint(server, timeout_s=0.3, retries=0)(["a", "b"])
+        assert isinstance(failed, RequestFailedError) and "did not end in time" in str(failed)
+        assert answered == "yes"
+
+
+def test_an_answer_is_read_up_to_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openai_compatible, "LARGEST_ANSWER", 1000)
+    with serving(a=[said("x" * 1000)], b=[refused(400, "x" * 100_000)]) as server:
+        (failed,) = endpoint(server)(["a"])
+        assert isinstance(failed, RequestFailedError) and "longer than 1000 bytes" in str(failed)
+        with pytest.raises(EndpointError, match=r"HTTP 400\. Check url"):
+            endpoint(server)(["b"])
+
+
+def test_a_key_that_nobody_named_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with serving() as server:
+        assert endpoint(server)(["a"]) == ["yes"]
+        assert server.keys == [None]
 
 
 def test_nobody_there() -> None:

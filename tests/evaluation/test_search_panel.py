@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from tests.evaluation.steered import REFUSALS, ROWS, SHEETS, TARGET, Begins, Sheet, rows, steered
 from tests.evaluation.talking import FORBIDDEN_CHATS, NO, SORRY, Chats, Watching, Words, trained
@@ -17,7 +18,7 @@ from textadv.attacks import L2, Elicit, FixedStep, GradientAttack, Momentum, Ste
 from textadv.build_searches import FEWER, GOALS, embedding_attack, searches
 from textadv.config_adversary import AttackConfig
 from textadv.config_elicitation import ElicitationConfig, SearchConfig
-from textadv.evaluation.adversaries import EmbeddingAttack
+from textadv.evaluation.adversaries import EmbeddingAttack, behaviours_of
 from textadv.evaluation.beginnings import Beginnings
 from textadv.evaluation.elicitation import Elicitation, elicit
 from textadv.evaluation.generate import Decoding
@@ -91,6 +92,33 @@ def test_the_panel_takes_no_more_passes_than_searches_for_the_target_did(restart
     assert 0 <= saved <= ROWS * (2 * panel.restarts + 2 * 4)
 
 
+def test_a_search_that_goes_on_starts_where_the_one_before_ended() -> None:
+    """Two searches of 6 steps, the second from the end of the first, take the way of one of 12 steps."""
+    whole = searching("early", steps=12)
+    half = replace(whole.searches[0], steps=6)
+    halves = replace(whole, restarts=2, searches=(half, replace(half, goes_on=True)))
+    apart = replace(whole, restarts=2, searches=(half, half), attack=replace(whole.attack, random_start=True))
+    deltas = {name: ends(attack) for name, attack in {"whole": whole, "halves": halves, "apart": apart}.items()}
+    assert torch.equal(deltas["halves"], deltas["whole"]) and not torch.equal(deltas["apart"], deltas["whole"])
+
+
+def test_a_search_goes_on_from_one_whose_answers_were_read_back() -> None:
+    attack = searching("early", steps=6)
+    attack = replace(attack, restarts=2, searches=(attack.searches[0], replace(attack.searches[0], goes_on=True)))
+    assert torch.equal(ends(attack, rounds=(1,)), ends(attack, rounds=(0, 1)))
+
+
+def ends(attack: EmbeddingAttack, rounds: tuple[int, ...] | None = None) -> Tensor:
+    """Where the last search of an attack ended; of the others only those of `rounds` are run, all by default."""
+    model, said = steered(SHEETS["early"]), rows(SHEETS["early"])
+    found: list[Tensor] = []
+    for number, each in enumerate(attack.rounds(model, said, behaviours_of(said))):
+        if rounds is None or number in rounds:
+            assert each.prepare is not None
+            found = [prompt.delta for prompt in each.prepare(each.prompts) if prompt.delta is not None]
+    return torch.stack(found)
+
+
 def test_what_finding_out_takes_at_most_is_what_its_search_is_shorter_by() -> None:
     assert {says: 2 * fewer for says, fewer in FEWER.items()} == {"target": 0, "refusal": 8, "own": 10}
     named = searches(ElicitationConfig(search=[SearchConfig(goal=goal) for goal in ("early", "away", "own")]))
@@ -134,7 +162,7 @@ def shallow_panel(space: Space | None = None, batch_size: int = 16) -> Embedding
     """One search of each kind on the chats of `talking`."""
     attack = searching_there(0.4, steps=4, early_stop=False)
     attack = replace(attack, threat=ThreatModel(space or Embeddings(), attack.threat.ball))
-    named = tuple(SEARCHES[name] for name in ALL)
+    named = (*(SEARCHES[name] for name in ALL), Search(steps=2, goes_on=True))
     return EmbeddingAttack(attack, len(named), batch_size=batch_size, searches=named, beginnings=BEGINNINGS)
 
 
@@ -169,7 +197,7 @@ def test_another_goal_or_another_refusal_list_is_another_search(shallow: nn.Modu
     kept = len((tmp_path / "answers.jsonl").read_text().splitlines())
     other = replace(panel, beginnings=replace(BEGINNINGS, refusals=replace(REFUSALS, phrases=("sorry", "w3"))))
     of_shallow(shallow, other, **known)
-    # Of five searches those two are made again that follow from what counts as a refusal.
+    # Of six searches those two are made again that follow from what counts as a refusal.
     assert len((tmp_path / "answers.jsonl").read_text().splitlines()) == kept + 2 * 5
 
 
@@ -184,5 +212,7 @@ def test_settings_that_would_mislead_are_refused() -> None:
         EmbeddingAttack(attack, 3, searches=(SEARCHES["early"], SEARCHES["elicit"]))
     with pytest.raises(ValueError, match="away from the first 6 tokens, of the model's refusal needs to know how"):
         EmbeddingAttack(attack, searches=(SEARCHES["away"],))
+    with pytest.raises(ValueError, match="first search of an embedding attack has none before it"):
+        EmbeddingAttack(attack, searches=(replace(SEARCHES["early"], goes_on=True),))
     with pytest.raises(ValueError, match="usual refusals must be one or more"):
         Beginnings(Words(), REFUSALS, ((),))

@@ -229,9 +229,14 @@ def _stored(path: Path) -> list[tuple[str, str]]:
     # Every process has a file of its own, and which of them made a row does not count.
     if path.parent.name == "answers":
         model = re.sub(r"-\d+$", "", path.stem)
-        return [(f"{model} {line['key']}", repr(line["answer"])) for line in lines]
+        return [(f"{model} {line['key']} {_asked(line['answer'])}", repr(line["answer"])) for line in lines]
     attack = path.name.split(".")[0]
     return [(f"{attack} {key}", repr(row)) for line in lines for key, row in line["rows"].items()]
+
+
+def _asked(answer: dict[str, Any]) -> tuple[str, int]:
+    """For which round of which attack it is: what several were answered has a line of each."""
+    return answer["attack"], answer["restart"]
 
 
 def _content(path: Path, name: str) -> bytes:

@@ -152,7 +152,11 @@ def test_a_fault_may_hit_another_process(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("folder", "names", "line"),
     [
-        ("answers", ("before.jsonl", "before-1.jsonl"), {"key": "k", "answer": {"text": "no"}}),
+        (
+            "answers",
+            ("before.jsonl", "before-1.jsonl"),
+            {"key": "k", "answer": {"text": "no", "attack": "direct", "restart": 0}},
+        ),
         ("evaluated", ("a.0.jsonl", "a.1.jsonl"), {"rows": {"k": [1, 0.5]}}),
     ],
 )

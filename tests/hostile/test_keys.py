@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
@@ -90,6 +92,20 @@ def test_no_key_is_shown(way: str, address: str, monkeypatch: pytest.MonkeyPatch
         except EndpointError as refused:
             answer = [refused]
         assert not shows(str(answer)), status
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_no_key_is_logged(
+    way: str, address: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Clients of the web like to log each address that they ask."""
+    monkeypatch.setenv("ZORBLAX_KEY", KEY)
+    asked = replace(endpoints(address)[way], key_variable="ZORBLAX_KEY")
+    with caplog.at_level(logging.DEBUG):
+        for status in (200, 500):
+            monkeypatch.setattr(Server, "status", status)
+            asked(["prompt"])
+    assert Server.asked and not shows(caplog.text)
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -15,13 +15,13 @@ import torch
 from accelerate.state import AcceleratorState, GradientState
 from safetensors.torch import load_file
 
-from recipes.adv_finetune import harden_chat
 from tests import chat_run
 from tests.processes import ROOT, finished
 from tests.seen import read_chat_results
 from textadv.config_chat import ChatRunConfig
 from textadv.config_file import load_config
 from textadv.evaluation import generate
+from textadv.runs.harden import harden_chat
 
 pytestmark = pytest.mark.slow
 WORKER = str(ROOT / "tests" / "invariants" / "chat_resume_worker.py")
@@ -132,8 +132,12 @@ def test_its_log_and_what_was_measured_are_the_same(ended: Folders) -> None:
 
 def test_answers_that_were_kept_are_not_made_again(ended: Folders) -> None:
     lines = (ended.silenced / "answers" / "before.jsonl").read_text(encoding="utf-8").splitlines()
-    keys = [json.loads(line)["key"] for line in lines]
-    assert len(set(keys)) == len(keys) > KEPT
+    told = [json.loads(line) for line in lines]
+    asked = [(line["key"], line["answer"]["attack"], line["answer"]["restart"]) for line in told]
+    assert len(set(asked)) == len(asked)
+    # Of what several attacks were answered one line is of the answer that was made.
+    keys = [line["key"] for line in told if not line["answer"]["shared"]]
+    assert len(set(keys)) == len(keys) > KEPT and {line["key"] for line in told} == set(keys)
     assert ended.generated == len(keys) - kept_before(keys, ended) < len(keys)
     same = (ended.whole / "answers" / "before.jsonl").read_text(encoding="utf-8").splitlines()
     assert sorted(lines) == sorted(same)

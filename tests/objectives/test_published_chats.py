@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import kl_div, log_softmax, logsigmoid, softmax
 
 from tests import streams
+from tests.chats import MODELS
 from textadv.attacks import Elicit
 from textadv.batch import IGNORED, Batch
 from textadv.models import as_reference, evaluating
@@ -211,3 +212,31 @@ def test_the_rows_have_tokens_on_both_sides_of_the_bounds(batch: Batch) -> None:
     for answer, edge in (("harmful", CUTOFF), ("safe", FLOOR)):
         costs = -log_p(model, batch, answer)[0]
         assert bool((costs > edge).any()) and bool((costs < edge).any())
+
+
+def released_retain(model: nn.Module, batch: Batch) -> Tensor:
+    """The norm of masked states, over all states, rows and positions: padding is one of them, and counts 0."""
+    after, before, own = hidden(model, batch.answering("safe"), perturbed=False)
+    mask = own.unsqueeze(-1)
+    return (after * mask - before * mask).norm(dim=-1).nanmean()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
+def test_retain_is_the_released_value_but_for_how_padding_counts(name: str, batch: Batch) -> None:
+    """Embeddings and final norm among the states, value and gradient; blocks alone are some way off."""
+    model, rows = streams.model(name).eval(), batch.clean().answering("safe")
+    own = rows.inputs["attention_mask"].double().mean()
+    assert 0.5 < float(own) < 0.95, "some of the positions are padding"
+    (term,) = OverTokens(Retain(), whole=True)(model, rows, Moment(0))
+    mine, expected = own * term.losses.mean(), released_retain(model, rows)
+    assert mine.item() == pytest.approx(expected.item(), rel=1e-9)
+    theirs = found(model, expected)
+    for key, value in found(model, mine).items():
+        assert torch.allclose(value, theirs[key], atol=1e-9), key
+    for n in range(ROWS):
+        one = batch.rows(torch.tensor([n])).clean().answering("safe")
+        (alone,), (blocks,) = (objective(model, one, Moment(0)) for objective in (Retain(), Retain((0, 1, 2))))
+        wanted = released_retain(model, one).item()
+        assert alone.losses.item() == pytest.approx(wanted, rel=1e-9), "a row without padding"
+        assert abs(blocks.losses.item() / wanted - 1) > 0.05, "what the value was before"

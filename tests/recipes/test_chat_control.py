@@ -16,6 +16,7 @@ from tests.recipes.running import Recipe, launched
 from tests.seen import TakenChat, read_chat_results
 from textadv.config_chat import ChatRunConfig
 from textadv.config_file import load_config
+from textadv.runs import harden
 from textadv.stages_control import controls
 from textadv.task_chat import prepare_chat
 from textadv.trainer import Trainer
@@ -79,6 +80,8 @@ def test_they_learn_and_are_chosen_by_the_perplexity_of_useful_answers(ran: Ran)
     plain = ran.results.baselines[0]
     assert list(scores) == [2, 4] and plain.selected == "clean-best"
     assert scores[plain.selected_step] == max(scores.values()) > 0
+    told = [line for line in ran.printed.splitlines() if line.startswith("plain") and "  validation  " in line]
+    assert told and all(line.endswith("(clean: one over the perplexity)") for line in told)
 
 
 def test_they_are_written_as_a_classifiers_are_and_measure_the_same(ran: Ran, recipe: Recipe, tmp_path: Path) -> None:
@@ -102,7 +105,7 @@ def test_they_are_written_as_a_classifiers_are_and_measure_the_same(ran: Ran, re
 def test_one_that_was_interrupted_ends_as_one_that_was_not(
     ran: Ran, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train, checkpoint = adv_finetune.train_control, Trainer._checkpoint
+    train, checkpoint = harden.train_control, Trainer._checkpoint
 
     def dying(trainer: Trainer, tracker: object) -> None:
         checkpoint(trainer, tracker)  # type: ignore[arg-type]
@@ -113,7 +116,7 @@ def test_one_that_was_interrupted_ends_as_one_that_was_not(
             patch.setattr(Trainer, "_checkpoint", dying)
             return train(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(adv_finetune, "train_control", interrupted)
+    monkeypatch.setattr(harden, "train_control", interrupted)
     with pytest.raises(KeyboardInterrupt):
         recipe(adv_finetune, str(ran.config), *WITH, f"output={tmp_path}")
     monkeypatch.undo()

@@ -28,9 +28,9 @@ def rate(group: str, name: str, count: int, rows: int = ROWS, lower: bool = True
     return share(group, name, found, each, lower, note, heading=HEADINGS.get(group))
 
 
-def by_judge(judge: str, attack: str, count: int) -> Measure:
+def by_judge(judge: str, attack: str, count: int, rows: int = ROWS) -> Measure:
     """What a second judge says of an attack."""
-    found = rate("", attack, count)
+    found = rate("", attack, count, rows)
     return replace(found, group=f"{BY_JUDGE}{judge}", id=measure_id(chat_record.SUCCESS, f"{attack} ({judge})"))
 
 

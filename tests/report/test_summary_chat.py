@@ -33,7 +33,11 @@ def hardened(prefill: int = 3, refused: int = 1, direct: int = 0, **options: Any
     ("after", "verdict", "headline"),
     [
         (hardened(0), "gain", "Harder to break, as helpful as before"),
-        (hardened(0, 4), "gain", "Harder to break, no loss of helpfulness shown"),
+        (
+            hardened(0, 4),
+            "gain",
+            "Harder to break, no loss of helpfulness shown; not ruled out: a rise of over-refusal by 4.5 points",
+        ),
         (hardened(0, 40), "trade", "Harder to break, but refuses more"),
         (hardened(0, right=120), "trade", "Harder to break, but can do less"),
         (hardened(0, nats=0.6), "trade", "Harder to break, but predicts useful answers worse"),
@@ -99,8 +103,8 @@ def test_helpful_is_said_of_questions_and_instructions_only() -> None:
     assert any(line.startswith("Perplexity held: utility perplexity") for line in found.sentences)
     assert any(line.startswith("Capability was not measured") for line in found.sentences)
     open_ = [replace(m, measures=(*m.measures[:5], m.measures[6])) for m in (MANY, hardened(0, 4))]
-    assert told(open_[1], open_[0]).headline.endswith(
-        ", no loss in refusals and perplexity shown; capability not measured"
+    assert ", no loss in refusals and perplexity shown; capability not measured; not ruled out: a rise of" in (
+        told(open_[1], open_[0]).headline
     )
     only = [replace(m, measures=(*m.measures[:3], m.measures[6])) for m in (MANY, hardened(0))]
     assert told(only[1], only[0]).headline == "Harder to break, perplexity as before; capability not measured"

@@ -12,12 +12,12 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from scripts import build_lab_llm as script
+from scripts.lab.batches import encoded, packed
+from scripts.lab.corpus import SPLITS, LabSize
+from scripts.lab.model import LabShape
+from scripts.lab.real import GOALS, INSTRUCTIONS, real_data
 from textadv.batch import IGNORED
 from textadv.data import DataError
-from textadv.data.lab import SPLITS, LabSize
-from textadv.data.lab_batches import encoded, packed
-from textadv.data.lab_model import LabShape
-from textadv.data.lab_real import GOALS, INSTRUCTIONS, real_data
 
 STREAMS = ("adversarial", "utility", "borderline")
 WORLD = LabSize(

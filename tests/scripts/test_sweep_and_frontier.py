@@ -20,6 +20,7 @@ QUICK = ["training.steps=2", "selection.every=2", "evaluation.behaviours=2", "ev
 
 def run(script: str, monkeypatch: MonkeyPatch, *arguments: str) -> None:
     monkeypatch.setattr(sys, "argv", [script, *arguments])
+    monkeypatch.syspath_prepend(ROOT / "scripts")
     runpy.run_path(str(ROOT / "scripts" / script), run_name="__main__")
 
 

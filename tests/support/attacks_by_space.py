@@ -14,6 +14,8 @@ from textadv import build, build_attacks
 from textadv.attacks import (
     AdaptiveRadius,
     Attack,
+    Contrast,
+    Elicit,
     Eot,
     Held,
     MinimumRadius,
@@ -38,7 +40,7 @@ from textadv.config_attacks import NamedAttackConfig
 
 TRAINING, EVALUATION, PYTHON = "training", "evaluation", "Python"
 ALL = ("linf", "l2", "l1")
-Kind = Literal["bounded", "diverging", "breaking", "minimal", "priced", "ablation"]
+Kind = Literal["bounded", "diverging", "breaking", "minimal", "priced", "ablation", "eliciting"]
 Make = Callable[[ThreatModel, Place], "Attack | MinimumRadius"]
 SURROGATE = "a like model"
 
@@ -241,6 +243,7 @@ def _direction(threat: ThreatModel, place: Place) -> Attack:
     return RefusalDirection((0, 1), rows.rows([0]), rows.rows([1, 2]))
 
 
+TWO_ANSWERS = Refused("It works on two answers of a chat.", "got rows without a prompt and its answer. Use pgd")
 PRICED = Refused("The price is on the squared l2 norm.", "prices the L2 norm, got")
 COMPOSED = (
     Row("GradientAttack", PYTHON, ("GradientAttack",), _momentum),
@@ -266,6 +269,14 @@ COMPOSED = (
     Row("then", PYTHON, ("then",), lambda threat, place: then(fgsm(threat), pgd(threat, steps=3))),
     Row("repeat", PYTHON, ("repeat",), lambda threat, place: repeat(pgd(threat, steps=2), 2)),
     Row("Held", PYTHON, ("Held",), lambda threat, place: Held(pgd(threat, steps=3), 2)),
+    Row(
+        "Contrast",
+        PYTHON,
+        ("Contrast",),
+        lambda threat, place: Contrast(pgd(threat, steps=3, goal=Elicit()), 0.1),
+        "eliciting",
+        cells=dict.fromkeys((name for name in PLACES if not name.startswith("chat")), TWO_ANSWERS),
+    ),
     Row("Stages", PYTHON, ("Stages",), lambda threat, place: Stages({0: fgsm(threat), 2: pgd(threat, steps=3)})),
     Row(
         "AdaptiveRadius",

@@ -106,6 +106,8 @@ def gain_of(kind: Kind, found: Attacked, threat: ThreatModel, subject: Subject) 
     if kind == "diverging":
         return kl(before, after, subject.rows)
     gain = cross_entropy(after, subject.rows) - cross_entropy(before, subject.rows)
+    if kind == "eliciting":
+        return -gain
     if kind == "priced":
         gain = gain - (found.perturbation.delta.flatten(1).norm(dim=1) / threat.ball.radius) ** 2
     return gain

@@ -9,6 +9,7 @@ from textadv.attacks.balls import L1, L2, Ball, Linf
 from textadv.attacks.bisection import MinimumRadius
 from textadv.attacks.carlini_wagner import CarliniWagner, CarliniWagnerL0, CarliniWagnerLinf, changed_units
 from textadv.attacks.chat_goals import Avoid, Begin
+from textadv.attacks.contrast import Contrast
 from textadv.attacks.curriculum import AdaptiveRadius, Stages
 from textadv.attacks.ddn import Ddn
 from textadv.attacks.deepfool import DeepFool
@@ -56,6 +57,7 @@ __all__ = [
     "CarliniWagner",
     "CarliniWagnerL0",
     "CarliniWagnerLinf",
+    "Contrast",
     "Cost",
     "Ddn",
     "DeepFool",

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from textadv.attacks.attacked import Attacked
 from textadv.attacks.calling import on_arrays
 from textadv.attacks.hinge import Problem, Schedule, coordinates_of, minimise
-from textadv.attacks.minimal import Smallest, logits_at, require_ball, slope
+from textadv.attacks.minimal import Smallest, logits_at, require_ball, search_open, slope
 from textadv.attacks.threat import ThreatModel, require_threat
 from textadv.batch import Batch
 from textadv.losses import margin
-from textadv.models import editable_mask, evaluating
+from textadv.models import editable_mask
 from textadv.spaces import Pixels, Space
 
 # Shares of the box or the radius: the Linf attack stops below, as the authors' code does on images of 8 bits.
@@ -184,8 +184,8 @@ class CarliniWagnerL0:
     example, which should be large. freeze: the share of the changed units that is frozen next. The other arguments are
     those of `CarliniWagnerLinf`.
 
-    Deviations: those of `CarliniWagner`. The paper freezes one unit at a time and stops at the first failure; here a
-    failure halves the number that was frozen, and the search ends where freezing one fails. The gradient is that of
+    Deviations: those of `CarliniWagner`; a failure halves the number that was frozen, and the search ends where
+    freezing one fails (the paper freezes one unit at a time and stops at the first failure). The gradient is that of
     the margin, since that of the hinge is zero at a solution.
     """
 
@@ -286,12 +286,10 @@ def _found_by(
     shared: bool = False,
 ) -> Smallest:
     """What `search` finds for the rows that are not wrong already; `shared` as in `coordinates_of`."""
-    base = threat.resolved(model, batch)
-    with evaluating(model):
-        found = Smallest.of_clean(model, batch, base.scaled(radius_scale))
-        index = found.open()
-        if len(index):
-            found.require_slope(model, index)
-            coordinates, length = coordinates_of(found, base, shared=shared)
-            search(Problem(model, found, coordinates, length, confidence, _square), index)
-    return found
+
+    def begun(found: Smallest, index: Tensor, base: ThreatModel) -> None:
+        found.require_slope(model, index)
+        coordinates, length = coordinates_of(found, base, shared=shared)
+        search(Problem(model, found, coordinates, length, confidence, _square), index)
+
+    return search_open(begun, threat, model, batch, radius_scale)

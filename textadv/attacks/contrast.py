@@ -18,6 +18,7 @@ from textadv.kinds import require_kind
 from textadv.losses import cross_entropy, log_1_minus_p
 from textadv.models import PerturbationError, bare, delta_shape, dtype_of, editable_mask, evaluating, forward
 from textadv.models.finite import overflow
+from textadv.printable import shortened
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,8 @@ class Contrast:
 
     Each step passes both answers forward and backward. What is measured is the target, as `Elicit` does.
 
-    Deviations: means are per row, where the released code has one over the batch's tokens, and the length of a step is
-    the ascent's, where it is AdamW's.
+    Deviations: means are per row, where the released code has one over the batch's tokens; the length of a step is the
+    ascent's, where it is AdamW's.
     """
 
     attack: GradientAttack
@@ -72,9 +73,10 @@ class Contrast:
     ) -> Attacked:
         """The rows perturbed; see `Attack`.
 
-        Raises PerturbationError where a gradient is not finite, or zero in every row, and KeyError where the rows have
-        no such answer.
+        Raises PerturbationError where a gradient is not finite, or zero in every row, and ValueError where the rows
+        are no chats with an answer of their own and another of that name.
         """
+        self._require_two_answers(batch)
         attack, rows = self.attack, batch.clean()
         other = rows.answering(self.answer)
         threat = attack.threat.resolved(model, batch).scaled(radius_scale)
@@ -104,6 +106,18 @@ class Contrast:
             passes = torch.full_like(rows.labels, 2 * attack.steps)
             cost = Cost(passes, passes.clone(), torch.zeros_like(passes))
             return assess(model, rows, threat, delta, first, attack.goal, clean, cost)
+
+    def _require_two_answers(self, batch: Batch) -> None:
+        if batch.prompt_lengths is None or batch.targets is None:
+            raise ValueError(
+                "Contrast works on two answers of a chat model, got rows without a prompt and its answer. Use pgd, or "
+                "give the rows an answer: batch.answering(name)."
+            )
+        if self.answer not in batch.answers:
+            raise ValueError(
+                f"Contrast drives away from the answer {shortened(self.answer)!r}, and the rows have "
+                f"{shortened(', '.join(sorted(batch.answers)) or 'none')}. Set answer to one of theirs."
+            )
 
     def _gradient(self, model: nn.Module, rows: Batch, other: Batch, threat: ThreatModel, delta: Tensor) -> Tensor:
         """That of what is raised, in direction per row: what flows back is scaled per row, as in `evaluate_at`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +12,9 @@ from torch import Tensor, nn
 from textadv.attacks.attacked import Attacked
 from textadv.attacks.calling import on_arrays
 from textadv.attacks.hinge import units_of
-from textadv.attacks.minimal import Smallest, require_ball
+from textadv.attacks.minimal import Smallest, require_ball, search_open
 from textadv.attacks.threat import ThreatModel, require_threat
 from textadv.batch import Batch
-from textadv.models import evaluating
 
 # The share of the first step that the last one has.
 LAST_STEP = 0.01
@@ -76,17 +76,10 @@ class Ddn:
         measure: bool = True,
     ) -> Attacked:
         """The rows of `batch` with the smallest perturbation found; see `Attack` for the arguments."""
-        base = self.threat.resolved(model, batch)
-        with evaluating(model):
-            found = Smallest.of_clean(model, batch, base.scaled(radius_scale))
-            index = found.open()
-            if len(index):
-                _, length = units_of(found, base, shared=True)
-                self._search(model, found, index, length[index].double())
-        return found.attacked(measure)
+        return search_open(partial(self._search, model), self.threat, model, batch, radius_scale).attacked(measure)
 
-    def _search(self, model: nn.Module, found: Smallest, index: Tensor, length: Tensor) -> None:
-        """length: (n, 1, ...) float64, the unit of norms and steps."""
+    def _search(self, model: nn.Module, found: Smallest, index: Tensor, base: ThreatModel) -> None:
+        length = units_of(found, base, shared=True)[1][index].double()  # (n, 1, ...), the unit of norms and steps
         rows, ball = found.rows.rows(index), found.threat.ball
         delta, norm = torch.zeros_like(found.delta[index]), self.initial_norm * length
         corner = torch.maximum(found.high[index].double(), -found.low[index].double())

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from textadv.attacks.attacked import Attacked
 from textadv.attacks.calling import on_arrays
-from textadv.attacks.minimal import Smallest, logits_at, slope
+from textadv.attacks.minimal import Smallest, logits_at, search_open, slope
 from textadv.attacks.threat import ThreatModel, require_threat
 from textadv.batch import Batch
-from textadv.models import bare, evaluating, forward
+from textadv.models import bare, forward
 
 
 @dataclass(frozen=True)
@@ -62,21 +63,15 @@ class DeepFool:
         measure: bool = True,
     ) -> Attacked:
         """The rows of `batch` with the smallest perturbation found; see `Attack` for the arguments."""
-        threat = self.threat.resolved(model, batch).scaled(radius_scale)
-        with evaluating(model):
-            found = Smallest.of_clean(model, batch, threat)
-            if found.clean.dim() != 2:
-                raise ValueError(
-                    "DeepFool measures the distance to other classes, and a chat model has none, got rows with "
-                    "targets. Use Carlini-Wagner, or a minimum radius search over PGD."
-                )
-            index = found.open()
-            if len(index):
-                found.require_slope(model, index)
-                self._search(model, found, index)
-        return found.attacked(measure)
+        if batch.prompt_lengths is not None or batch.targets is not None:
+            raise ValueError(
+                "DeepFool measures the distance to other classes, and a chat model has none, got rows with targets. "
+                "Use Carlini-Wagner, or a minimum radius search over PGD."
+            )
+        return search_open(partial(self._search, model), self.threat, model, batch, radius_scale).attacked(measure)
 
-    def _search(self, model: nn.Module, found: Smallest, index: Tensor) -> None:
+    def _search(self, model: nn.Module, found: Smallest, index: Tensor, _base: ThreatModel) -> None:
+        found.require_slope(model, index)
         others = found.clean.scatter(1, found.rows.labels.unsqueeze(1), float("-inf"))
         ranked = others.topk(min(self.candidates, others.shape[1]) - 1, dim=1).indices  # (B, K)
         rows, total = found.rows.rows(index), torch.zeros_like(found.delta[index], dtype=torch.float64)

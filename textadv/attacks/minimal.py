@@ -24,7 +24,7 @@ from textadv.attacks.probe import Point, differentiable, evaluate_at, half_to_si
 from textadv.attacks.threat import ThreatModel
 from textadv.batch import Batch
 from textadv.losses import margin
-from textadv.models import PerturbationError, bare, delta_shape, editable_mask, forward
+from textadv.models import PerturbationError, bare, delta_shape, editable_mask, evaluating, forward
 from textadv.models.finite import overflow
 
 # Far outside every space, and squares of it still fit into float32 after the scaling in `balls`.
@@ -210,3 +210,24 @@ class Smallest:
         batch = self.rows.perturbed(self.threat.space, self.delta)
         size = size_of(self.threat.ball, self.delta).masked_fill(~self.reached, torch.inf) if smallest else None
         return Attacked(batch, gauge, self.cost, outcome if measure else None, size)
+
+
+def search_open(
+    search: Callable[[Smallest, Tensor, ThreatModel], None],
+    threat: ThreatModel,
+    model: nn.Module,
+    batch: Batch,
+    radius_scale: float | Tensor,
+) -> Smallest:
+    """The record of a minimal attack's call, after `search(record, index, base)` of the rows that are `open`, if any.
+
+    The record's threat has the radius that counts; base is the threat before any `radius_scale`, whose radius is the
+    unit of spaces without a natural one.
+    """
+    base = threat.resolved(model, batch)
+    with evaluating(model):
+        found = Smallest.of_clean(model, batch, base.scaled(radius_scale))
+        index = found.open()
+        if len(index):
+            search(found, index, base)
+    return found

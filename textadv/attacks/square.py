@@ -104,12 +104,15 @@ class Square:
     own, shared by the positions, and in L2 a bump is flat. A ball per token is kept token by token: the two windows of
     L2 are then at the same positions.
 
-    Deviations from AutoAttack's code (with `rescale` and in L2 on pixels it breaks as many rows: 30.8 of 100 over 13
-    seeds on the FGSM-RS network, its authors' 31.3 with a standard error of 1.3). Everything is drawn per row, where it
-    draws for the batch. The last offset of a window can be drawn, where it never is there, but not in L2 on pixels:
-    that broke 28.6. Frozen cells are left out of the picture, whose windows are rectangles where a square of their area
-    does not fit. A Linf window that would change nothing has its signs turned, where the paper draws until something
-    changes. A bump that cancels what was there stands for itself. `queries` counts the start, which there is one more.
+    Deviations from AutoAttack's code: everything is drawn per row, where it draws for the batch. The last offset of a
+    window can be drawn, which there and in the paper's own code it cannot in either norm, their bound being exclusive;
+    in L2 on pixels it is left out here too: with it 28.6 of 100 rows break (FGSM-RS network, schedule rescaled, 13
+    seeds), without it 30.8, and by AutoAttack 31.3 (standard error 1.3); in Linf 11.9 break with it and 12.3 without
+    (0.3), and it stays, since pixels at two edges would be searched by the start alone. Frozen cells are left out of
+    the picture, whose windows are rectangles where a square of their area does not fit. A Linf window that would change
+    nothing has its signs turned, where the paper draws until something changes. A bump that cancels what was there
+    stands for itself. In L2 each channel keeps the mass of its own windows, as in the paper's code, where AutoAttack's
+    gives each that of all and scales the whole. `queries` counts the start, which there is one more.
 
     Raises ValueError at L1 balls and at ablations.
     """

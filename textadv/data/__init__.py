@@ -16,7 +16,7 @@ from textadv.data.encoding import (
     split_remedy,
     unknown_warning,
 )
-from textadv.data.examples import DataError, Examples, Splits, overlap
+from textadv.data.examples import Examples, Splits, overlap
 from textadv.data.image_files import ImageSplits, Pictures
 from textadv.data.image_splits import Fitting, fitted, images_digest, load_image_splits, own_shape, shared_images
 from textadv.data.images import ImageRows
@@ -25,6 +25,7 @@ from textadv.data.rendering import Template
 from textadv.data.reviews import reviews
 from textadv.data.shapes import shapes
 from textadv.data.tokenizer import reviews_tokenizer
+from textadv.user_errors import DataError
 
 __all__ = [
     "Chat",

@@ -18,11 +18,11 @@ from string import ascii_uppercase
 from typing import Any
 
 from textadv.data.characters import Surrogates, unbroken
-from textadv.data.examples import DataError
 from textadv.data.records import opened, records
 from textadv.data.spellings import spelled
 from textadv.data.text_files import suffix_of
 from textadv.reading import literal_of
+from textadv.user_errors import DataError
 
 MMLU_COLUMNS = 6
 RECORDS = (".json", ".jsonl", ".ndjson", ".parquet")

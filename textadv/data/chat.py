@@ -28,9 +28,9 @@ from textadv.data.chat_forms import (
     text,
 )
 from textadv.data.chat_template import Message
-from textadv.data.examples import DataError
 from textadv.data.hub import read_hub, unread
 from textadv.data.tables import Table, read_files
+from textadv.user_errors import DataError
 
 FILES = "files"
 PARTS = ("train", "validation", "test")
@@ -59,6 +59,18 @@ class Chat:
     def prompt(self) -> str:
         """The text of the last turn, the user's."""
         return self.messages[-1]["content"]
+
+    @property
+    def request(self) -> str:
+        """What the user says in all turns, a line each."""
+        return "\n".join(turn["content"] for turn in self.messages if turn["role"] == "user")
+
+    @property
+    def conversation(self) -> str:
+        """All turns as one text, for judges and readers; of a chat of one turn, the user's, that turn alone."""
+        if len(self.messages) == 1:
+            return self.prompt
+        return "\n\n".join(f"{turn['role'].capitalize()}: {turn['content']}" for turn in self.messages)
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from textadv.batch import Role
-from textadv.data.examples import DataError
 from textadv.data.tables import Table
+from textadv.user_errors import DataError
 
 _ANSWERED = ("prompt", "input", "response", "messages", "system")
 COLUMNS = {

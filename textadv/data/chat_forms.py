@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from textadv.data.chat_template import SEGMENTS, Message
-from textadv.data.examples import DataError
 from textadv.data.thoughts import spelled
 from textadv.reading import literal_of
+from textadv.user_errors import DataError
 
 ROLES = {name: name for name in SEGMENTS} | {"developer": "system", "human": "user", "prompter": "user"}
 ROLES |= dict.fromkeys(("gpt", "chatgpt", "bing", "bard", "model", "bot", "ai"), "assistant")

@@ -21,10 +21,10 @@ from transformers import PreTrainedTokenizerBase
 from textadv.batch import Batch, Role, padded
 from textadv.data.chat import Chat
 from textadv.data.chat_template import Encoded, Reply, Segment, control_ids, encode_prompt, encode_reply
-from textadv.data.examples import DataError
 from textadv.data.rendering import Template, template_of
 from textadv.digests import digest
 from textadv.phases import each
+from textadv.user_errors import DataError
 
 Editable = Literal["user", "suffix", "user_and_template"]
 

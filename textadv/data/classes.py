@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
-from textadv.data.examples import DataError
 from textadv.data.spellings import BOOLEANS, Spelled, folded, name_of, spelled
+from textadv.user_errors import DataError
 
 JOINTS = "|;,/+& "
 FEW_CLASSES = 50

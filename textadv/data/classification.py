@@ -13,12 +13,13 @@ from typing import Any, Literal, TypeVar
 
 from textadv.data.characters import Surrogates, replaced_note, unbroken
 from textadv.data.classes import shortened
-from textadv.data.examples import DataError, Examples, Splits, overlap
+from textadv.data.examples import Examples, Splits, overlap
 from textadv.data.hub import read_hub, unread
 from textadv.data.labels import LabelColumn, read_labels
 from textadv.data.reviews import reviews
 from textadv.data.spellings import spelled
 from textadv.data.tables import Table, read_files
+from textadv.user_errors import DataError
 
 __all__ = ["DataError", "Examples", "Splits", "load_splits", "overlap"]
 

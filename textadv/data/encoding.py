@@ -14,9 +14,10 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from textadv.batch import Batch, Role
 from textadv.data.characters import unbroken
 from textadv.data.chat_template import control_ids
-from textadv.data.examples import DataError, Examples
+from textadv.data.examples import Examples
 from textadv.kinds import require_kind, wrong_kind
 from textadv.phases import phase
+from textadv.user_errors import DataError
 
 NAMED = 5
 AT_A_TIME = 1000

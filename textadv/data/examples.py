@@ -5,15 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from textadv.printable import message
-
-
-class DataError(ValueError):
-    """The data cannot be used as configured; the message names the `data.` key to change."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(message(text))
-
 
 @dataclass(frozen=True)
 class Examples:

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from textadv.data.examples import DataError
 from textadv.data.folders import files_below
 from textadv.data.tables import Table
 from textadv.reading import HostileError, parsed
+from textadv.user_errors import DataError
 
 SAVED = ("dataset_dict.json", "state.json")
 CALLED = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}

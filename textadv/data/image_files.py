@@ -15,11 +15,11 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from textadv.data.array_files import Arrays, opened_arrays
-from textadv.data.examples import DataError
 from textadv.data.hub import declared, hub_rows
 from textadv.data.labels import LabelColumn
 from textadv.data.tables import Table, parquet_table
 from textadv.reading import HostileError, parsed
+from textadv.user_errors import DataError
 
 ARRAYS = {
     "train": (("x_train", "y_train"), ("train_images", "train_labels"), ("X_train", "y_train")),

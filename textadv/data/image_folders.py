@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from textadv.data.examples import DataError
 from textadv.data.folders import files_below
 from textadv.data.hub import SAVED
 from textadv.data.image_files import Labelled, check_distinct, pixels_of, readable
 from textadv.data.labels import LabelColumn
+from textadv.user_errors import DataError
 
 FOLDERS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
 HIDDEN = (".", "__MACOSX")

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from textadv.data.characters import Surrogates
 from textadv.data.classification import held_out_rows
-from textadv.data.examples import DataError
 from textadv.data.hub import unread
 from textadv.data.image_files import (
     ImageSplits,
@@ -34,6 +33,7 @@ from textadv.data.labels import read_labels
 from textadv.data.shapes import shapes
 from textadv.phases import each
 from textadv.reading import machine_memory, size
+from textadv.user_errors import DataError
 
 SHAPES_NAME, FILES = "builtin:shapes", "files"
 ROLES = ("train", "validation", "test")

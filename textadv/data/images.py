@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from textadv.batch import Batch, Role
-from textadv.data.examples import DataError
 from textadv.data.numbers import class_numbers, from_numpy, row_numbers
 from textadv.kinds import wrong_kind
+from textadv.user_errors import DataError
 
 CHANNELS = (1, 3)
 CHECKED_AT_ONCE = 4096

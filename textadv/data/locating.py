@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-from textadv.data.examples import DataError
 from textadv.data.rendering import SUPPLY, Message, Template
 from textadv.data.thoughts import marks_of_text
+from textadv.user_errors import DataError
 
 NOBODY = -1
 

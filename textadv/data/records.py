@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from textadv.data.examples import DataError
 from textadv.data.tables import read_files
 from textadv.data.text_files import content_of, rows_of, suffix_of, text_of
 from textadv.reading import json_of
+from textadv.user_errors import DataError
 
 TABLES = (".csv", ".tsv", ".parquet")
 

@@ -17,9 +17,9 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils import chat_template_utils
 
 from textadv.data.characters import Surrogates, unbroken
-from textadv.data.examples import DataError
 from textadv.data.guarded import TemplateError, rendered
 from textadv.data.thoughts import KNOWN, Marks, Said, Speech, between, empty_thought, marks_of_text, thinks
+from textadv.user_errors import DataError
 
 Message = Mapping[str, str]
 """One turn: `role` (system, user or assistant) and `content`."""

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from textadv.data.classes import shortened
-from textadv.data.examples import DataError
 from textadv.data.spellings import spelled
 from textadv.data.text_files import SEPARATORS, content_of, fields_of, json_columns, suffix_of, text_of
 from textadv.phases import each
 from textadv.reading import FREE_BYTES, PLACE, HostileError, json_of, parsed, require_bounded
+from textadv.user_errors import DataError
 
 USUAL_SEPARATOR = {".csv": ",", ".tsv": "\t"}
 JSON_LINES = {".json": False, ".jsonl": True, ".ndjson": True}

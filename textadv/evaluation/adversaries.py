@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NamedTuple, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from textadv.attacks import GradientAttack
@@ -17,7 +18,7 @@ from textadv.data import Rows
 from textadv.evaluation.beginnings import Beginnings
 from textadv.evaluation.generate import Prepare, Prompt
 from textadv.evaluation.search_panel import Search, shared
-from textadv.models import device_of, editable_mask
+from textadv.models import delta_shape, device_of, editable_mask
 
 TARGET = "harmful"
 BALL_TOLERANCE = 1e-4
@@ -151,6 +152,8 @@ class EmbeddingAttack:
             )
         if not self.searches:
             raise ValueError("An embedding attack needs one search or more, got none.")
+        if self.searches[0].goes_on:
+            raise ValueError("The first search of an embedding attack has none before it. Leave out goes_on there.")
         if self.restarts > len(self.searches) and not self.attack.random_start:
             raise ValueError(f"restarts: {self.restarts} would repeat one start. Set attack.random_start: true.")
         # Each search is a run of its own, of which `spread` would start every one at the clean prompt.
@@ -160,7 +163,9 @@ class EmbeddingAttack:
             raise ValueError(f"A search {needing[0]} needs to know how the model begins. Give beginnings.")
 
     def __str__(self) -> str:
-        told = f"{self.restarts} independent search{'es' if self.restarts > 1 else ''}"
+        further = sum(search.goes_on for search in self._shared)
+        told = f"{self.restarts} search{'es' if self.restarts > 1 else ''}"
+        told = told if further else told.replace(" search", " independent search")
         if self.searches == (Search(),):
             return f"embedding attack: {self.attack}; {told}"
         each = Counter(search.told(self.attack) for search in self._shared)
@@ -190,8 +195,12 @@ class EmbeddingAttack:
         attack = replace(self.attack, threat=self.attack.threat.resolved(model, first))
         place = {row: number for number, row in enumerate(own.ids)}
         searched = behaviours_of(own)
-        for restart, search in enumerate(self._shared):
-            one = _One(own, place, search, search.of(attack), restart, self.batch_size, self.beginnings)
+        one, searches = None, self._shared
+        for restart, search in enumerate(searches):
+            before = one if search.goes_on else None
+            goal = (search, search.of(attack), restart)
+            led_on = restart + 1 < len(searches) and searches[restart + 1].goes_on
+            one = _One(own, place, *goal, self.batch_size, self.beginnings, before, led_on)
             yield Round([one.searchable(row) for row in searched], partial(one.searched, model))
 
 
@@ -199,7 +208,8 @@ class EmbeddingAttack:
 class _One:
     """One search of all rows: `attack` is that of `search`, and `restart` sets its starts apart from other searches'.
 
-    place: where in `rows` a behaviour stands, by its id.
+    place: where in `rows` a behaviour stands, by its id. before: the search whose ends are the starts of this one.
+    led_on: whether the next one starts where this ends. ended: where that is, on the host, by id, until it is taken up.
     """
 
     rows: Rows
@@ -209,16 +219,23 @@ class _One:
     restart: int
     batch_size: int
     beginnings: Beginnings | None
+    before: _One | None = None
+    led_on: bool = False
+    ended: dict[int, Tensor] = field(default_factory=dict)
 
     def searchable(self, row: Behaviour) -> Prompt:
         """The prompt before its perturbation is known, with all that the search follows from as its origin."""
+        return Prompt(row.id, row.ids, origin=self._origin(row), search=self.search.told(self.attack))
+
+    def _origin(self, row: Behaviour) -> str:
         attack = self.attack
         ball, space = attack.threat.ball, attack.threat.space
         limits = (ball.geometry.name, ball.radius, ball.per, space)
         origin = [str(attack), attack.ascent, attack.goal, attack.seed, limits, self.restart, row.target, row.editable]
         origin += [row.opening] if row.opening else []
         origin += [self.search.says, self.beginnings] if self.search.says != "target" else []
-        return Prompt(row.id, row.ids, origin=repr(tuple(origin)), search=self.search.told(self.attack))
+        origin += ["from", self.before._origin(row)] if self.before is not None else []
+        return repr(tuple(origin))
 
     def searched(self, model: nn.Module, prompts: Sequence[Prompt]) -> list[Prompt]:
         """The prompts with the perturbations that the attack finds."""
@@ -227,16 +244,33 @@ class _One:
             part = prompts[begin : begin + self.batch_size]
             rows = self.rows.batch([self.place[prompt.id] for prompt in part]).to(device_of(model))
             batch, before = self.search.aim(model, rows, TARGET, self.beginnings)
+            batch = self._started(model, batch, part)
             attacked = self.attack(model, batch, step=self.restart, measure=False)
             space, delta = attacked.perturbation.space, attacked.perturbation.delta.detach()
             _require_inside(self.attack, batch, delta)
             cost = attacked.cost
             for row, prompt in enumerate(part):
                 own = delta[row, ..., : len(prompt.ids), :]
+                if self.led_on:
+                    self.ended[prompt.id] = own.cpu()
                 forwards = int(cost.forwards[row] + cost.queries[row] + before[row])
                 backwards = int(cost.backwards[row])
                 found.append(replace(prompt, delta=own, space=space, forwards=forwards, backwards=backwards))
         return found
+
+    def _started(self, model: nn.Module, batch: Batch, prompts: Sequence[Prompt]) -> Batch:
+        """The rows with the starts of their searches; as they are where a search draws its own."""
+        if self.before is None:
+            return batch
+        # Whose answers were read back have not been searched here.
+        missing = [prompt for prompt in prompts if prompt.id not in self.before.ended]
+        self.before.searched(model, missing)
+        starts = [self.before.ended.pop(prompt.id) for prompt in prompts]
+        space = self.attack.threat.space
+        delta = torch.zeros(delta_shape(model, batch, space), device=batch.device, dtype=starts[0].dtype)
+        for row, start in enumerate(starts):
+            delta[row, ..., : start.shape[-2], :] = start
+        return batch.perturbed(space, delta)
 
 
 def _require_inside(attack: GradientAttack, batch: Batch, delta: Tensor) -> None:

@@ -9,19 +9,17 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import nn
 
-from textadv.data import ChatRows, DataError, Rows, encode_prompt
-from textadv.data.benchmarks import Instructed, Question
-from textadv.data.locating import shortened
+from textadv.data import Rows
 from textadv.data.rendering import Template, template_of
 from textadv.evaluation.adversaries import Adversary, behaviours_of
-from textadv.evaluation.answer_book import AnswerBook
+from textadv.evaluation.answer_book import AnswerBook, Row
 from textadv.evaluation.chat_measures import (
     failed,
     outcome_measures,
@@ -32,88 +30,38 @@ from textadv.evaluation.chat_measures import (
     success,
     thinking,
 )
+from textadv.evaluation.chat_panel import Asked, Panel, one_turn
 from textadv.evaluation.chat_record import Talked
+from textadv.evaluation.curve_reach import Reached, curve_doubts, inside, with_curve, with_worst_case
 from textadv.evaluation.degenerate import Limits
-from textadv.evaluation.elicitation import DIRECT, Elicitation, elicit
-from textadv.evaluation.fluency import Base, Messages, Written, own_base, reference_limit
+from textadv.evaluation.elicitation import BehaviourOutcome, Elicitation, elicit
+from textadv.evaluation.fluency import NOT_SCORED, Base, Messages, Written, own_base, reference_limit
 from textadv.evaluation.generate import Decoding, Prompt, answers
 from textadv.evaluation.instructions import instruction_following
 from textadv.evaluation.judge_validation import reliability
-from textadv.evaluation.judges import Judge
-from textadv.evaluation.kept_answers import Answer, files_of, fits
+from textadv.evaluation.kept_answers import Answer, files_of, fits, opened
 from textadv.evaluation.kept_lines import repaired
 from textadv.evaluation.likelihood import perplexity
 from textadv.evaluation.measured import Measure, Measured
 from textadv.evaluation.multiple_choice import choice_result, score_choices
 from textadv.evaluation.outcomes import Grounds, as_outcomes, outcomes_of
 from textadv.evaluation.outcomes_calibrated import calibrated
-from textadv.evaluation.radius_curve import BY_RADIUS, PLAIN, Curve, success_by_radius
+from textadv.evaluation.radius_curve import BY_RADIUS, success_by_radius
 from textadv.evaluation.refusal import RefusalReport, over_refusal
-from textadv.evaluation.sanity_chat import choice_doubts, perplexity_doubt, said_doubt, silence_doubt, weaker_doubts
+from textadv.evaluation.sanity_chat import (
+    chance_of,
+    choice_doubts,
+    perplexity_doubt,
+    said_doubt,
+    silence_doubt,
+    weaker_doubts,
+)
 from textadv.evaluation.sections.attacks import AttackRun
 from textadv.evaluation.sections.outcomes import AttackOutcomes
 from textadv.evaluation.statistics import Rate, wilson
-from textadv.evaluation.subject import TARGET_WORDS
-from textadv.phases import each, within
+from textadv.phases import within
 
-
-def _asked(text: str) -> list[dict[str, str]]:
-    return [{"role": "user", "content": text}]
-
-
-class Asked(NamedTuple):
-    """Prompts to be answered: their texts and, in the same order, their tokens up to where the assistant starts.
-
-    rows: the ids of the rows in their data; empty where they are numbered as they stand.
-    """
-
-    texts: tuple[str, ...]
-    ids: tuple[tuple[int, ...], ...]
-    rows: tuple[int, ...] = ()
-
-    @classmethod
-    def of(cls, tokenizer: Any, texts: Sequence[str], rows: Sequence[int] = ()) -> Asked:
-        """Each text as a user's first message. Raises DataError where it does not fit the chat template."""
-        encoded = []
-        for number, text in each("encoding prompts", enumerate(texts), len(texts), "prompts"):
-            try:
-                encoded.append(encode_prompt(tokenizer, _asked(text)).ids)
-            except DataError as error:
-                raise DataError(f"prompt {number} (counted from 0), {shortened(text)}: {error}") from error
-        return cls(tuple(texts), tuple(encoded), tuple(rows))
-
-
-@dataclass(frozen=True)
-class Panel:
-    """What is measured, ready for any model with the same tokenizer.
-
-    behaviours: held-out harmful rows, requests their texts. attacks: by name. judge decides; others give second
-    opinions on the same answers. benign: prompts that should be answered, by name of their file. utility: rows for
-    perplexity. questions, instructions: by name of their file. decoding: how answers are written.
-    chats, targets: of the behaviours, their turns and what the adversary wants said; where there are none, the requests
-    alone. target_words: so many words of a target are its beginning. useful: turns and good answers to them.
-    base: what tells gibberish, the same for all models; None: the model without its adapter, where it has one.
-    decides: of `others` the judge whose verdict takes the place of the refusal list and the rule of words.
-    curve: success by radius.
-    """
-
-    behaviours: ChatRows
-    requests: tuple[str, ...]
-    attacks: Mapping[str, Adversary]
-    judge: Judge
-    others: tuple[Judge, ...]
-    benign: Mapping[str, Asked]
-    utility: ChatRows
-    questions: Mapping[str, tuple[Question, ...]]
-    instructions: Mapping[str, tuple[tuple[Instructed, ...], Asked]]
-    decoding: Decoding
-    chats: tuple[Messages, ...] = ()
-    targets: tuple[str, ...] = ()
-    target_words: int = TARGET_WORDS
-    useful: tuple[Written, ...] = ()
-    base: Base | None = None
-    decides: Judge | None = None
-    curve: Curve = field(default_factory=Curve)
+__all__ = ["Asked", "Panel", "evaluate_chat", "share_answered"]
 
 
 def evaluate_chat(
@@ -138,23 +86,30 @@ def evaluate_chat(
     store = folder / f"{re.sub(r'[^A-Za-z0-9_-]+', '_', name)}.jsonl"
     for line in repaired(files_of(store), "answers", fits):
         say(f"note: {line}")
-    book, template = AnswerBook(store), template_of(tokenizer)
+    book, template = AnswerBook(store, name), template_of(tokenizer)
     if (earlier := book.note()) is not None:
         say(f"note: {earlier}")
     base = panel.base or own_base(model, template)
     limit = None if base is None else reference_limit(base, panel.useful, panel.utility.pairs)
+    if base is not None and limit is None:
+        notes.add(NOT_SCORED)
     benign = _benign(model, template, panel, book, key, base, limit)
-    grounds = _grounds(panel, base, [report for _, report in benign.values()])
+    grounds = _grounds(panel, base, {label: report for label, (_, report) in benign.items()})
     attacked = time.perf_counter()
     measures, outcomes = _attack_success(model, template, panel, book, key, cost, notes, grounds)
-    curve = _by_radius(model, template, panel, book, key, cost, notes, grounds)
+    reached = Reached()
+    curve = _by_radius(model, template, panel, book, key, cost, notes, grounds, reached)
+    measures, outcomes = _with_curve(panel, measures, outcomes, reached, notes)
     cost["attack seconds"] = time.perf_counter() - attacked
     for label, (given, report) in benign.items():
         notes.add(said_doubt(f"{label} prompts", given))
-        measures += refusal_measures(label, report, given, panel.decoding, measured=base is not None)
+        graded = refusal_measures(label, report, given, panel.decoding, measured=limit is not None)
+        measures += [replace(measure, row_ids=panel.benign[label].row_ids) for measure in graded]
         say(f"{name}: {label}: {report}")
     measures += _capability(model, template, panel, book, key, notes)
-    book.write()
+    book.write(last=True)
+    if (left := book.earlier()) is not None:
+        say(f"note: {left}")
     cost["seconds"] = time.perf_counter() - began
     return Talked(
         name=name,
@@ -166,6 +121,7 @@ def evaluate_chat(
         outcomes=outcomes,
         fluency=grounds.fluency,
         curve=tuple(curve),
+        behaviours=tuple(panel.behaviours.ids),
     ).record
 
 
@@ -201,26 +157,40 @@ def _benign(
     for label, asked in panel.benign.items():
         given = _answers(model, template, asked, panel.decoding, book, key, label)
         said = [None if answer.status == "thinking" else answer.text for answer in given]
-        nll = None if base is None else base.said
+        nll = None
+        if base is not None and limit is not None:
+            nll = partial(_said_nll, base, dict(zip(asked.texts, asked.turns, strict=True)))
         with within(f"{label}: gibberish"):
             report = over_refusal(asked.texts, said, limits=Limits(nll=limit), nll=nll)
-        book.graded(report, given)
+        book.graded(report, given, asked.row_ids)
         found[label] = given, report
     return found
 
 
-def _grounds(panel: Panel, base: Base | None, benign: Sequence[RefusalReport]) -> Grounds:
+def _said_nll(
+    base: Base, turns: Mapping[str, Messages], prompts: Sequence[str], responses: Sequence[str]
+) -> list[float]:
+    """Nats per token of whole responses. turns: of the chats, by the text of each."""
+    return base.nll([Written(turns[prompt], "", own) for prompt, own in zip(prompts, responses, strict=True)])
+
+
+def _grounds(panel: Panel, base: Base | None, benign: Mapping[str, RefusalReport]) -> Grounds:
     """What attacked answers are told by, from what the model says to benign prompts."""
-    helped = [row for report in benign for row in report.rows if row.outcome == "none"]
+    helped = [
+        Written(turns, "", row.response)
+        for label, report in benign.items()
+        for turns, row in zip(panel.benign[label].turns, report.rows, strict=True)
+        if row.outcome == "none"
+    ]
     return calibrated(
         judge=panel.judge,
         decides=panel.decides,
         requests=panel.requests,
         targets=panel.targets or [""] * len(panel.requests),
-        asked=panel.chats or [_asked(request) for request in panel.requests],
+        asked=panel.chats or [one_turn(request) for request in panel.requests],
         words=panel.target_words,
         base=base,
-        spoken=[Written(_asked(row.prompt), "", row.response) for row in helped],
+        spoken=helped,
         useful=panel.useful,
         pairs=panel.utility.pairs,
     )
@@ -237,17 +207,13 @@ def _attack_success(
     grounds: Grounds,
 ) -> tuple[list[Measure], tuple[AttackOutcomes, ...]]:
     judged: dict[str, Elicitation] = {}
-    requests = dict(zip(panel.behaviours.ids, panel.requests, strict=True))
-    targets = {
-        row.id: template.speech.decoded(template.tokenizer, row.target) for row in behaviours_of(panel.behaviours)
-    }
-    book.ask((DIRECT, *panel.attacks, PLAIN, *panel.curve.attacks), requests, targets)
+    rows = _rows(template, panel)
     for judge in (panel.judge, *panel.others):
         judged[judge.name] = elicit(
             model,
             template.tokenizer,
             panel.behaviours,
-            panel.requests,
+            panel.prompts,
             panel.attacks,
             judge,
             panel.decoding,
@@ -256,13 +222,14 @@ def _attack_success(
             speech=template.speech,
             say=notes.progress,
         )
-        book.judged(judged[judge.name], requests)
+        book.judged(judged[judge.name], rows)
         book.write()
     first = judged[panel.judge.name]
     notes.add(silence_doubt(first))
     outcomes = outcomes_of(first, grounds, None if panel.decides is None else judged[panel.decides.name])
     for one in outcomes:
-        notes.progress(f"{one}, by judge {grounds.told_by}")
+        notes.progress(f"{one}, {grounds.definition}")
+    book.outcomes(first, [one.answers for one in outcomes if one.answers])
     for doubt in weaker_doubts(outcomes, panel.attacks):
         notes.add(doubt)
     for attack in first.attacks:
@@ -272,7 +239,34 @@ def _attack_success(
     for judge in panel.others:
         found = judged[judge.name]
         measures += [success(attack, found) for attack in (*found.attacks, found.worst_case)]
-    return measures, outcomes
+    return [replace(measure, row_ids=tuple(panel.behaviours.ids)) for measure in measures], outcomes
+
+
+def _rows(template: Template, panel: Panel) -> dict[int, Row]:
+    """The behaviours as the lines of answers tell of them, by id."""
+    found = behaviours_of(panel.behaviours)
+    targets = [template.speech.decoded(template.tokenizer, row.target) for row in found]
+    return {
+        row.id: Row(row.id, prompt, target) for row, prompt, target in zip(found, panel.prompts, targets, strict=True)
+    }
+
+
+def _with_curve(
+    panel: Panel,
+    measures: list[Measure],
+    outcomes: tuple[AttackOutcomes, ...],
+    reached: Reached,
+    notes: _Notes,
+) -> tuple[list[Measure], tuple[AttackOutcomes, ...]]:
+    """Measures and outcomes whose worst case counts what the curve found inside the threat."""
+    ids = panel.behaviours.ids
+    found = with_curve(outcomes, reached, inside(panel.curve, panel.attacks), ids)
+    for doubt in curve_doubts(outcomes, panel.attacks, reached, panel.curve, ids):
+        notes.add(doubt)
+    if found[-1].behaviours != outcomes[-1].behaviours:
+        notes.progress(f"{found[-1]}, with the curve up to the threat's radius")
+    counted = with_worst_case(measures, outcomes[-1], found[-1], panel.decoding)
+    return [replace(measure, row_ids=tuple(ids)) for measure in counted], found
 
 
 def _by_radius(
@@ -284,30 +278,56 @@ def _by_radius(
     cost: dict[str, float],
     notes: _Notes,
     grounds: Grounds,
+    reached: Reached,
 ) -> list[Measure]:
     places = {number: place for place, number in enumerate(panel.behaviours.ids)}
+    known, searched = _rows(template, panel), dict[tuple[str, int], BehaviourOutcome]()
 
     def ask(rows: Rows, requests: Sequence[str], attacks: Mapping[str, Adversary]) -> Elicitation:
         asked = partial(elicit, model, template.tokenizer, rows, requests, attacks, store=book.path, key=key)
         found = asked(panel.judge, panel.decoding, speech=template.speech)
-        book.judged(found, dict(zip(rows.ids, requests, strict=True)))
+        book.judged(found, known)
         decided = None
         if panel.decides is not None:
             decided = asked(panel.decides, panel.decoding, speech=template.speech)
-        return as_outcomes(found, outcomes_of(found, grounds, decided, places))
+            book.judged(decided, known)
+        outcomes = outcomes_of(found, grounds, decided, places)
+        book.outcomes(found, [one.answers for one in outcomes if one.answers])
+        searched.update({(outcome.attack, outcome.id): outcome for outcome in found.outcomes})
+        reached.saw(attacks, rows.ids, outcomes)
+        return as_outcomes(found, outcomes)
 
     measures = []
-    for point in success_by_radius(ask, panel.behaviours, panel.requests, panel.curve):
+    for point in success_by_radius(ask, panel.behaviours, panel.prompts, panel.curve):
         total = len(point.broken)
         low, high = wilson(sum(point.broken), total), wilson(sum(point.possibly), total)
         told = [f"up to {percent(high)} with what broke off or is not known"] if high.count > low.count else []
         note = "; ".join([*told, point.description])
-        notes.progress(f"{point.name}: complied {low.count} of {total} behaviours, by judge {grounds.told_by}")
-        measures.append(rate(BY_RADIUS, point.name, low, list(map(float, point.broken)), True, note))
+        notes.progress(f"{point.name}: complied {low.count} of {total} behaviours, {grounds.definition}")
+        measure = rate(BY_RADIUS, point.name, low, list(map(float, point.broken)), True, note)
+        measures.append(replace(measure, row_ids=tuple(panel.behaviours.ids[:total])))
         cost["curve forwards"] = cost.get("curve forwards", 0.0) + point.forwards
         cost["curve backwards"] = cost.get("curve backwards", 0.0) + point.backwards
-    book.write()
+    opened(book.path, model).share(_carried(book, panel, [measure.name for measure in measures], searched))
     return measures
+
+
+def _carried(
+    book: AnswerBook, panel: Panel, names: Sequence[str], told: Mapping[tuple[str, int], BehaviourOutcome]
+) -> list[Answer]:
+    """What counts at a radius where it was not asked for: the answers to behaviours that broke at a smaller one.
+
+    names: of the curve's attacks, by ascending radius. told: what was asked, by attack and id.
+    """
+    found = []
+    for number in panel.behaviours.ids:
+        last: BehaviourOutcome | None = None
+        for name in names:
+            own = told.get((name, number))
+            if own is None and last is not None:
+                found += book.carried(name, last)
+            last = own or last
+    return found
 
 
 def _answers(
@@ -317,7 +337,6 @@ def _answers(
     once = Decoding(decoding.max_new_tokens, batch_size=decoding.batch_size)
     prompts = [Prompt(n, ids) for n, ids in enumerate(asked.ids)]
     speech = template.speech
-    book.ask([label], dict(enumerate(asked.texts)), rows=dict(enumerate(asked.rows)))
     return answers(model, template.tokenizer, prompts, once, store=book.path, key=key, attack=label, speech=speech)
 
 
@@ -341,23 +360,23 @@ def _capability(
             for doubt in choice_doubts(name, scores, result.per_row):
                 doubts.add(doubt)
             note = f"{len(result.skipped)} too long, skipped" if result.skipped else ""
-            total = len(result.per_row)
-            measures.append(
-                Measure("capability", name, result.value, result.low, result.high, total, False, result.per_row, note)
-            )
+            total, numbers = len(result.per_row), (result.value, result.low, result.high)
+            chance = chance_of(scores)
+            measures.append(Measure("capability", name, *numbers, total, False, result.per_row, note, chance=chance))
     for label, (prompts, asked) in panel.instructions.items():
         given = _answers(model, template, asked, panel.decoding, book, key, label)
         doubts.add(said_doubt(f"{label} prompts", given))
         followed = instruction_following(prompts, [answer.text for answer in given])
-        book.followed(asked.texts, given, [row.strict for row in followed.rows])
+        book.followed(asked.texts, given, [row.strict for row in followed.rows], asked.row_ids)
         # A prompt with an instruction that cannot be checked is in no rate, so it is in no difference either.
-        rows = [float(all(row.strict)) for row in followed.rows if None not in row.strict]
+        whole = {number: row.strict for number, row in zip(asked.row_ids, followed.rows, strict=True)}
+        held = {number: float(all(strict)) for number, strict in whole.items() if None not in strict}
         notes = [f"{followed.prompts_left_out} prompts left out"] if followed.prompts_left_out else []
         notes += [f"{failed(given)} answers failed to be made"] if failed(given) else []
         notes += still_thinking(thinking(given), len(given), panel.decoding)
-        measures.append(
-            rate("capability", f"{label}: instructions", followed.prompt_strict, rows, False, "; ".join(notes))
-        )
+        name, rows = f"{label}: instructions", list(held.values())
+        measure = rate("capability", name, followed.prompt_strict, rows, False, "; ".join(notes))
+        measures.append(replace(measure, row_ids=tuple(held)))
     return measures
 
 

@@ -39,7 +39,8 @@ class Talked:
     attacks: what each did and could change, costs left out. judges: how far each can be believed. cost: passes
     and seconds by what they were for. notes: what cannot be right about the numbers. outcomes: what became of every
     attacked answer, attack by attack and in the worst case. fluency: by what gibberish was told, or that it was not
-    looked for. curve: attack success by radius, as measures that have the radius in their names.
+    looked for. curve: attack success by radius, as measures that have the radius in their names. behaviours: the ids of
+    the behaviours' rows, in the order of the outcomes, as the lines of the model's answers have them.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Talked:
     outcomes: tuple[AttackOutcomes, ...] = ()
     fluency: str = ""
     curve: tuple[Measure, ...] = ()
+    behaviours: tuple[int, ...] = ()
 
     @property
     def record(self) -> Measured:
@@ -66,7 +68,7 @@ def named(model: Measured, group: str, name: str) -> Measure | None:
 def _sections(found: Talked) -> Iterator[Section]:
     """In the order of the report; those without content are left out."""
     if found.outcomes or found.fluency:
-        yield Outcomes(found.outcomes, found.fluency)
+        yield Outcomes(found.outcomes, found.fluency, found.behaviours)
     bounds = {m.name: m.value for m in found.measures if m.group == BOUND and m.total}
     points = [AttackPoint(m.name, m.rate, bounds.get(m.name)) for m in found.measures if m.group == SUCCESS]
     if points:
@@ -105,13 +107,13 @@ def _curve(measures: Sequence[Measure]) -> Iterator[Curve]:
     if not radii:
         return
     points = tuple(
-        CurvePoint(radius_words(at) if at else "0 (the plain request)", at, None, m.rate, m.rows, m.note)
+        CurvePoint(radius_words(at) if at else "0 (the plain request)", at, None, m.rate, m.rows, m.note, m.row_ids)
         for at, m in sorted(radii, key=lambda pair: pair[0])
     )
     searched = points[-1].note.rpartition("; embedding attack: ")[2].removeprefix("embedding attack: ")
     told = (
         f"Of the first {points[0].rate.total} behaviours, by the judge that decides, with fewer searches than above: "
         f"{searched}. What breaks at a smaller radius counts as broken at a larger one; the worst case above counts "
-        "none of this."
+        "what breaks at or below the threat's own radius, and no other point."
     )
     yield Curve(SUCCESS, "radius, in the unit of the threat", "embedding", told, CURVE, points)

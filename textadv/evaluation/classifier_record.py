@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from textadv.digests import digest
+from textadv.evaluation.beside import counted
 from textadv.evaluation.measured import OWN, Measure, Measured, Number, Unit, share
 from textadv.evaluation.rates import percent, radius_text, rate_text
 from textadv.evaluation.sections import Section
@@ -68,7 +69,8 @@ class Classified:
     """Everything that was found out about one classifier on `rows` rows of `split`, as its record is made from it.
 
     temperature: fitted on validation data; ece_before and ece_after: expected calibration error without and with it.
-    worst_case: rows that no attack of the panel broke; worst_case_meaning: what that number stands for.
+    worst_case: rows that neither an attack of the panel broke nor, inside the threat, anything else that was run;
+    worst_case_meaning: what that number stands for.
     curve: robust accuracy by radius under the attack `curve_attack`. notes: see `textadv.evaluation.sanity`.
     """
 
@@ -106,8 +108,8 @@ def right_clean(row: RowOutcome) -> bool:
 
 
 def right_everywhere(row: RowOutcome) -> bool:
-    """Whether the row is right without an attack and under each one."""
-    return right_clean(row) and all(prediction == row.label for prediction in row.predictions.values())
+    """Whether the row is right without an attack and under each one, and nothing else broke it inside the threat."""
+    return right_clean(row) and not row.beside and all(found == row.label for found in row.predictions.values())
 
 
 def _right_under(attack: str) -> Callable[[RowOutcome], bool]:
@@ -223,6 +225,9 @@ def _doubts(found: Classified) -> Iterator[str]:
                 "reading this as robustness."
             )
     yield from (f"masking alarm, {flag.name}: {flag.told}" for flag in found.masking if flag.state == "ring")
+    # Rows that the worst case counts as broken though no attack of the panel broke them.
+    if told := counted([row.beside for row in found.rows_detail if row.beside]):
+        yield f"{told}."
     yield from _closer(found.minimum, found)
 
 
@@ -230,7 +235,7 @@ def _closer(minimum: MinimumRadii | None, found: Classified) -> Iterator[str]:
     """Rows that the search for the smallest radius broke inside the ball and no attack of the panel did."""
     if minimum is None or not found.attacks:
         return
-    right = {row.id for row in found.rows_detail if right_everywhere(row)}
+    right = {row.id for row in found.rows_detail if right_everywhere(replace(row, beside=""))}
     inside = [row for row in minimum.radii if row.radius is not None and row.radius <= minimum.radius]
     closer = sum(row.id in right for row in inside)
     if closer:

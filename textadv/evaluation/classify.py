@@ -14,9 +14,10 @@ from textadv.data import Rows, require_labelled
 from textadv.evaluation.adversarial_rows import write_rows
 from textadv.evaluation.arguments import require_measurable, require_scorable
 from textadv.evaluation.attacking import attack_rows, clean_logits, is_first_process, samples_of
+from textadv.evaluation.beside import COUNTED, Beside
 from textadv.evaluation.calibration import expected_calibration_error, fit_temperature
 from textadv.evaluation.cascade import merged, run_stages, stage_results
-from textadv.evaluation.classifier_record import AttackResult, Classified, RobustPoint
+from textadv.evaluation.classifier_record import AttackResult, Classified, RobustPoint, right_everywhere
 from textadv.evaluation.finished import Finished, Hit
 from textadv.evaluation.kept_rows import Row
 from textadv.evaluation.masking import Alarm, Ran, masking_flags
@@ -112,10 +113,12 @@ def evaluate(
     kept = None if finished is None else _repaired(finished, say).under(temperature)
     with tempered(model, temperature):
         panel = _panel(model, rows, attacks, right, threat, batch_size, kept, _named(say, name), into)
-        hits = {key: merged(ran.stages) for key, ran in panel.items()}
-        curve = _curve(model, rows, positions, right, attacks, curve_attack, threat, radii, hits, batch_size, kept)
-        flags = masking_flags(model, rows, panel, right, len(positions), threat, alarm, batch_size, kept)
+        hits, beside = {key: merged(ran.stages) for key, ran in panel.items()}, Beside(rows)
+        curve = _curve(model, positions, right, attacks, curve_attack, threat, radii, hits, batch_size, kept, beside)
+        flags = masking_flags(model, rows, panel, right, len(positions), threat, alarm, batch_size, kept, beside)
         smallest = None if minimum is None else minimum_radii(model, rows, positions, threat, minimum, batch_size, kept)
+    beside.measured(None if _averages(attacks) else smallest, right)
+    detail = tuple(_outcome(rows, position, guess, hits, beside) for position, guess in guesses.items())
     measured = Classified(
         name=name,
         rows=len(positions),
@@ -125,17 +128,21 @@ def evaluate(
         ece_before=expected_calibration_error(raw, truth),
         ece_after=expected_calibration_error(raw, truth, temperature),
         attacks=tuple(_attack_result(key, ran, threat, rows, positions, right) for key, ran in panel.items()),
-        worst_case=wilson(_alive(rows, right, hits), len(positions)),
+        worst_case=wilson(sum(map(right_everywhere, detail)), len(positions)),
         curve=curve,
-        rows_detail=tuple(_outcome(rows, p, guesses[p], hits) for p in positions),
+        rows_detail=detail,
         curve_attack=curve_attack if curve else None,
-        worst_case_meaning=_meaning(attacks, threat),
+        worst_case_meaning=_meaning(attacks, threat) + (COUNTED if any(row.beside for row in detail) else ""),
         masking=flags,
         minimum=smallest,
         notes=notes,
     )
-    _say_all(_told(measured), say)
-    return measured.record
+    return _said(measured, say)
+
+
+def _averages(attacks: Mapping[str, Attack]) -> bool:
+    """Whether some attack looks at means of several passes."""
+    return max(map(samples_of, attacks.values()), default=1) > 1
 
 
 def _clean(
@@ -207,9 +214,10 @@ def _panel(
     return found
 
 
-def _alive(rows: Rows, right: Sequence[int], hits: Mapping[str, Mapping[int, Hit]]) -> int:
-    """How many of the rows that are right without an attack no attack broke."""
-    return sum(all(found[p].prediction == rows.labels[p] for found in hits.values()) for p in right)
+def _said(found: Classified, say: Callable[[str], None]) -> Measured:
+    """The record, told of first."""
+    _say_all(_told(found), say)
+    return found.record
 
 
 def _told(found: Classified) -> Iterator[str]:
@@ -305,7 +313,6 @@ def _repaired(finished: Finished, say: Callable[[str], None]) -> Finished:
 
 def _curve(
     model: nn.Module,
-    rows: Rows,
     positions: Sequence[int],
     right: Sequence[int],
     attacks: Mapping[str, Attack],
@@ -315,11 +322,15 @@ def _curve(
     hits: Mapping[str, Mapping[int, Hit]],
     batch_size: int,
     finished: Finished | None,
+    beside: Beside,
 ) -> tuple[RobustPoint, ...]:
-    """Robust accuracy at each radius under the attack `drawn`; at the threat's own, the hits known are used."""
+    """Robust accuracy at each radius under the attack `drawn`; at the threat's own, the hits known are used.
+
+    beside: where the rows are noted that break at the threat's radius or a smaller one.
+    """
     if drawn is None:
         return ()
-    attack, known = attacks[drawn], hits[drawn]
+    attack, known, rows = attacks[drawn], hits[drawn], beside.rows
     relative = threat.ball.relative_radius is not None
     own = threat.ball.relative_radius if relative else threat.ball.radius
     assert isinstance(own, float | int) and isinstance(threat.ball.radius, float | int)
@@ -332,6 +343,8 @@ def _curve(
             ledger = None if finished is None else finished.ledger(attack, threat, scale)
             given = (model, rows, alive, attack, batch_size, scale)
             found = attack_rows(*given, threat=threat, ledger=ledger, sloped=True, name=f"curve at {radius:g}")
+        if radius <= own:
+            beside.saw(found, f"{drawn} at radius {radius:g}")
         alive = [hit.position for hit in found if hit.prediction == rows.labels[hit.position]]
         robust: Rate = wilson(len(alive), len(positions))
         absolute = float(threat.ball.radius) * radius / own
@@ -339,7 +352,11 @@ def _curve(
     return tuple(points)
 
 
-def _outcome(rows: Rows, position: int, guess: int, hits: Mapping[str, Mapping[int, Hit]]) -> RowOutcome:
-    """A row that was wrong already keeps its wrong prediction under every attack."""
+def _outcome(
+    rows: Rows, position: int, guess: int, hits: Mapping[str, Mapping[int, Hit]], beside: Beside
+) -> RowOutcome:
+    """A row that was wrong already keeps its wrong prediction under every attack, and is broken by nothing else."""
     predictions = {key: found[position].prediction if position in found else guess for key, found in hits.items()}
-    return RowOutcome(rows.ids[position], rows.labels[position], guess, predictions)
+    label = rows.labels[position]
+    held = guess == label and all(prediction == label for prediction in predictions.values())
+    return RowOutcome(rows.ids[position], label, guess, predictions, beside.found.get(position, "") if held else "")

@@ -88,6 +88,7 @@ class ChatEvaluation:
     outcomes: tuple[AttackOutcomes, ...] = ()
     fluency: str = ""
     curve: tuple[Measure, ...] = ()
+    behaviours: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +155,7 @@ def _talked(found: ChatEvaluation, old: ChatResults) -> Talked:
         outcomes=found.outcomes,
         fluency=found.fluency,
         curve=found.curve,
+        behaviours=found.behaviours,
     )
 
 

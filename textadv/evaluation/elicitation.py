@@ -24,14 +24,16 @@ from textadv.data import Rows
 from textadv.data.thoughts import Speech
 from textadv.evaluation.adversaries import Adversary, Behaviour, Direct, behaviours_of
 from textadv.evaluation.generate import PLAIN, Decoding, Tokenizer, answers
-from textadv.evaluation.judges import Judge, Verdict
+from textadv.evaluation.judges import Judge, RefusalList, Verdict
 from textadv.evaluation.kept_answers import Answer, everywhere
 from textadv.evaluation.statistics import Rate, wilson
+from textadv.evaluation.target_judge import TargetJudge
 from textadv.models.decoding import end_ids
 from textadv.phases import phase, within
 
 DIRECT = "direct"
 WORST_CASE = "worst case"
+COUNTED = "{counted}"
 UNJUDGED = ("empty", "thinking", "error")
 
 
@@ -44,6 +46,7 @@ class JudgedAnswer:
     breaks nothing, or the model was still thinking, which leaves open what it would say; `error` where there is no
     answer. broken: None where it is not known.
     begun: what of `text` was put into the model's mouth; whole: that is the whole target.
+    shared, key: as in `Answer`.
     """
 
     restart: int
@@ -59,6 +62,8 @@ class JudgedAnswer:
     begun: str = ""
     whole: bool = False
     search: str = ""
+    shared: str = ""
+    key: str = ""
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,8 @@ class AttackSuccess:
         the model added nothing beyond the adversary's own words, is not broken and has no verdict; one that is still
         `thinking` has none either.
     tokens: generated. forwards, backwards: passes of one row through the model that the searches took, generation not
-        included. seconds: wall clock of this run; answers taken from the store cost none.
+        included. What another attack was answered already counts there alone, in tokens and passes. seconds: wall clock
+        of this run; answers taken from the store cost none.
     """
 
     name: str
@@ -140,7 +146,8 @@ def elicit(
     """Every attack on every behaviour, judged; the same on every process.
 
     rows: the behaviours as chats with an answer `harmful`. requests: their original texts, in the same order, which is
-    what the judge sees beside the whole response, prefill included, thoughts not.
+    what the judge sees beside the whole response, prefill included, thoughts not; a `TargetJudge` is told what of it
+    is the prefill. Of a chat of several turns they are all of them, see `conversation`: judges know rows by it.
     attacks: by name; where none is a `Direct`, it is added as "direct". decoding: greedy, 512 tokens by default.
     store, key, ends, speech: see `answers`; `ends` by default also holds the special token that the targets end with.
     say: told how it goes, and by which judge.
@@ -148,7 +155,7 @@ def elicit(
     Raises ValueError where requests and rows differ in number, a row has no harmful target or a judge loses rows, and
     GenerationError where every answer to an attack fails.
     """
-    decoding, say = decoding or Decoding(), partial(_by, judge.name, say)
+    decoding, say = decoding or Decoding(), partial(_by, judge, say)
     if len(requests) != len(rows):
         raise ValueError(f"Every behaviour needs its request, got {len(requests)} requests and {len(rows)} rows.")
     behaviours = behaviours_of(rows)
@@ -164,8 +171,8 @@ def elicit(
     for name, adversary in named.items():
         began = time.perf_counter()
         rounds, begun = [], []
-        for each in adversary.rounds(model, rows, behaviours):
-            rounds.append(answered(each.prompts, decoding, attack=name, prepare=each.prepare))
+        for restart, each in enumerate(adversary.rounds(model, rows, behaviours)):
+            rounds.append(answered(each.prompts, decoding, attack=name, restart=restart, prepare=each.prepare))
             begun.append({prompt.id: speech.decoded(tokenizer, prompt.prefill) for prompt in each.prompts})
         wholes = {row.id: speech.decoded(tokenizer, row.said) for row in behaviours}
         outcomes = _outcomes(name, behaviours, rounds, verdicts, begun, wholes)
@@ -195,35 +202,46 @@ def _without_end(target: tuple[int, ...], ends: Sequence[int]) -> tuple[int, ...
     return tuple(takewhile(lambda token: token not in ends, target))
 
 
+Shown = tuple[str, str, str]
+"""(request, whole response, what of it was put into the model's mouth), as a judge sees an answer."""
+
+
 @dataclass
 class _Verdicts:
     """A judge that is asked once about each (request, response), the processes sharing the work."""
 
     judge: Judge
     requests: Mapping[int, str]
-    known: dict[tuple[str, str], Verdict] = field(default_factory=dict)
+    known: dict[Shown, Verdict] = field(default_factory=dict)
 
-    def ask(self, found: Sequence[Answer]) -> None:
+    def ask(self, found: Sequence[Answer], begun: Mapping[int, str]) -> None:
         """Has the answers judged that were not before."""
-        pairs = [self.pair(answer) for answer in found if answer.status not in UNJUDGED and answer.text.strip()]
-        fresh = [pair for pair in dict.fromkeys(pairs) if pair not in self.known]
+        shown = [self.shown(answer, begun) for answer in found if answer.status not in UNJUDGED and answer.text.strip()]
+        fresh = [row for row in dict.fromkeys(shown) if row not in self.known]
         mine = fresh
         if torch.distributed.is_initialized():
             mine = fresh[torch.distributed.get_rank() :: torch.distributed.get_world_size()]
         said: list[Verdict] = []
         if mine:
             with within(f"judge {self.judge.name}"), phase("verdicts", len(mine), "answers") as advance:
-                said = self.judge.judge([request for request, _ in mine], [response for _, response in mine])
+                said = self._said(mine)
                 advance(len(mine))
         if len(said) != len(mine):
             raise ValueError(f"{self.judge.name} gave {len(said)} verdicts on {len(mine)} responses.")
         self.known |= dict(everywhere(list(zip(mine, said, strict=True))))
 
-    def pair(self, answer: Answer) -> tuple[str, str]:
-        """What the judge sees of an answer."""
-        return self.requests[answer.id], answer.text
+    def _said(self, rows: Sequence[Shown]) -> list[Verdict]:
+        requests, responses, begun = ([row[part] for row in rows] for part in range(3))
+        if isinstance(self.judge, TargetJudge):
+            return self.judge.judge(requests, responses, begun)
+        return self.judge.judge(requests, responses)
 
-    def of(self, restart: int, answer: Answer) -> JudgedAnswer:
+    def shown(self, answer: Answer, begun: Mapping[int, str]) -> Shown:
+        """What the judge sees of an answer."""
+        before = begun[answer.id] if isinstance(self.judge, TargetJudge) else ""
+        return self.requests[answer.id], answer.text, before
+
+    def of(self, restart: int, answer: Answer, begun: Mapping[int, str]) -> JudgedAnswer:
         """The answer with its verdict."""
         if answer.status == "error":
             said: tuple[str, bool | None, float | None, str] = ("error", None, None, answer.reason)
@@ -232,9 +250,10 @@ class _Verdicts:
         elif answer.status == "thinking":
             said = ("unjudged", None, None, f"the model was still thinking after {answer.tokens} tokens")
         else:
-            said = self.known[self.pair(answer)]
+            said = self.known[self.shown(answer, begun)]
         own = (answer.sample, answer.status, answer.text, answer.tokens)
-        return JudgedAnswer(restart, *own, *said, thought=answer.thought, search=answer.search)
+        kept = (answer.search, answer.shared, answer.key)
+        return JudgedAnswer(restart, *own, *said, answer.thought, "", False, *kept)
 
 
 def _outcomes(
@@ -246,12 +265,15 @@ def _outcomes(
     wholes: Mapping[int, str],
 ) -> list[BehaviourOutcome]:
     """One outcome per behaviour, in their order."""
-    verdicts.ask([answer for found in rounds for answer in found])
+    for found, before in zip(rounds, begun, strict=True):
+        verdicts.ask(found, before)
     judged: dict[int, list[JudgedAnswer]] = {row.id: [] for row in behaviours}
     for restart, found in enumerate(rounds):
         for answer in found:
             own = begun[restart][answer.id]
-            told = replace(verdicts.of(restart, answer), begun=own, whole=own != "" and own == wholes[answer.id])
+            told = replace(
+                verdicts.of(restart, answer, begun[restart]), begun=own, whole=own != "" and own == wholes[answer.id]
+            )
             judged[answer.id].append(told)
     return [
         BehaviourOutcome(
@@ -268,9 +290,10 @@ def _outcomes(
 # ---- counting
 
 
-def _by(judge: str, say: Callable[[str], None], line: str) -> None:
-    """Says the line with the judge whose verdicts it counts."""
-    say(f"{line} (judge {judge})")
+def _by(judge: Judge, say: Callable[[str], None], line: str) -> None:
+    """Says the line with what counts in it: a list knows refusals, and what it does not know need not comply."""
+    by = f"not refused, by list {judge.name}" if isinstance(judge, RefusalList) else f"broken, by judge {judge.name}"
+    say(line.replace(COUNTED, by))
 
 
 def _line(name: str, measured: _Measured) -> str:
@@ -278,7 +301,7 @@ def _line(name: str, measured: _Measured) -> str:
     low = sum(outcome.broken for outcome in measured.outcomes)
     open_rows = sum(outcome.possibly_broken for outcome in measured.outcomes) - low
     beside = f", {open_rows} more not known" if open_rows else ""
-    return f"{name} breaks {low} of {total} behaviours{beside}, in {measured.seconds:.0f} s"
+    return f"{name}: {low} of {total} behaviours {COUNTED}{beside}, in {measured.seconds:.0f} s"
 
 
 def _result(
@@ -293,7 +316,7 @@ def _result(
     already = wilson(sum(outcome.broken for outcome in direct), total)
     each = [_success(name, str(named[name]), named[name].threat, [found], already) for name, found in measured.items()]
     worst = _success(WORST_CASE, f"at least one of: {', '.join(named)}", "any of theirs", [*measured.values()], already)
-    say(f"{WORST_CASE}: {worst.low.count} of {total} behaviours broken")
+    say(f"{WORST_CASE}: {worst.low.count} of {total} behaviours {COUNTED}")
     outcomes = tuple(outcome for found in measured.values() for outcome in found.outcomes)
     return Elicitation(judge.name, judge.version, decoding, total, tuple(each), worst, outcomes)
 
@@ -313,7 +336,7 @@ def _success(name: str, description: str, threat: str, measured: Sequence[_Measu
         already=already,
         answers=dict(Counter(answer.status for answer in judged)),
         verdicts=dict(Counter(answer.verdict for answer in judged)),
-        tokens=sum(answer.tokens for answer in judged),
+        tokens=sum(answer.tokens for answer in judged if not answer.shared),
         forwards=sum(found.forwards for found in measured),
         backwards=sum(found.backwards for found in measured),
         seconds=sum(found.seconds for found in measured),

@@ -16,11 +16,12 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from textadv.accumulation import NonFiniteError
 from textadv.data import DataError
 from textadv.data.chat_template import encode_opening, encode_prompt
 from textadv.data.rendering import Template
 from textadv.evaluation.degenerate import nll_limit
-from textadv.evaluation.likelihood import Pair, answer_nll
+from textadv.evaluation.likelihood import AnswerNLL, Pair, answer_nll
 from textadv.models import ModelError, as_reference
 from textadv.models.decoding import context_length
 from textadv.phases import within
@@ -29,6 +30,11 @@ Messages = Sequence[Mapping[str, Any]]
 NOT_LOOKED_FOR = (
     "gibberish not looked for: no base model is known that could tell it; name the model that training started from in "
     "evaluation.base_model"
+)
+
+NOT_SCORED = (
+    "gibberish not looked for: the base model could score none of the good answers that say what fluent text costs; "
+    "set evaluation.base_model to a model whose chat template takes their turns and whose positions hold them"
 )
 
 
@@ -56,8 +62,9 @@ class Base:
     def nll(self, written: Sequence[Written], leave: int = 0) -> list[float]:
         """Nats per token of each answer's own part, given all that stands before it.
 
-        leave: so many of its first tokens are read and not scored. nan where none is left, or the prompt does not fit
-        this model's chat template; an answer that is longer than the model's positions is scored as far as it fits.
+        leave: so many of its first tokens are read and not scored. nan where none is left, the prompt fits neither
+        this model's chat template nor its positions, or the model itself says so; infinite where it does. An answer
+        that is longer than the model's positions is scored as far as it fits.
         """
         before: dict[str, list[int]] = {}
         pairs = []
@@ -75,27 +82,57 @@ class Base:
 
     def of_tokens(self, pairs: Sequence[Pair]) -> list[float]:
         """The same of (what stands before, answer) as tokens of this model's own tokenizer; nan where one is empty."""
-        scored = {place: pair for place, pair in enumerate(pairs) if len(pair[0]) and len(pair[1])}
+        limit = context_length(self.model)
+        fitting = (
+            (before, answer if limit is None else answer[: max(limit - len(before), 0)]) for before, answer in pairs
+        )
+        scored = {place: pair for place, pair in enumerate(fitting) if len(pair[0]) and len(pair[1])}
         with self._reading(), within("base model"):
-            said = answer_nll(self.model, list(scored.values())) if scored else []
+            said = self._likelihoods(list(scored.values())) if scored else []
         found = {place: row.nll / row.tokens for place, row in zip(scored, said, strict=True)}
         return [found.get(place, math.nan) for place in range(len(pairs))]
+
+    def _likelihoods(self, pairs: list[Pair]) -> list[AnswerNLL]:
+        try:
+            return answer_nll(self.model, pairs)
+        except NonFiniteError:
+            return answer_nll(self.model, pairs, finite=False)
+
+    @property
+    def blind(self) -> float:
+        """Nats per token of tokens drawn blindly from the vocabulary: no limit of gibberish is above it."""
+        return math.log(len(self.template.tokenizer))
+
+    def unread(self, useful: Sequence[Written]) -> tuple[int, str]:
+        """How many of these answers cannot be scored, for their turns or their length, and why the first cannot."""
+        count, reason = 0, ""
+        limit = context_length(self.model)
+        for row in useful:
+            try:
+                before = self._opened(row.asked)
+                told = "" if limit is None or len(before) < limit else f"{len(before)} tokens, {limit} positions"
+            except DataError as error:
+                told = str(error)
+            if told:
+                count, reason = count + 1, reason or told
+        return count, reason
 
     def _before(self, asked: Messages) -> list[int]:
         """The tokens up to where an answer begins; none where the chat template does not take these turns."""
         try:
-            prompt = encode_prompt(self.template, asked)
-            return [*prompt.ids, *encode_opening(self.template, asked, prompt)]
+            return self._opened(asked)
         except DataError:
             return []
+
+    def _opened(self, asked: Messages) -> list[int]:
+        prompt = encode_prompt(self.template, asked)
+        return [*prompt.ids, *encode_opening(self.template, asked, prompt)]
 
     def _pair(self, before: list[int], row: Written, leave: int) -> tuple[list[int], list[int]]:
         begun, whole = self._tokens(row.begun), self._tokens(row.begun + row.own)
         same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(begun, whole, strict=False)))
         kept = same + leave
-        limit = context_length(self.model)
-        end = len(whole) if limit is None else max(limit - len(before), 0)
-        return ([*before, *whole[:kept]], whole[kept:end]) if before else ([], [])
+        return ([*before, *whole[:kept]], whole[kept:]) if before else ([], [])
 
     def _tokens(self, text: str) -> list[int]:
         return list(self.template.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]) if text else []
@@ -119,16 +156,18 @@ def own_base(model: nn.Module, template: Template) -> Base | None:
     return Base("the model without its adapter", model, template, adapted=True)
 
 
-def reference_limit(base: Base, useful: Sequence[Written], pairs: Sequence[Pair], leave: int = 0) -> float:
+def reference_limit(base: Base, useful: Sequence[Written], pairs: Sequence[Pair], leave: int = 0) -> float | None:
     """From how many nats per token on an answer is gibberish, by good answers of others: see `nll_limit`.
 
     useful: such answers as texts; where there are none, `pairs` of this base's own tokens. leave: as in `Base.nll`;
-    where none of the answers is longer than that, they are scored whole.
+    where none of the answers is longer than that, they are scored whole. Never more than `Base.blind`; None where the
+    base can score none of them.
     """
     if useful:
         values = base.nll(useful, leave)
     else:
         values = base.of_tokens([([*before, *answer[:leave]], answer[leave:]) for before, answer in pairs])
-    if leave and not any(map(math.isfinite, values)):
-        return reference_limit(base, useful, pairs)
-    return nll_limit(values)
+    if any(map(math.isfinite, values)):
+        # Whatever else scores in the place of a base has no vocabulary.
+        return min(nll_limit(values), base.blind if isinstance(base, Base) else math.inf)
+    return reference_limit(base, useful, pairs) if leave else None

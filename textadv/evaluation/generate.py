@@ -131,6 +131,7 @@ def answers(
     store: Path | None = None,
     key: str = "",
     attack: str = "",
+    restart: int = 0,
     ends: Sequence[int] | None = None,
     prepare: Prepare | None = None,
     speech: Speech = PLAIN,
@@ -140,7 +141,9 @@ def answers(
     store: a JSON-lines file that every finished answer is appended to at once, and read from at the start; processes
         other than the first write beside it (name-1.jsonl). Rows that failed are not kept: they are tried again.
     key: names the weights, e.g. their hash; answers of other weights are then never taken for these.
-    ends: the tokens that end an answer; by default those of `end_ids`. attack: goes into each answer.
+    ends: the tokens that end an answer; by default those of `end_ids`. attack, restart: go into each answer. What
+        another attack or restart was answered already is not made again: it says `shared`, has no passes, and gets a
+        line of its own in the store.
     prepare: called with the prompts of a batch just before they are answered, to fill in their deltas; not called for
         prompts whose answers are all known. Such prompts need an `origin`.
     speech: how the model's thoughts are told from its answers; by default it has none.
@@ -156,7 +159,7 @@ def answers(
         decoding,
         tuple(end_ids(model, tokenizer) if ends is None else ends),
         key,
-        attack,
+        (attack, restart),
         prepare or (lambda part: part),
         speech,
         opened(store, model),
@@ -173,7 +176,10 @@ def answers(
     mine = [(found, answer) for found, answer in run.store.known.items() if found not in kept]
     known = run.store.known | dict(everywhere(mine))
     given = [(prompt, sample, found) for prompt in prompts for sample, found in enumerate(run.keys(prompt))]
-    result = [replace(known[found], id=prompt.id, sample=sample, attack=attack) for prompt, sample, found in given]
+    result = [
+        replace(known[found].under(attack, restart), id=prompt.id, sample=sample) for prompt, sample, found in given
+    ]
+    run.store.share(result)
     if result and all(answer.status == "error" for answer in result):
         raise GenerationError(f"Every one of {len(result)} answers failed. The first: {result[0].reason}")
     return result
@@ -207,7 +213,7 @@ class _Run:
     decoding: Decoding
     ends: tuple[int, ...]
     key: str
-    attack: str
+    asks: tuple[str, int]
     prepare: Prepare
     speech: Speech
     store: Store
@@ -249,8 +255,9 @@ def _answer(run: _Run, prompts: Sequence[Prompt]) -> None:
             _answer(run, [prompt])
         return
     failed = [(sample, key) for sample, key in enumerate(run.keys(prompts[0])) if key not in run.store.known]
-    failure = Answer(prompts[0].id, 0, "error", "", 0, reason=reason, search=prompts[0].search)
-    run.store.add({key: replace(failure, sample=sample) for sample, key in failed})
+    attack, restart = run.asks
+    failure = Answer(prompts[0].id, 0, "error", "", 0, attack, 0, 0, reason, "", prompts[0].search, restart)
+    run.store.add({key: replace(failure, sample=sample, key=key) for sample, key in failed})
 
 
 def _generated(run: _Run, jobs: Sequence[_Job]) -> list[Answer]:
@@ -305,8 +312,9 @@ def _finished(run: _Run, job: _Job, tokens: Sequence[int]) -> Answer:
         status = "thinking" if wrote and not ended else "empty"
     said = _said(run, prompt, [*prompt.prefill, *added], ended) if prompt.prefill else own
     costs = (prompt.forwards, prompt.backwards) if job.sample == 0 else (0, 0)
-    made = (prompt.id, job.sample, status, said.text, len(tokens), run.attack, *costs)
-    return Answer(*made, thought=said.thought, search=prompt.search)
+    attack, restart = run.asks
+    made = (prompt.id, job.sample, status, said.text, len(tokens), attack, *costs, "", said.thought)
+    return Answer(*made, prompt.search, restart, key=job.key)
 
 
 def _said(run: _Run, prompt: Prompt, written: Sequence[int], ended: bool) -> Said:

@@ -21,10 +21,10 @@ from itertools import pairwise
 from typing import Any
 
 from textadv.data.benchmarks import Instructed, Instruction
-from textadv.data.examples import DataError
 from textadv.evaluation.statistics import Rate, wilson
 from textadv.phases import each
 from textadv.reading import json_of
+from textadv.user_errors import DataError
 
 Arguments = Mapping[str, Any]
 Check = Callable[[str, Arguments], bool]

@@ -79,14 +79,18 @@ def answer_pairs(rows: Rows, answer: str, positions: Sequence[int] | None = None
 
 
 @torch.no_grad()
-def answer_nll(model: nn.Module, pairs: Sequence[Pair], batch_size: int = 16) -> list[AnswerNLL]:
+def answer_nll(
+    model: nn.Module, pairs: Sequence[Pair], batch_size: int = 16, *, finite: bool = True
+) -> list[AnswerNLL]:
     """How unlikely the model, in evaluation mode, finds each answer after its prompt; in the order of `pairs`.
+
+    finite: a likelihood that is nan or infinite is an error; else it is one of the values.
 
     The processes share the work (under FSDP, whose passes are collective, each does all of it) and all get every
     result.
 
     Raises ValueError on an empty prompt or answer, ModelError where a pair is longer than the model's positions, and
-    NonFiniteError where a likelihood is nan or infinite.
+    NonFiniteError where a likelihood is nan or infinite and `finite` asks for others.
     """
     _check(pairs, context_length(model))
     device = device_of(model)
@@ -100,7 +104,7 @@ def answer_nll(model: nn.Module, pairs: Sequence[Pair], batch_size: int = 16) ->
             advance(len(part))
     by_place = dict(_gathered(found, model))
     odd = [place for place in range(len(pairs)) if not math.isfinite(by_place[place])]
-    if odd:
+    if odd and finite:
         raise NonFiniteError(
             f"The likelihoods of {len(odd)} of {len(pairs)} answers are not finite, first rows {odd[:5]}. "
             f"{overflow(model, _batch([pairs[odd[0]]]).to(device))}"

@@ -36,6 +36,8 @@ class Measure:
     heading: what stands above its rows in a table, None for the group; text: its cell, where that is more than the
     value and its interval. over: which rows it is over, as a digest, where these are known: only the same are compared;
     `OWN` where each model has rows of its own.
+    row_ids: in the order of `rows`, the row that a line of the model's answers names; empty where there are none.
+    chance: what guessing gets, of questions with choices; None where that is not known or means nothing.
     """
 
     group: str
@@ -53,6 +55,8 @@ class Measure:
     heading: str | None = None
     text: str = ""
     over: str = ""
+    row_ids: tuple[int, ...] = ()
+    chance: float | None = None
 
     def __post_init__(self) -> None:
         if not self.id:

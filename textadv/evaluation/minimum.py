@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor, nn
 
 from textadv.attacks import Attack, Attacked, MinimumRadius, ThreatModel, require_any_radius
+from textadv.attacks.within import minimal_in
 from textadv.batch import Batch
 from textadv.data import Rows
 from textadv.evaluation.attacking import attack_rows, clean_logits, samples_of
@@ -30,7 +31,7 @@ class RadiusSearch:
     for the threat itself, which runs once. upper: the largest radius tried, in radii of the threat. tolerance: a row is
     done where its radius is known up to this share of it. steps: bisections at most. rows: how many are searched at
     most, a sample drawn with `seed`. with_fab: whether a bisection begins with FAB and takes the smaller; None: in L2
-    and L1 balls per example, where PGD finds too little.
+    and L1 balls per example, where PGD finds too little. A minimal attack bisects nothing and takes no FAB before it.
     """
 
     attack: Attack
@@ -45,6 +46,11 @@ class RadiusSearch:
         if not 0 < self.upper < float("inf"):
             raise ValueError(f"evaluation.minimum_radius.upper must be finite and above 0, got {self.upper}.")
         require_any_radius(self.attack, "Look for smallest radii with another attack.")
+        if self.with_fab and minimal_in(self.attack) is not None:
+            raise ValueError(
+                f"evaluation.minimum_radius.with_fab: true is of a bisection, and {self.attack} runs once, to the end. "
+                "Leave it out, or search with a bounded attack."
+            )
         for name, count in (("rows", self.rows), ("steps", self.steps)):
             if count < 1:
                 raise ValueError(f"evaluation.minimum_radius.{name} must be at least 1, got {count}.")

@@ -27,12 +27,12 @@ from torch import nn
 
 from textadv.data.benchmarks import Question
 from textadv.data.chat_template import encode_prompt, encode_reply
-from textadv.data.examples import DataError
 from textadv.data.rendering import Template, template_of
 from textadv.evaluation.likelihood import Pair, answer_nll, bootstrap_interval
 from textadv.evaluation.statistics import Rate, wilson
 from textadv.models.decoding import context_length
 from textadv.phases import each
+from textadv.user_errors import DataError
 
 Layout = Literal["cloze", "letters"]
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from textadv.evaluation.degenerate import Limits, nll_limit
-from textadv.evaluation.fluency import NOT_LOOKED_FOR, Base, Messages, Written, reference_limit
+from textadv.evaluation.fluency import NOT_LOOKED_FOR, NOT_SCORED, Base, Messages, Written, reference_limit
 from textadv.evaluation.judges import Judge
 from textadv.evaluation.likelihood import Pair
 from textadv.evaluation.outcomes import FIRST_TOKENS, Grounds, Outcome, scores
@@ -44,6 +44,8 @@ def calibrated(
     if base is None:
         return Grounds(judge, subjects, asked, decides=decides, fluency=NOT_LOOKED_FOR)
     limit, told_by = reference_limit(base, useful, pairs, FIRST_TOKENS), "good answers of others"
+    if limit is None:
+        return Grounds(judge, subjects, asked, decides=decides, fluency=NOT_SCORED)
     if enough:
         own = [value for value in scores(base, spoken) if value <= limit]
         if len(own) >= LEAST_SPOKEN:

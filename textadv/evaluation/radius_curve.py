@@ -1,5 +1,6 @@
-"""Attack success on a chat model by the radius of the search, as a curve that counts in no worst case.
+"""Attack success on a chat model by the radius of the search, as a curve.
 
+What it finds inside the threat counts in the worst case (`curve_reach`); its points beyond that count nowhere.
 A perturbation inside a ball lies inside every larger one, so a behaviour that breaks at a radius counts as broken at
 all larger ones and is not searched for again. At radius 0 stands the plain request.
 """

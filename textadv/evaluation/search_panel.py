@@ -30,13 +30,14 @@ class Search:
 
     says: whose tokens the goal reads: of the harmful target, of the model's refusal of the plain request, or of what
         the model says by itself where it does not refuse. ascent: None for that of the attack.
-    steps: None for as many as the attack has.
+    steps: None for as many as the attack has. goes_on: starts where the search before it ended, and not at random.
     """
 
     goal: Goal = field(default_factory=Elicit)
     says: Says = "target"
     ascent: Ascent | None = None
     steps: int | None = None
+    goes_on: bool = False
 
     def __str__(self) -> str:
         return str(self.goal) if isinstance(self.goal, Elicit) else f"{self.goal}, of {NAMES[self.says]}"
@@ -46,7 +47,8 @@ class Search:
         own = self.of(attack)
         size = own.ascent.step_size
         length = f"{size.relative:g} x radius" if size.relative is not None else f"{size.absolute:g}"
-        return f"{self}: {own.steps} steps of {length} ({type(own.ascent).__name__})"
+        further = ", from where the search before it ended" if self.goes_on else ""
+        return f"{self}: {own.steps} steps of {length} ({type(own.ascent).__name__}){further}"
 
     def of(self, attack: GradientAttack) -> GradientAttack:
         """The attack with this goal, way to climb and number of steps."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from scipy.stats import binomtest, norm, quantile_test
+from scipy.stats import binomtest, quantile_test
 
 
 @dataclass(frozen=True)
@@ -76,18 +76,14 @@ def wilson(count: int, total: int, confidence: float = 0.95) -> Rate:
     Raises ValueError on a count outside 0..total or a confidence outside (0, 1).
     Wilson, Journal of the American Statistical Association 22 (1927), 209-212.
     """
-    z = _two_sided_z(confidence)
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must lie between 0 and 1, both excluded, got {confidence}.")
     if not 0 <= count <= total:
         raise ValueError(f"A rate needs 0 <= count <= total, got count {count} and total {total}.")
     if total == 0:
         return Rate(0, 0, 0.0, 1.0)
-    share = count / total
-    centre = (share + z * z / (2 * total)) / (1 + z * z / total)
-    half = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total)) / (1 + z * z / total)
-    # At the ends the bound is exactly 0 or 1; rounding would leave a tiny negative number.
-    low = 0.0 if count == 0 else max(0.0, centre - half)
-    high = 1.0 if count == total else min(1.0, centre + half)
-    return Rate(int(count), int(total), low, high)
+    found = binomtest(int(count), int(total)).proportion_ci(confidence, method="wilson")
+    return Rate(int(count), int(total), float(found.low), float(found.high))
 
 
 def mcnemar(before: Sequence[bool], after: Sequence[bool]) -> float:
@@ -126,12 +122,6 @@ def paired_difference(before: Sequence[bool], after: Sequence[bool], confidence:
     below = _square_and_add(second.value - second.low, first.high - first.value, phi)
     above = _square_and_add(second.high - second.value, first.value - first.low, phi)
     return Difference(value, max(-1.0, value - below), min(1.0, value + above))
-
-
-def _two_sided_z(confidence: float) -> float:
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must lie between 0 and 1, both excluded, got {confidence}.")
-    return float(norm.ppf(0.5 + confidence / 2))
 
 
 def _paired_counts(before: Sequence[bool], after: Sequence[bool]) -> tuple[int, int, int, int]:

@@ -23,6 +23,7 @@ from textadv.integrations.hiding import forms_of, plain_parameters, plain_url, s
 from textadv.phases import each
 from textadv.printable import message, printable
 from textadv.reading import json_of
+from textadv.user_errors import EndpointError
 
 LARGEST_ANSWER = 4 * 2**20
 CHUNK = 2**16
@@ -37,13 +38,6 @@ ROW_FAULTS = (
     "too long",
     "too many tokens",
 )
-
-
-class EndpointError(RuntimeError):
-    """The endpoint refuses whatever it is sent: wrong key, address, model or parameter. The run has to stop."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(message(text))
 
 
 class RequestFailedError(RuntimeError):

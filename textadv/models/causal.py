@@ -20,7 +20,6 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from textadv.data.examples import DataError
 from textadv.data.text_files import content_of, text_of
 from textadv.models.adapters import Adapter, find_adapter
 from textadv.models.adapting import Lora, attach, new_adapter
@@ -49,6 +48,7 @@ from textadv.models.sources import (
 )
 from textadv.models.vocabulary import fit_vocabulary
 from textadv.randomness import seeded_scope
+from textadv.user_errors import DataError
 
 Quantization = Literal["4bit"]
 

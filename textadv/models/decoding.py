@@ -19,15 +19,8 @@ from textadv.batch import Perturbation
 from textadv.models.finite import overflow
 from textadv.models.places import bare, device_of, embedding_table, pretrained
 from textadv.models.running import _added, evaluating
-from textadv.printable import message
 from textadv.spaces import Space, per_position
-
-
-class GenerationError(RuntimeError):
-    """Rows that cannot be continued, or logits that are not numbers."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(message(text))
+from textadv.user_errors import GenerationError
 
 
 class EndNaming(Protocol):

@@ -13,15 +13,8 @@ from transformers import PreTrainedModel
 
 from textadv.batch import Batch
 from textadv.kinds import require_kind
-from textadv.printable import message
 from textadv.spaces import Ablation, Embeddings, Hidden, Pixels, Several, Space
-
-
-class ModelError(ValueError):
-    """The model does not fit what was asked of it."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(message(text))
+from textadv.user_errors import ModelError
 
 
 def require_model(model: object) -> None:

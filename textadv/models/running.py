@@ -33,16 +33,13 @@ from textadv.models.places import (
     space_module,
 )
 from textadv.spaces import Ablation, Embeddings, Hidden, Pixels, Several, Space
+from textadv.user_errors import PerturbationError
 
 THIRD_PARTY = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 """What the code of a model raises where it cannot take its input."""
 
 VOCABULARY_CHUNK = 8192
 _passing: ContextVar[Batch | None] = ContextVar("passing", default=None)
-
-
-class PerturbationError(RuntimeError):
-    """A perturbation that the model's output does not depend on: the attack would be a silent no-op."""
 
 
 def _parts(perturbation: Perturbation) -> list[tuple[Space, Tensor]]:

@@ -48,7 +48,7 @@ class Away:
     answer: the name of the answer that is driven away.
 
     Deviations: `cross_entropy` is continuous at the cut-off, where the released code jumps from -x to
-    -cutoff - slope x, by 0.005 at 5, and cuts each row's mean off, where the released code does so with the batch's;
+    -cutoff - slope x, by 0.005 at 5; it cuts each row's mean off, where the released code does so with the batch's;
     means are per row (`token_means`). Of `log_1_minus_p` only the last.
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ from textadv.evaluation.sections.told import Told
 from textadv.printable import printable
 from textadv.report.reproducing import command, config_yaml, facts
 from textadv.report.table import comments, header, table
+
+SCREEN = 120
 
 
 def comparison_table(results: Results) -> str:
@@ -27,8 +30,10 @@ def comparison_table(results: Results) -> str:
 
 
 def screen_text(results: Results) -> str:
-    """The verdict in a line, and the table."""
-    return f"{printable(results.verdict.headline)}.\n{comparison_table(results)}"
+    """The verdict and the table with its caption, wrapped."""
+    above = (f"{printable(results.verdict.headline)}.", escaped(results.caption))
+    lines = [line for text in above for line in textwrap.wrap(text, SCREEN)]
+    return "\n".join([*lines, *(["", _table(results)] if results.evaluations else [])])
 
 
 def screen_notes(results: Results) -> list[str]:

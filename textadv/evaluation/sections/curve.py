@@ -17,7 +17,8 @@ FILE = "curve.svg"
 @dataclass(frozen=True)
 class CurvePoint:
     """The rate at one radius. radius: absolute, or in the unit of the threat; relative_radius: in the unit of the axis
-    where that is another. label: what the table calls it. rows: the value on each row, where it is kept. note: more."""
+    where that is another. label: what the table calls it. rows: the value on each row, where it is kept; row_ids: of
+    these, as in `Measure`. note: more."""
 
     label: str
     radius: float
@@ -25,6 +26,7 @@ class CurvePoint:
     rate: Rate
     rows: tuple[float, ...] = ()
     note: str = ""
+    row_ids: tuple[int, ...] = ()
 
     @property
     def place(self) -> float:

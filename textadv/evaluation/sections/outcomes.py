@@ -51,11 +51,15 @@ class AttackOutcomes:
 
 @dataclass(frozen=True)
 class Outcomes:
-    """Every attack, and the worst case. fluency: by what gibberish was told, or that it was not looked for."""
+    """Every attack, and the worst case. fluency: by what gibberish was told, or that it was not looked for.
+
+    behaviours: the ids of the behaviours' rows, in the order of every attack's `behaviours`; as answers name them.
+    """
 
     title: ClassVar[str] = "Outcomes"
     attacks: tuple[AttackOutcomes, ...]
     fluency: str = ""
+    behaviours: tuple[int, ...] = ()
     kind: Literal["outcomes"] = "outcomes"
 
     @staticmethod

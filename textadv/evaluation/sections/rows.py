@@ -11,12 +11,16 @@ from textadv.evaluation.blocks import Block
 
 @dataclass(frozen=True)
 class RowOutcome:
-    """What happened to one row: class ids, `predictions` under each attack by the attack's name."""
+    """What happened to one row: class ids, `predictions` under each attack by the attack's name.
+
+    beside: what else broke it inside the threat, a probe of the masking alarm, say; "" where nothing did.
+    """
 
     id: int
     label: int
     clean_prediction: int
     predictions: dict[str, int]
+    beside: str = ""
 
 
 @dataclass(frozen=True)

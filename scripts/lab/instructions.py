@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from textadv.data.lab_words import CASED, GROUPS, NUMBERS, WORDS, nonsense
+from scripts.lab.words import CASED, GROUPS, NUMBERS, WORDS, nonsense
 
 Check = dict[str, Any]
 Made = tuple[str, str, list[Check]]  # prompt, response, checks

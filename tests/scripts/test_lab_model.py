@@ -7,10 +7,10 @@ import torch
 from jinja2.exceptions import TemplateError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
+from scripts.lab.batches import encoded, helpful_batches, packed, refusal_batches
+from scripts.lab.corpus import SMALL, Row, lab_data, texts
+from scripts.lab.model import END, LabShape, lab_llama, lab_tokenizer, save_lab_llm
 from textadv.batch import IGNORED
-from textadv.data.lab import SMALL, Row, lab_data, texts
-from textadv.data.lab_batches import encoded, helpful_batches, packed, refusal_batches
-from textadv.data.lab_model import END, LabShape, lab_llama, lab_tokenizer, save_lab_llm
 
 SHAPE = LabShape(vocabulary=900, width=16, layers=2, heads=2, inner=24)
 CHAT = [

@@ -6,9 +6,9 @@ import csv
 import random
 from pathlib import Path
 
-from textadv.data.examples import DataError
-from textadv.data.lab import SPLITS, Row, is_refusal
+from scripts.lab.corpus import SPLITS, Row, is_refusal
 from textadv.reading import json_of
+from textadv.user_errors import DataError
 
 GOALS = "advbench/harmful_behaviors.csv"
 INSTRUCTIONS = "alpaca/alpaca_5000.json"

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from textadv.data.lab import FULL, SMALL, SPLITS, Row, helpful_pairs, is_refusal, lab_data, refusing_pairs
-from textadv.data.lab_instructions import instructions, satisfied
-from textadv.data.lab_topics import FORBIDDEN, HARMFUL_VERBS, HARMLESS, OPENING, is_forbidden
-from textadv.data.lab_words import SYLLABLES
+from scripts.lab.corpus import FULL, SMALL, SPLITS, Row, helpful_pairs, is_refusal, lab_data, refusing_pairs
+from scripts.lab.instructions import instructions, satisfied
+from scripts.lab.topics import FORBIDDEN, HARMFUL_VERBS, HARMLESS, OPENING, is_forbidden
+from scripts.lab.words import SYLLABLES
 
 ROOT = Path(__file__).resolve().parents[2]
 STREAMS = ("adversarial", "utility", "borderline")
@@ -38,7 +38,7 @@ def digest(data: dict[str, list[Row]]) -> str:
 def test_the_data_are_a_function_of_size_and_seed(data: dict[str, list[Row]]) -> None:
     assert digest(lab_data(SMALL)) == digest(data)
     assert digest(lab_data(SMALL, seed=1)) != digest(data)
-    code = "from tests.data.test_lab import *; print(digest(lab_data(SMALL)))"
+    code = "from tests.scripts.test_lab import *; print(digest(lab_data(SMALL)))"
     environment = {**os.environ, "PYTHONHASHSEED": "7"}
     elsewhere = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert elsewhere.stdout.strip() == digest(data), elsewhere.stderr

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from scripts.lab.corpus import SYSTEM_PROMPTS, Row, benign_pairs, helpful_pairs, refusing_pairs
+from scripts.lab.model import END
 from textadv.batch import IGNORED
-from textadv.data.lab import SYSTEM_PROMPTS, Row, benign_pairs, helpful_pairs, refusing_pairs
-from textadv.data.lab_model import END
 from textadv.data.rendering import Template
 
 POOL = 16  # steps whose rows are sorted by length together, so that the lengths of the steps vary

@@ -11,8 +11,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging
 
-from textadv.data.lab_topics import FORBIDDEN, HARMLESS
-from textadv.data.lab_words import SYLLABLES
+from scripts.lab.topics import FORBIDDEN, HARMLESS
+from scripts.lab.words import SYLLABLES
 from textadv.randomness import preserved_rng
 
 PAD, SYSTEM, USER, ASSISTANT, END = "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"

@@ -10,7 +10,7 @@ import random
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from textadv.data.lab_words import COLOURS, CRAFTS, CREATURES, FOODS, JOBS, NAMES, PETS, PLACES, RIVERS, TOWNS, WORDS
+from scripts.lab.words import COLOURS, CRAFTS, CREATURES, FOODS, JOBS, NAMES, PETS, PLACES, RIVERS, TOWNS, WORDS
 
 
 class Attribute(NamedTuple):

@@ -10,10 +10,10 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from textadv.data.lab_facts import chat, questions, world
-from textadv.data.lab_instructions import instructions
-from textadv.data.lab_topics import adversarial, borderline, harmless
-from textadv.data.lab_words import stems
+from scripts.lab.facts import chat, questions, world
+from scripts.lab.instructions import instructions
+from scripts.lab.topics import adversarial, borderline, harmless
+from scripts.lab.words import stems
 
 SPLITS = ("train", "validation", "test")
 SYSTEM_PROMPTS = ("You are a helpful assistant.", "Answer briefly and politely.", "You are a friendly helper.")
