@@ -24,6 +24,7 @@ from textadv.evaluation.masking import Alarm, Ran, masking_flags
 from textadv.evaluation.measured import Measured
 from textadv.evaluation.minimum import RadiusSearch, minimum_radii, quartiles_of, sizes_of
 from textadv.evaluation.sanity import Answered, answer_doubts, no_better_than_constant, temperature_doubt
+from textadv.evaluation.sections.radii import MinimumRadii
 from textadv.evaluation.sections.rows import RowOutcome
 from textadv.evaluation.statistics import Rate, wilson
 from textadv.models import tempered
@@ -117,8 +118,7 @@ def evaluate(
         curve = _curve(model, positions, right, attacks, curve_attack, threat, radii, hits, batch_size, kept, beside)
         flags = masking_flags(model, rows, panel, right, len(positions), threat, alarm, batch_size, kept, beside)
         smallest = None if minimum is None else minimum_radii(model, rows, positions, threat, minimum, batch_size, kept)
-    beside.measured(None if _averages(attacks) else smallest, right)
-    detail = tuple(_outcome(rows, position, guess, hits, beside) for position, guess in guesses.items())
+    detail = _outcomes(rows, guesses, hits, beside, None if _averages(attacks) else smallest)
     measured = Classified(
         name=name,
         rows=len(positions),
@@ -350,6 +350,18 @@ def _curve(
         absolute = float(threat.ball.radius) * radius / own
         points.append(RobustPoint(absolute, radius if relative else None, robust))
     return tuple(points)
+
+
+def _outcomes(
+    rows: Rows,
+    guesses: Mapping[int, int],
+    hits: Mapping[str, Mapping[int, Hit]],
+    beside: Beside,
+    smallest: MinimumRadii | None,
+) -> tuple[RowOutcome, ...]:
+    """What happened to every row. guesses: by position, without an attack; smallest: where it tells of the threat."""
+    beside.measured(smallest, tuple(guesses))
+    return tuple(_outcome(rows, position, guess, hits, beside) for position, guess in guesses.items())
 
 
 def _outcome(
