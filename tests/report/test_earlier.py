@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from textadv.evaluation import Curve, Rows
 from textadv.evaluation.sections import section_classes
+from textadv.evaluation.sections.outcomes import Outcomes
 from textadv.report import Results, comparison_table, doubts, from_json, report_html, to_json
 from textadv.report.frontier import run_of, runs_markdown
 from textadv.report.markdown import bullets
@@ -60,6 +62,38 @@ def test_chat_results_without_ids_baselines_and_models_get_theirs() -> None:
     assert from_json(json.dumps(data)).evaluations == read("chat").evaluations
     del data["baselines"], data["models"], data["training"]["name"]
     assert [run.name for run in from_json(json.dumps(data)).trainings] == ["hardened"]
+
+
+def test_what_the_curve_counts_for_is_told_as_it_was_measured() -> None:
+    """Results that name their behaviours count it in the worst case; those before did not."""
+    data = json.loads((FOLDER / "chat.json").read_text(encoding="utf-8"))
+    (told,) = {curve.told for model in read("chat").evaluations if (curve := model.section(Curve))}
+    assert told.endswith("the worst case above counts none of this.")
+    for model in data["evaluations"]:
+        model["behaviours"] = [7, 9]
+        model["measures"][0]["row_ids"], model["curve"][0]["row_ids"] = [7, 9], [7]
+        model["measures"][0]["chance"] = 0.25
+    found = from_json(to_json(from_json(json.dumps(data)))).evaluations[-1]
+    curve, outcomes = found.section(Curve), found.section(Outcomes)
+    assert curve is not None and outcomes is not None and outcomes.behaviours == (7, 9)
+    assert curve.told.endswith("counts what breaks at or below the threat's own radius, and no other point.")
+    assert curve.points[0].row_ids == (7,)
+    assert (found.measures[0].row_ids, found.measures[0].chance) == ((7, 9), 0.25)
+
+
+def test_rows_that_something_beside_the_panel_broke_are_read() -> None:
+    data = json.loads((FOLDER / "text.json").read_text(encoding="utf-8"))
+    model = data["evaluations"][-1]
+    row = next(
+        row for row in model["rows_detail"] if {row["label"]} == {row["clean_prediction"], *row["predictions"].values()}
+    )
+    row["beside"] = "a probe"
+    found = from_json(json.dumps(data)).evaluations[-1]
+    rows = found.section(Rows)
+    assert rows is not None and [one.beside for one in rows.rows if one.beside] == ["a probe"]
+    assert "the worst case counts 1 rows that no attack of the panel broke: 1 by a probe." in found.notes
+    old = read("text").evaluations[-1]["accuracy/worst_case"]
+    assert sum(found["accuracy/worst_case"].rows) == sum(old.rows) - 1
 
 
 def test_every_kind_of_section_is_read() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from textadv.evaluation.measure_ids import measure_id
@@ -73,7 +73,7 @@ def _sections(found: Talked) -> Iterator[Section]:
     points = [AttackPoint(m.name, m.rate, bounds.get(m.name)) for m in found.measures if m.group == SUCCESS]
     if points:
         yield ByAttack(tuple(points))
-    yield from _curve(found.curve)
+    yield from _curve(found)
     if found.judges:
         yield Told("Judges", (JUDGES,), tuple(f"judge {line}" for line in found.judges), on_screen=True)
     if found.attacks:
@@ -101,9 +101,9 @@ def _count(value: float | None) -> int | None:
     return None if value is None else int(value)
 
 
-def _curve(measures: Sequence[Measure]) -> Iterator[Curve]:
+def _curve(found: Talked) -> Iterator[Curve]:
     """Attack success by radius, ascending; nothing without points."""
-    radii = [(float(at[1]), m) for m in measures if (at := RADIUS.fullmatch(m.name))]
+    radii = [(float(at[1]), m) for m in found.curve if (at := RADIUS.fullmatch(m.name))]
     if not radii:
         return
     points = tuple(
@@ -111,9 +111,13 @@ def _curve(measures: Sequence[Measure]) -> Iterator[Curve]:
         for at, m in sorted(radii, key=lambda pair: pair[0])
     )
     searched = points[-1].note.rpartition("; embedding attack: ")[2].removeprefix("embedding attack: ")
+    # Before records named the behaviours, the curve was counted in no worst case.
+    counts = (
+        "what breaks at or below the threat's own radius, and no other point" if found.behaviours else "none of this"
+    )
     told = (
         f"Of the first {points[0].rate.total} behaviours, by the judge that decides, with fewer searches than above: "
         f"{searched}. What breaks at a smaller radius counts as broken at a larger one; the worst case above counts "
-        "what breaks at or below the threat's own radius, and no other point."
+        f"{counts}."
     )
     yield Curve(SUCCESS, "radius, in the unit of the threat", "embedding", told, CURVE, points)
