@@ -86,7 +86,6 @@ def test_a_base_that_cannot_score_good_answers_is_told_before_training(model: Pa
     with pytest.raises(ConfigError, match=f"{KEY}: .*none of 2 good answers can be scored.*no system.*Set {KEY} to"):
         trained_base(config(model, str(folder)), [system, system])
     with pytest.raises(ConfigError, match=f"{KEY}: .*cannot tell gibberish"):
-        common_base(config(model), [str(model)], [])
         common_base(config(model, str(folder)), [str(model)], [system])
     found = trained_base(config(model, str(folder)), [system, plain])
     (told, other) = unread_notes(found, [system, plain], [system.asked, asked])

@@ -114,7 +114,8 @@ def test_attack_shows_requests_and_what_an_evaluation_counts(config: Path, recip
     empty = sum(answers[key] == "" for key in answers if key[0] in ("direct", "embedding"))
     assert counted["direct"] + counted["embedding"] - empty <= printed.count("NOT REFUSED") > 0
     assert printed.count("  prompt    ") == printed.count("  direct    ") == printed.count("  embedding ") == 10
-    assert "threat: L2 ball per token, radius" in printed and "attack: embedding attack: 3 steps" in printed
+    assert "threat: L2 ball per token, radius" in printed
+    assert re.search(r"attack: embedding attack: \d+( to \d+)? steps, .*first 6 tokens and all by 0\.5", printed)
     assert sorted(path for path in config.parent.rglob("*") if path.is_file()) == before, "it writes nothing"
 
     prefilled = shown(recipe, config, "--rows", "10", "--attack", "prefill 5")

@@ -44,7 +44,7 @@ def test_chat_models_are_called_by_their_names(tmp_path: Path, recipe: Recipe) -
     assert [found.name for found in results.evaluations] == ["given", "the same"]
     assert results.models == {"given": folder, "the same": folder}
     assert sorted(file.name for file in (output / "answers").iterdir()) == ["given.jsonl", "the_same.jsonl"]
-    assert "the same - given" in ended.printed and "given: direct breaks" in ended.printed
+    assert "the same - given" in ended.printed and "given: direct: " in ended.printed
 
     shown = recipe(attack, str(config), "--model", f"given={folder}", "--rows", "1")
     assert shown.code == 0, shown.error

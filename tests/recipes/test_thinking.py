@@ -94,7 +94,9 @@ def test_a_block_before_each_answer_changes_no_measure(folder: Path, recipe: Rec
     for attack_name in ("direct", "borderline"):
         told = {number: answer.text for number, answer in plain.said(attack_name).items()}
         assert {number: answer.text for number, answer in block.said(attack_name).items()} == told
-    assert not [answer for answer in block.answers if "think" in answer.text or answer.thought]
+    # What a model writes from a perturbed prompt may be anything, marks of thoughts among it.
+    own = [answer for answer in block.answers if not answer.attack.startswith("embedding")]
+    assert len(own) > 40 and not [answer for answer in own if "think" in answer.text or answer.thought]
     assert block.measures["utility perplexity"].total == plain.measures["utility perplexity"].total
     assert block.measures["utility perplexity"].weights == plain.measures["utility perplexity"].weights
 
