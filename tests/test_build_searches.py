@@ -78,6 +78,8 @@ def test_goals_are_named_with_their_steps_or_alone() -> None:
         Search(Avoid(), "refusal", Momentum(StepSize(relative=2.5 / 20), 0.9), 20 - FEWER["refusal"]),
     )
     assert wanted("search=[own]").search == [SearchConfig(goal="own")]
+    led_on = searches(wanted("restarts=2", "search=[early, {goal: both, goes_on: true}]"))
+    assert [search.goes_on for search in led_on] == [False, True]
 
 
 def test_the_whole_target_alone_is_the_search_that_it_was() -> None:

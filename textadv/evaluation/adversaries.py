@@ -163,9 +163,8 @@ class EmbeddingAttack:
             raise ValueError(f"A search {needing[0]} needs to know how the model begins. Give beginnings.")
 
     def __str__(self) -> str:
-        further = sum(search.goes_on for search in self._shared)
-        told = f"{self.restarts} search{'es' if self.restarts > 1 else ''}"
-        told = told if further else told.replace(" search", " independent search")
+        apart = "" if any(search.goes_on for search in self._shared) else "independent "
+        told = f"{self.restarts} {apart}search{'es' if self.restarts > 1 else ''}"
         if self.searches == (Search(),):
             return f"embedding attack: {self.attack}; {told}"
         each = Counter(search.told(self.attack) for search in self._shared)
@@ -225,9 +224,9 @@ class _One:
 
     def searchable(self, row: Behaviour) -> Prompt:
         """The prompt before its perturbation is known, with all that the search follows from as its origin."""
-        return Prompt(row.id, row.ids, origin=self._origin(row), search=self.search.told(self.attack))
+        return Prompt(row.id, row.ids, origin=repr(self._origin(row)), search=self.search.told(self.attack))
 
-    def _origin(self, row: Behaviour) -> str:
+    def _origin(self, row: Behaviour) -> tuple[object, ...]:
         attack = self.attack
         ball, space = attack.threat.ball, attack.threat.space
         limits = (ball.geometry.name, ball.radius, ball.per, space)
@@ -235,7 +234,7 @@ class _One:
         origin += [row.opening] if row.opening else []
         origin += [self.search.says, self.beginnings] if self.search.says != "target" else []
         origin += ["from", self.before._origin(row)] if self.before is not None else []
-        return repr(tuple(origin))
+        return tuple(origin)
 
     def searched(self, model: nn.Module, prompts: Sequence[Prompt]) -> list[Prompt]:
         """The prompts with the perturbations that the attack finds."""
