@@ -7,17 +7,17 @@ from dataclasses import replace
 
 from torch import nn
 
-from textadv import build_attacks
-from textadv.config_attacks import ApgdCeConfig
-from textadv.config_images import ImageRunConfig
-from textadv.config_tasks import ClassifierRunConfig
-from textadv.evaluation import Masking, Measured, Rows
-from textadv.evaluation.attacking import attack_rows
-from textadv.evaluation.classifier_record import CLEAN, ROBUST, robust_of
-from textadv.printable import tell
-from textadv.stages import evaluate_model
-from textadv.task import Task, prepare
-from textadv.task_images import prepare_images
+from textadv.config.attacks import ApgdCeConfig
+from textadv.config.images import ImageRunConfig
+from textadv.config.tasks import ClassifierRunConfig
+from textadv.measuring import Masking, Measured, Rows
+from textadv.measuring.accuracy.attacking import attack_rows
+from textadv.measuring.accuracy.record import CLEAN, ROBUST, robust_of
+from textadv.tasks import attacks as build_attacks
+from textadv.tasks.images.task import prepare_images
+from textadv.tasks.stages import evaluate_model
+from textadv.tasks.text.task import Task, prepare
+from textadv.values.host.printable import tell
 
 LONGER = "longer"
 

@@ -13,13 +13,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from textadv.config import ConfigError
-from textadv.config_chat import ChatRunConfig
-from textadv.config_file import load_config
-from textadv.errors import USER_ERRORS, ending
-from textadv.phases import on_screen, stage, telling
-from textadv.printable import tell
-from textadv.screen import parser as reader
+from textadv.config.chat import ChatRunConfig
+from textadv.config.file import load_config
+from textadv.config.text import ConfigError
+from textadv.runs.errors import USER_ERRORS, ending
+from textadv.runs.screen import parser as reader
+from textadv.values.host.phases import on_screen, stage, telling
+from textadv.values.host.printable import tell
 
 Number = TypeVar("Number", int, float)
 
@@ -48,8 +48,8 @@ def swept(runs: list[Wanted], output: Path) -> str:
     # Once the configurations are known to be right: torch and transformers take seconds.
     from textadv.report import read_results
     from textadv.report.frontier import run_of, runs_markdown, write_frontier
-    from textadv.stages_chat import evaluate_chat_model, report_chat, train_chat
-    from textadv.task_chat import prepare_chat
+    from textadv.tasks.chat.stages import evaluate_chat_model, report_chat, train_chat
+    from textadv.tasks.chat.task import prepare_chat
 
     found = []
     for ratio, folder, config in runs:

@@ -31,14 +31,14 @@ from transformers.utils import logging
 from scripts.lab.corpus import LabSize, Row, lab_data, texts
 from scripts.lab.model import LabShape, lab_tokenizer
 from tests.seen import TakenChat, read_chat_results
-from textadv.batch import IGNORED, padded
 from textadv.data.chat_template import encode_answered
-from textadv.evaluation import Measure
-from textadv.evaluation.chat_record import Talked
-from textadv.evaluation.generate import Answer
-from textadv.evaluation.judges import REFUSAL_LISTS
-from textadv.randomness import seeded_scope
+from textadv.measuring import Measure
+from textadv.measuring.judges.verdicts import REFUSAL_LISTS
+from textadv.measuring.safety.generate import Answer
+from textadv.measuring.safety.record import Talked
 from textadv.report import screen_text
+from textadv.values.batch import IGNORED, padded
+from textadv.values.randomness import seeded_scope
 
 CONTEXT, WIDTH, LAYERS = 96, 32, 2
 SIZE = LabSize(

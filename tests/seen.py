@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from textadv import evaluation
-from textadv.evaluation import (
+from textadv import measuring as evaluation
+from textadv.measuring import (
     Attacks,
     Cascade,
     Curve,
@@ -20,11 +20,8 @@ from textadv.evaluation import (
     Rows,
     Sizes,
     Training,
-    chat,
 )
-from textadv.evaluation.chat_record import BY_JUDGE, Talked
-from textadv.evaluation.chat_record import SUCCESS as SUCCESS_GROUP
-from textadv.evaluation.classifier_record import (
+from textadv.measuring.accuracy.record import (
     CLEAN,
     ROBUST,
     SUCCESS,
@@ -33,18 +30,21 @@ from textadv.evaluation.classifier_record import (
     Classified,
     RobustPoint,
 )
-from textadv.evaluation.measured import share
-from textadv.evaluation.radius_curve import BY_RADIUS
-from textadv.evaluation.sections.attacks import AttackRun
-from textadv.evaluation.sections.curve import CurvePoint
-from textadv.evaluation.sections.exports import ExportCheck, Exports
-from textadv.evaluation.sections.outcomes import Outcomes
-from textadv.evaluation.sections.told import Told
+from textadv.measuring.measured import share
+from textadv.measuring.safety import chat
+from textadv.measuring.safety.radius_curve import BY_RADIUS
+from textadv.measuring.safety.record import BY_JUDGE, Talked
+from textadv.measuring.safety.record import SUCCESS as SUCCESS_GROUP
+from textadv.measuring.sections.attacks import AttackRun
+from textadv.measuring.sections.curve import CurvePoint
+from textadv.measuring.sections.exports import ExportCheck, Exports
+from textadv.measuring.sections.outcomes import Outcomes
+from textadv.measuring.sections.told import Told
 from textadv.report import read_results
 
 
 def evaluate(*args: Any, **named: Any) -> Classified:
-    """What `textadv.evaluation.evaluate` finds, taken apart."""
+    """What `textadv.measuring.evaluate` finds, taken apart."""
     return seen(evaluation.evaluate(*args, **named))
 
 
@@ -166,7 +166,7 @@ def read_chat_results(folder: Path) -> TakenChat:
 
 
 def evaluate_chat(*args: Any, **named: Any) -> Talked:
-    """What `textadv.evaluation.chat.evaluate_chat` finds, taken apart."""
+    """What `textadv.measuring.safety.chat.evaluate_chat` finds, taken apart."""
     return heard(chat.evaluate_chat(*args, **named))
 
 

@@ -45,7 +45,7 @@ class Source(NamedTuple):
 
     @property
     def layer(self) -> str:
-        """textadv/attacks/balls.py -> attacks, textadv/batch.py -> batch, textadv/__init__.py -> "" ."""
+        """textadv/attacks/parts/balls.py -> attacks, textadv/values/batch.py -> batch, textadv/__init__.py -> "" ."""
         first = self.path.split("/")[1].removesuffix(".py")
         return "" if first == "__init__" else first
 
@@ -144,7 +144,7 @@ def unsafe_literals(source: Source) -> Iterator[str]:
 def global_seeding(source: Source) -> Iterator[str]:
     for node in ast.walk(source.tree):
         if isinstance(node, ast.Call) and SEEDING.match(dotted(node.func)):
-            yield source.at(node, f"calls {dotted(node.func)}: take a torch.Generator or use textadv.randomness")
+            yield source.at(node, f"calls {dotted(node.func)}: take a torch.Generator or use textadv.values.randomness")
 
 
 def epsilon_parameters(source: Source) -> Iterator[str]:

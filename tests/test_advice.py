@@ -9,10 +9,10 @@ import pytest
 
 from tests.support.config_keys import keys_in, sentences, tasks_with
 from tests.test_config_chat import small as small_chat
-from textadv.config import ConfigError
+from textadv.config.text import ConfigError
 from textadv.data import DataError
 from textadv.data.tables import Table, read_files
-from textadv.mixing import Constant, Mixing
+from textadv.training.mixing import Constant, Mixing
 
 PACKAGE = Path(__file__).parents[1] / "textadv"
 TEXTS, IMAGES, CHAT = "classification", "images", "chat"
@@ -62,24 +62,24 @@ SHOWN_BY = {
     "objectives/regularised.py": CLASSIFIERS,
     "objectives/token_means.py": {CHAT},
     "objectives/weights.py": CLASSIFIERS,
-    "evaluation/masking.py": CLASSIFIERS,
-    "evaluation/minimum.py": CLASSIFIERS,
-    "evaluation/sanity.py": CLASSIFIERS,
-    "evaluation/renumbering.py": CLASSIFIERS,
+    "measuring/accuracy/masking.py": CLASSIFIERS,
+    "measuring/accuracy/minimum.py": CLASSIFIERS,
+    "measuring/accuracy/sanity.py": CLASSIFIERS,
+    "measuring/accuracy/renumbering.py": CLASSIFIERS,
     "evaluation/chat*.py": {CHAT},
-    "evaluation/fluency.py": {CHAT},
+    "measuring/safety/fluency.py": {CHAT},
     "evaluation/classifier*.py": CLASSIFIERS,
-    "evaluation/verdict.py": CLASSIFIERS,
+    "measuring/verdict.py": CLASSIFIERS,
     "evaluation/verdict_*.py": {CHAT},
-    "evaluation/refusal.py": {CHAT},
-    "evaluation/target_judge.py": {CHAT},
+    "measuring/judges/refusal.py": {CHAT},
+    "measuring/judges/target_judge.py": {CHAT},
 }
 # Sentences of shared files that one kind of run shows, and so names its keys: file -> beginnings of keys -> tasks.
 ONE_KIND = {
-    "attacks/curriculum.py": {"mixing.adaptive_radius": CLASSIFIERS},
+    "attacks/wrappers/curriculum.py": {"mixing.adaptive_radius": CLASSIFIERS},
     "attacks/penalty.py": {"objective.": CLASSIFIERS},
     "attacks/contrast.py": {"objective.parts": {CHAT}},
-    "attacks/held.py": {"objective.defence_steps": {CHAT}},
+    "attacks/wrappers/held.py": {"objective.defence_steps": {CHAT}},
     "config_adversary.py": {"mixing.adaptive_radius": CLASSIFIERS},
     "config_errors.py": {"objective.name": CLASSIFIERS},
     "config_file.py": {"data.name": CLASSIFIERS},
@@ -104,11 +104,11 @@ ONE_KIND = {
 }
 # Only who builds these in Python meets them: a configuration is refused before, in the key that it has.
 IN_PYTHON = {
-    "attacks/carlini_wagner.py": ("attack.constant_factor", "attack.shrink", "attack.freeze"),
-    "attacks/fab.py": ("attack.eta", "attack.targets"),
+    "attacks/minimal/carlini_wagner.py": ("attack.constant_factor", "attack.shrink", "attack.freeze"),
+    "attacks/minimal/fab.py": ("attack.eta", "attack.targets"),
     "attacks/direction.py": ("objective.",),
     "data/chat_rows.py": ("data.suffix_",),
-    "evaluation/judge_validation.py": ("evaluation.judge_validation",),
+    "measuring/judges/validation.py": ("evaluation.judge_validation",),
     "objectives/free.py": ("objective.start",),
     "models/*.py": ("model.safetensors",),
 }

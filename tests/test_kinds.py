@@ -17,7 +17,7 @@ from tests.attacks.strangers import Art, Torchattacks, climbed
 from tests.tiny import rows as token_rows
 from textadv.data.reviews import reviews
 from textadv.data.tokenizer import reviews_tokenizer
-from textadv.kinds import told
+from textadv.values.kinds import told
 
 ROWS = token_rows(8)
 IMAGES = ta.ImageRows(torch.rand(4, 1, 4, 4, generator=torch.Generator().manual_seed(0)), [0, 1, 0, 1])

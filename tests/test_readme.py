@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from textadv.evaluation import Attacks
-from textadv.randomness import seeded_scope
+from textadv.measuring import Attacks
+from textadv.values.randomness import seeded_scope
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -37,7 +37,7 @@ from tests.style import (
 ARCHITECTURE = "docs/architecture.md"
 
 FILE_LINES = 400
-FILE_LINES_OF = {"textadv/trainer.py": 300}
+FILE_LINES_OF = {"textadv/training/trainer.py": 300}
 FUNCTION_LINES = 60
 SHORT_FUNCTION_LINES = 40
 SHORT_FUNCTION_SHARE = 0.9
@@ -69,16 +69,16 @@ EVERYWHERE_CHECKS: list[Check] = [
 
 # (check, file, a line that must be reported, a line that must not)
 SAMPLES: list[tuple[Check, str, str, str]] = [
-    (restricted_imports, "textadv/losses.py", "from transformers import AutoModel", "import torch"),
-    (restricted_imports, "textadv/trainer.py", "def f():\n    import datasets.config", "import evaluation"),
+    (restricted_imports, "textadv/values/losses.py", "from transformers import AutoModel", "import torch"),
+    (restricted_imports, "textadv/training/trainer.py", "def f():\n    import datasets.config", "import evaluation"),
     (restricted_imports, "textadv/attacks/x.py", "from textadv import config", "from textadv import batch"),
     (
         restricted_imports,
-        "textadv/trainer.py",
-        "from textadv.config_file import dump",
-        "from textadv.mixing import config",
+        "textadv/training/trainer.py",
+        "from textadv.config.file import dump",
+        "from textadv.training.mixing import config",
     ),
-    (restricted_imports, "recipes/x.py", "import transformers", "from textadv.config import RunConfig"),
+    (restricted_imports, "recipes/x.py", "import transformers", "from textadv.config.text import RunConfig"),
     (restricted_imports, "scripts/lab/x.py", "import datasets", "import transformers"),
     (restricted_imports, "scripts/x.py", "import transformers", "from scripts.lab.model import lab_llama"),
     (dangerous_calls, "textadv/x.py", "eval(text)", "model.eval()"),
@@ -173,7 +173,7 @@ def test_find_cycles_names_the_way_round() -> None:
 
 
 def imported_module(name: str, modules: set[str]) -> str:
-    """textadv.batch.Batch -> textadv.batch: the longest beginning of `name` that is a module, else ""."""
+    """textadv.values.batch.Batch -> textadv.values.batch: the longest beginning of `name` that is a module, else ""."""
     while name and name not in modules:
         name = name.rpartition(".")[0]
     return name

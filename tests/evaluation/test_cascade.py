@@ -12,10 +12,10 @@ from tests.misleading import Noisy
 from tests.oracles import CurvedBag, FixedRows, rightly_labelled, token_rows
 from tests.seen import evaluate
 from textadv.attacks import L2, AutoAttack, Eot, apgd_ce, autoattack, pgd
-from textadv.evaluation import Finished, attack_rows, kept_lines
-from textadv.evaluation.attacking import samples_of
-from textadv.evaluation.cascade import merged, run_stages
-from textadv.evaluation.classifier_record import Classified
+from textadv.measuring import Finished, attack_rows, kept_lines
+from textadv.measuring.accuracy.attacking import samples_of
+from textadv.measuring.accuracy.cascade import merged, run_stages
+from textadv.measuring.accuracy.record import Classified
 
 BALL = L2(0.8, per="example")
 

@@ -16,20 +16,21 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from tests.data.chats import chat_tokenizer
 from tests.seen import evaluate_chat
-from textadv.batch import Role
 from textadv.data import Chat, ChatRows, encode_chats
 from textadv.data.benchmarks import Instructed, Instruction, Question
 from textadv.data.rendering import Template
-from textadv.evaluation import Measure, fluency, generate
-from textadv.evaluation.adversaries import Behaviour, Direct, Prefill, Round
-from textadv.evaluation.chat import Asked, Panel
-from textadv.evaluation.chat_record import Talked
-from textadv.evaluation.generate import Decoding
-from textadv.evaluation.judges import REFUSAL_LISTS, Verdict
-from textadv.evaluation.likelihood import AnswerNLL
-from textadv.evaluation.multiple_choice import choice_result, score_choices
-from textadv.evaluation.statistics import wilson
-from textadv.randomness import seeded_scope
+from textadv.measuring import Measure
+from textadv.measuring.capability.likelihood import AnswerNLL
+from textadv.measuring.capability.multiple_choice import choice_result, score_choices
+from textadv.measuring.judges.verdicts import REFUSAL_LISTS, Verdict
+from textadv.measuring.safety import fluency, generate
+from textadv.measuring.safety.adversaries import Behaviour, Direct, Prefill, Round
+from textadv.measuring.safety.chat import Asked, Panel
+from textadv.measuring.safety.generate import Decoding
+from textadv.measuring.safety.record import Talked
+from textadv.measuring.statistics import wilson
+from textadv.values.batch import Role
+from textadv.values.randomness import seeded_scope
 
 TOKENIZER = chat_tokenizer("chatml")
 END = TOKENIZER.convert_tokens_to_ids("<|im_end|>")

@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from tests.report.made_up_chat import counted, evaluated, made, perplexity, rate
-from textadv.evaluation.measured import Measure, change, holm
-from textadv.evaluation.statistics import mcnemar, paired_difference
+from textadv.measuring.measured import Measure, change, holm
+from textadv.measuring.statistics import mcnemar, paired_difference
 from textadv.report import from_json, to_json
 
 

@@ -22,14 +22,15 @@ from tests.oracles import FixedRows, image_rows, tiny_models
 from tests.processes import finished as process
 from tests.seen import evaluate
 from textadv.attacks import L1, Eot, Linf, Square, ThreatModel, Transfer, apgd_ce, pgd
-from textadv.digests import weights_hash
-from textadv.evaluation import Alarm, Finished, attack_rows, attacking
-from textadv.evaluation import finished as module
-from textadv.evaluation.classifier_record import Classified
-from textadv.evaluation.finished import UndescribedError, described, row_digest
+from textadv.measuring import Alarm, Finished, attack_rows
+from textadv.measuring import finished as module
+from textadv.measuring.accuracy import attacking
+from textadv.measuring.accuracy.record import Classified
+from textadv.measuring.finished import UndescribedError, described, row_digest
 from textadv.models import as_classifier
-from textadv.randomness import seeded_scope
-from textadv.spaces import Pixels
+from textadv.values.digests import weights_hash
+from textadv.values.randomness import seeded_scope
+from textadv.values.spaces import Pixels
 
 # Batches of 10 of 24 rows: 3 for the first stage, then fewer.
 BATCH = 10

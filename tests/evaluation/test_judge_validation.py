@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from textadv.data import DataError
-from textadv.evaluation import Rate
-from textadv.evaluation.judge_validation import (
+from textadv.measuring import Rate
+from textadv.measuring.judges.refusal import string_outcome
+from textadv.measuring.judges.validation import (
     LABELS,
     MEASURED,
     OUTCOME_COUNTS,
@@ -22,8 +23,7 @@ from textadv.evaluation.judge_validation import (
     measure,
     reliability,
 )
-from textadv.evaluation.judges import REFUSAL_LISTS, XSTEST, Verdict
-from textadv.evaluation.refusal import string_outcome
+from textadv.measuring.judges.verdicts import REFUSAL_LISTS, XSTEST, Verdict
 
 FILE = "data/judge_validation/xstest_safe_completions.csv"
 

@@ -30,10 +30,10 @@ from textadv.attacks import (
     fgsm,
     pgd,
 )
-from textadv.evaluation import Alarm, Finished
-from textadv.evaluation.classifier_record import Classified
-from textadv.evaluation.masking import _judged, _Tried
-from textadv.evaluation.sections.masking import MaskingFlag
+from textadv.measuring import Alarm, Finished
+from textadv.measuring.accuracy.masking import _judged, _Tried
+from textadv.measuring.accuracy.record import Classified
+from textadv.measuring.sections.masking import MaskingFlag
 from textadv.models import PerturbationError
 
 NAMES = ["attacks without gradients", "one step beats many", "another search", "zero gradient", "gradient not finite"]

@@ -13,9 +13,9 @@ from tests.networks import cifar10, fgsm_rs_mnist, mnist, resnet20_cifar10, trad
 from tests.oracles import FixedRows
 from tests.seen import evaluate
 from textadv.attacks import Linf, ThreatModel, autoattack
-from textadv.evaluation import Alarm, Finished
-from textadv.evaluation.classifier_record import Classified
-from textadv.spaces import Pixels
+from textadv.measuring import Alarm, Finished
+from textadv.measuring.accuracy.record import Classified
+from textadv.values.spaces import Pixels
 
 STAGES = ["APGD-CE", "APGD-T", "FAB-T", "Square"]
 

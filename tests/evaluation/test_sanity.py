@@ -15,12 +15,12 @@ from tests.report.made_up import made
 from tests.seen import evaluate
 from textadv.attacks import L2, Transfer, pgd
 from textadv.data import ImageRows
-from textadv.evaluation import calibrated, scores
-from textadv.evaluation.classifier_record import Classified
-from textadv.evaluation.sanity import Answered, answer_doubts, temperature_doubt
+from textadv.measuring import calibrated, scores
+from textadv.measuring.accuracy.record import Classified
+from textadv.measuring.accuracy.sanity import Answered, answer_doubts, temperature_doubt
 from textadv.models import as_classifier
-from textadv.randomness import seeded_scope
 from textadv.report import doubts
+from textadv.values.randomness import seeded_scope
 
 THREAT = ball_threat(L2(0.2))
 NAMES = ("poor", "good")

@@ -14,25 +14,27 @@ from torch import nn
 from tests.data.chats import turns
 from tests.data.thinking import THINKING, thinking_tokenizer
 from tests.seen import evaluate_chat
-from textadv.batch import Role
 from textadv.data import Chat, ChatRows, encode_chats, encode_prompt
 from textadv.data.benchmarks import Instructed, Instruction, Question
 from textadv.data.rendering import Template
 from textadv.data.thoughts import Marks, Speech
-from textadv.evaluation import Measure, fluency, generate, multiple_choice
-from textadv.evaluation.adversaries import Direct, Prefill, behaviours_of
-from textadv.evaluation.chat import Asked, Panel
-from textadv.evaluation.chat_record import Talked
-from textadv.evaluation.elicitation import elicit
-from textadv.evaluation.generate import Decoding, Prompt, answers, content_key
-from textadv.evaluation.judges import DECLINES
-from textadv.evaluation.kept_answers import Answer
-from textadv.evaluation.likelihood import AnswerNLL, Pair, answer_pairs
-from textadv.evaluation.llm_judge import LocalModel
-from textadv.evaluation.multiple_choice import score_choices
-from textadv.evaluation.refusal import over_refusal
-from textadv.evaluation.target_judge import TargetJudge
+from textadv.measuring import Measure
+from textadv.measuring.capability import multiple_choice
+from textadv.measuring.capability.likelihood import AnswerNLL, Pair, answer_pairs
+from textadv.measuring.capability.multiple_choice import score_choices
+from textadv.measuring.judges.llm_judge import LocalModel
+from textadv.measuring.judges.refusal import over_refusal
+from textadv.measuring.judges.target_judge import TargetJudge
+from textadv.measuring.judges.verdicts import DECLINES
+from textadv.measuring.safety import fluency, generate
+from textadv.measuring.safety.adversaries import Direct, Prefill, behaviours_of
+from textadv.measuring.safety.chat import Asked, Panel
+from textadv.measuring.safety.elicitation import elicit
+from textadv.measuring.safety.generate import Decoding, Prompt, answers, content_key
+from textadv.measuring.safety.kept_answers import Answer
+from textadv.measuring.safety.record import Talked
 from textadv.models.decoding import GenerationError
+from textadv.values.batch import Role
 
 NEW = 40
 GREEDY = Decoding(max_new_tokens=NEW, batch_size=3)
@@ -294,11 +296,11 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> list[Pair]:
 
     for module in (fluency, multiple_choice):
         monkeypatch.setattr(module, "answer_nll", nll)
-    monkeypatch.setattr("textadv.evaluation.likelihood.answer_nll", nll)
+    monkeypatch.setattr("textadv.measuring.capability.likelihood.answer_nll", nll)
     monkeypatch.setattr(fluency, "as_reference", lambda model: _Nothing())
     monkeypatch.setattr(multiple_choice, "context_length", lambda model: None)
     monkeypatch.setattr(fluency, "context_length", lambda model: None)
-    monkeypatch.setattr("textadv.evaluation.elicitation.end_ids", lambda model, tokenizer: ())
+    monkeypatch.setattr("textadv.measuring.safety.elicitation.end_ids", lambda model, tokenizer: ())
     monkeypatch.setattr(generate, "end_ids", lambda model, tokenizer: (tokenizer.convert_tokens_to_ids(E),))
     return asked
 

@@ -15,24 +15,24 @@ import torch
 from tests.report.made_up import evaluated as classified
 from tests.report.made_up import trained
 from tests.report.made_up_chat import evaluated, made
-from textadv.checkpoint import CheckpointError
-from textadv.config import ConfigError
-from textadv.config_yaml import read_yaml
+from textadv.config.text import ConfigError
+from textadv.config.yaml import read_yaml
 from textadv.data import DataError, load_splits
-from textadv.errors import ending
-from textadv.evaluation.inspection import Inspected
-from textadv.evaluation.inspection_images import InspectedImage
-from textadv.exporting import printable_card
 from textadv.integrations import EndpointError
+from textadv.measuring.accuracy.inspection import Inspected
+from textadv.measuring.accuracy.inspection_images import InspectedImage
 from textadv.models import ModelError
 from textadv.models.decoding import GenerationError
-from textadv.phases import OnScreen
-from textadv.printable import acts, printable, shortened, tell
 from textadv.report import from_json, report_html, report_markdown, screen_notes, screen_text, to_json
 from textadv.report.frontier import Run, runs_markdown
 from textadv.report.grid import write_grid
 from textadv.report.side_by_side import FinishedRun, side_by_side
-from textadv.yaml_text import write_yaml
+from textadv.runs.errors import ending
+from textadv.tasks.exporting import printable_card
+from textadv.training.checkpoint import CheckpointError
+from textadv.values.host.phases import OnScreen
+from textadv.values.host.printable import acts, printable, shortened, tell
+from textadv.values.host.yaml_text import write_yaml
 
 ACTING = {
     "a colour": "\x1b[31m",

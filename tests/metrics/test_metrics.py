@@ -8,7 +8,7 @@ from pathlib import Path
 import evaluate
 import pytest
 
-from textadv.metrics import AttackSuccessRate, RobustAccuracy, metric_path
+from textadv.measuring.metrics import AttackSuccessRate, RobustAccuracy, metric_path
 
 # Rows: right and kept, right and broken, right and broken, wrong and stays wrong, right and kept.
 REFERENCES = [0, 1, 2, 1, 2]

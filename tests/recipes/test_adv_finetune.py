@@ -23,7 +23,7 @@ from tests.recipes.running import (
     write_csv,
 )
 from tests.seen import Taken
-from textadv.config_file import load_config
+from textadv.config.file import load_config
 from textadv.models import load_classifier
 
 LORA = "model.lora={r: 4}"

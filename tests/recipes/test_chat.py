@@ -16,9 +16,9 @@ from scripts import convert_stories260k
 from tests import chat_run
 from tests.recipes.running import ROOT, Ended, Recipe, in_two_processes, launched
 from tests.seen import TakenChat, read_chat_results
-from textadv.config_file import load_config
+from textadv.config.file import load_config
 from textadv.data.chat_template import encode_prompt
-from textadv.evaluation.generate import Decoding, Prompt, answers
+from textadv.measuring.safety.generate import Decoding, Prompt, answers
 from textadv.models import LoadedModel, load_causal
 
 # Steps that are large enough to change what the model says.

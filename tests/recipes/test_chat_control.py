@@ -14,12 +14,12 @@ from recipes import adv_finetune, evaluate
 from tests import chat_run
 from tests.recipes.running import Recipe, launched
 from tests.seen import TakenChat, read_chat_results
-from textadv.config_chat import ChatRunConfig
-from textadv.config_file import load_config
+from textadv.config.chat import ChatRunConfig
+from textadv.config.file import load_config
 from textadv.runs import harden
-from textadv.stages_control import controls
-from textadv.task_chat import prepare_chat
-from textadv.trainer import Trainer
+from textadv.tasks.chat.control import controls
+from textadv.tasks.chat.task import prepare_chat
+from textadv.training.trainer import Trainer
 
 STEPS = ("training.steps=4", "training.learning_rate=3e-2", "checkpoint.every=2", "selection.every=2")
 WITH = ("baselines=[same_steps, equal_cost]", *STEPS, *chat_run.BRIEF)

@@ -12,7 +12,7 @@ from recipes import adv_finetune, attack, evaluate
 from tests import chat_run
 from tests.recipes.running import Recipe
 from tests.seen import read_chat_results
-from textadv.evaluation.chat_record import Talked
+from textadv.measuring.safety.record import Talked
 
 WITH_KL = "objective.parts=[{name: cat}, {name: kl}]"
 

@@ -16,9 +16,9 @@ from tests.models.test_vocabulary import grown
 from tests.recipes.running import SMALL, Recipe, check_consistent, in_two_processes, results_of
 from tests.seen import Taken, read_chat_results
 from tests.vision import saved, tiny
-from textadv import exporting
-from textadv.exporting import MARK
 from textadv.models import save_merged
+from textadv.tasks import exporting
+from textadv.tasks.exporting import MARK
 
 LORA = "model.lora={r: 4}"
 IMAGES = "tests/recipes/small_images.yaml"

@@ -20,7 +20,7 @@ from tests.recipes.test_adv_finetune import log_of
 from tests.seen import Taken
 from tests.vision import SIDE, saved, tiny
 from textadv.data import Fitting, fitted, shapes
-from textadv.evaluation import clean_logits
+from textadv.measuring import clean_logits
 from textadv.models import ImageShape, load_image_classifier, read_preprocessing
 
 SMALL = "tests/recipes/small_images.yaml"

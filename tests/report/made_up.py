@@ -6,13 +6,13 @@ import math
 from dataclasses import replace
 from typing import Any
 
-from textadv.evaluation.blocks import Bullets, Grid, Picture, Text
-from textadv.evaluation.classifier_record import AttackResult, Classified, RobustPoint
-from textadv.evaluation.classifier_results import classifier_results
-from textadv.evaluation.results import Facts
-from textadv.evaluation.sections.exports import ExportCheck
-from textadv.evaluation.sections.rows import RowOutcome
-from textadv.evaluation.statistics import wilson
+from textadv.measuring.accuracy.earlier import classifier_results
+from textadv.measuring.accuracy.record import AttackResult, Classified, RobustPoint
+from textadv.measuring.blocks import Bullets, Grid, Picture, Text
+from textadv.measuring.results import Facts
+from textadv.measuring.sections.exports import ExportCheck
+from textadv.measuring.sections.rows import RowOutcome
+from textadv.measuring.statistics import wilson
 from textadv.report import Results, Training
 from textadv.report.markdown import drawn
 from textadv.report.plots import plot_svg

@@ -7,16 +7,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from textadv.evaluation import Measure, Measured, Results, Training, chat_record
-from textadv.evaluation.chat_record import BY_JUDGE, HEADINGS, Talked
-from textadv.evaluation.chat_results import chat_results
-from textadv.evaluation.measure_ids import measure_id
-from textadv.evaluation.measured import share
-from textadv.evaluation.results import Facts
-from textadv.evaluation.sections.attacks import AttackRun
-from textadv.evaluation.sections.exports import ExportCheck
-from textadv.evaluation.sections.outcomes import AttackOutcomes
-from textadv.evaluation.statistics import wilson
+from textadv.measuring import Measure, Measured, Results, Training
+from textadv.measuring.measured import share
+from textadv.measuring.results import Facts
+from textadv.measuring.safety import record as chat_record
+from textadv.measuring.safety.earlier import chat_results
+from textadv.measuring.safety.measure_ids import measure_id
+from textadv.measuring.safety.record import BY_JUDGE, HEADINGS, Talked
+from textadv.measuring.sections.attacks import AttackRun
+from textadv.measuring.sections.exports import ExportCheck
+from textadv.measuring.sections.outcomes import AttackOutcomes
+from textadv.measuring.statistics import wilson
 
 ROWS = 20
 

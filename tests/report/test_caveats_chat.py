@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from tests.report.made_up_chat import by_judge, evaluated, made, rate
-from textadv.evaluation import Measure
-from textadv.evaluation.chat_record import Talked
-from textadv.evaluation.results import Verdict
+from textadv.measuring import Measure
+from textadv.measuring.results import Verdict
+from textadv.measuring.safety.record import Talked
 
 ROWS = 100
 

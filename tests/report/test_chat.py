@@ -11,9 +11,9 @@ import yaml
 
 from tests.report.made_up import picture_of, section_rows, section_texts
 from tests.report.made_up_chat import by_judge, counted, evaluated, made, perplexity, rate
-from textadv.evaluation.chat_record import Talked
-from textadv.evaluation.radius_curve import BY_RADIUS
-from textadv.evaluation.sections.attacks import AttackRun
+from textadv.measuring.safety.radius_curve import BY_RADIUS
+from textadv.measuring.safety.record import Talked
+from textadv.measuring.sections.attacks import AttackRun
 from textadv.report import (
     Results,
     read_results,

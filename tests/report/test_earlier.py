@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from textadv.evaluation import Curve, Rows
-from textadv.evaluation.sections import section_classes
-from textadv.evaluation.sections.outcomes import Outcomes
+from textadv.measuring import Curve, Rows
+from textadv.measuring.sections import section_classes
+from textadv.measuring.sections.outcomes import Outcomes
 from textadv.report import Results, comparison_table, doubts, from_json, report_html, to_json
 from textadv.report.frontier import run_of, runs_markdown
 from textadv.report.markdown import bullets

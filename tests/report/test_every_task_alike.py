@@ -8,11 +8,11 @@ from pathlib import Path
 
 from tests.report.made_up import made
 from tests.style import imports, sources
-from textadv.evaluation import Measured, Results
-from textadv.evaluation.measured import share
-from textadv.evaluation.results import Verdict
-from textadv.evaluation.sections.told import Told
-from textadv.evaluation.statistics import wilson
+from textadv.measuring import Measured, Results
+from textadv.measuring.measured import share
+from textadv.measuring.results import Verdict
+from textadv.measuring.sections.told import Told
+from textadv.measuring.statistics import wilson
 from textadv.report import from_json, report_html, report_markdown, screen_notes, screen_text, to_json
 
 OF_ONE_TASK = re.compile(

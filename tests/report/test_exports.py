@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tests.report.made_up import evaluated, made, section_rows
-from textadv.evaluation.sections.exports import ExportCheck, Exports
+from textadv.measuring.sections.exports import ExportCheck, Exports
 from textadv.report import doubts, from_json, report_html, report_markdown, to_json
 
 ADAPTER = ExportCheck("hardened", "adapter", "float32", 16, 16, 0, 0.0, 0.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tests.report.made_up import evaluated, made, section_lines, section_rows
-from textadv.evaluation.sections.radii import MinimumRadii, RowRadius
+from textadv.measuring.sections.radii import MinimumRadii, RowRadius
 from textadv.report import Results, doubts, from_json, report_html, report_markdown, to_json
 
 MINIMUM = "Smallest radius that breaks a row"

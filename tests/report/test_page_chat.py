@@ -11,7 +11,7 @@ import pytest
 
 from tests.report.made_up import picture_of, section_rows
 from tests.report.made_up_chat import by_judge, evaluated, made, rate
-from textadv.evaluation.sections.attacks import AttackRun
+from textadv.measuring.sections.attacks import AttackRun
 from textadv.report import Results, report_html
 
 HOSTILE = "<script>alert(1)</script>"

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from tests.report.made_up import MODELS, evaluated, made, picture_of
-from textadv.evaluation.classifier_record import Classified
-from textadv.evaluation.statistics import wilson
+from textadv.measuring.accuracy.record import Classified
+from textadv.measuring.statistics import wilson
 from textadv.report import Results, comparison_table, doubts, from_json, report_html, report_markdown, to_json
 
 HOSTILE = "<script>alert(1)</script>"

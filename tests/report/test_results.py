@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from tests.report.made_up import MODELS, evaluated, made
-from textadv.evaluation import Attacks
-from textadv.evaluation.results import SCHEMA_VERSION
+from textadv.measuring import Attacks
+from textadv.measuring.results import SCHEMA_VERSION
 from textadv.report import Results, from_json, read_results, report_markdown, to_json, write_results
-from textadv.writing import write_text
+from textadv.values.host.writing import write_text
 
 
 def test_json_round_trip(results: Results) -> None:

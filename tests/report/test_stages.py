@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tests.report.made_up import evaluated, made, section_lines, section_rows
-from textadv.evaluation.sections.cascade import StageResult
-from textadv.evaluation.sections.masking import MaskingFlag
-from textadv.evaluation.statistics import wilson
+from textadv.measuring.sections.cascade import StageResult
+from textadv.measuring.sections.masking import MaskingFlag
+from textadv.measuring.statistics import wilson
 from textadv.report import Results, doubts, from_json, report_html, report_markdown, to_json
 
 

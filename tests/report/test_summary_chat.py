@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from tests.report.made_up_chat import TRAINING, by_judge, evaluated, made, perplexity, rate
-from textadv.evaluation import Measure, Measured
-from textadv.evaluation.chat_record import Talked
-from textadv.evaluation.chat_results import training_line
-from textadv.evaluation.measured import Compared, compared
-from textadv.evaluation.results import Verdict
-from textadv.evaluation.verdict_chat import state_of
+from textadv.measuring import Measure, Measured
+from textadv.measuring.measured import Compared, compared
+from textadv.measuring.results import Verdict
+from textadv.measuring.safety.earlier import training_line
+from textadv.measuring.safety.record import Talked
+from textadv.measuring.safety.verdict import state_of
 from textadv.report import doubts
 
 BEFORE = evaluated("before", 3, 20)

@@ -1,7 +1,7 @@
 """Results as files: JSON for programs, a table, Markdown and HTML for people."""
 
-from textadv.evaluation.results import SCHEMA_VERSION, Results, Training, to_json
-from textadv.evaluation.stored import from_json
+from textadv.measuring.results import SCHEMA_VERSION, Results, Training, to_json
+from textadv.measuring.stored import from_json
 from textadv.report.files import read_results, write_results
 from textadv.report.grid import write_grid
 from textadv.report.markdown import comparison_table, doubts, report_markdown, screen_notes, screen_text

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from textadv.evaluation.blocks import Picture
-from textadv.evaluation.results import Results, to_json
-from textadv.evaluation.stored import from_json
+from textadv.measuring.blocks import Picture
+from textadv.measuring.results import Results, to_json
+from textadv.measuring.stored import from_json
 from textadv.report.markdown import drawn, report_markdown
 from textadv.report.page import report_html
 from textadv.report.plots import plot_svg
-from textadv.writing import write_text
+from textadv.values.host.writing import write_text
 
 
 def write_results(results: Results, folder: str | Path) -> dict[str, Path]:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from textadv.evaluation.measured import Measure, Measured
-from textadv.evaluation.results import Results
-from textadv.evaluation.wording import value_text
-from textadv.printable import printable
+from textadv.measuring.measured import Measure, Measured
+from textadv.measuring.results import Results
+from textadv.measuring.wording import value_text
 from textadv.report.markdown import escaped
 from textadv.report.plots import STYLES, svg_text
-from textadv.writing import write_text
+from textadv.values.host.printable import printable
+from textadv.values.host.writing import write_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

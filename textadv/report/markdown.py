@@ -7,13 +7,13 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from textadv.evaluation.blocks import Block, Bullets, Grid, Picture, Text
-from textadv.evaluation.results import Results
-from textadv.evaluation.sections import Section
-from textadv.evaluation.sections.told import Told
-from textadv.printable import printable
+from textadv.measuring.blocks import Block, Bullets, Grid, Picture, Text
+from textadv.measuring.results import Results
+from textadv.measuring.sections import Section
+from textadv.measuring.sections.told import Told
 from textadv.report.reproducing import command, config_yaml, facts
 from textadv.report.table import comments, header, table
+from textadv.values.host.printable import printable
 
 SCREEN = 120
 

@@ -7,13 +7,13 @@ import base64
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from textadv.evaluation.blocks import Block, Picture
-from textadv.evaluation.results import Results
-from textadv.printable import printable
+from textadv.measuring.blocks import Block, Picture
+from textadv.measuring.results import Results
 from textadv.report.markdown import doubts, drawn
 from textadv.report.plots import plot_svg
 from textadv.report.reproducing import command, config_yaml, facts
 from textadv.report.table import comments, header, table
+from textadv.values.host.printable import printable
 
 # A gain that costs something, or leaves much to break, has the colour of what is not proven.
 COLOURS = {"trade": "unproven", "partial": "unproven"}

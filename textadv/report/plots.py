@@ -6,8 +6,8 @@ import io
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from textadv.evaluation.blocks import Dots, Lines
-from textadv.printable import printable
+from textadv.measuring.blocks import Dots, Lines
+from textadv.values.host.printable import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import shlex
 
-from textadv.evaluation.results import Results
-from textadv.yaml_text import write_yaml
+from textadv.measuring.results import Results
+from textadv.values.host.yaml_text import write_yaml
 
 
 def config_yaml(results: Results) -> str:

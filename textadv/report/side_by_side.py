@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from textadv.evaluation.measured import Measured
-from textadv.evaluation.results import Results, Training
-from textadv.evaluation.wording import MISSING, value_text
+from textadv.measuring.measured import Measured
+from textadv.measuring.results import Results, Training
+from textadv.measuring.wording import MISSING, value_text
 from textadv.report.markdown import escaped
 
 HARDENED = "hardened"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from textadv.evaluation.measured import OWN, Measure, Measured, change
-from textadv.evaluation.rates import signed
-from textadv.evaluation.results import Results
-from textadv.evaluation.wording import MISSING, change_text, value_text
+from textadv.measuring.measured import OWN, Measure, Measured, change
+from textadv.measuring.rates import signed
+from textadv.measuring.results import Results
+from textadv.measuring.wording import MISSING, change_text, value_text
 
 
 class Row(NamedTuple):

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from textadv.config_chat import ChatRunConfig
-from textadv.config_images import ImageRunConfig
-from textadv.config_tasks import AnyRunConfig, ClassifierRunConfig
-from textadv.evaluation import Results
-from textadv.evaluation.sections.exports import Exports
+from textadv.config.chat import ChatRunConfig
+from textadv.config.images import ImageRunConfig
+from textadv.config.tasks import AnyRunConfig, ClassifierRunConfig
+from textadv.measuring import Results
+from textadv.measuring.sections.exports import Exports
 from textadv.report import screen_notes, screen_text
-from textadv.stages import evaluate_before, evaluate_model, export, report, train_hardened, train_plain
-from textadv.stages_chat import evaluate_chat_model, export_chat, report_chat, train_chat
-from textadv.stages_control import controls, train_control
-from textadv.task import Task, prepare
-from textadv.task_chat import ChatTask, prepare_chat
-from textadv.task_images import prepare_images
+from textadv.tasks.chat.control import controls, train_control
+from textadv.tasks.chat.stages import evaluate_chat_model, export_chat, report_chat, train_chat
+from textadv.tasks.chat.task import ChatTask, prepare_chat
+from textadv.tasks.images.task import prepare_images
+from textadv.tasks.stages import evaluate_before, evaluate_model, export, report, train_hardened, train_plain
+from textadv.tasks.text.task import Task, prepare
 
 
 def harden(config: AnyRunConfig) -> None:

@@ -6,20 +6,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from textadv.config_chat import ChatRunConfig
-from textadv.config_chat_objective import ChatObjectiveConfig, PrefillRecoveryConfig
-from textadv.config_images import ImageRunConfig
-from textadv.config_models import NamedModel
-from textadv.config_tasks import AnyRunConfig, ClassifierRunConfig
+from textadv.config.chat import ChatRunConfig
+from textadv.config.chat_objective import ChatObjectiveConfig, PrefillRecoveryConfig
+from textadv.config.images import ImageRunConfig
+from textadv.config.models import NamedModel
+from textadv.config.tasks import AnyRunConfig, ClassifierRunConfig
 from textadv.report import screen_notes, screen_text
-from textadv.stages import evaluate_model, report
-from textadv.stages_chat import evaluate_chat_model, report_chat
-from textadv.task import Task, prepare, with_model
-from textadv.task_base import common_base, unread_notes
-from textadv.task_chat import prepare_chat, with_chat_model
-from textadv.task_images import prepare_images, require_trained, with_image_model
-from textadv.task_output import RUN_PARTS
-from textadv.task_reads import require_outside
+from textadv.tasks.chat.base import common_base, unread_notes
+from textadv.tasks.chat.stages import evaluate_chat_model, report_chat
+from textadv.tasks.chat.task import prepare_chat, with_chat_model
+from textadv.tasks.images.task import prepare_images, require_trained, with_image_model
+from textadv.tasks.output import RUN_PARTS
+from textadv.tasks.reads import require_outside
+from textadv.tasks.stages import evaluate_model, report
+from textadv.tasks.text.task import Task, prepare, with_model
 
 
 def measure(config: AnyRunConfig, models: Sequence[NamedModel], output: str) -> None:
