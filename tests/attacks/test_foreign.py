@@ -16,7 +16,7 @@ from tests.attacks.strangers import KINDS, RADIUS, Foolbox, Torchattacks, climbe
 from tests.seen import evaluate
 from textadv.attacks import L2, Foreign, Linf, ThreatModel, Transfer, fgsm, pgd, repeat, worst_of
 from textadv.attacks.minimal.bisection import MinimumRadius
-from textadv.attacks.wrappers import foreign
+from textadv.attacks import foreign
 from textadv.data import ImageRows
 from textadv.measuring import Finished, RadiusSearch
 from textadv.models import as_classifier, forward

@@ -32,7 +32,7 @@ from textadv.attacks import (
     worst_of,
 )
 from textadv.attacks.gradient import GradientAttack
-from textadv.attacks.wrappers import foreign
+from textadv.attacks import foreign
 from textadv.config.adversary import AttackConfig
 from textadv.config.attacks import NamedAttackConfig
 from textadv.config.text import ConfigError
