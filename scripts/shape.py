@@ -4,10 +4,10 @@
 
 Prints a Markdown table of this working tree and of each commit beside it. A room is an entry at the top of the library,
 a file or a folder; an arrow is one room that imports another, in function bodies too. The spine are the files on the
-stack from recipes/adv_finetune.py down to the line that takes the gradient of a perturbation, as the quickstart's first
-attacked step of training has it: each tree is run that far, a minute. Files of the library that name a part which is there
-already (an attack: Square; an objective: SMART; a task: images; a section of the report: gradient masking) are those that
-adding another touches, its own among them; `--files` lists them, and the spine.
+stack from recipes/adv_finetune.py down to the line that takes the gradient of a perturbation, as the quickstart's
+first attacked step of training has it: each tree is run that far, which takes a minute. Files of the library that name
+a part which is there already (an attack: Square; an objective: SMART; a task: images; a section of the report:
+gradient masking) are those that adding another touches, its own among them; `--files` lists them, and the spine.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ LAYERS = re.compile(r"```layers\n(.*?)```", re.DOTALL)
 PARTS = {
     "attack": r"\bSquare(Config|Attack)?\b|[\"']square[\"']|\battacks\.square\b",
     "objective": r"\b(Smart\w*|smart)\b",
-    "task": r"\bImage(Run|Task|s|Config)\w*|[\"']images[\"']|\b(task_images|build_images|config_images|tasks\.images)\b",
+    "task": r"\bImage(Run|Task|s|Config)\w*|[\"']images[\"']|\b((task|build|config)_images|tasks\.images)\b",
     "section": r"\b(Masking(Flag|Config|Section)?|masking_\w+)\b",
 }
 WATCH = """
@@ -134,7 +134,7 @@ def spine(root: Path) -> list[str]:
             f"output={folder}/run",
         ]
         settings = os.environ | {"PYTHONPATH": str(root), "HF_HUB_OFFLINE": "1"}
-        command = [sys.executable, "-c", WATCH, str(root), *recipe]
+        command = [sys.executable, "-c", WATCH, str(root), *recipe, f"output={folder}/run"]
         done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=settings, check=False)
     told = [line for line in done.stdout.splitlines() if line.startswith("STACK")]
     if not told:
