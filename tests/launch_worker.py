@@ -7,7 +7,7 @@ import sys
 from textadv.config.file import load_config
 from textadv.config.text import ConfigError
 from textadv.runs.errors import USER_ERRORS, ending
-from textadv.tasks.launch import launch_warnings, launched, together
+from textadv.runs.launch import launch_warnings, launched, together
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from textadv.config.file import parse_config
 from textadv.config.text import AttackConfig, ConfigError
 from textadv.objectives import Free
 from textadv.tasks import components as build
-from textadv.tasks.text.task import check_training, reach_warnings
+from textadv.tasks.checks import check_training, reach_warnings
 from textadv.training.overfitting import Probe
 from textadv.values.spaces import Embeddings
 

@@ -42,7 +42,7 @@ from textadv.measuring.judges.refusal import load_or_bench, load_xstest
 from textadv.measuring.judges.validation import load_labelled
 from textadv.models import ModelError
 from textadv.models.causal import _tokenizer
-from textadv.tasks.text.task import check_adversary
+from textadv.tasks.checks import check_adversary
 from textadv.values.batch import Role
 
 ROOT = Path(__file__).parents[2]

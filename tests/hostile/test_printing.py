@@ -28,7 +28,7 @@ from textadv.report.frontier import Run, runs_markdown
 from textadv.report.grid import write_grid
 from textadv.report.side_by_side import FinishedRun, side_by_side
 from textadv.runs.errors import ending
-from textadv.tasks.exporting import printable_card
+from textadv.runs.exporting import printable_card
 from textadv.training.checkpoint import CheckpointError
 from textadv.values.host.phases import OnScreen
 from textadv.values.host.printable import acts, printable, shortened, tell

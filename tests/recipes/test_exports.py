@@ -17,8 +17,8 @@ from tests.recipes.running import SMALL, Recipe, check_consistent, in_two_proces
 from tests.seen import Taken, read_chat_results
 from tests.vision import saved, tiny
 from textadv.models import save_merged
-from textadv.tasks import exporting
-from textadv.tasks.exporting import MARK
+from textadv.runs import exporting
+from textadv.runs.exporting import MARK
 
 LORA = "model.lora={r: 4}"
 IMAGES = "tests/recipes/small_images.yaml"

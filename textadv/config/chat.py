@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from textadv.config.adversary import AttackConfig, ScheduleConfig, schedule_problems, selecting
-from textadv.config.chat_objective import ChatObjectiveConfig, LatConfig
+from textadv.config.chat_objective import ChatObjectiveConfig, LatConfig, PrefillRecoveryConfig
 from textadv.config.elicitation import ElicitationConfig
 from textadv.config.labels import set_problems
 from textadv.config.objective import freelb_problems
@@ -359,6 +360,19 @@ class ChatRunConfig(Section):
         if freelb is not None:
             lines += freelb_problems(freelb, self.attack, self.threat.space, self.threat.norm)
         return checked(self, lines)
+
+    def of_model(self, name: str) -> ChatRunConfig:
+        """The same for a saved model, of that path or Hub id."""
+        return self.model_copy(update={"model": self.model.model_copy(update={"name": name, "lora": None})})
+
+    def measuring(self, name: str, output: str) -> ChatRunConfig:
+        """The same for a run that trains nothing and measures this model first."""
+        # Many an objective would ask for an adapter.
+        untrained = ChatObjectiveConfig(parts=[PrefillRecoveryConfig()])
+        return self.of_model(name).model_copy(update={"output": output, "objective": untrained})
+
+    def check_look(self, attack: str | None, picture: Path) -> None:
+        """Nothing: which attacks there are depends on the model."""
 
 
 def _start_problems(run: ChatRunConfig) -> list[str]:

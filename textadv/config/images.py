@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -20,9 +21,10 @@ from textadv.config.text import (
     ThreatConfig,
     TrackingConfig,
     TrainingConfig,
+    require_attack,
 )
 from textadv.config.training import training_problems
-from textadv.config.types import Count, Distinct, Natural, Section, Text, Texts, Whole, checked
+from textadv.config.types import ConfigError, Count, Distinct, Natural, Section, Text, Texts, Whole, checked
 
 KNOWN_DATA = ("builtin:shapes", "files")
 WITH_SHAPES = ("name", "path", "channels", "image_size", "train_rows", "validation_rows", "test_rows")
@@ -198,3 +200,30 @@ class ImageRunConfig(Section):
                 "model.split_norm: clean."
             )
         return lines
+
+    def of_model(self, name: str) -> ImageRunConfig:
+        """The same for a saved model, of that path or Hub id."""
+        return self.model_copy(update={"model": self.model.model_copy(update={"name": name, "lora": None})})
+
+    def measuring(self, name: str, output: str) -> ImageRunConfig:
+        """The same for a run that trains nothing and measures this model first."""
+        return self.of_model(name).model_copy(update={"output": output})
+
+    def check_look(self, attack: str | None, picture: Path) -> None:
+        """Raises ConfigError where there is no attack of that name to show, or no such picture could be written."""
+        require_attack(attack, self.evaluation)
+        require_picture(picture)
+
+
+def require_picture(path: Path) -> None:
+    """Raises ConfigError where the picture's file is no PNG file or cannot be written."""
+    if path.suffix.lower() != ".png":
+        raise ConfigError([f"--picture must name a PNG file, got {path}. Write for example {path.stem}.png."])
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab"):
+            pass
+    except OSError as error:
+        raise ConfigError([f"--picture {path} cannot be written: {error}. Name another file."]) from error
+    if path.stat().st_size == 0:
+        path.unlink()

@@ -204,6 +204,11 @@ def replays_of(objective: ObjectiveConfig) -> int:
     return objective.replays if isinstance(objective, FreeConfig) else 1
 
 
+def teaches(objective: object) -> bool:
+    """Whether a second copy of what is trained is kept, as a teacher."""
+    return isinstance(objective, SmartConfig) and objective.bregman > 0
+
+
 def objective_problems(
     objective: ObjectiveConfig, attack: AttackConfig, threat: ThreatConfig, mixing: MixingConfig
 ) -> list[str]:

@@ -6,6 +6,7 @@ overrides and writing are in `textadv.config.file`; the wording of errors is in 
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -285,3 +286,21 @@ class RunConfig(Section):
                 "be used with threat.space: hidden. Set model.gradient_checkpointing: false."
             )
         return checked(self, lines)
+
+    def of_model(self, name: str) -> RunConfig:
+        """The same for a saved model, of that path or Hub id."""
+        return self.model_copy(update={"model": self.model.model_copy(update={"name": name, "lora": None})})
+
+    def measuring(self, name: str, output: str) -> RunConfig:
+        """The same for a run that trains nothing and measures this model first."""
+        return self.of_model(name).model_copy(update={"output": output})
+
+    def check_look(self, attack: str | None, picture: Path) -> None:
+        """Raises ConfigError where there is no attack of that name to show, or no such picture could be written."""
+        require_attack(attack, self.evaluation)
+
+
+def require_attack(name: str | None, evaluation: EvaluationConfig) -> None:
+    """Raises ConfigError where the evaluation has no attack of that name; None stands for its first."""
+    if name is not None and name not in evaluation.attacks:
+        raise ConfigError([f"--attack {name} is not among evaluation.attacks: {', '.join(evaluation.attacks)}."])

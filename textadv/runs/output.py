@@ -14,12 +14,13 @@ from accelerate.utils import gather_object
 from torch import nn
 
 from textadv.config.file import config_difference, dump_config, written_config
-from textadv.config.objective import SmartConfig
+from textadv.config.objective import teaches
 from textadv.config.tasks import AnyRunConfig
-from textadv.config.text import ConfigError
-from textadv.tasks.launch import AnyConfig, say, together
-from textadv.tasks.lock import claimed, locked, unlocked
-from textadv.tasks.reads import require_outside
+from textadv.config.types import ConfigError
+from textadv.runs.launch import together
+from textadv.runs.lock import claimed, locked, unlocked
+from textadv.runs.reads import require_outside
+from textadv.tasks.protocol import say
 from textadv.training import checkpoint as checkpoints
 from textadv.values.host.reading import json_of
 from textadv.values.host.writing import WriteError, discard, free_bytes, in_bytes, require_writable, sweep, write_bytes
@@ -48,7 +49,7 @@ REPORTS = 1_000_000
 
 
 @contextmanager
-def claiming(accelerator: Accelerator, config: AnyConfig, *, training: bool = True) -> Iterator[AnyConfig]:
+def claiming(accelerator: Accelerator, config: AnyRunConfig, *, training: bool = True) -> Iterator[AnyRunConfig]:
     """A block that makes a run ready, its output folder locked; where it fails, on any process, the lock goes again.
 
     It is given the configuration to go on with: a finished run that is started again with weights of its own in the
@@ -66,7 +67,7 @@ def claiming(accelerator: Accelerator, config: AnyConfig, *, training: bool = Tr
         raise
 
 
-def _taken_up(config: AnyConfig, output: Path, say: Callable[[str], None]) -> AnyConfig:
+def _taken_up(config: AnyRunConfig, output: Path, say: Callable[[str], None]) -> AnyRunConfig:
     """See `claiming`."""
     wanted = config.checkpoint
     if wanted.resume or wanted.overwrite or (output / MARK).exists() or not checkpoints.trained_parts(output):
@@ -272,7 +273,7 @@ def needed_bytes(config: AnyRunConfig, model: nn.Module) -> int:
     whole = sum(value.numel() * value.element_size() for value in model.parameters())
     trained = sum(value.numel() * value.element_size() for value in model.parameters() if value.requires_grad)
     averaged = config.training.averaging is not None
-    taught = isinstance(config.objective, SmartConfig) and config.objective.bregman > 0
+    taught = teaches(config.objective)
     # Weights and two moments; one checkpoint more than are kept while the last is written; three kinds of kept weights.
     stage = (3 + averaged + taught) * trained * (config.checkpoint.keep_last + 1) + 3 * trained
     return (1 + len(config.baselines)) * (stage + trained + whole) + 3 * trained + REPORTS

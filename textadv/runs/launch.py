@@ -7,21 +7,17 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar, cast
 
 import torch
 from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType, gather_object
 
-from textadv.config.chat import ChatRunConfig
 from textadv.config.file import parse_config
-from textadv.config.images import ImageRunConfig
 from textadv.config.tasks import AnyRunConfig
-from textadv.config.text import ConfigError, RunConfig
+from textadv.config.types import ConfigError
 from textadv.training.precision import emulation_warning
 from textadv.values.host.launcher import launcher_words
-from textadv.values.host.printable import printable
 
 PRECISION, DYNAMO = "ACCELERATE_MIXED_PRECISION", "ACCELERATE_DYNAMO_BACKEND"
 ACCUMULATION, FSDP = "ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "ACCELERATE_USE_FSDP"
@@ -34,10 +30,8 @@ UNSUPPORTED = {
 ACCUMULATE = ("--gradient_accumulation_steps", "--gradient-accumulation-steps")
 FROM_FILE = "or of the file that `accelerate config` wrote"
 
-AnyConfig = TypeVar("AnyConfig", RunConfig, ImageRunConfig, ChatRunConfig)
 
-
-def launched(config: AnyConfig) -> tuple[AnyConfig, Accelerator]:
+def launched(config: AnyRunConfig) -> tuple[AnyRunConfig, Accelerator]:
     """The configuration with the precision that the launcher leaves open or sets, and the accelerator of the run.
 
     Raises ConfigError where the launcher was told what the configuration contradicts or the run cannot do.
@@ -97,11 +91,6 @@ def together(accelerator: Accelerator) -> Iterator[None]:
         raise ConfigError([f"process {rank} cannot go on: {told}" for rank, told in met])
 
 
-def say(accelerator: Accelerator, line: str) -> None:
-    """Prints a line, which may hold text from outside, on the main process."""
-    accelerator.print(printable(line, lines=True))
-
-
 def accumulation_of(environment: Mapping[str, str], words: Sequence[str]) -> str:
     """The launcher's accumulation: what it set, or was told and tells nobody, as it does without DeepSpeed."""
     own = words[: next((place for place, word in enumerate(words) if word.endswith(".py")), len(words))]
@@ -143,7 +132,7 @@ def _missing_trackers(config: AnyRunConfig) -> Iterator[str]:
         yield f"tracking.log_with: {', '.join(absent)} cannot be imported. Install it, or leave it out."
 
 
-def _with_precision(config: AnyConfig, given: str) -> AnyConfig:
+def _with_precision(config: AnyRunConfig, given: str) -> AnyRunConfig:
     """The configuration with `given`, the launcher's precision, where it has none of its own.
 
     accelerate launch says `no` unless it is told otherwise, so that `no` contradicts nothing.
@@ -162,7 +151,7 @@ def _with_precision(config: AnyConfig, given: str) -> AnyConfig:
         raise ConfigError(
             [f"accelerate launch --mixed_precision {given} is not supported. Choose no, bf16 or fp16 {FROM_FILE}."]
         )
-    return cast(AnyConfig, parse_config(config.model_dump(), [f"training.precision={given}"]))
+    return parse_config(config.model_dump(), [f"training.precision={given}"])
 
 
 def _accelerator(config: AnyRunConfig) -> Accelerator:
