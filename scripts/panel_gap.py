@@ -13,7 +13,6 @@ from textadv.config.tasks import ClassifierRunConfig
 from textadv.measuring import Masking, Measured, Rows
 from textadv.measuring.accuracy.attacking import attack_rows
 from textadv.measuring.accuracy.record import CLEAN, ROBUST, robust_of
-from textadv.tasks import attacks as build_attacks
 from textadv.tasks.images.task import prepare_images
 from textadv.tasks.stages import evaluate_model
 from textadv.tasks.text.task import Task, prepare
@@ -52,7 +51,7 @@ def left(found: Measured) -> set[int]:
 def beyond(task: Task, model: nn.Module, ids: Collection[int], steps: int, restarts: int) -> int:
     """How many of these rows the longer search breaks."""
     rows, wanted = task.test, ApgdCeConfig(name="apgd_ce", steps=steps, restarts=restarts)
-    (attack,) = build_attacks.panel({LONGER: wanted}, task.threat, task.config.seed).values()
+    attack = wanted.make(task.threat, task.config.seed)
     positions = [position for position in task.tested if rows.ids[position] in ids]
     at_once = task.config.evaluation.batch_size
     hits = attack_rows(model, rows, positions, attack, at_once, threat=task.threat, name=LONGER)

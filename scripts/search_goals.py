@@ -44,7 +44,7 @@ class Bench:
 
     def attack(self, wanted: ElicitationConfig, factor: float) -> EmbeddingAttack:
         """The embedding attack as configured so, at `factor` times the threat's radius."""
-        threat = build_chat.threat(self.config.threat)
+        threat = self.config.threat.make()
         sample = self.rows.batch(range(min(len(self.chats), 32))).to(device_of(self.loaded.model))
         threat = build_searches.at_radius(threat.resolved(self.loaded.model, sample.prompts()), factor)
         one = build_chat.measuring_attack(wanted.attack, "evaluation.elicitation.attack", threat, self.config.seed)

@@ -124,7 +124,7 @@ def test_lat_perturbs_several_places_and_holds_what_it_found(rows: tuple[ChatRow
     assert isinstance(goal.attack, Held) and goal.attack.steps == 4
     inner = goal.attack.attack
     assert isinstance(inner, GradientAttack) and inner.goal == Elicit()
-    threat = build_chat.threat(small(*several).threat)
+    threat = small(*several).threat.make()
     assert threat.space == Several((Embeddings(), Hidden(1), Hidden(3))) and threat.ball.relative_radius == 0.1
 
 

@@ -40,7 +40,7 @@ MINE = "objective.name="
 
 def built(*overrides: str) -> Objective:
     config = small(*overrides)
-    found = build.objective(config.objective, config.attack, build.threat(config.threat), 5, config.mixing)
+    found = build.objective(config.objective, config.attack, config.threat.make(), 5, config.mixing)
     assert found is not None
     return found
 
@@ -148,7 +148,7 @@ def test_a_schedule_gives_each_stage_its_steps_and_their_size() -> None:
 
 def test_a_schedule_of_steps_on_chats_elicits_at_every_stage() -> None:
     config = small_chat(SCHEDULE)
-    attack = build_chat.eliciting(config, build_chat.threat(config.threat))
+    attack = build_chat.eliciting(config, config.threat.make())
     assert isinstance(attack, Stages) and sorted(attack.stages) == [0, 100, 300]
     assert all(one.goal == Elicit() for one in attack.stages.values())
 

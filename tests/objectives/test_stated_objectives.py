@@ -90,7 +90,7 @@ def test_recipes_raise_the_divergence_of_their_objective(name: str, goal: str) -
     wanted: dict[str, Divergence] = {"symmetric": symmetric_kl, "kl": kl}
     for told, divergence in (([], wanted[goal]), (["attack.goal=kl"], kl)):
         config = small(f"objective.name={name}", *told)
-        found = build.adversary(config.objective, config.attack, build.threat(config.threat), 0)
+        found = build.adversary(config.objective, config.attack, config.threat.make(), 0)
         assert isinstance(found, GradientAttack) and found.goal == Diverge(divergence)
 
 

@@ -83,9 +83,9 @@ def on_classifier(kind: str, overrides: Sequence[str]) -> Trained:
     config = configured(kind, overrides)
     assert isinstance(config, RunConfig | ImageRunConfig)
     model, rows = _subject(kind)
-    threat = build.threat(config.threat).resolved(model, rows.batch(range(ROWS)))
+    threat = config.threat.make().resolved(model, rows.batch(range(ROWS)))
     objective = build.objective(config.objective, config.attack, threat, config.seed, config.mixing)
-    mixing = NO_ATTACK if objective is None else build.mixing(config.mixing, config.seed)
+    mixing = NO_ATTACK if objective is None else config.mixing.make(config.seed)
     sampler = OneStream(rows, mixing, ROWS, config.seed, replays_of(config.objective))
     reports, goals = [], hardening(objective)
     with build.trained_with(config.objective, model, rows, config.seed), _watched(model) as (moved, stayed):
@@ -116,7 +116,7 @@ def on_chats(overrides: Sequence[str]) -> Trained:
     config = configured("chat", overrides)
     assert isinstance(config, ChatRunConfig)
     model, (adversarial, utility, _) = streams.model(), streams.rows().parts
-    threat = build_chat.threat(config.threat).resolved(model, adversarial.batch(range(4)).prompts())
+    threat = config.threat.make().resolved(model, adversarial.batch(range(4)).prompts())
     return _on_streams(build_chat.objectives(config, threat, 3, adversarial, utility), model)
 
 
@@ -125,7 +125,7 @@ def on_chats_from_python(overrides: Sequence[str]) -> Trained:
     config = configured("text", overrides)
     assert isinstance(config, RunConfig)
     model = streams.model()
-    threat = build.threat(config.threat).resolved(model)
+    threat = config.threat.make().resolved(model)
     objective = build.objective(config.objective, config.attack, threat, config.seed) or Supervised()
     useful = Supervised()
     return _on_streams({Role.ADVERSARIAL: objective, Role.UTILITY: useful, Role.BORDERLINE: useful}, model)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from textadv.config.adversary import AttackConfig, ScheduleConfig, schedule_problems, selecting
+from textadv.config.adversary import AttackConfig, ThreatConfig, selecting
 from textadv.config.chat_objective import ChatObjectiveConfig, LatConfig
 from textadv.config.elicitation import ElicitationConfig
 from textadv.config.labels import set_problems
+from textadv.config.mixing import RatioConfig
 from textadv.config.objective import freelb_problems
 from textadv.config.text import CheckpointConfig, LoraConfig, TrackingConfig, TrainingConfig
 from textadv.config.types import (
@@ -18,7 +19,6 @@ from textadv.config.types import (
     Count,
     Distinct,
     Formerly,
-    Length,
     Natural,
     NotNegative,
     Positive,
@@ -30,6 +30,9 @@ from textadv.config.types import (
     Variable,
     checked,
 )
+
+if TYPE_CHECKING:
+    from textadv.values.spaces import Space
 
 ChatColumn = Literal["prompt", "target", "safe", "input", "response", "messages", "system"]
 # Parameters of apply_chat_template, none of which would reach the template as a variable.
@@ -118,22 +121,15 @@ class ChatDataConfig(Section):
     )
 
 
-class ChatThreatConfig(Section):
+class ChatThreatConfig(ThreatConfig):
     """What the adversary may do with the prompt; the same in training and in evaluation, except for its radii."""
 
-    space: Literal["embeddings", "hidden", "several"] = Field(
+    space: Literal["embeddings", "hidden", "several"] = Field(  # type: ignore[assignment]
         "embeddings",
         description="What is perturbed: word embeddings, the output of a block, or several places.",
     )
-    layer: Natural | None = Field(None, description="Block whose output is perturbed, 0 is the first; with hidden.")
     layers: Distinct[Natural] = Field(
         [], description="Blocks whose output is perturbed, beside the word embeddings; only with several."
-    )
-    norm: Literal["l2", "linf", "l1"] = Field("l2", description="Norm that bounds the perturbation.")
-    per: Literal["token", "example"] = Field("token", description="Whether each token or the whole row has the radius.")
-    radius: Length | None = Field(None, description="Largest norm, absolute.")
-    relative_radius: Length | None = Field(
-        None, description="Largest norm, in units of the mean norm of the vectors it is added to."
     )
 
     @model_validator(mode="after")
@@ -150,8 +146,13 @@ class ChatThreatConfig(Section):
             lines.append("threat.layers goes with threat.space: several and with no other. Set both, or neither.")
         return checked(self, lines)
 
+    def _place(self) -> Space:
+        from textadv.values.spaces import Embeddings, Hidden, Several
 
-class ChatMixingConfig(Section):
+        return Several((Embeddings(), *map(Hidden, self.layers))) if self.layers else super()._place()
+
+
+class ChatMixingConfig(RatioConfig):
     """How many rows of an optimizer step come from which stream, and how far the adversarial ones are attacked."""
 
     ratio: Share = Field(
@@ -162,14 +163,6 @@ class ChatMixingConfig(Section):
         "replace", description="pair: adversarial rows are trained on without a perturbation as well."
     )
     warmup_steps: Natural = Field(0, description="Optimizer steps without adversarial rows at the beginning.")
-    ratio_schedule: ScheduleConfig | None = Field(None, description="The ratio over time, in place of mixing.ratio.")
-    radius_schedule: ScheduleConfig | None = Field(
-        None, description="A factor on the threat's radius over time, above 0 and at most 1."
-    )
-
-    @model_validator(mode="after")
-    def _rules(self) -> ChatMixingConfig:
-        return checked(self, schedule_problems(self.ratio_schedule, self.radius_schedule))
 
 
 def _may_hold_a_key(url: str) -> bool:

@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from textadv.config.adversary import lowest_level
 from textadv.config.objective import objective_problems, passes_clean, replays_of, weight_perturbation_problems
 from textadv.config.text import (
     AdversarialConfig,
@@ -184,7 +183,7 @@ class ImageRunConfig(Section):
                 "model.split_norm keeps batch norms for attacked rows, and this run attacks none (objective.name: "
                 "clean, or mixing.ratio: 0). Set model.split_norm: null."
             )
-        always = mixing.warmup_steps == 0 and lowest_level(mixing.ratio_schedule, mixing.ratio) == 1
+        always = mixing.warmup_steps == 0 and mixing.lowest_ratio == 1
         if always and mixing.policy == "replace" and not passes_clean(objective):
             lines.append(
                 "model.split_norm keeps batch norms for clean rows, and this run passes none (mixing.ratio: 1 with "

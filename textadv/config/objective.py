@@ -6,7 +6,8 @@ from typing import Annotated, Literal, Protocol
 
 from pydantic import Field, model_validator
 
-from textadv.config.adversary import AttackConfig, MixingConfig, ThreatConfig, lowest_level
+from textadv.config.adversary import AttackConfig, ThreatConfig
+from textadv.config.mixing import MixingConfig
 from textadv.config.types import Count, Formerly, NotNegative, Positive, Section, Share, checked
 
 BatchNorm = Annotated[
@@ -315,7 +316,7 @@ def _distributional_problems(attack: AttackConfig, threat: ThreatConfig) -> list
 
 def _predictor_problems(mixing: MixingConfig) -> list[str]:
     """Every optimizer step must reach the predictor: processes wait for the gradient of each parameter."""
-    lowest = lowest_level(mixing.ratio_schedule, mixing.ratio)
+    lowest = mixing.lowest_ratio
     if mixing.warmup_steps == 0 and lowest > 0:
         return []
     return [

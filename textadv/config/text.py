@@ -1,7 +1,7 @@
 """The schema of a run: every key that a configuration file may hold, its unit, its default and its rules.
 
-Values are checked here and nowhere turned into objects of the library: `textadv.tasks.components` does that. Reading files,
-overrides and writing are in `textadv.config.file`; the wording of errors is in `textadv.config.errors`.
+A section checks its values and makes its component of the library, which it imports only then. Reading files, overrides
+and writing are in `textadv.config.file`; the wording of errors is in `textadv.config.errors`.
 """
 
 from __future__ import annotations
@@ -10,18 +10,15 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from textadv.config.adversary import (
+from textadv.config.adversary import AttackConfig, ThreatConfig, selecting
+from textadv.config.evaluation import EvaluationConfig
+from textadv.config.mixing import (
     AdaptiveRadiusConfig,
-    AttackConfig,
     LinearScheduleConfig,
     MixingConfig,
     ScheduleConfig,
     StepScheduleConfig,
-    ThreatConfig,
-    selecting,
 )
-from textadv.config.attacks import ApgdCeConfig, MaskingConfig, MinimumRadiusConfig, NamedAttackConfig
-from textadv.config.labels import attack_problems
 from textadv.config.objective import (
     AdversarialConfig,
     AlumConfig,
@@ -42,11 +39,9 @@ from textadv.config.objective import (
 )
 from textadv.config.training import AveragingConfig, GuardConfig, TrainingConfig, training_problems
 from textadv.config.types import (
-    AttackKey,
     ConfigError,
     Count,
     Distinct,
-    Length,
     Natural,
     Section,
     Targets,
@@ -195,50 +190,6 @@ class CheckpointConfig(Section):
     def _rules(self) -> CheckpointConfig:
         both = ["checkpoint.resume and checkpoint.overwrite are both true. Keep the one that you mean."]
         return checked(self, both if self.resume and self.overwrite else [])
-
-
-class EvaluationConfig(Section):
-    """What is measured on test rows, before and after training."""
-
-    rows: Count | None = Field(256, description="Test rows that are attacked; null: all.")
-    batch_size: Count = Field(64, description="Rows per forward.")
-    attacks: Annotated[dict[AttackKey, NamedAttackConfig], Field(min_length=1)] = Field(
-        {
-            "pgd20": AttackConfig(
-                name="pgd", steps=20, restarts=3, select="most_damaging", early_stop=True, starts="spread"
-            ),
-            "apgd": ApgdCeConfig(steps=50),
-        },
-        description="Attacks by names of your choice; unset keys of pgd and its kin default to select most_damaging, "
-        "early_stop true, starts spread.",
-    )
-    radii: list[Length] = Field(
-        [], description="Radii of the robustness curve, ascending, in the unit of the threat's radius; empty: no curve."
-    )
-    curve_attack: str | None = Field(None, description="Key of the attack that draws the curve; null: the first.")
-    calibrate: bool = Field(True, description="Fit a temperature on validation rows before attacking.")
-    masking: MaskingConfig | None = Field(
-        MaskingConfig(), description="Checks whether the attacks met masked gradients; null: none."
-    )
-    keep_adversarial: bool = Field(
-        False,
-        description="Keep the rows as every attack left them, in adversarial/ of the output folder.",
-    )
-    minimum_radius: MinimumRadiusConfig | None = Field(
-        None, description="Looks for the smallest radius that breaks each row; {} with every default, null: not at all."
-    )
-
-    @model_validator(mode="after")
-    def _rules(self) -> EvaluationConfig:
-        lines = []
-        if any(low >= high for low, high in zip(self.radii, self.radii[1:], strict=False)):
-            lines.append(f"evaluation.radii must be in ascending order without repeats, got {self.radii}.")
-        if self.curve_attack is not None and self.curve_attack not in self.attacks:
-            lines.append(
-                f"evaluation.curve_attack must be a key of evaluation.attacks ({', '.join(self.attacks)}), got "
-                f"{self.curve_attack}."
-            )
-        return checked(self, [*lines, *attack_problems("evaluation.attacks", self.attacks)])
 
 
 class TrackingConfig(Section):

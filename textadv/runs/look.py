@@ -18,7 +18,6 @@ from textadv.measuring import calibrated, inspect_images, inspect_rows
 from textadv.measuring.safety.adversaries import Direct, EmbeddingAttack
 from textadv.measuring.safety.elicitation import UNJUDGED, BehaviourOutcome, elicit
 from textadv.report import write_grid
-from textadv.tasks import attacks as build_attacks
 from textadv.tasks import components as build
 from textadv.tasks import surrogates as build_surrogates
 from textadv.tasks.chat.task import inspected
@@ -56,8 +55,7 @@ def show(config: RunConfig, named: NamedModel, count: int, name: str) -> None:
     threat = resolved_threat(config, loaded, train)
     surrogates = build_surrogates.text_surrogates(config, loaded, splits, test)
     modules = {key: found.model for key, found in surrogates.items()}
-    wanted = {name: config.evaluation.attacks[name]}
-    attack = build_attacks.panel(wanted, threat, config.seed, len(splits.labels), modules)[name]
+    attack = config.evaluation.only(name).panel(threat, config.seed, len(splits.labels), modules)[name]
     tell(f"{model_line(named)}\nthreat: {threat}\nattack: {attack}")
     tell("each token: (how far it moved, in radii), -> the token it is now nearest to, where that is another\n")
 
@@ -88,9 +86,8 @@ def show_images(config: ImageRunConfig, named: NamedModel, count: int, name: str
     found = ready(config)
     require_trained(found)
     threat = resolved_image_threat(config, found)
-    wanted = {name: config.evaluation.attacks[name]}
     modules = {key: surrogate.model for key, surrogate in found.surrogates.items()}
-    attack = build_attacks.panel(wanted, threat, config.seed, len(found.splits.labels), modules)[name]
+    attack = config.evaluation.only(name).panel(threat, config.seed, len(found.splits.labels), modules)[name]
     tell(f"{model_line(named)}\nthreat: {threat}\nattack: {attack}\n")
 
     network = found.loaded.model

@@ -2,35 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 from torch import nn
 
-from textadv.attacks import (
-    L1,
-    L2,
-    Adam,
-    AdaptiveRadius,
-    Ascent,
-    Attack,
-    Ball,
-    Diverge,
-    FixedStep,
-    Goal,
-    GradientAttack,
-    Linf,
-    Momentum,
-    Noise,
-    PenalisedAscent,
-    Stages,
-    StepSize,
-    ThreatModel,
-    Untargeted,
-    VirtualAdversarial,
-)
-from textadv.config.chat import ChatMixingConfig
+from textadv.attacks import Attack, GradientAttack, PenalisedAscent, ThreatModel
+from textadv.config.adversary import goal_of
 from textadv.config.objective import (
     AdversarialConfig,
     AlumConfig,
@@ -48,12 +26,9 @@ from textadv.config.objective import (
 from textadv.config.text import (
     AttackConfig,
     DataConfig,
-    LinearScheduleConfig,
     MixingConfig,
     ModelConfig,
     ObjectiveConfig,
-    ScheduleConfig,
-    ThreatConfig,
     TrainingConfig,
 )
 from textadv.data import Rows, Splits, load_splits
@@ -76,17 +51,10 @@ from textadv.objectives import (
     with_predictor,
 )
 from textadv.training.averaging import Averaging
-from textadv.training.mixing import Constant, Linear, Mixing, Schedule, Steps
 from textadv.training.overfitting import Guard, Probing
 from textadv.values.host.phases import stage
-from textadv.values.losses import DIVERGENCES, LOSSES
-from textadv.values.spaces import Embeddings, Hidden, Pixels, Space
 
-BALLS = {"l2": L2, "linf": Linf, "l1": L1}
-FGSM_STEP = 1.0
 FREE_STEP = 1.0
-R_FGSM_STEP = 1.25
-PGD_REACH = 2.5
 
 
 @stage("reading the data")
@@ -109,67 +77,6 @@ def model(config: ModelConfig, labels: tuple[str, ...], seed: int) -> LoadedMode
     return load_classifier(labels=labels, seed=seed, lora=lora, **config.model_dump(exclude={"lora"}))
 
 
-def threat(config: ThreatConfig) -> ThreatModel:
-    """What the adversary may do; a relative radius is still to be resolved."""
-    space: Space = Embeddings()
-    if config.space == "hidden":
-        assert config.layer is not None
-        space = Hidden(config.layer)
-    if config.space == "pixels":
-        space = Pixels()
-    ball: Ball = BALLS[config.norm](config.radius, relative_radius=config.relative_radius, per=config.per)
-    return ThreatModel(space, ball)
-
-
-def goal(name: str) -> Goal:
-    """A loss of the label, or a divergence from the clean prediction, by name."""
-    return Untargeted(LOSSES[name]) if name in LOSSES else Diverge(DIVERGENCES[name])
-
-
-def attack(config: AttackConfig, threat: ThreatModel, seed: int, default_goal: str = "cross_entropy") -> Attack:
-    """The attack that `config` names, inside `threat`."""
-    if config.steps_schedule is not None:
-        return staged(config, lambda one: attack(one, threat, seed, default_goal))
-    aim = goal(config.goal or default_goal)
-    if config.name == "noise":
-        return Noise(threat, aim, seed)
-    if config.name == "virtual_adversarial":
-        return VirtualAdversarial(threat, config.steps, goal=aim, seed=seed)
-    return GradientAttack(
-        threat=threat,
-        ascent=_ascent(config),
-        steps=config.steps,
-        goal=aim,
-        random_start=config.random_start,
-        restarts=config.restarts,
-        early_stop=config.early_stop,
-        select=config.select,
-        seed=seed,
-        starts=config.starts,
-    )
-
-
-def staged(config: AttackConfig, make: Callable[[AttackConfig], Attack]) -> Attack:
-    """What `make` makes of the attack, for each number of steps that its schedule names."""
-    if config.steps_schedule is None:
-        return make(config)
-    fixed = {
-        first: config.model_copy(update={"steps": steps, "steps_schedule": None})
-        for first, steps in config.steps_schedule.items()
-    }
-    return Stages({first: make(one) for first, one in fixed.items()})
-
-
-def _ascent(config: AttackConfig) -> Ascent:
-    relative = config.relative_step_size
-    if config.step_size is None and relative is None:
-        relative = {"fgsm": FGSM_STEP, "r_fgsm": R_FGSM_STEP, "pgd": PGD_REACH / config.steps}[config.name]
-    size = StepSize(config.step_size, relative)
-    if config.ascent == "momentum":
-        return Momentum(size, config.momentum)
-    return Adam(size) if config.ascent == "adam" else FixedStep(size)
-
-
 def objective(
     config: ObjectiveConfig,
     attack_config: AttackConfig,
@@ -184,7 +91,7 @@ def objective(
     found = adversary(config, attack_config, threat, seed)
     adaptive = None if mixing_config is None else mixing_config.adaptive_radius
     if adaptive is not None:
-        found = AdaptiveRadius(found, threat, adaptive.lowest, adaptive.highest, adaptive.reference)
+        found = adaptive.make(found, threat)
     if config.name == "clean":
         return None
     # Made once: AWP makes the objective anew for each group of rows, and these share one teacher.
@@ -200,14 +107,14 @@ def adversary(config: ObjectiveConfig, attack_config: AttackConfig, threat: Thre
     if isinstance(config, FreeConfig) and attack_config.step_size is None and attack_config.relative_step_size is None:
         attack_config = attack_config.model_copy(update={"relative_step_size": FREE_STEP})
     if not isinstance(config, DistributionalConfig):
-        return attack(attack_config, threat, seed, default)
+        return attack_config.make(threat, seed, default_goal=default)
     penalty = config.penalty
 
     def priced(one: AttackConfig) -> Attack:
-        share, aim = one.relative_step_size or 1.0, goal(one.goal or default)
+        share, aim = one.relative_step_size or 1.0, goal_of(one.goal or default)
         return PenalisedAscent(threat, penalty, one.steps, share, aim, one.random_start, seed)
 
-    return staged(attack_config, priced)
+    return attack_config.staged(priced)
 
 
 def _proximal(config: ObjectiveConfig) -> Proximal | None:
@@ -260,25 +167,6 @@ def trained_with(
     if isinstance(config, PredictorConfig):
         return with_predictor(model, rows.batch([0]), config.hidden, seed)
     return nullcontext()
-
-
-def _schedule(config: ScheduleConfig | None, otherwise: float) -> Schedule:
-    if config is None:
-        return Constant(otherwise)
-    if isinstance(config, LinearScheduleConfig):
-        return Linear(config.start, config.end, config.steps)
-    return Steps(dict(config.values))
-
-
-def mixing(config: MixingConfig | ChatMixingConfig, seed: int) -> Mixing:
-    """Which rows are attacked, and how strongly."""
-    return Mixing(
-        _schedule(config.ratio_schedule, config.ratio),
-        config.policy,
-        config.warmup_steps,
-        _schedule(config.radius_schedule, 1.0),
-        seed,
-    )
 
 
 def steps_per_epoch(rows: int, config: TrainingConfig) -> int:

@@ -31,7 +31,6 @@ from textadv.models.split_norm import Which, convert, merge, merged_state, using
 from textadv.models.strangers import Pictures, Reader, Texts
 from textadv.objectives import Objective, hardening, memory_of
 from textadv.report import write_results
-from textadv.tasks import attacks as build_attacks
 from textadv.tasks import components as build
 from textadv.tasks.exporting import Exported, exported
 from textadv.tasks.output import carried, finish, resumed_from
@@ -130,7 +129,7 @@ def _train(
     frozen = _reduced(task, loaded.model)
     folder = task.output / "training" / slug(name)
     found = resumed_from(task.accelerator, config, folder / "checkpoints")
-    attack = build.attack(config.selection.attack, task.threat, config.seed) if select == "robust_best" else None
+    attack = config.selection.attack.make(task.threat, config.seed) if select == "robust_best" else None
     split = None if objective is None else task.split_norm
     if split is not None:
         convert(loaded.model)
@@ -143,7 +142,7 @@ def _train(
             )
 
     per_epoch = build.steps_per_epoch(len(task.train), config.training)
-    mixing = NO_ATTACK if objective is None else build.mixing(config.mixing, config.seed)
+    mixing = NO_ATTACK if objective is None else config.mixing.make(config.seed)
     repeat = 1 if objective is None else replays_of(config.objective)
     with build.trained_with(None if objective is None else config.objective, loaded.model, task.train, config.seed):
         trainer = Trainer(
@@ -193,7 +192,7 @@ def _guard(task: Task) -> Guard | None:
     if wanted is None:
         return None
     training = build.adversary(config.objective, config.attack, task.threat, config.seed)
-    strong = build.attack(wanted.attack, task.threat, config.seed)
+    strong = wanted.attack.make(task.threat, config.seed)
     size = len(task.validation)
     positions = sorted(permutation(config.seed, GUARD_DRAW, size=size)[: wanted.rows])
 
@@ -236,7 +235,9 @@ def evaluate_model(task: Task, name: str, model: nn.Module) -> Measured:
     """
     config, seed = task.config.evaluation, task.config.seed
     surrogates = {key: found.model.to(task.accelerator.device) for key, found in task.surrogates.items()}
-    attacks = build_attacks.panel(config.attacks, task.threat, seed, len(task.splits.labels), surrogates)
+    classes, radius = len(task.splits.labels), config.minimum_radius
+    smallest = None if radius is None else radius.make(task.threat, seed, classes)
+    attacks = config.panel(task.threat, seed, classes, surrogates)
     with within(name), stage("measuring"):
         return evaluate(
             model.to(task.accelerator.device),
@@ -251,9 +252,9 @@ def evaluate_model(task: Task, name: str, model: nn.Module) -> Measured:
             batch_size=config.batch_size,
             say=task.say,
             finished=Finished.of(task.output / FINISHED, model),
-            alarm=build_attacks.alarm(config.masking, seed),
+            alarm=None if config.masking is None else config.masking.make(seed),
             keep_adversarial=task.output / ADVERSARIAL / as_file(name) if config.keep_adversarial else None,
-            minimum=build_attacks.radius_search(config.minimum_radius, task.threat, seed, len(task.splits.labels)),
+            minimum=smallest,
             names=task.splits.labels,
         )
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TypeVar
 
 import torch
 from torch import nn
 
-from textadv.config.attacks import PanelAttackConfig, TransferConfig
 from textadv.config.images import ImageRunConfig
-from textadv.config.text import ConfigError, RunConfig
+from textadv.config.text import RunConfig
 from textadv.data import EncodedRows, ImageSplits, Splits, encode
 from textadv.models import (
     LoadedModel,
@@ -34,8 +32,6 @@ from textadv.values.batch import Batch
 from textadv.values.spaces import Hidden, Space
 
 LOOKED_AT = 32
-
-Loaded = TypeVar("Loaded", LoadedModel, LoadedVision)
 
 
 def text_surrogates(
@@ -62,10 +58,10 @@ def text_surrogates(
         _require_trained(name, found, splits.labels)
         _require_tokens(name, found, attacked, splits, test, config.data.max_length)
         require_embedded(name, found.model, found.tokenizer, {"test": test})
-        _try(found.model, attacked.model, longest, build.threat(config.threat).space)
+        _try(found.model, attacked.model, longest, config.threat.make().space)
         return found
 
-    return _each(config.evaluation.attacks, load)
+    return config.evaluation.surrogates(load)
 
 
 def image_surrogates(
@@ -77,7 +73,7 @@ def image_surrogates(
 ) -> dict[str, LoadedVision]:
     """The same for images; they need the size and the channels of `attacked`, whose pixels are perturbed."""
     sample = parts.test.batch(range(min(len(parts.test), LOOKED_AT)))
-    space = build.threat(config.threat).space
+    space = config.threat.make().space
 
     def load(name: str) -> LoadedVision:
         own = config.model.model_copy(update={"name": name, "lora": None, "revision": None})
@@ -101,25 +97,7 @@ def image_surrogates(
         _try(found.model, attacked.model, sample, space)
         return found
 
-    return _each(config.evaluation.attacks, load)
-
-
-def _each(configs: Mapping[str, PanelAttackConfig], load: Callable[[str], Loaded]) -> dict[str, Loaded]:
-    """What `load` makes of every model that is transferred from, once; its complaints as one ConfigError."""
-    found: dict[str, Loaded] = {}
-    lines = []
-    for key, config in configs.items():
-        if not isinstance(config, TransferConfig) or config.model in found:
-            continue
-        try:
-            found[config.model] = load(config.model)
-        except ValueError as error:
-            where, told = f"evaluation.attacks.{key}.model", str(error)
-            named = "model.name" in told
-            lines.append(told.replace("model.name", where) if named else f"{where} {config.model!r}: {told}")
-    if lines:
-        raise ConfigError(lines)
-    return found
+    return config.evaluation.surrogates(load)
 
 
 def _require_trained(name: str, found: LoadedModel | LoadedVision, labels: tuple[str, ...]) -> None:

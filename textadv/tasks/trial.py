@@ -37,7 +37,7 @@ def read_texts(config: RunConfig, loaded: LoadedModel, parts: Sequence[EncodedRo
         unknown_warning(named, loaded.tokenizer),
         length_warning(config.data.max_length, named, loaded.tokenizer),
     )
-    require_movable(config.model.name, loaded.model, named, build.threat(config.threat).space)
+    require_movable(config.model.name, loaded.model, named, config.threat.make().space)
     return tuple(doubt for doubt in doubts if doubt is not None)
 
 
@@ -84,7 +84,7 @@ def rehearse_classifier(
     """Tries the smallest forwards and backwards that the trainings of this run make, see `rehearse`."""
     size, seed, training = config.training.batch_size, config.seed, config.training
     objective = build.objective(config.objective, lighter(config.attack), threat, seed, config.mixing)
-    mixing = NO_ATTACK if objective is None else build.mixing(config.mixing, seed)
+    mixing = NO_ATTACK if objective is None else config.mixing.make(seed)
     samplers: list[Sampler] = [OneStream(train, mixing, size, seed, replays_of(config.objective))]
     samplers += [OneStream(train, NO_ATTACK, size, seed)] if config.baselines else []
     run = Rehearsal(

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
-from textadv.attacks import Adam as AdamAscent
 from textadv.attacks import (
+    L2,
     Attack,
     Contrast,
     Elicit,
@@ -18,13 +18,13 @@ from textadv.attacks import (
     StepSize,
     ThreatModel,
 )
+from textadv.attacks import Adam as AdamAscent
 from textadv.config.adversary import AttackConfig
 from textadv.config.chat import (
     ChatDataConfig,
     ChatEvaluationConfig,
     ChatModelConfig,
     ChatRunConfig,
-    ChatThreatConfig,
     ClassifierJudgeConfig,
     LlmJudgeConfig,
     StreamConfig,
@@ -61,12 +61,10 @@ from textadv.objectives.alignment import (
     Together,
     Toward,
 )
-from textadv.tasks import components as build
 from textadv.tasks.chat.parts import adversarial_parts, useful_parts
-from textadv.training.mixing import Mixing
 from textadv.values.batch import Role
 from textadv.values.host.phases import stage
-from textadv.values.spaces import Embeddings, Hidden, Several, Space
+from textadv.values.spaces import Embeddings
 
 SEARCHING = (CatConfig, CapoConfig, LatConfig)
 
@@ -92,17 +90,6 @@ def model(config: ChatModelConfig, seed: int) -> LoadedModel:
     return load_causal(seed=seed, lora=lora, **config.model_dump(exclude={"lora", "template_variables", "think"}))
 
 
-def threat(config: ChatThreatConfig) -> ThreatModel:
-    """What the adversary may do; a relative radius is still to be resolved."""
-    space: Space = Embeddings()
-    if config.layer is not None:
-        space = Hidden(config.layer)
-    if config.layers:
-        space = Several((Embeddings(), *map(Hidden, config.layers)))
-    ball = build.BALLS[config.norm](config.radius, relative_radius=config.relative_radius, per=config.per)
-    return ThreatModel(space, ball)
-
-
 def eliciting(config: ChatRunConfig, threat: ThreatModel, away: float = 0.0) -> Attack:
     """The training attack that makes the harmful target likely. away: weight of making the safe answer unlikely."""
     if config.attack.name == "virtual_adversarial":
@@ -115,10 +102,10 @@ def eliciting(config: ChatRunConfig, threat: ThreatModel, away: float = 0.0) -> 
         )
 
     def make(one: AttackConfig) -> Attack:
-        found = replace(build.attack(one, threat, config.seed), goal=Elicit())  # type: ignore[type-var]
+        found = replace(one.make(threat, config.seed), goal=Elicit())  # type: ignore[type-var]
         return Contrast(found, away) if away > 0 and isinstance(found, GradientAttack) else found
 
-    return build.staged(config.attack, make)
+    return config.attack.staged(make)
 
 
 def objectives(
@@ -179,11 +166,6 @@ def _direction(part: RefusalDirectionConfig, layers: int, adversarial: ChatRows,
     return RefusalDirection(ablated, harmful, harmless, part.every)
 
 
-def mixing(config: ChatRunConfig) -> Mixing:
-    """How many adversarial rows there are in a step, and at which radius they are attacked."""
-    return build.mixing(config.mixing, config.seed)
-
-
 def measuring_attack(
     settings: AttackConfig, key: str, threat: ThreatModel, seed: int, radius: float | None = None
 ) -> GradientAttack:
@@ -191,7 +173,7 @@ def measuring_attack(
 
     Raises ConfigError where it is no gradient attack, or has restarts or a goal of its own.
     """
-    found = build.attack(settings, threat, seed)
+    found = settings.make(threat, seed)
     if not isinstance(found, GradientAttack):
         raise ConfigError([f"{key}.name must be pgd, fgsm or r_fgsm, got {settings.name}."])
     if settings.restarts > 1 or settings.goal is not None:
@@ -212,7 +194,7 @@ def suffix_attack(config: ChatRunConfig, unit: float) -> GradientAttack:
     unit: the mean norm of the embeddings. The ball has 100 times that radius: far beyond where any step sequence gets.
     """
     steps = config.evaluation.elicitation.suffix_steps
-    ball = build.BALLS["l2"](100 * unit, per="token")
+    ball = L2(100 * unit, per="token")
     size = StepSize(absolute=unit / 20)
     return GradientAttack(
         ThreatModel(Embeddings(), ball),

@@ -35,12 +35,11 @@ from textadv.objectives.alignment import (
 )
 from textadv.objectives.rerouting import Reroute, Retain
 from textadv.objectives.token_means import OverTokens
-from textadv.tasks import components as build
 
 
 def _untargeted(config: ChatRunConfig, threat: ThreatModel, default_goal: str = "cross_entropy") -> Attack:
     """The training attack on the safe answer itself."""
-    return build.attack(config.attack, threat, config.seed, default_goal)
+    return config.attack.make(threat, config.seed, default_goal=default_goal)
 
 
 def _middle_layers(layers: int) -> tuple[int, ...]:

@@ -17,12 +17,12 @@ from textadv.attacks import (
     StepSize,
     ThreatModel,
 )
+from textadv.config.adversary import PGD_REACH
 from textadv.config.elicitation import ElicitationConfig, SearchConfig, SearchGoal, settles_steps
 from textadv.config.text import ConfigError
 from textadv.measuring.safety.adversaries import EmbeddingAttack
 from textadv.measuring.safety.beginnings import OWN_PASSES, REFUSAL_PASSES, Beginnings
 from textadv.measuring.safety.search_panel import Says, Search, shared
-from textadv.tasks.components import PGD_REACH
 
 GOALS: dict[SearchGoal, tuple[Goal, Says]] = {
     "both": (Begin(rest=0.5), "target"),

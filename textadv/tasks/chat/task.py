@@ -79,7 +79,7 @@ class ChatTask:
             ranges[0],
             ranges[1],
             ranges[2] if len(ranges) > 2 else range(0),
-            build_chat.mixing(config),
+            config.mixing.make(config.seed),
             config.training.batch_size,
             config.mixing.borderline_share,
             config.objective.defence_steps,
@@ -172,7 +172,7 @@ def _encoded(config: ChatRunConfig, loaded: LoadedModel, splits: ChatSplits) -> 
 
 
 def _threat(config: ChatRunConfig, loaded: LoadedModel, rows: ChatRows) -> ThreatModel:
-    threat = build_chat.threat(config.threat)
+    threat = config.threat.make()
     _require_places(config, loaded, threat)
     sample = rows.batch(range(min(len(rows), THREAT_ROWS))).to(device_of(loaded.model))
     return threat.resolved(loaded.model, sample.prompts())

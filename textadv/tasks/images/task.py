@@ -26,7 +26,6 @@ from textadv.models import (
     space_module,
 )
 from textadv.models.split_norm import convert
-from textadv.tasks import components as build
 from textadv.tasks import surrogates as build_surrogates
 from textadv.tasks.images import loading as build_images
 from textadv.tasks.images.loading import Parts
@@ -110,7 +109,7 @@ def resolved_image_threat(config: ImageRunConfig, found: Ready) -> ThreatModel:
 
     Raises ModelError where the model has no such layer, ConfigError where a ball in pixels holds every image.
     """
-    threat = build.threat(config.threat)
+    threat = config.threat.make()
     _require_bounds(config, found)
     space_module(found.loaded.model, threat.space)
     return threat.resolved(found.loaded.model, _sample(found.parts, found.loaded, THREAT_ROWS))

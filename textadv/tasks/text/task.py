@@ -16,7 +16,6 @@ from textadv.config.training import length_problems
 from textadv.data import DataError, EncodedRows, Examples, ImageSplits, Rows, Splits, encode, overlap
 from textadv.models import LoadedModel, LoadedVision, device_of, logits_warning, space_module
 from textadv.models.split_norm import Which
-from textadv.tasks import attacks as build_attacks
 from textadv.tasks import components as build
 from textadv.tasks import surrogates as build_surrogates
 from textadv.tasks.launch import launch_warnings, launched, say
@@ -168,7 +167,7 @@ def resolved_threat(config: RunConfig, loaded: LoadedModel, train: EncodedRows) 
 
     Raises ModelError where the model has no such layer.
     """
-    threat = build.threat(config.threat)
+    threat = config.threat.make()
     space_module(loaded.model, threat.space)
     sample = train.batch(range(min(len(train), THREAT_ROWS))).to(device_of(loaded.model))
     return threat.resolved(loaded.model, sample)
@@ -200,14 +199,14 @@ def reported_positions(config: ClassifierRunConfig, size: int) -> tuple[int, ...
 
 def check_adversary(config: ClassifierRunConfig) -> None:
     """Builds every attack and the objective once: what they refuse is the configuration's fault, a ConfigError."""
-    threat = build.threat(config.threat)
+    threat = config.threat.make()
     lines = []
     named = {"attack": config.attack, "selection.attack": config.selection.attack}
     if config.training.guard is not None:
         named["training.guard.attack"] = config.training.guard.attack
     for key, attack in named.items():
         try:
-            build.attack(attack, threat, config.seed)
+            attack.make(threat, config.seed)
         except ValueError as error:
             lines.append(f"{key}: {error}")
     try:
@@ -224,9 +223,10 @@ def check_adversary(config: ClassifierRunConfig) -> None:
 
 def check_measuring(config: ClassifierRunConfig, classes: int | None = None) -> None:
     """Builds every attack of the evaluation, for so many classes where these are known; raises ConfigError."""
-    threat, wanted = build.threat(config.threat), config.evaluation
-    build_attacks.panel(wanted.attacks, threat, config.seed, classes)
-    build_attacks.radius_search(wanted.minimum_radius, threat, config.seed, classes)
+    threat, wanted = config.threat.make(), config.evaluation
+    wanted.panel(threat, config.seed, classes)
+    if wanted.minimum_radius is not None:
+        wanted.minimum_radius.make(threat, config.seed, classes)
 
 
 def check_training(config: ClassifierRunConfig, rows: int, processes: int) -> None:
@@ -241,7 +241,7 @@ def check_training(config: ClassifierRunConfig, rows: int, processes: int) -> No
         raise ConfigError(lines)
     if config.objective.name == "clean":
         return
-    mixing = build.mixing(config.mixing, config.seed)
+    mixing = config.mixing.make(config.seed)
     try:
         attacked = [mixing.count(step, size, processes) for step in range(steps)]
     except ValueError as error:
@@ -290,7 +290,7 @@ def reach_warnings(config: ClassifierRunConfig, threat: ThreatModel) -> Iterable
     if schedule is not None:
         attack = attack.model_copy(update={"steps": min(schedule.values()), "steps_schedule": None})
     if config.objective.name != "clean":
-        adversary = build.attack(attack, threat, config.seed)
+        adversary = attack.make(threat, config.seed)
         short = reach_warning(adversary) if isinstance(adversary, GradientAttack) else None
         if short is not None:
             yield short if schedule is None else f"{short} These are the fewest steps of attack.steps_schedule."
