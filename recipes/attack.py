@@ -27,7 +27,7 @@ from textadv.config.file import load_config
 from textadv.config.images import ImageRunConfig
 from textadv.config.models import named_model
 from textadv.config.tasks import ClassifierRunConfig
-from textadv.config.text import ConfigError
+from textadv.config.types import ConfigError
 from textadv.runs.errors import one_message
 from textadv.runs.screen import parser as reader
 from textadv.values.host.phases import on_screen, stage, telling

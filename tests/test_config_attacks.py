@@ -30,9 +30,9 @@ from textadv.attacks import (
     Within,
 )
 from textadv.attacks.wrappers.ensemble import WorstOf
-from textadv.config.adversary import Against
+from textadv.config.adversary import Against, AttackConfig
 from textadv.config.attacks import TRAINABLE, AutoAttackConfig, SquareConfig, StrongAttackConfig, TransferConfig
-from textadv.config.text import AttackConfig, ConfigError
+from textadv.config.types import ConfigError
 from textadv.measuring import Alarm, Finished, RadiusSearch
 
 STRONG = [section.model_fields["name"].default for section in StrongAttackConfig.__args__]

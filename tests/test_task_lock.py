@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.processes import ROOT
-from textadv.config.text import ConfigError
+from textadv.config.types import ConfigError
 from textadv.tasks import lock as task_lock
 from textadv.tasks.lock import LOCK_FILE, locked, unlocked
 

@@ -12,7 +12,7 @@ from textadv.config.adversary import AttackConfig, selecting
 from textadv.config.attacks import of_panel
 from textadv.config.evaluation import MinimumRadiusConfig
 from textadv.config.file import parse_config
-from textadv.config.text import ConfigError
+from textadv.config.types import ConfigError
 from textadv.values.batch import Batch
 from textadv.values.spaces import Embeddings
 

@@ -15,7 +15,7 @@ import torch
 from tests.report.made_up import evaluated as classified
 from tests.report.made_up import trained
 from tests.report.made_up_chat import evaluated, made
-from textadv.config.text import ConfigError
+from textadv.config.types import ConfigError
 from textadv.config.yaml import read_yaml
 from textadv.data import DataError, load_splits
 from textadv.measuring.accuracy.inspection import Inspected

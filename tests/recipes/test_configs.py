@@ -8,9 +8,9 @@ import pytest
 
 from tests.recipes.running import ROOT
 from textadv.config.chat import ChatRunConfig
+from textadv.config.chat_scene import eliciting_attack
+from textadv.config.elicitation import measuring_attack
 from textadv.config.file import dump_config, load_config
-from textadv.tasks import components as build
-from textadv.tasks.chat import components as build_chat
 
 CONFIGS = sorted((ROOT / "recipes/configs").glob("*.yaml"))
 
@@ -38,8 +38,8 @@ def check_chat(config: ChatRunConfig) -> None:
     """Attacks and mixing; what the objective needs of the rows is tested where there are rows."""
     threat = config.threat.make()
     wanted = config.evaluation.elicitation.attack
-    measuring = build_chat.measuring_attack(wanted, "evaluation.elicitation.attack", threat, config.seed)
-    training = build_chat.eliciting(config, threat)
+    measuring = measuring_attack(wanted, "evaluation.elicitation.attack", threat, config.seed)
+    training = eliciting_attack(config.attack, threat, config.seed)
     assert measuring.threat == training.threat == threat
     assert measuring.steps >= 3 * training.steps
     attacked = config.mixing.make(config.seed).count(10**6, config.training.batch_size, 1)
@@ -55,7 +55,7 @@ def test_its_attacks_objective_and_mixing_can_be_built(path: Path) -> None:
     threat = config.threat.make()
     measured = config.evaluation.panel(threat, config.seed)
     assert measured.keys() == config.evaluation.attacks.keys()
-    objective = build.objective(config.objective, config.attack, threat, config.seed)
+    objective = config.objective.make(config.attack, threat, config.seed)
     assert (objective is None) == (config.objective.name == "clean")
     attacked = config.mixing.make(config.seed).count(10**6, config.training.batch_size, 1)
     assert attacked == round(config.mixing.ratio * config.training.batch_size)

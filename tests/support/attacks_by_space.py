@@ -35,7 +35,7 @@ from textadv.attacks.gradient import GradientAttack
 from textadv.attacks.wrappers import foreign
 from textadv.config.adversary import Against, AttackConfig
 from textadv.config.attacks import NamedAttackConfig
-from textadv.config.text import ConfigError
+from textadv.config.types import ConfigError
 
 TRAINING, EVALUATION, PYTHON = "training", "evaluation", "Python"
 ALL = ("linf", "l2", "l1")

@@ -12,17 +12,17 @@ from textadv.config.chat import ChatRunConfig
 from textadv.config.images import ImageRunConfig
 from textadv.config.models import NamedModel
 from textadv.config.tasks import ClassifierRunConfig
-from textadv.config.text import ConfigError, RunConfig
+from textadv.config.text import RunConfig
+from textadv.config.types import ConfigError
 from textadv.data import Rows
 from textadv.measuring import calibrated, inspect_images, inspect_rows
 from textadv.measuring.safety.adversaries import Direct, EmbeddingAttack
 from textadv.measuring.safety.elicitation import UNJUDGED, BehaviourOutcome, elicit
 from textadv.report import write_grid
-from textadv.tasks import components as build
-from textadv.tasks import surrogates as build_surrogates
 from textadv.tasks.chat.task import inspected
 from textadv.tasks.chat.template import template
 from textadv.tasks.images.task import ready, require_trained, resolved_image_threat
+from textadv.tasks.text.surrogates import text_surrogates
 from textadv.tasks.text.task import encoded, reported_positions, resolved_threat
 from textadv.tasks.trial import read_texts
 from textadv.values.host.printable import tell
@@ -47,13 +47,13 @@ def show(config: RunConfig, named: NamedModel, count: int, name: str) -> None:
     """Prints `count` test rows before and after the attack of that name."""
     model = config.model.model_copy(update={"name": named.path, "lora": None})
     config = config.model_copy(update={"model": model})
-    splits = build.splits(config.data, config.seed)
-    loaded = build.model(config.model, splits.labels, config.seed)
+    splits = config.data.make(config.seed)
+    loaded = config.model.make(splits.labels, config.seed)
     train, validation, test = encoded(splits, loaded, config)
     for warning in read_texts(config, loaded, (train, validation, test)):
         tell(f"warning: {warning}")
     threat = resolved_threat(config, loaded, train)
-    surrogates = build_surrogates.text_surrogates(config, loaded, splits, test)
+    surrogates = text_surrogates(config, loaded, splits, test)
     modules = {key: found.model for key, found in surrogates.items()}
     attack = config.evaluation.only(name).panel(threat, config.seed, len(splits.labels), modules)[name]
     tell(f"{model_line(named)}\nthreat: {threat}\nattack: {attack}")

@@ -18,7 +18,8 @@ from textadv.config.chat import ChatRunConfig
 from textadv.config.file import parse_config
 from textadv.config.images import ImageRunConfig
 from textadv.config.tasks import AnyRunConfig
-from textadv.config.text import ConfigError, RunConfig
+from textadv.config.text import RunConfig
+from textadv.config.types import ConfigError
 from textadv.training.precision import emulation_warning
 from textadv.values.host.launcher import launcher_words
 from textadv.values.host.printable import printable

@@ -16,7 +16,7 @@ from torch import nn
 from textadv.config.file import config_difference, dump_config, written_config
 from textadv.config.objective import SmartConfig
 from textadv.config.tasks import AnyRunConfig
-from textadv.config.text import ConfigError
+from textadv.config.types import ConfigError
 from textadv.tasks.launch import AnyConfig, say, together
 from textadv.tasks.lock import claimed, locked, unlocked
 from textadv.tasks.reads import require_outside

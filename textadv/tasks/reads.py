@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from textadv.config.tasks import AnyRunConfig
-from textadv.config.text import ConfigError
+from textadv.config.types import ConfigError
 
 
 def require_outside(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
@@ -17,7 +18,6 @@ from accelerate.utils import broadcast_object_list
 from safetensors.torch import load_file
 from torch import nn
 
-from textadv.config.objective import replays_of
 from textadv.config.tasks import AnyRunConfig, ClassifierRunConfig
 from textadv.config.text import RunConfig
 from textadv.data import ImageRows, Splits
@@ -31,7 +31,6 @@ from textadv.models.split_norm import Which, convert, merge, merged_state, using
 from textadv.models.strangers import Pictures, Reader, Texts
 from textadv.objectives import Objective, hardening, memory_of
 from textadv.report import write_results
-from textadv.tasks import components as build
 from textadv.tasks.exporting import Exported, exported
 from textadv.tasks.output import carried, finish, resumed_from
 from textadv.tasks.text.task import Task
@@ -69,7 +68,7 @@ def train_hardened(task: Task) -> Stage:
     Raises NonFiniteError or DeadAdversaryError; what was kept until then stays in the output folder.
     """
     config = task.config
-    objective = build.objective(config.objective, config.attack, task.threat, config.seed, config.mixing)
+    objective = config.objective.make(config.attack, task.threat, config.seed, config.mixing)
     return _train(task, "hardened", objective, _steps(task), "robust_best")
 
 
@@ -90,13 +89,13 @@ def equal_cost_steps(hardened: Training, rows: float) -> int:
 
 
 def _steps(task: Task) -> int:
-    return build.optimizer_steps(len(task.train), task.config.training)
+    return task.config.training.optimizer_steps(len(task.train))
 
 
 def _settings(
     config: ClassifierRunConfig, steps: int, per_epoch: int, select: Literal["robust_best", "clean_best"]
 ) -> Settings:
-    training, replays = config.training, replays_of(config.objective)
+    training, replays = config.training, config.objective.batch_stays
     return Settings(
         steps=steps,
         micro_batch_size=training.micro_batch_size,
@@ -141,10 +140,12 @@ def _train(
                 model, task.validation, task.selection, attack, at_once, threat=task.threat, names=task.splits.labels
             )
 
-    per_epoch = build.steps_per_epoch(len(task.train), config.training)
+    per_epoch = config.training.steps_per_epoch(len(task.train))
     mixing = NO_ATTACK if objective is None else config.mixing.make(config.seed)
-    repeat = 1 if objective is None else replays_of(config.objective)
-    with build.trained_with(None if objective is None else config.objective, loaded.model, task.train, config.seed):
+    repeat = 1 if objective is None else config.objective.batch_stays
+    averaging = config.training.averaging
+    goal = nullcontext() if objective is None else config.objective.trained_with(loaded.model, task.train, config.seed)
+    with goal:
         trainer = Trainer(
             task.accelerator,
             loaded.model,
@@ -155,7 +156,7 @@ def _train(
             folder,
             name=name,
             bar=config.tracking.progress,
-            averaging=build.averaging(config.training, steps),
+            averaging=None if averaging is None else averaging.make(steps),
             guard=None if objective is None else _guard(task),
             memory=memory_of(objective),
             carried=carried(config, task.hashes),
@@ -191,7 +192,7 @@ def _guard(task: Task) -> Guard | None:
     config, wanted = task.config, task.config.training.guard
     if wanted is None:
         return None
-    training = build.adversary(config.objective, config.attack, task.threat, config.seed)
+    training = config.objective.adversary(config.attack, task.threat, config.seed)
     strong = wanted.attack.make(task.threat, config.seed)
     size = len(task.validation)
     positions = sorted(permutation(config.seed, GUARD_DRAW, size=size)[: wanted.rows])
@@ -203,7 +204,7 @@ def _guard(task: Task) -> Guard | None:
         with using(model, task.split_norm):
             return attacked(model, batch_size=at_once, threat=threat, step=step, radius_scale=radius_scale)
 
-    return build.guard(config.training, probe)
+    return wanted.make(probe)
 
 
 def _summary(task: Task, name: str, objective: Objective | None, trained: Trained) -> Training:

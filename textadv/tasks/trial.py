@@ -8,15 +8,14 @@ from accelerate import Accelerator
 from torch import nn
 
 from textadv.attacks import ThreatModel
+from textadv.config.adversary import AttackConfig
 from textadv.config.chat import ChatRunConfig
-from textadv.config.objective import replays_of
 from textadv.config.tasks import ClassifierRunConfig
-from textadv.config.text import AttackConfig, RunConfig
+from textadv.config.text import RunConfig
 from textadv.data import ChatRows, EncodedRows, Rows, length_warning, spelled_warning, unknown_warning
 from textadv.measuring.safety.chat import Panel
 from textadv.models import LoadedModel, TokenRows, require_embedded, require_longest, require_movable, require_readable
 from textadv.objectives import Objectives, hardening
-from textadv.tasks import components as build
 from textadv.training.mixing import NO_ATTACK
 from textadv.training.rehearsal import Rehearsal, rehearse
 from textadv.training.sampling import OneStream, Sampler
@@ -83,20 +82,20 @@ def rehearse_classifier(
 ) -> None:
     """Tries the smallest forwards and backwards that the trainings of this run make, see `rehearse`."""
     size, seed, training = config.training.batch_size, config.seed, config.training
-    objective = build.objective(config.objective, lighter(config.attack), threat, seed, config.mixing)
+    objective = config.objective.make(lighter(config.attack), threat, seed, config.mixing)
     mixing = NO_ATTACK if objective is None else config.mixing.make(seed)
-    samplers: list[Sampler] = [OneStream(train, mixing, size, seed, replays_of(config.objective))]
+    samplers: list[Sampler] = [OneStream(train, mixing, size, seed, config.objective.batch_stays)]
     samplers += [OneStream(train, NO_ATTACK, size, seed)] if config.baselines else []
     run = Rehearsal(
         accelerator,
         config.model.name,
         hardening(objective),
         samplers,
-        build.optimizer_steps(len(train), training),
+        training.optimizer_steps(len(train)),
         training.micro_batch_size,
         seed,
     )
-    with build.trained_with(config.objective, model, train, seed):
+    with config.objective.trained_with(model, train, seed):
         rehearse(model, run)
 
 

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from torch import nn
 
-from textadv.config.text import ConfigError
+from textadv.config.types import ConfigError
 from textadv.measuring.judges.verdicts import XSTEST
 from textadv.measuring.measured import Measured
 from textadv.measuring.results import Results, Training
@@ -21,7 +21,6 @@ from textadv.measuring.safety.sanity import said_doubt
 from textadv.models import LoadedModel
 from textadv.models.strangers import Chats
 from textadv.objectives import Objectives
-from textadv.tasks import components as build
 from textadv.tasks.chat.task import ChatTask
 from textadv.tasks.chat.template import template
 from textadv.tasks.exporting import Exported, exported
@@ -83,6 +82,7 @@ def trained_chat(
     """Trains the loaded model in training/NAME of the output folder, from its newest checkpoint where it resumes."""
     folder = task.output / "training" / slug(name)
     found = resumed_from(task.accelerator, task.config, folder / "checkpoints")
+    averaging = task.config.training.averaging
     trainer = Trainer(
         task.accelerator,
         loaded.model,
@@ -93,7 +93,7 @@ def trained_chat(
         folder,
         name=name,
         bar=task.config.tracking.progress,
-        averaging=build.averaging(task.config.training, settings.steps),
+        averaging=None if averaging is None else averaging.make(settings.steps),
         carried=carried(task.config, task.hashes),
     )
     return trainer.run(found)

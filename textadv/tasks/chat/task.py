@@ -12,8 +12,10 @@ from accelerate import Accelerator
 from textadv.attacks import ThreatModel, reach_warning
 from textadv.attacks.gradient import GradientAttack
 from textadv.config.chat import ChatRunConfig
-from textadv.config.text import ConfigError
+from textadv.config.chat_scene import eliciting_attack
+from textadv.config.elicitation import measuring_attack
 from textadv.config.training import length_problems
+from textadv.config.types import ConfigError
 from textadv.data import Chat, ChatRows, ChatSplits, DataError, JoinedRows, encode_chats, find_contamination, joined
 from textadv.data.benchmarks import read_instructed
 from textadv.data.rendering import Template
@@ -24,7 +26,7 @@ from textadv.measuring.safety.generate import Decoding
 from textadv.measuring.safety.subject import TARGET_WORDS
 from textadv.models import LoadedModel, blocks, device_of, space_module
 from textadv.objectives import Objectives
-from textadv.tasks.chat import components as build_chat
+from textadv.tasks.chat.asked import benign_prompts, questions
 from textadv.tasks.chat.attacks import chat_attacks, chat_curve
 from textadv.tasks.chat.base import deciding, trained_base, unread_notes, useful_answers
 from textadv.tasks.chat.template import changed_tokens, chat_hashes, clock_warning, template, template_warnings
@@ -65,11 +67,13 @@ class ChatTask:
 
     def load_model(self) -> LoadedModel:
         """The untrained model, the same weights each time."""
-        return build_chat.model(self.config.model, self.config.seed)
+        return self.config.model.make(self.config.seed)
 
     def objectives(self) -> Objectives:
         """What is minimised on the rows of each role; new objects, that remember nothing."""
-        return build_chat.objectives(self.config, self.threat, self.layers, self.train.parts[0], self.train.parts[1])
+        return self.config.objective.make(
+            self.config.attack, self.threat, self.config.seed, self.layers, self.train.parts[0], self.train.parts[1]
+        )
 
     def sampler(self) -> Streams:
         """The rows of every optimizer step."""
@@ -127,8 +131,8 @@ def prepare_chat(config: ChatRunConfig, *, training: bool = True) -> ChatTask:
 def _prepared(config: ChatRunConfig, accelerator: Accelerator, training: bool) -> ChatTask:
     """See `prepare_chat`; what one process does by itself."""
     output = free_output(config, training=training)
-    streams = build_chat.streams(config.data, config.seed)
-    loaded = build_chat.model(config.model, config.seed)
+    streams = config.data.make(config.seed)
+    loaded = config.model.make(config.seed)
     require_room(config, output, loaded.model, training=training)
     used = template(config.model, loaded, config.data.surrogates)
     encoded = {role: _encoded(config, loaded, found) for role, found in streams.items()}
@@ -263,7 +267,7 @@ def _panel(
         close = _drawn(config, BENIGN_DRAW, _test(streams, Role.BORDERLINE), wanted.benign)
         benign["borderline"] = Asked.of_chats(used, close)
     for name, path in wanted.over_refusal.items():
-        prompts = build_chat.benign_prompts(name, path, config.data.surrogates)
+        prompts = benign_prompts(name, path, config.data.surrogates)
         kept = sorted(permutation(config.seed, BENIGN_DRAW, size=len(prompts))[: wanted.benign])
         benign[name] = Asked.of(used, [prompts[place] for place in kept], kept)
     instructions = {}
@@ -271,7 +275,7 @@ def _panel(
         found = read_instructed(path, config.data.surrogates)
         instructions[name] = (found, Asked.of(used, [prompt.prompt for prompt in found]))
     targets = _targets(chats, used)
-    others = tuple(build_chat.second_judges(wanted, dict(zip(shown(chats), targets, strict=True))))
+    others = tuple(wanted.second_judges(dict(zip(shown(chats), targets, strict=True))))
     return Panel(
         behaviours=rows,
         requests=requests(chats),
@@ -281,9 +285,7 @@ def _panel(
         others=others,
         benign=benign,
         utility=encode_chats(utility, used, config.data.max_length),
-        questions={
-            name: build_chat.questions(name, path, config.data.surrogates) for name, path in wanted.questions.items()
-        },
+        questions={name: questions(name, path, config.data.surrogates) for name, path in wanted.questions.items()},
         instructions=instructions,
         decoding=Decoding(
             wanted.max_new_tokens, wanted.temperature, wanted.samples, config.seed, batch_size=wanted.batch_size
@@ -307,7 +309,7 @@ def _selection(
     asked = _drawn(config, SELECTION_DRAW, close, wanted.rows)
     if not chats or not asked:
         raise DataError("selection: adversarial and borderline (or utility) need validation rows, and one has none.")
-    attack = build_chat.measuring_attack(wanted.attack, "selection.attack", threat, config.seed)
+    attack = measuring_attack(wanted.attack, "selection.attack", threat, config.seed)
     attacks: dict[str, Adversary] = {"direct": Direct(), "embedding": EmbeddingAttack(attack)}
     if wanted.prefill:
         attacks["prefill"] = Prefill(wanted.prefill)
@@ -332,13 +334,13 @@ def _warnings(config: ChatRunConfig, streams: Mapping[Role, ChatSplits], threat:
     """What a reader must know before trusting a number."""
     yield from (note for splits in streams.values() for note in splits.notes)
     if any(part.name in ("cat", "capo", "lat") for part in config.objective.parts):
-        adversary = build_chat.eliciting(config, threat)
+        adversary = eliciting_attack(config.attack, threat, config.seed)
         if isinstance(adversary, GradientAttack) and (short := reach_warning(adversary)) is not None:
             yield short
     trained = [text for splits in streams.values() for text in requests(splits.train)]
     tested = {role.name.lower(): requests(splits.test) for role, splits in streams.items() if splits.test}
     tested |= {
-        name: build_chat.benign_prompts(name, path, config.data.surrogates)
+        name: benign_prompts(name, path, config.data.surrogates)
         for name, path in config.evaluation.over_refusal.items()
     }
     for name, prompts in tested.items():
@@ -354,7 +356,7 @@ def with_chat_model(task: ChatTask, name: str) -> ChatTask:
     Raises ConfigError, DataError or ModelError as `prepare_chat` does.
     """
     config = task.config.model_copy(update={"model": task.config.model.model_copy(update={"name": name})})
-    loaded = build_chat.model(config.model, config.seed)
+    loaded = config.model.make(config.seed)
     _require_places(config, loaded, task.threat)
     used = template(config.model, loaded, config.data.surrogates)
     panel = _panel(config, loaded, task.streams, task.threat)
@@ -376,8 +378,8 @@ def inspected(config: ChatRunConfig) -> tuple[LoadedModel, Panel]:
 
     Raises ConfigError, DataError or ModelError as `prepare_chat` does.
     """
-    streams = build_chat.streams(config.data, config.seed)
-    loaded = build_chat.model(config.model, config.seed)
+    streams = config.data.make(config.seed)
+    loaded = config.model.make(config.seed)
     rows = _encoded(config, loaded, streams[Role.ADVERSARIAL])
     read_chats(config, loaded, {Role.ADVERSARIAL: rows})
     threat = _threat(config, loaded, rows[0])

@@ -13,8 +13,8 @@ from accelerate import Accelerator
 
 from textadv.attacks import ThreatModel
 from textadv.config.images import ImageRunConfig
-from textadv.config.text import ConfigError
-from textadv.data import ImageRows, ImageSplits, images_digest, shared_images
+from textadv.config.types import ConfigError
+from textadv.data import ImageParts, ImageRows, ImageSplits, images_digest, shared_images
 from textadv.models import (
     ImageShape,
     LoadedModel,
@@ -26,9 +26,7 @@ from textadv.models import (
     space_module,
 )
 from textadv.models.split_norm import convert
-from textadv.tasks import surrogates as build_surrogates
-from textadv.tasks.images import loading as build_images
-from textadv.tasks.images.loading import Parts
+from textadv.tasks.images.surrogates import image_surrogates
 from textadv.tasks.launch import launch_warnings, launched
 from textadv.tasks.output import claim, claiming, free_output, require_room
 from textadv.tasks.text.task import (
@@ -61,7 +59,7 @@ class Ready:
     """
 
     splits: ImageSplits
-    parts: Parts
+    parts: ImageParts
     loaded: LoadedVision
     load: Callable[[], LoadedVision]
     doubt: str | None
@@ -79,14 +77,14 @@ def ready(
 
     splits, surrogates: what was read and loaded before. Raises ConfigError, DataError or ModelError.
     """
-    splits = splits or build_images.splits(config.data, config.seed)
+    splits = splits or config.data.make(config.seed)
     check_measuring(config, len(splits.labels))
-    processor = build_images.preprocessing(config.model, config.data)
-    parts = build_images.rows(splits, config.data, processor)
+    processor = config.model.preprocessing(config.data.image_size)
+    parts = config.data.fitted(splits, processor)
     labels, shape = splits.labels, ImageShape(*parts.train.pixels.shape[1:])
 
     def load() -> LoadedVision:
-        return build_images.model(config.model, labels, shape, processor, config.seed)
+        return config.model.make(labels, shape, processor, config.seed)
 
     loaded = load()
     sample = _sample(parts, loaded, LOOKED_AT)
@@ -94,12 +92,12 @@ def ready(
     if config.threat.space == "hidden":
         assert config.threat.layer is not None
         found = patch_positions(loaded.model, sample, config.threat.layer)
-        parts = Parts(*(replace(part, positions=found) for part in parts))
-    found_surrogates = build_surrogates.image_surrogates(config, loaded, splits, parts, surrogates)
+        parts = ImageParts(*(replace(part, positions=found) for part in parts))
+    found_surrogates = image_surrogates(config, loaded, splits, parts, surrogates)
     return Ready(splits, parts, loaded, load, doubt, found_surrogates, processor.crops)
 
 
-def _sample(parts: Parts, loaded: LoadedVision, size: int) -> Batch:
+def _sample(parts: ImageParts, loaded: LoadedVision, size: int) -> Batch:
     device = device_of(loaded.model)
     return parts.train.batch(range(min(len(parts.train), size))).to(device)
 

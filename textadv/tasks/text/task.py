@@ -11,15 +11,15 @@ from accelerate import Accelerator
 
 from textadv.attacks import GradientAttack, ThreatModel, reach_warning
 from textadv.config.tasks import ClassifierRunConfig
-from textadv.config.text import ConfigError, RunConfig
+from textadv.config.text import RunConfig
 from textadv.config.training import length_problems
+from textadv.config.types import ConfigError
 from textadv.data import DataError, EncodedRows, Examples, ImageSplits, Rows, Splits, encode, overlap
 from textadv.models import LoadedModel, LoadedVision, device_of, logits_warning, space_module
 from textadv.models.split_norm import Which
-from textadv.tasks import components as build
-from textadv.tasks import surrogates as build_surrogates
 from textadv.tasks.launch import launch_warnings, launched, say
 from textadv.tasks.output import claim, claiming, free_output, require_room
+from textadv.tasks.text.surrogates import text_surrogates
 from textadv.tasks.trial import read_texts, rehearse_classifier
 from textadv.values.digests import digest, surrogate_hashes, weights_hash
 from textadv.values.host.phases import stage
@@ -91,14 +91,14 @@ def _prepared(config: RunConfig, accelerator: Accelerator, training: bool) -> Ta
     """See `prepare`; what one process does by itself."""
     output = free_output(config, training=training)
     check_adversary(config)
-    splits = build.splits(config.data, config.seed)
+    splits = config.data.make(config.seed)
     check_measuring(config, len(splits.labels))
-    loaded = build.model(config.model, splits.labels, config.seed)
+    loaded = config.model.make(splits.labels, config.seed)
     require_room(config, output, loaded.model, training=training)
     train, validation, test = encoded(splits, loaded, config)
     check_training(config, len(train), accelerator.num_processes)
     doubts = read_texts(config, loaded, (train, validation, test))
-    surrogates = build_surrogates.text_surrogates(config, loaded, splits, test)
+    surrogates = text_surrogates(config, loaded, splits, test)
     threat = resolved_threat(config, loaded, train)
     task = Task(
         config=config,
@@ -113,7 +113,7 @@ def _prepared(config: RunConfig, accelerator: Accelerator, training: bool) -> Ta
         threat=threat,
         hashes=_hashes(splits, loaded) | surrogate_hashes({name: found.model for name, found in surrogates.items()}),
         new_weights=loaded.initialised,
-        load_model=lambda: build.model(config.model, splits.labels, config.seed),
+        load_model=lambda: config.model.make(splits.labels, config.seed),
         surrogates=surrogates,
         warnings=(
             *launch_warnings(config, accelerator, training),
@@ -136,10 +136,10 @@ def with_model(task: Task, name: str) -> Task:
     config = task.config.model_copy(update={"model": task.config.model.model_copy(update={"name": name})})
     splits = task.splits
     assert isinstance(config, RunConfig) and isinstance(splits, Splits)
-    loaded = build.model(config.model, splits.labels, config.seed)
+    loaded = config.model.make(splits.labels, config.seed)
     train, validation, test = encoded(splits, loaded, config)
     doubts = read_texts(config, loaded, (train, validation, test))
-    surrogates = build_surrogates.text_surrogates(config, loaded, splits, test, task.surrogates)
+    surrogates = text_surrogates(config, loaded, splits, test, task.surrogates)
     doubts = tuple(line for line in (_logits_doubt(loaded, train), *doubts) if line is not None)
     space_module(loaded.model, task.threat.space)
     return replace(
@@ -150,7 +150,7 @@ def with_model(task: Task, name: str) -> Task:
         test=test,
         hashes=_hashes(splits, loaded) | surrogate_hashes({name: found.model for name, found in surrogates.items()}),
         new_weights=loaded.initialised,
-        load_model=lambda: build.model(config.model, splits.labels, config.seed),
+        load_model=lambda: config.model.make(splits.labels, config.seed),
         surrogates=surrogates,
         warnings=(*task.warnings, *loaded.notes, *(f"{name}: {doubt}" for doubt in doubts)),
     )
@@ -216,7 +216,7 @@ def check_adversary(config: ClassifierRunConfig) -> None:
     if lines:
         raise ConfigError(lines)
     try:
-        build.objective(config.objective, config.attack, threat, config.seed, config.mixing)
+        config.objective.make(config.attack, threat, config.seed, config.mixing)
     except ValueError as error:
         raise ConfigError([str(error)]) from error
 
@@ -235,7 +235,7 @@ def check_training(config: ClassifierRunConfig, rows: int, processes: int) -> No
     size = config.training.batch_size
     if rows < size:
         raise ConfigError([f"training.batch_size must be at most the {rows} training rows, got {size}."])
-    steps = build.optimizer_steps(rows, config.training)
+    steps = config.training.optimizer_steps(rows)
     lines = length_problems(config.training, steps)
     if lines:
         raise ConfigError(lines)
