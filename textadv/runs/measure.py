@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from textadv.config.chat import ChatRunConfig
-from textadv.config.chat_objective import ChatObjectiveConfig, PrefillRecoveryConfig
+from textadv.config.chat_objective import ChatObjectiveConfig
+from textadv.config.chat_parts import PrefillRecoveryConfig
 from textadv.config.images import ImageRunConfig
 from textadv.config.models import NamedModel
 from textadv.config.tasks import AnyRunConfig, ClassifierRunConfig
