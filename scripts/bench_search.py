@@ -17,7 +17,7 @@ from typing import get_args
 from textadv.config.chat import ChatRunConfig
 from textadv.config.elicitation import SearchGoal
 from textadv.config.file import load_config
-from textadv.config.text import ConfigError
+from textadv.config.types import ConfigError
 from textadv.runs.errors import one_message
 from textadv.runs.screen import parser as reader
 

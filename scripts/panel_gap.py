@@ -14,7 +14,6 @@ from textadv.measuring.accuracy.attacking import attack_rows
 from textadv.measuring.accuracy.record import CLEAN, ROBUST, robust_of
 from textadv.runs.ready import prepare
 from textadv.runs.reporting import measured
-from textadv.tasks import attacks as build_attacks
 from textadv.tasks.classifier import Classifier
 from textadv.values.host.printable import tell
 
@@ -49,7 +48,7 @@ def left(found: Measured) -> set[int]:
 def beyond(task: Classifier, model: nn.Module, ids: Collection[int], steps: int, restarts: int) -> int:
     """How many of these rows the longer search breaks."""
     rows, wanted = task.test, ApgdCeConfig(name="apgd_ce", steps=steps, restarts=restarts)
-    (attack,) = build_attacks.panel({LONGER: wanted}, task.threat, task.config.seed).values()
+    attack = wanted.make(task.threat, task.config.seed)
     positions = [position for position in task.tested if rows.ids[position] in ids]
     at_once = task.config.evaluation.batch_size
     hits = attack_rows(model, rows, positions, attack, at_once, threat=task.threat, name=LONGER)

@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeVar
 
 from textadv.config.chat import ChatRunConfig
 from textadv.config.file import load_config
-from textadv.config.text import ConfigError
+from textadv.config.types import ConfigError
 from textadv.runs.errors import USER_ERRORS, ending
 from textadv.runs.screen import parser as reader
 from textadv.values.host.phases import on_screen, stage, telling

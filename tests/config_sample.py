@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from textadv.config.file import load_config, parse_config
-from textadv.config.text import ConfigError, RunConfig
+from textadv.config.text import RunConfig
+from textadv.config.types import ConfigError
 
 SMALL = """\
 output: runs/small

@@ -7,11 +7,13 @@ import json
 import pytest
 import yaml
 
+from textadv.config.adversary import AttackConfig
 from textadv.config.chat import ChatRunConfig
 from textadv.config.file import config_difference, dump_config, json_schema, parse_config
 from textadv.config.images import ImageDataConfig, ImageModelConfig, ImageRunConfig
 from textadv.config.tasks import SCHEMAS, schema_of
-from textadv.config.text import AttackConfig, ConfigError, RunConfig
+from textadv.config.text import RunConfig
+from textadv.config.types import ConfigError
 
 SMALL = """\
 task: images

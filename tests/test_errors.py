@@ -11,7 +11,7 @@ import pytest
 from safetensors import SafetensorError
 from torch import distributed
 
-from textadv.config.text import ConfigError
+from textadv.config.types import ConfigError
 from textadv.runs import errors
 from textadv.runs import lock as task_lock
 from textadv.runs.errors import ending, one_message

@@ -10,7 +10,7 @@ import pytest
 
 from tests import chat_run
 from textadv.config.chat import ChatRunConfig
-from textadv.config.text import ConfigError
+from textadv.config.types import ConfigError
 from textadv.measuring.judges.llm_judge import LlmJudge
 from textadv.measuring.judges.verdicts import REFUSAL_LISTS, ClassifierJudge
 from textadv.measuring.safety.fluency import Base, Written

@@ -9,7 +9,7 @@ import pytest
 
 from textadv.config.file import parse_config
 from textadv.config.images import ImageRunConfig
-from textadv.config.text import ConfigError
+from textadv.config.types import ConfigError
 from textadv.runs.ready import prepare
 
 SIDE = 8

@@ -16,7 +16,8 @@ from textadv.config.chat import ChatRunConfig
 from textadv.config.file import load_config
 from textadv.config.images import ImageRunConfig
 from textadv.config.tasks import AnyRunConfig
-from textadv.config.text import ConfigError, RunConfig
+from textadv.config.text import RunConfig
+from textadv.config.types import ConfigError
 from textadv.runs.launch import accumulation_of, launch_warnings, launched
 from textadv.runs.ready import prepare
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.processes import ROOT
-from textadv.config.text import ConfigError
+from textadv.config.types import ConfigError
 from textadv.runs import lock as task_lock
 from textadv.runs.lock import LOCK_FILE, locked, unlocked
 

@@ -16,7 +16,7 @@ import torch
 
 from recipes import evaluate
 from textadv.config.file import load_config
-from textadv.config.text import ConfigError
+from textadv.config.types import ConfigError
 from textadv.runs import output as task_output
 from textadv.runs.lock import unlocked
 from textadv.runs.output import HASHES_FILE, MARK, finish

@@ -16,7 +16,7 @@ import pytest
 
 from tests.hostile import bombs
 from textadv.config.file import load_config, parse_config
-from textadv.config.text import ConfigError
+from textadv.config.types import ConfigError
 from textadv.config.yaml import read_yaml
 from textadv.data import DataError, load_image_splits, load_splits
 from textadv.data.records import records

@@ -32,7 +32,7 @@ from tests.hostile.test_templates import PROGRAMS
 from tests.test_config_chat import SMALL
 from textadv.config.chat import ChatRunConfig
 from textadv.config.file import config_difference, dump_config, parse_config
-from textadv.config.text import ConfigError
+from textadv.config.types import ConfigError
 from textadv.config.yaml import read_yaml
 from textadv.data import DataError, Examples, encode, load_chats, load_image_splits, load_splits
 from textadv.data.benchmarks import QUESTION_READERS, read_gsm8k, read_instructed

@@ -12,7 +12,7 @@ from tests.support.page import COMMAND, PAGE, Notes, rendered
 from tests.support.public import choices, discriminators, public_attacks, public_objectives
 from textadv.config.adversary import AttackConfig
 from textadv.config.attacks import AutoAttackConfig, CarliniWagnerConfig, NamedAttackConfig
-from textadv.config.chat_objective import CapoConfig, PartConfig
+from textadv.config.chat_parts import CapoConfig, PartConfig
 from textadv.config.objective import ObjectiveConfig
 
 ATTACKS = attacks_by_space.ROWS.values()

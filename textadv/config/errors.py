@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from textadv.config.tasks import schema_of
-from textadv.config.text import ConfigError
+from textadv.config.types import ConfigError
 
 Path = tuple[str | int, ...]
 

@@ -12,8 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from textadv.config.errors import explained, fields_at, shown
 from textadv.config.tasks import SCHEMAS, AnyRunConfig, schema_of
-from textadv.config.text import ConfigError
-from textadv.config.types import Formerly, Section
+from textadv.config.types import ConfigError, Formerly, Section
 from textadv.config.yaml import LONGEST, read_yaml
 from textadv.values.host.printable import not_utf8, shortened
 from textadv.values.host.reading import size

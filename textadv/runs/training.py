@@ -10,7 +10,6 @@ from accelerate.utils import broadcast_object_list
 from textadv.measuring import Training
 from textadv.runs.exporting import Exported, exported
 from textadv.runs.output import carried, resumed_from
-from textadv.tasks import components as build
 from textadv.tasks.protocol import Loaded, Plan, Task
 from textadv.training.progress import Settings, Trained
 from textadv.training.trainer import Trainer
@@ -67,6 +66,7 @@ def _trained(task: Task, name: str, loaded: Loaded, plan: Plan) -> TrainedModel:
     config, run = task.config, task.run
     folder = run.output / "training" / slug(name)
     found = resumed_from(run.accelerator, config, folder / "checkpoints")
+    averaging = config.training.averaging
     with plan.inside():
         trainer = Trainer(
             run.accelerator,
@@ -78,7 +78,7 @@ def _trained(task: Task, name: str, loaded: Loaded, plan: Plan) -> TrainedModel:
             folder,
             name=name,
             bar=config.tracking.progress,
-            averaging=build.averaging(config.training, plan.steps),
+            averaging=None if averaging is None else averaging.make(plan.steps),
             guard=plan.guard,
             memory=plan.memory,
             carried=carried(config, task.hashes),

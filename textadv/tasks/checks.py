@@ -8,14 +8,12 @@ from accelerate import Accelerator
 from torch import nn
 
 from textadv.attacks import GradientAttack, ThreatModel, reach_warning
-from textadv.config.objective import replays_of
-from textadv.config.tasks import ClassifierRunConfig
-from textadv.config.text import AttackConfig, ConfigError
+from textadv.config.adversary import AttackConfig
+from textadv.config.classifier import ClassifierRunSection
 from textadv.config.training import length_problems
+from textadv.config.types import ConfigError
 from textadv.data import DataError, Rows
 from textadv.objectives import hardening
-from textadv.tasks import attacks as build_attacks
-from textadv.tasks import components as build
 from textadv.training.mixing import NO_ATTACK
 from textadv.training.rehearsal import Rehearsal, rehearse
 from textadv.training.sampling import OneStream, Sampler
@@ -24,17 +22,17 @@ from textadv.values.randomness import permutation
 SELECTION_DRAW, TEST_DRAW = 11, 12
 
 
-def selecting_positions(config: ClassifierRunConfig, size: int) -> tuple[int, ...]:
+def selecting_positions(config: ClassifierRunSection, size: int) -> tuple[int, ...]:
     """Which of `size` validation rows choose the checkpoint: a seeded subset, in order."""
     return _drawn(config, SELECTION_DRAW, size, config.selection.rows)
 
 
-def reported_positions(config: ClassifierRunConfig, size: int) -> tuple[int, ...]:
+def reported_positions(config: ClassifierRunSection, size: int) -> tuple[int, ...]:
     """Which of `size` test rows are attacked: a seeded subset, in order."""
     return _drawn(config, TEST_DRAW, size, config.evaluation.rows)
 
 
-def _drawn(config: ClassifierRunConfig, draw: int, size: int, wanted: int | None) -> tuple[int, ...]:
+def _drawn(config: ClassifierRunSection, draw: int, size: int, wanted: int | None) -> tuple[int, ...]:
     """Positions of a seeded subset, in order."""
     return tuple(sorted(permutation(config.seed, draw, size=size)[:wanted]))
 
@@ -53,16 +51,16 @@ def check_selection(labels: Sequence[int], positions: Sequence[int], names: Sequ
     )
 
 
-def check_adversary(config: ClassifierRunConfig) -> None:
+def check_adversary(config: ClassifierRunSection) -> None:
     """Builds every attack and the objective once: what they refuse is the configuration's fault, a ConfigError."""
-    threat = build.threat(config.threat)
+    threat = config.threat.make()
     lines = []
     named = {"attack": config.attack, "selection.attack": config.selection.attack}
     if config.training.guard is not None:
         named["training.guard.attack"] = config.training.guard.attack
     for key, attack in named.items():
         try:
-            build.attack(attack, threat, config.seed)
+            attack.make(threat, config.seed)
         except ValueError as error:
             lines.append(f"{key}: {error}")
     try:
@@ -72,31 +70,32 @@ def check_adversary(config: ClassifierRunConfig) -> None:
     if lines:
         raise ConfigError(lines)
     try:
-        build.objective(config.objective, config.attack, threat, config.seed, config.mixing)
+        config.objective.make(config.attack, threat, config.seed, config.mixing)
     except ValueError as error:
         raise ConfigError([str(error)]) from error
 
 
-def check_measuring(config: ClassifierRunConfig, classes: int | None = None) -> None:
+def check_measuring(config: ClassifierRunSection, classes: int | None = None) -> None:
     """Builds every attack of the evaluation, for so many classes where these are known; raises ConfigError."""
-    threat, wanted = build.threat(config.threat), config.evaluation
-    build_attacks.panel(wanted.attacks, threat, config.seed, classes)
-    build_attacks.radius_search(wanted.minimum_radius, threat, config.seed, classes)
+    threat, wanted = config.threat.make(), config.evaluation
+    wanted.panel(threat, config.seed, classes)
+    if wanted.minimum_radius is not None:
+        wanted.minimum_radius.make(threat, config.seed, classes)
 
 
-def check_training(config: ClassifierRunConfig, rows: int, processes: int) -> None:
+def check_training(config: ClassifierRunSection, rows: int, processes: int) -> None:
     """ConfigError unless there are rows for a batch, the run is as long as `training` supposes, and each optimizer step
     can be shared out as `mixing` asks and at least one of them attacks a row."""
     size = config.training.batch_size
     if rows < size:
         raise ConfigError([f"training.batch_size must be at most the {rows} training rows, got {size}."])
-    steps = build.optimizer_steps(rows, config.training)
+    steps = config.training.optimizer_steps(rows)
     lines = length_problems(config.training, steps)
     if lines:
         raise ConfigError(lines)
     if config.objective.name == "clean":
         return
-    mixing = build.mixing(config.mixing, config.seed)
+    mixing = config.mixing.make(config.seed)
     try:
         attacked = [mixing.count(step, size, processes) for step in range(steps)]
     except ValueError as error:
@@ -112,13 +111,13 @@ def check_training(config: ClassifierRunConfig, rows: int, processes: int) -> No
         )
 
 
-def reach_warnings(config: ClassifierRunConfig, threat: ThreatModel) -> Iterable[str]:
+def reach_warnings(config: ClassifierRunSection, threat: ThreatModel) -> Iterable[str]:
     """A sentence where the adversary of training, with the fewest steps of its schedule, cannot walk the radius."""
     attack, schedule = config.attack, config.attack.steps_schedule
     if schedule is not None:
         attack = attack.model_copy(update={"steps": min(schedule.values()), "steps_schedule": None})
     if config.objective.name != "clean":
-        adversary = build.attack(attack, threat, config.seed)
+        adversary = attack.make(threat, config.seed)
         short = reach_warning(adversary) if isinstance(adversary, GradientAttack) else None
         if short is not None:
             yield short if schedule is None else f"{short} These are the fewest steps of attack.steps_schedule."
@@ -130,22 +129,22 @@ def lighter(attack: AttackConfig) -> AttackConfig:
 
 
 def rehearse_classifier(
-    config: ClassifierRunConfig, accelerator: Accelerator, model: nn.Module, train: Rows, threat: ThreatModel
+    config: ClassifierRunSection, accelerator: Accelerator, model: nn.Module, train: Rows, threat: ThreatModel
 ) -> None:
     """Tries the smallest forwards and backwards that the trainings of this run make, see `rehearse`."""
     size, seed, training = config.training.batch_size, config.seed, config.training
-    objective = build.objective(config.objective, lighter(config.attack), threat, seed, config.mixing)
-    mixing = NO_ATTACK if objective is None else build.mixing(config.mixing, seed)
-    samplers: list[Sampler] = [OneStream(train, mixing, size, seed, replays_of(config.objective))]
+    objective = config.objective.make(lighter(config.attack), threat, seed, config.mixing)
+    mixing = NO_ATTACK if objective is None else config.mixing.make(seed)
+    samplers: list[Sampler] = [OneStream(train, mixing, size, seed, config.objective.batch_stays)]
     samplers += [OneStream(train, NO_ATTACK, size, seed)] if config.baselines else []
     run = Rehearsal(
         accelerator,
         config.model.name,
         hardening(objective),
         samplers,
-        build.optimizer_steps(len(train), training),
+        training.optimizer_steps(len(train)),
         training.micro_batch_size,
         seed,
     )
-    with build.trained_with(config.objective, model, train, seed):
+    with config.objective.trained_with(model, train, seed):
         rehearse(model, run)

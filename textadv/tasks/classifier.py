@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
@@ -11,8 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from textadv.attacks import Attack, ThreatModel
-from textadv.config.objective import replays_of
-from textadv.config.tasks import ClassifierRunConfig
+from textadv.config.classifier import ClassifierRunSection
 from textadv.data import ImageSplits, Rows, Splits
 from textadv.measuring import Finished, Measured, Results, Training, calibrated, evaluate, scores
 from textadv.measuring.accuracy.adversarial_rows import as_file
@@ -24,8 +24,6 @@ from textadv.models import LoadedModel, LoadedVision, ModelError, device_of, fre
 from textadv.models.split_norm import Which, convert, merge, merged_state, using
 from textadv.models.strangers import Reader
 from textadv.objectives import Objective, hardening, memory_of
-from textadv.tasks import attacks as build_attacks
-from textadv.tasks import components as build
 from textadv.tasks.protocol import Plan, Run
 from textadv.training.mixing import NO_ATTACK
 from textadv.training.overfitting import Guard, Probe
@@ -49,7 +47,7 @@ class Classifier:
     there is one. surrogates: the models that attacks of the evaluation are transferred from, by name.
     """
 
-    config: ClassifierRunConfig
+    config: ClassifierRunSection
     run: Run
     splits: Splits | ImageSplits
     train: Rows
@@ -75,11 +73,9 @@ class Classifier:
     def hardening(self, loaded: LoadedModel | LoadedVision) -> Plan:
         """With the configured objective; the checkpoint is the best by held-out robust accuracy."""
         config = self.config
-        objective = build.objective(config.objective, config.attack, self.threat, config.seed, config.mixing)
+        objective = config.objective.make(config.attack, self.threat, config.seed, config.mixing)
         split = None if objective is None else self.split_norm
-        score = partial(
-            self._score, attack=build.attack(config.selection.attack, self.threat, config.seed), split=split
-        )
+        score = partial(self._score, attack=config.selection.attack.make(self.threat, config.seed), split=split)
         guard = None if objective is None else guard_of(config, self.threat, self.validation, self.split_norm)
         return plan_of(config, self.run, self.train, loaded.model, objective, score, "robust_best", guard, split)
 
@@ -106,7 +102,9 @@ class Classifier:
         )
         names, model = self.splits.labels, loaded.model
         surrogates = {key: found.model.to(device) for key, found in self.surrogates.items()}
-        attacks = build_attacks.panel(config.attacks, self.threat, seed, len(names), surrogates)
+        attacks = config.panel(self.threat, seed, len(names), surrogates)
+        radius = config.minimum_radius
+        smallest = None if radius is None else radius.make(self.threat, seed, len(names))
         return evaluate(
             model.to(device),
             self.test,
@@ -120,9 +118,9 @@ class Classifier:
             batch_size=config.batch_size,
             say=self.run.say,
             finished=Finished.of(output / FINISHED, model),
-            alarm=build_attacks.alarm(config.masking, seed),
+            alarm=None if config.masking is None else config.masking.make(seed),
             keep_adversarial=output / ADVERSARIAL / as_file(name) if config.keep_adversarial else None,
-            minimum=build_attacks.radius_search(config.minimum_radius, self.threat, seed, len(names)),
+            minimum=smallest,
             names=names,
         )
 
@@ -154,7 +152,7 @@ def require_trained(new_weights: Sequence[str], labels: Sequence[str]) -> None:
 
 
 def plan_of(
-    config: ClassifierRunConfig,
+    config: ClassifierRunSection,
     run: Run,
     train: Rows,
     model: nn.Module,
@@ -169,18 +167,21 @@ def plan_of(
     objective: on attacked rows; None: no row is attacked. split: the model is given a second batch norm beside each,
     for attacked rows, and this one of the two is kept in the end.
     """
-    training, replays = config.training, replays_of(config.objective)
+    training, replays = config.training, config.objective.batch_stays
     # Before batch norms are split: clean rows do not reach those of attacked rows.
     frozen = _reduced(run, model, train)
     if split is not None:
         convert(model)
     mixing, repeat = NO_ATTACK, 1
     if objective is not None:
-        mixing, repeat = build.mixing(config.mixing, config.seed), replays
+        mixing, repeat = config.mixing.make(config.seed), replays
+    inside: Callable[[], AbstractContextManager[object]] = nullcontext
+    if objective is not None:
+        inside = partial(config.objective.trained_with, model, train, config.seed)
     plan = Plan(
         objective="clean" if objective is None else config.objective.name,
-        steps=build.optimizer_steps(len(train), training),
-        period=build.steps_per_epoch(len(train), training),
+        steps=training.optimizer_steps(len(train)),
+        period=training.steps_per_epoch(len(train)),
         whole_every=replays,
         sampler=OneStream(train, mixing, training.batch_size, config.seed, repeat),
         objectives=hardening(objective),
@@ -190,7 +191,7 @@ def plan_of(
         overfits=True,
         guard=guard,
         memory=memory_of(objective),
-        inside=lambda: build.trained_with(None if objective is None else config.objective, model, train, config.seed),
+        inside=inside,
         notes=frozen,
     )
     return plan if split is None else replace(plan, settled=partial(_merged, run, model, split))
@@ -215,13 +216,13 @@ def _merged(run: Run, model: nn.Module, which: Which, trained: Trained) -> Train
     return replace(trained, weights=weights)
 
 
-def guard_of(config: ClassifierRunConfig, threat: ThreatModel, validation: Rows, split: Which | None) -> Guard | None:
+def guard_of(config: ClassifierRunSection, threat: ThreatModel, validation: Rows, split: Which | None) -> Guard | None:
     """The configured guard, looking at validation rows. split: which of two batch norms it looks through."""
     wanted = config.training.guard
     if wanted is None:
         return None
-    training = build.adversary(config.objective, config.attack, threat, config.seed)
-    strong = build.attack(wanted.attack, threat, config.seed)
+    training = config.objective.adversary(config.attack, threat, config.seed)
+    strong = wanted.attack.make(threat, config.seed)
     positions = sorted(permutation(config.seed, GUARD_DRAW, size=len(validation))[: wanted.rows])
     attacked = partial(probed, rows=validation, positions=positions, training=training, strong=strong)
     at_once = config.evaluation.batch_size
@@ -230,11 +231,11 @@ def guard_of(config: ClassifierRunConfig, threat: ThreatModel, validation: Rows,
         with using(model, split):
             return attacked(model, batch_size=at_once, threat=threat, step=step, radius_scale=radius_scale)
 
-    return build.guard(config.training, probe)
+    return wanted.make(probe)
 
 
 def calibrating(
-    config: ClassifierRunConfig, model: nn.Module, validation: Rows, labels: Sequence[str]
+    config: ClassifierRunSection, model: nn.Module, validation: Rows, labels: Sequence[str]
 ) -> tuple[float, tuple[str, ...]]:
     """The temperature that the evaluation would fit, and what cannot be right about it and about the answers."""
     if not config.evaluation.calibrate:
@@ -244,7 +245,7 @@ def calibrating(
 
 
 def shown_attack(
-    config: ClassifierRunConfig,
+    config: ClassifierRunSection,
     name: str | None,
     threat: ThreatModel,
     classes: int,
@@ -252,5 +253,4 @@ def shown_attack(
 ) -> Attack:
     """The attack of the evaluation of that name; the first for None. See `panel` of the attacks."""
     name = name or next(iter(config.evaluation.attacks))
-    wanted = {name: config.evaluation.attacks[name]}
-    return build_attacks.panel(wanted, threat, config.seed, classes, surrogates)[name]
+    return config.evaluation.only(name).panel(threat, config.seed, classes, surrogates)[name]

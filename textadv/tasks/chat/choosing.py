@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from torch import nn
 
-from textadv.config.text import ConfigError
+from textadv.config.types import ConfigError
 from textadv.data import Chat, encode_chats
 from textadv.data.rendering import Template
 from textadv.measuring.capability.likelihood import answer_nll

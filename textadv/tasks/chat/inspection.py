@@ -6,12 +6,11 @@ import textwrap
 from collections.abc import Iterator
 
 from textadv.config.chat import ChatRunConfig
-from textadv.config.text import ConfigError
+from textadv.config.types import ConfigError
 from textadv.measuring.safety.adversaries import Direct, EmbeddingAttack
 from textadv.measuring.safety.chat import Panel
 from textadv.measuring.safety.elicitation import UNJUDGED, BehaviourOutcome, elicit
 from textadv.models import LoadedModel
-from textadv.tasks.chat import components as build_chat
 from textadv.tasks.chat.loading import encoded_parts, read_chats, resolved_threat
 from textadv.tasks.chat.panel import panel, read_panel
 from textadv.tasks.chat.template import template
@@ -65,8 +64,8 @@ def inspected(config: ChatRunConfig) -> tuple[LoadedModel, Panel]:
 
     Raises ConfigError, DataError or ModelError as `ready` does.
     """
-    streams = build_chat.streams(config.data, config.seed)
-    loaded = build_chat.model(config.model, config.seed)
+    streams = config.data.make(config.seed)
+    loaded = config.model.make(config.seed)
     rows = encoded_parts(config, loaded, streams[Role.ADVERSARIAL])
     read_chats(config, loaded, {Role.ADVERSARIAL: rows})
     threat = resolved_threat(config, loaded, rows[0])

@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from textadv.attacks import ThreatModel
 from textadv.config.chat import ChatRunConfig
-from textadv.config.text import ConfigError
+from textadv.config.types import ConfigError
 from textadv.data import ChatRows, ChatSplits, encode_chats, spelled_warning
 from textadv.models import LoadedModel, blocks, device_of, require_embedded, require_longest, space_module
-from textadv.tasks.chat import components as build_chat
 from textadv.tasks.chat.template import template
 from textadv.values.batch import Role
 from textadv.values.spaces import Hidden, Several
@@ -44,7 +43,7 @@ def read_chats(
 
 
 def resolved_threat(config: ChatRunConfig, loaded: LoadedModel, rows: ChatRows) -> ThreatModel:
-    threat = build_chat.threat(config.threat)
+    threat = config.threat.make()
     require_places(config, loaded, threat)
     sample = rows.batch(range(min(len(rows), THREAT_ROWS))).to(device_of(loaded.model))
     return threat.resolved(loaded.model, sample.prompts())

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from textadv.attacks import ThreatModel
 from textadv.config.chat import ChatRunConfig
+from textadv.config.elicitation import measuring_attack
 from textadv.data import Chat, ChatSplits, DataError, encode_chats
 from textadv.data.benchmarks import read_instructed
 from textadv.data.rendering import Template
@@ -15,7 +16,7 @@ from textadv.measuring.safety.chat import Asked, Panel
 from textadv.measuring.safety.generate import Decoding
 from textadv.measuring.safety.subject import TARGET_WORDS
 from textadv.models import LoadedModel, TokenRows, require_embedded, require_longest
-from textadv.tasks.chat import components as build_chat
+from textadv.tasks.chat.asked import benign_prompts, questions
 from textadv.tasks.chat.attacks import chat_attacks, chat_curve
 from textadv.tasks.chat.base import deciding, useful_answers
 from textadv.tasks.chat.template import template
@@ -66,7 +67,7 @@ def panel(config: ChatRunConfig, loaded: LoadedModel, streams: Mapping[Role, Cha
         close = _drawn(config, BENIGN_DRAW, _test(streams, Role.BORDERLINE), wanted.benign)
         benign["borderline"] = Asked.of_chats(used, close)
     for name, path in wanted.over_refusal.items():
-        prompts = build_chat.benign_prompts(name, path, config.data.surrogates)
+        prompts = benign_prompts(name, path, config.data.surrogates)
         kept = sorted(permutation(config.seed, BENIGN_DRAW, size=len(prompts))[: wanted.benign])
         benign[name] = Asked.of(used, [prompts[place] for place in kept], kept)
     instructions = {}
@@ -74,7 +75,7 @@ def panel(config: ChatRunConfig, loaded: LoadedModel, streams: Mapping[Role, Cha
         found = read_instructed(path, config.data.surrogates)
         instructions[name] = (found, Asked.of(used, [prompt.prompt for prompt in found]))
     targets = _targets(chats, used)
-    others = tuple(build_chat.second_judges(wanted, dict(zip(shown(chats), targets, strict=True))))
+    others = tuple(wanted.second_judges(dict(zip(shown(chats), targets, strict=True))))
     return Panel(
         behaviours=rows,
         requests=requests(chats),
@@ -84,9 +85,7 @@ def panel(config: ChatRunConfig, loaded: LoadedModel, streams: Mapping[Role, Cha
         others=others,
         benign=benign,
         utility=encode_chats(utility, used, config.data.max_length),
-        questions={
-            name: build_chat.questions(name, path, config.data.surrogates) for name, path in wanted.questions.items()
-        },
+        questions={name: questions(name, path, config.data.surrogates) for name, path in wanted.questions.items()},
         instructions=instructions,
         decoding=Decoding(
             wanted.max_new_tokens, wanted.temperature, wanted.samples, config.seed, batch_size=wanted.batch_size
@@ -110,7 +109,7 @@ def selection(
     asked = _drawn(config, SELECTION_DRAW, close, wanted.rows)
     if not chats or not asked:
         raise DataError("selection: adversarial and borderline (or utility) need validation rows, and one has none.")
-    attack = build_chat.measuring_attack(wanted.attack, "selection.attack", threat, config.seed)
+    attack = measuring_attack(wanted.attack, "selection.attack", threat, config.seed)
     attacks: dict[str, Adversary] = {"direct": Direct(), "embedding": EmbeddingAttack(attack)}
     if wanted.prefill:
         attacks["prefill"] = Prefill(wanted.prefill)
@@ -138,8 +137,8 @@ def read_panel(config: ChatRunConfig, loaded: LoadedModel, found: Panel) -> None
     asked = {f"{name} prompt": one for name, one in found.benign.items()}
     asked |= {f"evaluation.instructions.{name}": one for name, (_, one) in found.instructions.items()}
     prompts = {name: TokenRows(range(len(one.ids)), one.ids) for name, one in asked.items()}
-    for name, questions in found.questions.items():
-        texts = [" ".join((one.question, *one.choices)) for one in questions]
+    for name, each in found.questions.items():
+        texts = [" ".join((one.question, *one.choices)) for one in each]
         tokens = loaded.tokenizer(texts, verbose=False)["input_ids"] if texts else []
         prompts[f"evaluation.questions.{name}"] = TokenRows(range(len(texts)), tokens)
     require_embedded(config.model.name, loaded.model, loaded.tokenizer, {**chats, **prompts})

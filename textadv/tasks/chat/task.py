@@ -9,8 +9,9 @@ from functools import partial
 from textadv.attacks import ThreatModel, reach_warning
 from textadv.attacks.gradient import GradientAttack
 from textadv.config.chat import ChatRunConfig
-from textadv.config.text import ConfigError
+from textadv.config.chat_scene import eliciting_attack
 from textadv.config.training import length_problems
+from textadv.config.types import ConfigError
 from textadv.data import ChatSplits, JoinedRows, find_contamination, joined
 from textadv.data.rendering import Template
 from textadv.measuring import Measured, Results, Training
@@ -23,7 +24,7 @@ from textadv.models import LoadedModel, blocks
 from textadv.models.strangers import Chats
 from textadv.objectives import Objectives
 from textadv.objectives.alignment import Supervised
-from textadv.tasks.chat import components as build_chat
+from textadv.tasks.chat.asked import benign_prompts
 from textadv.tasks.chat.base import common_base, trained_base, unread_notes
 from textadv.tasks.chat.choosing import chat_scores, plain_score, require_answers
 from textadv.tasks.chat.loading import encoded_parts, read_chats, require_places, resolved_threat
@@ -66,11 +67,13 @@ class ChatTask:
 
     def load(self) -> LoadedModel:
         """The untrained model, the same weights each time."""
-        return build_chat.model(self.config.model, self.config.seed)
+        return self.config.model.make(self.config.seed)
 
     def objectives(self) -> Objectives:
         """What is minimised on the rows of each role; new objects, that remember nothing."""
-        return build_chat.objectives(self.config, self.threat, self.layers, self.train.parts[0], self.train.parts[1])
+        return self.config.objective.make(
+            self.config.attack, self.threat, self.config.seed, self.layers, self.train.parts[0], self.train.parts[1]
+        )
 
     def sampler(self) -> Streams:
         """The rows of every optimizer step."""
@@ -80,7 +83,7 @@ class ChatTask:
             ranges[0],
             ranges[1],
             ranges[2] if len(ranges) > 2 else range(0),
-            build_chat.mixing(config),
+            config.mixing.make(config.seed),
             config.training.batch_size,
             config.mixing.borderline_share,
             config.objective.defence_steps,
@@ -202,8 +205,8 @@ class ChatTask:
 
 def ready(config: ChatRunConfig, run: Run) -> ChatTask:
     """See `registry.ready`."""
-    streams = build_chat.streams(config.data, config.seed)
-    loaded = build_chat.model(config.model, config.seed)
+    streams = config.data.make(config.seed)
+    loaded = config.model.make(config.seed)
     run.require_room(loaded.model)
     used = template(config.model, loaded, config.data.surrogates)
     encoded = {role: encoded_parts(config, loaded, found) for role, found in streams.items()}
@@ -281,13 +284,13 @@ def _warnings(config: ChatRunConfig, streams: Mapping[Role, ChatSplits], threat:
     """What a reader must know before trusting a number."""
     yield from (note for splits in streams.values() for note in splits.notes)
     if any(part.name in ("cat", "capo", "lat") for part in config.objective.parts):
-        adversary = build_chat.eliciting(config, threat)
+        adversary = eliciting_attack(config.attack, threat, config.seed)
         if isinstance(adversary, GradientAttack) and (short := reach_warning(adversary)) is not None:
             yield short
     trained = [text for splits in streams.values() for text in requests(splits.train)]
     tested = {role.name.lower(): requests(splits.test) for role, splits in streams.items() if splits.test}
     tested |= {
-        name: build_chat.benign_prompts(name, path, config.data.surrogates)
+        name: benign_prompts(name, path, config.data.surrogates)
         for name, path in config.evaluation.over_refusal.items()
     }
     for name, prompts in tested.items():
@@ -303,7 +306,7 @@ def _beside(task: ChatTask, name: str) -> ChatTask:
     Raises ConfigError, DataError or ModelError as `ready` does.
     """
     config = task.config.of_model(name)
-    loaded = build_chat.model(config.model, config.seed)
+    loaded = config.model.make(config.seed)
     require_places(config, loaded, task.threat)
     used = template(config.model, loaded, config.data.surrogates)
     measured = panel(config, loaded, task.streams, task.threat)

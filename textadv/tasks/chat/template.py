@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from textadv.config.chat import ChatModelConfig, ChatRunConfig
-from textadv.config.text import ConfigError
+from textadv.config.types import ConfigError
 from textadv.data import ChatRows, ChatSplits
 from textadv.data.characters import Surrogates, unbroken
 from textadv.data.chat_rows import THOUGHTFUL

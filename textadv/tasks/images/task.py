@@ -12,8 +12,8 @@ from types import MappingProxyType
 
 from textadv.attacks import ThreatModel
 from textadv.config.images import ImageRunConfig
-from textadv.config.text import ConfigError
-from textadv.data import ImageRows, ImageSplits, images_digest, shared_images
+from textadv.config.types import ConfigError
+from textadv.data import ImageParts, ImageRows, ImageSplits, images_digest, shared_images
 from textadv.models import (
     ImageShape,
     LoadedModel,
@@ -25,8 +25,6 @@ from textadv.models import (
 )
 from textadv.models.split_norm import convert
 from textadv.models.strangers import Pictures
-from textadv.tasks import components as build
-from textadv.tasks import surrogates as build_surrogates
 from textadv.tasks.checks import (
     check_adversary,
     check_measuring,
@@ -38,8 +36,7 @@ from textadv.tasks.checks import (
     selecting_positions,
 )
 from textadv.tasks.classifier import THREAT_ROWS, Classifier
-from textadv.tasks.images import loading as build_images
-from textadv.tasks.images.loading import Parts
+from textadv.tasks.images.surrogates import image_surrogates
 from textadv.tasks.protocol import Run
 from textadv.values.batch import Batch
 from textadv.values.digests import digest, surrogate_hashes, weights_hash
@@ -59,7 +56,7 @@ class Examined:
     """
 
     splits: ImageSplits
-    parts: Parts
+    parts: ImageParts
     loaded: LoadedVision
     load: Callable[[], LoadedVision]
     doubt: str | None
@@ -77,14 +74,14 @@ def examined(
 
     splits, surrogates: what was read and loaded before. Raises ConfigError, DataError or ModelError.
     """
-    splits = splits or build_images.splits(config.data, config.seed)
+    splits = splits or config.data.make(config.seed)
     check_measuring(config, len(splits.labels))
-    processor = build_images.preprocessing(config.model, config.data)
-    parts = build_images.rows(splits, config.data, processor)
+    processor = config.model.preprocessing(config.data.image_size)
+    parts = config.data.fitted(splits, processor)
     labels, shape = splits.labels, ImageShape(*parts.train.pixels.shape[1:])
 
     def load() -> LoadedVision:
-        return build_images.model(config.model, labels, shape, processor, config.seed)
+        return config.model.make(labels, shape, processor, config.seed)
 
     loaded = load()
     sample = _sample(parts, loaded, LOOKED_AT)
@@ -92,12 +89,12 @@ def examined(
     if config.threat.space == "hidden":
         assert config.threat.layer is not None
         found = patch_positions(loaded.model, sample, config.threat.layer)
-        parts = Parts(*(replace(part, positions=found) for part in parts))
-    found_surrogates = build_surrogates.image_surrogates(config, loaded, splits, parts, surrogates)
+        parts = ImageParts(*(replace(part, positions=found) for part in parts))
+    found_surrogates = image_surrogates(config, loaded, splits, parts, surrogates)
     return Examined(splits, parts, loaded, load, doubt, found_surrogates, processor.crops)
 
 
-def _sample(parts: Parts, loaded: LoadedVision, size: int) -> Batch:
+def _sample(parts: ImageParts, loaded: LoadedVision, size: int) -> Batch:
     device = device_of(loaded.model)
     return parts.train.batch(range(min(len(parts.train), size))).to(device)
 
@@ -107,7 +104,7 @@ def resolved_image_threat(config: ImageRunConfig, found: Examined) -> ThreatMode
 
     Raises ModelError where the model has no such layer, ConfigError where a ball in pixels holds every image.
     """
-    threat = build.threat(config.threat)
+    threat = config.threat.make()
     _require_bounds(config, found)
     space_module(found.loaded.model, threat.space)
     return threat.resolved(found.loaded.model, _sample(found.parts, found.loaded, THREAT_ROWS))

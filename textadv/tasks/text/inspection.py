@@ -6,24 +6,23 @@ from collections.abc import Iterator
 
 from textadv.config.text import RunConfig
 from textadv.measuring import inspect_rows
-from textadv.tasks import components as build
-from textadv.tasks import surrogates as build_surrogates
 from textadv.tasks.checks import reported_positions
 from textadv.tasks.classifier import calibrating, shown_attack
 from textadv.tasks.protocol import Look
+from textadv.tasks.text.surrogates import text_surrogates
 from textadv.tasks.text.task import encoded, read_texts, resolved_threat
 
 
 def look(config: RunConfig, wanted: Look) -> Iterator[str]:
     """See `registry.look`."""
     config = config.of_model(wanted.model.path)
-    splits = build.splits(config.data, config.seed)
-    loaded = build.model(config.model, splits.labels, config.seed)
+    splits = config.data.make(config.seed)
+    loaded = config.model.make(splits.labels, config.seed)
     train, validation, test = encoded(splits, loaded, config)
     for warning in read_texts(config, loaded, (train, validation, test)):
         yield f"warning: {warning}"
     threat = resolved_threat(config, loaded, train)
-    surrogates = build_surrogates.text_surrogates(config, loaded, splits, test)
+    surrogates = text_surrogates(config, loaded, splits, test)
     modules = {key: found.model for key, found in surrogates.items()}
     attack = shown_attack(config, wanted.attack, threat, len(splits.labels), modules)
     yield f"{wanted.model.line}\nthreat: {threat}\nattack: {attack}"

@@ -8,7 +8,8 @@ from dataclasses import replace
 from functools import partial
 
 from textadv.attacks import ThreatModel
-from textadv.config.text import ConfigError, RunConfig
+from textadv.config.text import RunConfig
+from textadv.config.types import ConfigError
 from textadv.data import (
     EncodedRows,
     Examples,
@@ -28,8 +29,6 @@ from textadv.models import (
     space_module,
 )
 from textadv.models.strangers import Texts
-from textadv.tasks import components as build
-from textadv.tasks import surrogates as build_surrogates
 from textadv.tasks.checks import (
     check_adversary,
     check_measuring,
@@ -42,6 +41,7 @@ from textadv.tasks.checks import (
 )
 from textadv.tasks.classifier import THREAT_ROWS, Classifier
 from textadv.tasks.protocol import Run
+from textadv.tasks.text.surrogates import text_surrogates
 from textadv.values.digests import digest, surrogate_hashes, weights_hash
 from textadv.values.host.phases import stage
 
@@ -57,14 +57,14 @@ def ready(config: RunConfig, run: Run) -> Classifier:
             ["threat.space: pixels needs images and data holds texts. Set threat.space: embeddings, or task: images."]
         )
     check_adversary(config)
-    splits = build.splits(config.data, config.seed)
+    splits = config.data.make(config.seed)
     check_measuring(config, len(splits.labels))
-    loaded = build.model(config.model, splits.labels, config.seed)
+    loaded = config.model.make(splits.labels, config.seed)
     run.require_room(loaded.model)
     train, validation, test = encoded(splits, loaded, config)
     check_training(config, len(train), run.accelerator.num_processes)
     doubts = read_texts(config, loaded, (train, validation, test))
-    surrogates = build_surrogates.text_surrogates(config, loaded, splits, test)
+    surrogates = text_surrogates(config, loaded, splits, test)
     threat = resolved_threat(config, loaded, train)
     task = Classifier(
         config=config,
@@ -79,7 +79,7 @@ def ready(config: RunConfig, run: Run) -> Classifier:
         hashes=_hashes(splits, loaded) | surrogate_hashes({name: found.model for name, found in surrogates.items()}),
         new_weights=loaded.initialised,
         warnings=(*run.notes, *_warnings(config, splits, threat, train, loaded), *doubts),
-        load=partial(build.model, config.model, splits.labels, config.seed),
+        load=partial(config.model.make, splits.labels, config.seed),
         opened=partial(_opened, config, splits),
         beside=_beside,
         surrogates=surrogates,
@@ -104,10 +104,10 @@ def _beside(task: Classifier, name: str) -> Classifier:
     """
     config, splits = task.config.of_model(name), task.splits
     assert isinstance(config, RunConfig) and isinstance(splits, Splits)
-    loaded = build.model(config.model, splits.labels, config.seed)
+    loaded = config.model.make(splits.labels, config.seed)
     train, validation, test = encoded(splits, loaded, config)
     doubts = read_texts(config, loaded, (train, validation, test))
-    surrogates = build_surrogates.text_surrogates(config, loaded, splits, test, task.surrogates)
+    surrogates = text_surrogates(config, loaded, splits, test, task.surrogates)
     doubts = tuple(line for line in (_logits_doubt(loaded, train), *doubts) if line is not None)
     space_module(loaded.model, task.threat.space)
     return replace(
@@ -118,7 +118,7 @@ def _beside(task: Classifier, name: str) -> Classifier:
         test=test,
         hashes=_hashes(splits, loaded) | surrogate_hashes({name: found.model for name, found in surrogates.items()}),
         new_weights=loaded.initialised,
-        load=partial(build.model, config.model, splits.labels, config.seed),
+        load=partial(config.model.make, splits.labels, config.seed),
         opened=partial(_opened, config, splits),
         surrogates=surrogates,
         warnings=(*task.warnings, *loaded.notes, *(f"{name}: {doubt}" for doubt in doubts)),
@@ -137,7 +137,7 @@ def read_texts(config: RunConfig, loaded: LoadedModel, parts: Sequence[EncodedRo
         unknown_warning(named, loaded.tokenizer),
         length_warning(config.data.max_length, named, loaded.tokenizer),
     )
-    require_movable(config.model.name, loaded.model, named, build.threat(config.threat).space)
+    require_movable(config.model.name, loaded.model, named, config.threat.make().space)
     return tuple(doubt for doubt in doubts if doubt is not None)
 
 
@@ -152,7 +152,7 @@ def resolved_threat(config: RunConfig, loaded: LoadedModel, train: EncodedRows) 
 
     Raises ModelError where the model has no such layer.
     """
-    threat = build.threat(config.threat)
+    threat = config.threat.make()
     space_module(loaded.model, threat.space)
     sample = train.batch(range(min(len(train), THREAT_ROWS))).to(device_of(loaded.model))
     return threat.resolved(loaded.model, sample)
