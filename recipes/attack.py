@@ -22,11 +22,11 @@ if __name__ == "__main__":
 
 from pathlib import Path
 
-from textadv.config.file import load_config
 from textadv.config.models import named_model
 from textadv.config.types import ConfigError
 from textadv.runs.errors import one_message
 from textadv.runs.screen import parser as reader
+from textadv.tasks.file import load_config
 from textadv.values.host.phases import on_screen, stage, telling
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from torch import nn
 
 from textadv.config.attacks import ApgdCeConfig
-from textadv.config.tasks import ClassifierRunConfig
+from textadv.config.classifier import ClassifierRunSection
 from textadv.measuring import Masking, Measured, Rows
 from textadv.measuring.accuracy.attacking import attack_rows
 from textadv.measuring.accuracy.record import CLEAN, ROBUST, robust_of
@@ -20,7 +20,7 @@ from textadv.values.host.printable import tell
 LONGER = "longer"
 
 
-def prepared(config: ClassifierRunConfig, model: str, output: str) -> Classifier:
+def prepared(config: ClassifierRunSection, model: str, output: str) -> Classifier:
     """The run on the model, with nothing measured but the panel."""
     wanted = config.evaluation.model_copy(update={"radii": [], "curve_attack": None, "minimum_radius": None})
     task = prepare(config.measuring(model, output).model_copy(update={"evaluation": wanted}), training=False)

@@ -13,11 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from textadv.config.chat import ChatRunConfig
-from textadv.config.file import load_config
 from textadv.config.types import ConfigError
 from textadv.runs.errors import USER_ERRORS, ending
 from textadv.runs.screen import parser as reader
+from textadv.tasks.chat.config import ChatRunConfig
+from textadv.tasks.file import load_config
 from textadv.values.host.phases import on_screen, stage, telling
 from textadv.values.host.printable import tell
 

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from textadv.config.chat import ChatRunConfig
-from textadv.config.elicitation import ElicitationConfig, SearchConfig, measuring_attack
 from textadv.data import Chat, encode_chats
 from textadv.measuring.judges.target_judge import TargetJudge
 from textadv.measuring.judges.verdicts import REFUSAL_LISTS, RefusalList
@@ -20,6 +18,8 @@ from textadv.measuring.safety.elicitation import Elicitation, elicit
 from textadv.measuring.safety.generate import Decoding
 from textadv.measuring.safety.radius_curve import at_radius
 from textadv.models import LoadedModel, device_of
+from textadv.tasks.chat.config import ChatRunConfig
+from textadv.tasks.chat.elicitation import ElicitationConfig, SearchConfig, measuring_attack
 from textadv.tasks.chat.template import template
 from textadv.values.batch import Role
 from textadv.values.host.printable import tell

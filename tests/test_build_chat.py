@@ -19,9 +19,6 @@ from textadv.attacks import (
     ThreatModel,
     Untargeted,
 )
-from textadv.config.chat import ChatRunConfig, StreamConfig
-from textadv.config.chat_scene import eliciting_attack
-from textadv.config.elicitation import measuring_attack
 from textadv.config.types import ConfigError
 from textadv.data import Chat, ChatRows, DataError, encode_chats
 from textadv.measuring.judges.llm_judge import LlmJudge
@@ -42,6 +39,9 @@ from textadv.objectives.alignment import (
 from textadv.objectives.rerouting import Reroute, Retain
 from textadv.objectives.token_means import OverTokens
 from textadv.tasks.chat.asked import benign_prompts
+from textadv.tasks.chat.config import ChatRunConfig, StreamConfig
+from textadv.tasks.chat.elicitation import measuring_attack
+from textadv.tasks.chat.scene import eliciting_attack
 from textadv.values.batch import Role
 from textadv.values.spaces import Embeddings, Hidden, Several
 

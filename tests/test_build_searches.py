@@ -10,11 +10,11 @@ from tests.evaluation.steered import REFUSALS
 from tests.evaluation.talking import NO, SORRY, Words
 from tests.test_config_chat import problems, small
 from textadv.attacks import L2, Avoid, Begin, Elicit, FixedStep, GradientAttack, Momentum, StepSize, ThreatModel
-from textadv.config.elicitation import ElicitationConfig, SearchConfig, measuring_attack
 from textadv.config.types import ConfigError
 from textadv.measuring.safety.beginnings import Beginnings
 from textadv.measuring.safety.radius_curve import CURVE_SEARCHES, at_radius
 from textadv.measuring.safety.search_panel import FEWER, GOALS, PANEL, Search
+from textadv.tasks.chat.elicitation import ElicitationConfig, SearchConfig, measuring_attack
 from textadv.values.spaces import Embeddings
 
 THREAT = ThreatModel(Embeddings(), L2(6.0, relative_radius=0.2))

@@ -8,7 +8,6 @@ from tests.config_sample import problems, small
 from tests.test_config_chat import small as small_chat
 from textadv.attacks import AdaptiveRadius, Elicit, GradientAttack, PenalisedAscent, Stages
 from textadv.config.adversary import AttackConfig
-from textadv.config.chat_scene import eliciting_attack
 from textadv.config.objective import FreelbConfig
 from textadv.config.objective_rules import freelb_problems
 from textadv.objectives import (
@@ -23,6 +22,7 @@ from textadv.objectives import (
     WeightPerturbation,
     memory_of,
 )
+from textadv.tasks.chat.scene import eliciting_attack
 from textadv.values.losses import detached_symmetric_kl, symmetric_kl
 
 KINDS: dict[str, type] = {

@@ -11,10 +11,10 @@ from torch import nn
 from tests.config_sample import problems, small
 from textadv.attacks import L2, GradientAttack, ThreatModel
 from textadv.config.adversary import AttackConfig
-from textadv.config.file import parse_config
 from textadv.config.types import ConfigError
 from textadv.objectives import Free
 from textadv.tasks.checks import check_training, reach_warnings
+from textadv.tasks.file import parse_config
 from textadv.training.overfitting import Probe
 from textadv.values.spaces import Embeddings
 

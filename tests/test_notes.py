@@ -9,11 +9,11 @@ from tests import chat_run
 from tests.data.files import many, write
 from tests.data.test_image_folders import folders
 from tests.test_task_images import configured
-from textadv.config.chat import ChatRunConfig
-from textadv.config.file import load_config
-from textadv.config.text import RunConfig
 from textadv.data import ImageSplits
 from textadv.runs.ready import prepare
+from textadv.tasks.chat.config import ChatRunConfig
+from textadv.tasks.file import load_config
+from textadv.tasks.text.config import RunConfig
 
 SMALL = str(Path(__file__).parent / "recipes" / "small.yaml")
 

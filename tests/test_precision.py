@@ -16,14 +16,14 @@ from transformers import BertForSequenceClassification
 from tests import chat_run, normed, tiny
 from tests.oracles import FixedRows
 from textadv.attacks import pgd
-from textadv.config.chat import ChatRunConfig
-from textadv.config.file import load_config
-from textadv.config.images import ImageRunConfig
-from textadv.config.text import RunConfig
 from textadv.data import EncodedRows
 from textadv.models import evaluating, forward, trainable_state
 from textadv.objectives import Adversarial, Moment, Term, hardening
 from textadv.runs.ready import prepare
+from textadv.tasks.chat.config import ChatRunConfig
+from textadv.tasks.file import load_config
+from textadv.tasks.images.config import ImageRunConfig
+from textadv.tasks.text.config import RunConfig
 from textadv.training.accumulation import NonFiniteError
 from textadv.training.checkpoint import latest
 from textadv.training.divergence import LEAST_SCALE

@@ -75,10 +75,10 @@ SAMPLES: list[tuple[Check, str, str, str]] = [
     (
         restricted_imports,
         "textadv/training/trainer.py",
-        "from textadv.config.file import dump",
+        "from textadv.tasks.file import dump",
         "from textadv.training.mixing import config",
     ),
-    (restricted_imports, "recipes/x.py", "import transformers", "from textadv.config.text import RunConfig"),
+    (restricted_imports, "recipes/x.py", "import transformers", "from textadv.tasks.text.config import RunConfig"),
     (restricted_imports, "scripts/lab/x.py", "import datasets", "import transformers"),
     (restricted_imports, "scripts/x.py", "import transformers", "from scripts.lab.model import lab_llama"),
     (dangerous_calls, "textadv/x.py", "eval(text)", "model.eval()"),

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from textadv.config.file import parse_config
-from textadv.config.images import ImageRunConfig
 from textadv.config.types import ConfigError
 from textadv.runs.ready import prepare
+from textadv.tasks.file import parse_config
+from textadv.tasks.images.config import ImageRunConfig
 
 SIDE = 8
 

@@ -12,14 +12,14 @@ from accelerate.state import AcceleratorState, GradientState
 
 from tests import chat_run
 from tests.processes import ONE_PROCESS, ROOT, finished, free_port
-from textadv.config.chat import ChatRunConfig
-from textadv.config.file import load_config
-from textadv.config.images import ImageRunConfig
-from textadv.config.tasks import AnyRunConfig
-from textadv.config.text import RunConfig
+from textadv.config.run import RunSection
 from textadv.config.types import ConfigError
 from textadv.runs.launch import accumulation_of, launch_warnings, launched
 from textadv.runs.ready import prepare
+from textadv.tasks.chat.config import ChatRunConfig
+from textadv.tasks.file import load_config
+from textadv.tasks.images.config import ImageRunConfig
+from textadv.tasks.text.config import RunConfig
 
 RECIPES = ROOT / "tests" / "recipes"
 OF_LAUNCHERS = ("ACCELERATE_", "FSDP_", "MASTER_", "WORLD_SIZE", "LOCAL_RANK", "RANK")
@@ -41,7 +41,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     forget()
 
 
-def small(*overrides: str) -> AnyRunConfig:
+def small(*overrides: str) -> RunSection:
     return load_config(RECIPES / "small.yaml", overrides)
 
 

@@ -14,13 +14,13 @@ from transformers import BertForSequenceClassification, LlamaForCausalLM
 
 from tests import chat_run
 from tests.processes import ROOT
-from textadv.config.chat import ChatRunConfig
-from textadv.config.file import load_config
-from textadv.config.images import ImageRunConfig
-from textadv.config.text import RunConfig
 from textadv.models import ModelError
 from textadv.models.networks import SmallCnn
 from textadv.runs.ready import prepare
+from textadv.tasks.chat.config import ChatRunConfig
+from textadv.tasks.file import load_config
+from textadv.tasks.images.config import ImageRunConfig
+from textadv.tasks.text.config import RunConfig
 
 SMALL = ROOT / "tests" / "recipes" / "small.yaml"
 

@@ -11,8 +11,8 @@ from textadv.attacks.parts.probe import spread_start, uniform_start
 from textadv.config.adversary import AttackConfig, selecting
 from textadv.config.attacks import of_panel
 from textadv.config.evaluation import MinimumRadiusConfig
-from textadv.config.file import parse_config
 from textadv.config.types import ConfigError
+from textadv.tasks.file import parse_config
 from textadv.values.batch import Batch
 from textadv.values.spaces import Embeddings
 

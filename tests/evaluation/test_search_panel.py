@@ -16,13 +16,13 @@ from tests.evaluation.talking import FORBIDDEN_CHATS, NO, SORRY, Chats, Watching
 from tests.evaluation.talking import searching as searching_there
 from textadv.attacks import L2, Elicit, FixedStep, GradientAttack, Momentum, StepSize, ThreatModel
 from textadv.config.adversary import AttackConfig
-from textadv.config.elicitation import ElicitationConfig, SearchConfig
 from textadv.measuring.judges.verdicts import Judge
 from textadv.measuring.safety.adversaries import EmbeddingAttack, behaviours_of
 from textadv.measuring.safety.beginnings import Beginnings
 from textadv.measuring.safety.elicitation import Elicitation, elicit
 from textadv.measuring.safety.generate import Decoding
 from textadv.measuring.safety.search_panel import FEWER, GOALS, Search
+from textadv.tasks.chat.elicitation import ElicitationConfig, SearchConfig
 from textadv.values.spaces import Embeddings, Hidden, Several, Space
 
 STEPS = 12

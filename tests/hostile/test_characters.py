@@ -12,7 +12,6 @@ import pytest
 
 from tests.data.chats import CHATML, chat_tokenizer, turns
 from tests.hostile.bombs import picture
-from textadv.config.file import load_config
 from textadv.config.types import ConfigError
 from textadv.data import DataError, Examples, encode, load_chats, load_image_splits, load_splits, reviews_tokenizer
 from textadv.data.benchmarks import read_gsm8k, read_instructed, read_responses
@@ -23,6 +22,7 @@ from textadv.measuring.judges.openai_compatible import _content
 from textadv.measuring.judges.refusal import load_or_bench, load_xstest
 from textadv.measuring.judges.validation import load_labelled
 from textadv.tasks.chat.asked import benign_prompts, questions
+from textadv.tasks.file import load_config
 from textadv.values.batch import Role
 
 CUT = "cut \ud83d here"

@@ -15,10 +15,10 @@ from typing import Any
 from torch import nn
 
 from recipes import adv_finetune
-from textadv.config.chat_objective import ChatObjectiveConfig
 from textadv.measuring.safety import generate
 from textadv.measuring.safety.generate import Answer
 from textadv.objectives import Moment, Objective, Objectives, Term
+from textadv.tasks.chat.objective import ChatObjectiveConfig
 from textadv.values.batch import Batch, Role
 
 

@@ -14,10 +14,10 @@ from recipes import adv_finetune, evaluate
 from tests import chat_run
 from tests.recipes.running import Recipe, launched
 from tests.seen import TakenChat, read_chat_results
-from textadv.config.chat import ChatRunConfig
-from textadv.config.file import load_config
 from textadv.runs import harden
 from textadv.runs.ready import prepare
+from textadv.tasks.chat.config import ChatRunConfig
+from textadv.tasks.file import load_config
 from textadv.training.trainer import Trainer
 
 STEPS = ("training.steps=4", "training.learning_rate=3e-2", "checkpoint.every=2", "selection.every=2")

@@ -13,11 +13,11 @@ from accelerate.state import AcceleratorState, GradientState
 from torch import Tensor
 
 from tests import chat_run
-from textadv.config.chat import ChatRunConfig
-from textadv.config.file import load_config
 from textadv.models import trainable_state
 from textadv.runs.ready import prepare
 from textadv.runs.training import train_hardened
+from textadv.tasks.chat.config import ChatRunConfig
+from textadv.tasks.file import load_config
 
 SEVERAL = "threat={space: several, layers: [0], relative_radius: 0.2}"
 OBJECTIVES: dict[str, tuple[str, ...]] = {

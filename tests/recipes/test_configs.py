@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.recipes.running import ROOT
-from textadv.config.chat import ChatRunConfig
-from textadv.config.chat_scene import eliciting_attack
-from textadv.config.elicitation import measuring_attack
-from textadv.config.file import dump_config, load_config
+from textadv.tasks.chat.config import ChatRunConfig
+from textadv.tasks.chat.elicitation import measuring_attack
+from textadv.tasks.chat.scene import eliciting_attack
+from textadv.tasks.file import dump_config, load_config
 
 CONFIGS = sorted((ROOT / "recipes/configs").glob("*.yaml"))
 

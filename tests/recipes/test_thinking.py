@@ -19,13 +19,13 @@ from recipes import adv_finetune, attack, evaluate
 from tests import chat_run
 from tests.recipes.running import Ended, Recipe
 from tests.seen import read_chat_results
-from textadv.config.file import load_config
 from textadv.measuring import Measure
 from textadv.measuring.safety.elicitation import elicit
 from textadv.measuring.safety.kept_answers import Answer
 from textadv.runs import output as task_output
 from textadv.runs.ready import prepare
 from textadv.tasks.chat import choosing
+from textadv.tasks.file import load_config
 
 HEADER = "{{ '<|' + m['role'] + '|>' }}"
 PLAIN = (

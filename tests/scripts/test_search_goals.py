@@ -9,8 +9,8 @@ from pytest import MonkeyPatch
 
 from tests.recipes.running import ROOT
 from textadv.config.adversary import AttackConfig
-from textadv.config.elicitation import ElicitationConfig
 from textadv.measuring.safety.search_panel import FEWER, PANEL
+from textadv.tasks.chat.elicitation import ElicitationConfig
 
 WANTED = ElicitationConfig(restarts=3, attack=AttackConfig(steps=30, select="most_damaging"))
 

@@ -11,14 +11,14 @@ import torch
 from torch import nn
 
 from tests import chat_run, streams, tiny, vision
-from textadv.config.chat import ChatRunConfig
-from textadv.config.file import load_config, parse_config
-from textadv.config.images import ImageRunConfig
-from textadv.config.text import RunConfig
 from textadv.data import ImageRows, Rows
 from textadv.models import as_classifier
 from textadv.objectives import Moment, Objectives, hardening
 from textadv.objectives.alignment import Supervised
+from textadv.tasks.chat.config import ChatRunConfig
+from textadv.tasks.file import load_config, parse_config
+from textadv.tasks.images.config import ImageRunConfig
+from textadv.tasks.text.config import RunConfig
 from textadv.training.accumulation import StepReport, accumulate
 from textadv.training.mixing import NO_ATTACK
 from textadv.training.optimisation import adamw

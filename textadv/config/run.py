@@ -44,6 +44,11 @@ class SourceConfig(Section):
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Number format of the weights.")
     trust_remote_code: bool = Field(False, description="Run Python code that the model's repository brings along.")
 
+    @property
+    def adapts(self) -> bool:
+        """Whether adapters are trained in place of the weights."""
+        return self.model_dump(include={"lora"}).get("lora") is not None
+
 
 class CheckpointConfig(Section):
     """What is saved on the way."""
@@ -91,7 +96,8 @@ class RunSection(Section):
 
     def of_model(self: Run, name: str) -> Run:
         """The same for a saved model, of that path or Hub id."""
-        return self.model_copy(update={"model": self.model.model_copy(update={"name": name, "lora": None})})
+        changed = {"name": name} | ({"lora": None} if self.model.adapts else {})
+        return self.model_copy(update={"model": self.model.model_copy(update=changed)})
 
     def measuring(self: Run, name: str, output: str) -> Run:
         """The same for a run that trains nothing and measures this model first."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from textadv.config.tasks import AnyRunConfig
+from textadv.config.run import RunSection
 from textadv.runs.ready import prepare
 from textadv.runs.reporting import measured, measured_before, report, tell_results
 from textadv.runs.training import export, train_hardened, train_plain
 
 
-def harden(config: AnyRunConfig) -> None:
+def harden(config: RunSection) -> None:
     """The whole run, on whichever task the configuration is of."""
     task = prepare(config)
     say = task.run.say
@@ -25,5 +25,5 @@ def harden(config: AnyRunConfig) -> None:
     evaluations += [measured(task, model.name, model.loaded) for model in (*plain, hardened)]
     results = report(task, evaluations, [*plain, hardened], exports=written)
 
-    kind = "model" if config.model.lora is None else "adapter"
+    kind = "adapter" if config.model.adapts else "model"
     tell_results(task, results, f"{kind}: {written[0].folder}")

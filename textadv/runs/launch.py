@@ -13,9 +13,9 @@ from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType, gather_object
 
-from textadv.config.file import parse_config
-from textadv.config.tasks import AnyRunConfig
+from textadv.config.run import RunSection
 from textadv.config.types import ConfigError
+from textadv.tasks.file import parse_config
 from textadv.training.precision import emulation_warning
 from textadv.values.host.launcher import launcher_words
 
@@ -31,7 +31,7 @@ ACCUMULATE = ("--gradient_accumulation_steps", "--gradient-accumulation-steps")
 FROM_FILE = "or of the file that `accelerate config` wrote"
 
 
-def launched(config: AnyRunConfig) -> tuple[AnyRunConfig, Accelerator]:
+def launched(config: RunSection) -> tuple[RunSection, Accelerator]:
     """The configuration with the precision that the launcher leaves open or sets, and the accelerator of the run.
 
     Raises ConfigError where the launcher was told what the configuration contradicts or the run cannot do.
@@ -48,7 +48,7 @@ def _require(*problems: str) -> None:
         raise ConfigError(list(problems))
 
 
-def launch_warnings(config: AnyRunConfig, accelerator: Accelerator, training: bool = True) -> Iterable[str]:
+def launch_warnings(config: RunSection, accelerator: Accelerator, training: bool = True) -> Iterable[str]:
     """A sentence for what the launcher or the run leaves out, and for formats that the processor can only imitate.
 
     training: whether a model is trained; saved models are measured in their own format.
@@ -126,13 +126,13 @@ def _unsupported(environment: Mapping[str, str]) -> Iterator[str]:
         )
 
 
-def _missing_trackers(config: AnyRunConfig) -> Iterator[str]:
+def _missing_trackers(config: RunSection) -> Iterator[str]:
     absent = [name for name in config.tracking.log_with if name not in map(str, get_available_trackers())]
     if absent:
         yield f"tracking.log_with: {', '.join(absent)} cannot be imported. Install it, or leave it out."
 
 
-def _with_precision(config: AnyRunConfig, given: str) -> AnyRunConfig:
+def _with_precision(config: RunSection, given: str) -> RunSection:
     """The configuration with `given`, the launcher's precision, where it has none of its own.
 
     accelerate launch says `no` unless it is told otherwise, so that `no` contradicts nothing.
@@ -154,7 +154,7 @@ def _with_precision(config: AnyRunConfig, given: str) -> AnyRunConfig:
     return parse_config(config.model_dump(), [f"training.precision={given}"])
 
 
-def _accelerator(config: AnyRunConfig) -> Accelerator:
+def _accelerator(config: RunSection) -> Accelerator:
     precision = config.training.precision
     try:
         return Accelerator(
@@ -172,7 +172,7 @@ def _accelerator(config: AnyRunConfig) -> Accelerator:
         raise ConfigError([line]) from error
 
 
-def _misfits(config: AnyRunConfig, accelerator: Accelerator) -> Iterator[str]:
+def _misfits(config: RunSection, accelerator: Accelerator) -> Iterator[str]:
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if started != accelerator.num_processes:
         yield (
@@ -188,7 +188,7 @@ def _misfits(config: AnyRunConfig, accelerator: Accelerator) -> Iterator[str]:
         )
 
 
-def _sharding_problems(config: AnyRunConfig, accelerator: Accelerator) -> Iterator[str]:
+def _sharding_problems(config: RunSection, accelerator: Accelerator) -> Iterator[str]:
     sharded = accelerator.distributed_type is DistributedType.FSDP
     if _set(os.environ, FSDP) and not sharded:
         yield (

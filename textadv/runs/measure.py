@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from textadv.config.models import NamedModel
-from textadv.config.tasks import AnyRunConfig
+from textadv.config.run import RunSection
 from textadv.runs.output import RUN_PARTS
 from textadv.runs.reads import require_outside
 from textadv.runs.ready import prepare
 from textadv.runs.reporting import measured, report, tell_results
 
 
-def measure(config: AnyRunConfig, models: Sequence[NamedModel], output: str) -> None:
+def measure(config: RunSection, models: Sequence[NamedModel], output: str) -> None:
     """Measures the models on whichever task the configuration is of, and writes one report to `output`."""
     if config.checkpoint.overwrite:
         require_outside(config, Path(output), RUN_PARTS, [("--model", one.path) for one in models])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from textadv.config.tasks import AnyRunConfig
+from textadv.config.run import RunSection
 from textadv.runs.launch import launch_warnings, launched
 from textadv.runs.output import claim, claiming, free_output, require_room
 from textadv.tasks.protocol import Run, Task
@@ -13,7 +13,7 @@ from textadv.values.host.phases import stage
 
 
 @stage("making ready")
-def prepare(config: AnyRunConfig, *, training: bool = True) -> Task:
+def prepare(config: RunSection, *, training: bool = True) -> Task:
     """The task of a configuration, ready in all its processes, once the output folder is claimed.
 
     training: whether the model will be trained. Raises ConfigError, DataError or ModelError, each saying what to

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from textadv.config.tasks import AnyRunConfig
+from textadv.config.run import RunSection
 
 if TYPE_CHECKING:
     from textadv.tasks.protocol import Look, Run, Task
@@ -16,10 +16,18 @@ PACKAGES = {
     "images": "textadv.tasks.images",
     "chat": "textadv.tasks.chat",
 }
-"""Each has `config.py`, which imports no torch, `task.py` with `ready` and `inspection.py` with `look`."""
+"""Each has `config.py` with `SCHEMA`, without torch; `task.py` with `ready`; and `inspection.py` with `look`."""
+DEFAULT = "classification"
+"""The task of configurations that name none."""
 
 
-def ready(config: AnyRunConfig, run: Run) -> Task:
+def schema(name: str) -> type[RunSection]:
+    """The schema of configurations of that task."""
+    found: type[RunSection] = import_module(f"{PACKAGES[name]}.config").SCHEMA
+    return found
+
+
+def ready(config: RunSection, run: Run) -> Task:
     """The task of a configuration: data read, checked and encoded, the model loaded once, both tried.
 
     With `run.training` the smallest batches of training go through loss and backward. Raises ConfigError, DataError or
@@ -30,7 +38,7 @@ def ready(config: AnyRunConfig, run: Run) -> Task:
     return task
 
 
-def look(config: AnyRunConfig, wanted: Look) -> Iterator[str]:
+def look(config: RunSection, wanted: Look) -> Iterator[str]:
     """Lines that show rows of a saved model without and with an attack. Raises as `ready`."""
     lines: Iterator[str] = import_module(f"{PACKAGES[config.task]}.inspection").look(config, wanted)
     return lines

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from textadv.attacks import ThreatModel, radius_unit
-from textadv.config.chat import ChatRunConfig
-from textadv.config.elicitation import measuring_attack
 from textadv.data import Chat, encode_chats
 from textadv.measuring.judges.verdicts import REFUSAL_LISTS
 from textadv.measuring.safety.adversaries import Adversary, Direct, EmbeddingAttack, Prefill
 from textadv.measuring.safety.beginnings import Beginnings
 from textadv.measuring.safety.radius_curve import Curve
 from textadv.models import LoadedModel
+from textadv.tasks.chat.config import ChatRunConfig
+from textadv.tasks.chat.elicitation import measuring_attack
 from textadv.tasks.chat.template import template
 from textadv.values.spaces import Embeddings
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from textadv.config.chat import ChatRunConfig
 from textadv.config.types import ConfigError
 from textadv.data import Chat, DataError
 from textadv.data.chat_template import encode_prompt
@@ -15,6 +14,7 @@ from textadv.measuring.judges.verdicts import ClassifierJudge, Judge
 from textadv.measuring.safety.fluency import Base, Messages, Written
 from textadv.models import ModelError
 from textadv.models.adapters import find_adapter
+from textadv.tasks.chat.config import ChatRunConfig
 from textadv.tasks.chat.template import template
 
 KEY = "evaluation.base_model"

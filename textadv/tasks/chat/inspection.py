@@ -5,12 +5,12 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 
-from textadv.config.chat import ChatRunConfig
 from textadv.config.types import ConfigError
 from textadv.measuring.safety.adversaries import Direct, EmbeddingAttack
 from textadv.measuring.safety.chat import Panel
 from textadv.measuring.safety.elicitation import UNJUDGED, BehaviourOutcome, elicit
 from textadv.models import LoadedModel
+from textadv.tasks.chat.config import ChatRunConfig
 from textadv.tasks.chat.loading import encoded_parts, read_chats, resolved_threat
 from textadv.tasks.chat.panel import panel, read_panel
 from textadv.tasks.chat.template import template

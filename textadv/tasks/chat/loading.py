@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from textadv.attacks import ThreatModel
-from textadv.config.chat import ChatRunConfig
 from textadv.config.types import ConfigError
 from textadv.data import ChatRows, ChatSplits, encode_chats, spelled_warning
 from textadv.models import LoadedModel, blocks, device_of, require_embedded, require_longest, space_module
+from textadv.tasks.chat.config import ChatRunConfig
 from textadv.tasks.chat.template import template
 from textadv.values.batch import Role
 from textadv.values.spaces import Hidden, Several

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from textadv.attacks import ThreatModel
-from textadv.config.chat import ChatRunConfig
-from textadv.config.elicitation import measuring_attack
 from textadv.data import Chat, ChatSplits, DataError, encode_chats
 from textadv.data.benchmarks import read_instructed
 from textadv.data.rendering import Template
@@ -19,6 +17,8 @@ from textadv.models import LoadedModel, TokenRows, require_embedded, require_lon
 from textadv.tasks.chat.asked import benign_prompts, questions
 from textadv.tasks.chat.attacks import chat_attacks, chat_curve
 from textadv.tasks.chat.base import deciding, useful_answers
+from textadv.tasks.chat.config import ChatRunConfig
+from textadv.tasks.chat.elicitation import measuring_attack
 from textadv.tasks.chat.template import template
 from textadv.values.batch import Role
 from textadv.values.randomness import permutation

@@ -8,8 +8,6 @@ from functools import partial
 
 from textadv.attacks import ThreatModel, reach_warning
 from textadv.attacks.gradient import GradientAttack
-from textadv.config.chat import ChatRunConfig
-from textadv.config.chat_scene import eliciting_attack
 from textadv.config.training import length_problems
 from textadv.config.types import ConfigError
 from textadv.data import ChatSplits, JoinedRows, find_contamination, joined
@@ -27,8 +25,10 @@ from textadv.objectives.alignment import Supervised
 from textadv.tasks.chat.asked import benign_prompts
 from textadv.tasks.chat.base import common_base, trained_base, unread_notes
 from textadv.tasks.chat.choosing import chat_scores, plain_score, require_answers
+from textadv.tasks.chat.config import ChatRunConfig
 from textadv.tasks.chat.loading import encoded_parts, read_chats, require_places, resolved_threat
 from textadv.tasks.chat.panel import panel, read_panel, requests, selection
+from textadv.tasks.chat.scene import eliciting_attack
 from textadv.tasks.chat.template import changed_tokens, chat_hashes, clock_warning, template, template_warnings
 from textadv.tasks.checks import lighter
 from textadv.tasks.protocol import Plan, Run

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from textadv.config.images import ImageRunConfig
 from textadv.measuring import inspect_images
 from textadv.report import write_grid
 from textadv.tasks.checks import reported_positions
 from textadv.tasks.classifier import calibrating, require_trained, shown_attack
+from textadv.tasks.images.config import ImageRunConfig
 from textadv.tasks.images.task import examined, resolved_image_threat
 from textadv.tasks.protocol import Look
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from textadv.config.images import ImageRunConfig
 from textadv.data import ImageParts, ImageSplits
 from textadv.models import LoadedModel, LoadedVision, ModelError
 from textadv.models.surrogates import LOOKED_AT, require_same_patches, require_taken, require_trained
+from textadv.tasks.images.config import ImageRunConfig
 from textadv.values.spaces import Hidden
 
 

@@ -11,7 +11,6 @@ from itertools import combinations
 from types import MappingProxyType
 
 from textadv.attacks import ThreatModel
-from textadv.config.images import ImageRunConfig
 from textadv.config.types import ConfigError
 from textadv.data import ImageParts, ImageRows, ImageSplits, images_digest, shared_images
 from textadv.models import (
@@ -36,6 +35,7 @@ from textadv.tasks.checks import (
     selecting_positions,
 )
 from textadv.tasks.classifier import THREAT_ROWS, Classifier
+from textadv.tasks.images.config import ImageRunConfig
 from textadv.tasks.images.surrogates import image_surrogates
 from textadv.tasks.protocol import Run
 from textadv.values.batch import Batch

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from textadv.config.text import RunConfig
 from textadv.measuring import inspect_rows
 from textadv.tasks.checks import reported_positions
 from textadv.tasks.classifier import calibrating, shown_attack
 from textadv.tasks.protocol import Look
+from textadv.tasks.text.config import RunConfig
 from textadv.tasks.text.surrogates import text_surrogates
 from textadv.tasks.text.task import encoded, read_texts, resolved_threat
 

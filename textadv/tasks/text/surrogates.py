@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from textadv.config.text import RunConfig
 from textadv.data import EncodedRows, Splits
 from textadv.models import LoadedModel, LoadedVision, require_embedded
 from textadv.models.surrogates import require_same_tokens, require_taken, require_trained
+from textadv.tasks.text.config import RunConfig
 
 
 def text_surrogates(

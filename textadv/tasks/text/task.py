@@ -8,7 +8,6 @@ from dataclasses import replace
 from functools import partial
 
 from textadv.attacks import ThreatModel
-from textadv.config.text import RunConfig
 from textadv.config.types import ConfigError
 from textadv.data import (
     EncodedRows,
@@ -41,6 +40,7 @@ from textadv.tasks.checks import (
 )
 from textadv.tasks.classifier import THREAT_ROWS, Classifier
 from textadv.tasks.protocol import Run
+from textadv.tasks.text.config import RunConfig
 from textadv.tasks.text.surrogates import text_surrogates
 from textadv.values.digests import digest, surrogate_hashes, weights_hash
 from textadv.values.host.phases import stage

@@ -234,3 +234,6 @@ def _require_picture(path: Path) -> None:
         raise ConfigError([f"--picture {path} cannot be written: {error}. Name another file."]) from error
     if path.stat().st_size == 0:
         path.unlink()
+
+
+SCHEMA = ImageRunConfig

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from textadv.config.chat_scene import PartSection, Scene, meant
 from textadv.config.objective import LinfStep
 from textadv.config.types import (
     ConfigError,
@@ -19,6 +18,7 @@ from textadv.config.types import (
     Share,
     checked,
 )
+from textadv.tasks.chat.scene import PartSection, Scene, meant
 
 if TYPE_CHECKING:
     from textadv.attacks import Attack

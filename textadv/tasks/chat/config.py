@@ -8,10 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from textadv.config.adversary import AttackConfig, ThreatConfig, selecting
-from textadv.config.chat_objective import ChatObjectiveConfig
-from textadv.config.chat_parts import PrefillRecoveryConfig
-from textadv.config.elicitation import ElicitationConfig
-from textadv.config.judges import ClassifierJudgeConfig, LlmJudgeConfig
 from textadv.config.labels import set_problems
 from textadv.config.mixing import RatioConfig
 from textadv.config.objective_rules import freelb_problems
@@ -33,6 +29,10 @@ from textadv.config.types import (
     Variable,
     checked,
 )
+from textadv.tasks.chat.elicitation import ElicitationConfig
+from textadv.tasks.chat.judges import ClassifierJudgeConfig, LlmJudgeConfig
+from textadv.tasks.chat.objective import ChatObjectiveConfig
+from textadv.tasks.chat.parts import PrefillRecoveryConfig
 from textadv.values.host.phases import stage
 
 if TYPE_CHECKING:
@@ -372,3 +372,6 @@ def _start_problems(run: ChatRunConfig) -> list[str]:
             "a run of its own. Remove it."
         )
     return lines
+
+
+SCHEMA = ChatRunConfig

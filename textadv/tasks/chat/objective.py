@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field, model_validator
 
 from textadv.config.adversary import AttackConfig
-from textadv.config.chat_parts import CatConfig, PartConfig, PrefillRecoveryConfig
-from textadv.config.chat_scene import Scene
 from textadv.config.types import ConfigError, Count, NotNegative, Section, checked
+from textadv.tasks.chat.parts import CatConfig, PartConfig, PrefillRecoveryConfig
+from textadv.tasks.chat.scene import Scene
 
 if TYPE_CHECKING:
     from textadv.attacks import Attack, ThreatModel

@@ -1,7 +1,7 @@
 """The schema of a run: every key that a configuration file may hold, its unit, its default and its rules.
 
 A section checks its values and makes its component of the library, which it imports only then. Reading files, overrides
-and writing are in `textadv.config.file`; the wording of errors is in `textadv.config.errors`.
+and writing are in `textadv.tasks.file`; the wording of errors is in `textadv.config.errors`.
 """
 
 from __future__ import annotations
@@ -124,3 +124,6 @@ class RunConfig(ClassifierRunSection):
                 "be used with threat.space: hidden. Set model.gradient_checkpointing: false."
             )
         return checked(self, lines)
+
+
+SCHEMA = RunConfig
