@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.config_keys import keys_in, sentences, tasks_with
 from tests.test_config_chat import small as small_chat
-from textadv.config.text import ConfigError
+from textadv.config.types import ConfigError
 from textadv.data import DataError
 from textadv.data.tables import Table, read_files
 from textadv.training.mixing import Constant, Mixing

@@ -142,7 +142,7 @@ CLOSED = """
 import os, sys
 from textadv.values.host.interrupts import while_importing
 while_importing()
-from textadv.config.text import ConfigError
+from textadv.config.types import ConfigError
 from textadv.runs.errors import one_message
 with one_message():
     with open(sys.argv[1], "w") as file:

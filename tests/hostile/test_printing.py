@@ -15,7 +15,7 @@ import torch
 from tests.report.made_up import evaluated as classified
 from tests.report.made_up import trained
 from tests.report.made_up_chat import evaluated, made
-from textadv.config.text import ConfigError
+from textadv.config.types import ConfigError
 from textadv.config.yaml import read_yaml
 from textadv.data import DataError, load_splits
 from textadv.measuring.accuracy.inspection import Inspected
@@ -28,7 +28,7 @@ from textadv.report.frontier import Run, runs_markdown
 from textadv.report.grid import write_grid
 from textadv.report.side_by_side import FinishedRun, side_by_side
 from textadv.runs.errors import ending
-from textadv.tasks.exporting import printable_card
+from textadv.runs.exporting import printable_card
 from textadv.training.checkpoint import CheckpointError
 from textadv.values.host.phases import OnScreen
 from textadv.values.host.printable import acts, printable, shortened, tell

@@ -18,7 +18,15 @@ from textadv.data.encoding import (
 )
 from textadv.data.examples import Examples, Splits, overlap
 from textadv.data.image_files import ImageSplits, Pictures
-from textadv.data.image_splits import Fitting, fitted, images_digest, load_image_splits, own_shape, shared_images
+from textadv.data.image_splits import (
+    Fitting,
+    ImageParts,
+    fitted,
+    images_digest,
+    load_image_splits,
+    own_shape,
+    shared_images,
+)
 from textadv.data.images import ImageRows
 from textadv.data.numbers import class_numbers, from_numpy
 from textadv.data.rendering import Template
@@ -37,6 +45,7 @@ __all__ = [
     "EncodedRows",
     "Examples",
     "Fitting",
+    "ImageParts",
     "ImageRows",
     "ImageSplits",
     "JoinedRows",

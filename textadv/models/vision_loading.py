@@ -54,6 +54,10 @@ class LoadedVision:
     replaced: int | None = None
     notes: tuple[str, ...] = ()
 
+    def save(self, folder: Path, *, merged: bool = False) -> None:
+        """See `save_vision`."""
+        save_vision(self, folder, merged=merged)
+
 
 Loaded = LoadedModel | LoadedVision
 

@@ -2,47 +2,58 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from textadv.config.adversary import lowest_level
-from textadv.config.objective import objective_problems, passes_clean, replays_of, weight_perturbation_problems
-from textadv.config.text import (
-    AdversarialConfig,
-    AttackConfig,
-    CheckpointConfig,
-    EvaluationConfig,
-    LoraConfig,
-    MixingConfig,
-    ObjectiveConfig,
-    SelectionConfig,
-    ThreatConfig,
-    TrackingConfig,
-    TrainingConfig,
-)
-from textadv.config.training import training_problems
-from textadv.config.types import Count, Distinct, Natural, Section, Text, Texts, Whole, checked
+from textadv.config.adversary import ThreatConfig
+from textadv.config.classifier import ClassifierRunSection
+from textadv.config.run import LoraConfig, SourceConfig
+from textadv.config.types import ConfigError, Count, Distinct, Section, Text, Texts, Whole, checked
+from textadv.values.host.phases import stage
+
+if TYPE_CHECKING:
+    from textadv.data import ImageParts, ImageSplits
+    from textadv.models import ImageShape, LoadedVision, Preprocessing
 
 KNOWN_DATA = ("builtin:shapes", "files")
 WITH_SHAPES = ("name", "path", "channels", "image_size", "train_rows", "validation_rows", "test_rows")
 
 
-class ImageModelConfig(Section):
+class ImageModelConfig(SourceConfig):
     """The image classifier that is hardened."""
 
     name: Text = Field(
         description="Hub id or local folder, of a model or of an adapter; or builtin:small-cnn, builtin:small-resnet."
     )
-    revision: Text | None = Field(None, description="Branch, tag or commit on the Hub; null: the default branch.")
-    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Number format of the weights.")
-    trust_remote_code: bool = Field(False, description="Run Python code that the model's repository brings along.")
     lora: LoraConfig | None = Field(None, description="LoRA adapters; null: train all weights.")
     split_norm: Literal["clean", "adversarial"] | None = Field(
         None,
         description="Train batch norms of their own for attacked rows (AdvProp), and measure and keep these; null: one "
         "batch norm for all rows.",
     )
+
+    def preprocessing(self, image_size: int | None) -> Preprocessing:
+        """What the model's processor says, with this size where one is given."""
+        from textadv.models import read_preprocessing
+
+        own = read_preprocessing(self.name, self.revision, self.trust_remote_code)
+        return own if image_size is None else own.sized(image_size)
+
+    @stage("loading the model")
+    def make(self, labels: tuple[str, ...], shape: ImageShape, preprocessing: Preprocessing, seed: int) -> LoadedVision:
+        """The classifier that takes pixels in [0, 1], and its adapters where the section asks for them."""
+        from textadv.models import load_image_classifier
+
+        return load_image_classifier(
+            labels=labels,
+            shape=shape,
+            preprocessing=preprocessing,
+            seed=seed,
+            lora=None if self.lora is None else self.lora.make(),
+            **self.model_dump(exclude={"lora", "split_norm"}),
+        )
 
 
 class ImageDataConfig(Section):
@@ -111,6 +122,29 @@ class ImageDataConfig(Section):
             lines.append(f"data.labels must name at least 2 classes, got {self.labels}.")
         return checked(self, lines)
 
+    @stage("reading the data")
+    def make(self, seed: int) -> ImageSplits:
+        """The images, checked and split, with the size and the channels that they are stored with."""
+        from textadv.data import load_image_splits
+
+        return load_image_splits(seed=seed, **self.model_dump(exclude={"channels", "image_size"}))
+
+    def fitted(self, splits: ImageSplits, processor: Preprocessing) -> ImageParts:
+        """The images of every split, of the size that the processor says, or else of their own."""
+        from textadv.data import Fitting, ImageParts, fitted, own_shape
+
+        channels, *own = own_shape(splits.train)
+        height, width = processor.size or own
+        fitting = Fitting(
+            channels=channels if self.channels is None else self.channels,
+            height=height,
+            width=width,
+            resample=processor.resample,
+            convert=self.channels is not None,
+            resize=processor.size is not None,
+        )
+        return ImageParts(*(fitted(part, fitting) for part in splits.parts.values()))
+
 
 def of_images(data: object) -> object:
     """A threat to images is one to the pixels of an example, unless the file says otherwise."""
@@ -120,36 +154,19 @@ def of_images(data: object) -> object:
     return {"per": "example", **filled} if filled["space"] == "pixels" else filled
 
 
-class ImageRunConfig(Section):
+class ImageRunConfig(ClassifierRunSection):
     """A whole run on an image classifier: data, model, adversary, training and evaluation."""
 
     task: Literal["images"] = Field(description="images: an image classifier is hardened.")
-    seed: Annotated[Natural, Field(lt=2**32)] = Field(0, description="Source of all randomness of the run.")
-    output: Text = Field(description="Folder for everything that the run writes.")
     model: ImageModelConfig = Field(description="The classifier.")
     data: ImageDataConfig = Field(description="The images.")
     threat: Annotated[ThreatConfig, BeforeValidator(of_images)] = Field(
         description="What the adversary may do; unset keys default to space pixels and per example; norm must be set."
     )
-    attack: AttackConfig = Field(AttackConfig(), description="How hard the adversary of training tries.")
-    objective: ObjectiveConfig = Field(AdversarialConfig(), description="The loss that training lowers.")
-    mixing: MixingConfig = Field(MixingConfig(), description="How many rows are attacked.")
-    training: TrainingConfig = Field(description="The optimizer and the loop.")
-    selection: SelectionConfig = Field(SelectionConfig(), description="How the best checkpoint is found.")
-    checkpoint: CheckpointConfig = Field(CheckpointConfig(), description="What is saved on the way.")
-    evaluation: EvaluationConfig = Field(EvaluationConfig(), description="What is measured on test rows.")
-    baselines: Distinct[Literal["same_steps", "equal_cost"]] = Field(
-        ["same_steps"],
-        description="Plain fine-tunes to compare with: of as many steps, or of as many forwards and backwards.",
-    )
-    tracking: TrackingConfig = Field(TrackingConfig(), description="Where numbers go meanwhile.")
 
     @model_validator(mode="after")
     def _rules(self) -> ImageRunConfig:
-        training = self.training
-        lines = objective_problems(self.objective, self.attack, self.threat, self.mixing)
-        lines += weight_perturbation_problems(self.objective, training.precision)
-        lines += training_problems(training, self.objective.name, replays_of(self.objective), self.checkpoint.every)
+        lines = self.problems()
         if self.threat.space == "embeddings":
             lines.append(
                 "threat.space: embeddings needs words, and task: images has none. Set threat.space: pixels, or hidden."
@@ -184,8 +201,8 @@ class ImageRunConfig(Section):
                 "model.split_norm keeps batch norms for attacked rows, and this run attacks none (objective.name: "
                 "clean, or mixing.ratio: 0). Set model.split_norm: null."
             )
-        always = mixing.warmup_steps == 0 and lowest_level(mixing.ratio_schedule, mixing.ratio) == 1
-        if always and mixing.policy == "replace" and not passes_clean(objective):
+        always = mixing.warmup_steps == 0 and mixing.lowest_ratio == 1
+        if always and mixing.policy == "replace" and not objective.passes_clean:
             lines.append(
                 "model.split_norm keeps batch norms for clean rows, and this run passes none (mixing.ratio: 1 with "
                 f"mixing.policy: replace and objective.name: {objective.name}). Set model.split_norm: null, or "
@@ -198,3 +215,25 @@ class ImageRunConfig(Section):
                 "model.split_norm: clean."
             )
         return lines
+
+    def check_look(self, attack: str | None, picture: Path) -> None:
+        """Raises ConfigError where there is no attack of that name, or no such picture could be written."""
+        super().check_look(attack, picture)
+        _require_picture(picture)
+
+
+def _require_picture(path: Path) -> None:
+    """Raises ConfigError where the picture's file is no PNG file or cannot be written."""
+    if path.suffix.lower() != ".png":
+        raise ConfigError([f"--picture must name a PNG file, got {path}. Write for example {path.stem}.png."])
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab"):
+            pass
+    except OSError as error:
+        raise ConfigError([f"--picture {path} cannot be written: {error}. Name another file."]) from error
+    if path.stat().st_size == 0:
+        path.unlink()
+
+
+SCHEMA = ImageRunConfig

@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from textadv.config.errors import explained, fields_at, shown
-from textadv.config.tasks import SCHEMAS, AnyRunConfig, schema_of
-from textadv.config.text import ConfigError
-from textadv.config.types import Formerly, Section
+from textadv.config.errors import Read, explained, fields_at, shown
+from textadv.config.run import RunSection
+from textadv.config.types import ConfigError, Formerly, Section
 from textadv.config.yaml import LONGEST, read_yaml
+from textadv.tasks.registry import DEFAULT, PACKAGES, schema
 from textadv.values.host.printable import not_utf8, shortened
 from textadv.values.host.reading import size
 from textadv.values.host.yaml_text import write_yaml
@@ -58,6 +60,12 @@ def _split(override: str) -> tuple[tuple[str, ...], Any]:
     return path, read_yaml(text, f"the value of override {override!r}")
 
 
+def _schema_of(raw: Mapping[Any, Any]) -> type[RunSection]:
+    """The schema of the task that the key `task` names, or else of the default."""
+    task = raw.get("task")
+    return schema(task if isinstance(task, str) and task in PACKAGES else DEFAULT)
+
+
 def _with(node: Any, path: tuple[str, ...], value: Any, done: tuple[str, ...], raw: Any) -> Any:
     """A copy of `node`, which stands at `done` in `raw`, with `value` at `path` below it."""
     if not path:
@@ -70,7 +78,8 @@ def _with(node: Any, path: tuple[str, ...], value: Any, done: tuple[str, ...], r
         )
     key, *rest = path
     known = {str(name): name for name in node}
-    default = fields_at(done, raw)[key].default if rest and key in fields_at(done, raw) else None
+    fields = fields_at(done, Read(raw, _schema_of(raw)))
+    default = fields[key].default if rest and key in fields else None
     below = node.get(known.get(key, key))
     if below is None and isinstance(default, dict):
         below = {name: section.model_dump() for name, section in default.items()}
@@ -96,16 +105,16 @@ def _overridden(raw: dict[str, Any], overrides: Sequence[str]) -> tuple[dict[str
 
 def _sections_filled(raw: dict[str, Any]) -> dict[str, Any]:
     """Every section that is left out or left empty as an empty one, so that errors name the keys that it needs."""
-    filled = dict(raw)
-    for name, info in fields_at((), raw).items():
-        if fields_at((name,), raw) and filled.get(name) is None and (name in raw or info.is_required()):
+    filled, read = dict(raw), Read(raw, _schema_of(raw))
+    for name, info in fields_at((), read).items():
+        if fields_at((name,), read) and filled.get(name) is None and (name in raw or info.is_required()):
             filled[name] = {}
     return filled
 
 
 def parse_config(
     raw: Mapping[str, Any], overrides: Sequence[str] = (), source: str = "the configuration"
-) -> AnyRunConfig:
+) -> RunSection:
     """The checked configuration of a mapping such as a YAML file holds, with dotted overrides.
 
     raw: sections and keys as in a configuration file. overrides: for example "attack.steps=5"; setting a component's
@@ -113,16 +122,17 @@ def parse_config(
     `raw`. Raises ConfigError with one line per problem.
     """
     merged, given = _overridden(dict(raw), overrides)
-    if str(merged.get("task", "classification")) not in SCHEMAS:
-        raise ConfigError([f"task must be one of {', '.join(map(str, SCHEMAS))}, got {shown(merged['task'])}."])
+    if str(merged.get("task", DEFAULT)) not in PACKAGES:
+        raise ConfigError([f"task must be one of {', '.join(PACKAGES)}, got {shown(merged['task'])}."])
     filled = _sections_filled(merged)
+    kind = _schema_of(filled)
     try:
-        return schema_of(filled).model_validate(filled)
+        return kind.model_validate(filled)
     except ValidationError as error:
-        raise explained(error, filled, source, given) from error
+        raise explained(error, Read(filled, kind), source, given) from error
 
 
-def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> AnyRunConfig:
+def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> RunSection:
     """The checked configuration of a YAML file with dotted overrides; without a path, of the overrides alone.
 
     Raises ConfigError, as `parse_config` does, also where the file is missing, empty or not YAML.
@@ -132,7 +142,7 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> AnyRu
     return parse_config(_read(Path(path)), overrides, str(path))
 
 
-def written_config(path: str | Path) -> AnyRunConfig:
+def written_config(path: str | Path) -> RunSection:
     """The configuration that a run wrote of itself, which holds every key that there was then.
 
     A key that has come since, and decides what was done in one way before, has that value and not today's default.
@@ -160,7 +170,7 @@ def _as_written(value: Any, raw: Any) -> Any:
     return value.model_copy(update=changed)
 
 
-def dump_config(config: AnyRunConfig) -> str:
+def dump_config(config: RunSection) -> str:
     """YAML text with every key of the configuration, defaults included; reading it gives an equal configuration."""
     return write_yaml(config.model_dump())
 
@@ -184,7 +194,7 @@ def _named_alike(one: Any, other: Any) -> bool:
     return names[0] == names[1] != [] and None not in names[0]
 
 
-def config_difference(old: AnyRunConfig, new: AnyRunConfig) -> list[str]:
+def config_difference(old: RunSection, new: RunSection) -> list[str]:
     """One line per key that differs, such as "attack.steps: 3 -> 5".
 
     Lists of sections are compared key by key, "objective.parts[0].away: 0.5 -> 0.2", where they name the same parts.
@@ -210,9 +220,10 @@ def config_difference(old: AnyRunConfig, new: AnyRunConfig) -> list[str]:
 
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of a configuration file, with the meaning and unit of every key, for editors."""
+    any_run: Any = reduce(or_, map(schema, PACKAGES))
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **TypeAdapter(AnyRunConfig).json_schema(),
+        **TypeAdapter(any_run).json_schema(),
         "title": "Configuration of a textadv run",
     }
 

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from textadv.config.adversary import AttackConfig, ScheduleConfig, schedule_problems, selecting
-from textadv.config.chat_objective import ChatObjectiveConfig, LatConfig
-from textadv.config.elicitation import ElicitationConfig
+from textadv.config.adversary import AttackConfig, ThreatConfig, selecting
 from textadv.config.labels import set_problems
-from textadv.config.objective import freelb_problems
-from textadv.config.text import CheckpointConfig, LoraConfig, TrackingConfig, TrainingConfig
+from textadv.config.mixing import RatioConfig
+from textadv.config.objective_rules import freelb_problems
+from textadv.config.run import LoraConfig, RunSection, SourceConfig
+from textadv.config.training import TrainingConfig
 from textadv.config.types import (
     AttackKey,
+    ConfigError,
     Count,
     Distinct,
     Formerly,
-    Length,
     Natural,
     NotNegative,
-    Positive,
     Section,
     Share,
     Text,
@@ -30,6 +29,19 @@ from textadv.config.types import (
     Variable,
     checked,
 )
+from textadv.tasks.chat.elicitation import ElicitationConfig
+from textadv.tasks.chat.judges import ClassifierJudgeConfig, LlmJudgeConfig
+from textadv.tasks.chat.objective import ChatObjectiveConfig
+from textadv.tasks.chat.parts import PrefillRecoveryConfig
+from textadv.values.host.phases import stage
+
+if TYPE_CHECKING:
+    from textadv.data import ChatSplits
+    from textadv.data.characters import Surrogates
+    from textadv.measuring.judges.verdicts import Judge
+    from textadv.models import LoadedModel
+    from textadv.values.batch import Role
+    from textadv.values.spaces import Space
 
 ChatColumn = Literal["prompt", "target", "safe", "input", "response", "messages", "system"]
 # Parameters of apply_chat_template, none of which would reach the template as a variable.
@@ -40,13 +52,10 @@ TAKEN = frozenset(
 )
 
 
-class ChatModelConfig(Section):
+class ChatModelConfig(SourceConfig):
     """The chat model that is hardened."""
 
     name: Text = Field(description="Hub id or local folder of a causal language model, or of an adapter of one.")
-    revision: Text | None = Field(None, description="Branch, tag or commit on the Hub; null: the default branch.")
-    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Number format of the weights.")
-    trust_remote_code: bool = Field(False, description="Run Python code that the model's repository brings along.")
     gradient_checkpointing: bool = Field(False, description="Recompute activations in backward to save memory.")
     chat_template: Text | None = Field(None, description="Jinja file in place of the tokenizer's own chat template.")
     template_variables: dict[AttackKey, Variable] = Field(
@@ -67,6 +76,14 @@ class ChatModelConfig(Section):
         taken = sorted(TAKEN & set(self.template_variables))
         lines = [f"model.template_variables.{name} is not for the template to read. Remove it." for name in taken]
         return checked(self, lines)
+
+    @stage("loading the model")
+    def make(self, seed: int) -> LoadedModel:
+        """The chat model with its tokenizer, and its adapters where the section asks for them."""
+        from textadv.models import load_causal
+
+        lora = None if self.lora is None else self.lora.make()
+        return load_causal(seed=seed, lora=lora, **self.model_dump(exclude={"lora", "template_variables", "think"}))
 
 
 class StreamConfig(Section):
@@ -99,6 +116,12 @@ class StreamConfig(Section):
         [], description="Safe answers, in turn, in place of a column of them; adversarial stream only."
     )
 
+    def make(self, role: Role, seed: int, surrogates: Surrogates = "error") -> ChatSplits:
+        """The stream, mapped, checked and split."""
+        from textadv.data import load_chats
+
+        return load_chats(role, seed=seed, surrogates=surrogates, **self.model_dump())
+
 
 class ChatDataConfig(Section):
     """The streams of a run."""
@@ -117,23 +140,26 @@ class ChatDataConfig(Section):
         "user", description="What the adversary may touch: the user's text, or the chat template around it as well."
     )
 
+    @stage("reading the data")
+    def make(self, seed: int) -> dict[Role, ChatSplits]:
+        """Every stream, mapped, checked and split."""
+        from textadv.values.batch import Role
 
-class ChatThreatConfig(Section):
+        streams = {Role.ADVERSARIAL: self.adversarial, Role.UTILITY: self.utility}
+        if self.borderline is not None:
+            streams[Role.BORDERLINE] = self.borderline
+        return {role: stream.make(role, seed, self.surrogates) for role, stream in streams.items()}
+
+
+class ChatThreatConfig(ThreatConfig):
     """What the adversary may do with the prompt; the same in training and in evaluation, except for its radii."""
 
-    space: Literal["embeddings", "hidden", "several"] = Field(
+    space: Literal["embeddings", "hidden", "several"] = Field(  # type: ignore[assignment]
         "embeddings",
         description="What is perturbed: word embeddings, the output of a block, or several places.",
     )
-    layer: Natural | None = Field(None, description="Block whose output is perturbed, 0 is the first; with hidden.")
     layers: Distinct[Natural] = Field(
         [], description="Blocks whose output is perturbed, beside the word embeddings; only with several."
-    )
-    norm: Literal["l2", "linf", "l1"] = Field("l2", description="Norm that bounds the perturbation.")
-    per: Literal["token", "example"] = Field("token", description="Whether each token or the whole row has the radius.")
-    radius: Length | None = Field(None, description="Largest norm, absolute.")
-    relative_radius: Length | None = Field(
-        None, description="Largest norm, in units of the mean norm of the vectors it is added to."
     )
 
     @model_validator(mode="after")
@@ -150,8 +176,13 @@ class ChatThreatConfig(Section):
             lines.append("threat.layers goes with threat.space: several and with no other. Set both, or neither.")
         return checked(self, lines)
 
+    def _place(self) -> Space:
+        from textadv.values.spaces import Embeddings, Hidden, Several
 
-class ChatMixingConfig(Section):
+        return Several((Embeddings(), *map(Hidden, self.layers))) if self.layers else super()._place()
+
+
+class ChatMixingConfig(RatioConfig):
     """How many rows of an optimizer step come from which stream, and how far the adversarial ones are attacked."""
 
     ratio: Share = Field(
@@ -162,59 +193,6 @@ class ChatMixingConfig(Section):
         "replace", description="pair: adversarial rows are trained on without a perturbation as well."
     )
     warmup_steps: Natural = Field(0, description="Optimizer steps without adversarial rows at the beginning.")
-    ratio_schedule: ScheduleConfig | None = Field(None, description="The ratio over time, in place of mixing.ratio.")
-    radius_schedule: ScheduleConfig | None = Field(
-        None, description="A factor on the threat's radius over time, above 0 and at most 1."
-    )
-
-    @model_validator(mode="after")
-    def _rules(self) -> ChatMixingConfig:
-        return checked(self, schedule_problems(self.ratio_schedule, self.radius_schedule))
-
-
-def _may_hold_a_key(url: str) -> bool:
-    """Whether an address has a user, a password, a fragment or a query of anything but a version."""
-    after = re.split(r"[?#]", url, maxsplit=1)[1:]
-    plain = all(re.fullmatch(r"((api[-_])?version=[\w.-]*(&|$))*", part) for part in after)
-    return "@" in url.partition("//")[2].partition("/")[0] or not plain
-
-
-class LlmJudgeConfig(Section):
-    """A language model as judge."""
-
-    rubric: Literal["harmbench", "strongreject", "safe_unsafe"] = Field("harmbench", description="What it is asked.")
-    model: Text | None = Field(None, description="Local folder or Hub id of the judging model; or set endpoint.")
-    endpoint: Text | None = Field(None, description="Base URL of an OpenAI-compatible server; or set model.")
-    endpoint_model: Text | None = Field(None, description="Model name that the server knows.")
-    key_variable: Text | None = Field(
-        "OPENAI_API_KEY", description="Environment variable that holds the server's key; null: it asks for none."
-    )
-    timeout_seconds: Positive = Field(60.0, description="Time the server has for one answer.")
-    retries: Natural = Field(4, description="Attempts after a failed one, each after a longer pause.")
-
-    @model_validator(mode="after")
-    def _rules(self) -> LlmJudgeConfig:
-        lines = []
-        if (self.model is None) == (self.endpoint is None):
-            lines.append("evaluation.llm_judge needs exactly one of model and endpoint.")
-        if self.endpoint is not None and _may_hold_a_key(self.endpoint):
-            # It would be written into config.yaml, results.json and the report, and is not shown here.
-            lines.append(
-                "evaluation.llm_judge.endpoint may hold a key: a user, a password or a query. Leave these out, and "
-                "name the environment variable that holds the key in evaluation.llm_judge.key_variable."
-            )
-        if (self.endpoint is None) != (self.endpoint_model is None):
-            lines.append("evaluation.llm_judge.endpoint and endpoint_model go together.")
-        return checked(self, lines)
-
-
-class ClassifierJudgeConfig(Section):
-    """A sequence classifier as judge."""
-
-    model: Text = Field(description="Local folder or Hub id.")
-    harmful: Text = Field(description="Name or number of the class that means harmful.")
-    threshold: Share = Field(0.5, description="Probability from which a response counts as harmful.")
-    with_prompt: bool = Field(False, description="Show the classifier the prompt as well.")
 
 
 class ChatEvaluationConfig(Section):
@@ -266,6 +244,28 @@ class ChatEvaluationConfig(Section):
         lines += set_problems({f"evaluation.{name}": found for name, found in sets.items()})
         return checked(self, lines)
 
+    @stage("loading judges")
+    def second_judges(self, targets: Mapping[str, str]) -> list[Judge]:
+        """The judges that are asked beside the refusal list. targets: what is shown of a behaviour -> its target.
+
+        Raises ConfigError where a judge's model cannot be loaded or used, or its endpoint cannot be asked.
+        """
+        from textadv.measuring.judges.target_judge import TargetJudge
+        from textadv.measuring.judges.verdicts import REFUSAL_LISTS
+
+        judges: list[Judge] = []
+        if self.target_words is not None:
+            judges.append(TargetJudge(targets, REFUSAL_LISTS[self.judge], self.target_words))
+        models = {"classifier_judge": self.classifier_judge, "llm_judge": self.llm_judge}
+        for key, section in models.items():
+            if section is None:
+                continue
+            try:
+                judges.append(section.make())
+            except ValueError as error:
+                raise ConfigError([f"evaluation.{key}: {error}"]) from error
+        return judges
+
 
 class ChatSelectionConfig(Section):
     """How the best checkpoint is found, on validation rows only."""
@@ -279,17 +279,10 @@ class ChatSelectionConfig(Section):
     )
 
 
-def _away(part: Section) -> float:
-    """The weight of the away term that the adversary of a part of the objective has of its own."""
-    return part.adversary_away if isinstance(part, LatConfig) else 0.0
-
-
-class ChatRunConfig(Section):
+class ChatRunConfig(RunSection):
     """A whole run on a chat model: data, model, adversary, training and evaluation."""
 
     task: Literal["chat"] = Field(description="chat: a causal language model is hardened.")
-    seed: Annotated[Natural, Field(lt=2**32)] = Field(0, description="Source of all randomness of the run.")
-    output: Text = Field(description="Folder for everything that the run writes.")
     model: ChatModelConfig = Field(description="The chat model.")
     data: ChatDataConfig = Field(description="The streams.")
     threat: ChatThreatConfig = Field(description="What the adversary may do.")
@@ -298,14 +291,12 @@ class ChatRunConfig(Section):
     mixing: ChatMixingConfig = Field(ChatMixingConfig(), description="How many rows come from which stream.")
     training: TrainingConfig = Field(description="The optimizer and the loop; an epoch is a pass over utility.")
     selection: ChatSelectionConfig = Field(ChatSelectionConfig(), description="How the best checkpoint is found.")
-    checkpoint: CheckpointConfig = Field(CheckpointConfig(), description="What is saved on the way.")
     evaluation: ChatEvaluationConfig = Field(ChatEvaluationConfig(), description="What is measured on test rows.")
     baselines: Annotated[Distinct[Literal["same_steps", "equal_cost"]], Formerly([])] = Field(
         ["same_steps"],
         description="Plain fine-tunes on the same utility and borderline rows, measured as the hardened model is: of "
         "as many steps, or of as many forwards and backwards. [] saves about a third of the measuring.",
     )
-    tracking: TrackingConfig = Field(TrackingConfig(), description="Where numbers go meanwhile.")
 
     @model_validator(mode="after")
     def _rules(self) -> ChatRunConfig:
@@ -316,7 +307,7 @@ class ChatRunConfig(Section):
                 "model.gradient_checkpointing: true recomputes hidden states without their perturbation, so it needs "
                 "threat.space: embeddings. Set model.gradient_checkpointing: false."
             )
-        if names & {"kl", "capo", "rerouting"} and self.model.lora is None:
+        if any(part.compares for part in self.objective.parts) and self.model.lora is None:
             lines.append(
                 "objective.parts compares with the model without its adapter (kl, capo and rerouting do), and "
                 "model.lora is null. Set model.lora, or leave these parts out."
@@ -344,9 +335,7 @@ class ChatRunConfig(Section):
                 f"or refusal_direction hold what they found, got {self.checkpoint.every}: it is not saved."
             )
         once = (self.attack.restarts, self.attack.early_stop, self.attack.select) == (1, False, "last")
-        if max(map(_away, self.objective.parts), default=0) > 0 and not (
-            once and self.attack.name in ("pgd", "fgsm", "r_fgsm")
-        ):
+        if self.objective.own_away > 0 and not (once and self.attack.name in ("pgd", "fgsm", "r_fgsm")):
             lines.append(
                 "objective.parts: lat.adversary_away needs a gradient attack that runs once to its last point. Set "
                 "attack.name: pgd, attack.restarts: 1, attack.early_stop: false and attack.select: last, or "
@@ -360,12 +349,18 @@ class ChatRunConfig(Section):
             lines += freelb_problems(freelb, self.attack, self.threat.space, self.threat.norm)
         return checked(self, lines)
 
+    def measuring(self, name: str, output: str) -> ChatRunConfig:
+        """The same for a run that trains nothing and measures this model first."""
+        # Many an objective would ask for an adapter.
+        untrained = ChatObjectiveConfig(parts=[PrefillRecoveryConfig()])
+        return super().measuring(name, output).model_copy(update={"objective": untrained})
+
 
 def _start_problems(run: ChatRunConfig) -> list[str]:
     """Where a search would not take the starts that are asked for."""
     lines = []
     own = ["freelb" for part in run.objective.parts if part.name == "freelb"]
-    own += [f"lat.adversary_away: {_away(part):g}" for part in run.objective.parts if _away(part) > 0]
+    own += [f"lat.adversary_away: {part.own_away:g}" for part in run.objective.parts if part.own_away > 0]
     if own and run.attack.starts != "ball":
         lines.append(
             f"attack.starts must be ball with objective.parts: {own[0]}, which draws its start itself, got "
@@ -377,3 +372,6 @@ def _start_problems(run: ChatRunConfig) -> list[str]:
             "a run of its own. Remove it."
         )
     return lines
+
+
+SCHEMA = ChatRunConfig

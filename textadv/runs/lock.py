@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from textadv.config.text import ConfigError
+from textadv.config.types import ConfigError
 from textadv.values.host.reading import json_of
 from textadv.values.host.writing import PARTIAL, made, saving
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from textadv.config.tasks import AnyRunConfig
-from textadv.config.text import ConfigError
+from textadv.config.run import RunSection
+from textadv.config.types import ConfigError
 
 
 def require_outside(
-    config: AnyRunConfig, output: Path, parts: Sequence[str], more: Sequence[tuple[str, str]] = ()
+    config: RunSection, output: Path, parts: Sequence[str], more: Sequence[tuple[str, str]] = ()
 ) -> None:
     """Raises ConfigError where a path that the configuration names lies in one of the output folder's parts.
 

@@ -13,13 +13,14 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import nn
 
-from textadv.config.file import config_difference, dump_config, written_config
-from textadv.config.objective import SmartConfig
-from textadv.config.tasks import AnyRunConfig
-from textadv.config.text import ConfigError
-from textadv.tasks.launch import AnyConfig, say, together
-from textadv.tasks.lock import claimed, locked, unlocked
-from textadv.tasks.reads import require_outside
+from textadv.config.objective import teaches
+from textadv.config.run import RunSection
+from textadv.config.types import ConfigError
+from textadv.runs.launch import together
+from textadv.runs.lock import claimed, locked, unlocked
+from textadv.runs.reads import require_outside
+from textadv.tasks.file import config_difference, dump_config, written_config
+from textadv.tasks.protocol import say
 from textadv.training import checkpoint as checkpoints
 from textadv.values.host.reading import json_of
 from textadv.values.host.writing import WriteError, discard, free_bytes, in_bytes, require_writable, sweep, write_bytes
@@ -48,7 +49,7 @@ REPORTS = 1_000_000
 
 
 @contextmanager
-def claiming(accelerator: Accelerator, config: AnyConfig, *, training: bool = True) -> Iterator[AnyConfig]:
+def claiming(accelerator: Accelerator, config: RunSection, *, training: bool = True) -> Iterator[RunSection]:
     """A block that makes a run ready, its output folder locked; where it fails, on any process, the lock goes again.
 
     It is given the configuration to go on with: a finished run that is started again with weights of its own in the
@@ -66,7 +67,7 @@ def claiming(accelerator: Accelerator, config: AnyConfig, *, training: bool = Tr
         raise
 
 
-def _taken_up(config: AnyConfig, output: Path, say: Callable[[str], None]) -> AnyConfig:
+def _taken_up(config: RunSection, output: Path, say: Callable[[str], None]) -> RunSection:
     """See `claiming`."""
     wanted = config.checkpoint
     if wanted.resume or wanted.overwrite or (output / MARK).exists() or not checkpoints.trained_parts(output):
@@ -154,7 +155,7 @@ def _is_hashes(path: Path) -> bool:
     return _hashes(path) is not None
 
 
-def free_output(config: AnyRunConfig, *, training: bool = True) -> Path:
+def free_output(config: RunSection, *, training: bool = True) -> Path:
     """The output folder: free of a run with another configuration or of trained weights that would be lost.
 
     training: whether weights are to be trained, which would be kept there. Raises ConfigError otherwise, or where there
@@ -188,12 +189,12 @@ def free_output(config: AnyRunConfig, *, training: bool = True) -> Path:
     return output
 
 
-def _differences(saved: Path, config: AnyRunConfig) -> list[str]:
+def _differences(saved: Path, config: RunSection) -> list[str]:
     """What a saved configuration has otherwise; its folder may have been moved, or be named otherwise, since."""
     return config_difference(written_config(saved).model_copy(update={"output": config.output}), config)
 
 
-def _require_same(config: AnyRunConfig, output: Path, saved: Path) -> None:
+def _require_same(config: RunSection, output: Path, saved: Path) -> None:
     differences = "; ".join(_differences(saved, config))
     if differences and config.checkpoint.resume:
         raise ConfigError(
@@ -246,7 +247,7 @@ def _going(output: Path) -> str:
     return f"{names} in it ({len(files)} files, {in_bytes(sum(file.stat().st_size for file in files))})"
 
 
-def require_room(config: AnyRunConfig, output: Path, model: nn.Module, *, training: bool = True) -> None:
+def require_room(config: RunSection, output: Path, model: nn.Module, *, training: bool = True) -> None:
     """Raises ConfigError where the output folder's disk has no room for what the run is going to write.
 
     An estimate: checkpoints with the two moments of AdamW, kept weights and exports; what is there already counts.
@@ -267,18 +268,18 @@ def require_room(config: AnyRunConfig, output: Path, model: nn.Module, *, traini
     )
 
 
-def needed_bytes(config: AnyRunConfig, model: nn.Module) -> int:
+def needed_bytes(config: RunSection, model: nn.Module) -> int:
     """About how many bytes a run writes."""
     whole = sum(value.numel() * value.element_size() for value in model.parameters())
     trained = sum(value.numel() * value.element_size() for value in model.parameters() if value.requires_grad)
     averaged = config.training.averaging is not None
-    taught = isinstance(config.objective, SmartConfig) and config.objective.bregman > 0
+    taught = teaches(config.objective)
     # Weights and two moments; one checkpoint more than are kept while the last is written; three kinds of kept weights.
     stage = (3 + averaged + taught) * trained * (config.checkpoint.keep_last + 1) + 3 * trained
     return (1 + len(config.baselines)) * (stage + trained + whole) + 3 * trained + REPORTS
 
 
-def carried(config: AnyRunConfig, hashes: Mapping[str, str]) -> dict[str, str]:
+def carried(config: RunSection, hashes: Mapping[str, str]) -> dict[str, str]:
     """The files that say which run this is, by name: what the output folder and every checkpoint hold."""
     own = {"checkpoint": config.checkpoint.model_copy(update={"resume": False, "overwrite": False})}
     told = json.dumps(dict(hashes), indent=2) + "\n"
@@ -286,7 +287,7 @@ def carried(config: AnyRunConfig, hashes: Mapping[str, str]) -> dict[str, str]:
 
 
 def claim(
-    config: AnyRunConfig,
+    config: RunSection,
     accelerator: Accelerator,
     output: Path,
     hashes: Mapping[str, str],
@@ -312,7 +313,7 @@ def claim(
 
 
 def _claim(
-    config: AnyRunConfig,
+    config: RunSection,
     output: Path,
     hashes: Mapping[str, str],
     explain: Callable[[Sequence[str]], str],
@@ -340,7 +341,7 @@ def _claim(
             write_bytes(path, content)
 
 
-def resumed_from(accelerator: Accelerator, config: AnyRunConfig, folder: Path) -> checkpoints.Checkpoint | None:
+def resumed_from(accelerator: Accelerator, config: RunSection, folder: Path) -> checkpoints.Checkpoint | None:
     """The newest whole checkpoint beneath a folder where the run is resumed, the same on every process; None for none.
 
     Raises CheckpointError where none that is there can be used, ConfigError where processes do not find the same.
@@ -357,7 +358,7 @@ def resumed_from(accelerator: Accelerator, config: AnyRunConfig, folder: Path) -
     return found
 
 
-def _strange(config: AnyRunConfig, output: Path, step: Path) -> str | None:
+def _strange(config: RunSection, output: Path, step: Path) -> str | None:
     """What shows that a checkpoint is of another run than the folder; None where nothing does."""
     saved, hashes, own = (
         checkpoints.intact(step, CONFIG_FILE),

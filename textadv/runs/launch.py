@@ -7,21 +7,17 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar, cast
 
 import torch
 from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType, gather_object
 
-from textadv.config.chat import ChatRunConfig
-from textadv.config.file import parse_config
-from textadv.config.images import ImageRunConfig
-from textadv.config.tasks import AnyRunConfig
-from textadv.config.text import ConfigError, RunConfig
+from textadv.config.run import RunSection
+from textadv.config.types import ConfigError
+from textadv.tasks.file import parse_config
 from textadv.training.precision import emulation_warning
 from textadv.values.host.launcher import launcher_words
-from textadv.values.host.printable import printable
 
 PRECISION, DYNAMO = "ACCELERATE_MIXED_PRECISION", "ACCELERATE_DYNAMO_BACKEND"
 ACCUMULATION, FSDP = "ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "ACCELERATE_USE_FSDP"
@@ -34,10 +30,8 @@ UNSUPPORTED = {
 ACCUMULATE = ("--gradient_accumulation_steps", "--gradient-accumulation-steps")
 FROM_FILE = "or of the file that `accelerate config` wrote"
 
-AnyConfig = TypeVar("AnyConfig", RunConfig, ImageRunConfig, ChatRunConfig)
 
-
-def launched(config: AnyConfig) -> tuple[AnyConfig, Accelerator]:
+def launched(config: RunSection) -> tuple[RunSection, Accelerator]:
     """The configuration with the precision that the launcher leaves open or sets, and the accelerator of the run.
 
     Raises ConfigError where the launcher was told what the configuration contradicts or the run cannot do.
@@ -54,7 +48,7 @@ def _require(*problems: str) -> None:
         raise ConfigError(list(problems))
 
 
-def launch_warnings(config: AnyRunConfig, accelerator: Accelerator, training: bool = True) -> Iterable[str]:
+def launch_warnings(config: RunSection, accelerator: Accelerator, training: bool = True) -> Iterable[str]:
     """A sentence for what the launcher or the run leaves out, and for formats that the processor can only imitate.
 
     training: whether a model is trained; saved models are measured in their own format.
@@ -97,11 +91,6 @@ def together(accelerator: Accelerator) -> Iterator[None]:
         raise ConfigError([f"process {rank} cannot go on: {told}" for rank, told in met])
 
 
-def say(accelerator: Accelerator, line: str) -> None:
-    """Prints a line, which may hold text from outside, on the main process."""
-    accelerator.print(printable(line, lines=True))
-
-
 def accumulation_of(environment: Mapping[str, str], words: Sequence[str]) -> str:
     """The launcher's accumulation: what it set, or was told and tells nobody, as it does without DeepSpeed."""
     own = words[: next((place for place, word in enumerate(words) if word.endswith(".py")), len(words))]
@@ -137,13 +126,13 @@ def _unsupported(environment: Mapping[str, str]) -> Iterator[str]:
         )
 
 
-def _missing_trackers(config: AnyRunConfig) -> Iterator[str]:
+def _missing_trackers(config: RunSection) -> Iterator[str]:
     absent = [name for name in config.tracking.log_with if name not in map(str, get_available_trackers())]
     if absent:
         yield f"tracking.log_with: {', '.join(absent)} cannot be imported. Install it, or leave it out."
 
 
-def _with_precision(config: AnyConfig, given: str) -> AnyConfig:
+def _with_precision(config: RunSection, given: str) -> RunSection:
     """The configuration with `given`, the launcher's precision, where it has none of its own.
 
     accelerate launch says `no` unless it is told otherwise, so that `no` contradicts nothing.
@@ -162,10 +151,10 @@ def _with_precision(config: AnyConfig, given: str) -> AnyConfig:
         raise ConfigError(
             [f"accelerate launch --mixed_precision {given} is not supported. Choose no, bf16 or fp16 {FROM_FILE}."]
         )
-    return cast(AnyConfig, parse_config(config.model_dump(), [f"training.precision={given}"]))
+    return parse_config(config.model_dump(), [f"training.precision={given}"])
 
 
-def _accelerator(config: AnyRunConfig) -> Accelerator:
+def _accelerator(config: RunSection) -> Accelerator:
     precision = config.training.precision
     try:
         return Accelerator(
@@ -183,7 +172,7 @@ def _accelerator(config: AnyRunConfig) -> Accelerator:
         raise ConfigError([line]) from error
 
 
-def _misfits(config: AnyRunConfig, accelerator: Accelerator) -> Iterator[str]:
+def _misfits(config: RunSection, accelerator: Accelerator) -> Iterator[str]:
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if started != accelerator.num_processes:
         yield (
@@ -199,7 +188,7 @@ def _misfits(config: AnyRunConfig, accelerator: Accelerator) -> Iterator[str]:
         )
 
 
-def _sharding_problems(config: AnyRunConfig, accelerator: Accelerator) -> Iterator[str]:
+def _sharding_problems(config: RunSection, accelerator: Accelerator) -> Iterator[str]:
     sharded = accelerator.distributed_type is DistributedType.FSDP
     if _set(os.environ, FSDP) and not sharded:
         yield (

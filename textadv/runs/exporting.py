@@ -16,18 +16,14 @@ from torch.distributed.fsdp import FSDPModule
 
 from textadv.measuring.sections.exports import ExportCheck
 from textadv.models import (
-    LoadedModel,
-    LoadedVision,
     ModelError,
     UnmergeableError,
     bare,
     load_trainable_state,
-    save_adapter,
-    save_merged,
-    save_vision,
 )
 from textadv.models.faithful import UnfaithfulError, compare
 from textadv.models.strangers import Reader
+from textadv.tasks.protocol import Loaded
 from textadv.training.progress import Trained
 from textadv.values.host.phases import phase, stage
 from textadv.values.host.printable import printable
@@ -53,7 +49,7 @@ class Exported:
 def exported(
     accelerator: Accelerator,
     output: Path,
-    loaded: LoadedModel | LoadedVision,
+    loaded: Loaded,
     trained: Trained,
     reader: Reader,
     *,
@@ -90,7 +86,7 @@ class _Exporting:
     output: Path
     beneath: str
     name: str
-    loaded: LoadedModel | LoadedVision
+    loaded: Loaded
     trained: Trained
     reader: Reader
 
@@ -118,7 +114,8 @@ class _Exporting:
         mark = folder / MARK
         # The mark comes first: an interruption leaves no folder that looks checked.
         with stage(f"writing {place.as_posix()}"), filling(folder, MARK) as apart:
-            _save(self.loaded, apart, merged=merged)
+            self.loaded.save(apart, merged=merged)
+            printable_card(apart)
             (apart / MARK).write_text(UNCHECKED, encoding="utf-8")
         if self._sharded():
             discard(mark)
@@ -138,23 +135,8 @@ class _Exporting:
         return self.trained.weights[self.trained.selected].parent
 
 
-def _save(loaded: LoadedModel | LoadedVision, folder: Path, *, merged: bool = False) -> None:
-    """Writes an adapter (or whole model), or a plain model where it is to be merged."""
-    _write(loaded, folder, merged)
-    printable_card(folder)
-
-
 def printable_card(folder: Path) -> None:
     """Writes the model card anew as `printable` writes it: PEFT puts the base model's name into it as it is."""
     card = folder / CARD
     if card.is_file():
         card.write_text(printable(card.read_text(encoding="utf-8"), lines=True), encoding="utf-8")
-
-
-def _write(loaded: LoadedModel | LoadedVision, folder: Path, merged: bool) -> None:
-    if isinstance(loaded, LoadedVision):
-        save_vision(loaded, folder, merged=merged)
-    elif merged:
-        save_merged(loaded.model, loaded.tokenizer, folder)
-    else:
-        save_adapter(loaded.model, loaded.tokenizer, folder, embeddings=loaded.embeddings)
