@@ -20,6 +20,7 @@ from textadv.attacks.square import Square
 from textadv.attacks.wrappers.ensemble import WorstOf
 from textadv.attacks.wrappers.randomised import Eot
 from textadv.values.batch import Batch
+from textadv.values.decisions import require_one_each
 from textadv.values.kinds import wrong_kind
 from textadv.values.losses import margin
 from textadv.values.randomness import derived_seed
@@ -124,10 +125,11 @@ class AutoAttack:
         measure: bool = True,
     ) -> Attacked:
         """The rows of `batch` perturbed; always measured, since choosing needs it. See `Attack` for the arguments."""
-        if batch.prompt_lengths is not None or batch.targets is not None:
-            raise ValueError(
-                "AutoAttack measures classifiers, and a chat model has no classes, got chats. Use apgd_ce or pgd."
-            )
+        require_one_each(
+            "AutoAttack",
+            batch,
+            "AutoAttack measures classifiers, and a chat model has no classes, got chats. Use apgd_ce or pgd.",
+        )
         here = replace(self, threat=self.threat.resolved(model, batch))
         attacks = tuple(stage.attack for stage in here.stages)
         return WorstOf(attacks)(model, batch.clean(), step=step, radius_scale=radius_scale)

@@ -176,7 +176,7 @@ class Square:
         search.rows = with_prefix(model, search.rows, Perturbation(threat.space, delta))
         point = self._score(model, search, search.delta)
         search.value, search.margin = point.value, point.margin.double()
-        queries = torch.ones_like(batch.labels)
+        queries = torch.ones_like(batch.ids)
         found = _Found(delta, point.value.clone(), point.value, point.reached.clone(), search.margin.clone(), queries)
         search.keep(~point.reached & search.canvas.editable.flatten(1).any(dim=1))
         for done in range(self.queries - 1):

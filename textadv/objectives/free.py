@@ -294,7 +294,7 @@ class Free:
 
     def _measured(self, model: nn.Module, rows: Batch, threat: ThreatModel, delta: Tensor, now: _Replayed) -> Attacked:
         """The delta after the step that is about to be made, as far as evaluation mode foresees it."""
-        goal, spent = self.attack.goal, torch.ones_like(rows.labels)
+        goal, spent = self.attack.goal, torch.ones_like(rows.ids)
         with evaluating(model):
             with torch.no_grad():
                 clean = forward(bare(model), rows)

@@ -5,6 +5,7 @@ Shape letters, here and everywhere: B batch, S positions, T answer tokens, D hid
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
@@ -17,7 +18,7 @@ from textadv.values.kinds import require_kind, wrong_kind
 from textadv.values.spaces import Space, per_position
 
 IGNORED = -100
-"""Stands in `targets` and `answers` where there is no token."""
+"""Stands in `targets` and `answers` where there is no token, and in `labels` (B, K) where there is none."""
 
 NO_ANSWERS: Mapping[str, Tensor] = MappingProxyType({})
 
@@ -48,7 +49,8 @@ class Batch:
     """Rows ready for a model, frozen.
 
     inputs: what the model's forward takes, each tensor (B, ...); token tensors are (B, S).
-    labels: (B,) int64 class ids; zeros for chats.
+    labels: (B,) int64 class ids; zeros for chats. Where a row has several, one for each word say: (B, K), at the places
+        of the logits (B, K, C), IGNORED where there is none.
     editable: positions an adversary may touch, bool: (B, S) for tokens (never padding or special tokens),
         (B, 1, height, width) for images.
     ids: (B,) int64, unique per row of a data set; random starts are drawn from them.
@@ -144,6 +146,29 @@ class Batch:
     def with_role(self, role: Role) -> Batch:
         """These rows, each with `role`."""
         return replace(self, role=torch.full_like(self.role, int(role)))
+
+    @property
+    def is_chat(self) -> bool:
+        """Whether these rows are a prompt and an answer, whose decisions are the answer's tokens."""
+        return self.prompt_lengths is not None or self.targets is not None
+
+    @property
+    def one_each(self) -> bool:
+        """Whether every row is one decision."""
+        return not self.is_chat and self.labels.shape == self.ids.shape
+
+    @property
+    def decided(self) -> Tensor:
+        """What each decision should be, at the places of the logits: (B,) for classes, (B, K) for several to a row.
+
+        IGNORED where a row has none. Raises ValueError for chats without an answer.
+        """
+        return self.kept_targets if self.is_chat else self.labels
+
+    @property
+    def unlabelled(self) -> Tensor:
+        """(B,) bool, where a row has no label."""
+        return (self.labels < 0).reshape(len(self), math.prod(self.labels.shape[1:])).all(dim=1)
 
     @property
     def target_columns(self) -> Tensor:

@@ -232,7 +232,7 @@ class CarliniWagnerL0:
         allowed = editable_mask(found.rows, tuple(found.delta.shape)).clone()
         constant = torch.full_like(found.size, self.initial_constant)
         solved_at = constant.clone()
-        frozen = torch.zeros_like(found.rows.labels)  # (B,), by how many units the trial is smaller than what is known
+        frozen = torch.zeros_like(found.rows.ids)  # (B,), by how many units the trial is smaller than what is known
         for _ in range(self.search_steps):
             start = found.delta[index].masked_fill(~allowed[index], 0)
             solved = minimise(problem, index, start, constant[index], schedule, allowed[index])

@@ -40,7 +40,7 @@ class Cost(NamedTuple):
     @classmethod
     def none(cls, batch: Batch) -> Cost:
         """No passes yet."""
-        zero = torch.zeros_like(batch.labels)
+        zero = torch.zeros_like(batch.ids)
         return cls(zero, zero.clone(), zero.clone())
 
     def plus(self, other: Cost) -> Cost:
