@@ -24,7 +24,6 @@ from textadv.values.decisions import require_one_each
 from textadv.values.kinds import wrong_kind
 from textadv.values.losses import margin
 from textadv.values.randomness import derived_seed
-from textadv.values.spaces import Ablation
 
 Version = Literal["standard", "rand", "fast"]
 VERSIONS: tuple[Version, ...] = ("standard", "rand", "fast")
@@ -60,7 +59,7 @@ class AutoAttack:
     authors try 5, and looks back at other steps (see `Sparse`). The searches of rand do not stop where one mean is
     wrong.
 
-    Raises ValueError for directions to ablate, and where it is called with chats.
+    Raises ValueError where it is called with chats.
     """
 
     threat: ThreatModel
@@ -75,8 +74,6 @@ class AutoAttack:
         require_threat(self.threat)
         if self.version not in VERSIONS:
             raise ValueError(f"attack.version must be one of {', '.join(VERSIONS)}, got {self.version}.")
-        if isinstance(self.threat.space, Ablation):
-            raise ValueError("AutoAttack moves embeddings, hidden states and pixels, got directions to ablate.")
         for name, count in (("steps", self.steps), ("queries", self.queries), ("samples", self.samples)):
             if count < 1:
                 raise ValueError(f"attack.{name} must be at least 1, got {count}.")

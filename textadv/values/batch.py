@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from textadv.values.kinds import require_kind, wrong_kind
-from textadv.values.spaces import Space, per_position
+from textadv.values.spaces import Space
 
 IGNORED = -100
 """Stands in `targets` and `answers` where there is no token, and in `labels` (B, K) where there is none."""
@@ -134,7 +134,7 @@ class Batch:
 
     def carrying(self, perturbation: Perturbation) -> Batch:
         """These rows with a perturbation found on the same prompts followed by another answer."""
-        if per_position(perturbation.space):
+        if perturbation.space.per_position:
             delta = _fit_positions(perturbation.delta, self.editable.shape[-1])
             perturbation = replace(perturbation, delta=delta)
         return replace(self, perturbation=perturbation)
@@ -228,7 +228,7 @@ class Batch:
     def _recomposed(self, ids: Tensor, attended: Tensor, in_prompt: Tensor, targets: Tensor) -> Batch:
         width = ids.shape[1]
         kept = self.perturbation
-        if kept is not None and per_position(kept.space):
+        if kept is not None and kept.space.per_position:
             inside = in_prompt.reshape(len(self), *[1] * (kept.delta.dim() - 3), width, 1)
             kept = replace(kept, delta=_fit_positions(kept.delta, width).masked_fill(~inside, 0))
         return replace(
@@ -349,7 +349,7 @@ def _of_one_length(named: Sequence[Mapping[str, Tensor]]) -> list[dict[str, Tens
 
 def _widened(batch: Batch, positions: int) -> Batch:
     kept = batch.perturbation
-    if kept is not None and per_position(kept.space):
+    if kept is not None and kept.space.per_position:
         kept = replace(kept, delta=_fit_positions(kept.delta, positions))
     return replace(
         batch,

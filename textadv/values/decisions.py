@@ -27,7 +27,7 @@ class Decisions:
 
     @classmethod
     def of(cls, logits: Tensor, batch: Batch) -> Decisions:
-        """logits: as `forward` gives them for the batch, (B, C) or (B, K, C). Raises ValueError where they do not fit."""
+        """logits: as `forward` gives them, (B, C) or (B, K, C). Raises ValueError where they do not fit the batch."""
         labels = batch.decided
         if logits.shape[:-1] != labels.shape:
             if labels.shape == batch.ids.shape:
@@ -63,7 +63,7 @@ class Decisions:
         """Their mean, (B,): rows of many and of few decisions count alike. 0 where a row has none."""
         return values if self.counted is None else self.sums(values) / self.counted.sum(dim=1).clamp_min(1)
 
-    def placed(self, values: Tensor, fill: float = 0.0) -> Tensor:
+    def placed(self, values: Tensor, fill: float = 0) -> Tensor:
         """Values (N,) at the places of the decisions, (B, K), `fill` where a row has none."""
         if self.counted is None:
             return values.unsqueeze(1)
@@ -76,11 +76,9 @@ class Decisions:
 
     def every(self, values: Tensor) -> Tensor:
         """Where all of a row's decisions are so, of bool values (N,): (B,) bool; never where a row has none."""
-        return (
-            values
-            if self.counted is None
-            else self.placed(values, False).sum(dim=1) == self.counted.sum(dim=1).clamp_min(1)
-        )
+        if self.counted is None:
+            return values
+        return self.counted.any(dim=1) & (self.placed(values) == self.counted).all(dim=1)
 
 
 def one_each(logits: Tensor, batch: Batch) -> bool:

@@ -1,8 +1,8 @@
 """Losses, one value per row: never a mean over rows, so that no partition of the rows changes anything.
 
-Each is taken of the batch's decisions (`textadv.values.decisions`): a classifier's logits (B, C), one to a row; a chat's
-(B, K, V) at the answer's tokens; (B, K, C) where a row has several labels. A row's value is the mean over its own
-decisions, so that long and short answers count alike.
+Each is taken of the batch's decisions (`textadv.values.decisions`): a classifier's logits (B, C), one to a row; a
+chat's (B, K, V) at the answer's tokens; (B, K, C) where a row has several labels. A row's value is the mean over its
+own decisions, so that long and short answers count alike.
 
 Half-precision logits are taken to float32 first; float32 and float64 stay as they are.
 
