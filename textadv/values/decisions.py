@@ -81,14 +81,14 @@ class Decisions:
         return self.counted.any(dim=1) & (self.placed(values) == self.counted).all(dim=1)
 
 
-def one_each(logits: Tensor, batch: Batch) -> bool:
+def fits_rows(logits: Tensor, batch: Batch) -> bool:
     """Whether the logits are one decision for every row, (B, C)."""
     return logits.shape[:-1] == batch.ids.shape
 
 
 def require_classes(what: str, logits: Tensor, batch: Batch, remedy: str = "") -> None:
     """Raises ValueError unless every row is one decision. what: which comparison of classes it is that others lack."""
-    if not one_each(logits, batch):
+    if not fits_rows(logits, batch):
         others = "chats" if batch.labels.shape == batch.ids.shape else "rows of several labels"
         raise ValueError(f"{what}, and {others} have none.{remedy}")
 

@@ -15,7 +15,7 @@ from textadv.attacks.parts.goals import Goal
 from textadv.attacks.parts.threat import ThreatModel
 from textadv.models import PerturbationError, bare, delta_shape, editable_mask, forward, logits_warning
 from textadv.values.batch import Batch
-from textadv.values.decisions import one_each
+from textadv.values.decisions import fits_rows
 from textadv.values.losses import margin
 from textadv.values.randomness import derived_seed, row_generators
 
@@ -118,7 +118,7 @@ def one_pass(model: nn.Module, batch: Batch) -> Tensor:
         if "pixel_values" in batch.inputs and not isinstance(error, torch.OutOfMemoryError | PerturbationError):
             logits_warning(model, batch.clean())
         raise
-    if one_each(logits, batch) and len(logits) > 1 and half_to_single(logits.dtype) == logits.dtype:
+    if fits_rows(logits, batch) and len(logits) > 1 and half_to_single(logits.dtype) == logits.dtype:
         sums = (logits.sum(dim=1) - 1).abs() <= SUM_OF_PROBABILITIES
         if bool((sums & (logits >= 0).all(dim=1)).all()):
             logits_warning(model, batch)
@@ -150,7 +150,7 @@ def clean_logits(model: nn.Module, rows: Batch) -> Tensor:
     if all(row in found.clean for row in ids):
         return torch.stack([found.clean[row] for row in ids])
     logits = mean_logits(model, rows)
-    if one_each(logits, rows):
+    if fits_rows(logits, rows):
         found.clean.update(zip(ids, logits, strict=True))
     return logits
 
