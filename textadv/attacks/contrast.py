@@ -87,7 +87,7 @@ class Contrast:
         with evaluating(model):
             delta, state = first, attack.ascent.init(first)
             # Asked for once, after the last step: a look at each would make the host wait for the device.
-            met, finite = ~rows.editable.any(), torch.ones_like(rows.labels, dtype=torch.bool)
+            met, finite = ~rows.editable.any(), torch.ones_like(rows.ids, dtype=torch.bool)
             for _ in range(attack.steps):
                 grad = self._gradient(model, rows, other, threat, delta)
                 met, finite = met | grad.any(), finite & torch.isfinite(grad).flatten(1).all(dim=1)
@@ -103,7 +103,7 @@ class Contrast:
                 bool(met), f"The gradient of the goal is exactly zero for every row's delta in the {threat.space}."
             )
             clean = one_pass(model, rows) if measure else None
-            passes = torch.full_like(rows.labels, 2 * attack.steps)
+            passes = torch.full_like(rows.ids, 2 * attack.steps)
             cost = Cost(passes, passes.clone(), torch.zeros_like(passes))
             return assess(model, rows, threat, delta, first, attack.goal, clean, cost)
 

@@ -88,7 +88,7 @@ class PenalisedAscent:
                 clean = mean_logits(model, rows)
             start = self._start(model, rows, threat, step)
             delta = self._climbed(model, rows, threat, clean, start)
-            spent = torch.full_like(rows.labels, self.steps)
+            spent = torch.full_like(rows.ids, self.steps)
             # The pass over the clean rows is counted by `assess` where that uses it too.
             cost = Cost(spent, spent.clone(), torch.full_like(spent, int(clean is not None and not measure)))
             return assess(model, rows, threat, delta, start, self.goal, clean if measure else None, cost)

@@ -73,7 +73,7 @@ class VirtualAdversarial:
                     f"The divergence has a zero gradient for every row's perturbation of the {threat.space}. The "
                     "output does not depend on the editable positions.",
                 )
-            passes = torch.full_like(rows.labels, self.steps)
+            passes = torch.full_like(rows.ids, self.steps)
             # The pass over the clean rows is counted by `assess` where that uses it too.
             cost = cost._replace(forwards=passes, backwards=passes.clone(), queries=cost.queries + (not measure))
             return assess(model, rows, threat, delta, start, self.goal, clean if measure else None, cost)

@@ -23,7 +23,6 @@ from textadv.values.batch import Batch
 from textadv.values.kinds import require_kind
 from textadv.values.losses import cross_entropy
 from textadv.values.randomness import preserved_rng, rng_state, set_rng_state
-from textadv.values.spaces import per_position
 
 
 def left_gradient(delta: Tensor, rows: Batch, threat: ThreatModel) -> Tensor:
@@ -102,7 +101,7 @@ class FreeLB:
                 "objective.linf_step: largest_entry needs threat.norm: linf and attack.ascent: fixed, got "
                 f"{ball.geometry.name} and {type(self.attack.ascent).__name__}."
             )
-        if self.special_tokens and not per_position(self.attack.threat.space):
+        if self.special_tokens and not self.attack.threat.space.per_position:
             raise ValueError(f"objective.special_tokens: {self.attack.threat.space} have no tokens. Set it to false.")
 
     @property
@@ -274,7 +273,7 @@ class Free:
                 memory.begin(started)
             dtype = half_to_single(dtype_of(model))
             first = uniform_start(model, rows, threat, dtype, self.attack.seed, started)
-            if self.carry and not per_position(threat.space):
+            if self.carry and not threat.space.per_position:
                 first = threat.confine(rows, memory.next(first))
             memory.found[ids] = _Replayed(first, first, self.attack.ascent.init(first))
         if memory.started != started or ids not in memory.found:
@@ -294,7 +293,7 @@ class Free:
 
     def _measured(self, model: nn.Module, rows: Batch, threat: ThreatModel, delta: Tensor, now: _Replayed) -> Attacked:
         """The delta after the step that is about to be made, as far as evaluation mode foresees it."""
-        goal, spent = self.attack.goal, torch.ones_like(rows.labels)
+        goal, spent = self.attack.goal, torch.ones_like(rows.ids)
         with evaluating(model):
             with torch.no_grad():
                 clean = forward(bare(model), rows)

@@ -20,7 +20,7 @@ from textadv.attacks.parts.threat import ThreatModel, require_threat
 from textadv.models import editable_mask
 from textadv.values.batch import Batch
 from textadv.values.losses import margin
-from textadv.values.spaces import Pixels, Space
+from textadv.values.spaces import Space
 
 # Shares of the box or the radius: the Linf attack stops below, as the authors' code does on images of 8 bits.
 FINEST = 1 / 256
@@ -233,7 +233,7 @@ class CarliniWagnerL0:
         allowed = editable_mask(found.rows, tuple(found.delta.shape)).clone()
         constant = torch.full_like(found.size, self.initial_constant)
         solved_at = constant.clone()
-        frozen = torch.zeros_like(found.rows.labels)  # (B,), by how many units the trial is smaller than what is known
+        frozen = torch.zeros_like(found.rows.ids)  # (B,), by how many units the trial is smaller than what is known
         for _ in range(self.search_steps):
             start = found.delta[index].masked_fill(~allowed[index], 0)
             solved = minimise(problem, index, start, constant[index], schedule, allowed[index])
@@ -269,7 +269,7 @@ class CarliniWagnerL0:
 
 def _per_unit(size: Tensor, space: Space) -> Tensor:
     """Sizes of entries, not negative, added up over what counts as one unit: the channels of a pixel."""
-    return size.sum(dim=1, keepdim=True) if isinstance(space, Pixels) else size
+    return size.sum(dim=1, keepdim=True) if space.is_picture else size
 
 
 def changed_units(delta: Tensor, space: Space) -> Tensor:

@@ -14,6 +14,7 @@ from textadv.attacks.parts.calling import on_arrays
 from textadv.attacks.parts.threat import ThreatModel, require_threat
 from textadv.models import bare, forward
 from textadv.values.batch import Batch
+from textadv.values.decisions import require_one_each
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,12 @@ class DeepFool:
         measure: bool = True,
     ) -> Attacked:
         """The rows of `batch` with the smallest perturbation found; see `Attack` for the arguments."""
-        if batch.prompt_lengths is not None or batch.targets is not None:
-            raise ValueError(
-                "DeepFool measures the distance to other classes, and a chat model has none, got rows with targets. "
-                "Use Carlini-Wagner, or a minimum radius search over PGD."
-            )
+        require_one_each(
+            "DeepFool",
+            batch,
+            "DeepFool measures the distance to other classes, and a chat model has none, got rows with targets. "
+            "Use Carlini-Wagner, or a minimum radius search over PGD.",
+        )
         return search_open(partial(self._search, model), self.threat, model, batch, radius_scale).attacked(measure)
 
     def _search(self, model: nn.Module, found: Smallest, index: Tensor, _base: ThreatModel) -> None:

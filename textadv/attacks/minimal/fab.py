@@ -16,6 +16,7 @@ from textadv.attacks.parts.hyperplane import PROJECTIONS
 from textadv.attacks.parts.threat import ThreatModel, require_threat
 from textadv.models import bare, editable_mask, evaluating, forward
 from textadv.values.batch import Batch
+from textadv.values.decisions import require_one_each
 from textadv.values.losses import margin
 from textadv.values.randomness import row_generators
 
@@ -117,11 +118,12 @@ class Fab:
         measure: bool = True,
     ) -> Attacked:
         """The rows of `batch` with the smallest perturbation found; see `Attack` for the arguments."""
-        if batch.prompt_lengths is not None or batch.targets is not None:
-            raise ValueError(
-                "FAB measures the distance to other classes, and a chat model has none, got chats. Use Carlini-Wagner, "
-                "or a minimum radius search over PGD."
-            )
+        require_one_each(
+            "FAB",
+            batch,
+            "FAB measures the distance to other classes, and a chat model has none, got chats. Use Carlini-Wagner, "
+            "or a minimum radius search over PGD.",
+        )
         threat = self.threat.resolved(model, batch).scaled(radius_scale)
         with evaluating(model):
             found = Smallest.of_clean(model, batch, threat)

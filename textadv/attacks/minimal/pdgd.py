@@ -18,7 +18,6 @@ from textadv.attacks.parts.threat import ThreatModel, require_threat
 from textadv.models import editable_mask
 from textadv.values.batch import Batch
 from textadv.values.losses import margin
-from textadv.values.spaces import Pixels
 
 # What the step sizes of the perturbation and of the multiplier have shrunk to in the end.
 LAST_STEP, LAST_DUAL_STEP = 0.01, 0.1
@@ -159,8 +158,9 @@ def _units(model: nn.Module, found: Smallest, index: Tensor, threat: ThreatModel
     rows, delta = found.rows.rows(index), found.delta[index]
     shape = (len(index), *[1] * (delta.dim() - 1))
     ones = torch.ones(shape, device=delta.device, dtype=torch.float64)
-    if isinstance(threat.space, Pixels):
-        width = ones * (threat.space.high - threat.space.low)
+    box = threat.space.box(rows)
+    if box is not None:
+        width = ones * box.width
         return Units(width, width, ones, 1.0, shared=False)
     logits, leaf = logits_at(model, rows, threat, delta)
     with torch.enable_grad():

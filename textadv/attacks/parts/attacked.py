@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from textadv.models import embedded_inputs
 from textadv.values.batch import Batch, Perturbation
-from textadv.values.spaces import Embeddings, Pixels
 
 
 class Outcome(NamedTuple):
@@ -40,7 +39,7 @@ class Cost(NamedTuple):
     @classmethod
     def none(cls, batch: Batch) -> Cost:
         """No passes yet."""
-        zero = torch.zeros_like(batch.labels)
+        zero = torch.zeros_like(batch.ids)
         return cls(zero, zero.clone(), zero.clone())
 
     def plus(self, other: Cost) -> Cost:
@@ -97,15 +96,9 @@ class Attacked:
 
         Raises ValueError in other spaces, which are no input of a model, and where the model is needed and gone.
         """
-        found, inputs = self.perturbation, self.batch.inputs
-        if isinstance(found.space, Pixels):
-            pixels = inputs["pixel_values"]
-            return {**inputs, "pixel_values": pixels + found.delta.detach().to(pixels.dtype)}
-        if not isinstance(found.space, Embeddings):
-            raise ValueError(
-                f"A perturbation of {found.space} lies inside the model and is no input of it. Run textadv.forward("
-                "model, attacked.batch), which adds it, or attack Pixels() or Embeddings()."
-            )
+        return self.perturbation.space.perturbed_inputs(self.batch, self._embedded)
+
+    def _embedded(self) -> dict[str, Tensor]:
         model = None if self.model is None else self.model()
         if model is None:
             raise ValueError(

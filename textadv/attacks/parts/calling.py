@@ -94,8 +94,8 @@ def on_arrays(method: Callable[..., Found]) -> Method[Found]:
         if y is not None:
             raise TypeError(f"A batch holds its own labels: call attack(model, batch), got {told(y)} beside it.")
         # A search of training is not measured, and waits for no answer of the device.
-        if options.get("measure", True) and bool((rows.labels < 0).any()):
-            missing = rows.ids[rows.labels < 0].tolist()[:5]
+        if options.get("measure", True) and bool(rows.unlabelled.any()):
+            missing = rows.ids[rows.unlabelled].tolist()[:5]
             raise ValueError(
                 f"labels are missing in rows with ids {missing}, and attacks are measured against the class of a row. "
                 "Give them: ImageRows(images, labels)."

@@ -15,6 +15,7 @@ from textadv.attacks.parts.goals import Goal
 from textadv.attacks.parts.threat import ThreatModel
 from textadv.models import PerturbationError, bare, delta_shape, editable_mask, forward, logits_warning
 from textadv.values.batch import Batch
+from textadv.values.decisions import fits_rows
 from textadv.values.losses import margin
 from textadv.values.randomness import derived_seed, row_generators
 
@@ -95,7 +96,7 @@ def evaluate_at(
     seen, value, gradient, largest = _pass(model, batch, threat, delta, goal, clean, ascend)
     passes = _passes(model)
     if passes > 1:
-        seen, value = seen.to(_precise(seen)) / passes, value / passes
+        seen, value = seen.to(_precise(seen, batch)) / passes, value / passes
         for _ in range(passes - 1):
             more = _pass(model, batch, threat, delta, goal, clean, ascend)
             seen, value = seen + more.logits / passes, value + more.value / passes
@@ -117,7 +118,7 @@ def one_pass(model: nn.Module, batch: Batch) -> Tensor:
         if "pixel_values" in batch.inputs and not isinstance(error, torch.OutOfMemoryError | PerturbationError):
             logits_warning(model, batch.clean())
         raise
-    if logits.dim() == 2 and len(logits) > 1 and half_to_single(logits.dtype) == logits.dtype:
+    if fits_rows(logits, batch) and len(logits) > 1 and half_to_single(logits.dtype) == logits.dtype:
         sums = (logits.sum(dim=1) - 1).abs() <= SUM_OF_PROBABILITIES
         if bool((sums & (logits >= 0).all(dim=1)).all()):
             logits_warning(model, batch)
@@ -130,7 +131,7 @@ def mean_logits(model: nn.Module, batch: Batch) -> Tensor:
     logits = one_pass(model, batch)
     with torch.no_grad():
         if passes > 1:
-            logits = logits.to(_precise(logits)) / passes
+            logits = logits.to(_precise(logits, batch)) / passes
             for _ in range(passes - 1):
                 logits = logits + forward(bare(model), batch) / passes
     return logits
@@ -149,7 +150,7 @@ def clean_logits(model: nn.Module, rows: Batch) -> Tensor:
     if all(row in found.clean for row in ids):
         return torch.stack([found.clean[row] for row in ids])
     logits = mean_logits(model, rows)
-    if logits.dim() == 2:
+    if fits_rows(logits, rows):
         found.clean.update(zip(ids, logits, strict=True))
     return logits
 
@@ -169,8 +170,8 @@ class _Pass(NamedTuple):
     scale: Tensor
 
 
-def _precise(logits: Tensor) -> torch.dtype:
-    return torch.float64 if logits.dim() == 2 else half_to_single(logits.dtype)
+def _precise(logits: Tensor, batch: Batch) -> torch.dtype:
+    return half_to_single(logits.dtype) if batch.is_chat else torch.float64
 
 
 def _over(row: Tensor, tensor: Tensor) -> Tensor:
@@ -185,7 +186,7 @@ def _pass(
         leaf = delta.detach().requires_grad_(ascend)
         logits = forward(bare(model), batch.perturbed(threat.space, leaf))
     with torch.enable_grad():
-        precise = _precise(logits)
+        precise = _precise(logits, batch)
         wide = logits.detach().to(precise).requires_grad_(ascend)
         value = goal.value(wide, batch, None if clean is None else clean.to(precise)).double()
     gradient, largest = None, torch.ones_like(value)
@@ -222,7 +223,7 @@ def _gradient(logits: Tensor, leaf: Tensor, upstream: Tensor, threat: ThreatMode
 
 def value_at_clean(goal: Goal, rows: Batch, clean: Tensor) -> Tensor:
     """The goal's value (B,), float64, at rows whose unperturbed logits are known."""
-    precise = clean.double() if clean.dim() == 2 else clean
+    precise = clean if rows.is_chat else clean.double()
     return goal.value(precise, rows, precise).double()
 
 
