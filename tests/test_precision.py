@@ -26,7 +26,6 @@ from textadv.objectives import Adversarial, Moment, Term, hardening
 from textadv.tasks.chat.task import prepare_chat
 from textadv.tasks.images.task import prepare_images
 from textadv.tasks.text.task import prepare
-from textadv.training.accumulation import NonFiniteError
 from textadv.training.checkpoint import latest
 from textadv.training.divergence import LEAST_SCALE
 from textadv.training.mixing import Constant, Mixing
@@ -35,6 +34,7 @@ from textadv.training.progress import Scores
 from textadv.training.sampling import OneStream
 from textadv.training.trainer import Trainer
 from textadv.values.batch import Batch
+from textadv.values.errors import NonFiniteError
 from textadv.values.losses import cross_entropy
 
 

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 from torch import Tensor
 
 from textadv.training.checkpoint import Checkpoint, CheckpointError, kept_at, link

@@ -5,12 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
-from accelerate.utils import gather_object
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
 
 from textadv.attacks import Attack, AutoAttack, Eot, ThreatModel
 from textadv.attacks.parts.attacked import Cost
@@ -18,13 +15,14 @@ from textadv.attacks.parts.flatness import Slopes, noting_slopes
 from textadv.attacks.parts.probe import averaging, mean_logits
 from textadv.data import Rows
 from textadv.measuring.accuracy.adversarial_rows import rows_of
-from textadv.measuring.accuracy.kept_rows import Row
-from textadv.measuring.finished import NONE_FOUND, Hit, Ledger
+from textadv.measuring.accuracy.attacked_rows import NONE_FOUND, Hit, Ledger
+from textadv.measuring.ledger import Row
 from textadv.models import delta_shape, device_of, editable_mask, evaluating, require_logits
 from textadv.models.finite import overflow
-from textadv.training.accumulation import NonFiniteError
 from textadv.values.batch import Batch
+from textadv.values.errors import NonFiniteError
 from textadv.values.host.phases import phase
+from textadv.values.processes import from_shares, own_batches
 from textadv.values.randomness import seeded_scope
 
 BALL_TOLERANCE = 1e-4
@@ -51,27 +49,8 @@ def _looking(model: nn.Module, samples: int) -> Iterator[None]:
 
 
 def _batches(rows: Rows, positions: Sequence[int], size: int, model: nn.Module) -> list[list[int]]:
-    """This process' share of the positions, rows of like length together.
-
-    Under FSDP, whose passes are collective, every process takes all rows.
-    """
-    ordered = sorted(positions, key=lambda position: (rows.lengths[position], position))
-    cut = [ordered[start : start + size] for start in range(0, len(ordered), size)]
-    if isinstance(model, FSDPModule) or not torch.distributed.is_initialized():
-        return cut
-    return cut[torch.distributed.get_rank() :: torch.distributed.get_world_size()]
-
-
-def is_first_process() -> bool:
-    """Whether this process is the one that writes what is for all."""
-    return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
-
-
-def _gathered(mine: list[Any], model: nn.Module) -> list[Any]:
-    if isinstance(model, FSDPModule) or not torch.distributed.is_initialized():
-        return mine
-    gathered: list[Any] = gather_object(mine)
-    return gathered
+    """This process' share of the positions, rows of like length together."""
+    return own_batches(positions, size, lambda position: (rows.lengths[position], position), model)
 
 
 def clean_logits(
@@ -92,7 +71,7 @@ def clean_logits(
             require_logits(logits, len(part))
             found += zip(part, logits.float().tolist(), strict=True)
             advance(len(part))
-    by_position = dict(_gathered(found, model))
+    by_position = dict(from_shares(found, model))
     logits = torch.tensor([by_position[position] for position in positions])
     odd = (~logits.isfinite().reshape(len(positions), -1).all(dim=1)).nonzero().flatten().tolist()
     _require_finite(model, rows, [positions[n] for n in odd], "without an attack")
@@ -156,10 +135,10 @@ def attack_rows(
     _require_slope(slopes, model)
     _write(ledger, unwritten, own)
     if kept is not None and own is not None:
-        kept |= dict(_gathered(list(own.items()), model))
+        kept |= dict(from_shares(list(own.items()), model))
     if ledger is not None:
-        ledger.read = sum(_gathered([ledger.read], model))
-    by_position = {hit[0]: Hit(*hit) for hit in _gathered(found, model)}
+        ledger.read = sum(from_shares([ledger.read], model))
+    by_position = {hit[0]: Hit(*hit) for hit in from_shares(found, model)}
     hits = [by_position[position] for position in positions]
     _require_finite(model, rows, [hit.position for hit in hits if hit.prediction == NOT_FINITE], f"under {attack}")
     outside = [hit for hit in hits if not hit.gauge <= 1 + BALL_TOLERANCE]
@@ -175,7 +154,7 @@ def attack_rows(
 
 def _require_slope(slopes: Slopes, model: nn.Module) -> None:
     """Raises PerturbationError on every process where no process' rows have a gradient and some were searched."""
-    for met, complaint in _gathered([(slopes.met, slopes.complaint)], model):
+    for met, complaint in from_shares([(slopes.met, slopes.complaint)], model):
         slopes.met |= met
         slopes.complaint = slopes.complaint or complaint
     slopes.require()

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from textadv.attacks import Attack, Attacked, MinimumRadius, ThreatModel, require_any_radius
 from textadv.attacks.parts.within import minimal_in
 from textadv.data import Rows
+from textadv.measuring.accuracy.attacked_rows import NONE_FOUND, Finished, Hit
 from textadv.measuring.accuracy.attacking import attack_rows, clean_logits, samples_of
-from textadv.measuring.finished import NONE_FOUND, Finished, Hit
 from textadv.measuring.sections.radii import MinimumRadii, RowRadius
 from textadv.measuring.statistics import quantile
 from textadv.values.batch import Batch
