@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from contextvars import ContextVar
 from dataclasses import replace
 from typing import cast
 
@@ -39,7 +38,6 @@ THIRD_PARTY = (ArithmeticError, AssertionError, AttributeError, LookupError, Run
 """What the code of a model raises where it cannot take its input."""
 
 VOCABULARY_CHUNK = 8192
-_passing: ContextVar[Batch | None] = ContextVar("passing", default=None)
 
 
 def _parts(perturbation: Perturbation) -> list[tuple[Space, Tensor]]:
@@ -146,17 +144,24 @@ def prefix_length(batch: Batch) -> int:
     return batch.prefix[0][0].shape[2] if batch.prefix else 0
 
 
-def passing() -> Batch | None:
-    """The batch that `forward` is sending through a model at this moment, for modules that depend on its rows."""
-    return _passing.get()
+class OfRows(nn.Module):
+    """A module that does not treat all rows alike: `forward` calls it with the batch as its argument `batch`.
+
+    Where the model is called otherwise, that argument is left out.
+    """
 
 
 def _run(model: nn.Module, batch: Batch) -> Tensor:
-    token = _passing.set(batch)
+    def told(_module: nn.Module, args: tuple[object, ...], options: dict[str, object]) -> object:
+        return args, {**options, "batch": batch}
+
+    of_rows = [module for module in model.modules() if isinstance(module, OfRows)]
+    handles = [module.register_forward_pre_hook(told, with_kwargs=True) for module in of_rows]
     try:
         return _passed(model, batch)
     finally:
-        _passing.reset(token)
+        for handle in handles:
+            handle.remove()
 
 
 def _passed(model: nn.Module, batch: Batch) -> Tensor:

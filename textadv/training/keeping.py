@@ -12,6 +12,7 @@ from textadv.training.checkpoint import Checkpoint, CheckpointError, kept_at, li
 from textadv.training.manifest import file_hash
 from textadv.training.progress import Progress
 from textadv.values.host.writing import WriteError, replacing, write_tensors
+from textadv.values.processes import of_the_first
 
 RANKING = {"robust_best": ("robust", "clean"), "clean_best": ("clean", "robust"), "last": ("step",)}
 """The kinds of weights that are kept, and the measures that rank them, first to last."""
@@ -116,6 +117,6 @@ class KeptWeights:
         self._agree(problem, CheckpointError)
 
     def _agree(self, problem: str | None, kind: type[Exception]) -> None:
-        first = gather_object([problem])[0]
+        first = of_the_first(problem)
         if first is not None:
             raise kind(first)

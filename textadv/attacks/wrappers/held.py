@@ -61,7 +61,9 @@ class Held:
             memory.searched = searched
             memory.found.clear()
         if step == searched:
-            memory.found[rows] = self.attack(model, batch, step=step, radius_scale=radius_scale, measure=measure)
+            memory.found[rows] = searched(
+                self.attack, model, batch, step=step, radius_scale=radius_scale, measure=measure
+            )
             return memory.found[rows]
         if rows not in memory.found:
             raise ValueError(
