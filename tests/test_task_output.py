@@ -22,7 +22,7 @@ from textadv.tasks.lock import unlocked
 from textadv.tasks.output import HASHES_FILE, MARK, finish
 from textadv.tasks.text.task import prepare
 from textadv.training import checkpoint
-from textadv.training.checkpoint import CheckpointError
+from textadv.values.errors import CheckpointError
 from textadv.values.randomness import rng_state
 
 SMALL = str(Path(__file__).parent / "recipes" / "small.yaml")

@@ -17,10 +17,10 @@ from tests.evaluation.talking import ASSISTANT, END, PAD, SORRY, START, VOCABULA
 from tests.processes import finished, free_port
 from textadv.measuring.ledger import keep, repaired
 from textadv.measuring.safety import kept_answers
-from textadv.measuring.safety.generate import Answer, Decoding, Prompt, answers, content_key
-from textadv.measuring.safety.kept_answers import files_of, fits
-from textadv.models.decoding import GenerationError, generate_tokens
-from textadv.values.host.writing import WriteError
+from textadv.measuring.safety.generate import Decoding, Prompt, answers, content_key
+from textadv.measuring.safety.kept_answers import Answer, files_of, fits
+from textadv.models.decoding import generate_tokens
+from textadv.values.errors import GenerationError, WriteError
 from textadv.values.spaces import Embeddings, Hidden
 
 NEW = 8

@@ -7,7 +7,6 @@ from textadv.models.export import UnmergeableError, save_adapter, save_merged
 from textadv.models.loading import LoadedModel, load_classifier, load_trained_classifier
 from textadv.models.places import (
     Averaged,
-    ModelError,
     bare,
     blocks,
     delta_shape,
@@ -22,7 +21,6 @@ from textadv.models.prefix import with_prefix
 from textadv.models.preprocessing import ImageShape, Preprocessing, read_preprocessing
 from textadv.models.running import (
     OfRows,
-    PerturbationError,
     all_states,
     as_reference,
     evaluating,
@@ -52,6 +50,7 @@ from textadv.models.vision import (
     require_logits,
 )
 from textadv.models.vision_loading import LoadedVision, built_in, load_image_classifier, save_vision
+from textadv.values.errors import ModelError, PerturbationError
 
 __all__ = [
     "TRAINING_ONLY",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 import torch
 from peft import PeftModel
@@ -20,7 +20,6 @@ from transformers import DynamicCache
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from textadv.models.places import (
-    ModelError,
     bare,
     blocks,
     body,
@@ -31,7 +30,7 @@ from textadv.models.places import (
     space_module,
 )
 from textadv.values.batch import Batch, Perturbation, require_batch
-from textadv.values.errors import PerturbationError
+from textadv.values.errors import ModelError, PerturbationError
 from textadv.values.spaces import Ablation, Embeddings, Hidden, Pixels, Several, Space
 
 THIRD_PARTY = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -152,7 +151,7 @@ class OfRows(nn.Module):
 
 
 def _run(model: nn.Module, batch: Batch) -> Tensor:
-    def told(_module: nn.Module, args: tuple[object, ...], options: dict[str, object]) -> object:
+    def told(_module: nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         return args, {**options, "batch": batch}
 
     of_rows = [module for module in model.modules() if isinstance(module, OfRows)]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -158,7 +159,7 @@ def over_processes(report: StepReport, batch_size: int) -> tuple[dict[str, float
         report.adversarial_rows,
         [(Pulse.of(attacked), len(attacked.batch)) for attacked in report.measured],
     )
-    everyone = everywhere([mine])
+    everyone: list[Any] = everywhere([mine])
     total, adversarial, size, attacked_rows = (sum(part[n] for part in everyone) for n in range(4))
     values = {
         "loss": total / batch_size,

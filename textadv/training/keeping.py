@@ -8,10 +8,11 @@ from pathlib import Path
 from accelerate import Accelerator
 from torch import Tensor
 
-from textadv.training.checkpoint import Checkpoint, CheckpointError, kept_at, link
+from textadv.training.checkpoint import Checkpoint, kept_at, link
 from textadv.training.manifest import file_hash
 from textadv.training.progress import Progress
-from textadv.values.host.writing import WriteError, replacing, write_tensors
+from textadv.values.errors import CheckpointError, WriteError
+from textadv.values.host.writing import replacing, write_tensors
 from textadv.values.processes import of_the_first
 
 RANKING = {"robust_best": ("robust", "clean"), "clean_best": ("clean", "robust"), "last": ("step",)}

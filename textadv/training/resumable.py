@@ -17,7 +17,7 @@ from textadv.training.keeping import KeptWeights
 from textadv.training.overfitting import Watch
 from textadv.training.progress import Progress, progress_of
 from textadv.training.tracking import LOG_FILE, Tracker
-from textadv.values.host.writing import WriteError
+from textadv.values.errors import WriteError
 from textadv.values.processes import everywhere, of_the_first
 from textadv.values.randomness import rng_state, set_rng_state
 

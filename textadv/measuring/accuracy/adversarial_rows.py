@@ -14,7 +14,8 @@ from textadv.data import Rows
 from textadv.measuring.accuracy.attacked_rows import Hit
 from textadv.measuring.ledger import Row
 from textadv.values.batch import Batch
-from textadv.values.host.writing import WriteError, require_writable, write_tensors
+from textadv.values.errors import WriteError
+from textadv.values.host.writing import require_writable, write_tensors
 from textadv.values.spaces import Pixels, per_position
 
 BY_POSITION = ("input_ids", "attention_mask", "token_type_ids", "delta")

@@ -24,7 +24,7 @@ from textadv.measuring.safety.kept_answers import (
     files_of,
     line_of_answer,
 )
-from textadv.values.host.writing import WriteError
+from textadv.values.errors import WriteError
 from textadv.values.processes import raise_everywhere
 
 EARLIER = "earlier"

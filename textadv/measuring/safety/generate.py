@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from textadv.data.thoughts import Said, Speech, thinks
 from textadv.measuring.safety.kept_answers import Answer, Status, Store, opened
-from textadv.models.decoding import GenerationError, end_ids, generate_tokens
+from textadv.models.decoding import end_ids, generate_tokens
+from textadv.values.errors import GenerationError, WriteError
 from textadv.values.host.phases import phase
-from textadv.values.host.writing import WriteError
 from textadv.values.processes import from_shares, own_batches
 from textadv.values.randomness import derived_seed
 from textadv.values.spaces import Space
