@@ -12,7 +12,7 @@ import pytest
 from tests.evaluation.test_answer_book import lines_of
 from tests.evaluation.test_chat import END, POSITIONS, TOKENIZER, Scripted, evaluated, likely, panel
 from textadv.data import Chat, encode_chats, find_contamination
-from textadv.data.chat_template import Message
+from textadv.data.rendering import Message
 from textadv.measuring.judges.target_judge import TargetJudge
 from textadv.measuring.judges.verdicts import DECLINES
 from textadv.measuring.safety import generate

@@ -16,8 +16,8 @@ from textadv.runs import errors
 from textadv.runs import lock as task_lock
 from textadv.runs.errors import ending, one_message
 from textadv.runs.lock import locked, unlocked
+from textadv.values.errors import WriteError
 from textadv.values.host.interrupts import Interrupted
-from textadv.values.host.writing import WriteError
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])

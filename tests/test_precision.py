@@ -24,7 +24,6 @@ from textadv.tasks.chat.config import ChatRunConfig
 from textadv.tasks.file import load_config
 from textadv.tasks.images.config import ImageRunConfig
 from textadv.tasks.text.config import RunConfig
-from textadv.training.accumulation import NonFiniteError
 from textadv.training.checkpoint import latest
 from textadv.training.divergence import LEAST_SCALE
 from textadv.training.mixing import Constant, Mixing
@@ -33,6 +32,7 @@ from textadv.training.progress import Scores
 from textadv.training.sampling import OneStream
 from textadv.training.trainer import Trainer
 from textadv.values.batch import Batch
+from textadv.values.errors import NonFiniteError
 from textadv.values.losses import cross_entropy
 
 

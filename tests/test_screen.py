@@ -15,8 +15,8 @@ import pytest
 
 from tests.processes import ROOT
 from textadv.runs.screen import parser, screened
+from textadv.values.errors import WriteError
 from textadv.values.host.printable import not_utf8
-from textadv.values.host.writing import WriteError
 
 # A recipe that prints, with the head and the end that all recipes have.
 RECIPE = """

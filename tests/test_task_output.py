@@ -22,7 +22,7 @@ from textadv.runs.output import HASHES_FILE, MARK, finish
 from textadv.runs.ready import prepare
 from textadv.tasks.file import load_config
 from textadv.training import checkpoint
-from textadv.training.checkpoint import CheckpointError
+from textadv.values.errors import CheckpointError
 from textadv.values.randomness import rng_state
 
 SMALL = str(Path(__file__).parent / "recipes" / "small.yaml")

@@ -20,14 +20,13 @@ from tests import tiny
 from textadv.attacks import FixedStep, GradientAttack, Noise, StepSize, pgd
 from textadv.models import PerturbationError, forward, running, trainable_state
 from textadv.objectives import Adversarial, FreeLB, Moment, Objective, Term, hardening, r3f, trades
-from textadv.training.accumulation import NonFiniteError
 from textadv.training.checkpoint import latest
-from textadv.training.liveness import DeadAdversaryError
 from textadv.training.mixing import NO_ATTACK, Constant, Linear, Mixing
 from textadv.training.progress import Scores, Settings
 from textadv.training.sampling import OneStream
 from textadv.training.trainer import Trainer
 from textadv.values.batch import Batch
+from textadv.values.errors import DeadAdversaryError, NonFiniteError
 from textadv.values.losses import cross_entropy
 from textadv.values.spaces import Space
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from recipes import adv_finetune
 from textadv.measuring.safety import generate
-from textadv.measuring.safety.generate import Answer
+from textadv.measuring.safety.kept_answers import Answer
 from textadv.objectives import Moment, Objective, Objectives, Term
 from textadv.tasks.chat.objective import ChatObjectiveConfig
 from textadv.values.batch import Batch, Role

@@ -27,9 +27,9 @@ from textadv.models import (
     save_adapter,
 )
 from textadv.models.finite import is_finite, odd_gradient, odd_module, odd_weight, overflow
-from textadv.models.running import PerturbationError
 from textadv.models.sources import require_fetched
 from textadv.runs.ready import prepare
+from textadv.values.errors import PerturbationError
 from textadv.values.spaces import Embeddings, Hidden
 
 NAN, INFINITE = float("nan"), float("inf")

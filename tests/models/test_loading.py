@@ -26,7 +26,8 @@ from textadv.models import (
     save_merged,
     vectors,
 )
-from textadv.models.loading import TINY_ENCODER, quiet
+from textadv.models.loading import TINY_ENCODER
+from textadv.models.sources import quiet
 from textadv.tasks.text.config import ModelConfig
 from textadv.values.spaces import Embeddings
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from textadv.attacks.gradient import GradientAttack
-from textadv.attacks.parts.attacked import Attacked, Cost
+from textadv.attacks.parts.attacked import Attacked, Cost, slope_met
 from textadv.attacks.parts.calling import on_arrays
-from textadv.attacks.parts.flatness import note_slope
 from textadv.attacks.parts.probe import assess, differentiable, half_to_single, one_pass, uniform_start
 from textadv.attacks.parts.threat import ThreatModel
 from textadv.models import PerturbationError, bare, delta_shape, dtype_of, editable_mask, evaluating, forward
@@ -99,13 +98,13 @@ class Contrast:
                     f"The gradient of the goal with respect to the {threat.space} is not finite at row ids "
                     f"{rows.ids[~finite].tolist()}. {overflow(model, rows)}"
                 )
-            note_slope(
+            slopes = slope_met(
                 bool(met), f"The gradient of the goal is exactly zero for every row's delta in the {threat.space}."
             )
             clean = one_pass(model, rows) if measure else None
             passes = torch.full_like(rows.ids, 2 * attack.steps)
             cost = Cost(passes, passes.clone(), torch.zeros_like(passes))
-            return assess(model, rows, threat, delta, first, attack.goal, clean, cost)
+            return replace(assess(model, rows, threat, delta, first, attack.goal, clean, cost), slopes=slopes)
 
     def _require_two_answers(self, batch: Batch) -> None:
         if batch.prompt_lengths is None or batch.targets is None:

@@ -27,7 +27,7 @@ from textadv.attacks.parts.probe import (
 )
 from textadv.attacks.parts.record import Record, Select
 from textadv.attacks.parts.threat import ThreatModel, require_threat
-from textadv.models import delta_shape, dtype_of, evaluating, with_prefix
+from textadv.models import bare, delta_shape, dtype_of, evaluating, with_prefix
 from textadv.values.batch import Batch, Perturbation
 
 Starts = Literal["ball", "spread"]
@@ -116,7 +116,7 @@ class GradientAttack:
         Raises PerturbationError where the output does not depend on the delta, its gradient is zero in every row, or
         not finite in any.
         """
-        if self.early_stop and isinstance(model, FSDPModule) and model.training:
+        if self.early_stop and isinstance(bare(model), FSDPModule) and model.training:
             raise ValueError("attack.early_stop makes processes run different numbers of passes, which FSDP cannot do.")
         threat = self.threat.resolved(model, batch).scaled(radius_scale)
         rows = batch.clean()
@@ -125,7 +125,7 @@ class GradientAttack:
             if self.goal.needs_clean or measure:
                 clean = mean_logits(model, rows)
             record = self._search(model, batch, threat, clean, step, measure or self.select == "most_damaging")
-        record.require_gradient(model, rows, threat)
+        slopes = record.slopes(model, rows, threat)
         cost = record.cost
         outcome = None
         if clean is not None:
@@ -133,7 +133,8 @@ class GradientAttack:
             if measure:
                 before = value_at_clean(self.goal, rows, clean)
                 outcome = Outcome(record.reached, record.value - before, record.value - record.start, record.margin)
-        return Attacked(rows.perturbed(threat.space, record.delta), threat.ball.gauge(record.delta), cost, outcome)
+        moved, gauge = rows.perturbed(threat.space, record.delta), threat.ball.gauge(record.delta)
+        return Attacked(moved, gauge, cost, outcome, slopes=slopes)
 
     def _search(
         self, model: nn.Module, batch: Batch, threat: ThreatModel, clean: Tensor | None, step: int, finish: bool

@@ -28,7 +28,7 @@ from textadv.attacks.parts.windows import (
     tiles,
     window_sides,
 )
-from textadv.models import delta_shape, dtype_of, editable_mask, evaluating, with_prefix
+from textadv.models import bare, delta_shape, dtype_of, editable_mask, evaluating, with_prefix
 from textadv.values.batch import Batch, Perturbation
 from textadv.values.losses import margin
 from textadv.values.randomness import row_generators
@@ -155,7 +155,7 @@ class Square:
         measure: bool = True,
     ) -> Attacked:
         """The rows of `batch` perturbed; see `Attack` for the arguments. No gradient is taken."""
-        if isinstance(model, FSDPModule) and model.training:
+        if isinstance(bare(model), FSDPModule) and model.training:
             raise ValueError(
                 "The Square attack drops rows, so that processes run different numbers of passes: not for "
                 "training under FSDP."

@@ -2,7 +2,7 @@
 
 from textadv.data.chat import Chat, ChatSplits, load_chats
 from textadv.data.chat_rows import ChatRows, JoinedRows, encode_chats, joined
-from textadv.data.chat_template import Encoded, Message, Segment, encode_answer, encode_answered, encode_prompt
+from textadv.data.chat_template import Encoded, Segment, encode_answer, encode_answered, encode_prompt
 from textadv.data.classification import load_splits
 from textadv.data.contamination import Contamination, find_contamination
 from textadv.data.encoding import (
@@ -29,7 +29,7 @@ from textadv.data.image_splits import (
 )
 from textadv.data.images import ImageRows
 from textadv.data.numbers import class_numbers, from_numpy
-from textadv.data.rendering import Template
+from textadv.data.rendering import Message, Template
 from textadv.data.reviews import reviews
 from textadv.data.shapes import shapes
 from textadv.data.tokenizer import reviews_tokenizer

@@ -38,7 +38,7 @@ from textadv.models.heads import (
     require_classifier,
     return_logits,
 )
-from textadv.models.places import ModelError, pretrained
+from textadv.models.places import pretrained
 from textadv.models.sizes import bounded, require_counts
 from textadv.models.sources import (
     TOKENIZER_REMEDY,
@@ -50,6 +50,7 @@ from textadv.models.sources import (
     told,
 )
 from textadv.models.vocabulary import fit_vocabulary
+from textadv.values.errors import ModelError
 from textadv.values.randomness import seeded_scope
 
 TINY_ENCODER = "builtin:tiny-encoder"

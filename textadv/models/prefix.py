@@ -2,6 +2,9 @@
 
 A system prompt and the template's head are the same in all passes of an attack, and in a causal model nothing before a
 position depends on it. Whether an architecture's own cache reproduces its plain forward pass is tried, not assumed.
+
+What was tried is remembered with the model, as long as it lives: a fact about its code, which weights do not change. It
+changes no result by more than the rounding in `TOLERANCE`, only how long a pass takes.
 """
 
 from __future__ import annotations

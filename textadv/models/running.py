@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from contextvars import ContextVar
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 import torch
 from peft import PeftModel
@@ -21,7 +20,6 @@ from transformers import DynamicCache
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from textadv.models.places import (
-    ModelError,
     bare,
     blocks,
     body,
@@ -32,14 +30,13 @@ from textadv.models.places import (
     space_module,
 )
 from textadv.values.batch import Batch, Perturbation, require_batch
-from textadv.values.errors import PerturbationError
+from textadv.values.errors import ModelError, PerturbationError
 from textadv.values.spaces import Ablation, Embeddings, Hidden, Pixels, Several, Space
 
 THIRD_PARTY = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 """What the code of a model raises where it cannot take its input."""
 
 VOCABULARY_CHUNK = 8192
-_passing: ContextVar[Batch | None] = ContextVar("passing", default=None)
 
 
 def _parts(perturbation: Perturbation) -> list[tuple[Space, Tensor]]:
@@ -146,17 +143,24 @@ def prefix_length(batch: Batch) -> int:
     return batch.prefix[0][0].shape[2] if batch.prefix else 0
 
 
-def passing() -> Batch | None:
-    """The batch that `forward` is sending through a model at this moment, for modules that depend on its rows."""
-    return _passing.get()
+class OfRows(nn.Module):
+    """A module that does not treat all rows alike: `forward` calls it with the batch as its argument `batch`.
+
+    Where the model is called otherwise, that argument is left out.
+    """
 
 
 def _run(model: nn.Module, batch: Batch) -> Tensor:
-    token = _passing.set(batch)
+    def told(_module: nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        return args, {**options, "batch": batch}
+
+    of_rows = [module for module in model.modules() if isinstance(module, OfRows)]
+    handles = [module.register_forward_pre_hook(told, with_kwargs=True) for module in of_rows]
     try:
         return _passed(model, batch)
     finally:
-        _passing.reset(token)
+        for handle in handles:
+            handle.remove()
 
 
 def _passed(model: nn.Module, batch: Batch) -> Tensor:

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from textadv.models import ModelError, bare, passing, recomputes
-from textadv.values.batch import Role
+from textadv.models import ModelError, OfRows, bare, recomputes
+from textadv.values.batch import Batch, Role
 
 Which = Literal["clean", "adversarial"]
 
 
-class SplitBatchNorm(nn.Module):
+class SplitBatchNorm(OfRows):
     """A batch norm for clean rows and one for perturbed rows, which start alike (arXiv:1911.09665, section 4).
 
     The adversarial one serves the rows of role ADVERSARIAL in a batch that carries a perturbation, in the attack as in
@@ -30,9 +30,9 @@ class SplitBatchNorm(nn.Module):
         self.clean, self.adversarial = norm, deepcopy(norm)
         self.always: Which | None = None
 
-    def forward(self, tensor: Tensor) -> Tensor:
+    def forward(self, tensor: Tensor, batch: Batch | None = None) -> Tensor:
         """The normalised tensor (B, channels, ...). Raises ModelError where its first dimension is not that of rows."""
-        perturbed = self._perturbed(tensor)
+        perturbed = self._perturbed(tensor, batch)
         if isinstance(perturbed, Tensor):
             order = torch.cat([(~perturbed).nonzero(), perturbed.nonzero()]).squeeze(1)
             parts = torch.cat([self.clean(tensor[~perturbed]), self.adversarial(tensor[perturbed])])
@@ -45,9 +45,8 @@ class SplitBatchNorm(nn.Module):
                 out = out + 0 * parameter.sum().to(out.dtype)
         return out
 
-    def _perturbed(self, tensor: Tensor) -> bool | Tensor:
+    def _perturbed(self, tensor: Tensor, batch: Batch | None) -> bool | Tensor:
         """Which rows (B,) are for the adversarial norm; True for all, False for none."""
-        batch = passing()
         if self.always is not None:
             return self.always == "adversarial"
         if batch is None or batch.perturbation is None:

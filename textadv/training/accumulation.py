@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 from torch import Tensor, distributed, nn
 
 from textadv.attacks import Attacked
@@ -20,6 +20,7 @@ from textadv.training.liveness import Pulse
 from textadv.training.mixing import Group
 from textadv.values.batch import Batch, Role
 from textadv.values.errors import NonFiniteError
+from textadv.values.processes import everywhere
 
 
 @dataclass
@@ -158,7 +159,7 @@ def over_processes(report: StepReport, batch_size: int) -> tuple[dict[str, float
         report.adversarial_rows,
         [(Pulse.of(attacked), len(attacked.batch)) for attacked in report.measured],
     )
-    everyone = gather_object([mine])
+    everyone: list[Any] = everywhere([mine])
     total, adversarial, size, attacked_rows = (sum(part[n] for part in everyone) for n in range(4))
     values = {
         "loss": total / batch_size,

@@ -289,7 +289,7 @@ def _found_by(
     """What `search` finds for the rows that are not wrong already; `shared` as in `coordinates_of`."""
 
     def begun(found: Smallest, index: Tensor, base: ThreatModel) -> None:
-        found.require_slope(model, index)
+        found.note_slope(model, index)
         coordinates, length = coordinates_of(found, base, shared=shared)
         search(Problem(model, found, coordinates, length, confidence, _square), index)
 

@@ -73,7 +73,7 @@ class DeepFool:
         return search_open(partial(self._search, model), self.threat, model, batch, radius_scale).attacked(measure)
 
     def _search(self, model: nn.Module, found: Smallest, index: Tensor, _base: ThreatModel) -> None:
-        found.require_slope(model, index)
+        found.note_slope(model, index)
         others = found.clean.scatter(1, found.rows.labels.unsqueeze(1), float("-inf"))
         ranked = others.topk(min(self.candidates, others.shape[1]) - 1, dim=1).indices  # (B, K)
         rows, total = found.rows.rows(index), torch.zeros_like(found.delta[index], dtype=torch.float64)

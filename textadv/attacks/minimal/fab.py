@@ -135,7 +135,7 @@ class Fab:
                     f"got {max(self.targets)}."
                 )
             if len(index):
-                found.require_slope(model, index)
+                found.note_slope(model, index)
                 self._run(model, found, index, ranked, step)
         return found.attacked(measure, smallest=not self.early_stop)
 

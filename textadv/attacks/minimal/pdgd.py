@@ -109,7 +109,7 @@ class Pdgd:
         return search_open(partial(self._search, model), self.threat, model, batch, radius_scale).attacked(measure)
 
     def _search(self, model: nn.Module, found: Smallest, index: Tensor, base: ThreatModel) -> None:
-        found.require_slope(model, index)
+        found.note_slope(model, index)
         units = _units(model, found, index, base)
         rows = found.rows.rows(index)
         delta = torch.zeros_like(found.delta[index])

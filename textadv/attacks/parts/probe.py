@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +12,12 @@ from torch import Tensor, nn
 from textadv.attacks.parts.attacked import Attacked, Cost, Outcome
 from textadv.attacks.parts.goals import Goal
 from textadv.attacks.parts.threat import ThreatModel
-from textadv.models import PerturbationError, bare, delta_shape, editable_mask, forward, logits_warning
+from textadv.models import Averaged, PerturbationError, bare, delta_shape, editable_mask, forward, logits_warning
 from textadv.values.batch import Batch
 from textadv.values.decisions import fits_rows
 from textadv.values.losses import margin
 from textadv.values.randomness import derived_seed, row_generators
 
-_means: WeakKeyDictionary[nn.Module, _Mean] = WeakKeyDictionary()
 # How near to 1 the sum of a row of float32 probabilities is.
 SUM_OF_PROBABILITIES = 1e-5
 # Tells the draw of a start's radius from that of its direction.
@@ -55,28 +53,8 @@ def differentiable(wanted: bool = True) -> Iterator[None]:
         yield
 
 
-class _Mean(NamedTuple):
-    """How many passes a point is the mean of, and the mean logits of clean rows, by row id."""
-
-    passes: int
-    clean: dict[int, Tensor]
-
-
 def _passes(model: nn.Module) -> int:
-    found = _means.get(bare(model))
-    return 1 if found is None else found.passes
-
-
-@contextmanager
-def averaging(model: nn.Module, passes: int) -> Iterator[None]:
-    """Inside the block every point of this model is the mean over `passes` forward passes; see `evaluate_at`."""
-    inner = bare(model)
-    before = _means.get(inner, _Mean(1, {}))
-    _means[inner] = _Mean(passes, {})
-    try:
-        yield
-    finally:
-        _means[inner] = before
+    return model.passes if isinstance(model, Averaged) else 1
 
 
 def evaluate_at(
@@ -88,8 +66,8 @@ def evaluate_at(
     largest entry of 1, in float64 (float32 for chats, whose logits are many). No ascent here depends on the length, and
     a confident row's tiny gradient then survives float16 and float32 alike.
 
-    Inside `averaging` value and gradient are the means over that many passes, and `reached` and `margin` are those of
-    the mean logits.
+    Of an `Averaged` model value and gradient are the means over its passes, and `reached` and `margin` are those of the
+    mean logits.
 
     Raises PerturbationError where the output does not depend on the delta.
     """
@@ -126,7 +104,7 @@ def one_pass(model: nn.Module, batch: Batch) -> Tensor:
 
 
 def mean_logits(model: nn.Module, batch: Batch) -> Tensor:
-    """The logits of the batch, detached; inside `averaging` their mean over that many passes. Raises as `one_pass`."""
+    """The logits of the batch, detached; of an `Averaged` model their mean over its passes. Raises as `one_pass`."""
     passes = _passes(model)
     logits = one_pass(model, batch)
     with torch.no_grad():
@@ -138,27 +116,25 @@ def mean_logits(model: nn.Module, batch: Batch) -> Tensor:
 
 
 def clean_logits(model: nn.Module, rows: Batch) -> Tensor:
-    """The logits of unperturbed rows, detached; inside `averaging` a mean that is taken once per row id and block.
+    """The logits of unperturbed rows, detached; of an `Averaged` model a mean that it takes once per row id.
 
     So that several searches of a random model rank its classes alike; chats have no classes, and get a mean of their
     own each time. Raises as `one_pass`.
     """
-    found = _means.get(bare(model))
-    if found is None or found.passes == 1:
+    if not isinstance(model, Averaged) or model.passes == 1:
         return one_pass(model, rows)
     ids = rows.ids.tolist()
-    if all(row in found.clean for row in ids):
-        return torch.stack([found.clean[row] for row in ids])
+    if all(row in model.clean for row in ids):
+        return torch.stack([model.clean[row] for row in ids])
     logits = mean_logits(model, rows)
     if fits_rows(logits, rows):
-        found.clean.update(zip(ids, logits, strict=True))
+        model.clean.update(zip(ids, logits, strict=True))
     return logits
 
 
 def clean_is_known(model: nn.Module, rows: Batch) -> bool:
     """Whether `clean_logits` would hand out what it found before, without a pass."""
-    found = _means.get(bare(model))
-    return found is not None and found.passes > 1 and all(row in found.clean for row in rows.ids.tolist())
+    return _passes(model) > 1 and isinstance(model, Averaged) and all(row in model.clean for row in rows.ids.tolist())
 
 
 class _Pass(NamedTuple):

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from textadv.attacks import Attack, ThreatModel
 from textadv.data import Rows
-from textadv.measuring.accuracy.kept_rows import Row
-from textadv.measuring.finished import Hit
+from textadv.measuring.accuracy.attacked_rows import Hit
+from textadv.measuring.ledger import Row
 from textadv.values.batch import Batch
-from textadv.values.host.writing import WriteError, require_writable, write_tensors
+from textadv.values.errors import WriteError
+from textadv.values.host.writing import require_writable, write_tensors
 
 BY_POSITION = ("input_ids", "attention_mask", "token_type_ids", "delta")
 

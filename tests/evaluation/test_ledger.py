@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from textadv.measuring.kept_lines import keep, read, repaired, stored
+from textadv.measuring.ledger import keep, listed, read, repaired
 from textadv.measuring.safety.kept_answers import Answer, as_told, fits, opened
 
 
@@ -34,5 +34,5 @@ def test_an_answer_that_stands_twice_counts_once_and_is_told(tmp_path: Path, twi
 def test_files_are_found_by_their_names_and_a_missing_folder_holds_none(tmp_path: Path) -> None:
     for name in ("b.0.jsonl", "a.0.jsonl", "a.0.json"):
         (tmp_path / name).write_text("")
-    assert stored(tmp_path, "*.jsonl") == [tmp_path / "a.0.jsonl", tmp_path / "b.0.jsonl"]
-    assert stored(tmp_path / "none", "*") == []
+    assert listed(tmp_path, ".jsonl") == [tmp_path / "a.0.jsonl", tmp_path / "b.0.jsonl"]
+    assert listed(tmp_path / "none") == []
