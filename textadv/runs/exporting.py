@@ -25,9 +25,10 @@ from textadv.models.faithful import UnfaithfulError, compare
 from textadv.models.strangers import Reader
 from textadv.tasks.protocol import Loaded
 from textadv.training.progress import Trained
+from textadv.values.errors import WriteError
 from textadv.values.host.phases import phase, stage
 from textadv.values.host.printable import printable
-from textadv.values.host.writing import WriteError, discard, filling, write_text
+from textadv.values.host.writing import discard, filling, write_text
 
 CARD = "README.md"
 MARK = "NOT_WHAT_WAS_MEASURED.txt"

@@ -22,8 +22,9 @@ from textadv.runs.reads import require_outside
 from textadv.tasks.file import config_difference, dump_config, written_config
 from textadv.tasks.protocol import say
 from textadv.training import checkpoint as checkpoints
+from textadv.values.errors import WriteError
 from textadv.values.host.reading import json_of
-from textadv.values.host.writing import WriteError, discard, free_bytes, in_bytes, require_writable, sweep, write_bytes
+from textadv.values.host.writing import discard, free_bytes, in_bytes, require_writable, sweep, write_bytes
 
 CONFIG_FILE, HASHES_FILE, MARK = "config.yaml", "hashes.json", ".unfinished"
 # What a run leaves, in the order in which it is removed: what says which run it is goes last.
