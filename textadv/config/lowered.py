@@ -24,17 +24,22 @@ class LoweredConfig(Section):
     default_goal: ClassVar[str] = "cross_entropy"
     """What the adversary of training raises where the configuration names no goal."""
 
+    contains_clean: ClassVar[bool] = False
+    """Whether the loss of an attacked row contains that of the clean one."""
+    beside_clean: ClassVar[bool] = False
+    """Whether rows that are attacked pass the model unperturbed without that."""
+
     name: str
 
     @property
     def holds_clean(self) -> bool:
-        """Whether the loss of an attacked row contains that of the clean one."""
-        return False
+        """Whether the loss of an attacked row contains that of the clean one, as configured."""
+        return self.contains_clean
 
     @property
     def passes_clean(self) -> bool:
         """Whether rows that are attacked pass the model in training unperturbed as well."""
-        return self.holds_clean
+        return self.holds_clean or self.beside_clean
 
     @property
     def batch_stays(self) -> int:

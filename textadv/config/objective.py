@@ -61,12 +61,9 @@ WeightPerturbation = Annotated[
 class CleanConfig(LoweredConfig):
     """Plain fine-tuning: attack and mixing are ignored."""
 
-    name: Literal["clean"] = Field("clean", description="Cross-entropy of clean rows.")
+    beside_clean = True
 
-    @property
-    def passes_clean(self) -> bool:
-        """Always."""
-        return True
+    name: Literal["clean"] = Field("clean", description="Cross-entropy of clean rows.")
 
     def make(
         self, attack: AttackConfig, threat: ThreatModel, seed: int, mixing: MixingConfig | None = None
@@ -91,16 +88,12 @@ class TradesConfig(LoweredConfig):
     """TRADES (arXiv:1901.08573)."""
 
     default_goal = "kl"
+    contains_clean = True
 
     name: Literal["trades"] = Field("trades", description="Clean cross-entropy + beta x KL between clean and attacked.")
     beta: NotNegative = Field(6.0, description="Weight of the divergence.")
     batch_norm: BatchNorm = "separate"
     weight_perturbation: WeightPerturbation = 0.0
-
-    @property
-    def holds_clean(self) -> bool:
-        """Always."""
-        return True
 
     def problems(self, attack: AttackConfig, threat: ThreatConfig, mixing: MixingConfig) -> list[str]:
         """Also starts at which the divergence has no gradient."""
@@ -115,17 +108,14 @@ class TradesConfig(LoweredConfig):
 class MartConfig(LoweredConfig):
     """MART (Wang et al., ICLR 2020)."""
 
+    beside_clean = True
+
     name: Literal["mart"] = Field(
         "mart", description="Boosted cross-entropy of attacked rows + weight x KL x (1 - clean confidence)."
     )
     weight: NotNegative = Field(5.0, description="Weight of the divergence.")
     batch_norm: BatchNorm = "separate"
     weight_perturbation: WeightPerturbation = 0.0
-
-    @property
-    def passes_clean(self) -> bool:
-        """Always."""
-        return True
 
     def _of(self, adversary: Attack) -> Objective:
         from textadv.objectives import Mart
@@ -138,14 +128,11 @@ class AlumConfig(LoweredConfig):
 
     default_goal = "symmetric_kl"
 
+    contains_clean = True
+
     name: Literal["alum"] = Field("alum", description="Clean cross-entropy + weight x symmetric KL.")
     weight: NotNegative = Field(1.0, description="Weight of the divergence.")
     weight_perturbation: WeightPerturbation = 0.0
-
-    @property
-    def holds_clean(self) -> bool:
-        """Always."""
-        return True
 
     def problems(self, attack: AttackConfig, threat: ThreatConfig, mixing: MixingConfig) -> list[str]:
         """Also starts at which the divergence has no gradient."""
@@ -161,6 +148,8 @@ class SmartConfig(LoweredConfig):
     """SMART (arXiv:1911.03437)."""
 
     default_goal = "symmetric_kl"
+
+    contains_clean = True
 
     name: Literal["smart"] = Field("smart", description="Clean cross-entropy + weight x symmetric KL.")
     weight: NotNegative = Field(1.0, description="Weight of the divergence.")
@@ -184,11 +173,6 @@ class SmartConfig(LoweredConfig):
             )
         return checked(self, lines)
 
-    @property
-    def holds_clean(self) -> bool:
-        """Always."""
-        return True
-
     def problems(self, attack: AttackConfig, threat: ThreatConfig, mixing: MixingConfig) -> list[str]:
         """Also starts at which the divergence has no gradient."""
         return [*divergence_problems(self.name, attack), *super().problems(attack, threat, mixing)]
@@ -204,17 +188,14 @@ class SmartConfig(LoweredConfig):
 class R3fConfig(LoweredConfig):
     """R3F (arXiv:2008.03156), the control without an adversary."""
 
+    contains_clean = True
+
     name: Literal["r3f"] = Field("r3f", description="Clean cross-entropy + weight x symmetric KL under noise.")
     weight: NotNegative = Field(1.0, description="Weight of the divergence.")
     constant_input: Annotated[bool, Formerly(False)] = Field(
         True, description="Train nothing below the noise through the noised branch, as released."
     )
     weight_perturbation: WeightPerturbation = 0.0
-
-    @property
-    def holds_clean(self) -> bool:
-        """Always."""
-        return True
 
     def problems(self, attack: AttackConfig, threat: ThreatConfig, mixing: MixingConfig) -> list[str]:
         """Also attacks that are none."""
@@ -303,14 +284,11 @@ class FreeConfig(LoweredConfig):
 class RegularisedConfig(LoweredConfig):
     """Adversarial regularisation (arXiv:1412.6572)."""
 
+    contains_clean = True
+
     name: Literal["regularised"] = Field("regularised", description="Clean + multiplier x adversarial cross-entropy.")
     multiplier: NotNegative = Field(0.2, description="Weight of the adversarial loss.")
     weight_perturbation: WeightPerturbation = 0.0
-
-    @property
-    def holds_clean(self) -> bool:
-        """Always."""
-        return True
 
     def _of(self, adversary: Attack) -> Objective:
         from textadv.objectives import Regularised
@@ -352,17 +330,14 @@ class DistributionalConfig(LoweredConfig):
 class PredictorConfig(LoweredConfig):
     """Consistency through a predictor with stopped gradients, as in SimSiam (arXiv:2011.10566)."""
 
+    contains_clean = True
+
     name: Literal["predictor"] = Field(
         "predictor", description="Mean of clean and adversarial cross-entropy + weight x (1 - cosine)."
     )
     weight: NotNegative = Field(1.0, description="Weight of the consistency.")
     hidden: Count = Field(64, description="Width of the predictor's hidden layer; it is trained and not exported.")
     weight_perturbation: WeightPerturbation = 0.0
-
-    @property
-    def holds_clean(self) -> bool:
-        """Always."""
-        return True
 
     def problems(self, attack: AttackConfig, threat: ThreatConfig, mixing: MixingConfig) -> list[str]:
         """Also steps that would not reach the predictor."""
