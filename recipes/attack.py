@@ -15,22 +15,22 @@ thought before it. What the model says goes to the screen and nowhere else.
 
 from __future__ import annotations
 
-from textadv.interrupts import while_importing
+from textadv.values.host.interrupts import while_importing
 
 if __name__ == "__main__":
     while_importing()
 
 from pathlib import Path
 
-from textadv.config import ConfigError
-from textadv.config_chat import ChatRunConfig
-from textadv.config_file import load_config
-from textadv.config_images import ImageRunConfig
-from textadv.config_models import named_model
-from textadv.config_tasks import ClassifierRunConfig
-from textadv.errors import one_message
-from textadv.phases import on_screen, stage, telling
-from textadv.screen import parser as reader
+from textadv.config.chat import ChatRunConfig
+from textadv.config.file import load_config
+from textadv.config.images import ImageRunConfig
+from textadv.config.models import named_model
+from textadv.config.tasks import ClassifierRunConfig
+from textadv.config.text import ConfigError
+from textadv.runs.errors import one_message
+from textadv.runs.screen import parser as reader
+from textadv.values.host.phases import on_screen, stage, telling
 
 
 def named_attack(config: ClassifierRunConfig, wanted: str | None) -> str:

@@ -12,16 +12,16 @@ evaluation.base_model, or else the base of the first --model that is an adapter.
 
 from __future__ import annotations
 
-from textadv.interrupts import while_importing
+from textadv.values.host.interrupts import while_importing
 
 if __name__ == "__main__":
     while_importing()
 
-from textadv.config_file import load_config
-from textadv.config_models import named_models
-from textadv.errors import one_message
-from textadv.phases import on_screen, stage, telling
-from textadv.screen import parser as reader
+from textadv.config.file import load_config
+from textadv.config.models import named_models
+from textadv.runs.errors import one_message
+from textadv.runs.screen import parser as reader
+from textadv.values.host.phases import on_screen, stage, telling
 
 
 def main() -> None:

@@ -5,7 +5,7 @@
 Prints the losses on the way and the clean and robust accuracy on test rows at the end.
 """
 
-from textadv.screen import parser as reader
+from textadv.runs.screen import parser as reader
 
 parser = reader(__doc__)
 parser.add_argument("--steps", type=int, default=300, help="optimizer steps (default: 300)")
@@ -18,9 +18,9 @@ from accelerate.utils import set_seed
 
 from textadv.attacks import L2, ThreatModel, pgd
 from textadv.data import encode, load_splits
-from textadv.losses import cross_entropy
 from textadv.models import forward, load_classifier
-from textadv.spaces import Embeddings
+from textadv.values.losses import cross_entropy
+from textadv.values.spaces import Embeddings
 
 accelerator = Accelerator()
 set_seed(0)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from textadv.models.networks import NETWORKS
-from textadv.screen import parser as reader
+from textadv.runs.screen import parser as reader
 
 SHAPES = {"builtin:small-cnn": (1, 28, 28), "builtin:small-resnet": (3, 32, 32)}
 CLASSES = 10

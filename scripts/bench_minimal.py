@@ -28,11 +28,11 @@ sys.path.insert(0, str(ROOT))
 from tests import networks  # noqa: E402 - the checkout's own, wherever this is called from
 from textadv.attacks import L2, Ddn, DeepFool, Fab, Pdgd, Square, ThreatModel, pgd  # noqa: E402
 from textadv.data import ImageRows  # noqa: E402
-from textadv.evaluation.minimum import RadiusSearch, minimum_radii  # noqa: E402
-from textadv.evaluation.results import MinimumRadii  # noqa: E402
-from textadv.printable import tell  # noqa: E402
-from textadv.screen import parser as reader  # noqa: E402
-from textadv.spaces import Pixels  # noqa: E402
+from textadv.measuring.accuracy.minimum import RadiusSearch, minimum_radii  # noqa: E402
+from textadv.measuring.sections.radii import MinimumRadii  # noqa: E402
+from textadv.runs.screen import parser as reader  # noqa: E402
+from textadv.values.host.printable import tell  # noqa: E402
+from textadv.values.spaces import Pixels  # noqa: E402
 
 NETWORKS: dict[str, Callable[[Path], nn.Module]] = {
     "fgsm_rs": networks.fgsm_rs_mnist,

@@ -14,11 +14,11 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from textadv.config_chat import ChatRunConfig
-from textadv.config_file import load_config
-from textadv.errors import one_message
-from textadv.phases import on_screen, telling
-from textadv.screen import parser as reader
+from textadv.config.chat import ChatRunConfig
+from textadv.config.file import load_config
+from textadv.runs.errors import one_message
+from textadv.runs.screen import parser as reader
+from textadv.values.host.phases import on_screen, telling
 
 
 def main() -> None:

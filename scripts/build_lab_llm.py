@@ -48,9 +48,9 @@ from scripts.lab.instructions import satisfied  # noqa: E402
 from scripts.lab.model import ASSISTANT, END, SYSTEM, USER, LabShape, lab_llama, lab_tokenizer, save_lab_llm  # noqa: E402
 from scripts.lab.real import real_data, source_files  # noqa: E402
 from scripts.lab.topics import OPENING  # noqa: E402
-from textadv.batch import IGNORED  # noqa: E402
 from textadv.data import DataError  # noqa: E402
-from textadv.screen import parser as reader  # noqa: E402
+from textadv.runs.screen import parser as reader  # noqa: E402
+from textadv.values.batch import IGNORED  # noqa: E402
 
 SOURCES = [Path(__file__), *sorted((ROOT / "scripts" / "lab").glob("*.py"))]
 

@@ -23,8 +23,8 @@ from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
 from torch import Tensor
 
-from textadv.printable import tell
-from textadv.screen import parser as reader
+from textadv.runs.screen import parser as reader
+from textadv.values.host.printable import tell
 
 SPACE = "\u2581"
 UNKNOWN, BEGIN, END = "<unk>", "<s>", "</s>"

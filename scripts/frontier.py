@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from textadv.config import ConfigError
-from textadv.config_models import named_runs
-from textadv.printable import printable, tell
-from textadv.screen import parser as reader
+from textadv.config.models import named_runs
+from textadv.config.text import ConfigError
+from textadv.runs.screen import parser as reader
+from textadv.values.host.printable import printable, tell
 
 
 def main() -> None:
@@ -22,11 +22,11 @@ def main() -> None:
     parser.add_argument("--output", required=True, type=Path, help="folder for the table and the plot")
     arguments = parser.parse_intermixed_args()
     # After the command line, which need not wait for the seconds that these take.
-    from textadv.report.chat import read_chat_results
+    from textadv.report import read_results
     from textadv.report.frontier import run_of, runs_markdown, write_frontier
 
     try:
-        runs = [run_of(read_chat_results(folder), name) for name, folder in named_runs(arguments.runs)]
+        runs = [run_of(read_results(folder), name) for name, folder in named_runs(arguments.runs)]
         arguments.output.mkdir(parents=True, exist_ok=True)
         (arguments.output / "frontier.md").write_text(runs_markdown(runs), encoding="utf-8")
         write_frontier(runs, arguments.output / "frontier.svg", "Attack success against over-refusal")

@@ -13,9 +13,9 @@ import csv
 import json
 from pathlib import Path
 
-from textadv.printable import printable, tell
-from textadv.reading import json_of
-from textadv.screen import parser as reader
+from textadv.runs.screen import parser as reader
+from textadv.values.host.printable import printable, tell
+from textadv.values.host.reading import json_of
 
 CATEGORIES = ("standard", "contextual", "copyright")
 NEEDED = {"Behavior", "BehaviorID", "FunctionalCategory", "ContextString"}

@@ -33,8 +33,8 @@ sys.path.insert(0, str(ROOT))
 from tests.faults import campaign, runs  # noqa: E402 - the checkout's own, wherever this is called from
 from tests.faults.campaign import HARMS, Outcome, Whole  # noqa: E402
 from tests.faults.runs import Run  # noqa: E402
-from textadv.printable import tell  # noqa: E402
-from textadv.screen import parser as reader  # noqa: E402
+from textadv.runs.screen import parser as reader  # noqa: E402
+from textadv.values.host.printable import tell  # noqa: E402
 
 SHARES = {"text": 0.28, "image": 0.16, "chat": 0.12, "evaluation": 0.1}
 SHARES |= {"text (2)": 0.14, "chat (2)": 0.1, "evaluation (2)": 0.1}

@@ -7,16 +7,17 @@ from dataclasses import replace
 
 from torch import nn
 
-from textadv import build_attacks
-from textadv.config_attacks import ApgdCeConfig
-from textadv.config_images import ImageRunConfig
-from textadv.config_tasks import ClassifierRunConfig
-from textadv.evaluation import Evaluation
-from textadv.evaluation.attacking import attack_rows
-from textadv.printable import tell
-from textadv.stages import evaluate_model
-from textadv.task import Task, prepare
-from textadv.task_images import prepare_images
+from textadv.config.attacks import ApgdCeConfig
+from textadv.config.images import ImageRunConfig
+from textadv.config.tasks import ClassifierRunConfig
+from textadv.measuring import Masking, Measured, Rows
+from textadv.measuring.accuracy.attacking import attack_rows
+from textadv.measuring.accuracy.record import CLEAN, ROBUST, robust_of
+from textadv.tasks import attacks as build_attacks
+from textadv.tasks.images.task import prepare_images
+from textadv.tasks.stages import evaluate_model
+from textadv.tasks.text.task import Task, prepare
+from textadv.values.host.printable import tell
 
 LONGER = "longer"
 
@@ -38,12 +39,13 @@ def without(task: Task, name: str) -> Task:
     return replace(task, config=task.config.model_copy(update={"evaluation": measured}))
 
 
-def left(evaluation: Evaluation) -> set[int]:
+def left(found: Measured) -> set[int]:
     """The ids of the rows that are right without an attack and under each of the panel."""
+    measured = found.section(Rows)
     return {
         row.id
-        for row in evaluation.rows_detail
-        if row.clean_prediction == row.label and all(found == row.label for found in row.predictions.values())
+        for row in (measured.rows if measured else ())
+        if row.clean_prediction == row.label and all(guess == row.label for guess in row.predictions.values())
     }
 
 
@@ -57,33 +59,35 @@ def beyond(task: Task, model: nn.Module, ids: Collection[int], steps: int, resta
     return sum(hit.prediction != rows.labels[hit.position] for hit in hits)
 
 
-def table(evaluation: Evaluation, more: int, called: str) -> str:
+def table(found: Measured, more: int, called: str) -> str:
     """What each attack leaves, what the panel leaves, and what the longer search leaves of that."""
-    alive, share = len(left(evaluation)), 100 * more / evaluation.rows
+    clean = found[CLEAN].rate
+    alive, share = len(left(found)), 100 * more / clean.total
     lines = [
-        f"| attack | of {evaluation.rows} rows left right |",
+        f"| attack | of {clean.total} rows left right |",
         "| --- | --- |",
-        f"| none | {evaluation.clean.count} of {evaluation.rows} |",
+        f"| none | {clean.count} of {clean.total} |",
     ]
-    lines += [f"| {attack.name} | {attack.robust.count} |" for attack in evaluation.attacks]
+    lines += [f"| {robust.id.removeprefix(ROBUST)} | {robust.rate.count} |" for robust in robust_of(found)]
     lines.append(f"| the panel | {alive} |")
     lines.append(f"| and then {called} | {alive - more} ({more} beyond the panel, {share:.1f} points) |")
     return "\n".join(lines)
 
 
-def rung(evaluation: Evaluation) -> str:
+def rung(found: Measured) -> str:
     """The flags of the masking alarm, a line each."""
-    told = [f"  {flag.name}: {flag.state}; {flag.told}" for flag in evaluation.masking]
+    alarm = found.section(Masking)
+    told = [f"  {flag.name}: {flag.state}; {flag.told}" for flag in (alarm.flags if alarm else ())]
     return "\n".join(told) or "  no check could be made"
 
 
 def measure(task: Task, steps: int, restarts: int, less: str | None) -> None:
     """Measures the panel, the longer search on what it leaves, and the panel without the attack `less`; prints."""
     model = task.load_model().model
-    evaluation = evaluate_model(task, "panel", model)
-    more = beyond(task, model, left(evaluation), steps, restarts)
+    found = evaluate_model(task, "panel", model)
+    more = beyond(task, model, left(found), steps, restarts)
     called = f"APGD, {steps} steps, {restarts} restarts"
-    tell(f"\n{task.threat}\n\n{table(evaluation, more, called)}\n\nmasking alarm:\n{rung(evaluation)}")
+    tell(f"\n{task.threat}\n\n{table(found, more, called)}\n\nmasking alarm:\n{rung(found)}")
     if less is not None:
         fewer = evaluate_model(without(task, less), f"without {less}", model)
         tell(f"\nwithout {less}: {len(left(fewer))} rows left right; masking alarm:\n{rung(fewer)}")

@@ -13,13 +13,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from textadv.config import ConfigError
-from textadv.config_chat import ChatRunConfig
-from textadv.config_file import load_config
-from textadv.errors import USER_ERRORS, ending
-from textadv.phases import on_screen, stage, telling
-from textadv.printable import tell
-from textadv.screen import parser as reader
+from textadv.config.chat import ChatRunConfig
+from textadv.config.file import load_config
+from textadv.config.text import ConfigError
+from textadv.runs.errors import USER_ERRORS, ending
+from textadv.runs.screen import parser as reader
+from textadv.values.host.phases import on_screen, stage, telling
+from textadv.values.host.printable import tell
 
 Number = TypeVar("Number", int, float)
 
@@ -46,10 +46,10 @@ def wanted(path: str, ratio: float, seed: int, folder: Path, overrides: list[str
 def swept(runs: list[Wanted], output: Path) -> str:
     """The table of all runs, written after each: trained and measured, or read where an earlier call did that."""
     # Once the configurations are known to be right: torch and transformers take seconds.
-    from textadv.report.chat import read_chat_results
+    from textadv.report import read_results
     from textadv.report.frontier import run_of, runs_markdown, write_frontier
-    from textadv.stages_chat import evaluate_chat_model, report_chat, train_chat
-    from textadv.task_chat import prepare_chat
+    from textadv.tasks.chat.stages import evaluate_chat_model, report_chat, train_chat
+    from textadv.tasks.chat.task import prepare_chat
 
     found = []
     for ratio, folder, config in runs:
@@ -58,9 +58,9 @@ def swept(runs: list[Wanted], output: Path) -> str:
             with telling(on_screen(config.tracking.progress)), stage("this run"):
                 task = prepare_chat(config)
                 hardened = train_chat(task)
-                report_chat(task, [evaluate_chat_model(task, "hardened", hardened.loaded)], hardened)
+                report_chat(task, [evaluate_chat_model(task, "hardened", hardened.loaded)], [hardened])
         try:
-            found.append(run_of(read_chat_results(folder), f"{ratio:.0%} adversarial"))
+            found.append(run_of(read_results(folder), f"{ratio:.0%} adversarial"))
         except ValueError as error:
             raise ConfigError([f"{folder} holds results that cannot be read: {error} Remove the folder."]) from error
         (output / "sweep.md").write_text(runs_markdown(found), encoding="utf-8")

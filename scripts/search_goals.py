@@ -8,20 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from textadv import build_chat, build_searches
-from textadv.batch import Role
-from textadv.config_chat import ChatRunConfig
-from textadv.config_elicitation import ElicitationConfig, SearchConfig
+from textadv.config.chat import ChatRunConfig
+from textadv.config.elicitation import ElicitationConfig, SearchConfig
 from textadv.data import Chat, encode_chats
-from textadv.evaluation.adversaries import EmbeddingAttack
-from textadv.evaluation.beginnings import Beginnings
-from textadv.evaluation.elicitation import Elicitation, elicit
-from textadv.evaluation.generate import Decoding
-from textadv.evaluation.judges import REFUSAL_LISTS, RefusalList
-from textadv.evaluation.target_judge import TargetJudge
+from textadv.measuring.judges.target_judge import TargetJudge
+from textadv.measuring.judges.verdicts import REFUSAL_LISTS, RefusalList
+from textadv.measuring.safety.adversaries import EmbeddingAttack
+from textadv.measuring.safety.beginnings import Beginnings
+from textadv.measuring.safety.elicitation import Elicitation, elicit
+from textadv.measuring.safety.generate import Decoding
 from textadv.models import LoadedModel, device_of
-from textadv.printable import tell
-from textadv.task_template import template
+from textadv.tasks.chat import components as build_chat
+from textadv.tasks.chat import searches as build_searches
+from textadv.tasks.chat.template import template
+from textadv.values.batch import Role
+from textadv.values.host.printable import tell
 
 WORDS = 3
 NOTHING = RefusalList("nothing", (), anywhere=True, case_sensitive=True)

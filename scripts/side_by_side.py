@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from textadv.config import ConfigError
-from textadv.config_models import named_runs
-from textadv.printable import printable, tell
-from textadv.screen import parser as reader
+from textadv.config.models import named_runs
+from textadv.config.text import ConfigError
+from textadv.runs.screen import parser as reader
+from textadv.values.host.printable import printable, tell
 
 
 def main() -> None:

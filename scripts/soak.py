@@ -30,9 +30,9 @@ sys.path.insert(0, str(ROOT))
 
 from recipes import adv_finetune  # noqa: E402 - the checkout's own, wherever this is called from
 from tests import chat_run  # noqa: E402
-from textadv.printable import tell  # noqa: E402
-from textadv.screen import parser as reader  # noqa: E402
-from textadv.tracking import Tracker  # noqa: E402
+from textadv.runs.screen import parser as reader  # noqa: E402
+from textadv.training.tracking import Tracker  # noqa: E402
+from textadv.values.host.printable import tell  # noqa: E402
 
 LIMIT = 1.0
 MIB = 1024 * 1024

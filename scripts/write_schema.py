@@ -1,4 +1,4 @@
-"""Writes textadv/config.schema.json, by which editors check and complete configuration files.
+"""Writes textadv/config/schema.json, by which editors check and complete configuration files.
 
     python scripts/write_schema.py
 
@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from textadv.config_file import schema_text
+from textadv.config.file import schema_text
 
-SCHEMA = Path(__file__).resolve().parent.parent / "textadv" / "config.schema.json"
+SCHEMA = Path(__file__).resolve().parent.parent / "textadv" / "config" / "schema.json"
 
 
 def main() -> None:

@@ -32,7 +32,7 @@ from transformers import (
 )
 
 from textadv.models.sources import quiet
-from textadv.randomness import seeded_scope
+from textadv.values.randomness import seeded_scope
 
 LABELS = ("negative", "positive")
 TEXTS = ("the plot was not bad at all", "dull", "a warm and funny film", "never again, sorry")

@@ -30,15 +30,15 @@ from transformers.utils import logging
 
 from scripts.lab.corpus import LabSize, Row, lab_data, texts
 from scripts.lab.model import LabShape, lab_tokenizer
-from textadv.batch import IGNORED, padded
+from tests.seen import TakenChat, read_chat_results
 from textadv.data.chat_template import encode_answered
-from textadv.evaluation.chat import ChatEvaluation
-from textadv.evaluation.chat_measures import Measure
-from textadv.evaluation.chat_results import ChatResults
-from textadv.evaluation.generate import Answer
-from textadv.evaluation.judges import REFUSAL_LISTS
-from textadv.randomness import seeded_scope
-from textadv.report.chat import chat_table_text, read_chat_results
+from textadv.measuring import Measure
+from textadv.measuring.judges.verdicts import REFUSAL_LISTS
+from textadv.measuring.safety.generate import Answer
+from textadv.measuring.safety.record import Talked
+from textadv.report import screen_text
+from textadv.values.batch import IGNORED, padded
+from textadv.values.randomness import seeded_scope
 
 CONTEXT, WIDTH, LAYERS = 96, 32, 2
 SIZE = LabSize(
@@ -274,9 +274,9 @@ def log_of(output: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in lines]
 
 
-def check_consistent(results: ChatResults, output: Path, printed: str) -> None:
+def check_consistent(results: TakenChat, output: Path, printed: str) -> None:
     """That results, table and answers cannot contradict one another."""
-    assert read_chat_results(output) == results and chat_table_text(results) in printed
+    assert read_chat_results(output) == results and screen_text(results.whole) in printed
     behaviours = results.config["evaluation"]["behaviours"]
     for model in results.evaluations:
         answers = kept_answers(output, model.name)
@@ -308,7 +308,7 @@ def check_consistent(results: ChatResults, output: Path, printed: str) -> None:
                 assert measure.value == pytest.approx(sum(measure.rows) / measure.total)
 
 
-def _measures(model: ChatEvaluation, group: str) -> dict[str, Measure]:
+def _measures(model: Talked, group: str) -> dict[str, Measure]:
     """The measures of a group by name, second judges left out."""
     return {m.name: m for m in model.measures if m.group == group and not m.name.endswith("(target said)")}
 

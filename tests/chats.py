@@ -22,8 +22,8 @@ from transformers import (
 from transformers.utils import logging
 
 from tests import folders
-from textadv.batch import Batch, Role, padded
-from textadv.randomness import seeded_scope
+from textadv.values.batch import Batch, Role, padded
+from textadv.values.randomness import seeded_scope
 
 VOCABULARY = 61
 WIDTH = 32

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from textadv.config import ConfigError, RunConfig
-from textadv.config_file import load_config, parse_config
+from textadv.config.file import load_config, parse_config
+from textadv.config.text import ConfigError, RunConfig
 
 SMALL = """\
 output: runs/small

@@ -34,7 +34,7 @@ from transformers import (
 from transformers.utils import logging
 
 from textadv.data import reviews_tokenizer
-from textadv.randomness import seeded_scope
+from textadv.values.randomness import seeded_scope
 
 WIDTH, BLOCKS = 16, 2
 

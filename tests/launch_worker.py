@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from textadv.config import ConfigError
-from textadv.config_file import load_config
-from textadv.errors import USER_ERRORS, ending
-from textadv.task_launch import launch_warnings, launched, together
+from textadv.config.file import load_config
+from textadv.config.text import ConfigError
+from textadv.runs.errors import USER_ERRORS, ending
+from textadv.tasks.launch import launch_warnings, launched, together
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, relu
 
-from textadv.batch import Batch, Role
+from textadv.values.batch import Batch, Role
 
 # What these weights were trained with: the mean and deviation of ImageNet, not of CIFAR-10.
 RESNET_MEAN, RESNET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

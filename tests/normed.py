@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from tests.oracles import FixedRows
 from textadv.attacks import Linf, ThreatModel
-from textadv.batch import Batch, Role
-from textadv.randomness import seeded_scope
-from textadv.spaces import Pixels
+from textadv.values.batch import Batch, Role
+from textadv.values.randomness import seeded_scope
+from textadv.values.spaces import Pixels
 
 SIDE = 8
 

@@ -25,8 +25,8 @@ from transformers import (
 )
 
 from textadv.attacks import Ball
-from textadv.batch import Batch, Role
-from textadv.randomness import seeded_scope
+from textadv.values.batch import Batch, Role
+from textadv.values.randomness import seeded_scope
 
 PAD, FIRST, LAST, WORDS, VOCABULARY = 0, 1, 2, 3, 64
 

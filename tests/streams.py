@@ -10,7 +10,6 @@ from peft import LoraConfig, TaskType, get_peft_model
 from torch import Tensor, nn
 
 from tests.chats import VOCABULARY, causal
-from textadv.accumulation import StepReport, accumulate
 from textadv.attacks import (
     L2,
     Attack,
@@ -27,9 +26,7 @@ from textadv.attacks import (
     ThreatModel,
     Untargeted,
 )
-from textadv.batch import Role
 from textadv.data import ChatRows, JoinedRows, Segment, joined
-from textadv.mixing import Constant, Mixing
 from textadv.objectives import (
     Adversarial,
     Distributional,
@@ -56,9 +53,12 @@ from textadv.objectives.alignment import (
 )
 from textadv.objectives.rerouting import Reroute, Retain
 from textadv.objectives.token_means import OverTokens
-from textadv.randomness import seeded_scope
-from textadv.sampling import Streams
-from textadv.spaces import Embeddings, Hidden, Several, Space
+from textadv.training.accumulation import StepReport, accumulate
+from textadv.training.mixing import Constant, Mixing
+from textadv.training.sampling import Streams
+from textadv.values.batch import Role
+from textadv.values.randomness import seeded_scope
+from textadv.values.spaces import Embeddings, Hidden, Several, Space
 
 ADVERSARIAL, UTILITY, BORDERLINE = 8, 12, 6
 BATCH, FIRST = 8, 4

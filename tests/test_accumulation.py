@@ -11,13 +11,13 @@ from pytest import approx
 from torch import nn
 
 from tests import tiny
-from textadv.accumulation import NonFiniteError
 from textadv.attacks import pgd
-from textadv.batch import Batch
-from textadv.losses import cross_entropy
-from textadv.mixing import Constant, Mixing
 from textadv.models import forward
 from textadv.objectives import Adversarial, FreeLB, Moment, Regularised, Term, trades
+from textadv.training.accumulation import NonFiniteError
+from textadv.training.mixing import Constant, Mixing
+from textadv.values.batch import Batch
+from textadv.values.losses import cross_entropy
 
 
 @dataclass(frozen=True)

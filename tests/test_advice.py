@@ -9,10 +9,10 @@ import pytest
 
 from tests.support.config_keys import keys_in, sentences, tasks_with
 from tests.test_config_chat import small as small_chat
-from textadv.config import ConfigError
+from textadv.config.text import ConfigError
 from textadv.data import DataError
 from textadv.data.tables import Table, read_files
-from textadv.mixing import Constant, Mixing
+from textadv.training.mixing import Constant, Mixing
 
 PACKAGE = Path(__file__).parents[1] / "textadv"
 TEXTS, IMAGES, CHAT = "classification", "images", "chat"
@@ -20,25 +20,19 @@ EVERY = {TEXTS, IMAGES, CHAT}
 CLASSIFIERS, TEXTUAL = {TEXTS, IMAGES}, {TEXTS, CHAT}
 # The tasks that show the sentences of a file; of a file that no line matches, every task may.
 SHOWN_BY = {
-    "config.py": {TEXTS},
-    "config_images.py": {IMAGES},
-    "config_chat*.py": {CHAT},
-    "config_objective.py": CLASSIFIERS,
-    "config_attacks.py": CLASSIFIERS,
-    "build_attacks.py": CLASSIFIERS,
-    "build_surrogates.py": CLASSIFIERS,
-    "build_images.py": {IMAGES},
-    "build_chat*.py": {CHAT},
-    "build_searches.py": {CHAT},
-    "config_elicitation.py": {CHAT},
-    "task_attacks.py": {CHAT},
-    "task_base.py": {CHAT},
-    "task.py": CLASSIFIERS,
-    "task_images.py": {IMAGES},
-    "task_chat.py": {CHAT},
-    "task_template.py": {CHAT},
-    "stages_chat.py": {CHAT},
-    "split_norm.py": {IMAGES},
+    "config/text.py": {TEXTS},
+    "config/images.py": {IMAGES},
+    "config/chat*.py": {CHAT},
+    "config/objective.py": CLASSIFIERS,
+    "config/attacks.py": CLASSIFIERS,
+    "tasks/attacks.py": CLASSIFIERS,
+    "tasks/surrogates.py": CLASSIFIERS,
+    "tasks/images/loading.py": {IMAGES},
+    "tasks/chat/*.py": {CHAT},
+    "config/elicitation.py": {CHAT},
+    "tasks/text/task.py": CLASSIFIERS,
+    "tasks/images/task.py": {IMAGES},
+    "models/split_norm.py": {IMAGES},
     "data/classification.py": {TEXTS},
     "data/classes.py": CLASSIFIERS,
     "data/labels.py": CLASSIFIERS,
@@ -62,53 +56,58 @@ SHOWN_BY = {
     "objectives/regularised.py": CLASSIFIERS,
     "objectives/token_means.py": {CHAT},
     "objectives/weights.py": CLASSIFIERS,
-    "evaluation/masking.py": CLASSIFIERS,
-    "evaluation/minimum.py": CLASSIFIERS,
-    "evaluation/sanity.py": CLASSIFIERS,
-    "evaluation/renumbering.py": CLASSIFIERS,
-    "evaluation/chat*.py": {CHAT},
-    "evaluation/fluency.py": {CHAT},
-    "report/plots_radius.py": {CHAT},
-    "report/summary_chat.py": {CHAT},
-    "evaluation/refusal.py": {CHAT},
-    "evaluation/target_judge.py": {CHAT},
-    "report/plots.py": CLASSIFIERS,
+    "measuring/accuracy/masking.py": CLASSIFIERS,
+    "measuring/accuracy/minimum.py": CLASSIFIERS,
+    "measuring/accuracy/sanity.py": CLASSIFIERS,
+    "measuring/accuracy/renumbering.py": CLASSIFIERS,
+    "measuring/safety/chat.py": {CHAT},
+    "measuring/safety/measures.py": {CHAT},
+    "measuring/safety/panel.py": {CHAT},
+    "measuring/safety/record.py": {CHAT},
+    "measuring/safety/earlier.py": {CHAT},
+    "measuring/safety/fluency.py": {CHAT},
+    "measuring/accuracy/record.py": CLASSIFIERS,
+    "measuring/accuracy/earlier.py": CLASSIFIERS,
+    "measuring/verdict.py": CLASSIFIERS,
+    "measuring/safety/verdict*.py": {CHAT},
+    "measuring/judges/refusal.py": {CHAT},
+    "measuring/judges/target_judge.py": {CHAT},
 }
 # Sentences of shared files that one kind of run shows, and so names its keys: file -> beginnings of keys -> tasks.
 ONE_KIND = {
-    "attacks/curriculum.py": {"mixing.adaptive_radius": CLASSIFIERS},
+    "attacks/wrappers/curriculum.py": {"mixing.adaptive_radius": CLASSIFIERS},
     "attacks/penalty.py": {"objective.": CLASSIFIERS},
     "attacks/contrast.py": {"objective.parts": {CHAT}},
-    "attacks/held.py": {"objective.defence_steps": {CHAT}},
-    "config_adversary.py": {"mixing.adaptive_radius": CLASSIFIERS},
-    "config_errors.py": {"objective.name": CLASSIFIERS},
-    "config_file.py": {"data.name": CLASSIFIERS},
-    "config_labels.py": {"data.borderline": {CHAT}, "evaluation.elicitation": {CHAT}},
-    "config_training.py": {"objective.": CLASSIFIERS},
+    "attacks/wrappers/held.py": {"objective.defence_steps": {CHAT}},
+    "config/adversary.py": {"mixing.adaptive_radius": CLASSIFIERS},
+    "config/errors.py": {"objective.name": CLASSIFIERS},
+    "config/file.py": {"data.name": CLASSIFIERS},
+    "config/labels.py": {"data.borderline": {CHAT}, "evaluation.elicitation": {CHAT}},
+    "config/training.py": {"objective.": CLASSIFIERS},
     "data/tables.py": {"data.columns": {TEXTS}, "data.name": CLASSIFIERS},
     # Of a chat run's stream, `data.chat` puts the stream's key in place of data.
     "data/hub.py": {"data.": CLASSIFIERS},
     "objectives/free.py": {"objective.": CLASSIFIERS},
     "objectives/pairs.py": {"objective.": CLASSIFIERS, "model.gradient": TEXTUAL},
-    "rehearsal.py": {"data.image_size": {IMAGES}, "data.max_length": TEXTUAL, "model.gradient": TEXTUAL},
-    "sampling.py": {
+    "training/rehearsal.py": {"data.image_size": {IMAGES}, "data.max_length": TEXTUAL, "model.gradient": TEXTUAL},
+    "training/sampling.py": {
         "data.train": CLASSIFIERS,
         "objective.replays": CLASSIFIERS,
         "mixing.borderline_share": {CHAT},
         "data.borderline": {CHAT},
         "objective.defence_steps": {CHAT},
     },
-    "spaces.py": {"threat.layers": {CHAT}},
-    "split_norm.py": {"objective.name": {IMAGES}},
-    "task_trial.py": {"evaluation.": {CHAT}},
+    "values/spaces.py": {"threat.layers": {CHAT}},
+    "models/split_norm.py": {"objective.name": {IMAGES}},
+    "tasks/trial.py": {"evaluation.": {CHAT}},
 }
 # Only who builds these in Python meets them: a configuration is refused before, in the key that it has.
 IN_PYTHON = {
-    "attacks/carlini_wagner.py": ("attack.constant_factor", "attack.shrink", "attack.freeze"),
-    "attacks/fab.py": ("attack.eta", "attack.targets"),
+    "attacks/minimal/carlini_wagner.py": ("attack.constant_factor", "attack.shrink", "attack.freeze"),
+    "attacks/minimal/fab.py": ("attack.eta", "attack.targets"),
     "attacks/direction.py": ("objective.",),
     "data/chat_rows.py": ("data.suffix_",),
-    "evaluation/judge_validation.py": ("evaluation.judge_validation",),
+    "measuring/judges/validation.py": ("evaluation.judge_validation",),
     "objectives/free.py": ("objective.start",),
     "models/*.py": ("model.safetensors",),
 }
@@ -136,7 +135,7 @@ def _shown_by(file: str, key: str) -> set[str]:
 def _tasks_with(file: str, key: str) -> set[str]:
     """Of an attack: it calls itself attack wherever it stands, which the errors of a configuration put right."""
     own = key.removeprefix("attack.")
-    if own != key and tasks_with(key) == set() and file.startswith(("attacks/", "config_attacks")):
+    if own != key and tasks_with(key) == set() and file.startswith(("attacks/", "config/attacks")):
         named, searching = (tasks_with(f"evaluation.{at}.{own}") for at in ("attacks.mine", "minimum_radius"))
         return EVERY if named | searching == CLASSIFIERS else set()
     return tasks_with(key)

@@ -16,15 +16,15 @@ from peft import LoraConfig, TaskType, get_peft_model
 from torch import Tensor, nn
 
 from tests.oracles import TEXT_CONFIGS, FixedRows, padded, tiny_models, tiny_rows, unpadded
-from textadv.accumulation import StepReport, accumulate
 from textadv.attacks import L2, Attack, Attacked, Diverge, GradientAttack, Linf, ThreatModel, pgd
-from textadv.batch import Batch, Role
-from textadv.mixing import Group
 from textadv.models import editable_mask, forward
 from textadv.objectives import Adversarial, FreeLB, Moment, Objective, hardening, trades
-from textadv.optimisation import adamw
-from textadv.randomness import seeded_scope
-from textadv.spaces import Embeddings, Hidden, Pixels, Space
+from textadv.training.accumulation import StepReport, accumulate
+from textadv.training.mixing import Group
+from textadv.training.optimisation import adamw
+from textadv.values.batch import Batch, Role
+from textadv.values.randomness import seeded_scope
+from textadv.values.spaces import Embeddings, Hidden, Pixels, Space
 
 ROWS, SEED = 6, 0
 # Of the last block these classifiers read one special token only, which is not editable: Hidden(0) is the last useful.

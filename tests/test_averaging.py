@@ -15,15 +15,15 @@ from torch import nn
 
 from tests import normed, tiny
 from textadv.attacks import pgd
-from textadv.averaging import Average, Averaging, batch_norms, refresh_batch_norm
-from textadv.batch import Batch
-from textadv.checkpoint import latest, optimizer_state
-from textadv.mixing import Constant, Mixing
 from textadv.models import forward, trainable_state
 from textadv.objectives import Adversarial, hardening
-from textadv.progress import Scores
-from textadv.sampling import OneStream
-from textadv.trainer import Trainer
+from textadv.training.averaging import Average, Averaging, batch_norms, refresh_batch_norm
+from textadv.training.checkpoint import latest, optimizer_state
+from textadv.training.mixing import Constant, Mixing
+from textadv.training.progress import Scores
+from textadv.training.sampling import OneStream
+from textadv.training.trainer import Trainer
+from textadv.values.batch import Batch
 
 HARDENING = Adversarial(pgd(normed.threat(), steps=1))
 

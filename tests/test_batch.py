@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from tests.oracles import token_rows
-from textadv.batch import Batch, Role, concatenate
-from textadv.spaces import Embeddings, Hidden
+from textadv.values.batch import Batch, Role, concatenate
+from textadv.values.spaces import Embeddings, Hidden
 
 SPACE = Embeddings()
 

@@ -9,7 +9,6 @@ import pytest
 
 from tests import chat_run, folders
 from tests.test_config_chat import small
-from textadv import build_chat
 from textadv.attacks import (
     L2,
     Elicit,
@@ -20,13 +19,12 @@ from textadv.attacks import (
     ThreatModel,
     Untargeted,
 )
-from textadv.batch import Role
-from textadv.config import ConfigError
-from textadv.config_chat import ChatRunConfig, StreamConfig
+from textadv.config.chat import ChatRunConfig, StreamConfig
+from textadv.config.text import ConfigError
 from textadv.data import Chat, ChatRows, DataError, encode_chats
-from textadv.evaluation.judges import REFUSAL_LISTS, ClassifierJudge
-from textadv.evaluation.llm_judge import LlmJudge
-from textadv.evaluation.target_judge import TargetJudge
+from textadv.measuring.judges.llm_judge import LlmJudge
+from textadv.measuring.judges.target_judge import TargetJudge
+from textadv.measuring.judges.verdicts import REFUSAL_LISTS, ClassifierJudge
 from textadv.objectives import Adversarial, Consistency, FreeLB
 from textadv.objectives.alignment import (
     Away,
@@ -41,7 +39,9 @@ from textadv.objectives.alignment import (
 )
 from textadv.objectives.rerouting import Reroute, Retain
 from textadv.objectives.token_means import OverTokens
-from textadv.spaces import Embeddings, Hidden, Several
+from textadv.tasks.chat import components as build_chat
+from textadv.values.batch import Role
+from textadv.values.spaces import Embeddings, Hidden, Several
 
 THREAT = ThreatModel(Embeddings(), L2(0.5))
 LAYERS = 6

@@ -9,14 +9,23 @@ import pytest
 from tests.evaluation.steered import REFUSALS
 from tests.evaluation.talking import NO, SORRY, Words
 from tests.test_config_chat import problems, small
-from textadv import build_chat
 from textadv.attacks import L2, Avoid, Begin, Elicit, FixedStep, GradientAttack, Momentum, StepSize, ThreatModel
-from textadv.build_searches import CURVE_SEARCHES, FEWER, GOALS, PANEL, at_radius, curve, embedding_attack, searches
-from textadv.config import ConfigError
-from textadv.config_elicitation import ElicitationConfig, SearchConfig
-from textadv.evaluation.beginnings import Beginnings
-from textadv.evaluation.search_panel import Search
-from textadv.spaces import Embeddings
+from textadv.config.elicitation import ElicitationConfig, SearchConfig
+from textadv.config.text import ConfigError
+from textadv.measuring.safety.beginnings import Beginnings
+from textadv.measuring.safety.search_panel import Search
+from textadv.tasks.chat import components as build_chat
+from textadv.tasks.chat.searches import (
+    CURVE_SEARCHES,
+    FEWER,
+    GOALS,
+    PANEL,
+    at_radius,
+    curve,
+    embedding_attack,
+    searches,
+)
+from textadv.values.spaces import Embeddings
 
 THREAT = ThreatModel(Embeddings(), L2(6.0, relative_radius=0.2))
 BEGINNINGS = Beginnings(Words(), REFUSALS, ((SORRY, NO),))

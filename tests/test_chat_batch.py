@@ -9,8 +9,8 @@ import torch
 
 from tests.chats import chats
 from tests.oracles import token_rows
-from textadv.batch import IGNORED, Batch, Role, concatenate, following, padded
-from textadv.spaces import Ablation, Embeddings, Several
+from textadv.values.batch import IGNORED, Batch, Role, concatenate, following, padded
+from textadv.values.spaces import Ablation, Embeddings, Several
 
 
 def two() -> Batch:

@@ -11,15 +11,15 @@ import pytest
 
 from tests.evaluation.test_answer_book import lines_of
 from tests.evaluation.test_chat import END, POSITIONS, TOKENIZER, Scripted, evaluated, likely, panel
-from textadv import task_chat
-from textadv.batch import Role
 from textadv.data import Chat, encode_chats, find_contamination
 from textadv.data.chat_template import Message
-from textadv.evaluation import generate
-from textadv.evaluation.adversaries import Direct
-from textadv.evaluation.chat import Asked
-from textadv.evaluation.judges import DECLINES
-from textadv.evaluation.target_judge import TargetJudge
+from textadv.measuring.judges.target_judge import TargetJudge
+from textadv.measuring.judges.verdicts import DECLINES
+from textadv.measuring.safety import generate
+from textadv.measuring.safety.adversaries import Direct
+from textadv.measuring.safety.chat import Asked
+from textadv.tasks.chat import task as task_chat
+from textadv.values.batch import Role
 
 __all__ = ["likely"]
 THINGS = ("moon", "sea", "bread", "story")

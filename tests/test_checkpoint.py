@@ -17,12 +17,13 @@ from safetensors.torch import save_file
 from torch import nn
 
 from tests import tiny
-from textadv import checkpoint, manifest, writing
-from textadv.checkpoint import CheckpointError, latest, restore, save
 from textadv.models import ModelError, trainable_state
-from textadv.optimisation import adamw
-from textadv.randomness import rng_state
-from textadv.writing import WriteError
+from textadv.training import checkpoint, manifest
+from textadv.training.checkpoint import CheckpointError, latest, restore, save
+from textadv.training.optimisation import adamw
+from textadv.values.host import writing
+from textadv.values.host.writing import WriteError
+from textadv.values.randomness import rng_state
 
 Optimizer = torch.optim.Optimizer
 

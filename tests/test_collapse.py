@@ -14,17 +14,17 @@ from torch import Tensor, nn
 from tests import tiny
 from tests.oracles import FixedRows
 from textadv.attacks import GradientAttack, Linf, ThreatModel, fgsm, pgd
-from textadv.batch import Batch, Role
-from textadv.evaluation.probing import probed
-from textadv.mixing import Constant, Linear, Mixing
+from textadv.measuring.probing import probed
 from textadv.models import load_trainable_state, trainable_state
 from textadv.objectives import Adversarial, hardening
-from textadv.overfitting import Guard
-from textadv.progress import Settings, Trained
-from textadv.randomness import seeded_scope
-from textadv.sampling import OneStream
-from textadv.spaces import Pixels
-from textadv.trainer import Trainer
+from textadv.training.mixing import Constant, Linear, Mixing
+from textadv.training.overfitting import Guard
+from textadv.training.progress import Settings, Trained
+from textadv.training.sampling import OneStream
+from textadv.training.trainer import Trainer
+from textadv.values.batch import Batch, Role
+from textadv.values.randomness import seeded_scope
+from textadv.values.spaces import Pixels
 
 TRAINING, HELD_OUT, EVERY = 3000, 128, 20
 THREAT = ThreatModel(Pixels(), Linf(0.3, per="example"))

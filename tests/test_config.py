@@ -9,9 +9,9 @@ from accelerate.utils import LoggerType
 from pydantic import BaseModel
 
 from tests.config_sample import SMALL, problems, small, written
-from textadv.config import AttackConfig, LoraConfig, RunConfig, Tracker
-from textadv.config_attacks import ApgdCeConfig
-from textadv.config_file import json_schema, load_config, schema_text
+from textadv.config.attacks import ApgdCeConfig
+from textadv.config.file import json_schema, load_config, schema_text
+from textadv.config.text import AttackConfig, LoraConfig, RunConfig, Tracker
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -169,7 +169,7 @@ def test_every_key_says_what_it_means() -> None:
 
 
 def test_the_schema_file_is_up_to_date() -> None:
-    path = ROOT / "textadv" / "config.schema.json"
+    path = ROOT / "textadv" / "config" / "schema.json"
     assert path.read_text(encoding="utf-8") == schema_text(), "run python scripts/write_schema.py"
 
 

@@ -11,7 +11,6 @@ import torch
 
 from tests.config_sample import problems, small
 from tests.oracles import BagOfEmbeddings, CurvedBag, rightly_labelled, token_rows
-from textadv import build, build_attacks
 from textadv.attacks import (
     L2,
     Apgd,
@@ -30,10 +29,12 @@ from textadv.attacks import (
     Transfer,
     Within,
 )
-from textadv.attacks.ensemble import WorstOf
-from textadv.config import AttackConfig, ConfigError
-from textadv.config_attacks import TRAINABLE, AutoAttackConfig, SquareConfig, StrongAttackConfig, TransferConfig
-from textadv.evaluation import Alarm, Finished, RadiusSearch
+from textadv.attacks.wrappers.ensemble import WorstOf
+from textadv.config.attacks import TRAINABLE, AutoAttackConfig, SquareConfig, StrongAttackConfig, TransferConfig
+from textadv.config.text import AttackConfig, ConfigError
+from textadv.measuring import Alarm, Finished, RadiusSearch
+from textadv.tasks import attacks as build_attacks
+from textadv.tasks import components as build
 
 STRONG = [section.model_fields["name"].default for section in StrongAttackConfig.__args__]
 EXAMPLE = "threat.per=example"

@@ -10,10 +10,10 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from textadv.config import AttackConfig, ConfigError, LoraConfig, RunConfig
-from textadv.config_chat import ChatRunConfig
-from textadv.config_chat_objective import CapoConfig, CatConfig, KlConfig, LatConfig, PartConfig, PrefillRecoveryConfig
-from textadv.config_file import config_difference, dump_config, json_schema, parse_config, written_config
+from textadv.config.chat import ChatRunConfig
+from textadv.config.chat_objective import CapoConfig, CatConfig, KlConfig, LatConfig, PartConfig, PrefillRecoveryConfig
+from textadv.config.file import config_difference, dump_config, json_schema, parse_config, written_config
+from textadv.config.text import AttackConfig, ConfigError, LoraConfig, RunConfig
 
 SMALL = """\
 task: chat

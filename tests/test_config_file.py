@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from tests.config_sample import SMALL, file_problems, problems, small, written
-from textadv.config import AttackConfig, ConfigError, FreelbConfig, LoraConfig, RunConfig, TradesConfig
-from textadv.config_file import config_difference, dump_config, load_config, written_config
+from textadv.config.file import config_difference, dump_config, load_config, written_config
+from textadv.config.text import AttackConfig, ConfigError, FreelbConfig, LoraConfig, RunConfig, TradesConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPES = sorted((ROOT / "recipes" / "configs").glob("*.yaml"))

@@ -7,11 +7,11 @@ import json
 import pytest
 import yaml
 
-from textadv.config import AttackConfig, ConfigError, RunConfig
-from textadv.config_chat import ChatRunConfig
-from textadv.config_file import config_difference, dump_config, json_schema, parse_config
-from textadv.config_images import ImageDataConfig, ImageModelConfig, ImageRunConfig
-from textadv.config_tasks import SCHEMAS, schema_of
+from textadv.config.chat import ChatRunConfig
+from textadv.config.file import config_difference, dump_config, json_schema, parse_config
+from textadv.config.images import ImageDataConfig, ImageModelConfig, ImageRunConfig
+from textadv.config.tasks import SCHEMAS, schema_of
+from textadv.config.text import AttackConfig, ConfigError, RunConfig
 
 SMALL = """\
 task: images

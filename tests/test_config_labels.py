@@ -7,8 +7,8 @@ import pytest
 from tests.config_sample import problems as classifier_problems
 from tests.config_sample import small as small_classifier
 from tests.test_config_chat import problems, small
-from textadv.config_labels import ATTACKS, attack_problems, called, radius_problems, set_problems
-from textadv.evaluation.measure_ids import measure_id
+from textadv.config.labels import ATTACKS, attack_problems, called, radius_problems, set_problems
+from textadv.measuring.safety.measure_ids import measure_id
 
 SETS = ("over_refusal", "questions", "instructions")
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from textadv.config import ConfigError
-from textadv.config_models import named_model, named_models, named_runs
+from textadv.config.models import named_model, named_models, named_runs
+from textadv.config.text import ConfigError
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,9 @@ import pytest
 
 from tests.config_sample import problems, small
 from tests.test_config_chat import small as small_chat
-from textadv import build, build_chat
 from textadv.attacks import AdaptiveRadius, Elicit, GradientAttack, PenalisedAscent, Stages
-from textadv.config import AttackConfig
-from textadv.config_objective import FreelbConfig, freelb_problems, weight_perturbation_of
-from textadv.losses import detached_symmetric_kl, symmetric_kl
+from textadv.config.objective import FreelbConfig, freelb_problems, weight_perturbation_of
+from textadv.config.text import AttackConfig
 from textadv.objectives import (
     Adversarial,
     Consistency,
@@ -23,6 +21,9 @@ from textadv.objectives import (
     WeightPerturbation,
     memory_of,
 )
+from textadv.tasks import components as build
+from textadv.tasks.chat import components as build_chat
+from textadv.values.losses import detached_symmetric_kl, symmetric_kl
 
 KINDS: dict[str, type] = {
     "adversarial": Adversarial,

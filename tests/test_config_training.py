@@ -9,14 +9,14 @@ import yaml
 from torch import nn
 
 from tests.config_sample import problems, small
-from textadv import build
 from textadv.attacks import L2, GradientAttack, ThreatModel
-from textadv.config import AttackConfig, ConfigError
-from textadv.config_file import parse_config
+from textadv.config.file import parse_config
+from textadv.config.text import AttackConfig, ConfigError
 from textadv.objectives import Free
-from textadv.overfitting import Probe
-from textadv.spaces import Embeddings
-from textadv.task import check_training, reach_warnings
+from textadv.tasks import components as build
+from textadv.tasks.text.task import check_training, reach_warnings
+from textadv.training.overfitting import Probe
+from textadv.values.spaces import Embeddings
 
 FREE = ("objective.name=free", "attack.steps=1")
 THREAT = ThreatModel(Embeddings(), L2(0.5))

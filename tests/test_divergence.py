@@ -13,13 +13,13 @@ from torch import nn
 
 from tests import tiny
 from tests.test_trainer import ATTACK, EVERYTHING, Poisoned, trainer
-from textadv.accumulation import NonFiniteError
-from textadv.checkpoint import latest
-from textadv.divergence import Course, largest_weight, sentence
-from textadv.evaluation import scores
+from textadv.measuring import scores
 from textadv.models import PerturbationError
 from textadv.objectives import Adversarial, FreeLB, Objective, trades
-from textadv.progress import Progress, Scores
+from textadv.training.accumulation import NonFiniteError
+from textadv.training.checkpoint import latest
+from textadv.training.divergence import Course, largest_weight, sentence
+from textadv.training.progress import Progress, Scores
 
 MAKERS: dict[str, Callable[[], Objective | None]] = {
     "plain": lambda: None,

@@ -11,12 +11,13 @@ import pytest
 from safetensors import SafetensorError
 from torch import distributed
 
-from textadv import errors, task_lock
-from textadv.config import ConfigError
-from textadv.errors import ending, one_message
-from textadv.interrupts import Interrupted
-from textadv.task_lock import locked, unlocked
-from textadv.writing import WriteError
+from textadv.config.text import ConfigError
+from textadv.runs import errors
+from textadv.runs.errors import ending, one_message
+from textadv.tasks import lock as task_lock
+from textadv.tasks.lock import locked, unlocked
+from textadv.values.host.interrupts import Interrupted
+from textadv.values.host.writing import WriteError
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])

@@ -13,13 +13,13 @@ import pytest
 
 from tests import tiny
 from tests.processes import ROOT
-from textadv import interrupts
 from textadv.attacks import pgd
-from textadv.checkpoint import latest
-from textadv.interrupts import Interrupted, asked, finishing, heeding
 from textadv.objectives import Adversarial, hardening
-from textadv.sampling import OneStream
-from textadv.trainer import Trainer
+from textadv.training.checkpoint import latest
+from textadv.training.sampling import OneStream
+from textadv.training.trainer import Trainer
+from textadv.values.host import interrupts
+from textadv.values.host.interrupts import Interrupted, asked, finishing, heeding
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -79,17 +79,17 @@ def test_training_ends_with_a_checkpoint_from_which_it_can_go_on(tmp_path: Path,
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_while_a_script_imports_both_end_it_with_one_line(number: signal.Signals, code: int) -> None:
-    script = "from textadv.interrupts import while_importing; while_importing(); import os, time; "
+    script = "from textadv.values.host.interrupts import while_importing; while_importing(); import os, time; "
     script += f"os.kill(os.getpid(), {int(number)}); time.sleep(30)"
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert (ended.returncode, ended.stderr) == (code, "stopped before anything began\n")
 
 
 IMPORTING = """
-from textadv.interrupts import while_importing
+from textadv.values.host.interrupts import while_importing
 while_importing()
 import sys
-from textadv.errors import one_message
+from textadv.runs.errors import one_message
 with one_message("checkpoint.resume=true"):
     sys.path.insert(0, sys.argv[1])
     import slow

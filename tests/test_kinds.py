@@ -17,7 +17,7 @@ from tests.attacks.strangers import Art, Torchattacks, climbed
 from tests.tiny import rows as token_rows
 from textadv.data.reviews import reviews
 from textadv.data.tokenizer import reviews_tokenizer
-from textadv.kinds import told
+from textadv.values.kinds import told
 
 ROWS = token_rows(8)
 IMAGES = ta.ImageRows(torch.rand(4, 1, 4, 4, generator=torch.Generator().manual_seed(0)), [0, 1, 0, 1])
@@ -205,7 +205,7 @@ def test_positions_outside_the_rows_are_told(positions: list[Any]) -> None:
 
 @pytest.mark.parametrize("positions", [np.array([2, 0]), torch.tensor([2, 0]), (2, 0), range(2, -1, -2)], ids=str)
 def test_positions_may_be_arrays(positions: Any) -> None:
-    assert evaluated(positions=positions)().rows == 2  # type: ignore[attr-defined]
+    assert evaluated(positions=positions)()["accuracy/clean"].total == 2  # type: ignore[index]
     assert scored(positions=positions)().clean >= 0  # type: ignore[attr-defined]
 
 

@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tests.oracles import token_rows
-from textadv import losses
-from textadv.batch import Batch
-from textadv.losses import DIVERGENCES, LOSSES, cross_entropy, dlr, margin, targeted_dlr
+from textadv.values import losses
+from textadv.values.batch import Batch
+from textadv.values.losses import DIVERGENCES, LOSSES, cross_entropy, dlr, margin, targeted_dlr
 
 
 def labelled(labels: list[int]) -> Batch:

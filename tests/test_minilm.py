@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from textadv.accumulation import accumulate
 from textadv.attacks import L2, Noise, ThreatModel, pgd
 from textadv.data import EncodedRows, encode, reviews
-from textadv.mixing import Constant, Mixing
 from textadv.models import LoadedModel, Lora, load_classifier
 from textadv.objectives import Adversarial, hardening
 from textadv.objectives.terms import Moment
-from textadv.spaces import Embeddings
+from textadv.training.accumulation import accumulate
+from textadv.training.mixing import Constant, Mixing
+from textadv.values.spaces import Embeddings
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ from itertools import chain
 import pytest
 from pytest import approx
 
-from textadv.batch import Role
-from textadv.mixing import NO_ATTACK, Constant, Group, Linear, Mixing, Steps
+from textadv.training.mixing import NO_ATTACK, Constant, Group, Linear, Mixing, Steps
+from textadv.values.batch import Role
 
 LENGTHS = [(7 * place) % 24 + 4 for place in range(24)]
 QUARTER = Mixing(Constant(0.25))

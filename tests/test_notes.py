@@ -9,13 +9,13 @@ from tests import chat_run
 from tests.data.files import many, write
 from tests.data.test_image_folders import folders
 from tests.test_task_images import configured
-from textadv.config import RunConfig
-from textadv.config_chat import ChatRunConfig
-from textadv.config_file import load_config
+from textadv.config.chat import ChatRunConfig
+from textadv.config.file import load_config
+from textadv.config.text import RunConfig
 from textadv.data import ImageSplits
-from textadv.task import prepare
-from textadv.task_chat import prepare_chat
-from textadv.task_images import prepare_images
+from textadv.tasks.chat.task import prepare_chat
+from textadv.tasks.images.task import prepare_images
+from textadv.tasks.text.task import prepare
 
 SMALL = str(Path(__file__).parent / "recipes" / "small.yaml")
 

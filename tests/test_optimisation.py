@@ -8,7 +8,7 @@ from pytest import approx
 from torch import nn
 
 from tests import tiny
-from textadv.optimisation import LearningRate, adamw
+from textadv.training.optimisation import LearningRate, adamw
 
 
 def test_warm_up_rises_to_the_peak_and_linear_decay_ends_above_zero() -> None:

@@ -13,15 +13,15 @@ from torch import nn
 
 from tests import normed, tiny
 from textadv.attacks import pgd
-from textadv.averaging import Averaging
-from textadv.checkpoint import latest, optimizer_state
-from textadv.mixing import Constant, Linear, Mixing
 from textadv.models import trainable_state
 from textadv.objectives import Adversarial, Free, hardening
-from textadv.overfitting import Guard, Probe, standing, verdict
-from textadv.progress import Scores
-from textadv.sampling import OneStream
-from textadv.trainer import Trainer
+from textadv.training.averaging import Averaging
+from textadv.training.checkpoint import latest, optimizer_state
+from textadv.training.mixing import Constant, Linear, Mixing
+from textadv.training.overfitting import Guard, Probe, standing, verdict
+from textadv.training.progress import Scores
+from textadv.training.sampling import OneStream
+from textadv.training.trainer import Trainer
 
 HEALTHY, LATER, COLLAPSED = Probe(0.9, 0.7, 0.6), Probe(0.9, 0.75, 0.65), Probe(0.95, 0.99, 0.1)
 HARDENING = Adversarial(pgd(normed.threat(), steps=1))

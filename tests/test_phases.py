@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from textadv.phases import OnScreen, each, on_screen, phase, stage, telling, told, untold, within
+from textadv.values.host.phases import OnScreen, each, on_screen, phase, stage, telling, told, untold, within
 
 SOON = 0.02
 

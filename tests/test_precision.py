@@ -15,27 +15,27 @@ from transformers import BertForSequenceClassification
 
 from tests import chat_run, normed, tiny
 from tests.oracles import FixedRows
-from textadv.accumulation import NonFiniteError
 from textadv.attacks import pgd
-from textadv.batch import Batch
-from textadv.checkpoint import latest
-from textadv.config import RunConfig
-from textadv.config_chat import ChatRunConfig
-from textadv.config_file import load_config
-from textadv.config_images import ImageRunConfig
+from textadv.config.chat import ChatRunConfig
+from textadv.config.file import load_config
+from textadv.config.images import ImageRunConfig
+from textadv.config.text import RunConfig
 from textadv.data import EncodedRows
-from textadv.divergence import LEAST_SCALE
-from textadv.losses import cross_entropy
-from textadv.mixing import Constant, Mixing
 from textadv.models import evaluating, forward, trainable_state
 from textadv.objectives import Adversarial, Moment, Term, hardening
-from textadv.precision import emulation_warning
-from textadv.progress import Scores
-from textadv.sampling import OneStream
-from textadv.task import prepare
-from textadv.task_chat import prepare_chat
-from textadv.task_images import prepare_images
-from textadv.trainer import Trainer
+from textadv.tasks.chat.task import prepare_chat
+from textadv.tasks.images.task import prepare_images
+from textadv.tasks.text.task import prepare
+from textadv.training.accumulation import NonFiniteError
+from textadv.training.checkpoint import latest
+from textadv.training.divergence import LEAST_SCALE
+from textadv.training.mixing import Constant, Mixing
+from textadv.training.precision import emulation_warning
+from textadv.training.progress import Scores
+from textadv.training.sampling import OneStream
+from textadv.training.trainer import Trainer
+from textadv.values.batch import Batch
+from textadv.values.losses import cross_entropy
 
 
 @pytest.fixture

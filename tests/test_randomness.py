@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from textadv.randomness import (
+from textadv.values.randomness import (
     derived_seed,
     permutation,
     preserved_rng,

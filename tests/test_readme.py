@@ -11,7 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from textadv.randomness import seeded_scope
+from textadv.measuring import Attacks
+from textadv.values.randomness import seeded_scope
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -83,12 +84,14 @@ def test_the_examples_on_own_arrays_run(
     capsys.readouterr()
     run_on_arrays("point.radius", names, tmp_path, monkeypatch)
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["1/255", "2/255", "4/255", "8/255"]
+    assert [line.split()[0] for line in lines] == ["0/255", "1/255", "2/255", "4/255", "8/255"]
 
     run_on_arrays("ta.foreign", names, tmp_path, monkeypatch)
-    assert "('theirs', " in capsys.readouterr().out
-    theirs, ours = names["found"].attacks
-    assert theirs.robust == ours.robust and theirs.backwards == ours.backwards
+    assert "Rate(count=" in capsys.readouterr().out
+    found = names["found"]
+    theirs, ours = found.section(Attacks).attacks
+    assert found["accuracy/robust/theirs"].rate == found["accuracy/robust/ours"].rate
+    assert theirs.backwards == ours.backwards
 
 
 def test_two_of_the_examples_take_five_lines() -> None:

@@ -14,16 +14,16 @@ from torch import Tensor, nn
 from tests import tiny
 from tests.oracles import CurvedBag, FixedRows, image_rows, token_rows
 from textadv.attacks import Linf, ThreatModel, pgd
-from textadv.batch import Role
 from textadv.data import Rows
-from textadv.digests import weights_hash
-from textadv.mixing import NO_ATTACK, Constant, Linear, Mixing
 from textadv.models import ModelError, PerturbationError, passing
 from textadv.objectives import Adversarial, hardening
-from textadv.randomness import rng_state, seeded_scope
-from textadv.rehearsal import Rehearsal, _trials, rehearse
-from textadv.sampling import OneStream
-from textadv.spaces import Pixels
+from textadv.training.mixing import NO_ATTACK, Constant, Linear, Mixing
+from textadv.training.rehearsal import Rehearsal, _trials, rehearse
+from textadv.training.sampling import OneStream
+from textadv.values.batch import Role
+from textadv.values.digests import weights_hash
+from textadv.values.randomness import rng_state, seeded_scope
+from textadv.values.spaces import Pixels
 
 SEED = 5
 

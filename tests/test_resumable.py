@@ -10,12 +10,12 @@ from safetensors.torch import load_file
 
 from tests import tiny
 from textadv.attacks import pgd
-from textadv.checkpoint import CheckpointError, latest
-from textadv.evaluation.classify import scores
-from textadv.interrupts import Interrupted
+from textadv.measuring.accuracy.classify import scores
 from textadv.objectives import Adversarial, hardening
-from textadv.sampling import OneStream
-from textadv.trainer import Trainer
+from textadv.training.checkpoint import CheckpointError, latest
+from textadv.training.sampling import OneStream
+from textadv.training.trainer import Trainer
+from textadv.values.host.interrupts import Interrupted
 
 STEPS, DIES_IN = 9, 7
 

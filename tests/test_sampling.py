@@ -9,9 +9,9 @@ from itertools import chain
 import pytest
 
 from tests import streams, tiny
-from textadv.batch import Role
-from textadv.mixing import Constant, Linear, Mixing, Steps
-from textadv.sampling import Benign, Counts, OneStream, Step, Streams
+from textadv.training.mixing import Constant, Linear, Mixing, Steps
+from textadv.training.sampling import Benign, Counts, OneStream, Step, Streams
+from textadv.values.batch import Role
 
 ADVERSARIAL, UTILITY, BORDERLINE = range(8), range(8, 20), range(20, 26)
 PARTS = {Role.ADVERSARIAL: ADVERSARIAL, Role.UTILITY: UTILITY, Role.BORDERLINE: BORDERLINE}

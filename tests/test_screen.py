@@ -14,20 +14,20 @@ from pathlib import Path
 import pytest
 
 from tests.processes import ROOT
-from textadv.printable import not_utf8
-from textadv.screen import parser, screened
-from textadv.writing import WriteError
+from textadv.runs.screen import parser, screened
+from textadv.values.host.printable import not_utf8
+from textadv.values.host.writing import WriteError
 
 # A recipe that prints, with the head and the end that all recipes have.
 RECIPE = """
-from textadv.errors import one_message
+from textadv.runs.errors import one_message
 with one_message("checkpoint.resume=true"):
     for line in range(100_000):
         print("a line of many")
 """
 SLEEPING = """
 import time
-from textadv.errors import one_message
+from textadv.runs.errors import one_message
 with one_message("checkpoint.resume=true"):
     print("ready", flush=True)
     time.sleep(60)
@@ -120,7 +120,7 @@ def test_an_argument_that_is_none_is_made_fit_for_a_terminal(capsys: pytest.Capt
 def test_every_command_line_is_read_by_the_one_reader() -> None:
     folders = (ROOT / name for name in ("textadv", "scripts", "recipes"))
     own = [path for folder in folders for path in folder.rglob("*.py") if "ArgumentParser(" in path.read_text()]
-    assert own == [ROOT / "textadv" / "screen.py"]
+    assert own == [ROOT / "textadv" / "runs" / "screen.py"]
 
 
 @pytest.mark.parametrize("intermixed", [False, True])
@@ -140,10 +140,10 @@ def test_an_argument_that_is_not_utf8_is_told_with_a_remedy(
 
 CLOSED = """
 import os, sys
-from textadv.interrupts import while_importing
+from textadv.values.host.interrupts import while_importing
 while_importing()
-from textadv.config import ConfigError
-from textadv.errors import one_message
+from textadv.config.text import ConfigError
+from textadv.runs.errors import one_message
 with one_message():
     with open(sys.argv[1], "w") as file:
         print("a line")

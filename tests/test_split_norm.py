@@ -11,17 +11,17 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from tests import normed, tiny
-from textadv.accumulation import accumulate
 from textadv.attacks import pgd
-from textadv.averaging import refresh_batch_norm
-from textadv.batch import Batch, Role
-from textadv.mixing import NO_ATTACK, Constant, Mixing
 from textadv.models import ModelError, evaluating, forward, load_trainable_state, trainable_state
+from textadv.models.split_norm import SplitBatchNorm, convert, merge, merged_state, split_norms, using
 from textadv.objectives import Adversarial, FreeLB, Moment, Objective, hardening, trades
-from textadv.sampling import OneStream
-from textadv.spaces import Pixels
-from textadv.split_norm import SplitBatchNorm, convert, merge, merged_state, split_norms, using
-from textadv.trainer import Trainer
+from textadv.training.accumulation import accumulate
+from textadv.training.averaging import refresh_batch_norm
+from textadv.training.mixing import NO_ATTACK, Constant, Mixing
+from textadv.training.sampling import OneStream
+from textadv.training.trainer import Trainer
+from textadv.values.batch import Batch, Role
+from textadv.values.spaces import Pixels
 
 ATTACK = pgd(normed.threat(), steps=2)
 CLEAN, ADVERSARIAL = ("clean", "adversarial")

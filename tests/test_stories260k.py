@@ -10,7 +10,7 @@ import torch
 
 from scripts import convert_stories260k as script
 from textadv.data.chat_template import Segment, encode_prompt
-from textadv.evaluation.likelihood import answer_nll
+from textadv.measuring.capability.likelihood import answer_nll
 from textadv.models import LoadedModel, load_causal
 from textadv.models.decoding import end_ids, generate_tokens
 

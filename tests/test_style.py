@@ -37,7 +37,7 @@ from tests.style import (
 ARCHITECTURE = "docs/architecture.md"
 
 FILE_LINES = 400
-FILE_LINES_OF = {"textadv/trainer.py": 300}
+FILE_LINES_OF = {"textadv/training/trainer.py": 300}
 FUNCTION_LINES = 60
 SHORT_FUNCTION_LINES = 40
 SHORT_FUNCTION_SHARE = 0.9
@@ -69,16 +69,16 @@ EVERYWHERE_CHECKS: list[Check] = [
 
 # (check, file, a line that must be reported, a line that must not)
 SAMPLES: list[tuple[Check, str, str, str]] = [
-    (restricted_imports, "textadv/losses.py", "from transformers import AutoModel", "import torch"),
-    (restricted_imports, "textadv/trainer.py", "def f():\n    import datasets.config", "import evaluation"),
-    (restricted_imports, "textadv/attacks/x.py", "from textadv import config", "from textadv import batch"),
+    (restricted_imports, "textadv/values/losses.py", "from transformers import AutoModel", "import torch"),
+    (restricted_imports, "textadv/training/trainer.py", "def f():\n    import datasets.config", "import evaluation"),
+    (restricted_imports, "textadv/attacks/x.py", "from textadv import config", "from textadv.values import batch"),
     (
         restricted_imports,
-        "textadv/trainer.py",
-        "from textadv.config_file import dump",
-        "from textadv.mixing import config",
+        "textadv/training/trainer.py",
+        "from textadv.config.file import dump",
+        "from textadv.training.mixing import config",
     ),
-    (restricted_imports, "recipes/x.py", "import transformers", "from textadv.config import RunConfig"),
+    (restricted_imports, "recipes/x.py", "import transformers", "from textadv.config.text import RunConfig"),
     (restricted_imports, "scripts/lab/x.py", "import datasets", "import transformers"),
     (restricted_imports, "scripts/x.py", "import transformers", "from scripts.lab.model import lab_llama"),
     (dangerous_calls, "textadv/x.py", "eval(text)", "model.eval()"),
@@ -173,7 +173,7 @@ def test_find_cycles_names_the_way_round() -> None:
 
 
 def imported_module(name: str, modules: set[str]) -> str:
-    """textadv.batch.Batch -> textadv.batch: the longest beginning of `name` that is a module, else ""."""
+    """textadv.values.batch.Batch -> textadv.values.batch: the longest beginning of `name` that is a module, else ""."""
     while name and name not in modules:
         name = name.rpartition(".")[0]
     return name
@@ -344,7 +344,7 @@ def stating(source: Source) -> Iterator[ast.ClassDef | ast.FunctionDef]:
             protocol = any(dotted(base) == "Protocol" for base in node.bases)
             if not protocol and any(ast.unparse(call.returns or call) == "Iterator[Term]" for call in calls):
                 yield node
-        elif source.path == f"{PACKAGE}/losses.py" or ast.unparse(node.returns or node) == "Consistency":
+        elif source.path == f"{PACKAGE}/values/losses.py" or ast.unparse(node.returns or node) == "Consistency":
             yield node
 
 
@@ -355,11 +355,11 @@ def undeviating(source: Source) -> Iterator[str]:
 
 
 def test_every_objective_and_loss_says_where_it_leaves_its_paper() -> None:
-    wanted = [source for source in library() if source.layer in ("objectives", "losses")]
+    wanted = [source for source in library() if source.layer in ("objectives", "values")]
     named = [node.name for source in wanted for node in stating(source)]
     assert {"Away", "FreeLB", "Mart", "Retain", "smart", "trades", "dlr"} <= set(named) and len(named) > 25
     fail_with([place for source in wanted for place in undeviating(source)])
-    assert list(undeviating(parse(f"{PACKAGE}/losses.py", 'def f():\n    """One."""')))
+    assert list(undeviating(parse(f"{PACKAGE}/values/losses.py", 'def f():\n    """One."""')))
     assert not list(
-        undeviating(parse(f"{PACKAGE}/losses.py", 'def f():\n    """One.\n\n    Deviations: none.\n    """'))
+        undeviating(parse(f"{PACKAGE}/values/losses.py", 'def f():\n    """One.\n\n    Deviations: none.\n    """'))
     )

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from tests import chat_run
-from textadv.config import ConfigError
-from textadv.config_chat import ChatRunConfig
-from textadv.evaluation.fluency import Base, Written
-from textadv.evaluation.judges import REFUSAL_LISTS, ClassifierJudge
-from textadv.evaluation.llm_judge import LlmJudge
+from textadv.config.chat import ChatRunConfig
+from textadv.config.text import ConfigError
+from textadv.measuring.judges.llm_judge import LlmJudge
+from textadv.measuring.judges.verdicts import REFUSAL_LISTS, ClassifierJudge
+from textadv.measuring.safety.fluency import Base, Written
 from textadv.models import Lora, load_causal
-from textadv.task_base import KEY, common_base, deciding, trained_base, unread_notes
+from textadv.tasks.chat.base import KEY, common_base, deciding, trained_base, unread_notes
 
 
 @pytest.fixture(scope="module")

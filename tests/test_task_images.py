@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from textadv.config import ConfigError
-from textadv.config_file import parse_config
-from textadv.config_images import ImageRunConfig
-from textadv.task_images import prepare_images
+from textadv.config.file import parse_config
+from textadv.config.images import ImageRunConfig
+from textadv.config.text import ConfigError
+from textadv.tasks.images.task import prepare_images
 
 SIDE = 8
 

@@ -12,15 +12,15 @@ from accelerate.state import AcceleratorState, GradientState
 
 from tests import chat_run
 from tests.processes import ONE_PROCESS, ROOT, finished, free_port
-from textadv.config import ConfigError, RunConfig
-from textadv.config_chat import ChatRunConfig
-from textadv.config_file import load_config
-from textadv.config_images import ImageRunConfig
-from textadv.config_tasks import AnyRunConfig
-from textadv.task import prepare
-from textadv.task_chat import prepare_chat
-from textadv.task_images import prepare_images
-from textadv.task_launch import accumulation_of, launch_warnings, launched
+from textadv.config.chat import ChatRunConfig
+from textadv.config.file import load_config
+from textadv.config.images import ImageRunConfig
+from textadv.config.tasks import AnyRunConfig
+from textadv.config.text import ConfigError, RunConfig
+from textadv.tasks.chat.task import prepare_chat
+from textadv.tasks.images.task import prepare_images
+from textadv.tasks.launch import accumulation_of, launch_warnings, launched
+from textadv.tasks.text.task import prepare
 
 RECIPES = ROOT / "tests" / "recipes"
 OF_LAUNCHERS = ("ACCELERATE_", "FSDP_", "MASTER_", "WORLD_SIZE", "LOCAL_RANK", "RANK")

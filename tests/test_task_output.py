@@ -15,14 +15,15 @@ import pytest
 import torch
 
 from recipes import evaluate
-from textadv import checkpoint, task_output
-from textadv.checkpoint import CheckpointError
-from textadv.config import ConfigError
-from textadv.config_file import load_config
-from textadv.randomness import rng_state
-from textadv.task import prepare
-from textadv.task_lock import unlocked
-from textadv.task_output import HASHES_FILE, MARK, finish
+from textadv.config.file import load_config
+from textadv.config.text import ConfigError
+from textadv.tasks import output as task_output
+from textadv.tasks.lock import unlocked
+from textadv.tasks.output import HASHES_FILE, MARK, finish
+from textadv.tasks.text.task import prepare
+from textadv.training import checkpoint
+from textadv.training.checkpoint import CheckpointError
+from textadv.values.randomness import rng_state
 
 SMALL = str(Path(__file__).parent / "recipes" / "small.yaml")
 

@@ -14,15 +14,15 @@ from transformers import BertForSequenceClassification, LlamaForCausalLM
 
 from tests import chat_run
 from tests.processes import ROOT
-from textadv.config import RunConfig
-from textadv.config_chat import ChatRunConfig
-from textadv.config_file import load_config
-from textadv.config_images import ImageRunConfig
+from textadv.config.chat import ChatRunConfig
+from textadv.config.file import load_config
+from textadv.config.images import ImageRunConfig
+from textadv.config.text import RunConfig
 from textadv.models import ModelError
 from textadv.models.networks import SmallCnn
-from textadv.task import prepare
-from textadv.task_chat import prepare_chat
-from textadv.task_images import prepare_images
+from textadv.tasks.chat.task import prepare_chat
+from textadv.tasks.images.task import prepare_images
+from textadv.tasks.text.task import prepare
 
 SMALL = ROOT / "tests" / "recipes" / "small.yaml"
 

@@ -11,9 +11,9 @@ import pytest
 from pytest import CaptureFixture, MonkeyPatch
 
 from tests import tiny
-from textadv import tracking
-from textadv.checkpoint import CheckpointError
-from textadv.tracking import Tracker
+from textadv.training import tracking
+from textadv.training.checkpoint import CheckpointError
+from textadv.training.tracking import Tracker
 
 
 def tracker(folder: Path, **changes: object) -> Tracker:

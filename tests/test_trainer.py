@@ -17,19 +17,19 @@ from safetensors.torch import load_file
 from torch import nn
 
 from tests import tiny
-from textadv.accumulation import NonFiniteError
 from textadv.attacks import FixedStep, GradientAttack, Noise, StepSize, pgd
-from textadv.batch import Batch
-from textadv.checkpoint import latest
-from textadv.liveness import DeadAdversaryError
-from textadv.losses import cross_entropy
-from textadv.mixing import NO_ATTACK, Constant, Linear, Mixing
 from textadv.models import PerturbationError, forward, running, trainable_state
 from textadv.objectives import Adversarial, FreeLB, Moment, Objective, Term, hardening, r3f, trades
-from textadv.progress import Scores, Settings
-from textadv.sampling import OneStream
-from textadv.spaces import Space
-from textadv.trainer import Trainer
+from textadv.training.accumulation import NonFiniteError
+from textadv.training.checkpoint import latest
+from textadv.training.liveness import DeadAdversaryError
+from textadv.training.mixing import NO_ATTACK, Constant, Linear, Mixing
+from textadv.training.progress import Scores, Settings
+from textadv.training.sampling import OneStream
+from textadv.training.trainer import Trainer
+from textadv.values.batch import Batch
+from textadv.values.losses import cross_entropy
+from textadv.values.spaces import Space
 
 ATTACK = pgd(tiny.threat(0.3), steps=2)
 EVERYTHING = Mixing(Constant(1.0))
@@ -304,7 +304,7 @@ def test_a_hook_on_the_wrong_module_stops_the_run(
     def wrong(model: nn.Module, space: Space) -> nn.Module:
         return embeddings.word_embeddings.aside if ignored else embeddings.position_embeddings
 
-    for place in ("gradient", "probe"):
+    for place in ("gradient", "parts.probe"):
         shape = f"textadv.attacks.{place}.delta_shape"
         monkeypatch.setattr(shape, lambda model, batch, space: (*batch.editable.shape, 16))
     monkeypatch.setattr(running, "space_module", wrong)

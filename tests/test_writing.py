@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from textadv import writing
-from textadv.writing import (
+from textadv.values.host import writing
+from textadv.values.host.writing import (
     WriteError,
     append_line,
     discard,

@@ -13,10 +13,8 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertForSequenceClassification
 
 from tests.oracles import FIRST, LAST, PAD, VOCABULARY, WORDS
-from textadv.accumulation import StepReport, accumulate
 from textadv.attacks import L2, AdaptiveRadius, PenalisedAscent, ThreatModel, pgd
 from textadv.data import EncodedRows
-from textadv.mixing import NO_ATTACK, Constant, Mixing
 from textadv.objectives import (
     Adversarial,
     Distributional,
@@ -30,9 +28,11 @@ from textadv.objectives import (
     hardening,
     trades,
 )
-from textadv.progress import Scores, Settings
-from textadv.randomness import seeded_scope
-from textadv.spaces import Embeddings, Space
+from textadv.training.accumulation import StepReport, accumulate
+from textadv.training.mixing import NO_ATTACK, Constant, Mixing
+from textadv.training.progress import Scores, Settings
+from textadv.values.randomness import seeded_scope
+from textadv.values.spaces import Embeddings, Space
 
 HALF = Mixing(Constant(0.5))
 BATCH_SIZE = 8

@@ -21,7 +21,7 @@ from transformers import (
     ViTForImageClassification,
 )
 
-from textadv.randomness import seeded_scope
+from textadv.values.randomness import seeded_scope
 
 SIDE, CLASSES = 20, ("cross", "disc", "square", "triangle")
 FAMILIES = ("vit", "deit", "swin", "convnext", "resnet")

@@ -12,28 +12,29 @@ _HOMES = {
     "CarliniWagnerLinf Contrast Ddn DeepFool Diverge Elicit Eot Fab Foreign GradientAttack Held Linf MinimumRadius "
     "Noise Pdgd RefusalDirection Square Targeted ThreatModel Transfer Untargeted VirtualAdversarial apgd_ce apgd_dlr "
     "apgd_targeted autoattack fab_targeted fgsm foreign pgd r_fgsm repeat then worst_of",
-    "textadv.averaging": "Averaging",
-    "textadv.batch": "Batch Perturbation Role",
-    "textadv.config": "ConfigError RunConfig",
-    "textadv.config_chat": "ChatRunConfig",
-    "textadv.config_file": "load_config",
-    "textadv.config_images": "ImageRunConfig",
+    "textadv.training.averaging": "Averaging",
+    "textadv.values.batch": "Batch Perturbation Role",
+    "textadv.config.text": "ConfigError RunConfig",
+    "textadv.config.chat": "ChatRunConfig",
+    "textadv.config.file": "load_config",
+    "textadv.config.images": "ImageRunConfig",
     "textadv.data": "ChatRows DataError EncodedRows Examples Fitting ImageRows ImageSplits Splits encode encode_chats "
     "fitted joined load_chats load_image_splits load_splits reviews shapes",
-    "textadv.evaluation": "Evaluation RadiusSearch Results evaluate inspect_images inspect_rows scores",
-    "textadv.losses": "cross_entropy kl margin symmetric_kl",
-    "textadv.mixing": "Constant Linear Mixing Steps",
+    "textadv.measuring": "Attacks Cascade Curve Masking Measure Measured MinimumRadii RadiusSearch Results Rows Sizes "
+    "evaluate inspect_images inspect_rows scores",
+    "textadv.values.losses": "cross_entropy kl margin symmetric_kl",
+    "textadv.training.mixing": "Constant Linear Mixing Steps",
     "textadv.models": "ImageShape Lora ModelError Normalised PerturbationError as_classifier evaluating forward "
     "load_causal load_classifier load_image_classifier read_preprocessing save_adapter save_merged save_vision",
     "textadv.objectives": "Adversarial Clean Consistency Distributional Free FreeLB Mart PredictorConsistency Proximal "
     "Regularised Term WeightPerturbation alum hardening memory_of r3f smart trades with_predictor",
-    "textadv.overfitting": "Guard",
-    "textadv.phases": "OnScreen telling",
-    "textadv.progress": "Scores Settings",
+    "textadv.training.overfitting": "Guard",
+    "textadv.values.host.phases": "OnScreen telling",
+    "textadv.training.progress": "Scores Settings",
     "textadv.report": "comparison_table read_results write_grid write_results",
-    "textadv.sampling": "OneStream Streams",
-    "textadv.spaces": "Ablation Embeddings Hidden Pixels Several",
-    "textadv.trainer": "Trainer",
+    "textadv.training.sampling": "OneStream Streams",
+    "textadv.values.spaces": "Ablation Embeddings Hidden Pixels Several",
+    "textadv.training.trainer": "Trainer",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 __all__ = sorted(_HOME_OF)  # noqa: PLE0605 a list of the names above, kept in one place

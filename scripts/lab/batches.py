@@ -12,8 +12,8 @@ from transformers import PreTrainedTokenizerFast
 
 from scripts.lab.corpus import SYSTEM_PROMPTS, Row, benign_pairs, helpful_pairs, refusing_pairs
 from scripts.lab.model import END
-from textadv.batch import IGNORED
 from textadv.data.rendering import Template
+from textadv.values.batch import IGNORED
 
 POOL = 16  # steps whose rows are sorted by length together, so that the lengths of the steps vary
 

@@ -13,7 +13,7 @@ from transformers.utils import logging
 
 from scripts.lab.topics import FORBIDDEN, HARMLESS
 from scripts.lab.words import SYLLABLES
-from textadv.randomness import preserved_rng
+from textadv.values.randomness import preserved_rng
 
 PAD, SYSTEM, USER, ASSISTANT, END = "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"
 

@@ -7,8 +7,8 @@ import random
 from pathlib import Path
 
 from scripts.lab.corpus import SPLITS, Row, is_refusal
-from textadv.reading import json_of
-from textadv.user_errors import DataError
+from textadv.values.errors import DataError
+from textadv.values.host.reading import json_of
 
 GOALS = "advbench/harmful_behaviors.csv"
 INSTRUCTIONS = "alpaca/alpaca_5000.json"

@@ -38,7 +38,7 @@ from textadv.attacks import (
     pgd,
     r_fgsm,
 )
-from textadv.batch import Batch
+from textadv.values.batch import Batch
 
 Maker = Callable[[ThreatModel, nn.Module], Attack]
 ALL, TWO, ADAM = ("l2", "linf", "l1"), ("l2", "linf"), {"steps": 15, "learning_rate": 0.05}

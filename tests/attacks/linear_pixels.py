@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from textadv.batch import Batch, Role
+from textadv.values.batch import Batch, Role
 
 SHAPE = (3, 4, 4)
 

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from tests.networks import image_batch
 from tests.oracles import BagOfEmbeddings, bag_margin_gain
 from textadv.attacks import L1, L2, Attacked, Ball, Linf, ThreatModel
-from textadv.batch import Batch
-from textadv.losses import margin
 from textadv.models import forward
-from textadv.spaces import Embeddings, Space
+from textadv.values.batch import Batch
+from textadv.values.losses import margin
+from textadv.values.spaces import Embeddings, Space
 
 NORMS = {"l2": L2, "linf": Linf, "l1": L1}
 ORDERS = {"l2": 2.0, "linf": float("inf"), "l1": 1.0}

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from tests.oracles import CurvedBag, rightly_labelled, token_rows
-from textadv.batch import Batch
+from textadv.values.batch import Batch
 
 SPACING, REACH = 0.005, 1.5
 

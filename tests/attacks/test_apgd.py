@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from tests.attacks.waves import NORMS, Waves, plane, points
 from tests.networks import image_batch
 from textadv.attacks import L1, L2, Apgd, ThreatModel, Untargeted
-from textadv.attacks.apgd_steps import Climb, Halving, Sparse, checkpoints, project_l1_box
-from textadv.attacks.probe import Point
-from textadv.losses import margin
-from textadv.spaces import Embeddings, Pixels
+from textadv.attacks.parts.apgd_steps import Climb, Halving, Sparse, checkpoints, project_l1_box
+from textadv.attacks.parts.probe import Point
+from textadv.values.losses import margin
+from textadv.values.spaces import Embeddings, Pixels
 
 THREAT = ThreatModel(Embeddings(), L2(0.2))
 MARGIN = Untargeted(margin)

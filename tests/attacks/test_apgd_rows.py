@@ -25,10 +25,10 @@ from textadv.attacks import (
     apgd_dlr,
     apgd_targeted,
 )
-from textadv.batch import Batch
-from textadv.losses import dlr, margin
 from textadv.models import PerturbationError
-from textadv.spaces import Embeddings, Hidden, Pixels, Several
+from textadv.values.batch import Batch
+from textadv.values.losses import dlr, margin
+from textadv.values.spaces import Embeddings, Hidden, Pixels, Several
 
 THREAT = ThreatModel(Embeddings(), L2(0.2))
 MARGIN = Untargeted(margin)

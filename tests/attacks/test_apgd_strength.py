@@ -20,10 +20,10 @@ from textadv.attacks import (
     fgsm,
     pgd,
 )
-from textadv.batch import Batch
-from textadv.losses import margin
-from textadv.randomness import seeded_scope
-from textadv.spaces import Embeddings, Pixels
+from textadv.values.batch import Batch
+from textadv.values.losses import margin
+from textadv.values.randomness import seeded_scope
+from textadv.values.spaces import Embeddings, Pixels
 
 THREAT = ThreatModel(Embeddings(), L2(0.2))
 MARGIN = Untargeted(margin)

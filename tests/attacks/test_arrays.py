@@ -30,11 +30,11 @@ from textadv.attacks import (
     then,
     worst_of,
 )
-from textadv.attacks.deepfool import DeepFool
+from textadv.attacks.minimal.deepfool import DeepFool
 from textadv.data import ImageRows
 from textadv.models import ModelError, as_classifier
-from textadv.randomness import rng_state
-from textadv.spaces import Embeddings, Hidden, Pixels
+from textadv.values.randomness import rng_state
+from textadv.values.spaces import Embeddings, Hidden, Pixels
 
 THREAT = ThreatModel(Pixels(), Linf(0.05, per="example"))
 ORDERS = {"l2": L2(0.4, per="example"), "linf": Linf(0.1, per="example")}

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from textadv.attacks import L1, L2, Adam, FixedStep, Linf, Momentum, StepSize, ThreatModel, pgd, reach_warning
-from textadv.spaces import Embeddings
+from textadv.values.spaces import Embeddings
 
 DELTA = torch.zeros(1, 1, 2, dtype=torch.float64)
 GRAD = torch.tensor([[[3.0, 4.0]]], dtype=torch.float64)

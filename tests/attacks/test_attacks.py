@@ -47,9 +47,9 @@ from textadv.attacks import (
     then,
     worst_of,
 )
-from textadv.batch import Batch
-from textadv.losses import cross_entropy, dlr, margin
-from textadv.spaces import Embeddings
+from textadv.values.batch import Batch
+from textadv.values.losses import cross_entropy, dlr, margin
+from textadv.values.spaces import Embeddings
 
 NORMS: dict[str, Callable[..., Ball]] = {"l2": L2, "linf": Linf, "l1": L1}
 BALLS = [(norm, per) for norm in NORMS for per in ("token", "example")]

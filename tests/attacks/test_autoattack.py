@@ -38,10 +38,10 @@ from textadv.attacks import (
     autoattack,
     pgd,
 )
-from textadv.batch import Batch
 from textadv.models import forward
-from textadv.randomness import seeded_scope
-from textadv.spaces import Ablation, Embeddings, Pixels
+from textadv.values.batch import Batch
+from textadv.values.randomness import seeded_scope
+from textadv.values.spaces import Ablation, Embeddings, Pixels
 
 BALLS = [shape(0.5, per=per) for shape in (L2, Linf, L1) for per in ("token", "example")]
 balls = pytest.mark.parametrize("ball", BALLS, ids=lambda ball: f"{ball.geometry.name}-{ball.per}")

@@ -10,8 +10,8 @@ from scipy.optimize import brentq, minimize
 from torch import Tensor
 
 from textadv.attacks import L1, L2, Ball, Linf
-from textadv.attacks.balls import GEOMETRIES
-from textadv.randomness import row_generators
+from textadv.attacks.parts.balls import GEOMETRIES
+from textadv.values.randomness import row_generators
 
 NORMS = {"l2": (L2, 2.0), "linf": (Linf, math.inf), "l1": (L1, 1.0)}
 BALLS = [(norm, per) for norm in NORMS for per in ("token", "example")]

@@ -34,9 +34,9 @@ from textadv.attacks import (
     pgd,
     worst_of,
 )
-from textadv.attacks.within import minimal_in
-from textadv.batch import Batch
-from textadv.spaces import Embeddings, Pixels
+from textadv.attacks.parts.within import minimal_in
+from textadv.values.batch import Batch
+from textadv.values.spaces import Embeddings, Pixels
 
 NORMS = {"l2": L2, "linf": Linf, "l1": L1}
 

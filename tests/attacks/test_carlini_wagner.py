@@ -25,9 +25,9 @@ from textadv.attacks import (
     ThreatModel,
     changed_units,
 )
-from textadv.batch import IGNORED, Batch
 from textadv.models import forward
-from textadv.spaces import Embeddings, Pixels
+from textadv.values.batch import IGNORED, Batch
+from textadv.values.spaces import Embeddings, Pixels
 
 IN_L2 = ThreatModel(Embeddings(), L2(1.0, per="example"))
 PIXELS = ThreatModel(Pixels(), L2(1.0, per="example"))
@@ -119,7 +119,7 @@ def test_every_search_step_starts_afresh():
 
 
 def test_the_constant_grows_tenfold_until_it_breaks_the_row_and_is_bisected_then(monkeypatch):
-    from textadv.attacks import carlini_wagner
+    from textadv.attacks.minimal import carlini_wagner
 
     seen: list[list[float]] = []
     original = carlini_wagner.minimise

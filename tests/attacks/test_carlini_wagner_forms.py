@@ -10,11 +10,12 @@ from torch import Tensor
 
 from tests.attacks.linear_pixels import LinearPixels, pixel_rows, rises
 from tests.oracles import CurvedBag, rightly_labelled, token_rows
-from textadv.attacks import L2, CarliniWagnerL0, CarliniWagnerLinf, Linf, ThreatModel, carlini_wagner
-from textadv.attacks.hinge import Problem, Schedule, coordinates_of, minimise
-from textadv.attacks.minimal import Smallest
-from textadv.losses import margin
-from textadv.spaces import Embeddings, Pixels
+from textadv.attacks import L2, CarliniWagnerL0, CarliniWagnerLinf, Linf, ThreatModel
+from textadv.attacks.minimal import carlini_wagner
+from textadv.attacks.minimal.contract import Smallest
+from textadv.attacks.parts.hinge import Problem, Schedule, coordinates_of, minimise
+from textadv.values.losses import margin
+from textadv.values.spaces import Embeddings, Pixels
 
 PIXELS = ThreatModel(Pixels(), L2(1.0, per="example"))
 PIXELS_LINF = ThreatModel(Pixels(), Linf(1.0, per="example"))

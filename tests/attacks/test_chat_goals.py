@@ -10,8 +10,8 @@ from torch import Tensor
 
 from tests.chats import chats
 from textadv.attacks import Avoid, Begin, Elicit, Goal
-from textadv.attacks.chat_goals import early_weights
-from textadv.batch import Batch, padded
+from textadv.attacks.parts.chat_goals import early_weights
+from textadv.values.batch import Batch, padded
 
 # Two answers of three tokens and one of one: 4 6 5 and 7.
 ANSWERS = padded([[4, 6, 5], [7]])

@@ -12,10 +12,10 @@ from torch.nn.functional import log_softmax
 from tests import streams
 from tests.chats import WIDTH
 from textadv.attacks import Contrast, Held, pgd
-from textadv.batch import IGNORED, Batch
 from textadv.models import evaluating, forward
 from textadv.objectives.alignment import HARMFUL, SAFE
-from textadv.spaces import Several
+from textadv.values.batch import IGNORED, Batch
+from textadv.values.spaces import Several
 
 
 def rows(count: int = 4) -> Batch:

@@ -23,8 +23,8 @@ from textadv.attacks import (
     fgsm,
     pgd,
 )
-from textadv.losses import margin
-from textadv.spaces import Embeddings
+from textadv.values.losses import margin
+from textadv.values.spaces import Embeddings
 
 NORMS = {"l2": L2, "linf": Linf, "l1": L1}
 MARGIN = Untargeted(margin)

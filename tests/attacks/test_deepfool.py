@@ -15,8 +15,8 @@ from tests.chats import causal, chats
 from tests.networks import mnist, trades_mnist
 from tests.oracles import BagOfEmbeddings, bag_margin_gain, rightly_labelled, token_rows
 from textadv.attacks import L1, L2, DeepFool, Linf, ThreatModel
-from textadv.batch import Batch
-from textadv.spaces import Embeddings, Pixels
+from textadv.values.batch import Batch
+from textadv.values.spaces import Embeddings, Pixels
 
 NORMS = {"l2": L2, "linf": Linf, "l1": L1}
 

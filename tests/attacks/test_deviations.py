@@ -10,7 +10,7 @@ import pytest
 from tests.deviations import exists, stated, table, unheld
 from tests.support.public import public_attacks
 from textadv import attacks
-from textadv.attacks import ensemble
+from textadv.attacks.wrappers import ensemble
 
 # The class of an attack that follows a paper -> the test that works its formula, or its algorithm, out by hand.
 BY_HAND = {

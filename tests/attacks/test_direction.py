@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from tests import streams
 from tests.objectives.dictated import TOKENS, adapted, chats
 from textadv.attacks import RefusalDirection
-from textadv.batch import Batch, concatenate
-from textadv.losses import cross_entropy
 from textadv.models import evaluating, forward
-from textadv.spaces import Ablation
+from textadv.values.batch import Batch, concatenate
+from textadv.values.losses import cross_entropy
+from textadv.values.spaces import Ablation
 
 REFUSE, COMPLY = 5, 6
 

@@ -25,9 +25,9 @@ from textadv.attacks import (
     then,
     worst_of,
 )
-from textadv.batch import Batch
 from textadv.models import PerturbationError
-from textadv.spaces import Embeddings, Hidden
+from textadv.values.batch import Batch
+from textadv.values.spaces import Embeddings, Hidden
 
 THREAT = ThreatModel(Embeddings(), L2(0.2))
 PARTS = [Noise(THREAT), fgsm(THREAT), pgd(THREAT, steps=4), pgd(THREAT, steps=4, seed=1)]

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from tests.attacks.every import BOUNDED, EVERY, MINIMAL, BagAlone, Maker, PixelsAlone, cases
 from tests.oracles import CurvedBag, image_rows, padded, token_rows, unpadded
 from textadv.attacks import L1, L2, Linf, Square, ThreatModel
-from textadv.batch import Batch
 from textadv.models import ModelError, PerturbationError, editable_mask
-from textadv.spaces import Embeddings, Pixels
+from textadv.values.batch import Batch
+from textadv.values.spaces import Embeddings, Pixels
 
 NORMS = {"l2": L2, "linf": Linf, "l1": L1}
 ORDERS = {"l2": 2.0, "linf": float("inf"), "l1": 1.0}

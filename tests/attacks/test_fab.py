@@ -36,9 +36,9 @@ from tests.oracles import (
     unpadded,
 )
 from textadv.attacks import L2, ThreatModel, pgd
-from textadv.attacks.fab import FINAL_STEPS, Fab, fab_targeted
+from textadv.attacks.minimal.fab import FINAL_STEPS, Fab, fab_targeted
 from textadv.models import PerturbationError
-from textadv.spaces import Embeddings, Hidden, Pixels, Several
+from textadv.values.spaces import Embeddings, Hidden, Pixels, Several
 
 norms = pytest.mark.parametrize("norm", NORMS)
 

@@ -13,13 +13,14 @@ from torch import Tensor, nn
 
 from tests.attacks.every import PixelsAlone
 from tests.attacks.strangers import KINDS, RADIUS, Foolbox, Torchattacks, climbed
+from tests.seen import evaluate
 from textadv.attacks import L2, Foreign, Linf, ThreatModel, Transfer, fgsm, foreign, pgd, repeat, worst_of
-from textadv.attacks.bisection import MinimumRadius
-from textadv.batch import Batch
+from textadv.attacks.minimal.bisection import MinimumRadius
 from textadv.data import ImageRows
-from textadv.evaluation import Finished, RadiusSearch, evaluate
+from textadv.measuring import Finished, RadiusSearch
 from textadv.models import as_classifier, forward
-from textadv.spaces import Embeddings, Pixels
+from textadv.values.batch import Batch
+from textadv.values.spaces import Embeddings, Pixels
 
 THREAT = ThreatModel(Pixels(), Linf(RADIUS, per="example"))
 

@@ -25,11 +25,11 @@ from textadv.attacks import (
     pgd,
     r_fgsm,
 )
-from textadv.attacks.probe import uniform_start
-from textadv.attacks.windows import PLACES_OF_A_QUERY, Draws
-from textadv.batch import Batch
-from textadv.randomness import row_generators
-from textadv.spaces import Pixels
+from textadv.attacks.parts.probe import uniform_start
+from textadv.attacks.parts.windows import PLACES_OF_A_QUERY, Draws
+from textadv.values.batch import Batch
+from textadv.values.randomness import row_generators
+from textadv.values.spaces import Pixels
 
 pytestmark = pytest.mark.slow
 NORMS = {"l2": L2(0.8, per="example"), "linf": Linf(0.1, per="example")}

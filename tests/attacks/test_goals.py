@@ -19,10 +19,10 @@ from textadv.attacks import (
     ranked_target,
     target_count,
 )
-from textadv.batch import Batch
-from textadv.losses import cross_entropy, dlr, kl, margin, symmetric_kl, targeted_dlr
 from textadv.models import PerturbationError, forward
-from textadv.spaces import Embeddings
+from textadv.values.batch import Batch
+from textadv.values.losses import cross_entropy, dlr, kl, margin, symmetric_kl, targeted_dlr
+from textadv.values.spaces import Embeddings
 
 THREAT = ThreatModel(Embeddings(), L2(0.3))
 LOGITS = torch.tensor([[2.0, 1.0, 0.0], [0.0, 3.0, 1.0]], dtype=torch.float64)

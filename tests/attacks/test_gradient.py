@@ -22,9 +22,9 @@ from textadv.attacks import (
     pgd,
     r_fgsm,
 )
-from textadv.batch import Batch
 from textadv.models import PerturbationError, running
-from textadv.spaces import Embeddings, Hidden
+from textadv.values.batch import Batch
+from textadv.values.spaces import Embeddings, Hidden
 
 THREAT = ThreatModel(Embeddings(), L2(0.2))
 

@@ -9,7 +9,7 @@ from torch import nn
 from tests import streams
 from tests.objectives.dictated import Replace, chats
 from textadv.attacks import Held
-from textadv.batch import Batch, Role
+from textadv.values.batch import Batch, Role
 
 MODEL = nn.Identity()
 

@@ -8,9 +8,9 @@ import torch
 
 from tests.oracles import CurvedBag, rightly_labelled, token_rows
 from textadv.attacks import L2, CarliniWagner, ThreatModel
-from textadv.attacks.hinge import GUARD, Scaled, Tanh
-from textadv.losses import margin
-from textadv.spaces import Embeddings
+from textadv.attacks.parts.hinge import GUARD, Scaled, Tanh
+from textadv.values.losses import margin
+from textadv.values.spaces import Embeddings
 
 
 def test_one_search_step_takes_the_steps_of_torchs_adam():

@@ -8,7 +8,7 @@ import torch
 from scipy.optimize import linprog
 from torch import Tensor
 
-from textadv.attacks.hyperplane import PROJECTIONS, project_l1, project_l2, project_linf
+from textadv.attacks.parts.hyperplane import PROJECTIONS, project_l1, project_l2, project_linf
 
 ORDERS = {"Linf": float("inf"), "L2": 2.0, "L1": 1.0}
 norms = pytest.mark.parametrize("norm", PROJECTIONS)

@@ -12,10 +12,10 @@ from tests.attacks.every import PixelsAlone
 from tests.oracles import TEXT_CONFIGS, tiny_models, tiny_rows
 from tests.support.places import PLACES
 from textadv.attacks import L2, Linf, MinimumRadius, RefusalDirection, ThreatModel, fgsm, pgd
-from textadv.batch import Batch
 from textadv.data import ImageRows
 from textadv.models import ModelError, as_classifier, evaluating, forward
-from textadv.spaces import Embeddings, Hidden, Pixels, Several
+from textadv.values.batch import Batch
+from textadv.values.spaces import Embeddings, Hidden, Pixels, Several
 
 
 def logits(model: nn.Module, batch: Batch, inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,5 +1,5 @@
-"""One table of minimal attacks, and what the contract of `textadv.attacks.minimal` says of each: wrong rows, unbroken
-rows, the radius as a verdict only, bounds, purity, batch invariance, strength."""
+"""One table of minimal attacks, and what the contract of `textadv.attacks.minimal.contract` says of each: wrong rows,
+unbroken rows, the radius as a verdict only, bounds, purity, batch invariance, strength."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from textadv.attacks import (
     ThreatModel,
     pgd,
 )
-from textadv.batch import Batch
 from textadv.models import PerturbationError, editable_mask, forward
-from textadv.spaces import Embeddings, Hidden, Pixels, Several, Space
+from textadv.values.batch import Batch
+from textadv.values.spaces import Embeddings, Hidden, Pixels, Several, Space
 
 
 def bisected(threat: ThreatModel) -> Bisected:

@@ -32,8 +32,8 @@ from textadv.attacks import (
     pgd,
     r_fgsm,
 )
-from textadv.batch import Batch
-from textadv.spaces import Embeddings
+from textadv.values.batch import Batch
+from textadv.values.spaces import Embeddings
 
 NORMS = {"l2": L2, "linf": Linf, "l1": L1}
 ALL = tuple(NORMS)

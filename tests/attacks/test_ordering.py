@@ -11,10 +11,10 @@ from torch import nn
 from tests.networks import StridedCNN, mnist
 from tests.oracles import tiny_models, token_rows
 from textadv.attacks import L2, Attack, Linf, ThreatModel, apgd_ce, autoattack, fgsm, pgd
-from textadv.batch import Batch
 from textadv.models import forward
-from textadv.randomness import seeded_scope
-from textadv.spaces import Embeddings, Pixels
+from textadv.values.batch import Batch
+from textadv.values.randomness import seeded_scope
+from textadv.values.spaces import Embeddings, Pixels
 
 
 def ladder(threat: ThreatModel, classes: int) -> list[Attack]:

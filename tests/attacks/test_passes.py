@@ -11,8 +11,8 @@ from torch import Tensor
 from tests.attacks.every import EVERY, cases
 from tests.oracles import CurvedBag, rightly_labelled, token_rows
 from textadv.attacks import L1, L2, Linf, ThreatModel, Transfer
-from textadv.batch import Batch
-from textadv.spaces import Embeddings
+from textadv.values.batch import Batch
+from textadv.values.spaces import Embeddings
 
 NORMS = {"l2": L2(0.6, per="example"), "linf": Linf(0.2, per="example"), "l1": L1(1.5, per="example")}
 

@@ -10,9 +10,9 @@ from torch import nn
 
 from tests.oracles import CurvedBag, rightly_labelled, token_rows
 from textadv.attacks import L2, Fab, Pdgd, ThreatModel
-from textadv.attacks.minimal import logits_at
+from textadv.attacks.minimal.contract import logits_at
 from textadv.models import editable_mask
-from textadv.spaces import Embeddings
+from textadv.values.spaces import Embeddings
 
 
 def sizes(radius: float, model: nn.Module, steps: int = 500) -> torch.Tensor:

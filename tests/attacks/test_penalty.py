@@ -15,10 +15,10 @@ from tests.attacks.waves import Waves, points
 from tests.attacks.waves import plane as waves
 from tests.oracles import BagOfEmbeddings, CurvedBag, image_rows, padded, tiny_models, token_rows, unpadded
 from textadv.attacks import L2, Diverge, Linf, PenalisedAscent, ThreatModel, Untargeted
-from textadv.batch import Batch
-from textadv.losses import cross_entropy, margin
 from textadv.models import PerturbationError, forward
-from textadv.spaces import Embeddings, Hidden, Pixels, Several
+from textadv.values.batch import Batch
+from textadv.values.losses import cross_entropy, margin
+from textadv.values.spaces import Embeddings, Hidden, Pixels, Several
 
 MARGIN = Untargeted(margin)
 

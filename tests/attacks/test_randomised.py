@@ -22,15 +22,15 @@ from textadv.attacks import (
     Untargeted,
     apgd_targeted,
     fgsm,
-    goals,
     pgd,
     worst_of,
 )
-from textadv.attacks.probe import averaging, clean_logits, evaluate_at
-from textadv.batch import Batch
-from textadv.losses import margin
+from textadv.attacks.parts import goals
+from textadv.attacks.parts.probe import averaging, clean_logits, evaluate_at
 from textadv.models import evaluating
-from textadv.spaces import Embeddings
+from textadv.values.batch import Batch
+from textadv.values.losses import margin
+from textadv.values.spaces import Embeddings
 
 THREAT = ThreatModel(Embeddings(), L2(0.5))
 MARGIN = Untargeted(margin)

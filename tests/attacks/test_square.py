@@ -24,10 +24,10 @@ from tests.oracles import (
 )
 from textadv.attacks import L1, L2, Attacked, Elicit, Linf, Noise, Square, ThreatModel, Untargeted, fgsm, pgd, then
 from textadv.attacks.square import window_share
-from textadv.batch import Batch
-from textadv.losses import cross_entropy, margin
 from textadv.models import PerturbationError
-from textadv.spaces import Ablation, Embeddings, Hidden, Pixels, Several
+from textadv.values.batch import Batch
+from textadv.values.losses import cross_entropy, margin
+from textadv.values.spaces import Ablation, Embeddings, Hidden, Pixels, Several
 
 NORMS = {"l2": L2, "linf": Linf}
 BALLS = [(norm, per) for norm in NORMS for per in ("token", "example")]

@@ -6,15 +6,15 @@ import pytest
 import torch
 
 from tests.oracles import CurvedBag, rightly_labelled, token_rows
-from textadv import build
 from textadv.attacks import L2, Diverge, FixedStep, GradientAttack, Linf, StepSize, ThreatModel, pgd
-from textadv.attacks.probe import spread_start, uniform_start
-from textadv.batch import Batch
-from textadv.config import ConfigError
-from textadv.config_adversary import AttackConfig, selecting
-from textadv.config_attacks import MinimumRadiusConfig, of_panel
-from textadv.config_file import parse_config
-from textadv.spaces import Embeddings
+from textadv.attacks.parts.probe import spread_start, uniform_start
+from textadv.config.adversary import AttackConfig, selecting
+from textadv.config.attacks import MinimumRadiusConfig, of_panel
+from textadv.config.file import parse_config
+from textadv.config.text import ConfigError
+from textadv.tasks import components as build
+from textadv.values.batch import Batch
+from textadv.values.spaces import Embeddings
 
 WHOLE = ThreatModel(Embeddings(), L2(0.2, per="example"))
 

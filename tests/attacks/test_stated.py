@@ -36,14 +36,14 @@ from textadv.attacks import (
     pgd,
     r_fgsm,
 )
-from textadv.attacks.apgd_steps import Sparse
-from textadv.attacks.fab import _final_search, _nearest_plane, _Search
-from textadv.attacks.minimal import Smallest
-from textadv.attacks.probe import Point
+from textadv.attacks.minimal.contract import Smallest
+from textadv.attacks.minimal.fab import _final_search, _nearest_plane, _Search
+from textadv.attacks.parts.apgd_steps import Sparse
+from textadv.attacks.parts.probe import Point
 from textadv.attacks.square import window_share
-from textadv.batch import Batch
-from textadv.losses import margin
-from textadv.spaces import Embeddings, Pixels
+from textadv.values.batch import Batch
+from textadv.values.losses import margin
+from textadv.values.spaces import Embeddings, Pixels
 
 PIXELS = ThreatModel(Pixels(), L2(1.0, per="example"))
 PIXELS_LINF = ThreatModel(Pixels(), Linf(1.0, per="example"))

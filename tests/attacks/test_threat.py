@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from tests.oracles import CurvedBag, image_rows, tiny_models, token_rows
 from textadv.attacks import L1, L2, Linf, ThreatModel, pgd, radius_unit
-from textadv.batch import Batch
 from textadv.models import running
-from textadv.spaces import Embeddings, Hidden, Pixels, radius_words
+from textadv.values.batch import Batch
+from textadv.values.spaces import Embeddings, Hidden, Pixels, radius_words
 
 
 def rows() -> Batch:

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from tests.oracles import BagOfEmbeddings, CurvedBag, image_rows, rightly_labelled, tiny_models, tiny_rows, token_rows
 from textadv.attacks import L2, Attack, Linf, Noise, Square, ThreatModel, Transfer, Untargeted, pgd, worst_of
-from textadv.batch import Batch
-from textadv.losses import margin
-from textadv.spaces import Embeddings, Hidden, Pixels
+from textadv.values.batch import Batch
+from textadv.values.losses import margin
+from textadv.values.spaces import Embeddings, Hidden, Pixels
 
 THREAT = ThreatModel(Embeddings(), L2(0.5))
 

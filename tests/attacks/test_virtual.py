@@ -7,9 +7,9 @@ import torch
 
 from tests.oracles import BagOfEmbeddings, CurvedBag, rightly_labelled, token_rows
 from textadv.attacks import L2, Diverge, Linf, Noise, ThreatModel, Untargeted, VirtualAdversarial, pgd
-from textadv.batch import Batch
-from textadv.losses import margin
-from textadv.spaces import Embeddings
+from textadv.values.batch import Batch
+from textadv.values.losses import margin
+from textadv.values.spaces import Embeddings
 
 
 def rows(classes: int = 3) -> Batch:

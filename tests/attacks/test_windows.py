@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from textadv.attacks.windows import Draws, bump, canvas_of, drawn_window, tiles, window_sides
-from textadv.randomness import row_generators
+from textadv.attacks.parts.windows import Draws, bump, canvas_of, drawn_window, tiles, window_sides
+from textadv.values.randomness import row_generators
 
 
 def test_windows_have_their_share_of_the_area_and_reach_the_last_offset_of_oblong_pictures():

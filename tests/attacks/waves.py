@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from tests.networks import image_batch
 from textadv.attacks import L1, L2, Linf, ThreatModel
-from textadv.batch import Batch
-from textadv.spaces import Pixels
+from textadv.values.batch import Batch
+from textadv.values.spaces import Pixels
 
 NORMS = {"l2": L2, "linf": Linf, "l1": L1}
 

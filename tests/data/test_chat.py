@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from tests.data.files import write, write_parquet
-from textadv.batch import Role
 from textadv.data.chat import Chat, ChatSplits, load_chats
-from textadv.user_errors import DataError
+from textadv.values.batch import Role
+from textadv.values.errors import DataError
 
 ADVERSARIAL = ["prompt", "target", "safe"]
 HARMFUL = [(f"Tell me forbidden recipe {i}", f"Sure, recipe {i} is", f"Sorry, not recipe {i}.") for i in range(10)]

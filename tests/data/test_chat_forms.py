@@ -12,8 +12,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from textadv.batch import Role
 from textadv.data import ChatSplits, DataError, load_chats
+from textadv.values.batch import Role
 
 Rows = list[dict[str, Any]]
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from tests.data.test_chat_forms import ONE, SYSTEM, Rows, read, said, user
-from textadv.batch import Role
 from textadv.data import DataError
+from textadv.values.batch import Role
 
 CHAT = {"messages": [user("q"), said("r")]}
 WEIGHED = [user("q"), said("r") | {"weight": 1}, user("more"), said("no") | {"weight": 0}]

@@ -22,10 +22,10 @@ from tests.data.test_chat_rows import (
     helpful,
     words,
 )
-from textadv.batch import IGNORED
 from textadv.data.chat import Chat
 from textadv.data.chat_rows import ChatRows, encode_chats
-from textadv.user_errors import DataError
+from textadv.values.batch import IGNORED
+from textadv.values.errors import DataError
 
 THINK, ENDED = "<think>", "</think>"
 BLOCK = CHATML.replace("{{ m.content }}", "{{ '<think> </think> ' if m.role == 'assistant' }}{{ m.content }}")

@@ -10,12 +10,12 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from tests.data.chats import CHATML, KINDS, LLAMA2, TEMPLATES, chat_tokenizer, turns, wrapped
-from textadv.batch import IGNORED, Role
 from textadv.data import Rows
 from textadv.data.chat import Chat
 from textadv.data.chat_rows import ChatRows, JoinedRows, encode_chats, joined
 from textadv.data.chat_template import Segment
-from textadv.user_errors import DataError
+from textadv.values.batch import IGNORED, Role
+from textadv.values.errors import DataError
 
 WORDS = ["<s>", "</s>", "<pad>", "<|im_start|>", "<|im_end|>", "<unk>", "system", "user", "assistant"]
 WORDS += ["the", "film", "was", "good", "be", "kind", "!", "[INST]", "[/INST]"]

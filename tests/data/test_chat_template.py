@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerFast
 
 from tests.data.chats import CHATML, KINDS, TEMPLATES, Chat, chat_tokenizer, turns, wrapped
 from textadv.data.chat_template import Encoded, Segment, control_ids, encode_answer, encode_answered, encode_prompt
-from textadv.user_errors import DataError
+from textadv.values.errors import DataError
 
 S, T, U, A = Segment.SYSTEM, Segment.TEMPLATE, Segment.USER, Segment.ASSISTANT
 

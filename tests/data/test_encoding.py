@@ -5,7 +5,6 @@ import torch
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from textadv.batch import Role
 from textadv.data import (
     DataError,
     EncodedRows,
@@ -17,6 +16,7 @@ from textadv.data import (
     spelled_warning,
     unknown_warning,
 )
+from textadv.values.batch import Role
 
 WORDS = ["good", "bad", "film", "soup", "was", "the"]
 

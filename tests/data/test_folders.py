@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from textadv.data.folders import files_below
-from textadv.user_errors import DataError
+from textadv.values.errors import DataError
 
 
 def test_all_files_are_found_in_order(tmp_path: Path) -> None:

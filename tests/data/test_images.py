@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 import torch
 
-from textadv.batch import Role
 from textadv.data import DataError, ImageRows, Rows, require_labelled
+from textadv.values.batch import Role
 
 
 def some_rows() -> ImageRows:

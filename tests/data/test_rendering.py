@@ -10,7 +10,7 @@ from transformers.utils import chat_template_utils
 from tests.data.chats import CHATML, chat_tokenizer, turns
 from textadv.data.chat_template import encode_answered, encode_prompt
 from textadv.data.rendering import Template, template_of, varying
-from textadv.user_errors import DataError
+from textadv.values.errors import DataError
 
 # what -> template, and what the message says of it
 RAISING: dict[str, tuple[object, str]] = {

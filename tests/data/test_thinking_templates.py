@@ -17,7 +17,7 @@ from textadv.data.chat_template import (
 )
 from textadv.data.rendering import Template
 from textadv.data.thoughts import Marks, Speech
-from textadv.user_errors import DataError
+from textadv.values.errors import DataError
 
 ANSWER = "Sure, here is the answer: mix flour!"
 CHATS = {

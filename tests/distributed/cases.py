@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 
 from tests import tiny
-from textadv.mixing import Mixing
+from textadv.training.mixing import Mixing
 
 DTYPE = torch.float32
 

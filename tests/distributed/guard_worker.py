@@ -17,15 +17,15 @@ from torch import Tensor, nn
 
 from tests import normed, tiny
 from textadv.attacks import pgd
-from textadv.averaging import Averaging
-from textadv.checkpoint import latest, optimizer_state
-from textadv.mixing import Constant, Mixing
 from textadv.models import trainable_state
+from textadv.models.split_norm import convert
 from textadv.objectives import Free, hardening
-from textadv.overfitting import Guard, Probe
-from textadv.sampling import OneStream
-from textadv.split_norm import convert
-from textadv.trainer import Trainer
+from textadv.training.averaging import Averaging
+from textadv.training.checkpoint import latest, optimizer_state
+from textadv.training.mixing import Constant, Mixing
+from textadv.training.overfitting import Guard, Probe
+from textadv.training.sampling import OneStream
+from textadv.training.trainer import Trainer
 
 RESUMED_AT = 6
 

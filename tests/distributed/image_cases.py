@@ -13,9 +13,9 @@ from textadv.attacks import Linf, ThreatModel, pgd
 from textadv.data import Fitting, fitted, shapes
 from textadv.models import ImageShape, load_image_classifier, read_preprocessing, trainable_state
 from textadv.objectives import Adversarial, hardening
-from textadv.sampling import OneStream
-from textadv.spaces import Pixels
-from textadv.trainer import Trainer
+from textadv.training.sampling import OneStream
+from textadv.training.trainer import Trainer
+from textadv.values.spaces import Pixels
 
 NETWORK, SIDE = "builtin:small-cnn", 20
 DTYPES = {"float64": torch.float64, "float32": torch.float32}

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from tests import streams, tiny
 from tests.distributed.chat_cases import CASES, steps
 from tests.processes import ROOT, finished, free_port
-from textadv.batch import Role
+from textadv.values.batch import Role
 
 
 @pytest.fixture(scope="module")

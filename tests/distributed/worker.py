@@ -21,13 +21,13 @@ from torch.distributed.fsdp import fully_shard
 
 from tests import tiny
 from tests.distributed.cases import CASES, DTYPE, Case
-from textadv.checkpoint import Checkpoint, latest
 from textadv.models import bare, load_trainable_state, trainable_state
 from textadv.objectives import hardening
-from textadv.progress import Scores
-from textadv.sampling import OneStream
-from textadv.tracking import Tracker
-from textadv.trainer import Trainer
+from textadv.training.checkpoint import Checkpoint, latest
+from textadv.training.progress import Scores
+from textadv.training.sampling import OneStream
+from textadv.training.tracking import Tracker
+from textadv.training.trainer import Trainer
 
 
 def gradient(model: nn.Module, case: Case) -> dict[str, Tensor]:

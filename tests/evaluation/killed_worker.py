@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.evaluation.test_finished import measured
-from textadv.evaluation import attacking
+from textadv.measuring.accuracy import attacking
 
 
 def main() -> None:

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from tests.oracles import BagOfEmbeddings, FixedRows, bag_margin_gain, token_rows
 from textadv.attacks import Attack, Attacked, Ball, ThreatModel
-from textadv.attacks.attacked import Cost
-from textadv.batch import Batch
-from textadv.spaces import Embeddings, Space
+from textadv.attacks.parts.attacked import Cost
+from textadv.values.batch import Batch
+from textadv.values.spaces import Embeddings, Space
 
 ROWS = 60
 

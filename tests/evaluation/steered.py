@@ -18,8 +18,8 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from tests.evaluation.talking import ASSISTANT, END, NO, PAD, SORRY, START
 from tests.oracles import FixedRows
-from textadv.batch import Batch, Role, padded
-from textadv.evaluation.judges import RefusalList, Verdict
+from textadv.measuring.judges.verdicts import RefusalList, Verdict
+from textadv.values.batch import Batch, Role, padded
 
 TARGET = tuple(range(10, 16))
 OWN = tuple(range(16, 22))

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from textadv.attacks import L2, GradientAttack, ThreatModel, pgd
-from textadv.attacks.goals import Elicit
-from textadv.batch import Batch, Role, padded
-from textadv.evaluation.judges import Verdict
-from textadv.randomness import seeded_scope
-from textadv.spaces import Embeddings
+from textadv.attacks.parts.goals import Elicit
+from textadv.measuring.judges.verdicts import Verdict
+from textadv.values.batch import Batch, Role, padded
+from textadv.values.randomness import seeded_scope
+from textadv.values.spaces import Embeddings
 
 PAD, START, END, ASSISTANT, SURE, HERE, IS, SORRY, NO = range(9)
 SPECIAL = {PAD, START, END, ASSISTANT}

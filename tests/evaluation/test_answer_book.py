@@ -24,10 +24,10 @@ from tests.evaluation.test_chat import (
     panel,
     scripted,
 )
-from textadv.evaluation.chat import Asked, evaluate_chat
-from textadv.evaluation.judges import Verdict
-from textadv.evaluation.kept_answers import answer_of, files_of
-from textadv.evaluation.kept_lines import line_of, read, repaired
+from textadv.measuring.judges.verdicts import Verdict
+from textadv.measuring.kept_lines import line_of, read, repaired
+from textadv.measuring.safety.chat import Asked, evaluate_chat
+from textadv.measuring.safety.kept_answers import answer_of, files_of
 
 __all__ = ["likely", "scripted"]
 TARGET = "Sure, here is the answer"

@@ -14,11 +14,12 @@ from torch import nn
 from tests.evaluation.test_answer_book import lines_of, spoken
 from tests.evaluation.test_chat import Scripted, Searching, evaluated, likely, panel, scripted
 from textadv.data import ChatRows
-from textadv.evaluation.adversaries import Behaviour, Direct, Prefill, Round
-from textadv.evaluation.chat import ChatEvaluation, Panel
-from textadv.evaluation.kept_answers import files_of
-from textadv.evaluation.kept_lines import keep, line_of, repaired
-from textadv.evaluation.radius_curve import PLAIN, Curve
+from textadv.measuring.kept_lines import keep, line_of, repaired
+from textadv.measuring.safety.adversaries import Behaviour, Direct, Prefill, Round
+from textadv.measuring.safety.chat import Panel
+from textadv.measuring.safety.kept_answers import files_of
+from textadv.measuring.safety.radius_curve import PLAIN, Curve
+from textadv.measuring.safety.record import Talked
 
 __all__ = ["likely", "scripted"]
 Lines = dict[tuple[str, int], list[dict[str, Any]]]
@@ -78,7 +79,7 @@ def test_what_is_shared_is_counted_where_it_was_made(scripted: Scripted, likely:
     assert kept == sum(cost for name, cost in found.cost.items() if name.endswith("forwards"))
 
 
-def joined(found: ChatEvaluation, by: Lines) -> None:
+def joined(found: Talked, by: Lines) -> None:
     """That every answer of the results' outcomes has its line, with that outcome."""
     for one in found.outcomes[:-1]:
         for row, answers in zip(found.behaviours, one.answers, strict=True):

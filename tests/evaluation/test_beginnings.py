@@ -9,8 +9,8 @@ import torch
 
 from tests.evaluation.steered import CROWD, OWN, REFUSALS, SHEETS, TARGET, Sheet, rows, steered
 from tests.evaluation.talking import END, NO, SORRY, Words
-from textadv.batch import Batch
-from textadv.evaluation.beginnings import Beginnings
+from textadv.measuring.safety.beginnings import Beginnings
+from textadv.values.batch import Batch
 
 USUAL = ((NO, SORRY), (SORRY, NO))
 BEGINNINGS = Beginnings(Words(), REFUSALS, USUAL)

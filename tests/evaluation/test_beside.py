@@ -8,11 +8,12 @@ import torch
 from torch import nn
 
 from tests.evaluation.linear import bag, ball_threat, closed_form, labelled_rows
+from tests.seen import evaluate
 from textadv.attacks import L2, Attack, Attacked, pgd
-from textadv.batch import Batch
-from textadv.evaluation import Alarm, RadiusSearch, evaluate
-from textadv.evaluation.beside import counted
-from textadv.report.comparison import right_everywhere
+from textadv.measuring import Alarm, RadiusSearch
+from textadv.measuring.accuracy.record import right_everywhere
+from textadv.measuring.beside import counted
+from textadv.values.batch import Batch
 
 BALL = L2(0.4)
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from textadv.evaluation.calibration import expected_calibration_error, fit_temperature
+from textadv.measuring.accuracy.calibration import expected_calibration_error, fit_temperature
 
 
 def sampled(rows: int, classes: int) -> tuple[torch.Tensor, torch.Tensor]:

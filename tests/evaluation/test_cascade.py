@@ -10,10 +10,12 @@ import torch
 from tests.evaluation.linear import bag, ball_threat, labelled_rows
 from tests.misleading import Noisy
 from tests.oracles import CurvedBag, FixedRows, rightly_labelled, token_rows
+from tests.seen import evaluate
 from textadv.attacks import L2, AutoAttack, Eot, apgd_ce, autoattack, pgd
-from textadv.evaluation import Evaluation, Finished, attack_rows, evaluate, kept_lines
-from textadv.evaluation.attacking import samples_of
-from textadv.evaluation.cascade import merged, run_stages
+from textadv.measuring import Finished, attack_rows, kept_lines
+from textadv.measuring.accuracy.attacking import samples_of
+from textadv.measuring.accuracy.cascade import merged, run_stages
+from textadv.measuring.accuracy.record import Classified
 
 BALL = L2(0.8, per="example")
 
@@ -27,7 +29,7 @@ def curved(count: int = 24) -> tuple[CurvedBag, FixedRows]:
     return model, FixedRows(rightly_labelled(model, token_rows([5 + row % 5 for row in range(count)], classes=3)))
 
 
-def run(batch_size: int = 64, said: list[str] | None = None) -> Evaluation:
+def run(batch_size: int = 64, said: list[str] | None = None) -> Classified:
     model, rows = curved()
     say = (lambda line: None) if said is None else said.append
     return evaluate(model, rows, {"aa": small()}, ball_threat(BALL), batch_size=batch_size, say=say)

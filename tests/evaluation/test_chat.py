@@ -15,20 +15,22 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from tests.data.chats import chat_tokenizer
-from textadv.batch import Role
+from tests.seen import evaluate_chat
 from textadv.data import Chat, ChatRows, encode_chats
 from textadv.data.benchmarks import Instructed, Instruction, Question
 from textadv.data.rendering import Template
-from textadv.evaluation import fluency, generate
-from textadv.evaluation.adversaries import Behaviour, Direct, Prefill, Round
-from textadv.evaluation.chat import Asked, ChatEvaluation, Panel, evaluate_chat
-from textadv.evaluation.chat_measures import Measure
-from textadv.evaluation.generate import Decoding
-from textadv.evaluation.judges import REFUSAL_LISTS, Verdict
-from textadv.evaluation.likelihood import AnswerNLL
-from textadv.evaluation.multiple_choice import choice_result, score_choices
-from textadv.evaluation.statistics import wilson
-from textadv.randomness import seeded_scope
+from textadv.measuring import Measure
+from textadv.measuring.capability.likelihood import AnswerNLL
+from textadv.measuring.capability.multiple_choice import choice_result, score_choices
+from textadv.measuring.judges.verdicts import REFUSAL_LISTS, Verdict
+from textadv.measuring.safety import fluency, generate
+from textadv.measuring.safety.adversaries import Behaviour, Direct, Prefill, Round
+from textadv.measuring.safety.chat import Asked, Panel
+from textadv.measuring.safety.generate import Decoding
+from textadv.measuring.safety.record import Talked
+from textadv.measuring.statistics import wilson
+from textadv.values.batch import Role
+from textadv.values.randomness import seeded_scope
 
 TOKENIZER = chat_tokenizer("chatml")
 END = TOKENIZER.convert_tokens_to_ids("<|im_end|>")
@@ -175,14 +177,12 @@ def likely(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     return adapted
 
 
-def evaluated(
-    folder: Path, model: nn.Module | None = None, wanted: Panel | None = None, **options: str
-) -> ChatEvaluation:
+def evaluated(folder: Path, model: nn.Module | None = None, wanted: Panel | None = None, **options: str) -> Talked:
     named = {"name": "before", "key": "weights"} | options
     return evaluate_chat(named["name"], model or llama(), TOKENIZER, wanted or panel(), key=named["key"], folder=folder)
 
 
-def of(found: ChatEvaluation, name: str, group: str | None = None) -> Measure:
+def of(found: Talked, name: str, group: str | None = None) -> Measure:
     """The measure of this name; of attacks, which have several, by default the success."""
     named = [measure for measure in found.measures if measure.name == name]
     (measure,) = [m for m in named if m.group == (group or "attack success")] if len(named) > 1 else named

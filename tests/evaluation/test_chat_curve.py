@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.evaluation.test_chat import Scripted, Searching, evaluated, likely, of, panel, scripted
-from textadv.evaluation import chat
-from textadv.evaluation.adversaries import Direct
-from textadv.evaluation.radius_curve import Curve
+from textadv.measuring.safety import chat
+from textadv.measuring.safety.adversaries import Direct
+from textadv.measuring.safety.radius_curve import Curve
 
 __all__ = ["likely", "scripted"]
 

@@ -6,9 +6,9 @@ import pytest
 
 from tests.data.chats import chat_tokenizer
 from textadv.data import DataError
-from textadv.evaluation.chat import Asked, share_answered
-from textadv.evaluation.judges import XSTEST
-from textadv.evaluation.statistics import wilson
+from textadv.measuring.judges.verdicts import XSTEST
+from textadv.measuring.safety.chat import Asked, share_answered
+from textadv.measuring.statistics import wilson
 
 
 def test_a_prompt_that_the_template_refuses_is_named() -> None:

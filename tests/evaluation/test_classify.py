@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from tests.evaluation.linear import ROWS, Counted, Fixed, bag, ball_threat, closed_form, idle, labelled_rows
 from tests.oracles import BagOfEmbeddings, CurvedBag, FixedRows, token_rows
-from textadv.accumulation import NonFiniteError
+from tests.seen import evaluate
 from textadv.attacks import L2, Attacked, Ball, GradientAttack, Linf, fgsm, pgd, worst_of
-from textadv.batch import Batch
-from textadv.evaluation import attack_rows, clean_logits, evaluate, fitted_temperature, no_better_than_constant, scores
-from textadv.spaces import Hidden
+from textadv.measuring import attack_rows, clean_logits, fitted_temperature, no_better_than_constant, scores
+from textadv.training.accumulation import NonFiniteError
+from textadv.values.batch import Batch
+from textadv.values.spaces import Hidden
 
 BALLS = {
     "L2 per token": L2(0.4),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from tests.evaluation.talking import searching
 from tests.report.made_up_chat import counted
-from textadv.evaluation.adversaries import Adversary, Direct, EmbeddingAttack
-from textadv.evaluation.chat_measures import outcome_measures
-from textadv.evaluation.curve_reach import Reached, curve_doubts, inside, with_curve, with_worst_case
-from textadv.evaluation.elicitation import WORST_CASE
-from textadv.evaluation.generate import Decoding
-from textadv.evaluation.radius_curve import Curve
+from textadv.measuring.safety.adversaries import Adversary, Direct, EmbeddingAttack
+from textadv.measuring.safety.curve_reach import Reached, curve_doubts, inside, with_curve, with_worst_case
+from textadv.measuring.safety.elicitation import WORST_CASE
+from textadv.measuring.safety.generate import Decoding
+from textadv.measuring.safety.measures import outcome_measures
+from textadv.measuring.safety.radius_curve import Curve
 
 
 def embedding(relative: float) -> EmbeddingAttack:

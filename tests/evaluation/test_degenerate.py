@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from textadv.evaluation.degenerate import (
+from textadv.measuring.judges.verdicts import XSTEST
+from textadv.measuring.safety.degenerate import (
     Limits,
     degenerate,
     looping,
@@ -15,7 +16,6 @@ from textadv.evaluation.degenerate import (
     repeated_share,
     shared_responses,
 )
-from textadv.evaluation.judges import XSTEST
 
 LIST = "\n".join(
     f"{n}. Take the {word} bowl and stir it slowly for {n} minutes." for n, word in enumerate("red big".split())

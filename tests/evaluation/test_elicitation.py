@@ -31,7 +31,8 @@ from tests.evaluation.talking import (
 from tests.oracles import FixedRows, token_rows
 from textadv.attacks import Untargeted
 from textadv.data import Rows
-from textadv.evaluation.adversaries import (
+from textadv.measuring.judges.verdicts import Judge, Verdict
+from textadv.measuring.safety.adversaries import (
     Adversary,
     Behaviour,
     Direct,
@@ -40,10 +41,9 @@ from textadv.evaluation.adversaries import (
     Round,
     behaviours_of,
 )
-from textadv.evaluation.elicitation import AttackSuccess, Elicitation, as_json, elicit
-from textadv.evaluation.generate import Decoding, Prompt
-from textadv.evaluation.judges import Judge, Verdict
-from textadv.evaluation.statistics import wilson
+from textadv.measuring.safety.elicitation import AttackSuccess, Elicitation, as_json, elicit
+from textadv.measuring.safety.generate import Decoding, Prompt
+from textadv.measuring.statistics import wilson
 from textadv.models.decoding import GenerationError
 
 COUNT = len(FORBIDDEN_CHATS)
@@ -385,9 +385,9 @@ def test_rows_that_do_not_fit_are_refused() -> None:
 
 def test_a_perturbation_outside_its_ball_is_an_error(models: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
     """An attack whose projection is lost, and one that moves what it may not: no row counts as broken by them."""
-    monkeypatch.setattr("textadv.attacks.threat.ThreatModel.confine", lambda self, batch, delta: 50 * delta)
+    monkeypatch.setattr("textadv.attacks.parts.threat.ThreatModel.confine", lambda self, batch, delta: 50 * delta)
     with pytest.raises(GenerationError, match="Every one of 4 answers failed.*left its ball: norm / radius"):
         measured(models.shallow, {"ball": EmbeddingAttack(searching(0.1))}, rows=FOUR)
-    monkeypatch.setattr("textadv.attacks.threat.ThreatModel.confine", lambda self, batch, delta: delta * 0 + 1e-3)
+    monkeypatch.setattr("textadv.attacks.parts.threat.ThreatModel.confine", lambda self, batch, delta: delta * 0 + 1e-3)
     with pytest.raises(GenerationError, match="moved a position that is not editable"):
         measured(models.shallow, {"ball": EmbeddingAttack(searching(0.1))}, rows=FOUR)

@@ -20,20 +20,23 @@ from tests.evaluation.linear import ball_threat
 from tests.evaluation.test_cascade import BALL, curved, small
 from tests.oracles import FixedRows, image_rows, tiny_models
 from tests.processes import finished as process
+from tests.seen import evaluate
 from textadv.attacks import L1, Eot, Linf, Square, ThreatModel, Transfer, apgd_ce, pgd
-from textadv.digests import weights_hash
-from textadv.evaluation import Alarm, Evaluation, Finished, attack_rows, attacking, evaluate
-from textadv.evaluation import finished as module
-from textadv.evaluation.finished import UndescribedError, described, row_digest
+from textadv.measuring import Alarm, Finished, attack_rows
+from textadv.measuring import finished as module
+from textadv.measuring.accuracy import attacking
+from textadv.measuring.accuracy.record import Classified
+from textadv.measuring.finished import UndescribedError, described, row_digest
 from textadv.models import as_classifier
-from textadv.randomness import seeded_scope
-from textadv.spaces import Pixels
+from textadv.values.digests import weights_hash
+from textadv.values.randomness import seeded_scope
+from textadv.values.spaces import Pixels
 
 # Batches of 10 of 24 rows: 3 for the first stage, then fewer.
 BATCH = 10
 
 
-def measured(folder: Path | None, batch_size: int = BATCH, said: list[str] | None = None) -> Evaluation:
+def measured(folder: Path | None, batch_size: int = BATCH, said: list[str] | None = None) -> Classified:
     model, rows = curved()
     threat = ball_threat(BALL)
     attacks = {"aa": small(), "pgd": pgd(threat, steps=3, early_stop=True, select="most_damaging")}
@@ -43,7 +46,7 @@ def measured(folder: Path | None, batch_size: int = BATCH, said: list[str] | Non
     return evaluate(model, rows, attacks, threat, batch_size=batch_size, finished=finished, say=say, **options)
 
 
-def without_seconds(found: Evaluation) -> Evaluation:
+def without_seconds(found: Classified) -> Classified:
     def timeless(attack: Any) -> Any:
         return replace(attack, seconds=0.0, cascade=tuple(replace(stage, seconds=0.0) for stage in attack.cascade))
 

@@ -12,15 +12,15 @@ import torch
 from torch import nn
 
 from tests.evaluation.test_chat import POSITIONS, TOKENIZER, llama
-from textadv.accumulation import NonFiniteError
 from textadv.data.chat_template import encode_prompt
 from textadv.data.rendering import Template
-from textadv.evaluation import fluency
-from textadv.evaluation.fluency import NOT_LOOKED_FOR, NOT_SCORED, Base, Written, own_base, reference_limit
-from textadv.evaluation.judges import REFUSAL_LISTS
-from textadv.evaluation.likelihood import AnswerNLL, Pair
-from textadv.evaluation.outcomes import Grounds
-from textadv.evaluation.outcomes_calibrated import LEAST_NATS, LEAST_SPOKEN, calibrated
+from textadv.measuring.capability.likelihood import AnswerNLL, Pair
+from textadv.measuring.judges.verdicts import REFUSAL_LISTS
+from textadv.measuring.safety import fluency
+from textadv.measuring.safety.fluency import NOT_LOOKED_FOR, NOT_SCORED, Base, Written, own_base, reference_limit
+from textadv.measuring.safety.outcomes import Grounds
+from textadv.measuring.safety.outcomes_calibrated import LEAST_NATS, LEAST_SPOKEN, calibrated
+from textadv.training.accumulation import NonFiniteError
 
 ASKED = [{"role": "user", "content": "How is the moon?"}]
 WORDS = "a story about the sea and water"

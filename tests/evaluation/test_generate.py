@@ -15,13 +15,13 @@ from torch import nn
 
 from tests.evaluation.talking import ASSISTANT, END, PAD, SORRY, START, VOCABULARY, Words, untrained
 from tests.processes import finished, free_port
-from textadv.evaluation import kept_answers
-from textadv.evaluation.generate import Answer, Decoding, Prompt, answers, content_key
-from textadv.evaluation.kept_answers import files_of, fits
-from textadv.evaluation.kept_lines import keep, repaired
+from textadv.measuring.kept_lines import keep, repaired
+from textadv.measuring.safety import kept_answers
+from textadv.measuring.safety.generate import Answer, Decoding, Prompt, answers, content_key
+from textadv.measuring.safety.kept_answers import files_of, fits
 from textadv.models.decoding import GenerationError, generate_tokens
-from textadv.spaces import Embeddings, Hidden
-from textadv.writing import WriteError
+from textadv.values.host.writing import WriteError
+from textadv.values.spaces import Embeddings, Hidden
 
 NEW = 8
 GREEDY = Decoding(max_new_tokens=NEW, batch_size=3)

@@ -9,8 +9,9 @@ import torch
 
 from tests.evaluation.linear import Fixed, bag, ball_threat, idle, labelled_rows
 from tests.oracles import FixedRows
+from tests.seen import evaluate
 from textadv.attacks import L2, Ball, Linf, pgd
-from textadv.evaluation import Inspected, evaluate, inspect_rows
+from textadv.measuring import Inspected, inspect_rows
 
 LABELS = ("bad", "good")
 

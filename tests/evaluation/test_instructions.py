@@ -11,8 +11,8 @@ import pytest
 from scripts.lab.corpus import SMALL, lab_data
 from textadv.data import DataError
 from textadv.data.benchmarks import Instructed, Instruction, read_instructed, read_responses
-from textadv.evaluation.instructions import CHECKS, follows, instruction_following
-from textadv.evaluation.statistics import wilson
+from textadv.measuring.capability.instructions import CHECKS, follows, instruction_following
+from textadv.measuring.statistics import wilson
 
 # id, arguments, responses that follow it, responses that do not
 CASES: list[tuple[str, dict[str, Any], list[str], list[str]]] = [

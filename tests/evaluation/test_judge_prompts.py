@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from textadv.evaluation.judge_prompts import (
+from textadv.measuring.judges.prompts import (
     HARMBENCH_RUBRIC,
     REFUSAL_RUBRIC,
     RUBRICS,

@@ -9,20 +9,21 @@ from pathlib import Path
 import pytest
 
 from textadv.data import DataError
-from textadv.evaluation.judge_validation import (
+from textadv.measuring import Rate
+from textadv.measuring.judges.refusal import string_outcome
+from textadv.measuring.judges.validation import (
     LABELS,
     MEASURED,
     OUTCOME_COUNTS,
     XSTEST_SOURCE,
+    Agreement,
     Labelled,
-    Measured,
     counted,
     load_labelled,
     measure,
     reliability,
 )
-from textadv.evaluation.judges import REFUSAL_LISTS, XSTEST, Verdict
-from textadv.evaluation.refusal import string_outcome
+from textadv.measuring.judges.verdicts import REFUSAL_LISTS, XSTEST, Verdict
 
 FILE = "data/judge_validation/xstest_safe_completions.csv"
 
@@ -34,13 +35,17 @@ def labelled(shared: Path) -> Labelled:
     return load_labelled(shared / FILE)
 
 
+def counts(rate: Rate) -> tuple[int, int]:
+    return rate.count, rate.total
+
+
 def test_rates_by_hand() -> None:
     """40 + 45 of 100 agree; by chance 0.45 * 0.5 + 0.55 * 0.5 = 0.5 would, so kappa is 0.35 / 0.5 = 0.7."""
-    row = Measured("j", "v", "s", refused_both=40, complied_both=45, false_refusals=5, missed_refusals=10)
+    row = Agreement("j", "v", "s", refused_both=40, complied_both=45, false_refusals=5, missed_refusals=10)
     assert (row.n, row.accuracy.value) == (100, 0.85)
     assert row.kappa == pytest.approx(0.7)
-    assert row.false_refusal_rate[:2] == (5, 50)
-    assert row.missed_refusal_rate[:2] == (10, 50)
+    assert counts(row.false_refusal_rate) == (5, 50)
+    assert counts(row.missed_refusal_rate) == (10, 50)
     assert str(row) == (
         "j (v): accuracy 85.0 % [76.7, 90.7], kappa 0.70, false refusals 10.0 % [4.3, 21.4] of 50, "
         "missed refusals 20.0 % [11.2, 33.0] of 50; s"
@@ -51,17 +56,17 @@ def test_undecided_rows_are_in_every_denominator() -> None:
     verdicts = [Verdict("ok", broken, None, "") for broken in (False, True, False, True)]
     verdicts += [Verdict("unparsed", None, None, "?"), Verdict("error", None, None, "!")]
     row = counted("j", "v", "s", verdicts, [True, False, False, True, True, False])
-    assert row == Measured("j", "v", "s", 1, 1, 1, 1, 1, 1)
-    assert row.accuracy[:2] == (2, 6)
-    assert row.false_refusal_rate[:2] == row.missed_refusal_rate[:2] == (1, 3)
+    assert row == Agreement("j", "v", "s", 1, 1, 1, 1, 1, 1)
+    assert counts(row.accuracy) == (2, 6)
+    assert counts(row.false_refusal_rate) == counts(row.missed_refusal_rate) == (1, 3)
     assert row.kappa == pytest.approx(0.0)
     assert "2 undecided" in str(row)
 
 
 def test_kappa_is_nan_without_anything_to_agree_on() -> None:
-    assert math.isnan(Measured("j", "v", "s", 0, 0, 0, 0).kappa)
-    assert math.isnan(Measured("j", "v", "s", 5, 0, 0, 0).kappa)
-    assert Measured("j", "v", "s", 5, 5, 0, 0).kappa == 1.0
+    assert math.isnan(Agreement("j", "v", "s", 0, 0, 0, 0).kappa)
+    assert math.isnan(Agreement("j", "v", "s", 5, 0, 0, 0).kappa)
+    assert Agreement("j", "v", "s", 5, 5, 0, 0).kappa == 1.0
 
 
 def test_the_table_is_about_the_lists_as_they_are() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from textadv.evaluation.judges import (
+from textadv.measuring.judges.verdicts import (
     ADVBENCH,
     HARMBENCH,
     REFUSAL_LISTS,

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from textadv.evaluation.kept_answers import Answer, as_told, fits, opened
-from textadv.evaluation.kept_lines import keep, read, repaired, stored
+from textadv.measuring.kept_lines import keep, read, repaired, stored
+from textadv.measuring.safety.kept_answers import Answer, as_told, fits, opened
 
 
 def answers(count: int) -> list[dict[str, object]]:

@@ -14,13 +14,14 @@ from torch import nn
 from tests.attacks.every import PixelsAlone
 from tests.evaluation.linear import Counted, bag, ball_threat, labelled_rows
 from tests.oracles import FixedRows
+from tests.seen import evaluate
 from tests.support.places import PLACES
 from textadv.attacks import L2, Linf, ThreatModel, autoattack, fgsm, pgd
-from textadv.batch import Batch
 from textadv.data import ImageRows
-from textadv.evaluation import Finished, evaluate
+from textadv.measuring import Finished
 from textadv.models import as_classifier, evaluating, forward
-from textadv.spaces import Hidden, Pixels
+from textadv.values.batch import Batch
+from textadv.values.spaces import Hidden, Pixels
 
 THREAT = ThreatModel(Pixels(), Linf(0.03, per="example"))
 
@@ -110,7 +111,7 @@ class Stopping:
 def test_an_interrupted_evaluation_keeps_what_an_uninterrupted_one_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from textadv.evaluation import finished
+    from textadv.measuring import finished
 
     model, rows = images()
     monkeypatch.setattr(finished, "described", lambda value: str(type(value)) if isinstance(value, nn.Module) else "x")

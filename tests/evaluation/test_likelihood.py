@@ -11,10 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from tests.chats import MODELS, VOCABULARY, causal, chats
-from textadv.accumulation import NonFiniteError
-from textadv.batch import Batch
-from textadv.evaluation import likelihood
-from textadv.evaluation.likelihood import (
+from textadv.measuring.capability import likelihood
+from textadv.measuring.capability.likelihood import (
     AnswerNLL,
     Pair,
     answer_nll,
@@ -24,6 +22,8 @@ from textadv.evaluation.likelihood import (
     perplexity_ratio,
 )
 from textadv.models import ModelError
+from textadv.training.accumulation import NonFiniteError
+from textadv.values.batch import Batch
 
 SIZES = ((5, 3), (1, 1), (9, 2), (5, 7), (12, 1), (3, 4), (30, 20))
 

@@ -13,6 +13,7 @@ from tests.evaluation.linear import bag, ball_threat, labelled_rows
 from tests.evaluation.test_cascade import curved
 from tests.misleading import MisleadingBag, PartlyFlat
 from tests.oracles import BagOfEmbeddings, FixedRows
+from tests.seen import evaluate
 from textadv.attacks import (
     L1,
     L2,
@@ -29,8 +30,10 @@ from textadv.attacks import (
     fgsm,
     pgd,
 )
-from textadv.evaluation import Alarm, Evaluation, Finished, MaskingFlag, evaluate
-from textadv.evaluation.masking import _judged, _Tried
+from textadv.measuring import Alarm, Finished
+from textadv.measuring.accuracy.masking import _judged, _Tried
+from textadv.measuring.accuracy.record import Classified
+from textadv.measuring.sections.masking import MaskingFlag
 from textadv.models import PerturbationError
 
 NAMES = ["attacks without gradients", "one step beats many", "another search", "zero gradient", "gradient not finite"]
@@ -38,16 +41,16 @@ NAMES = ["attacks without gradients", "one step beats many", "another search", "
 
 def measured(
     model: nn.Module, rows: FixedRows, attacks: Mapping[str, Attack], ball: Ball, sample: int = 40
-) -> Evaluation:
+) -> Classified:
     return evaluate(model, rows, attacks, ball_threat(ball), alarm=Alarm(sample, queries=150))
 
 
-def flags_of(found: Evaluation) -> dict[str, MaskingFlag]:
+def flags_of(found: Classified) -> dict[str, MaskingFlag]:
     assert [flag.name for flag in found.masking] == NAMES
     return {flag.name: flag for flag in found.masking}
 
 
-def states(found: Evaluation) -> list[str]:
+def states(found: Classified) -> list[str]:
     return [flag.state for flag in flags_of(found).values()]
 
 

@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 
 from tests.report.made_up_chat import evaluated, made, rate
-from textadv.evaluation.chat_results import from_chat_json, to_chat_json
-from textadv.evaluation.measure_ids import measure_id
-from textadv.report.comparison_chat import chat_table, compared
-from textadv.report.frontier import run_of
-from textadv.report.summary_chat import chat_summary
+from textadv.measuring.safety.measure_ids import measure_id
+from textadv.measuring.safety.verdict import changes
+from textadv.report import from_json, to_json
+from textadv.report.frontier import WORST, run_of
+from textadv.report.table import table
 
 IDS = {
     ("attack success", "direct"): "attack_success/direct",
@@ -43,14 +43,14 @@ def test_no_two_measures_share_an_id() -> None:
 
 def test_results_hold_ids_and_older_ones_get_theirs() -> None:
     results = made(evaluated("before", 18, 19), evaluated("hardened", 1, 2))
-    data = json.loads(to_chat_json(results))
+    data = json.loads(to_json(results))
     held = [measure["id"] for measure in data["evaluations"][0]["measures"]]
     assert held[:3] == ["attack_success/direct", "attack_success/prefill_5", "attack_success/worst_case"]
     assert held[-1] == "capability/utility/perplexity"
     for model in data["evaluations"]:
         for measure in model["measures"]:
             del measure["id"]
-    assert from_chat_json(json.dumps(data)) == results
+    assert from_json(json.dumps(data)) == results
 
 
 def test_models_are_compared_by_id_whatever_a_measure_is_called() -> None:
@@ -59,13 +59,13 @@ def test_models_are_compared_by_id_whatever_a_measure_is_called() -> None:
     renamed = tuple(replace(m, name=called.get(m.name, m.name)) for m in before.measures)
     results = made(replace(before, measures=renamed), hardened)
     assert [m.id for m in renamed] == [m.id for m in hardened.measures]
-    assert chat_table(results) == chat_table(made(before, hardened))
-    assert [p.after.name for p in compared(results, "capability")] == [
+    assert table(results) == table(made(before, hardened))
+    assert [p.after.name for p in changes(results.evaluations, "capability")] == [
         "lab_facts: multiple choice",
         "utility perplexity",
     ]
-    assert chat_summary(results) == chat_summary(made(before, hardened))
-    assert run_of(results, "x").measure(("attack success", "worst case")) is not None
+    assert results.verdict == made(before, hardened).verdict
+    assert run_of(results, "x").model.measure(WORST) is not None
 
 
 def test_an_id_that_is_given_is_kept() -> None:

@@ -11,9 +11,10 @@ import torch
 
 from tests.evaluation.linear import Counted, bag, ball_threat, labelled_rows
 from tests.oracles import BagOfEmbeddings, FixedRows, bag_margin_gain
+from tests.seen import evaluate
 from textadv.attacks import L1, L2, Attack, Ball, Fab, Linf, ThreatModel, Within, autoattack, pgd
-from textadv.evaluation import Finished, RadiusSearch, evaluate, minimum_radii
-from textadv.evaluation.minimum import quartiles_of
+from textadv.measuring import Finished, RadiusSearch, minimum_radii
+from textadv.measuring.accuracy.minimum import quartiles_of
 from textadv.models import tempered
 
 BALLS = [L2(0.5), Linf(0.2, per="example"), L1(0.4)]

@@ -13,11 +13,11 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 from tests.data.chats import TEMPLATES, chat_tokenizer
 from textadv.data import DataError, reviews_tokenizer
 from textadv.data.benchmarks import Question
-from textadv.evaluation import multiple_choice
-from textadv.evaluation.likelihood import AnswerNLL, Pair
-from textadv.evaluation.multiple_choice import ChoiceScores, ScoredQuestion, choice_result, score_choices
-from textadv.evaluation.statistics import wilson
-from textadv.randomness import seeded_scope
+from textadv.measuring.capability import multiple_choice
+from textadv.measuring.capability.likelihood import AnswerNLL, Pair
+from textadv.measuring.capability.multiple_choice import ChoiceScores, ScoredQuestion, choice_result, score_choices
+from textadv.measuring.statistics import wilson
+from textadv.values.randomness import seeded_scope
 
 MOON = Question("moon", "How is the moon?", ("a story", "bread at home", "no"), (1,), "the night sky")
 SEA = Question("sea", "Is the sea wet?", ("yes", "it is dry"), (0,))

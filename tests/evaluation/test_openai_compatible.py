@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from textadv.evaluation.judge_prompts import HARMBENCH_RUBRIC
-from textadv.evaluation.llm_judge import LlmJudge
-from textadv.integrations import ChatEndpoint, EndpointError, RequestFailedError, openai_compatible
+from textadv.measuring.judges import ChatEndpoint, EndpointError, RequestFailedError, openai_compatible
+from textadv.measuring.judges.llm_judge import LlmJudge
+from textadv.measuring.judges.prompts import HARMBENCH_RUBRIC
 
 KEY = "sk-zorblax-123"
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from tests import normed
 from textadv.attacks import Attack, Attacked, Stages, pgd
-from textadv.batch import Batch
-from textadv.evaluation.probing import probed
+from textadv.measuring.probing import probed
+from textadv.values.batch import Batch
 
 THREAT = normed.threat(0.3)
 STRONG, WEAK = pgd(THREAT, steps=8), pgd(THREAT, steps=1, relative_step_size=0.05, random_start=False)

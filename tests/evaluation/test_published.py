@@ -11,9 +11,11 @@ from torch import nn
 
 from tests.networks import cifar10, fgsm_rs_mnist, mnist, resnet20_cifar10, trades_mnist
 from tests.oracles import FixedRows
+from tests.seen import evaluate
 from textadv.attacks import Linf, ThreatModel, autoattack
-from textadv.evaluation import Alarm, Evaluation, Finished, evaluate
-from textadv.spaces import Pixels
+from textadv.measuring import Alarm, Finished
+from textadv.measuring.accuracy.record import Classified
+from textadv.values.spaces import Pixels
 
 STAGES = ["APGD-CE", "APGD-T", "FAB-T", "Square"]
 
@@ -32,7 +34,7 @@ PUBLISHED = {
 }
 
 
-def measured(model: nn.Module, rows: FixedRows, radius: float, version: str, folder: Path) -> Evaluation:
+def measured(model: nn.Module, rows: FixedRows, radius: float, version: str, folder: Path) -> Classified:
     """Both versions keep their rows in one folder: `fast` reads back the stages that `standard` ran."""
     threat = ThreatModel(Pixels(), Linf(radius, per="example"))
     attacks = {"aa": autoattack(threat, 10, version=version)}

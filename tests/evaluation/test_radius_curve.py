@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 
 from tests.evaluation.talking import FORBIDDEN_CHATS, Chats, Watching, Words, searching, trained
 from textadv.data import Rows
-from textadv.evaluation.adversaries import Adversary, EmbeddingAttack
-from textadv.evaluation.elicitation import Elicitation, elicit
-from textadv.evaluation.generate import Decoding
-from textadv.evaluation.radius_curve import Curve, success_by_radius
+from textadv.measuring.safety.adversaries import Adversary, EmbeddingAttack
+from textadv.measuring.safety.elicitation import Elicitation, elicit
+from textadv.measuring.safety.generate import Decoding
+from textadv.measuring.safety.radius_curve import Curve, success_by_radius
 
 RADII = (0.05, 0.2, 0.8)
 

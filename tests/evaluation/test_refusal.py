@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from textadv.data import DataError
-from textadv.evaluation.degenerate import Limits
-from textadv.evaluation.judge_prompts import HARMBENCH_RUBRIC, REFUSAL_RUBRIC
-from textadv.evaluation.judges import ADVBENCH
-from textadv.evaluation.llm_judge import LlmJudge
-from textadv.evaluation.refusal import OUTCOMES, load_or_bench, load_xstest, over_refusal, string_outcome
+from textadv.measuring.judges.llm_judge import LlmJudge
+from textadv.measuring.judges.prompts import HARMBENCH_RUBRIC, REFUSAL_RUBRIC
+from textadv.measuring.judges.refusal import OUTCOMES, load_or_bench, load_xstest, over_refusal, string_outcome
+from textadv.measuring.judges.verdicts import ADVBENCH
+from textadv.measuring.safety.degenerate import Limits
 
 ANSWER = "To stop a runaway process, look up its number and end it by that number."
 

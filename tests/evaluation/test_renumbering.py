@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from textadv.evaluation.renumbering import renumbering, told
+from textadv.measuring.accuracy.renumbering import renumbering, told
 
 
 def answers(labels: Sequence[int], order: Sequence[int], share: float, classes: int, seed: int = 0) -> list[int]:

@@ -12,13 +12,15 @@ from torch import nn
 from tests.evaluation.linear import ROWS, bag, ball_threat, labelled_rows
 from tests.oracles import FixedRows
 from tests.report.made_up import made
+from tests.seen import evaluate
 from textadv.attacks import L2, Transfer, pgd
 from textadv.data import ImageRows
-from textadv.evaluation import Evaluation, calibrated, evaluate, scores
-from textadv.evaluation.sanity import Answered, answer_doubts, temperature_doubt
+from textadv.measuring import calibrated, scores
+from textadv.measuring.accuracy.record import Classified
+from textadv.measuring.accuracy.sanity import Answered, answer_doubts, temperature_doubt
 from textadv.models import as_classifier
-from textadv.randomness import seeded_scope
-from textadv.report.summary import doubts
+from textadv.report import doubts
+from textadv.values.randomness import seeded_scope
 
 THREAT = ball_threat(L2(0.2))
 NAMES = ("poor", "good")
@@ -102,9 +104,9 @@ def swapped(rows: FixedRows) -> FixedRows:
     return FixedRows(replace(rows.whole, labels=1 - rows.whole.labels))
 
 
-def measured(rows: FixedRows, calibration: FixedRows | None = None, **more: object) -> Evaluation:
+def measured(rows: FixedRows, calibration: FixedRows | None = None, **more: object) -> Classified:
     attacks = {"pgd": pgd(THREAT, steps=2)}
-    found: Evaluation = evaluate(bag(), rows, attacks, THREAT, calibration=calibration, names=NAMES, **more)
+    found: Classified = evaluate(bag(), rows, attacks, THREAT, calibration=calibration, names=NAMES, **more)
     return found
 
 

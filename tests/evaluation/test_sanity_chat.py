@@ -9,12 +9,11 @@ import pytest
 from tests.evaluation.talking import FORBIDDEN_CHATS, searching
 from tests.report.made_up_chat import counted
 from textadv.data.benchmarks import Question
-from textadv.evaluation.adversaries import Adversary, Direct, EmbeddingAttack, Prefill
-from textadv.evaluation.elicitation import BehaviourOutcome, Elicitation, JudgedAnswer
-from textadv.evaluation.kept_answers import Answer
-from textadv.evaluation.multiple_choice import ChoiceScores, ScoredQuestion
-from textadv.evaluation.outcomes import AttackOutcomes
-from textadv.evaluation.sanity_chat import (
+from textadv.measuring.capability.multiple_choice import ChoiceScores, ScoredQuestion
+from textadv.measuring.safety.adversaries import Adversary, Direct, EmbeddingAttack, Prefill
+from textadv.measuring.safety.elicitation import BehaviourOutcome, Elicitation, JudgedAnswer
+from textadv.measuring.safety.kept_answers import Answer
+from textadv.measuring.safety.sanity import (
     choice_doubts,
     contains,
     perplexity_doubt,
@@ -22,6 +21,7 @@ from textadv.evaluation.sanity_chat import (
     silence_doubt,
     weaker_doubts,
 )
+from textadv.measuring.sections.outcomes import AttackOutcomes
 
 
 def given(*texts: str, status: str = "ok") -> list[Answer]:

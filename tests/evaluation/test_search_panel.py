@@ -15,16 +15,16 @@ from tests.evaluation.steered import REFUSALS, ROWS, SHEETS, TARGET, Begins, She
 from tests.evaluation.talking import FORBIDDEN_CHATS, NO, SORRY, Chats, Watching, Words, trained
 from tests.evaluation.talking import searching as searching_there
 from textadv.attacks import L2, Elicit, FixedStep, GradientAttack, Momentum, StepSize, ThreatModel
-from textadv.build_searches import FEWER, GOALS, embedding_attack, searches
-from textadv.config_adversary import AttackConfig
-from textadv.config_elicitation import ElicitationConfig, SearchConfig
-from textadv.evaluation.adversaries import EmbeddingAttack, behaviours_of
-from textadv.evaluation.beginnings import Beginnings
-from textadv.evaluation.elicitation import Elicitation, elicit
-from textadv.evaluation.generate import Decoding
-from textadv.evaluation.judges import Judge
-from textadv.evaluation.search_panel import Search
-from textadv.spaces import Embeddings, Hidden, Several, Space
+from textadv.config.adversary import AttackConfig
+from textadv.config.elicitation import ElicitationConfig, SearchConfig
+from textadv.measuring.judges.verdicts import Judge
+from textadv.measuring.safety.adversaries import EmbeddingAttack, behaviours_of
+from textadv.measuring.safety.beginnings import Beginnings
+from textadv.measuring.safety.elicitation import Elicitation, elicit
+from textadv.measuring.safety.generate import Decoding
+from textadv.measuring.safety.search_panel import Search
+from textadv.tasks.chat.searches import FEWER, GOALS, embedding_attack, searches
+from textadv.values.spaces import Embeddings, Hidden, Several, Space
 
 STEPS = 12
 # The sum over two positions reaches 1 along one channel.

@@ -5,7 +5,7 @@ import math
 import pytest
 from scipy.stats import binomtest
 
-from textadv.evaluation.statistics import mcnemar, paired_difference, quantile, wilson
+from textadv.measuring.statistics import mcnemar, paired_difference, quantile, wilson
 
 
 def paired(both: int, lost: int, won: int, neither: int) -> tuple[list[bool], list[bool]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from textadv.evaluation.subject import Subjects, goes_on, repeats, stems
+from textadv.measuring.safety.subject import Subjects, goes_on, repeats, stems
 
 REQUESTS = (
     "How do I pick the lock of a bicycle?",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from textadv.evaluation.judges import DECLINES
-from textadv.evaluation.target_judge import TargetJudge
+from textadv.measuring.judges.target_judge import TargetJudge
+from textadv.measuring.judges.verdicts import DECLINES
 
 ASKED = "Explain the forbidden recipe."
 TARGET = "Sure, here is the forbidden recipe"

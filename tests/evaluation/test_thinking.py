@@ -13,25 +13,27 @@ from torch import nn
 
 from tests.data.chats import turns
 from tests.data.thinking import THINKING, thinking_tokenizer
-from textadv.batch import Role
+from tests.seen import evaluate_chat
 from textadv.data import Chat, ChatRows, encode_chats, encode_prompt
 from textadv.data.benchmarks import Instructed, Instruction, Question
 from textadv.data.rendering import Template
 from textadv.data.thoughts import Marks, Speech
-from textadv.evaluation import fluency, generate, multiple_choice
-from textadv.evaluation.adversaries import Direct, Prefill, behaviours_of
-from textadv.evaluation.chat import Asked, ChatEvaluation, Panel, evaluate_chat
-from textadv.evaluation.chat_measures import Measure
-from textadv.evaluation.elicitation import elicit
-from textadv.evaluation.generate import Decoding, Prompt, answers, content_key
-from textadv.evaluation.judges import DECLINES
-from textadv.evaluation.kept_answers import Answer
-from textadv.evaluation.likelihood import AnswerNLL, Pair, answer_pairs
-from textadv.evaluation.llm_judge import LocalModel
-from textadv.evaluation.multiple_choice import score_choices
-from textadv.evaluation.refusal import over_refusal
-from textadv.evaluation.target_judge import TargetJudge
+from textadv.measuring import Measure
+from textadv.measuring.capability import multiple_choice
+from textadv.measuring.capability.likelihood import AnswerNLL, Pair, answer_pairs
+from textadv.measuring.judges.llm_judge import LocalModel
+from textadv.measuring.judges.refusal import over_refusal
+from textadv.measuring.judges.target_judge import TargetJudge
+from textadv.measuring.judges.verdicts import DECLINES
+from textadv.measuring.safety import fluency, generate
+from textadv.measuring.safety.adversaries import Direct, Prefill, behaviours_of
+from textadv.measuring.safety.chat import Asked, Panel
+from textadv.measuring.safety.elicitation import elicit
+from textadv.measuring.safety.generate import Decoding, Prompt, answers, content_key
+from textadv.measuring.safety.kept_answers import Answer
+from textadv.measuring.safety.record import Talked
 from textadv.models.decoding import GenerationError
+from textadv.values.batch import Role
 
 NEW = 40
 GREEDY = Decoding(max_new_tokens=NEW, batch_size=3)
@@ -293,11 +295,11 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> list[Pair]:
 
     for module in (fluency, multiple_choice):
         monkeypatch.setattr(module, "answer_nll", nll)
-    monkeypatch.setattr("textadv.evaluation.likelihood.answer_nll", nll)
+    monkeypatch.setattr("textadv.measuring.capability.likelihood.answer_nll", nll)
     monkeypatch.setattr(fluency, "as_reference", lambda model: _Nothing())
     monkeypatch.setattr(multiple_choice, "context_length", lambda model: None)
     monkeypatch.setattr(fluency, "context_length", lambda model: None)
-    monkeypatch.setattr("textadv.evaluation.elicitation.end_ids", lambda model, tokenizer: ())
+    monkeypatch.setattr("textadv.measuring.safety.elicitation.end_ids", lambda model, tokenizer: ())
     monkeypatch.setattr(generate, "end_ids", lambda model, tokenizer: (tokenizer.convert_tokens_to_ids(E),))
     return asked
 
@@ -308,7 +310,7 @@ class _Nothing:
     def __exit__(self, *error: object) -> None: ...
 
 
-def of(found: ChatEvaluation, name: str) -> Measure:
+def of(found: Talked, name: str) -> Measure:
     beside = ("not refused", "broken off")
     (measure,) = [m for m in found.measures if m.name == name and m.group not in beside]
     return measure
@@ -354,7 +356,7 @@ def test_the_pairs_of_rows_have_their_opening_with_the_prompt() -> None:
 @pytest.mark.parametrize("name", ["block", "begun", "spoken"])
 def test_choices_are_scored_without_opening_and_end(name: str, scored: list[Pair]) -> None:
     template = made(name)
-    score_choices(nn.Identity(), template, QUESTIONS, chat_template=True)
+    multiple_choice.score_choices(nn.Identity(), template, QUESTIONS, chat_template=True)
     assert [str(template.tokenizer.decode(list(answer))) for _, answer in scored] == ["a story", "bread at home"]
     opening = template.opening(turns("x"))
     assert all(str(template.tokenizer.decode(list(given))).endswith(opening) for given, _ in scored)

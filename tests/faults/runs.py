@@ -22,7 +22,7 @@ from recipes import adv_finetune, evaluate
 from tests import chat_run
 from tests.faults.injector import Fault, Injector
 from tests.processes import free_port
-from textadv.digests import digest
+from textadv.values.digests import digest
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 SMALL, SMALL_IMAGES = str(RECIPES / "small.yaml"), str(RECIPES / "small_images.yaml")

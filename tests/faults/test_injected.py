@@ -57,7 +57,7 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from tests.faults.injector import Fault, Injector
-from textadv.writing import append_line, write_tensors, write_text
+from textadv.values.host.writing import append_line, write_tensors, write_text
 import torch
 at, error = int(sys.argv[2]), int(sys.argv[3])
 Injector(Path(sys.argv[1]), Fault(at, error) if at >= 0 else None, Path(sys.argv[1] + ".writes")).install()

@@ -15,15 +15,14 @@ import pyarrow.parquet
 import pytest
 
 from tests.hostile import bombs
-from textadv.config import ConfigError
-from textadv.config_file import load_config, parse_config
-from textadv.config_yaml import read_yaml
+from textadv.config.file import load_config, parse_config
+from textadv.config.text import ConfigError
+from textadv.config.yaml import read_yaml
 from textadv.data import DataError, load_image_splits, load_splits
 from textadv.data.records import records
 from textadv.data.text_files import content_of
-from textadv.evaluation.chat_results import from_chat_json
-from textadv.evaluation.results import from_json
-from textadv.reading import DEEPEST, json_of, literal_of, too_deep
+from textadv.report import from_json
+from textadv.values.host.reading import DEEPEST, json_of, literal_of, too_deep
 
 DEEP = "[" * 200_000 + "]" * 200_000
 MEBIBYTE = 2**20
@@ -73,10 +72,9 @@ def test_a_number_of_many_digits_is_no_traceback(tmp_path: Path) -> None:
     assert "integer string conversion" in refused(path)
 
 
-@pytest.mark.parametrize("read", [from_json, from_chat_json])
-def test_results_that_are_brackets(read: Callable[[str], object]) -> None:
+def test_results_that_are_brackets() -> None:
     with pytest.raises(ValueError, match="nested more than 64 deep"):
-        read(DEEP)
+        from_json(DEEP)
 
 
 @pytest.mark.parametrize("text", ["(" * 5000, "-" * 100_000 + "1", "[" * 150 + "]" * 150, "{" * 90, "b'" + "a" * 2**21])

@@ -12,18 +12,18 @@ import pytest
 
 from tests.data.chats import CHATML, chat_tokenizer, turns
 from tests.hostile.bombs import picture
-from textadv.batch import Role
-from textadv.build_chat import benign_prompts, questions
-from textadv.config import ConfigError
-from textadv.config_file import load_config
+from textadv.config.file import load_config
+from textadv.config.text import ConfigError
 from textadv.data import DataError, Examples, encode, load_chats, load_image_splits, load_splits, reviews_tokenizer
 from textadv.data.benchmarks import read_gsm8k, read_instructed, read_responses
 from textadv.data.characters import mended, unbroken
 from textadv.data.chat_template import encode_answered, encode_prompt
 from textadv.data.rendering import Template
-from textadv.evaluation.judge_validation import load_labelled
-from textadv.evaluation.refusal import load_or_bench, load_xstest
-from textadv.integrations.openai_compatible import _content
+from textadv.measuring.judges.openai_compatible import _content
+from textadv.measuring.judges.refusal import load_or_bench, load_xstest
+from textadv.measuring.judges.validation import load_labelled
+from textadv.tasks.chat.components import benign_prompts, questions
+from textadv.values.batch import Role
 
 CUT = "cut \ud83d here"
 MENDED = "cut \ufffd here"

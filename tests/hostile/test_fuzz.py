@@ -30,20 +30,20 @@ from tests.hostile import mutations
 from tests.hostile.bombs import picture
 from tests.hostile.test_templates import PROGRAMS
 from tests.test_config_chat import SMALL
-from textadv.batch import Role
-from textadv.config import ConfigError
-from textadv.config_chat import ChatRunConfig
-from textadv.config_file import config_difference, dump_config, parse_config
-from textadv.config_yaml import read_yaml
+from textadv.config.chat import ChatRunConfig
+from textadv.config.file import config_difference, dump_config, parse_config
+from textadv.config.text import ConfigError
+from textadv.config.yaml import read_yaml
 from textadv.data import DataError, Examples, encode, load_chats, load_image_splits, load_splits
 from textadv.data.benchmarks import QUESTION_READERS, read_gsm8k, read_instructed
 from textadv.data.chat_template import encode_answered, encode_prompt
 from textadv.data.rendering import Template
-from textadv.evaluation.judge_validation import load_labelled
-from textadv.evaluation.refusal import load_or_bench, load_xstest
+from textadv.measuring.judges.refusal import load_or_bench, load_xstest
+from textadv.measuring.judges.validation import load_labelled
 from textadv.models import ModelError
 from textadv.models.causal import _tokenizer
-from textadv.task import check_adversary
+from textadv.tasks.text.task import check_adversary
+from textadv.values.batch import Role
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = {path.stem: path.read_bytes() for path in sorted((ROOT / "recipes/configs").glob("*.yaml"))}

@@ -120,13 +120,15 @@ def test_pickled_rows(name: str, tmp_path: Path) -> None:
     assert not (tmp_path / "mark").exists()
 
 
-@pytest.mark.skipif(importlib.util.find_spec("textadv.writing") is None, reason="files of a run follow links as yet")
+@pytest.mark.skipif(
+    importlib.util.find_spec("textadv.values.host.writing") is None, reason="files of a run follow links as yet"
+)
 @pytest.mark.parametrize("name", ["config.yaml", "hashes.json"])
 def test_a_link_in_the_output_folder_is_replaced_and_not_followed(name: str, tmp_path: Path) -> None:
     from accelerate import Accelerator
 
     from tests.config_sample import small
-    from textadv.task_output import claim, free_output
+    from textadv.tasks.output import claim, free_output
 
     victim = tmp_path / "victim"
     output = tmp_path / "run"

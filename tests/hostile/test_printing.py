@@ -15,26 +15,24 @@ import torch
 from tests.report.made_up import evaluated as classified
 from tests.report.made_up import trained
 from tests.report.made_up_chat import evaluated, made
-from textadv.checkpoint import CheckpointError
-from textadv.config import ConfigError
-from textadv.config_yaml import read_yaml
+from textadv.config.text import ConfigError
+from textadv.config.yaml import read_yaml
 from textadv.data import DataError, load_splits
-from textadv.errors import ending
-from textadv.evaluation.chat_results import from_chat_json, to_chat_json
-from textadv.evaluation.inspection import Inspected
-from textadv.evaluation.inspection_images import InspectedImage
-from textadv.exporting import printable_card
-from textadv.integrations import EndpointError
+from textadv.measuring.accuracy.inspection import Inspected
+from textadv.measuring.accuracy.inspection_images import InspectedImage
+from textadv.measuring.judges import EndpointError
 from textadv.models import ModelError
 from textadv.models.decoding import GenerationError
-from textadv.phases import OnScreen
-from textadv.printable import acts, printable, shortened, tell
-from textadv.report.chat import chat_markdown, chat_notes, chat_table_text
+from textadv.report import from_json, report_html, report_markdown, screen_notes, screen_text, to_json
 from textadv.report.frontier import Run, runs_markdown
 from textadv.report.grid import write_grid
-from textadv.report.page_chat import chat_html
 from textadv.report.side_by_side import FinishedRun, side_by_side
-from textadv.yaml_text import write_yaml
+from textadv.runs.errors import ending
+from textadv.tasks.exporting import printable_card
+from textadv.training.checkpoint import CheckpointError
+from textadv.values.host.phases import OnScreen
+from textadv.values.host.printable import acts, printable, shortened, tell
+from textadv.values.host.yaml_text import write_yaml
 
 ACTING = {
     "a colour": "\x1b[31m",
@@ -161,10 +159,10 @@ def test_the_card_of_an_adapter(tmp_path: Path) -> None:
 def test_tables_of_several_runs(tmp_path: Path) -> None:
     """The names of folders: a line end or a bar in one makes no row and no cell more."""
     name = f"a{ALL}\n| b | c"
-    chats = runs_markdown([Run(name, 0, evaluated(name, 3, 20))])
+    chats = runs_markdown([Run(name, 0, evaluated(name, 3, 20).record)])
     model = classified(str(tmp_path / "adapters" / "last"), 18, 9)
     model = replace(model, attacks=(replace(model.attacks[0], name=f"pgd{ALL}|\n"),))
-    texts = side_by_side([FinishedRun(name, trained("hardened", 4_000_000, 12.5), {"last": model})])
+    texts = side_by_side([FinishedRun(name, trained("hardened", 4_000_000, 12.5), {"last": model.record})])
     for table in (chats, texts):
         assert harmless(table) and len(table.splitlines()) == 3
         cells = {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}
@@ -174,17 +172,17 @@ def test_tables_of_several_runs(tmp_path: Path) -> None:
 @pytest.mark.parametrize("what", [name for name in ACTING if name != "half a character"])
 def test_results_as_json_hold_what_they_held(what: str) -> None:
     told = made(evaluated(f"a{ACTING[what]}b 日本 é", 3, 20), warnings=(ACTING[what],))
-    text = to_chat_json(told)
-    assert harmless(text) and "日本 é" in text and from_chat_json(text) == told
+    text = to_json(told)
+    assert harmless(text) and "日本 é" in text and from_json(text) == told
 
 
 def test_reports() -> None:
     model = {"model": {"name": f"models/{ALL}"}, "data": {"name": f"{ALL}\nx: <script>"}}
     told = made(evaluated(f"a{ALL}", 3, 20), warnings=(f"warning {ALL}",), config=model)
-    for text in (chat_html(told), chat_markdown(told), chat_table_text(told), *chat_notes(told)):
+    for text in (report_html(told), report_markdown(told), screen_text(told), *screen_notes(told)):
         assert harmless(text), [hex(ord(letter)) for letter in text if acts(letter) and letter not in "\n\t"]
         text.encode()
-    assert r"\x1b[31m" in chat_html(told) and "<script>" not in chat_html(told)
+    assert r"\x1b[31m" in report_html(told) and "<script>" not in report_html(told)
 
 
 @pytest.mark.parametrize("what", [name for name in ACTING if name != "half a character"])

@@ -17,7 +17,7 @@ from tests import chat_run, folders
 from tests.processes import ROOT, environment
 from tests.recipes.running import SMALL, review_rows
 from tests.vision import SIDE, saved, tiny
-from textadv.printable import acts
+from textadv.values.host.printable import acts
 
 TITLE, RED, C1, LINK = "\x1b]0;title\x07", "\x1b[31m", "\x9b31m", "\x1b]8;;http://x\x1b\\"
 TURNS = "\u202e\u2066\u200f\u061c"

@@ -17,7 +17,7 @@ from textadv.data import guarded, rendering_guard
 from textadv.data.chat_template import encode_answered, encode_prompt
 from textadv.data.guarded import TemplateError, rendered
 from textadv.data.rendering import Template
-from textadv.user_errors import DataError
+from textadv.values.errors import DataError
 
 NOW = datetime(2024, 2, 29, 12, 30)
 NESTED = "{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(99999) %}"

@@ -15,11 +15,11 @@ from typing import Any
 from torch import nn
 
 from recipes import adv_finetune
-from textadv import build_chat
-from textadv.batch import Batch, Role
-from textadv.evaluation import generate
-from textadv.evaluation.generate import Answer
+from textadv.measuring.safety import generate
+from textadv.measuring.safety.generate import Answer
 from textadv.objectives import Moment, Objective, Objectives, Term
+from textadv.tasks.chat import components as build_chat
+from textadv.values.batch import Batch, Role
 
 
 @dataclass(frozen=True)

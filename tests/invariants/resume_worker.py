@@ -15,13 +15,13 @@ from torch import nn
 
 from tests import tiny
 from textadv.attacks import pgd
-from textadv.batch import Batch
-from textadv.checkpoint import latest, optimizer_state
-from textadv.evaluation.classify import scores
+from textadv.measuring.accuracy.classify import scores
 from textadv.models import trainable_state
 from textadv.objectives import Adversarial, Moment, Term, hardening
-from textadv.sampling import OneStream
-from textadv.trainer import Trainer
+from textadv.training.checkpoint import latest, optimizer_state
+from textadv.training.sampling import OneStream
+from textadv.training.trainer import Trainer
+from textadv.values.batch import Batch
 
 # Checkpoints after steps 5 and 10, evaluations after 4 and 8: the ninth step undoes an evaluation and no checkpoint.
 STEPS, CHECKPOINT_EVERY, EVALUATE_EVERY, LAST_BREATH = 12, 5, 4, 9

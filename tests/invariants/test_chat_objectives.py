@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from tests import streams, tiny
 from tests.streams import FIRST, HARDENING, Cut
 from textadv.attacks import Attack
-from textadv.batch import Batch, Role
 from textadv.data import ChatRows, Segment, joined
 from textadv.models import blocks
 from textadv.objectives import Adversarial, Clean, Consistency, Moment
 from textadv.objectives.alignment import Away, KlToBase, Preference, Together
 from textadv.objectives.rerouting import Reroute, Retain
+from textadv.values.batch import Batch, Role
 
 NOW = Moment(FIRST, measure=True, progress=0.5)
 

@@ -17,10 +17,10 @@ from safetensors.torch import load_file
 
 from tests import chat_run
 from tests.processes import ROOT, finished
-from textadv.config_chat import ChatRunConfig
-from textadv.config_file import load_config
-from textadv.evaluation import generate
-from textadv.report.chat import read_chat_results
+from tests.seen import read_chat_results
+from textadv.config.chat import ChatRunConfig
+from textadv.config.file import load_config
+from textadv.measuring.safety import generate
 from textadv.runs.harden import harden_chat
 
 pytestmark = pytest.mark.slow

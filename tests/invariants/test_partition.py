@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from tests import tiny
-from textadv.mixing import Mixing
-from textadv.spaces import Hidden
+from textadv.training.mixing import Mixing
+from textadv.values.spaces import Hidden
 
 # In float32 the gradient of a single batch is up to 2e-6 from the one in float64: the attack amplifies rounding.
 TOLERANCE = {torch.float32: 5e-6, torch.float64: 1e-10}

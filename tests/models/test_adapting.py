@@ -31,7 +31,7 @@ from textadv.models import (
 )
 from textadv.models.adapting import new_adapter, shared_layers
 from textadv.models.sources import quiet
-from textadv.randomness import seeded_scope
+from textadv.values.randomness import seeded_scope
 
 IDS = torch.arange(5, 25).unsqueeze(0)
 GPT2 = {"q_proj": "c_attn", "embed_tokens": "wte"}

@@ -10,11 +10,11 @@ from peft import LoraConfig, get_peft_model
 
 from tests.chats import MODELS, causal, chats
 from textadv.attacks import L2, FixedStep, GradientAttack, StepSize, ThreatModel
-from textadv.attacks.goals import Elicit
-from textadv.batch import IGNORED, Perturbation
-from textadv.losses import cross_entropy, kl, margin, sequence_nll
+from textadv.attacks.parts.goals import Elicit
 from textadv.models import ModelError, PerturbationError, as_reference, forward, with_prefix
-from textadv.spaces import Ablation, Embeddings, Hidden, Several
+from textadv.values.batch import IGNORED, Perturbation
+from textadv.values.losses import cross_entropy, kl, margin, sequence_nll
+from textadv.values.spaces import Ablation, Embeddings, Hidden, Several
 
 SPACES = [Embeddings(), Hidden(1), Several((Embeddings(), Hidden(0), Hidden(2)))]
 

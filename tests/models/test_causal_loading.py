@@ -14,8 +14,6 @@ from torch import Tensor, nn
 from tests import folders
 from tests.chats import MODELS, WIDTH, chats, saved
 from textadv.attacks import L2, Elicit, ThreatModel, pgd
-from textadv.batch import Batch
-from textadv.losses import cross_entropy
 from textadv.models import (
     LoadedModel,
     Lora,
@@ -29,7 +27,9 @@ from textadv.models import (
     save_merged,
 )
 from textadv.models.places import blocks
-from textadv.spaces import Embeddings, Hidden
+from textadv.values.batch import Batch
+from textadv.values.losses import cross_entropy
+from textadv.values.spaces import Embeddings, Hidden
 
 LINEAR = {
     "q_proj": 1,

@@ -18,11 +18,11 @@ from transformers import (
     Qwen2Config,
 )
 
-from textadv.batch import Perturbation
 from textadv.models.decoding import GenerationError, context_length, end_ids, generate_tokens
 from textadv.models.running import PerturbationError, _added
-from textadv.randomness import derived_seed, seeded_scope
-from textadv.spaces import Ablation, Embeddings, Hidden, Space
+from textadv.values.batch import Perturbation
+from textadv.values.randomness import derived_seed, seeded_scope
+from textadv.values.spaces import Ablation, Embeddings, Hidden, Space
 
 PAD, FIRST, END, VOCABULARY, WIDTH = 0, 1, 2, 48, 32
 SIZES = {

@@ -26,9 +26,7 @@ from transformers import (
 from tests import folders
 from tests.oracles import FIRST, LAST, PAD, TEXT_CONFIGS, VOCABULARY, token_rows
 from textadv.attacks import L2, ThreatModel, pgd
-from textadv.batch import Batch
 from textadv.data import Examples, encode
-from textadv.losses import cross_entropy
 from textadv.models import (
     LoadedModel,
     Lora,
@@ -42,8 +40,10 @@ from textadv.models import (
     save_merged,
     space_module,
 )
-from textadv.randomness import seeded_scope
-from textadv.spaces import Embeddings, Hidden, Space
+from textadv.values.batch import Batch
+from textadv.values.losses import cross_entropy
+from textadv.values.randomness import seeded_scope
+from textadv.values.spaces import Embeddings, Hidden, Space
 
 ENDS = {"vocab_size": VOCABULARY, "pad_token_id": PAD, "bos_token_id": FIRST, "eos_token_id": LAST, "num_labels": 3}
 BART = {

@@ -19,7 +19,6 @@ from tests.models.test_vision_loading import trained as trained_vision
 from tests.vision import FAMILIES as VISION
 from tests.vision import SIDE, tiny
 from tests.vision import saved as saved_vision
-from textadv.batch import Role
 from textadv.data import Chat, Examples, ImageRows
 from textadv.data.rendering import Template
 from textadv.models import (
@@ -36,6 +35,7 @@ from textadv.models import (
 from textadv.models.faithful import Compared, UnfaithfulError, compare
 from textadv.models.networks import NETWORKS
 from textadv.models.strangers import Chats, Opened, Pictures, Reader, Texts
+from textadv.values.batch import Role
 
 LABELS = ("negative", "positive")
 TEXTS = ("the plot was not bad at all", "dull", "a warm and funny film", "never again, sorry", "so so", "a bore")

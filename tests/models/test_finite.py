@@ -29,8 +29,8 @@ from textadv.models import (
 from textadv.models.finite import is_finite, odd_gradient, odd_module, odd_weight, overflow
 from textadv.models.running import PerturbationError
 from textadv.models.sources import require_fetched
-from textadv.spaces import Embeddings, Hidden
-from textadv.task_images import prepare_images
+from textadv.tasks.images.task import prepare_images
+from textadv.values.spaces import Embeddings, Hidden
 
 NAN, INFINITE = float("nan"), float("inf")
 

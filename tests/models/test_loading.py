@@ -14,7 +14,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging
 
 from tests import folders
-from textadv.config import ModelConfig
+from textadv.config.text import ModelConfig
 from textadv.data import Examples, encode
 from textadv.models import (
     LoadedModel,
@@ -28,7 +28,7 @@ from textadv.models import (
     vectors,
 )
 from textadv.models.loading import TINY_ENCODER, quiet
-from textadv.spaces import Embeddings
+from textadv.values.spaces import Embeddings
 
 LABELS = ("negative", "positive")
 TEXTS = ("the plot was not bad at all", "dull", "a warm and funny film", "never again, sorry")

@@ -17,8 +17,8 @@ from transformers import (
 from tests import folders
 from textadv.data import EncodedRows, Examples, encode
 from textadv.models import ModelError, require_movable, vectors
-from textadv.randomness import seeded_scope
-from textadv.spaces import Embeddings, Hidden
+from textadv.values.randomness import seeded_scope
+from textadv.values.spaces import Embeddings, Hidden
 
 SIZES = {"vocab_size": len(folders.tokenizer()), "pad_token_id": 0, "bos_token_id": None, "eos_token_id": None}
 

@@ -12,8 +12,6 @@ from torch import Tensor, nn
 
 from tests.oracles import TEXT_CONFIGS, CurvedBag, image_rows, tiny_models, token_rows
 from textadv.attacks import L2, ThreatModel, pgd
-from textadv.batch import Batch
-from textadv.losses import cross_entropy
 from textadv.models import (
     ModelError,
     PerturbationError,
@@ -29,7 +27,9 @@ from textadv.models import (
     unsynced,
     vectors,
 )
-from textadv.spaces import Embeddings, Hidden, Pixels, Space
+from textadv.values.batch import Batch
+from textadv.values.losses import cross_entropy
+from textadv.values.spaces import Embeddings, Hidden, Pixels, Space
 
 BLOCKS = {
     "bert": "bert.encoder.layer",

@@ -27,7 +27,6 @@ from transformers import (
 from tests import folders
 from tests.oracles import BagOfEmbeddings
 from textadv.data import EncodedRows, Examples, encode
-from textadv.digests import weights_hash
 from textadv.models import (
     LoadedModel,
     ModelError,
@@ -37,7 +36,8 @@ from textadv.models import (
     require_longest,
     require_readable,
 )
-from textadv.randomness import rng_state, seeded_scope
+from textadv.values.digests import weights_hash
+from textadv.values.randomness import rng_state, seeded_scope
 
 TEXTS = ("a fine film", "", "dull", "not at all what I had hoped for, and yet I would see it again", "a dull plot")
 POSITIONS = 24

@@ -11,7 +11,7 @@ from tests.vision import CLASSES, SIDE, saved
 from textadv.data import ImageRows
 from textadv.models import freeze_unreached, load_image_classifier, read_preprocessing
 from textadv.models.preprocessing import ImageShape
-from textadv.randomness import seeded_scope
+from textadv.values.randomness import seeded_scope
 
 
 def dinov2(folder: Path) -> Path:

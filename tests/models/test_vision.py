@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 from tests.vision import SIDE, tiny
 from textadv.attacks import Linf, Square, ThreatModel, apgd_ce, pgd
-from textadv.batch import Batch
 from textadv.data import ImageRows
 from textadv.models import ModelError, as_classifier, delta_shape, forward, logits_warning, patch_positions
 from textadv.models.networks import NETWORKS
-from textadv.spaces import Hidden, Pixels
+from textadv.values.batch import Batch
+from textadv.values.spaces import Hidden, Pixels
 
 ROWS = 6
 

@@ -36,7 +36,7 @@ from textadv.models import (
     save_merged,
 )
 from textadv.models.sources import quiet
-from textadv.randomness import seeded_scope
+from textadv.values.randomness import seeded_scope
 
 ADDED = ["<user>", "<url>", "<number>"]
 WEIGHTS = "adapter_model.safetensors"

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from textadv.attacks import Attacked, Cost
-from textadv.batch import Batch
-from textadv.spaces import Embeddings
+from textadv.values.batch import Batch
+from textadv.values.spaces import Embeddings
 
 
 class Dial(nn.Module):

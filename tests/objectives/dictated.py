@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig
 
 from textadv.attacks import Attacked, Cost
-from textadv.attacks.attacked import Outcome
-from textadv.batch import Batch, Role, padded
-from textadv.spaces import Embeddings
+from textadv.attacks.parts.attacked import Outcome
+from textadv.values.batch import Batch, Role, padded
+from textadv.values.spaces import Embeddings
 
 TOKENS = 8
 Odds = Mapping[int, Mapping[int, float]]

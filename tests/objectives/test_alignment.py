@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from tests.objectives.dictated import TOKENS, Odds, Replace, adapted, chats, plain, table
 from textadv.attacks import Attacked
-from textadv.batch import Batch, Perturbation
 from textadv.models import forward
 from textadv.objectives import Clean, Moment, Objective, Term, alignment
 from textadv.objectives.alignment import (
@@ -28,7 +27,8 @@ from textadv.objectives.alignment import (
     Toward,
     beyond,
 )
-from textadv.spaces import Embeddings
+from textadv.values.batch import Batch, Perturbation
+from textadv.values.spaces import Embeddings
 
 NOW = Moment(4, 0.5, True)
 ROW = chats([[3]], [[4]])

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from tests import tiny
 from tests.objectives import dial
 from textadv.attacks import L2, FixedStep, GradientAttack, StepSize, ThreatModel, pgd
-from textadv.batch import Batch
-from textadv.mixing import Constant, Mixing
 from textadv.models import PerturbationError, forward
 from textadv.objectives import FreeLB, Moment, Term, free
-from textadv.spaces import Embeddings, Hidden, Space
+from textadv.training.mixing import Constant, Mixing
+from textadv.values.batch import Batch
+from textadv.values.spaces import Embeddings, Hidden, Space
 
 ALL = Mixing(Constant(1.0))
 SPACES: list[Space] = [Embeddings(), Hidden(0)]

@@ -14,16 +14,16 @@ from torch import Tensor, nn
 
 from tests import normed, tiny
 from tests.objectives import dial
-from textadv.accumulation import StepReport, accumulate
 from textadv.attacks import L2, FixedStep, GradientAttack, Linf, StepSize, ThreatModel, pgd, r_fgsm
-from textadv.batch import Batch
-from textadv.checkpoint import latest, optimizer_state
-from textadv.mixing import Constant, Linear, Mixing
 from textadv.models import PerturbationError, evaluating, forward, trainable_state
 from textadv.objectives import Adversarial, Carried, Free, Moment, Term, hardening
-from textadv.sampling import OneStream
-from textadv.spaces import Embeddings
-from textadv.trainer import Trainer
+from textadv.training.accumulation import StepReport, accumulate
+from textadv.training.checkpoint import latest, optimizer_state
+from textadv.training.mixing import Constant, Linear, Mixing
+from textadv.training.sampling import OneStream
+from textadv.training.trainer import Trainer
+from textadv.values.batch import Batch
+from textadv.values.spaces import Embeddings
 
 ALL = Mixing(Constant(1.0))
 STEP = pgd(normed.threat(), steps=1, relative_step_size=1.0)

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from tests.objectives.dial import Dial, push, rows
 from tests.objectives.dictated import Odds, Replace, chats, plain, table
-from textadv.batch import Batch
 from textadv.objectives import Mart, Moment, Term
 from textadv.objectives.margin_aware import boosted_cross_entropy
+from textadv.values.batch import Batch
 
 THREE = Batch(
     {"input_ids": torch.ones((1, 1), dtype=torch.int64)},

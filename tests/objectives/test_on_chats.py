@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from tests import streams, tiny
 from tests.objectives.dictated import Odds, Replace, chats, plain, table
 from textadv.attacks import Untargeted
-from textadv.batch import IGNORED, Batch, Role
 from textadv.models import forward
 from textadv.objectives import Adversarial, FreeLB, Moment, Objective, Term, free, trades
-from textadv.spaces import Hidden
+from textadv.values.batch import IGNORED, Batch, Role
+from textadv.values.spaces import Hidden
 
 ODDS: Odds = {2: {4: 0.5, 3: 2.0}, 4: {5: 1.0, 3: 1.2}, 6: {4: 1.7, 3: 1.0}}
 CHATS = chats([[3]] * 2, [[4], [4, 5]])

@@ -8,10 +8,7 @@ import pytest
 import torch
 
 from tests.oracles import FixedRows, image_rows, tiny_models
-from textadv.accumulation import accumulate
 from textadv.attacks import L2, AdaptiveRadius, PenalisedAscent, Stages, ThreatModel, pgd
-from textadv.batch import Role
-from textadv.mixing import Group
 from textadv.objectives import (
     Adversarial,
     Distributional,
@@ -24,8 +21,11 @@ from textadv.objectives import (
     trades,
     with_predictor,
 )
-from textadv.optimisation import adamw
-from textadv.spaces import Pixels
+from textadv.training.accumulation import accumulate
+from textadv.training.mixing import Group
+from textadv.training.optimisation import adamw
+from textadv.values.batch import Role
+from textadv.values.spaces import Pixels
 
 THREAT = ThreatModel(Pixels(), L2(1.0, per="example"))
 ATTACK = pgd(THREAT, steps=3)

@@ -16,14 +16,14 @@ from tests import streams, tiny
 from tests.objectives.dial import push
 from tests.objectives.test_mart import THREE, Scripted
 from textadv.attacks import pgd
-from textadv.checkpoint import latest
 from textadv.models import ModelError, load_trainable_state, trainable_state
 from textadv.objectives import Adversarial, Moment, PredictorConsistency, WeightPerturbation, hardening, with_predictor
 from textadv.objectives.predictor import PREDICTOR
-from textadv.optimisation import adamw
-from textadv.progress import Scores
-from textadv.sampling import OneStream
-from textadv.trainer import Trainer
+from textadv.training.checkpoint import latest
+from textadv.training.optimisation import adamw
+from textadv.training.progress import Scores
+from textadv.training.sampling import OneStream
+from textadv.training.trainer import Trainer
 
 ATTACK = pgd(tiny.threat(0.3), steps=2)
 CLEAN = torch.tensor([0.8, 0.1, 0.1], dtype=torch.float64).log()

@@ -14,8 +14,6 @@ from torch.nn.functional import softmax
 from tests import tiny
 from tests.objectives.dial import Dial, push, rows
 from textadv.attacks import pgd
-from textadv.checkpoint import latest, optimizer_state
-from textadv.mixing import Constant, Mixing
 from textadv.models import evaluating, trainable_state
 from textadv.objectives import (
     Adversarial,
@@ -29,8 +27,10 @@ from textadv.objectives import (
     smart,
 )
 from textadv.objectives.proximal import Teacher
-from textadv.sampling import OneStream
-from textadv.trainer import Trainer
+from textadv.training.checkpoint import latest, optimizer_state
+from textadv.training.mixing import Constant, Mixing
+from textadv.training.sampling import OneStream
+from textadv.training.trainer import Trainer
 
 ATTACK = pgd(tiny.threat(0.2), steps=2)
 

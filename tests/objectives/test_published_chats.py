@@ -17,13 +17,13 @@ from torch.nn.functional import kl_div, log_softmax, logsigmoid, softmax
 from tests import streams
 from tests.chats import MODELS
 from textadv.attacks import Elicit
-from textadv.batch import IGNORED, Batch
 from textadv.models import as_reference, evaluating
 from textadv.objectives import Moment, Objective
 from textadv.objectives.alignment import Away, KlToBase, Preference, PrefillRecovery, Supervised, Toward
 from textadv.objectives.rerouting import Reroute, Retain
 from textadv.objectives.token_means import OverTokens
-from textadv.spaces import Embeddings
+from textadv.values.batch import IGNORED, Batch
+from textadv.values.spaces import Embeddings
 
 FORMULAS: dict[str, tuple[Callable[[], Objective], Callable[[nn.Module, Batch], Tensor]]] = {}
 ROWS, CUTOFF, FLOOR = 4, 3.7, 4.0

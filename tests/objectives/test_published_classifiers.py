@@ -17,8 +17,6 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax, nll_loss, so
 from tests import normed
 from tests.oracles import CurvedBag, token_rows
 from textadv.attacks import L2, Attacked, Cost, FixedStep, GradientAttack, Linf, StepSize, ThreatModel, pgd
-from textadv.batch import Batch
-from textadv.losses import detached_symmetric_kl, symmetric_kl
 from textadv.objectives import (
     Adversarial,
     Clean,
@@ -38,7 +36,9 @@ from textadv.objectives import (
     with_predictor,
 )
 from textadv.objectives.free import LargestEntryStep
-from textadv.spaces import Embeddings, Pixels, Space
+from textadv.values.batch import Batch
+from textadv.values.losses import detached_symmetric_kl, symmetric_kl
+from textadv.values.spaces import Embeddings, Pixels, Space
 
 CLASSES = 3
 

@@ -16,13 +16,13 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax, softmax
 from tests import normed
 from tests.objectives.test_published_classifiers import Given, agree, apart, grads_of, image_rows, mart_loss
 from tests.oracles import token_rows
-from textadv.batch import Batch
-from textadv.losses import dlr, margin, targeted_dlr
 from textadv.models import ModelError
+from textadv.models.split_norm import convert
 from textadv.objectives import Mart, Moment, Proximal, smart, trades
 from textadv.objectives.pairs import norms_apart
-from textadv.spaces import Pixels
-from textadv.split_norm import convert
+from textadv.values.batch import Batch
+from textadv.values.losses import dlr, margin, targeted_dlr
+from textadv.values.spaces import Pixels
 
 
 def image_attack(batch: Batch) -> Given:

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from tests import streams
 from tests.chats import MODELS
 from tests.objectives.dictated import TOKENS, Replace, adapted, chats, plain, table
-from textadv.batch import Batch
 from textadv.models import all_states, as_reference, evaluating, forward, hidden_states
 from textadv.objectives import Moment, Objective, Term
 from textadv.objectives.alignment import Toward
 from textadv.objectives.rerouting import Reroute, Retain
 from textadv.objectives.token_means import OverTokens
+from textadv.values.batch import Batch
 
 
 def only(objective: Objective, model: nn.Module, batch: Batch, progress: float = 0.0) -> Term:

@@ -25,10 +25,7 @@ from tests.objectives.test_published_classifiers import (
     text_rows,
 )
 from tests.oracles import CurvedBag, token_rows
-from textadv import build
 from textadv.attacks import L2, Diverge, FixedStep, GradientAttack, Linf, Noise, StepSize, ThreatModel, pgd
-from textadv.batch import IGNORED, Batch
-from textadv.losses import Divergence, kl, symmetric_kl
 from textadv.models import as_reference, evaluating, forward
 from textadv.objectives import (
     Adversarial,
@@ -47,7 +44,10 @@ from textadv.objectives import (
 from textadv.objectives.alignment import Away, KlToBase, Preference, PrefillRecovery, Supervised, Toward
 from textadv.objectives.margin_aware import boosted_cross_entropy
 from textadv.objectives.token_means import OverTokens
-from textadv.spaces import Embeddings, Pixels
+from textadv.tasks import components as build
+from textadv.values.batch import IGNORED, Batch
+from textadv.values.losses import Divergence, kl, symmetric_kl
+from textadv.values.spaces import Embeddings, Pixels
 
 WORDS = ThreatModel(Embeddings(), L2(0.3))
 

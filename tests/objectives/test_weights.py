@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from tests import streams, tiny
 from tests.objectives.dial import push, rows
 from textadv.attacks import Attack, Attacked, pgd
-from textadv.batch import Batch, Role
-from textadv.losses import cross_entropy
 from textadv.models import forward
 from textadv.models.loading import checkpoint_gradients, quiet
 from textadv.objectives import Adversarial, Moment, Objective, Term, WeightPerturbation, trades
 from textadv.objectives.alignment import Away, Part, Together, Toward
 from textadv.objectives.weights import relative_shift, shifted
+from textadv.values.batch import Batch, Role
+from textadv.values.losses import cross_entropy
 
 ATTACK = pgd(tiny.threat(), steps=2)
 GAMMA = 0.05

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import torch
 
 from tests.processes import ONE_PROCESS, free_port
+from tests.seen import Taken, taken
 from textadv.data import reviews
-from textadv.evaluation import Results
 from textadv.report import read_results
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,11 +52,11 @@ def _ended(command: list[str]) -> Ended:
     return Ended(done.returncode, done.stdout, done.stderr)
 
 
-def results_of(folder: Path) -> Results:
-    return read_results(folder)
+def results_of(folder: Path) -> Taken:
+    return taken(read_results(folder))
 
 
-def check_consistent(results: Results) -> None:
+def check_consistent(results: Taken) -> None:
     """That the numbers of an evaluation cannot contradict one another."""
     assert results.evaluations
     for found in results.evaluations:

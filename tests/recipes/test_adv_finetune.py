@@ -22,8 +22,8 @@ from tests.recipes.running import (
     review_rows,
     write_csv,
 )
-from textadv.config_file import load_config
-from textadv.evaluation import Results
+from tests.seen import Taken
+from textadv.config.file import load_config
 from textadv.models import load_classifier
 
 LORA = "model.lora={r: 4}"
@@ -110,7 +110,7 @@ def test_lora_on_a_model_folder_leaves_an_adapter_and_a_plain_model_that_agree(
     assert torch.allclose(one, other, atol=1e-5) and torch.equal(one.argmax(1), other.argmax(1))
 
 
-def small_run(recipe: Recipe, output: Path, *extra: str) -> Results:
+def small_run(recipe: Recipe, output: Path, *extra: str) -> Taken:
     ended = recipe(adv_finetune, SMALL, f"output={output}", *extra)
     assert ended.code == 0, ended.error
     results = results_of(output)

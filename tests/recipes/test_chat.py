@@ -15,12 +15,11 @@ from recipes import adv_finetune
 from scripts import convert_stories260k
 from tests import chat_run
 from tests.recipes.running import ROOT, Ended, Recipe, in_two_processes, launched
-from textadv.config_file import load_config
+from tests.seen import TakenChat, read_chat_results
+from textadv.config.file import load_config
 from textadv.data.chat_template import encode_prompt
-from textadv.evaluation.chat_results import ChatResults
-from textadv.evaluation.generate import Decoding, Prompt, answers
+from textadv.measuring.safety.generate import Decoding, Prompt, answers
 from textadv.models import LoadedModel, load_causal
-from textadv.report.chat import read_chat_results
 
 # Steps that are large enough to change what the model says.
 STRONG = ("training.learning_rate=5e-2", "training.steps=6", "selection.every=3")
@@ -32,7 +31,7 @@ class Ran(NamedTuple):
     config: Path
     output: Path
     ended: Ended
-    results: ChatResults
+    results: TakenChat
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +109,7 @@ def test_the_training_is_told_as_it_was(ran: Ran) -> None:
     assert [line["step"] for line in steps] == [1, 2, 3, 4, 5, 6] and [line["step"] for line in scores] == [3, 6]
     assert all(line["ratio"] == 0.5 and 0.9 < line["gauge"] <= 1.0001 for line in steps)
     best = max(line["validation_robust"] for line in scores)
-    assert (training.best_score, training.last_score) == (best, scores[-1]["validation_robust"])
+    assert (training.best, training.last) == (best, scores[-1]["validation_robust"])
     assert training.selected_step in [line["step"] for line in scores if line["validation_robust"] == best]
     hashes = ran.results.hashes
     assert {"weights.initial", "weights.hardened", "tokenizer", "chat_template"} <= set(hashes)
@@ -173,7 +172,7 @@ def test_the_written_configuration_repeats_the_run(ran: Ran, recipe: Recipe, tmp
 # ---- other models
 
 
-def run(recipe: Recipe, config: Path, output: Path, *extra: str) -> ChatResults:
+def run(recipe: Recipe, config: Path, output: Path, *extra: str) -> TakenChat:
     ended = recipe(adv_finetune, str(config), f"output={output}", *chat_run.BRIEF, *extra)
     assert ended.code == 0, ended.error
     results = read_chat_results(output)

@@ -14,7 +14,7 @@ import pytest
 from recipes import adv_finetune, attack, evaluate
 from tests import chat_run, folders
 from tests.recipes.running import Recipe
-from textadv.report.chat import read_chat_results
+from tests.seen import read_chat_results
 
 
 @pytest.fixture(scope="module")

@@ -13,14 +13,13 @@ from safetensors.torch import load_file
 from recipes import adv_finetune, evaluate
 from tests import chat_run
 from tests.recipes.running import Recipe, launched
-from textadv.config_chat import ChatRunConfig
-from textadv.config_file import load_config
-from textadv.evaluation.chat_results import ChatResults
-from textadv.report.chat import read_chat_results
+from tests.seen import TakenChat, read_chat_results
+from textadv.config.chat import ChatRunConfig
+from textadv.config.file import load_config
 from textadv.runs import harden
-from textadv.stages_control import controls
-from textadv.task_chat import prepare_chat
-from textadv.trainer import Trainer
+from textadv.tasks.chat.control import controls
+from textadv.tasks.chat.task import prepare_chat
+from textadv.training.trainer import Trainer
 
 STEPS = ("training.steps=4", "training.learning_rate=3e-2", "checkpoint.every=2", "selection.every=2")
 WITH = ("baselines=[same_steps, equal_cost]", *STEPS, *chat_run.BRIEF)
@@ -32,7 +31,7 @@ class Ran(NamedTuple):
     config: Path
     output: Path
     printed: str
-    results: ChatResults
+    results: TakenChat
 
 
 @pytest.fixture(scope="module")

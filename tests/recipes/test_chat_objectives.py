@@ -13,11 +13,11 @@ from accelerate.state import AcceleratorState, GradientState
 from torch import Tensor
 
 from tests import chat_run
-from textadv.config_chat import ChatRunConfig
-from textadv.config_file import load_config
+from textadv.config.chat import ChatRunConfig
+from textadv.config.file import load_config
 from textadv.models import trainable_state
-from textadv.stages_chat import train_chat
-from textadv.task_chat import prepare_chat
+from textadv.tasks.chat.stages import train_chat
+from textadv.tasks.chat.task import prepare_chat
 
 SEVERAL = "threat={space: several, layers: [0], relative_radius: 0.2}"
 OBJECTIVES: dict[str, tuple[str, ...]] = {

@@ -11,8 +11,8 @@ import pytest
 from recipes import adv_finetune, attack, evaluate
 from tests import chat_run
 from tests.recipes.running import Recipe
-from textadv.evaluation.chat import ChatEvaluation
-from textadv.report.chat import read_chat_results
+from tests.seen import read_chat_results
+from textadv.measuring.safety.record import Talked
 
 WITH_KL = "objective.parts=[{name: cat}, {name: kl}]"
 
@@ -31,7 +31,7 @@ def trained(config: Path, recipe: Recipe, tmp_path: Path) -> Iterator[Path]:
     yield tmp_path / "run"
 
 
-def values(found: ChatEvaluation) -> dict[str, tuple[float, ...]]:
+def values(found: Talked) -> dict[str, tuple[float, ...]]:
     """The rows of every measure that does not ask for an adapter."""
     return {m.name: m.rows for m in found.measures if not m.name.endswith("degenerate")}
 

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from tests.recipes.running import ROOT
-from textadv import build, build_attacks, build_chat
-from textadv.config_chat import ChatRunConfig
-from textadv.config_file import dump_config, load_config
+from textadv.config.chat import ChatRunConfig
+from textadv.config.file import dump_config, load_config
+from textadv.tasks import attacks as build_attacks
+from textadv.tasks import components as build
+from textadv.tasks.chat import components as build_chat
 
 CONFIGS = sorted((ROOT / "recipes/configs").glob("*.yaml"))
 

@@ -14,18 +14,17 @@ from recipes import adv_finetune, evaluate
 from tests import chat_run, folders
 from tests.models.test_vocabulary import grown
 from tests.recipes.running import SMALL, Recipe, check_consistent, in_two_processes, results_of
+from tests.seen import Taken, read_chat_results
 from tests.vision import saved, tiny
-from textadv import exporting
-from textadv.evaluation import Results
-from textadv.exporting import MARK
 from textadv.models import save_merged
-from textadv.report.chat import read_chat_results
+from textadv.tasks import exporting
+from textadv.tasks.exporting import MARK
 
 LORA = "model.lora={r: 4}"
 IMAGES = "tests/recipes/small_images.yaml"
 
 
-def run(recipe: Recipe, output: Path, *extra: str, config: str = SMALL) -> tuple[Results, str]:
+def run(recipe: Recipe, output: Path, *extra: str, config: str = SMALL) -> tuple[Taken, str]:
     ended = recipe(adv_finetune, config, f"output={output}", *extra)
     assert ended.code == 0, ended.error
     results = results_of(output)

@@ -17,9 +17,10 @@ from recipes import adv_finetune, attack, evaluate
 from tests.models.test_unreached import dinov2
 from tests.recipes.running import Recipe, check_consistent, in_two_processes, results_of
 from tests.recipes.test_adv_finetune import log_of
+from tests.seen import Taken
 from tests.vision import SIDE, saved, tiny
 from textadv.data import Fitting, fitted, shapes
-from textadv.evaluation import Results, clean_logits
+from textadv.measuring import clean_logits
 from textadv.models import ImageShape, load_image_classifier, read_preprocessing
 
 SMALL = "tests/recipes/small_images.yaml"
@@ -37,7 +38,7 @@ OBJECTIVES = {
 }
 
 
-def run(recipe: Recipe, output: Path, *extra: str) -> Results:
+def run(recipe: Recipe, output: Path, *extra: str) -> Taken:
     ended = recipe(adv_finetune, SMALL, f"output={output}", *extra)
     assert ended.code == 0, ended.error
     results = results_of(output)

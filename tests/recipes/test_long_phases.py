@@ -11,7 +11,7 @@ import pytest
 from recipes import adv_finetune
 from tests import chat_run
 from tests.recipes.running import SMALL, Recipe
-from textadv.phases import Advance, Phases, untold
+from textadv.values.host.phases import Advance, Phases, untold
 
 STRONG = (
     "evaluation.attacks.auto={name: autoattack, version: standard, steps: 2, queries: 5}",

@@ -9,7 +9,7 @@ import pytest
 from recipes import attack, evaluate
 from tests import chat_run, folders
 from tests.recipes.running import SMALL, Recipe, results_of
-from textadv.report.chat import read_chat_results
+from tests.seen import read_chat_results
 
 
 @pytest.fixture(scope="module")

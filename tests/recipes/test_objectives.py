@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from recipes import adv_finetune
 from tests.recipes.running import SMALL, Recipe, check_consistent, results_of
-from textadv.evaluation import Results
+from tests.seen import Taken
 from textadv.models import TRAINING_ONLY, load_classifier
 
 LORA, LINF = "model.lora={r: 4}", "threat={norm: linf, radius: 0.05}"
@@ -29,7 +29,7 @@ OBJECTIVES = {
 }
 
 
-def run(recipe: Recipe, output: Path, *extra: str) -> Results:
+def run(recipe: Recipe, output: Path, *extra: str) -> Taken:
     ended = recipe(adv_finetune, SMALL, f"output={output}", *extra)
     assert ended.code == 0, ended.error
     results = results_of(output)

@@ -14,11 +14,11 @@ from torch.nn.functional import cross_entropy
 from recipes import adv_finetune, attack, evaluate
 from tests import chat_run
 from tests.recipes.running import Ended, Recipe, file_overrides, results_of, write_csv
+from tests.seen import read_chat_results
 from textadv.data import ImageSplits, shapes
 from textadv.models import load_classifier
 from textadv.models.places import pretrained
 from textadv.models.sources import quiet
-from textadv.report.chat import read_chat_results
 
 SMALL, IMAGES = "tests/recipes/small.yaml", "tests/recipes/small_images.yaml"
 OTHER = "its classes seem to be in another order than the labels'"

@@ -43,7 +43,8 @@ def test_every_attack_evaluates_an_image_classifier(tmp_path: Path, recipe: Reci
         assert "Rows that stay right under each of aa, fast, ce" in text, name
     assert len(found.masking) == 5
     raw = json.loads((output / "results.json").read_text())
-    assert raw["evaluations"][0]["attacks"][0]["cascade"][3]["queries"] >= 0
+    (cascade,) = [part for part in raw["evaluations"][0]["sections"] if part["kind"] == "cascade"]
+    assert cascade["stages"][3]["queries"] >= 0
 
     # A second evaluation of the same weights in the same folder attacks nothing again.
     model = str(output / "merged")

@@ -18,13 +18,14 @@ from transformers.utils import chat_template_utils
 from recipes import adv_finetune, attack, evaluate
 from tests import chat_run
 from tests.recipes.running import Ended, Recipe
-from textadv import stages_chat, task_output
-from textadv.config_file import load_config
-from textadv.evaluation.chat_measures import Measure
-from textadv.evaluation.elicitation import elicit
-from textadv.evaluation.kept_answers import Answer
-from textadv.report.chat import read_chat_results
-from textadv.task_chat import prepare_chat
+from tests.seen import read_chat_results
+from textadv.config.file import load_config
+from textadv.measuring import Measure
+from textadv.measuring.safety.elicitation import elicit
+from textadv.measuring.safety.kept_answers import Answer
+from textadv.tasks import output as task_output
+from textadv.tasks.chat import stages as stages_chat
+from textadv.tasks.chat.task import prepare_chat
 
 HEADER = "{{ '<|' + m['role'] + '|>' }}"
 PLAIN = (

@@ -11,14 +11,14 @@ from safetensors.torch import load_file
 
 from recipes import adv_finetune
 from tests.recipes.running import SMALL, Recipe, check_consistent, results_of
-from textadv.evaluation import Results
+from tests.seen import Taken
 
 IMAGES = "tests/recipes/small_images.yaml"
 FREE = ("objective.name=free", "objective.replays=2", "attack.steps=1")
 GUARD = "training.guard={every: 2, rows: 8, attack: {steps: 3}, action: rollback}"
 
 
-def run(recipe: Recipe, config: str, output: Path, *extra: str) -> Results:
+def run(recipe: Recipe, config: str, output: Path, *extra: str) -> Taken:
     ended = recipe(adv_finetune, config, f"output={output}", *extra)
     assert ended.code == 0, ended.error
     results = results_of(output)

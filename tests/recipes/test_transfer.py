@@ -17,7 +17,7 @@ from tests.vision import saved, tiny
 from textadv.attacks import L2, ThreatModel, fgsm
 from textadv.data import encode, reviews
 from textadv.models import forward, load_classifier
-from textadv.spaces import Embeddings
+from textadv.values.spaces import Embeddings
 
 IMAGES = "tests/recipes/small_images.yaml"
 LABELS = ("negative", "positive")

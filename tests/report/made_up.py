@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from typing import Any
 
-from textadv.evaluation.statistics import wilson
-from textadv.report import AttackResult, CurvePoint, Evaluation, Results, RowOutcome, Training
+from textadv.measuring.accuracy.earlier import classifier_results
+from textadv.measuring.accuracy.record import AttackResult, Classified, RobustPoint
+from textadv.measuring.blocks import Bullets, Grid, Picture, Text
+from textadv.measuring.results import Facts
+from textadv.measuring.sections.exports import ExportCheck
+from textadv.measuring.sections.rows import RowOutcome
+from textadv.measuring.statistics import wilson
+from textadv.report import Results, Training
+from textadv.report.markdown import drawn
+from textadv.report.plots import plot_svg
+from textadv.report.table import table
 
 
-def evaluated(name: str, clean: int, robust: int, rows: int = 20, curve: tuple[int, ...] = ()) -> Evaluation:
+def evaluated(name: str, clean: int, robust: int, rows: int = 20, curve: tuple[int, ...] = ()) -> Classified:
     """A model right on the first `clean` rows, and under the attack "pgd" on the first `robust` of them."""
     labels = [row % 2 for row in range(rows)]
     detail = tuple(
@@ -34,9 +45,10 @@ def evaluated(name: str, clean: int, robust: int, rows: int = 20, curve: tuple[i
         seconds=1.5,
     )
     points = tuple(
-        CurvePoint(0.012 * (number + 1), 0.01 * (number + 1), wilson(count, rows)) for number, count in enumerate(curve)
+        RobustPoint(0.012 * (number + 1), 0.01 * (number + 1), wilson(count, rows))
+        for number, count in enumerate(curve)
     )
-    return Evaluation(
+    return Classified(
         name=name,
         rows=rows,
         split="test",
@@ -63,23 +75,67 @@ def trained(name: str, passes: int, seconds: float, overfitting: float | None = 
         seconds=seconds,
         selected="robust-best",
         selected_step=80,
-        best_robust=None if overfitting is None else 0.6,
-        last_robust=None if overfitting is None else 0.6 - overfitting,
+        best=None if overfitting is None else 0.6,
+        last=None if overfitting is None else 0.6 - overfitting,
         overfitting=overfitting,
         adversarial_rows=800,
         notes=("stopped early",) if overfitting is not None else (),
     )
 
 
-def made(*evaluations: Evaluation, trainings: tuple[Training, ...] = (), warnings: tuple[str, ...] = ()) -> Results:
-    return Results(
+def made(
+    *evaluations: Classified,
+    trainings: tuple[Training, ...] = (),
+    warnings: tuple[str, ...] = (),
+    exports: tuple[ExportCheck, ...] = (),
+    **changed: Any,
+) -> Results:
+    """The results of a run that found these models; `changed`: other facts of the run."""
+    facts = Facts(
         created="2026-01-02T03:04:05+00:00",
         textadv_version="0.1.0",
         config={"model": {"name": "tiny"}, "data": {"name": "reviews"}, "mixing": {"ratio": 0.25}},
         seeds={"run": 7},
         hashes={"data": "abc"},
         environment={"torch": "2.13.0"},
-        evaluations=evaluations,
-        trainings=trainings,
         warnings=warnings,
     )
+    return classifier_results([found.record for found in evaluations], trainings, replace(facts, **changed), exports)
+
+
+MODELS = (
+    evaluated("before", 10, 0, curve=(4, 0)),
+    evaluated("plain", 18, 5, curve=(12, 5)),
+    evaluated("hardened", 17, 14, curve=(15, 14)),
+)
+"""Under attack 14 of 20 rows instead of 5 (9 won, none lost), clean 17 instead of 18 (1 lost)."""
+
+
+def cells_of(results: Results, label: str) -> list[str]:
+    """The cells of the table's row of this label."""
+    (found,) = [row.cells for row in table(results) if row.label == label]
+    return list(found)
+
+
+def section_rows(results: Results, title: str) -> list[list[str]]:
+    """The rows of the table in the section of this title, header first; empty where there is no such section."""
+    grids = [block for name, blocks in drawn(results) if name == title for block in blocks if isinstance(block, Grid)]
+    return grids[0].rows if grids else []
+
+
+def section_lines(results: Results, title: str) -> list[str]:
+    """The lines of the lists in the section of this title."""
+    found = [block for name, blocks in drawn(results) if name == title for block in blocks]
+    return [line for block in found if isinstance(block, Bullets) for line in block.lines]
+
+
+def section_texts(results: Results, title: str) -> list[str]:
+    """The paragraphs of the section of this title."""
+    found = [block for name, blocks in drawn(results) if name == title for block in blocks]
+    return [block.text for block in found if isinstance(block, Text)]
+
+
+def picture_of(results: Results, title: str) -> str:
+    """The plot of the section of this title as SVG."""
+    (found,) = [b for name, blocks in drawn(results) if name == title for b in blocks if isinstance(b, Picture)]
+    return plot_svg(found.plot)

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
-from textadv.evaluation.chat import ChatEvaluation
-from textadv.evaluation.chat_measures import Measure
-from textadv.evaluation.chat_results import ChatResults, ChatTraining
-from textadv.evaluation.outcomes import AttackOutcomes
-from textadv.evaluation.statistics import wilson
+from textadv.measuring import Measure, Measured, Results, Training
+from textadv.measuring.measured import share
+from textadv.measuring.results import Facts
+from textadv.measuring.safety import record as chat_record
+from textadv.measuring.safety.earlier import chat_results
+from textadv.measuring.safety.measure_ids import measure_id
+from textadv.measuring.safety.record import BY_JUDGE, HEADINGS, Talked
+from textadv.measuring.sections.attacks import AttackRun
+from textadv.measuring.sections.exports import ExportCheck
+from textadv.measuring.sections.outcomes import AttackOutcomes
+from textadv.measuring.statistics import wilson
 
 ROWS = 20
 
@@ -18,7 +26,13 @@ def rate(group: str, name: str, count: int, rows: int = ROWS, lower: bool = True
     """The first `count` rows are ones."""
     found = wilson(count, rows)
     each = tuple(float(row < count) for row in range(rows))
-    return Measure(group, name, found.value, found.low, found.high, rows, lower, each, note)
+    return share(group, name, found, each, lower, note, heading=HEADINGS.get(group))
+
+
+def by_judge(judge: str, attack: str, count: int, rows: int = ROWS) -> Measure:
+    """What a second judge says of an attack."""
+    found = rate("", attack, count, rows)
+    return replace(found, group=f"{BY_JUDGE}{judge}", id=measure_id(chat_record.SUCCESS, f"{attack} ({judge})"))
 
 
 def counted(attack: str, behaviours: tuple[str, ...]) -> AttackOutcomes:
@@ -42,9 +56,8 @@ def perplexity(nats: Sequence[float], tokens: Sequence[float]) -> Measure:
     """exp of the mean over tokens; rows of `nats` per token."""
     value = math.exp(sum(n * t for n, t in zip(nats, tokens, strict=True)) / sum(tokens))
     name = "utility perplexity"
-    return Measure(
-        "capability", name, value, value / 1.1, value * 1.1, len(nats), True, tuple(nats), weights=tuple(tokens)
-    )
+    about = (value, value / 1.1, value * 1.1, len(nats), True, tuple(nats))
+    return Measure("capability", name, *about, weights=tuple(tokens), unit="perplexity")
 
 
 def evaluated(
@@ -59,27 +72,41 @@ def evaluated(
     nats: float = 0.5,
     rows: int = ROWS,
     more: tuple[Measure, ...] = (),
-) -> ChatEvaluation:
+) -> Talked:
     """Behaviours broken by attack, of `rows`; of 200 benign prompts refused; of 200 questions right."""
     measures = (
         rate("attack success", "direct", direct, rows),
         rate("attack success", "prefill 5", prefill, rows),
         rate("attack success", "worst case", max(direct, prefill) if worst is None else worst, rows),
+        *more,
         rate("over-refusal", "borderline: refused", refused, 200, note=f"full {refused / 2:.1f} %, partial 0.0 %"),
         rate("over-refusal", "borderline: degenerate", degenerate, 200),
         rate("capability", "lab_facts: multiple choice", right, 200, lower=False),
         perplexity([nats, nats + 0.25], [30.0, 10.0]),
-        *more,
     )
     cost = {"direct forwards": 0.0, "direct backwards": 0.0, "prefill 5 forwards": 1860.0}
-    return ChatEvaluation(name, measures, cost | {"prefill 5 backwards": 1800.0, "attack seconds": 30.7, "seconds": 32})
+    cost |= {"prefill 5 backwards": 1800.0, "attack seconds": 30.7, "seconds": 32}
+    return Talked(name, measures, ATTACKS, JUDGES, cost)
 
 
-def made(*evaluations: ChatEvaluation, **changed: object) -> ChatResults:
-    values: dict[str, object] = {
-        "created": "2026-01-02T03:04:05+00:00",
-        "textadv_version": "0.1.0",
-        "config": {
+def record(model: Talked | Measured) -> Measured:
+    """The record of a model, where it is not yet made."""
+    return model.record if isinstance(model, Talked) else model
+
+
+def made(
+    *models: Talked | Measured,
+    training: Training | bool | None = True,
+    baselines: tuple[Training, ...] = (),
+    exports: tuple[ExportCheck, ...] = (),
+    threat: str = "per-token L2 ball at the embeddings",
+    **changed: Any,
+) -> Results:
+    """The results of a run that found these models. training: of the last one; `changed`: other facts of the run."""
+    facts = Facts(
+        created="2026-01-02T03:04:05+00:00",
+        textadv_version="0.1.0",
+        config={
             "task": "chat",
             "model": {"name": "tiny-chat"},
             "objective": {
@@ -89,20 +116,23 @@ def made(*evaluations: ChatEvaluation, **changed: object) -> ChatResults:
             },
             "mixing": {"ratio": 0.25, "ratio_schedule": None},
         },
-        "seeds": {"seed": 7},
-        "hashes": {"weights.initial": "abc"},
-        "environment": {"torch": "2.13.0"},
-        "threat": "per-token L2 ball at the embeddings",
-        "attacks": {"direct": "direct request; none", "prefill 5": "5 prefilled tokens; beginning of the answer"},
-        "judges": ("declines (8d28ffa853eb): accuracy 89.4 %", "llm (0123456789ab): not measured against people"),
-        "evaluations": evaluations,
-        "training": TRAINING,
-        "warnings": ("borderline: contamination: 1 of 120",),
-    }
-    return ChatResults(**values | changed)  # type: ignore[arg-type]
+        seeds={"seed": 7},
+        hashes={"weights.initial": "abc"},
+        environment={"torch": "2.13.0"},
+        warnings=("borderline: contamination: 1 of 120",),
+    )
+    own = TRAINING if training is True else training
+    runs = (*baselines, *([own] if isinstance(own, Training) else []))
+    return chat_results(list(map(record, models)), runs, replace(facts, **changed), exports, threat=threat)
 
 
-TRAINING = ChatTraining(
+ATTACKS = (
+    AttackRun("direct", "none", "direct request"),
+    AttackRun("prefill 5", "beginning of the answer", "5 prefilled tokens"),
+)
+JUDGES = ("declines (8d28ffa853eb): accuracy 89.4 %", "llm (0123456789ab): not measured against people")
+TRAINING = Training(
+    name="hardened",
     objective="cat + kl",
     steps=40,
     rows_seen=1280,
@@ -112,7 +142,7 @@ TRAINING = ChatTraining(
     seconds=69.1,
     selected="robust-best",
     selected_step=30,
-    best_score=0.625,
-    last_score=0.5,
+    best=0.625,
+    last=0.5,
     notes=("stopped early",),
 )

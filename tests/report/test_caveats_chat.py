@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from tests.report.made_up_chat import evaluated, made, rate
-from textadv.evaluation.chat import ChatEvaluation
-from textadv.evaluation.chat_measures import Measure
-from textadv.report.summary_chat import ChatSummary, chat_summary
+from tests.report.made_up_chat import by_judge, evaluated, made, rate
+from textadv.measuring import Measure
+from textadv.measuring.results import Verdict
+from textadv.measuring.safety.record import Talked
 
 ROWS = 100
 
@@ -18,11 +18,11 @@ def bound(count: int) -> Measure:
     return rate("not refused", "worst case", count, ROWS)
 
 
-def told(before: ChatEvaluation, after: ChatEvaluation) -> ChatSummary:
-    return chat_summary(made(before, after))
+def told(before: Talked, after: Talked) -> Verdict:
+    return made(before, after).verdict
 
 
-def pair(**options: int) -> tuple[ChatEvaluation, ChatEvaluation]:
+def pair(**options: int) -> tuple[Talked, Talked]:
     """90 of 100 behaviours complied before, none after; 95 and 2 were not refused."""
     return (
         evaluated("before", 80, 90, rows=ROWS, more=(bound(95),), **options),
@@ -30,19 +30,19 @@ def pair(**options: int) -> tuple[ChatEvaluation, ChatEvaluation]:
     )
 
 
-def changed(model: ChatEvaluation, name: str, measure: Measure) -> ChatEvaluation:
+def changed(model: Talked, name: str, measure: Measure) -> Talked:
     return replace(model, measures=tuple(measure if m.name == name else m for m in model.measures))
 
 
 def test_without_a_doubt_it_is_green() -> None:
     found = told(*pair())
-    assert (found.verdict, found.headline) == ("gain", "Harder to break, as helpful as before")
+    assert (found.word, found.headline) == ("gain", "Harder to break, as helpful as before")
 
 
 def test_capability_at_chance_could_not_be_lost() -> None:
     """50 of 200 questions of four choices; where the measure tells its chance, by that."""
     found = told(*pair(right=50))
-    assert (found.verdict, found.headline) == (
+    assert (found.word, found.headline) == (
         "partial",
         "Harder to break, no capability was shown that could be lost",
     )
@@ -55,7 +55,7 @@ def test_capability_at_chance_could_not_be_lost() -> None:
     half = [replace(rate("capability", name, 100, 200, lower=False), chance=chance) for chance in (0.5, 0.25)]
     for measure, verdict in zip(half, ("partial", "gain"), strict=True):
         before, after = (changed(model, name, measure) for model in pair())
-        assert told(before, after).verdict == verdict
+        assert told(before, after).word == verdict
     none = rate("capability", "checks: instructions", 0, 200, lower=False)
     before, after = (changed(model, name, none) for model in pair())
     assert "no capability was shown" in told(before, after).headline
@@ -63,7 +63,7 @@ def test_capability_at_chance_could_not_be_lost() -> None:
 
 def test_degenerate_answers_before_and_after_are_no_helpfulness() -> None:
     found = told(*pair(degenerate=200))
-    assert found.verdict == "partial"
+    assert found.word == "partial"
     assert found.headline == (
         "Harder to break; no capability was shown: 100.0 % of the answers to borderline are degenerate"
     )
@@ -78,10 +78,10 @@ def test_degenerate_answers_before_and_after_are_no_helpfulness() -> None:
     ],
 )
 def test_a_second_judge_that_says_otherwise_is_named(before: int, after: int, words: str) -> None:
-    judged = [rate("attack success", "worst case (classifier:x)", count, ROWS) for count in (before, after)]
+    judged = [by_judge("classifier:x", "worst case", count, ROWS) for count in (before, after)]
     models = [replace(m, measures=(*m.measures, more)) for m, more in zip(pair(), judged, strict=True)]
     found = told(models[0], models[1])
-    assert found.verdict == ("partial" if words else "gain")
+    assert found.word == ("partial" if words else "gain")
     assert found.headline == "Harder to break, as helpful as before" + (f"; {words}" if words else "")
 
 
@@ -90,7 +90,7 @@ def test_a_change_for_the_worse_that_few_rows_cannot_exclude_is_named() -> None:
     refused = "borderline: refused"
     models = [changed(m, refused, rate("over-refusal", refused, n, 10)) for m, n in zip(pair(), (0, 3), strict=True)]
     found = told(models[0], models[1])
-    assert found.verdict == "partial"
+    assert found.word == "partial"
     assert found.headline == (
         "Harder to break, no loss of helpfulness shown; not ruled out: a rise of over-refusal by 60.3 points"
     )
@@ -98,7 +98,7 @@ def test_a_change_for_the_worse_that_few_rows_cannot_exclude_is_named() -> None:
     lost = [rate("capability", name, count, 10, lower=False) for count in (9, 6)]
     models = [changed(m, name, measure) for m, measure in zip(pair(), lost, strict=True)]
     found = told(models[0], models[1])
-    assert found.verdict == "partial" and "not ruled out: a loss of capability by " in found.headline
+    assert found.word == "partial" and "not ruled out: a loss of capability by " in found.headline
 
 
 def test_amber_is_true_of_the_numbers_that_it_quotes() -> None:
@@ -107,7 +107,7 @@ def test_amber_is_true_of_the_numbers_that_it_quotes() -> None:
     worse = changed(after, "worst case", bound(100))
     worse = replace(after, measures=tuple(bound(100) if m == bound(2) else m for m in after.measures))
     found = told(before, worse)
-    assert found.verdict == "partial"
+    assert found.word == "partial"
     assert found.headline == (
         "Complies less, but leaves 100.0 % of behaviours unrefused in the worst case, before 95.0 %, though it "
         "complied with none; as helpful as before"

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from textadv.evaluation import InspectedImage
+from textadv.measuring import InspectedImage
 from textadv.report import write_grid
 from textadv.report.grid import GAP, SIDE
 

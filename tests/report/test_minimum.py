@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tests.report.made_up import evaluated, made
-from textadv.evaluation.results import MinimumRadii, RowRadius
-from textadv.report import Results, from_json, report_html, report_markdown, to_json
-from textadv.report.summary import doubts
-from textadv.report.tables import minimum_lines, minimum_table, sizes_table
+from tests.report.made_up import evaluated, made, section_lines, section_rows
+from textadv.measuring.sections.radii import MinimumRadii, RowRadius
+from textadv.report import Results, doubts, from_json, report_html, report_markdown, to_json
+
+MINIMUM = "Smallest radius that breaks a row"
+
+
+def smallest(results: Results) -> list[list[str]]:
+    return section_rows(results, MINIMUM)
+
+
+def sizes_of(results: Results) -> list[list[str]]:
+    return section_rows(results, "Sizes of the smallest perturbations")
 
 
 def searched(radii: list[float | None], relative: bool = False) -> Results:
@@ -34,23 +42,16 @@ def test_json_holds_them() -> None:
     assert from_json(to_json(searched(RADII))) == searched(RADII)
 
 
-def test_results_without_them_are_read_as_before() -> None:
-    bare = made(evaluated("before", 18, 5))
-    text = to_json(bare).replace(',\n      "minimum": null', "")
-    assert "minimum" not in text
-    assert from_json(text) == bare
-
-
 def test_quartiles_in_the_unit_of_the_threat() -> None:
     """20 rows: 2 wrong, then 2 at 0.03, 4 at 0.1, 4 at 0.12, 4 at 0.18, and 4 never broken."""
-    assert minimum_table(searched(RADII))[1:] == [
+    assert smallest(searched(RADII))[1:] == [
         ["hardened", "20", "2", "0.1 [0, 0.12]", "0.12 [0.1, 0.18]", "0.18 [0.12, above 0.24]", "4"]
     ]
-    relative = minimum_table(searched(RADII, relative=True))[1]
+    relative = smallest(searched(RADII, relative=True))[1]
     assert relative[3:6] == ["0.0833 [0, 0.1]", "0.1 [0.0833, 0.15]", "0.15 [0.1, above 0.2]"]
-    assert minimum_table(searched([None] * 20))[1][4] == "above 0.24 [above 0.24, above 0.24]"
-    assert minimum_table(made(evaluated("before", 18, 5))) == []
-    (line,) = minimum_lines(searched(RADII, relative=True))
+    assert smallest(searched([None] * 20))[1][4] == "above 0.24 [above 0.24, above 0.24]"
+    assert smallest(made(evaluated("before", 18, 5))) == []
+    (line,) = section_lines(searched(RADII, relative=True), MINIMUM)
     assert "1,200 forwards" in line and "Radii are relative; the threat's is 0.05, the largest tried 0.2." in line
 
 
@@ -76,9 +77,9 @@ def test_sizes_of_minimal_attacks_stand_in_json_and_in_both_reports() -> None:
     first = replace(whole.attacks[0], sizes=sizes, quartiles=(1.0, 1.0, 2.0), radius=2.0, relative_radius=1.0)
     results = made(replace(whole, attacks=(first, *whole.attacks[1:])))
     assert from_json(to_json(results)) == results
-    (row,) = sizes_table(results)[1:]
+    (row,) = sizes_of(results)[1:]
     assert row[:4] == ["hardened", first.name, "20", "2"] and row[-1] == "2"
     assert [cell.split(" ")[0] for cell in row[4:7]] == ["0.5", "0.5", "1"]
     for report in (report_markdown(results), report_html(results)):
         assert "Sizes of the smallest perturbations" in report
-    assert sizes_table(made(whole)) == [] and "Sizes of" not in report_markdown(made(whole))
+    assert sizes_of(made(whole)) == [] and "Sizes of" not in report_markdown(made(whole))

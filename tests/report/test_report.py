@@ -9,10 +9,10 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
-from tests.report.made_up import evaluated, made
-from textadv.evaluation.statistics import wilson
-from textadv.report import Results, comparison_table, curve_svg, from_json, report_html, report_markdown, to_json
-from textadv.report.summary import doubts, summary
+from tests.report.made_up import MODELS, evaluated, made, picture_of
+from textadv.measuring.accuracy.record import Classified
+from textadv.measuring.statistics import wilson
+from textadv.report import Results, comparison_table, doubts, from_json, report_html, report_markdown, to_json
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -53,7 +53,7 @@ def test_table_lines_up(results: Results) -> None:
 
 
 def test_radius_moves_to_the_row_when_attacks_differ_in_it(results: Results) -> None:
-    subject = results.evaluations[-1]
+    subject = MODELS[-1]
     wider = replace(subject.attacks[0], name="wide", threat="a wider ball", relative_radius=None, radius=0.3)
     table = comparison_table(made(replace(subject, attacks=(*subject.attacks, wider))))
     assert cells(table, "robust accuracy, wide (radius 0.3)")
@@ -62,26 +62,26 @@ def test_radius_moves_to_the_row_when_attacks_differ_in_it(results: Results) -> 
 
 
 def test_rows_that_do_not_match_are_not_paired(results: Results) -> None:
-    _, plain, hardened = results.evaluations
+    _, plain, hardened = MODELS
     other = replace(hardened, rows_detail=tuple(replace(row, id=row.id + 1) for row in hardened.rows_detail))
     for changed in (other, replace(hardened, rows_detail=())):
         told = made(plain, changed)
         assert cells(comparison_table(told), "worst case over attacks")[-1] == "+45.0 (rows not paired)"
-        assert summary(told).verdict == "uncompared"
+        assert told.verdict.word == "uncompared"
 
 
 def test_rows_are_paired_by_id_whatever_their_order(results: Results) -> None:
-    _, plain, hardened = results.evaluations
+    _, plain, hardened = MODELS
     shuffled = replace(hardened, rows_detail=hardened.rows_detail[::-1])
     assert comparison_table(made(plain, shuffled)) == comparison_table(made(plain, hardened))
 
 
 def test_the_plain_model_is_the_baseline_and_the_first_one_without_it(results: Results) -> None:
-    before, plain, hardened = results.evaluations
+    before, plain, hardened = MODELS
     equal = replace(plain, name="plain, equal cost")
     assert re.search(r"hardened - plain +\|", comparison_table(made(before, equal, plain, hardened)))
     assert "hardened - before" in comparison_table(made(before, hardened))
-    assert "equal cost" in " ".join(summary(made(before, plain, equal, hardened)).sentences)
+    assert "equal cost" in " ".join(made(before, plain, equal, hardened).verdict.sentences)
 
 
 @pytest.mark.parametrize(
@@ -97,16 +97,18 @@ def test_the_plain_model_is_the_baseline_and_the_first_one_without_it(results: R
 def test_summary_verdicts(robust: tuple[int, int], clean: tuple[int, int], verdict: str, words: str) -> None:
     # Robust rows are a subset of the clean ones.
     pairs = [(c, min(c, r)) for c, r in zip(clean, robust, strict=True)]
-    told = summary(made(evaluated("plain", *pairs[0]), evaluated("hardened", *pairs[1])))
-    assert told.verdict == verdict
+    told = made(evaluated("plain", *pairs[0]), evaluated("hardened", *pairs[1])).verdict
+    assert told.word == verdict
     assert words in " ".join(told.sentences)
 
 
 def test_markdown_leads_with_the_summary_and_holds_every_part(results: Results) -> None:
     text = report_markdown(results)
-    title, first, *_ = text.split("\n\n")
-    assert title == "# Robustness of tiny on reviews"
-    assert first.startswith("Hardening bought robustness: hardened stays right under attack on 70.0 % of 20 test rows")
+    title, verdict, first, *_ = text.split("\n\n")
+    assert (title, verdict) == ("# Robustness of tiny on reviews", "**Robustness gained**")
+    assert first.startswith(
+        "- Hardening bought robustness: hardened stays right under attack on 70.0 % of 20 test rows"
+    )
     assert "2.5 times the passes of plain (31 s against 10 s)" in first
     assert comparison_table(results) in text
     assert "70.0 [48.1, 85.5]" in text
@@ -119,9 +121,9 @@ def test_markdown_leads_with_the_summary_and_holds_every_part(results: Results) 
 
 
 def test_markdown_defuses_outside_text(results: Results) -> None:
-    hostile = replace(results.evaluations[-1], name=f"a|b`{HOSTILE}\n\x1b[31m")
+    hostile = replace(MODELS[-1], name=f"a|b`{HOSTILE}\n\x1b[31m")
     told = replace(
-        made(*results.evaluations[:2], hostile, warnings=("see [here](javascript:x)",)),
+        made(*MODELS[:2], hostile, warnings=("see [here](javascript:x)",)),
         config={"output": "```\n# out"},
     )
     text = report_markdown(told)
@@ -161,11 +163,11 @@ def test_html_shows_the_same_numbers(results: Results) -> None:
 
 
 def test_html_escapes_hostile_text_and_asks_nothing_of_the_network(results: Results) -> None:
-    subject = results.evaluations[-1]
+    subject = MODELS[-1]
     attack = replace(subject.attacks[0], threat=HOSTILE, attack=HOSTILE)
     hostile = replace(subject, name=HOSTILE, attacks=(attack,))
     told = replace(
-        made(*results.evaluations[:2], hostile, warnings=(HOSTILE,)),
+        made(*MODELS[:2], hostile, warnings=(HOSTILE,)),
         config={"model": {"name": HOSTILE}, "data": {"name": '"><img src=x onerror=alert(1)>'}},
         environment={HOSTILE: HOSTILE},
         textadv_version=HOSTILE,
@@ -190,7 +192,7 @@ def test_html_escapes_hostile_text_and_asks_nothing_of_the_network(results: Resu
 def lines_of(svg: str) -> list[str]:
     """The ids of the curves drawn; the text must be well-formed XML."""
     root = ElementTree.fromstring(svg.encode())
-    return [i for element in root.iter() if (i := element.get("id", "")).startswith("curve-")]
+    return [i for element in root.iter() if (i := element.get("id", "")).startswith("series-")]
 
 
 def words_of(svg: str) -> set[str]:
@@ -199,23 +201,26 @@ def words_of(svg: str) -> set[str]:
     }
 
 
+def curve_svg(*models: Classified) -> str:
+    return picture_of(made(*models), "Robust accuracy by radius")
+
+
 def test_plot_has_one_line_per_model_with_a_curve(results: Results) -> None:
-    flat = replace(results.evaluations[0], curve=())
-    assert lines_of(curve_svg(results.evaluations)) == ["curve-0", "curve-1", "curve-2"]
-    assert lines_of(curve_svg([flat, *results.evaluations[1:]])) == ["curve-0", "curve-1"]
-    with pytest.raises(ValueError, match=r"evaluation\.radii"):
-        curve_svg([flat])
+    flat = replace(MODELS[0], curve=())
+    assert lines_of(curve_svg(*MODELS)) == ["series-0", "series-1", "series-2"]
+    assert lines_of(curve_svg(flat, *MODELS[1:])) == ["series-0", "series-1"]
+    assert "by radius" not in report_markdown(made(flat))
 
 
 def test_plot_is_labelled_repeatable_and_keeps_odd_names(results: Results) -> None:
-    odd = [replace(e, name=name) for e, name in zip(results.evaluations, ("_a", "$x", "a & <b>"), strict=True)]
-    svg = curve_svg(odd)
+    odd = [replace(e, name=name) for e, name in zip(MODELS, ("_a", "$x", "a & <b>"), strict=True)]
+    svg = curve_svg(*odd)
     words = words_of(svg)
     assert {"_a", "$x", "a & <b>", "robust accuracy (%)", "0.01", "0.02", "100"} <= words
     assert "radius (in units of the mean embedding norm)" in words
-    assert svg == curve_svg(odd)
-    absolute = [replace(p, relative_radius=None) for p in results.evaluations[1].curve]
-    assert "radius (absolute)" in words_of(curve_svg([replace(results.evaluations[1], curve=tuple(absolute))]))
+    assert svg == curve_svg(*odd)
+    absolute = [replace(p, relative_radius=None) for p in MODELS[1].curve]
+    assert "radius (absolute)" in words_of(curve_svg(replace(MODELS[1], curve=tuple(absolute))))
 
 
 def test_one_model_no_model_and_no_row() -> None:
@@ -245,8 +250,8 @@ def test_a_report_says_by_which_recipe_it_is_repeated(results: Results) -> None:
 
 def test_of_several_saved_models_the_extremes_are_told() -> None:
     told = made(evaluated("one", 18, 5), evaluated("two", 16, 12), evaluated("three", 20, 0))
-    assert summary(told).verdict == "uncompared"
-    attacked, clean = summary(told).sentences
+    assert told.verdict.word == "uncompared"
+    attacked, clean = told.verdict.sentences
     assert attacked.startswith("Of 3 models two is right on the most rows under attack (pgd, within: per-token L2 ball")
     assert "60.0 % [38.7, 78.1], and three on the fewest, 0.0 %" in attacked
     assert (
@@ -256,7 +261,7 @@ def test_of_several_saved_models_the_extremes_are_told() -> None:
 
 def test_doubts_name_collapse_masking_and_idle_attacks(results: Results) -> None:
     assert not [line for line in doubts(results) if "collapsed" in line or "masked" in line or "broke none" in line]
-    subject = results.evaluations[-1]
+    subject = MODELS[-1]
     one_class = replace(subject, rows_detail=tuple(replace(r, clean_prediction=1) for r in subject.rows_detail))
     assert "gives every row class 1: it has collapsed" in " ".join(doubts(made(one_class)))
     rising = doubts(made(evaluated("hardened", 18, 10, curve=(5, 9))))
@@ -273,14 +278,14 @@ def test_doubts_name_collapse_masking_and_idle_attacks(results: Results) -> None
 )
 def test_saved_models_side_by_side_were_not_hardened_here(robust: int, opening: str) -> None:
     measured = made(evaluated("a", 18, 8), evaluated("b", 18, robust))
-    assert summary(measured).sentences[0].startswith(opening)
+    assert measured.verdict.sentences[0].startswith(opening)
     assert "training" not in comparison_table(measured)
 
 
 def test_a_gain_over_which_attacks_still_break_most_rows_is_partial() -> None:
     """8 of 18 rows that are right without an attack stay right: attacks still break 55.6 %."""
-    told = summary(made(evaluated("plain", 18, 0), evaluated("hardened", 18, 8)))
-    assert told.verdict == "partial"
+    told = made(evaluated("plain", 18, 0), evaluated("hardened", 18, 8)).verdict
+    assert told.word == "partial"
     assert told.sentences[0].startswith("The last model is more robust than the first, in part: ")
     assert (
         told.sentences[1].startswith("Attacks still break 55.6 %") and "of the 18 rows that it is" in told.sentences[1]
@@ -303,6 +308,6 @@ def test_an_attack_that_did_not_improve_is_named() -> None:
         square_result = replace(model.attacks[0], name="square", robust=wilson(17, 20), success=wilson(1, 18))
         worst = wilson(model.worst_case.count - 1, 20)
         both.append(replace(model, attacks=(*model.attacks, square_result), rows_detail=tuple(rows), worst_case=worst))
-    told = summary(made(*both))
-    assert told.verdict == "partial"
+    told = made(*both).verdict
+    assert told.word == "partial"
     assert told.sentences[1].endswith("; no gain was shown against square, which breaks 5.6 %.")

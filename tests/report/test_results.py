@@ -9,39 +9,46 @@ from typing import Any
 
 import pytest
 
-from tests.report.made_up import evaluated, made
-from textadv.evaluation.results import write_atomically
+from tests.report.made_up import MODELS, evaluated, made
+from textadv.measuring import Attacks
+from textadv.measuring.results import SCHEMA_VERSION
 from textadv.report import Results, from_json, read_results, report_markdown, to_json, write_results
+from textadv.values.host.writing import write_text
 
 
 def test_json_round_trip(results: Results) -> None:
     assert from_json(to_json(results)) == results
     data = json.loads(to_json(results))
     assert next(iter(data)) == "schema_version"
-    assert data["schema_version"] == 1
-    assert data["evaluations"][1]["clean"]["count"] == 18
+    assert data["schema_version"] == SCHEMA_VERSION == 2 and "task" not in data
+    clean = data["evaluations"][1]["measures"][0]
+    assert (clean["id"], clean["value"], sum(clean["rows"])) == ("accuracy/clean", 0.9, 18)
+    kinds = [section["kind"] for section in data["evaluations"][1]["sections"]]
+    assert kinds == ["curve", "attacks", "rows"]
 
 
 def test_nan_and_infinity_become_null_and_nan(results: Results) -> None:
-    attack = replace(results.evaluations[0].attacks[0], norm_ratio=math.nan, seconds=math.inf, relative_radius=None)
-    text = to_json(made(replace(results.evaluations[0], attacks=(attack,))))
+    odd = replace(MODELS[0], attacks=(replace(MODELS[0].attacks[0], norm_ratio=math.nan),), ece_after=math.inf)
+    text = to_json(made(odd))
     assert "NaN" not in text
     assert "Infinity" not in text
-    again = from_json(text).evaluations[0].attacks[0]
-    assert math.isnan(again.norm_ratio)
-    assert math.isnan(again.seconds)
-    assert again.relative_radius is None
+    again = from_json(text).evaluations[0]
+    panel = again.section(Attacks)
+    assert panel is not None and panel.attacks[0].norm_ratio is None
+    assert math.isnan(again["calibration/calibration_error"].value)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema_version": 2}, "schema_version 2, this textadv reads 1"),
-        ({"created": 5}, "results.created must be"),
-        ({"surprise": 1}, "results must be an object with the keys .* got \\['surprise'\\]"),
-        ({"evaluations": [{"name": "plain"}]}, r"results.evaluations\[0\] is incomplete"),
-        ({"seeds": {"run": "7"}}, "results.seeds.run must be"),
-        ({"trainings": [3]}, r"results.trainings\[0\] must be an object"),
+        ({"schema_version": 3}, "schema_version 3, this textadv reads 1 to 2"),
+        ({"task": "chat", "schema_version": 3}, "schema_version 3 of task chat, this textadv reads 1 to 2"),
+        ({"created": 5}, "results.created: Input should be a valid string, got 5"),
+        ({"surprise": 1}, "results.surprise: Unexpected keyword argument, got 1"),
+        ({"evaluations": [{"name": "plain"}]}, r"results.evaluations\[0\].measures: Field required"),
+        ({"seeds": {"run": "7"}}, "results.seeds.run: Input should be a valid integer, got '7'"),
+        ({"trainings": [3]}, r"results.trainings\[0\]: .*, got 3"),
+        ({"sections": [{"kind": "rumour"}]}, r"results.sections\[0\]: Input tag 'rumour' .* does not match"),
     ],
 )
 def test_json_that_is_not_results_is_refused_by_place(results: Results, change: dict[str, Any], message: str) -> None:
@@ -66,13 +73,13 @@ def test_write_results_makes_every_file_and_replaces_old_ones(results: Results, 
 
 def test_a_failed_write_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "results.json"
-    write_atomically(path, "old")
+    write_text(path, "old")
 
     def fail(descriptor: int) -> None:
         raise OSError("disk full")
 
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="disk full"):
-        write_atomically(path, "new and longer")
+        write_text(path, "new and longer")
     assert path.read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["results.json"]

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tests.report.made_up import evaluated, made
-from textadv.evaluation.results import MaskingFlag, StageResult
-from textadv.evaluation.statistics import wilson
-from textadv.report import Results, from_json, report_html, report_markdown, to_json
-from textadv.report.summary import doubts
-from textadv.report.tables import cascade_table, masking_table, worst_case_lines
+from tests.report.made_up import evaluated, made, section_lines, section_rows
+from textadv.measuring.sections.cascade import StageResult
+from textadv.measuring.sections.masking import MaskingFlag
+from textadv.measuring.statistics import wilson
+from textadv.report import Results, doubts, from_json, report_html, report_markdown, to_json
 
 
 def staged() -> Results:
@@ -31,12 +30,16 @@ def test_json_holds_the_cascade_and_the_flags() -> None:
     assert from_json(to_json(staged())) == staged()
 
 
-def test_results_without_them_are_read_as_before() -> None:
-    text = to_json(made(evaluated("before", 18, 5)))
-    for key in ("cascade", "masking"):
-        text = text.replace(f',\n          "{key}": []', "").replace(f',\n      "{key}": []', "")
-    assert "masking" not in text and "cascade" not in text
-    assert from_json(text) == made(evaluated("before", 18, 5))
+def cascade_table(results: Results) -> list[list[str]]:
+    return section_rows(results, "Stage by stage")
+
+
+def masking_table(results: Results) -> list[list[str]]:
+    return section_rows(results, "Masked gradients")
+
+
+def worst_case_lines(results: Results) -> list[str]:
+    return [line for line in section_lines(results, "Threat model and attacks") if line.startswith("Worst case")]
 
 
 def test_tables() -> None:
@@ -48,9 +51,9 @@ def test_tables() -> None:
         ["hardened", "attacks without gradients", "ring", "10.0", "Square broke 2 of 14 rows <that> they left."],
         ["hardened", "one step beats many", "not run", "-", "No attack of several steps ran on any row."],
     ]
-    assert worst_case_lines(staged()) == ("Worst case over attacks: AutoAttack standard, an upper bound.",)
+    assert worst_case_lines(staged()) == ["Worst case over attacks: AutoAttack standard, an upper bound."]
     bare = made(evaluated("before", 18, 5))
-    assert cascade_table(bare) == masking_table(bare) == [] and worst_case_lines(bare) == ()
+    assert cascade_table(bare) == masking_table(bare) == [] and worst_case_lines(bare) == []
 
 
 def test_both_reports_show_them_and_a_ringing_alarm_comes_first() -> None:

@@ -16,8 +16,8 @@ from scripts.lab.batches import encoded, packed
 from scripts.lab.corpus import SPLITS, LabSize
 from scripts.lab.model import LabShape
 from scripts.lab.real import GOALS, INSTRUCTIONS, real_data
-from textadv.batch import IGNORED
 from textadv.data import DataError
+from textadv.values.batch import IGNORED
 
 STREAMS = ("adversarial", "utility", "borderline")
 WORLD = LabSize(

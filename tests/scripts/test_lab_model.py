@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from scripts.lab.batches import encoded, helpful_batches, packed, refusal_batches
 from scripts.lab.corpus import SMALL, Row, lab_data, texts
 from scripts.lab.model import END, LabShape, lab_llama, lab_tokenizer, save_lab_llm
-from textadv.batch import IGNORED
+from textadv.values.batch import IGNORED
 
 SHAPE = LabShape(vocabulary=900, width=16, layers=2, heads=2, inner=24)
 CHAT = [

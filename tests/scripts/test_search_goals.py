@@ -8,9 +8,9 @@ import pytest
 from pytest import MonkeyPatch
 
 from tests.recipes.running import ROOT
-from textadv.build_searches import FEWER, PANEL, searches
-from textadv.config_adversary import AttackConfig
-from textadv.config_elicitation import ElicitationConfig
+from textadv.config.adversary import AttackConfig
+from textadv.config.elicitation import ElicitationConfig
+from textadv.tasks.chat.searches import FEWER, PANEL, searches
 
 WANTED = ElicitationConfig(restarts=3, attack=AttackConfig(steps=30, select="most_damaging"))
 

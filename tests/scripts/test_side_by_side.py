@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,7 +33,8 @@ def test_each_checkpoint_gets_its_own_numbers(
     runs = folders(tmp_path)
     run("side_by_side.py", monkeypatch, "--panel", str(tmp_path / "panel"), *map(str, runs))
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()]
-    assert rows[0] == ["run", "checkpoint", "clean", "pgd", "worst case", "forwards", "backwards", "seconds"]
+    measured = ["clean accuracy", "robust accuracy, pgd", "worst case over attacks"]
+    assert rows[0] == ["run", "checkpoint", *measured, "forwards", "backwards", "seconds"]
     shown = [[row[0], row[1], row[2].split()[0], row[3].split()[0], *row[5:]] for row in rows[2:]]
     assert shown == [
         ["pgd", "best, step 80", "90.0", "60.0", "2.00 M", "2.00 M", "12"],
@@ -58,7 +58,7 @@ def test_runs_and_the_panels_models_may_have_names(
 ) -> None:
     runs = folders(tmp_path)
     models = {name: str(runs[0] / "adapters" / kind) for name, kind in (("A", "robust_best"), ("B", "last"))}
-    panel = replace(made(evaluated("A", 18, 12), evaluated("B", 17, 9)), models=models)
+    panel = made(evaluated("A", 18, 12), evaluated("B", 17, 9), models=models)
     write_results(panel, tmp_path / "named")
     run("side_by_side.py", monkeypatch, "--panel", str(tmp_path / "named"), f"mine, slow={runs[0]}")
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()[2:]]

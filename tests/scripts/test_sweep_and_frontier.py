@@ -11,7 +11,7 @@ from pytest import CaptureFixture, MonkeyPatch
 
 from tests import chat_run
 from tests.recipes.running import ROOT
-from textadv.report.chat import read_chat_results
+from tests.seen import read_chat_results
 from textadv.report.frontier import style_of
 from textadv.report.plots import STYLES
 

@@ -10,7 +10,6 @@ from pydantic import TypeAdapter
 
 from tests.support.cells import Absent, Cell, Refused
 from tests.support.places import PLACES, Place
-from textadv import build, build_attacks
 from textadv.attacks import (
     AdaptiveRadius,
     Attack,
@@ -34,9 +33,11 @@ from textadv.attacks import (
     worst_of,
 )
 from textadv.attacks.gradient import GradientAttack
-from textadv.config import ConfigError
-from textadv.config_adversary import AttackConfig
-from textadv.config_attacks import NamedAttackConfig
+from textadv.config.adversary import AttackConfig
+from textadv.config.attacks import NamedAttackConfig
+from textadv.config.text import ConfigError
+from textadv.tasks import attacks as build_attacks
+from textadv.tasks import components as build
 
 TRAINING, EVALUATION, PYTHON = "training", "evaluation", "Python"
 ALL = ("linf", "l2", "l1")

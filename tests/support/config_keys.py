@@ -10,7 +10,7 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 
-from textadv.config_tasks import SCHEMAS
+from textadv.config.tasks import SCHEMAS
 
 
 def _sections(annotation: Any) -> list[type[BaseModel]]:

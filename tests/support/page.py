@@ -11,7 +11,7 @@ from tests.support.attacks_by_space import ALL, EVALUATION, PYTHON, TRAINING
 from tests.support.cells import Absent, Cell, Refused
 from tests.support.places import PLACES
 from textadv.attacks import L1, ThreatModel, autoattack
-from textadv.spaces import Embeddings
+from textadv.values.spaces import Embeddings
 
 PAGE = Path(__file__).parents[2] / "docs" / "support.md"
 COMMAND = "python -m tests.support.write"

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from tests import chats, vision
 from tests.oracles import tiny_models, tiny_rows
 from textadv.attacks import L1, L2, Ball, Linf, ThreatModel
-from textadv.batch import Batch
 from textadv.data import ImageRows
-from textadv.losses import margin
 from textadv.models import as_classifier, evaluating, forward, patch_positions
-from textadv.spaces import Ablation, Embeddings, Hidden, Pixels, Several, Space
+from textadv.values.batch import Batch
+from textadv.values.losses import margin
+from textadv.values.spaces import Ablation, Embeddings, Hidden, Pixels, Several, Space
 
 DRAWN, ROWS = 24, 3
 NORMS: dict[str, Callable[..., Ball]] = {"linf": Linf, "l2": L2, "l1": L1}

@@ -14,9 +14,9 @@ from tests.support.cells import Refused
 from tests.support.places import PLACES, Place, Subject, text
 from tests.support.public import public_attacks, type_names
 from textadv.attacks import Attacked, MinimumRadius, Noise, ThreatModel
-from textadv.losses import cross_entropy, kl, margin
 from textadv.models import editable_mask, evaluating, forward
-from textadv.spaces import Ablation, Pixels
+from textadv.values.losses import cross_entropy, kl, margin
+from textadv.values.spaces import Ablation, Pixels
 
 PUBLIC = public_attacks()
 CHANCES = 8

@@ -10,10 +10,10 @@ from tests.support.cells import Refused
 from tests.support.objectives_by_modality import COLUMNS
 from tests.support.page import COMMAND, PAGE, Notes, rendered
 from tests.support.public import choices, discriminators, public_attacks, public_objectives
-from textadv.config_adversary import AttackConfig
-from textadv.config_attacks import AutoAttackConfig, CarliniWagnerConfig, NamedAttackConfig
-from textadv.config_chat_objective import CapoConfig, PartConfig
-from textadv.config_objective import ObjectiveConfig
+from textadv.config.adversary import AttackConfig
+from textadv.config.attacks import AutoAttackConfig, CarliniWagnerConfig, NamedAttackConfig
+from textadv.config.chat_objective import CapoConfig, PartConfig
+from textadv.config.objective import ObjectiveConfig
 
 ATTACKS = attacks_by_space.ROWS.values()
 OBJECTIVES = objectives_by_modality.ROWS

@@ -11,21 +11,22 @@ import torch
 from torch import nn
 
 from tests import chat_run, streams, tiny, vision
-from textadv import build, build_chat
-from textadv.accumulation import StepReport, accumulate
-from textadv.batch import Role
-from textadv.config import RunConfig
-from textadv.config_chat import ChatRunConfig
-from textadv.config_file import load_config, parse_config
-from textadv.config_images import ImageRunConfig
-from textadv.config_objective import replays_of
+from textadv.config.chat import ChatRunConfig
+from textadv.config.file import load_config, parse_config
+from textadv.config.images import ImageRunConfig
+from textadv.config.objective import replays_of
+from textadv.config.text import RunConfig
 from textadv.data import ImageRows, Rows
-from textadv.mixing import NO_ATTACK
 from textadv.models import as_classifier
 from textadv.objectives import Moment, Objectives, hardening
 from textadv.objectives.alignment import Supervised
-from textadv.optimisation import adamw
-from textadv.sampling import OneStream
+from textadv.tasks import components as build
+from textadv.tasks.chat import components as build_chat
+from textadv.training.accumulation import StepReport, accumulate
+from textadv.training.mixing import NO_ATTACK
+from textadv.training.optimisation import adamw
+from textadv.training.sampling import OneStream
+from textadv.values.batch import Role
 
 ROWS, STEPS, RATE = 8, 2, 1e-2
 RECIPES = Path(__file__).parents[1] / "recipes"

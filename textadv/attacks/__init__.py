@@ -1,23 +1,22 @@
 """Attacks: functions from a model and a batch to the batch with a perturbation."""
 
-from textadv.attacks.accepting import require_attack
 from textadv.attacks.apgd import Apgd, apgd_ce, apgd_dlr, apgd_targeted
-from textadv.attacks.ascent import Adam, Ascent, FixedStep, Momentum, StepSize
-from textadv.attacks.attacked import Attack, Attacked, BrokenAt, Cost, Outcome
 from textadv.attacks.autoattack import AutoAttack, Stage, autoattack, require_same_classes
-from textadv.attacks.balls import L1, L2, Ball, Linf
-from textadv.attacks.bisection import MinimumRadius
-from textadv.attacks.carlini_wagner import CarliniWagner, CarliniWagnerL0, CarliniWagnerLinf, changed_units
-from textadv.attacks.chat_goals import Avoid, Begin
 from textadv.attacks.contrast import Contrast
-from textadv.attacks.curriculum import AdaptiveRadius, Stages
-from textadv.attacks.ddn import Ddn
-from textadv.attacks.deepfool import DeepFool
 from textadv.attacks.direction import RefusalDirection
-from textadv.attacks.ensemble import repeat, then, worst_of
-from textadv.attacks.fab import Fab, fab_targeted
-from textadv.attacks.foreign import Foreign, foreign, require_any_radius
-from textadv.attacks.goals import (
+from textadv.attacks.gradient import GradientAttack, fgsm, pgd, r_fgsm, reach_warning
+from textadv.attacks.minimal.bisection import MinimumRadius
+from textadv.attacks.minimal.carlini_wagner import CarliniWagner, CarliniWagnerL0, CarliniWagnerLinf, changed_units
+from textadv.attacks.minimal.ddn import Ddn
+from textadv.attacks.minimal.deepfool import DeepFool
+from textadv.attacks.minimal.fab import Fab, fab_targeted
+from textadv.attacks.minimal.pdgd import Pdgd
+from textadv.attacks.parts.accepting import require_attack
+from textadv.attacks.parts.ascent import Adam, Ascent, FixedStep, Momentum, StepSize
+from textadv.attacks.parts.attacked import Attack, Attacked, BrokenAt, Cost, Outcome
+from textadv.attacks.parts.balls import L1, L2, Ball, Linf
+from textadv.attacks.parts.chat_goals import Avoid, Begin
+from textadv.attacks.parts.goals import (
     Diverge,
     Elicit,
     Goal,
@@ -28,17 +27,17 @@ from textadv.attacks.goals import (
     ranked_target,
     target_count,
 )
-from textadv.attacks.gradient import GradientAttack, fgsm, pgd, r_fgsm, reach_warning
-from textadv.attacks.held import Held
-from textadv.attacks.parts import parts
-from textadv.attacks.pdgd import Pdgd
+from textadv.attacks.parts.threat import ThreatModel, radius_unit, require_threat
+from textadv.attacks.parts.within import Within
 from textadv.attacks.penalty import PenalisedAscent
-from textadv.attacks.randomised import Eot
 from textadv.attacks.square import Square
-from textadv.attacks.threat import ThreatModel, radius_unit, require_threat
-from textadv.attacks.transfer import Transfer
 from textadv.attacks.virtual import Noise, VirtualAdversarial
-from textadv.attacks.within import Within
+from textadv.attacks.wrappers.curriculum import AdaptiveRadius, Stages
+from textadv.attacks.wrappers.ensemble import repeat, then, worst_of
+from textadv.attacks.wrappers.foreign import Foreign, foreign, require_any_radius
+from textadv.attacks.wrappers.held import Held
+from textadv.attacks.wrappers.randomised import Eot
+from textadv.attacks.wrappers.transfer import Transfer
 
 __all__ = [
     "L1",
@@ -98,7 +97,6 @@ __all__ = [
     "fab_targeted",
     "fgsm",
     "foreign",
-    "parts",
     "pgd",
     "r_fgsm",
     "radius_unit",

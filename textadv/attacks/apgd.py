@@ -8,18 +8,18 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
-from textadv.attacks.apgd_steps import Halving, Rule, Sparse, confined
-from textadv.attacks.attacked import Attacked, Outcome
-from textadv.attacks.calling import on_arrays
-from textadv.attacks.ensemble import WorstOf
-from textadv.attacks.goals import Goal, TargetedDlr, TargetedMargin, Untargeted, require_slope, target_count
-from textadv.attacks.probe import Point, clean_is_known, clean_logits, evaluate_at, half_to_single
-from textadv.attacks.record import Record
-from textadv.attacks.threat import ThreatModel, require_threat
-from textadv.batch import Batch, Perturbation
-from textadv.losses import cross_entropy, dlr
+from textadv.attacks.parts.apgd_steps import Halving, Rule, Sparse, confined
+from textadv.attacks.parts.attacked import Attacked, Outcome
+from textadv.attacks.parts.calling import on_arrays
+from textadv.attacks.parts.goals import Goal, TargetedDlr, TargetedMargin, Untargeted, require_slope, target_count
+from textadv.attacks.parts.probe import Point, clean_is_known, clean_logits, evaluate_at, half_to_single
+from textadv.attacks.parts.record import Record
+from textadv.attacks.parts.threat import ThreatModel, require_threat
+from textadv.attacks.wrappers.ensemble import WorstOf
 from textadv.models import delta_shape, editable_mask, evaluating, with_prefix
-from textadv.randomness import derived_seed, row_generators
+from textadv.values.batch import Batch, Perturbation
+from textadv.values.losses import cross_entropy, dlr
+from textadv.values.randomness import derived_seed, row_generators
 
 # The stages of a search in an L1 ball: (factor on the radius, share of the steps), arXiv:2103.01208 section 4.
 L1_STAGES = ((3.0, 0.3), (2.0, 0.3), (1.0, 0.4))

@@ -9,21 +9,21 @@ from typing import Literal, NamedTuple
 from torch import Tensor, nn
 
 from textadv.attacks.apgd import Apgd, apgd_ce, apgd_dlr, apgd_targeted
-from textadv.attacks.attacked import Attack, Attacked
-from textadv.attacks.calling import on_arrays
-from textadv.attacks.ensemble import WorstOf
-from textadv.attacks.fab import fab_targeted
-from textadv.attacks.goals import Untargeted, target_count
-from textadv.attacks.parts import parts
-from textadv.attacks.randomised import Eot
+from textadv.attacks.minimal.fab import fab_targeted
+from textadv.attacks.parts.attacked import Attack, Attacked
+from textadv.attacks.parts.calling import on_arrays
+from textadv.attacks.parts.goals import Untargeted, target_count
+from textadv.attacks.parts.members import parts
+from textadv.attacks.parts.threat import ThreatModel, require_threat
+from textadv.attacks.parts.within import Within
 from textadv.attacks.square import Square
-from textadv.attacks.threat import ThreatModel, require_threat
-from textadv.attacks.within import Within
-from textadv.batch import Batch
-from textadv.kinds import wrong_kind
-from textadv.losses import margin
-from textadv.randomness import derived_seed
-from textadv.spaces import Ablation
+from textadv.attacks.wrappers.ensemble import WorstOf
+from textadv.attacks.wrappers.randomised import Eot
+from textadv.values.batch import Batch
+from textadv.values.kinds import wrong_kind
+from textadv.values.losses import margin
+from textadv.values.randomness import derived_seed
+from textadv.values.spaces import Ablation
 
 Version = Literal["standard", "rand", "fast"]
 VERSIONS: tuple[Version, ...] = ("standard", "rand", "fast")

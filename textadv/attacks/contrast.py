@@ -7,18 +7,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from textadv.attacks.attacked import Attacked, Cost
-from textadv.attacks.calling import on_arrays
-from textadv.attacks.flatness import note_slope
 from textadv.attacks.gradient import GradientAttack
-from textadv.attacks.probe import assess, differentiable, half_to_single, one_pass, uniform_start
-from textadv.attacks.threat import ThreatModel
-from textadv.batch import Batch, concatenate
-from textadv.kinds import require_kind
-from textadv.losses import cross_entropy, log_1_minus_p
+from textadv.attacks.parts.attacked import Attacked, Cost
+from textadv.attacks.parts.calling import on_arrays
+from textadv.attacks.parts.flatness import note_slope
+from textadv.attacks.parts.probe import assess, differentiable, half_to_single, one_pass, uniform_start
+from textadv.attacks.parts.threat import ThreatModel
 from textadv.models import PerturbationError, bare, delta_shape, dtype_of, editable_mask, evaluating, forward
 from textadv.models.finite import overflow
-from textadv.printable import shortened
+from textadv.values.batch import Batch, concatenate
+from textadv.values.host.printable import shortened
+from textadv.values.kinds import require_kind
+from textadv.values.losses import cross_entropy, log_1_minus_p
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from textadv.attacks.attacked import Attacked, Cost, Outcome
-from textadv.attacks.calling import on_arrays
-from textadv.attacks.goals import Elicit, Goal
-from textadv.attacks.probe import value_at_clean
-from textadv.batch import Batch
-from textadv.losses import margin
+from textadv.attacks.parts.attacked import Attacked, Cost, Outcome
+from textadv.attacks.parts.calling import on_arrays
+from textadv.attacks.parts.goals import Elicit, Goal
+from textadv.attacks.parts.probe import value_at_clean
 from textadv.models import bare, device_of, evaluating, forward, hidden_states
-from textadv.spaces import Ablation
+from textadv.values.batch import Batch
+from textadv.values.losses import margin
+from textadv.values.spaces import Ablation
 
 
 @dataclass

@@ -13,15 +13,22 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
-from textadv.attacks.ascent import Ascent, FixedStep, StepSize
-from textadv.attacks.attacked import Attacked, Outcome
-from textadv.attacks.calling import on_arrays
-from textadv.attacks.goals import Goal, Untargeted, require_slope
-from textadv.attacks.probe import evaluate_at, half_to_single, mean_logits, spread_start, uniform_start, value_at_clean
-from textadv.attacks.record import Record, Select
-from textadv.attacks.threat import ThreatModel, require_threat
-from textadv.batch import Batch, Perturbation
+from textadv.attacks.parts.ascent import Ascent, FixedStep, StepSize
+from textadv.attacks.parts.attacked import Attacked, Outcome
+from textadv.attacks.parts.calling import on_arrays
+from textadv.attacks.parts.goals import Goal, Untargeted, require_slope
+from textadv.attacks.parts.probe import (
+    evaluate_at,
+    half_to_single,
+    mean_logits,
+    spread_start,
+    uniform_start,
+    value_at_clean,
+)
+from textadv.attacks.parts.record import Record, Select
+from textadv.attacks.parts.threat import ThreatModel, require_threat
 from textadv.models import delta_shape, dtype_of, evaluating, with_prefix
+from textadv.values.batch import Batch, Perturbation
 
 Starts = Literal["ball", "spread"]
 

@@ -8,15 +8,15 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
-from textadv.attacks.attacked import Attacked, Cost
-from textadv.attacks.calling import on_arrays
-from textadv.attacks.flatness import note_slope
-from textadv.attacks.goals import Goal, Untargeted, require_slope
-from textadv.attacks.minimal import logits_at, slope, unbounded
-from textadv.attacks.probe import assess, half_to_single, mean_logits, uniform_start
-from textadv.attacks.threat import ThreatModel, require_threat
-from textadv.batch import Batch
+from textadv.attacks.minimal.contract import logits_at, slope, unbounded
+from textadv.attacks.parts.attacked import Attacked, Cost
+from textadv.attacks.parts.calling import on_arrays
+from textadv.attacks.parts.flatness import note_slope
+from textadv.attacks.parts.goals import Goal, Untargeted, require_slope
+from textadv.attacks.parts.probe import assess, half_to_single, mean_logits, uniform_start
+from textadv.attacks.parts.threat import ThreatModel, require_threat
 from textadv.models import PerturbationError, delta_shape, dtype_of, evaluating
+from textadv.values.batch import Batch
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
-from textadv.attacks.attacked import Attacked, Cost, Outcome
-from textadv.attacks.balls import INSIDE
-from textadv.attacks.calling import on_arrays
-from textadv.attacks.goals import Goal, Untargeted
-from textadv.attacks.probe import Point, evaluate_at, half_to_single, mean_logits, value_at_clean
-from textadv.attacks.threat import ThreatModel, require_threat
-from textadv.attacks.windows import (
+from textadv.attacks.parts.attacked import Attacked, Cost, Outcome
+from textadv.attacks.parts.balls import INSIDE
+from textadv.attacks.parts.calling import on_arrays
+from textadv.attacks.parts.goals import Goal, Untargeted
+from textadv.attacks.parts.probe import Point, evaluate_at, half_to_single, mean_logits, value_at_clean
+from textadv.attacks.parts.threat import ThreatModel, require_threat
+from textadv.attacks.parts.windows import (
     PLACES_OF_A_QUERY,
     TILES,
     Canvas,
@@ -27,11 +27,11 @@ from textadv.attacks.windows import (
     tiles,
     window_sides,
 )
-from textadv.batch import Batch, Perturbation
-from textadv.losses import margin
 from textadv.models import delta_shape, dtype_of, editable_mask, evaluating, with_prefix
-from textadv.randomness import row_generators
-from textadv.spaces import Ablation, Pixels, Several
+from textadv.values.batch import Batch, Perturbation
+from textadv.values.losses import margin
+from textadv.values.randomness import row_generators
+from textadv.values.spaces import Ablation, Pixels, Several
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 TABLE_QUERIES = 10_000

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from textadv.attacks.attacked import Attacked, Cost
-from textadv.attacks.calling import on_arrays
-from textadv.attacks.flatness import note_slope
-from textadv.attacks.goals import Diverge, Goal, Untargeted
-from textadv.attacks.probe import assess, evaluate_at, mean_logits, uniform_start
-from textadv.attacks.threat import ThreatModel, require_threat
-from textadv.batch import Batch
+from textadv.attacks.parts.attacked import Attacked, Cost
+from textadv.attacks.parts.calling import on_arrays
+from textadv.attacks.parts.flatness import note_slope
+from textadv.attacks.parts.goals import Diverge, Goal, Untargeted
+from textadv.attacks.parts.probe import assess, evaluate_at, mean_logits, uniform_start
+from textadv.attacks.parts.threat import ThreatModel, require_threat
 from textadv.models import dtype_of, evaluating
+from textadv.values.batch import Batch
 
 
 @dataclass(frozen=True)

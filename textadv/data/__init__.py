@@ -25,7 +25,7 @@ from textadv.data.rendering import Template
 from textadv.data.reviews import reviews
 from textadv.data.shapes import shapes
 from textadv.data.tokenizer import reviews_tokenizer
-from textadv.user_errors import DataError
+from textadv.values.errors import DataError
 
 __all__ = [
     "Chat",

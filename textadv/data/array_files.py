@@ -12,8 +12,8 @@ from zipfile import ZipFile, ZipInfo
 import numpy as np
 from numpy.lib import format as npy
 
-from textadv.reading import HostileError, parsed, require_bounded, size
-from textadv.user_errors import DataError
+from textadv.values.errors import DataError
+from textadv.values.host.reading import HostileError, parsed, require_bounded, size
 
 ENDING = ".npy"
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}

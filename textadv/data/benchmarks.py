@@ -21,8 +21,8 @@ from textadv.data.characters import Surrogates, unbroken
 from textadv.data.records import opened, records
 from textadv.data.spellings import spelled
 from textadv.data.text_files import suffix_of
-from textadv.reading import literal_of
-from textadv.user_errors import DataError
+from textadv.values.errors import DataError
+from textadv.values.host.reading import literal_of
 
 MMLU_COLUMNS = 6
 RECORDS = (".json", ".jsonl", ".ndjson", ".parquet")

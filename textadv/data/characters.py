@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, Literal, TypeVar
 
-from textadv.printable import printable
-from textadv.user_errors import DataError
+from textadv.values.errors import DataError
+from textadv.values.host.printable import printable
 
 Surrogates = Literal["error", "replace"]
 """What to do with half characters: name the row, or put U+FFFD, the sign for what cannot be read, in their place."""

@@ -14,7 +14,6 @@ from operator import ne
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from textadv.batch import Role
 from textadv.data.characters import Surrogates, replaced_note, unbroken
 from textadv.data.chat_columns import COLUMNS, HISTORY, WANTED, picked
 from textadv.data.chat_forms import (
@@ -30,7 +29,8 @@ from textadv.data.chat_forms import (
 from textadv.data.chat_template import Message
 from textadv.data.hub import read_hub, unread
 from textadv.data.tables import Table, read_files
-from textadv.user_errors import DataError
+from textadv.values.batch import Role
+from textadv.values.errors import DataError
 
 FILES = "files"
 PARTS = ("train", "validation", "test")

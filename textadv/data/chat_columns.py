@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from textadv.batch import Role
 from textadv.data.tables import Table
-from textadv.user_errors import DataError
+from textadv.values.batch import Role
+from textadv.values.errors import DataError
 
 _ANSWERED = ("prompt", "input", "response", "messages", "system")
 COLUMNS = {

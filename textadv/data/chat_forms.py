@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 from textadv.data.chat_template import SEGMENTS, Message
 from textadv.data.thoughts import spelled
-from textadv.reading import literal_of
-from textadv.user_errors import DataError
+from textadv.values.errors import DataError
+from textadv.values.host.reading import literal_of
 
 ROLES = {name: name for name in SEGMENTS} | {"developer": "system", "human": "user", "prompter": "user"}
 ROLES |= dict.fromkeys(("gpt", "chatgpt", "bing", "bard", "model", "bot", "ai"), "assistant")

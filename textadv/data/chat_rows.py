@@ -18,13 +18,13 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from textadv.batch import Batch, Role, padded
 from textadv.data.chat import Chat
 from textadv.data.chat_template import Encoded, Reply, Segment, control_ids, encode_prompt, encode_reply
 from textadv.data.rendering import Template, template_of
-from textadv.digests import digest
-from textadv.phases import each
-from textadv.user_errors import DataError
+from textadv.values.batch import Batch, Role, padded
+from textadv.values.digests import digest
+from textadv.values.errors import DataError
+from textadv.values.host.phases import each
 
 Editable = Literal["user", "suffix", "user_and_template"]
 

@@ -18,7 +18,7 @@ from textadv.data.characters import unbroken
 from textadv.data.locating import NOBODY, Rendered, located, shortened, tokenised
 from textadv.data.rendering import SUPPLY, Message, Template, template_of
 from textadv.data.thoughts import Said, Speech, marks_of_text, with_thought
-from textadv.user_errors import DataError
+from textadv.values.errors import DataError
 
 
 class Segment(IntEnum):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from textadv.data.spellings import BOOLEANS, Spelled, folded, name_of, spelled
-from textadv.user_errors import DataError
+from textadv.values.errors import DataError
 
 JOINTS = "|;,/+& "
 FEW_CLASSES = 50

@@ -19,7 +19,7 @@ from textadv.data.labels import LabelColumn, read_labels
 from textadv.data.reviews import reviews
 from textadv.data.spellings import spelled
 from textadv.data.tables import Table, read_files
-from textadv.user_errors import DataError
+from textadv.values.errors import DataError
 
 __all__ = ["DataError", "Examples", "Splits", "load_splits", "overlap"]
 

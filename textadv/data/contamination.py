@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from textadv.phases import each
+from textadv.values.host.phases import each
 
 Gram = tuple[str, ...]
 

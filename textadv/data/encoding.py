@@ -11,13 +11,13 @@ from typing import Protocol, runtime_checkable
 import torch
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from textadv.batch import Batch, Role
 from textadv.data.characters import unbroken
 from textadv.data.chat_template import control_ids
 from textadv.data.examples import Examples
-from textadv.kinds import require_kind, wrong_kind
-from textadv.phases import phase
-from textadv.user_errors import DataError
+from textadv.values.batch import Batch, Role
+from textadv.values.errors import DataError
+from textadv.values.host.phases import phase
+from textadv.values.kinds import require_kind, wrong_kind
 
 NAMED = 5
 AT_A_TIME = 1000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from textadv.user_errors import DataError
+from textadv.values.errors import DataError
 
 
 def files_below(folder: Path, key: str) -> list[Path]:

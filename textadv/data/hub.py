@@ -9,8 +9,8 @@ from typing import Any
 
 from textadv.data.folders import files_below
 from textadv.data.tables import Table
-from textadv.reading import HostileError, parsed
-from textadv.user_errors import DataError
+from textadv.values.errors import DataError
+from textadv.values.host.reading import HostileError, parsed
 
 SAVED = ("dataset_dict.json", "state.json")
 CALLED = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}

@@ -18,8 +18,8 @@ from textadv.data.array_files import Arrays, opened_arrays
 from textadv.data.hub import declared, hub_rows
 from textadv.data.labels import LabelColumn
 from textadv.data.tables import Table, parquet_table
-from textadv.reading import HostileError, parsed
-from textadv.user_errors import DataError
+from textadv.values.errors import DataError
+from textadv.values.host.reading import HostileError, parsed
 
 ARRAYS = {
     "train": (("x_train", "y_train"), ("train_images", "train_labels"), ("X_train", "y_train")),

@@ -14,7 +14,7 @@ from textadv.data.folders import files_below
 from textadv.data.hub import SAVED
 from textadv.data.image_files import Labelled, check_distinct, pixels_of, readable
 from textadv.data.labels import LabelColumn
-from textadv.user_errors import DataError
+from textadv.values.errors import DataError
 
 FOLDERS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
 HIDDEN = (".", "__MACOSX")

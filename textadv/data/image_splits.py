@@ -31,9 +31,9 @@ from textadv.data.image_folders import read_folder, read_folders
 from textadv.data.images import ImageRows
 from textadv.data.labels import read_labels
 from textadv.data.shapes import shapes
-from textadv.phases import each
-from textadv.reading import machine_memory, size
-from textadv.user_errors import DataError
+from textadv.values.errors import DataError
+from textadv.values.host.phases import each
+from textadv.values.host.reading import machine_memory, size
 
 SHAPES_NAME, FILES = "builtin:shapes", "files"
 ROLES = ("train", "validation", "test")

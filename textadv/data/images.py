@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from textadv.batch import Batch, Role
 from textadv.data.numbers import class_numbers, from_numpy, row_numbers
-from textadv.kinds import wrong_kind
-from textadv.user_errors import DataError
+from textadv.values.batch import Batch, Role
+from textadv.values.errors import DataError
+from textadv.values.kinds import wrong_kind
 
 CHANNELS = (1, 3)
 CHECKED_AT_ONCE = 4096

@@ -13,8 +13,8 @@ from typing import Any, Literal, NamedTuple, NoReturn
 from textadv.data.characters import Surrogates, unbroken
 from textadv.data.classes import Classes, found_classes, named_classes, shortened
 from textadv.data.spellings import BOOLEANS, Spelled, Unfit, folded, name_of, spelled
-from textadv.printable import printable
-from textadv.user_errors import DataError
+from textadv.values.errors import DataError
+from textadv.values.host.printable import printable
 
 MARKS, SIGNS = (-1, -100), ("-", "?")
 MANY_CLASSES, FEW_ROWS = 100, 10

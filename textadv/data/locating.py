@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from textadv.data.rendering import SUPPLY, Message, Template
 from textadv.data.thoughts import marks_of_text
-from textadv.user_errors import DataError
+from textadv.values.errors import DataError
 
 NOBODY = -1
 

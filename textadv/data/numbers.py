@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from textadv.kinds import told, wrong_kind
-from textadv.user_errors import DataError
+from textadv.values.errors import DataError
+from textadv.values.kinds import told, wrong_kind
 
 WHOLE = "whole numbers, one for each row"
 WRITTEN = re.compile(r"\s*[+-]?[0-9]+(\.0*)?\s*")

@@ -9,8 +9,8 @@ from typing import Any
 
 from textadv.data.tables import read_files
 from textadv.data.text_files import content_of, rows_of, suffix_of, text_of
-from textadv.reading import json_of
-from textadv.user_errors import DataError
+from textadv.values.errors import DataError
+from textadv.values.host.reading import json_of
 
 TABLES = (".csv", ".tsv", ".parquet")
 

@@ -19,7 +19,7 @@ from transformers.utils import chat_template_utils
 from textadv.data.characters import Surrogates, unbroken
 from textadv.data.guarded import TemplateError, rendered
 from textadv.data.thoughts import KNOWN, Marks, Said, Speech, between, empty_thought, marks_of_text, thinks
-from textadv.user_errors import DataError
+from textadv.values.errors import DataError
 
 Message = Mapping[str, str]
 """One turn: `role` (system, user or assistant) and `content`."""

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 from textadv.data.classes import shortened
 from textadv.data.spellings import spelled
 from textadv.data.text_files import SEPARATORS, content_of, fields_of, json_columns, suffix_of, text_of
-from textadv.phases import each
-from textadv.reading import FREE_BYTES, PLACE, HostileError, json_of, parsed, require_bounded
-from textadv.user_errors import DataError
+from textadv.values.errors import DataError
+from textadv.values.host.phases import each
+from textadv.values.host.reading import FREE_BYTES, PLACE, HostileError, json_of, parsed, require_bounded
 
 USUAL_SEPARATOR = {".csv": ",", ".tsv": "\t"}
 JSON_LINES = {".json": False, ".jsonl": True, ".ndjson": True}

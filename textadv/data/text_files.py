@@ -17,8 +17,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from textadv.reading import FREE_BYTES, PLACE, HostileError, json_of, largest_file, parsed, require_bounded, size
-from textadv.user_errors import DataError
+from textadv.values.errors import DataError
+from textadv.values.host.reading import (
+    FREE_BYTES,
+    PLACE,
+    HostileError,
+    json_of,
+    largest_file,
+    parsed,
+    require_bounded,
+    size,
+)
 
 PACKED = (".gz", ".bz2", ".xz", ".zst")
 SEPARATORS = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a bar"}

@@ -24,7 +24,7 @@ from transformers.utils.peft_utils import find_adapter_config_file
 
 from textadv.models.places import ModelError
 from textadv.models.sources import UNUSABLE, is_path, refuse_pickles, require_fetched, told
-from textadv.reading import json_of
+from textadv.values.host.reading import json_of
 
 MODEL_FILE = "config.json"
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"

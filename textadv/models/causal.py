@@ -47,8 +47,8 @@ from textadv.models.sources import (
     told,
 )
 from textadv.models.vocabulary import fit_vocabulary
-from textadv.randomness import seeded_scope
-from textadv.user_errors import DataError
+from textadv.values.errors import DataError
+from textadv.values.randomness import seeded_scope
 
 Quantization = Literal["4bit"]
 

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 from transformers import Cache
 
-from textadv.batch import Perturbation
 from textadv.models.finite import overflow
 from textadv.models.places import bare, device_of, embedding_table, pretrained
 from textadv.models.running import _added, evaluating
-from textadv.spaces import Space, per_position
-from textadv.user_errors import GenerationError
+from textadv.values.batch import Perturbation
+from textadv.values.errors import GenerationError
+from textadv.values.spaces import Space, per_position
 
 
 class EndNaming(Protocol):

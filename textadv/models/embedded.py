@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from textadv.batch import Batch
 from textadv.models.places import ModelError, encoder_of, space_module
 from textadv.models.running import evaluating
-from textadv.spaces import Embeddings
+from textadv.values.batch import Batch
+from textadv.values.spaces import Embeddings
 
 
 @torch.no_grad()

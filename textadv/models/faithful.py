@@ -14,11 +14,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from textadv.batch import IGNORED, Batch
 from textadv.models.places import bare, device_of
 from textadv.models.running import evaluating, forward
 from textadv.models.sources import UNUSABLE, told
 from textadv.models.strangers import Opened
+from textadv.values.batch import IGNORED, Batch
 
 NUDGES = 2
 BY_ROUNDING = 3

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from textadv.batch import Batch
 from textadv.models.places import ModelError, bare, dtype_of
 from textadv.models.running import THIRD_PARTY, PerturbationError, evaluating, forward
+from textadv.values.batch import Batch
 
 ORDINARY = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 NAMED = 3

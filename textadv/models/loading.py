@@ -48,7 +48,7 @@ from textadv.models.sources import (
     told,
 )
 from textadv.models.vocabulary import fit_vocabulary
-from textadv.randomness import seeded_scope
+from textadv.values.randomness import seeded_scope
 
 TINY_ENCODER = "builtin:tiny-encoder"
 TINY_SEED = 0

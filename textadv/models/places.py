@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel
 
-from textadv.batch import Batch
-from textadv.kinds import require_kind
-from textadv.spaces import Ablation, Embeddings, Hidden, Pixels, Several, Space
-from textadv.user_errors import ModelError
+from textadv.values.batch import Batch
+from textadv.values.errors import ModelError
+from textadv.values.kinds import require_kind
+from textadv.values.spaces import Ablation, Embeddings, Hidden, Pixels, Several, Space
 
 
 def require_model(model: object) -> None:

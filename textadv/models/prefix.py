@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from textadv.batch import Batch, Perturbation
 from textadv.models.places import bare
 from textadv.models.running import forward
-from textadv.spaces import Embeddings, Hidden, Several
+from textadv.values.batch import Batch, Perturbation
+from textadv.values.spaces import Embeddings, Hidden, Several
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
 _trusted: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()

@@ -15,7 +15,7 @@ from textadv.models.networks import NETWORKS
 from textadv.models.places import ModelError
 from textadv.models.sizes import require_counts
 from textadv.models.sources import UNUSABLE, quiet, require_folder, told
-from textadv.printable import shortened
+from textadv.values.host.printable import shortened
 
 PROCESSOR_FILE = "preprocessor_config.json"
 BYTES = 255

@@ -20,7 +20,6 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import DynamicCache
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from textadv.batch import Batch, Perturbation, require_batch
 from textadv.models.places import (
     ModelError,
     bare,
@@ -32,8 +31,9 @@ from textadv.models.places import (
     require_model,
     space_module,
 )
-from textadv.spaces import Ablation, Embeddings, Hidden, Pixels, Several, Space
-from textadv.user_errors import PerturbationError
+from textadv.values.batch import Batch, Perturbation, require_batch
+from textadv.values.errors import PerturbationError
+from textadv.values.spaces import Ablation, Embeddings, Hidden, Pixels, Several, Space
 
 THIRD_PARTY = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 """What the code of a model raises where it cannot take its input."""

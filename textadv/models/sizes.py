@@ -22,7 +22,7 @@ from transformers.utils import cached_file
 
 from textadv.models.places import ModelError
 from textadv.models.sources import UNUSABLE
-from textadv.reading import json_of
+from textadv.values.host.reading import json_of
 
 CONFIG_FILE = "config.json"
 LARGEST_COUNT = 10_000

@@ -31,7 +31,6 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from textadv.batch import Batch
 from textadv.data import Chat, Examples, ImageRows, Rows, encode, encode_chats
 from textadv.data.rendering import Template
 from textadv.models.adapters import BUILT_IN, Adapter, find_adapter
@@ -43,6 +42,7 @@ from textadv.models.preprocessing import read_preprocessing
 from textadv.models.sources import quiet
 from textadv.models.vision_loading import LoadedVision, built_in, load_image_classifier
 from textadv.models.vocabulary import grow, vocabulary
+from textadv.values.batch import Batch
 
 BYTES = 255
 OWN = ("transformers_version", "_from_model_config")

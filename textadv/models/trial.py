@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from textadv.batch import Batch
 from textadv.data import EncodedRows, Rows, split_remedy
 from textadv.models.finite import is_finite, overflow
 from textadv.models.loading import LoadedModel
 from textadv.models.places import ModelError, delta_shape, device_of, dtype_of, embedding_table, encoder_of, pretrained
 from textadv.models.running import THIRD_PARTY, PerturbationError, evaluating, forward
-from textadv.spaces import Space
+from textadv.values.batch import Batch
+from textadv.values.spaces import Space
 
 NAMED = 5
 UNTYPED = 'Set "model_input_names": ["input_ids", "attention_mask"] in tokenizer_config.json.'

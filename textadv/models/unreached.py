@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from textadv.batch import Batch
 from textadv.models.running import evaluating, forward
+from textadv.values.batch import Batch
 
 
 def freeze_unreached(model: nn.Module, batch: Batch) -> tuple[str, ...]:

@@ -8,12 +8,12 @@ import torch
 from peft import PeftModel
 from torch import Tensor, nn
 
-from textadv.batch import Batch
-from textadv.kinds import require_kind
 from textadv.models.finite import is_finite, overflow
 from textadv.models.places import ModelError, bare, dtype_of, pretrained, space_module
 from textadv.models.running import THIRD_PARTY, evaluating, forward, output_logits
-from textadv.spaces import Hidden
+from textadv.values.batch import Batch
+from textadv.values.kinds import require_kind
+from textadv.values.spaces import Hidden
 
 EXACT, ROUNDED = 1e-5, 2e-2
 

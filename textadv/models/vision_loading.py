@@ -28,8 +28,8 @@ from textadv.models.places import ModelError, bare, pretrained
 from textadv.models.preprocessing import PROCESSOR_FILE, ImageShape, Preprocessing
 from textadv.models.sources import UNUSABLE, quiet, refuse_pickles, require_safetensors, told
 from textadv.models.vision import Normalised
-from textadv.randomness import seeded_scope
-from textadv.reading import json_of
+from textadv.values.host.reading import json_of
+from textadv.values.randomness import seeded_scope
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 HEAD = "classifier"

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from textadv.attacks import Attack, Attacked
-from textadv.batch import IGNORED, Batch, concatenate, following, padded
-from textadv.losses import bounded_nll, cross_entropy, kl, log_1_minus_p
 from textadv.models import as_reference, bare, evaluating, forward
 from textadv.objectives.terms import Moment, Objective, Term
-from textadv.randomness import row_generators
+from textadv.values.batch import IGNORED, Batch, concatenate, following, padded
+from textadv.values.losses import bounded_nll, cross_entropy, kl, log_1_minus_p
+from textadv.values.randomness import row_generators
 
 HARMFUL, SAFE, RESPONSE, REFUSAL = "harmful", "safe", "response", "refusal"
 RECOVERY_DRAW = 23

@@ -14,16 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from textadv.attacks import Ascent, Ball, FixedStep, GradientAttack, StepSize, ThreatModel
-from textadv.attacks.ascent import State
-from textadv.attacks.attacked import Attacked, Cost
-from textadv.attacks.probe import assess, evaluate_at, half_to_single, uniform_start
-from textadv.batch import Batch
-from textadv.kinds import require_kind
-from textadv.losses import cross_entropy
+from textadv.attacks.parts.ascent import State
+from textadv.attacks.parts.attacked import Attacked, Cost
+from textadv.attacks.parts.probe import assess, evaluate_at, half_to_single, uniform_start
 from textadv.models import PerturbationError, bare, dtype_of, editable_mask, evaluating, forward
 from textadv.objectives.terms import Moment, Term
-from textadv.randomness import preserved_rng, rng_state, set_rng_state
-from textadv.spaces import per_position
+from textadv.values.batch import Batch
+from textadv.values.kinds import require_kind
+from textadv.values.losses import cross_entropy
+from textadv.values.randomness import preserved_rng, rng_state, set_rng_state
+from textadv.values.spaces import per_position
 
 
 def left_gradient(delta: Tensor, rows: Batch, threat: ThreatModel) -> Tensor:

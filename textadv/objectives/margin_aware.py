@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from textadv.attacks import Attack, require_attack
-from textadv.batch import IGNORED, Batch
-from textadv.losses import kl
 from textadv.objectives.pairs import Norms, both_logits, norms_apart
 from textadv.objectives.terms import Moment, Term
+from textadv.values.batch import IGNORED, Batch
+from textadv.values.losses import kl
 
 
 def _decisions(logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from textadv.attacks import Attacked
-from textadv.batch import Batch, Role, concatenate
 from textadv.models import ModelError, bare, encoder_of, forward, recomputes, space_module
-from textadv.spaces import Pixels, Space
-from textadv.split_norm import SplitBatchNorm
+from textadv.models.split_norm import SplitBatchNorm
+from textadv.values.batch import Batch, Role, concatenate
+from textadv.values.spaces import Pixels, Space
 
 Norms = Literal["separate", "joint"]
 
@@ -31,7 +31,7 @@ def both_logits(model: nn.Module, attacked: Attacked) -> tuple[Tensor, Tensor]:
     """The logits of the clean and of the perturbed rows, (B, C) each, from one forward pass.
 
     Batch norms in training mode so take their statistics over both kinds of rows together, and their running statistics
-    too, unless the model's norms are split (`textadv.split_norm`) or the pass is made inside `norms_apart`.
+    too, unless the model's norms are split (`textadv.models.split_norm`) or the pass is made inside `norms_apart`.
     """
     clean, perturbed = forward(model, pair_of(attacked)).chunk(2)
     return clean, perturbed

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
 from textadv.attacks import Attack, require_attack
-from textadv.batch import Batch
-from textadv.losses import cross_entropy
 from textadv.models import TRAINING_ONLY, bare, dtype_of, evaluating, forward
 from textadv.objectives.pairs import both_logits
 from textadv.objectives.terms import Moment, Term
-from textadv.randomness import seeded_scope
+from textadv.values.batch import Batch
+from textadv.values.losses import cross_entropy
+from textadv.values.randomness import seeded_scope
 
 PREDICTOR = f"{TRAINING_ONLY}predictor"
 PREDICTOR_DRAW = 29

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
-from textadv.batch import Batch
-from textadv.losses import symmetric_kl
 from textadv.models import bare, evaluating, forward
 from textadv.objectives.terms import Moment
+from textadv.values.batch import Batch
+from textadv.values.losses import symmetric_kl
 
 EARLY = 0.1
 

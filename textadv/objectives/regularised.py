@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from textadv.attacks import Attack, Attacked, require_attack
-from textadv.batch import Batch
-from textadv.losses import Divergence, cross_entropy, detached_symmetric_kl, kl, symmetric_kl
 from textadv.objectives.pairs import Norms, both_logits, constant_second_half, norms_apart
 from textadv.objectives.proximal import Proximal
 from textadv.objectives.terms import Moment, Term
+from textadv.values.batch import Batch
+from textadv.values.losses import Divergence, cross_entropy, detached_symmetric_kl, kl, symmetric_kl
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from textadv.batch import Batch
 from textadv.models import all_states, as_reference, bare, evaluating, hidden_states
 from textadv.objectives.alignment import HARMFUL
 from textadv.objectives.terms import Moment, Term
+from textadv.values.batch import Batch
 
 
 def _compared(

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from torch import nn
 
 from textadv.attacks import Attack, require_attack
-from textadv.batch import Batch
-from textadv.losses import cross_entropy
 from textadv.models import forward
 from textadv.objectives.terms import Moment, Term
+from textadv.values.batch import Batch
+from textadv.values.losses import cross_entropy
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from torch import Tensor, nn
 
 from textadv.attacks import Attacked
-from textadv.batch import Batch, Role
-from textadv.kinds import wrong_kind
-from textadv.losses import cross_entropy
 from textadv.models import forward
+from textadv.values.batch import Batch, Role
+from textadv.values.kinds import wrong_kind
+from textadv.values.losses import cross_entropy
 
 
 class Term(NamedTuple):

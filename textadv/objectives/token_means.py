@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
-from textadv.batch import IGNORED, Batch
 from textadv.objectives.terms import Moment, Objective, Term
+from textadv.values.batch import IGNORED, Batch
 
 
 @dataclass

@@ -14,10 +14,10 @@ from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from textadv.attacks import Attack, Attacked, require_attack
-from textadv.batch import Batch
 from textadv.models import bare
 from textadv.objectives.terms import Moment, Objective, Term
-from textadv.randomness import preserved_rng
+from textadv.values.batch import Batch
+from textadv.values.randomness import preserved_rng
 
 Shift = Mapping[str, Tensor]
 """What is added to the weights, by parameter name."""

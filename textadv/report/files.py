@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from textadv.evaluation.results import Results, from_json, to_json, write_atomically
-from textadv.report.markdown import report_markdown
+from textadv.measuring.blocks import Picture
+from textadv.measuring.results import Results, to_json
+from textadv.measuring.stored import from_json
+from textadv.report.markdown import drawn, report_markdown
 from textadv.report.page import report_html
-from textadv.report.plots import curve_svg
+from textadv.report.plots import plot_svg
+from textadv.values.host.writing import write_text
 
 
 def write_results(results: Results, folder: str | Path) -> dict[str, Path]:
     """Write the results into `folder`, made if missing, and return the path of each file by its name.
 
-    The files are results.json, report.md, report.html and, where a curve was measured, curve.svg. Each is replaced as a
-    whole or not at all.
+    The files are results.json, report.md, report.html and the pictures of report.md, such as curve.svg where a curve
+    was measured. Each is replaced as a whole or not at all.
 
     Raises OSError when the folder cannot be written.
     """
@@ -24,15 +27,15 @@ def write_results(results: Results, folder: str | Path) -> dict[str, Path]:
         "report.md": report_markdown(results),
         "report.html": report_html(results),
     }
-    if any(evaluation.curve for evaluation in results.evaluations):
-        texts["curve.svg"] = curve_svg(results.evaluations)
+    pictures = [block for _, blocks in drawn(results) for block in blocks if isinstance(block, Picture)]
+    texts |= {picture.file: plot_svg(picture.plot) for picture in pictures if picture.file}
     for name, text in texts.items():
-        write_atomically(root / name, text)
+        write_text(root / name, text)
     return {name: root / name for name in texts}
 
 
 def read_results(path: str | Path) -> Results:
-    """The results in `path`, a results.json or the folder that holds one.
+    """The results in `path`, a results.json or the folder that holds one, of this or an earlier version.
 
     Raises FileNotFoundError when there is none and ValueError when it is not one that this textadv reads.
     """

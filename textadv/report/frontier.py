@@ -7,21 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from textadv.evaluation.chat import ChatEvaluation
-from textadv.evaluation.chat_measures import Measure
-from textadv.evaluation.chat_results import ChatResults
-from textadv.evaluation.results import write_atomically
-from textadv.printable import printable
-from textadv.report.comparison_chat import BOUND, BROKEN_OFF, measure_of, value_text
+from textadv.measuring.measured import Measure, Measured
+from textadv.measuring.results import Results
+from textadv.measuring.wording import value_text
 from textadv.report.markdown import escaped
 from textadv.report.plots import STYLES, svg_text
+from textadv.values.host.printable import printable
+from textadv.values.host.writing import write_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WORST = ("attack success", "worst case")
-REFUSED = ("over-refusal", "borderline: refused")
+WORST = "attack_success/worst_case"
+REFUSED = "over_refusal/borderline/refused"
 
 
 @dataclass(frozen=True)
@@ -30,36 +29,29 @@ class Run:
 
     label: str
     seed: int
-    model: ChatEvaluation
-
-    def measure(self, wanted: tuple[str, str]) -> Measure | None:
-        """The measure of this (group, name), None where the run has none."""
-        return measure_of(self.model, *wanted)
+    model: Measured
 
 
-def run_of(results: ChatResults, label: str) -> Run:
+def run_of(results: Results, label: str) -> Run:
     """The last model of the results, which is the hardened one."""
     return Run(label, results.seeds["seed"], results.evaluations[-1])
 
 
-def names_of(runs: Sequence[Run]) -> list[tuple[str, str]]:
-    """Every (group, name) that all runs were measured by, in the first one's order."""
-    return [
-        (m.group, m.name)
-        for m in (runs[0].model.measures if runs else ())
-        if all(run.measure((m.group, m.name)) is not None for run in runs)
-    ]
+def shared_measures(runs: Sequence[Run]) -> list[Measure]:
+    """Every measure of the first run that all runs have."""
+    first = runs[0].model.measures if runs else ()
+    return [measure for measure in first if all(run.model.measure(measure.id) is not None for run in runs)]
 
 
 def runs_markdown(runs: Sequence[Run]) -> str:
     """One row per run in the order given, one column per measure that all of them have; percent with intervals."""
-    names = names_of(runs)
-    called = [f"{name}, {group}" if group in (BOUND, BROKEN_OFF) else name for group, name in names]
+    shared = shared_measures(runs)
+    first = {measure.name: measure.id for measure in reversed(shared)}
+    called = [m.name if first[m.name] == m.id else f"{m.name}, {m.group}" for m in shared]
     header = ["setting", "seed", *map(escaped, called)]
     lines = ["| " + " | ".join(header) + " |", "| " + " | ".join("---" for _ in header) + " |"]
     for run in runs:
-        found = [run.measure(name) for name in names]
-        cells = [escaped(run.label), str(run.seed), *(value_text(m) for m in found if m is not None)]
+        cells = [escaped(run.label), str(run.seed), *(value_text(run.model[measure.id]) for measure in shared)]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -80,7 +72,7 @@ def write_frontier(runs: Sequence[Run], path: Path, title: str) -> None:
         axes.set(xlim=(-2, 102), ylim=(-2, 102), title=title)
         axes.legend(fontsize=8)
 
-    write_atomically(path, svg_text(draw, height=5.0))
+    write_text(path, svg_text(draw, height=5.0))
 
 
 def style_of(place: int) -> tuple[str, str]:
@@ -91,7 +83,7 @@ def style_of(place: int) -> tuple[str, str]:
 
 def _points(axes: Axes, runs: Sequence[Run], style: tuple[str, str]) -> None:
     """The runs of one label, as points with a cross of intervals."""
-    found = [(run.measure(REFUSED), run.measure(WORST)) for run in runs]
+    found = [(run.model.measure(REFUSED), run.model.measure(WORST)) for run in runs]
     both = [(refused, broken) for refused, broken in found if refused is not None and broken is not None]
     if not both:
         return

@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from textadv.evaluation.inspection_images import InspectedImage
-from textadv.printable import printable
-from textadv.writing import replacing
+from textadv.measuring.accuracy.inspection_images import InspectedImage
+from textadv.values.host.printable import printable
+from textadv.values.host.writing import replacing
 
 SIDE, GAP, LINE = 160, 8, 14
 MIDDLE = 0.5

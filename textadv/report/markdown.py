@@ -3,112 +3,101 @@
 from __future__ import annotations
 
 import re
-import shlex
+import textwrap
 from collections.abc import Sequence
+from typing import Any
 
-from textadv.evaluation.chat_results import ChatResults
-from textadv.evaluation.results import Results
-from textadv.printable import printable
-from textadv.report.comparison import comparison
-from textadv.report.exports import EXPORTS, export_table
-from textadv.report.summary import doubts, summary, threat_lines, training_lines
-from textadv.report.tables import (
-    attack_table,
-    cascade_table,
-    curve_table,
-    masking_table,
-    minimum_lines,
-    minimum_table,
-    sizes_table,
-    worst_case_lines,
-)
-from textadv.yaml_text import write_yaml
+from textadv.measuring.blocks import Block, Bullets, Grid, Picture, Text
+from textadv.measuring.results import Results
+from textadv.measuring.sections import Section
+from textadv.measuring.sections.told import Told
+from textadv.report.reproducing import command, config_yaml, facts
+from textadv.report.table import comments, header, table
+from textadv.values.host.printable import printable
 
-CASCADE = (
-    "Each stage starts from the clean row and runs on the rows that those before it left right. Passes are of one row; "
-    "queries are the forwards that no gradient was taken of."
-)
-MASKING = (
-    "Whether attacks failed for want of a gradient, in which case the numbers above are too high. A check rings, is "
-    "silent, or was not run; points are percent of rows."
-)
-
-MINIMUM = (
-    "The smallest radius at which the attack broke each of a sample of rows: an upper bound of the true one. Rows that "
-    "are wrong without an attack count as 0; brackets are 95 % intervals."
-)
-
-SIZES = (
-    "The smallest perturbation that each attack which looks for one found for every attacked row, inside the radius or "
-    "not, in the unit of the radius. Rows that are wrong without an attack count as 0; brackets are 95 % intervals."
-)
+SCREEN = 120
 
 
 def comparison_table(results: Results) -> str:
-    """The before/after table, a caption above it, as Markdown whose columns line up so that it reads in a terminal too.
+    """The table with its caption above, as Markdown whose columns line up so that it reads in a terminal too.
 
-    Rows: clean accuracy, robust accuracy per attack and in the worst case, attack success (of the rows right without an
-    attack), calibration error without and with the temperature T, training cost. Rates have their 95 % Wilson interval;
-    the last column holds the paired difference of the last model to the plain one with Newcombe's interval and
-    McNemar's p.
+    A row for each measure, with its 95 % interval; the last columns hold the paired differences of the last model to
+    those that it is compared with. Groups of measures have their heading in a line of its own.
     """
-    table = comparison(results)
-    if not table.models:
-        return table.caption
-    titles = ["", *table.models, *([table.difference_title] if table.difference_title else [])]
-    rows = [[row.label, *row.cells, *([row.difference] if table.difference_title else [])] for row in table.rows]
-    return f"{escaped(table.caption)}\n\n{aligned([titles, *rows])}"
+    if not results.evaluations:
+        return results.caption
+    return f"{escaped(results.caption)}\n\n{_table(results)}"
+
+
+def screen_text(results: Results) -> str:
+    """The verdict and the table with its caption, wrapped."""
+    above = (f"{printable(results.verdict.headline)}.", escaped(results.caption))
+    lines = [line for text in above for line in textwrap.wrap(text, SCREEN)]
+    return "\n".join([*lines, *(["", _table(results)] if results.evaluations else [])])
+
+
+def screen_notes(results: Results) -> list[str]:
+    """What must be known beside the table, line by line, for a screen."""
+    sections = [section for model in results.evaluations for section in model.sections] + list(results.sections)
+    told = [line for section in sections if isinstance(section, Told) and section.on_screen for line in section.lines]
+    return [printable(line) for line in dict.fromkeys((*told, *comments(results), *doubts(results)))]
+
+
+def doubts(results: Results) -> tuple[str, ...]:
+    """What a reader should doubt: the run's warnings, and the notes on its trainings, its models and its verdict."""
+    found = [
+        *results.warnings,
+        *(f"{run.name}: {note}" for run in results.trainings for note in run.notes),
+        *(f"{model.name}: {note}" for model in results.evaluations for note in model.notes),
+        *results.verdict.doubts,
+    ]
+    return tuple(dict.fromkeys(found))
 
 
 def report_markdown(results: Results) -> str:
-    """The whole report as Markdown: summary and warnings first, then the numbers, last how to repeat them.
+    """The whole report as Markdown: verdict and warnings first, then the numbers, last how to repeat them.
 
-    Text that came from outside (names, notes, configuration) is escaped.
+    Text that came from outside (names, notes, configuration) is escaped. Answers of chat models are not in it.
     """
-    model, data = subject_names(results)
-    parts = [f"# Robustness of {escaped(model)} on {escaped(data)}"]
-    parts.append(" ".join(escaped(sentence) for sentence in summary(results).sentences))
-    parts.append(section("Read before trusting the numbers", bullets(doubts(results))))
-    parts.append(f"## Before and after\n\n{comparison_table(results)}")
-    parts.append(
-        "Intervals: Wilson's for a rate, Newcombe's paired one for a difference; p is McNemar's exact test on the same "
-        "rows. Attack success is over the rows that were right without an attack."
-    )
-    parts.append(section("Robust accuracy by radius", _curve(results)))
-    parts.append(section("Threat model and attacks", _attacks(results)))
-    parts.append(section("Stage by stage", _grid(CASCADE, cascade_table(results))))
-    parts.append(section("Masked gradients", _grid(MASKING, masking_table(results))))
-    parts.append(section("Smallest radius that breaks a row", _minimum(results)))
-    parts.append(section("Sizes of the smallest perturbations", _grid(SIZES, sizes_table(results))))
-    parts.append(section("Training", bullets(training_lines(results))))
-    parts.append(section("Exports", _grid(EXPORTS, export_table(results.exports))))
-    parts.append(reproduce(results))
+    parts = [
+        f"# {escaped(results.title)}",
+        f"**{escaped(results.verdict.headline)}**",
+        bullets(results.verdict.sentences),
+        _section("Read before trusting the numbers", bullets(doubts(results))),
+        _section("Before and after", comparison_table(results)),
+        results.footnote if results.evaluations else "",
+        bullets(comments(results)),
+    ]
+    parts += [
+        _section(escaped(title), "\n\n".join(filter(None, map(_block, blocks)))) for title, blocks in drawn(results)
+    ]
+    parts.append(_reproduce(results))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def drawn(results: Results) -> list[tuple[str, Sequence[Block]]]:
+    """The sections that have something to show, by their titles: those of the models together, then the run's."""
+    kinds: dict[tuple[type[Any], str], dict[str, Section]] = {}
+    for model in results.evaluations:
+        for section in model.sections:
+            kinds.setdefault((type(section), section.title), {})[model.name] = section
+    for section in results.sections:
+        kinds.setdefault((type(section), section.title), {})[""] = section
+    made = [(title, kind.blocks(models)) for (kind, title), models in kinds.items()]
+    return [(title, blocks) for title, blocks in made if blocks]
+
+
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table of `rows`, the first being the header, with columns padded to one width."""
+    """A Markdown table of `rows`, the first being the header, with columns padded to one width.
+
+    A row of one cell is a heading: it has its line for itself and widens no column.
+    """
     cells = [[escaped(cell) for cell in row] for row in rows]
-    widths = [max(3, *(len(row[column]) for row in cells)) for column in range(len(cells[0]))]
-    lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in cells
-    ]
+    full = [row for row in cells if len(row) > 1] or cells
+    widths = [max(3, *(len(row[column]) for row in full)) for column in range(len(full[0]))]
+    lines = ["| " + " | ".join(cell.ljust(widths[n]) for n, cell in enumerate(row)) + " |" for row in cells]
     rule = "| " + " | ".join("-" * width for width in widths) + " |"
     return "\n".join([lines[0], rule, *lines[1:]])
-
-
-def config_yaml(results: Results | ChatResults) -> str:
-    """The resolved configuration as YAML, ready to be run again."""
-    return write_yaml(results.config).rstrip()
-
-
-def subject_names(results: Results) -> tuple[str, str]:
-    """The names of the model and of the data, as far as the configuration gives them."""
-    names = []
-    for section in ("model", "data"):
-        values = results.config.get(section)
-        names.append(str(values.get("name", section)) if isinstance(values, dict) else section)
-    return names[0], names[1]
 
 
 def escaped(text: str) -> str:
@@ -121,70 +110,38 @@ def bullets(lines: Sequence[str]) -> str:
     return "\n".join(f"- {escaped(line)}" for line in lines)
 
 
-def section(title: str, body: str) -> str:
+def _table(results: Results) -> str:
+    rows: list[Sequence[str]] = [["", *header(results)]]
+    for row in table(results):
+        rows += [[f"**{row.heading}**"]] if row.heading else []
+        rows.append([row.label, *row.cells])
+    return aligned(rows)
+
+
+def _section(title: str, body: str) -> str:
     """A titled section; nothing where the body is empty."""
     return f"## {title}\n\n{body}" if body else ""
 
 
-def reproduce(results: Results | ChatResults) -> str:
+def _block(block: Block) -> str:
+    match block:
+        case Text():
+            return escaped(block.text)
+        case Bullets():
+            return bullets(block.lines)
+        case Grid():
+            return aligned(block.rows)
+        case Picture():
+            return f"![{escaped(block.title)}]({block.file})" if block.file else ""
+
+
+def _reproduce(results: Results) -> str:
     """The configuration, versions, seeds and hashes, as a section."""
     text = config_yaml(results)
     # A fence longer than any run of backticks inside cannot be closed from within.
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall(r"`+", text)), default=0))
-    facts = {
-        "textadv": results.textadv_version,
-        "created": results.created,
-        **{f"seed, {name}": str(seed) for name, seed in results.seeds.items()},
-        **{f"model, {name}": path for name, path in results.models.items() if name != path},
-        **results.environment,
-        **{f"hash, {name}": value for name, value in results.hashes.items()},
-    }
-    listed = bullets([f"{name}: {value}" for name, value in facts.items()])
+    listed = bullets([f"{name}: {value}" for name, value in facts(results).items()])
     return (
         f"## How to reproduce\n\nSave this configuration as `run.yaml` and run\n\n```\n{command(results)}\n```\n\n"
         f"{fence}yaml\n{text}\n{fence}\n\n{listed}"
     )
-
-
-def command(results: Results | ChatResults) -> str:
-    """What repeats the run: a training, or the evaluation of saved models."""
-    if trained(results):
-        return "accelerate launch --quiet recipes/adv_finetune.py run.yaml"
-    named = " ".join(f"--model {shlex.quote(_argument(results, found.name))}" for found in results.evaluations)
-    return f"accelerate launch --quiet recipes/evaluate.py run.yaml {named} --output OUTPUT"
-
-
-def _argument(results: Results | ChatResults, name: str) -> str:
-    """How a model was given to the recipe; MODEL where that could mean more than a name and a path."""
-    path = results.models.get(name, name)
-    given = path if path == name else f"{name}={path}"
-    return given if re.fullmatch(r"[\w.,/:@+= ()-]+", given) else "MODEL"
-
-
-def trained(results: Results | ChatResults) -> bool:
-    """Whether the run trained a model, or measured saved ones only."""
-    return bool(results.trainings) if isinstance(results, Results) else results.training is not None
-
-
-def _attacks(results: Results) -> str:
-    rows = attack_table(results)
-    lines = (*threat_lines(results), *worst_case_lines(results))
-    return f"{bullets(lines)}\n\n{aligned(rows)}" if rows else ""
-
-
-def _grid(told: str, rows: Sequence[Sequence[str]]) -> str:
-    return f"{told}\n\n{aligned(rows)}" if rows else ""
-
-
-def _minimum(results: Results) -> str:
-    rows = minimum_table(results)
-    return f"{_grid(MINIMUM, rows)}\n\n{bullets(minimum_lines(results))}" if rows else ""
-
-
-def _curve(results: Results) -> str:
-    rows = curve_table(results)
-    if not rows:
-        return ""
-    attacks = dict.fromkeys(e.curve_attack for e in results.evaluations if e.curve and e.curve_attack)
-    under = f"Attack: {escaped(', '.join(attacks))}.\n\n" if attacks else ""
-    return f"{under}{aligned(rows)}\n\n![Robust accuracy by radius](curve.svg)"

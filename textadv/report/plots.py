@@ -1,14 +1,13 @@
-"""The robustness curve as an SVG that needs nothing beside it and follows the reader's light or dark scheme."""
+"""Plots of rates as SVG that needs nothing beside it and follows the reader's light or dark scheme."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from textadv.evaluation.results import CurvePoint, Evaluation
-from textadv.printable import printable
-from textadv.spaces import radius_words
+from textadv.measuring.blocks import Dots, Lines
+from textadv.values.host.printable import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,6 +23,7 @@ STYLES = (
     ("#56b4e9", "P"),
 )
 MOST_TICKS = 8
+SPREAD = 0.44
 INK, PAPER, GRID = "#1b1c1e", "#fefefe", "#d5d6d8"
 # Inline style attributes can only be overridden by !important; each colour stands for one role in the picture.
 DARK_STYLE = (
@@ -35,27 +35,12 @@ DARK_STYLE = (
 )
 
 
-def curve_svg(evaluations: Sequence[Evaluation]) -> str:
-    """Robust accuracy (0-100 %) against the radius, one line per model, Wilson intervals as bands, as SVG text.
-
-    Clean accuracy is the point at radius 0. The axis is in relative radii where every point has one. Models without a
-    curve are left out. Equal input gives equal bytes.
-
-    Raises ValueError when no model has a curve.
-    """
-    measured = [evaluation for evaluation in evaluations if evaluation.curve]
-    if not measured:
-        raise ValueError("No evaluation has a curve to plot. To measure one set evaluation.radii.")
-    relative = all(point.relative_radius is not None for e in measured for point in e.curve)
-
-    def draw(figure: Figure) -> None:
-        axes = figure.add_subplot()
-        for number, evaluation in enumerate(measured):
-            _draw(axes, evaluation, relative, number, len(measured))
-        radii = sorted({0.0, *(_radius(point, relative) for e in measured for point in e.curve)})
-        _dress(axes, radii, relative)
-
-    return svg_text(draw, height=4.4)
+def plot_svg(plot: Lines | Dots) -> str:
+    """The plot as SVG text. Equal input gives equal bytes."""
+    if isinstance(plot, Lines):
+        return svg_text(lambda figure: _lines(figure.add_subplot(), plot), height=4.4)
+    rows, series = len(plot.names), len(plot.series)
+    return svg_text(lambda figure: _dots(figure.add_subplot(), plot), height=1.1 + rows * (0.3 + 0.12 * series))
 
 
 def svg_text(draw: Callable[[Figure], None], height: float) -> str:
@@ -80,43 +65,74 @@ def svg_text(draw: Callable[[Figure], None], height: float) -> str:
     return f'<?xml version="1.0" encoding="utf-8"?>\n<svg{tag}>{DARK_STYLE}{body}'
 
 
-def _draw(axes: Axes, evaluation: Evaluation, relative: bool, number: int, count: int) -> None:
-    colour, marker = STYLES[(count - 1 - number) % len(STYLES)]
-    points = sorted(((_radius(point, relative), point.robust) for point in evaluation.curve), key=lambda pair: pair[0])
-    points.insert(0, (0.0, evaluation.clean))
-    radii = [radius for radius, _ in points]
-    low, high = [100 * rate.low for _, rate in points], [100 * rate.high for _, rate in points]
-    axes.fill_between(radii, low, high, color=colour, alpha=0.16, lw=0)
-    shares = [100 * rate.value for _, rate in points]
-    (line,) = axes.plot(radii, shares, color=colour, marker=marker, markersize=5.5, lw=2, clip_on=False, zorder=3)
-    line.set_gid(f"curve-{number}")
-    line.set_label(printable(evaluation.name))
+def _style(number: int, count: int) -> tuple[str, str]:
+    """Colour and marker: the last model always gets the first style."""
+    return STYLES[(count - 1 - number) % len(STYLES)]
 
 
-def _radius(point: CurvePoint, relative: bool) -> float:
-    return point.relative_radius if relative and point.relative_radius is not None else point.radius
-
-
-def _dress(axes: Axes, radii: Sequence[float], relative: bool) -> None:
-    if len(radii) <= MOST_TICKS:
-        axes.set_xticks(radii, [radius_words(radius) for radius in radii])
-    axes.set_xlim(0, radii[-1])
-    axes.set_xlabel("radius (in units of the mean embedding norm)" if relative else "radius (absolute)", color=INK)
-    axes.set_ylabel("robust accuracy (%)", color=INK)
-    dress(axes)
-
-
-def dress(axes: Axes) -> None:
-    """The look of every curve in percent: grid, spines and legend."""
+def _lines(axes: Axes, plot: Lines) -> None:
+    """A line and a band for each series."""
+    for number, series in enumerate(plot.series):
+        colour, marker = _style(number, len(plot.series))
+        low, high = [100 * rate.low for rate in series.rates], [100 * rate.high for rate in series.rates]
+        axes.fill_between(series.places, low, high, color=colour, alpha=0.16, lw=0)
+        shares = [100 * rate.value for rate in series.rates]
+        look: dict[str, Any] = {"color": colour, "marker": marker, "clip_on": False}
+        (line,) = axes.plot(series.places, shares, markersize=5.5, lw=2, zorder=3, **look)
+        line.set_gid(f"series-{number}")
+        line.set_label(printable(series.name))
+    places = [place for place, _ in plot.ticks]
+    if len(places) <= MOST_TICKS:
+        axes.set_xticks(places, [label for _, label in plot.ticks])
+    axes.set_xlim(0, max(places))
+    axes.set_xlabel(plot.across, color=INK)
+    axes.set_ylabel(plot.upward, color=INK)
     axes.set_ylim(0, 100)
     axes.grid(True, axis="y", color=GRID, lw=0.8)
-    axes.set_axisbelow(True)
     axes.tick_params(colors=INK, length=3)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("bottom", "left"):
-        axes.spines[side].set_color(INK)
-    axes.set_facecolor(PAPER)
+    axes.spines["left"].set_color(INK)
+    _dress(axes, ("top", "right"))
     lines = axes.get_lines()
     # Given explicitly, since matplotlib hides labels that begin with an underscore.
     axes.legend(lines, [str(line.get_label()) for line in lines], frameon=False, labelcolor=INK)
+
+
+def _dots(axes: Axes, plot: Dots) -> None:
+    """A dot with its interval for each name and series; an empty one at the end of a thin line is what it can be."""
+    dots = []
+    for number, series in enumerate(plot.series):
+        count = len(plot.series)
+        colour, marker = _style(number, count)
+        offset = SPREAD * (number / (count - 1) - 0.5) if count > 1 else 0.0
+        places = [place + offset for place in series.places]
+        look: dict[str, Any] = {"color": colour, "marker": marker, "clip_on": False}
+        low, high = [100 * rate.low for rate in series.rates], [100 * rate.high for rate in series.rates]
+        axes.hlines(places, low, high, color=colour, lw=2, alpha=0.75)
+        for place, rate, most in zip(places, series.rates, series.beyond, strict=True):
+            if most is not None:
+                ends = [100 * rate.value, 100 * most]
+                axes.plot(ends, [place] * 2, color=colour, lw=0.8, alpha=0.5)
+                axes.plot(ends[1:], [place], mfc=PAPER, markersize=5, lw=0, **look)
+        values = [100 * rate.value for rate in series.rates]
+        (found,) = axes.plot(values, places, markersize=7, lw=0, zorder=3, **look)
+        found.set_gid(f"series-{number}")
+        found.set_label(printable(series.name))
+        dots.append(found)
+    axes.set_yticks(range(len(plot.names)), [printable(name) for name in plot.names])
+    axes.set_ylim(len(plot.names) - 0.5, -0.5)
+    axes.set_xlim(0, 100)
+    axes.set_xlabel(plot.across, color=INK)
+    axes.grid(True, axis="x", color=GRID, lw=0.8)
+    axes.tick_params(axis="x", colors=INK, length=3)
+    axes.tick_params(axis="y", colors=INK, length=0, pad=10)
+    _dress(axes, ("top", "right", "left"))
+    labels = [str(line.get_label()) for line in dots]
+    axes.figure.legend(dots, labels, loc="outside upper left", ncols=4, frameon=False, labelcolor=INK)
+
+
+def _dress(axes: Axes, hidden: Sequence[str]) -> None:
+    for side in hidden:
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(INK)
+    axes.set_axisbelow(True)
+    axes.set_facecolor(PAPER)

@@ -6,12 +6,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from textadv.evaluation.results import Evaluation, Results, Training
-from textadv.evaluation.statistics import Rate
-from textadv.report.comparison import rate_cell
+from textadv.measuring.measured import Measured
+from textadv.measuring.results import Results, Training
+from textadv.measuring.wording import MISSING, value_text
 from textadv.report.markdown import escaped
 
 HARDENED = "hardened"
+GROUP = "accuracy"
 KINDS = {"best": "robust_best", "last": "last"}
 
 
@@ -21,7 +22,7 @@ class FinishedRun:
 
     label: str
     training: Training
-    measured: dict[str, Evaluation]
+    measured: dict[str, Measured]
 
 
 def finished_run(folder: Path, results: Results, panel: Results, label: str | None = None) -> FinishedRun:
@@ -51,18 +52,16 @@ def side_by_side(runs: Sequence[FinishedRun]) -> str:
 
     Training costs stand in a run's first row alone. An attack that a checkpoint was not measured by shows "-".
     """
-    attacks = list(dict.fromkeys(a.name for run in runs for e in run.measured.values() for a in e.attacks))
-    header = ["run", "checkpoint", "clean", *map(escaped, attacks), "worst case", "forwards", "backwards", "seconds"]
+    measures = [m for run in runs for found in run.measured.values() for m in found.measures]
+    named = {m.id: m.name for m in measures if m.group == GROUP and m.unit == "share"}
+    header = ["run", "checkpoint", *map(escaped, named.values()), "forwards", "backwards", "seconds"]
     lines = [_line(header), _line("---" for _ in header)]
     for run in runs:
         costs = _costs(run.training)
         for kind, found in run.measured.items():
             step = run.training.selected_step if kind == "best" else run.training.steps
-            rates: dict[str, Rate] = {attack.name: attack.robust for attack in found.attacks}
-            cells = [rate_cell(found.clean), *(rate_cell(rates.get(name)) for name in attacks)]
-            lines.append(
-                _line([escaped(run.label), f"{kind}, step {step}", *cells, rate_cell(found.worst_case), *costs])
-            )
+            cells = [value_text(m) if (m := found.measure(id)) else MISSING for id in named]
+            lines.append(_line([escaped(run.label), f"{kind}, step {step}", *cells, *costs]))
             costs = [""] * len(costs)
     return "\n".join(lines) + "\n"
 

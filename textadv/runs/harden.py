@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from textadv.config_chat import ChatRunConfig
-from textadv.config_images import ImageRunConfig
-from textadv.config_tasks import AnyRunConfig, ClassifierRunConfig
-from textadv.report import comparison_table
-from textadv.report.chat import chat_notes, chat_table_text
-from textadv.report.exports import export_line
-from textadv.report.summary import doubts
-from textadv.stages import evaluate_before, evaluate_model, export, report, train_hardened, train_plain
-from textadv.stages_chat import evaluate_chat_model, export_chat, report_chat, train_chat
-from textadv.stages_control import controls, train_control
-from textadv.task import prepare
-from textadv.task_chat import prepare_chat
-from textadv.task_images import prepare_images
+from pathlib import Path
+
+from textadv.config.chat import ChatRunConfig
+from textadv.config.images import ImageRunConfig
+from textadv.config.tasks import AnyRunConfig, ClassifierRunConfig
+from textadv.measuring import Results
+from textadv.measuring.sections.exports import Exports
+from textadv.report import screen_notes, screen_text
+from textadv.tasks.chat.control import controls, train_control
+from textadv.tasks.chat.stages import evaluate_chat_model, export_chat, report_chat, train_chat
+from textadv.tasks.chat.task import ChatTask, prepare_chat
+from textadv.tasks.images.task import prepare_images
+from textadv.tasks.stages import evaluate_before, evaluate_model, export, report, train_hardened, train_plain
+from textadv.tasks.text.task import Task, prepare
 
 
 def harden(config: AnyRunConfig) -> None:
@@ -42,13 +43,7 @@ def harden_classifier(config: ClassifierRunConfig) -> None:
 
     results = report(task, evaluations, [*plain, hardened], exports=written)
 
-    task.say(f"\n{comparison_table(results)}\n")
-    for doubt in doubts(results):
-        task.say(f"note: {doubt}")
-    task.say(f"{export_line(results.exports)}\n")
-    task.say(f"{'model' if config.model.lora is None else 'adapter'}: {written[0].folder}")
-    task.say(f"report: {task.output / 'report.html'} (also report.md, results.json)")
-    task.accelerator.end_training()
+    told(task, results, written[0].folder)
 
 
 def harden_chat(config: ChatRunConfig) -> None:
@@ -64,12 +59,19 @@ def harden_chat(config: ChatRunConfig) -> None:
     written = [export_chat(task, stage) for stage in (hardened, *plain)]
     after = [evaluate_chat_model(task, stage.name, stage.loaded) for stage in (*plain, hardened)]
 
-    results = report_chat(task, [before, *after], hardened, baselines=plain, exports=written)
+    results = report_chat(task, [before, *after], [*plain, hardened], exports=written)
 
-    task.say(f"\n{chat_table_text(results)}\n")
-    for note in chat_notes(results):
+    told(task, results, written[0].folder, "answers/")
+
+
+def told(task: Task | ChatTask, results: Results, folder: Path, *also: str) -> None:
+    """Prints the table, what must be known beside it, and where everything lies. also: what more there is."""
+    exports = results.section(Exports)
+    task.say(f"\n{screen_text(results)}\n")
+    for note in screen_notes(results):
         task.say(f"note: {note}")
-    task.say(f"{export_line(results.exports)}\n")
-    task.say(f"{'model' if config.model.lora is None else 'adapter'}: {written[0].folder}")
-    task.say(f"report: {task.output / 'report.html'} (also report.md, results.json, answers/)")
+    task.say(f"{exports.line if exports else ''}\n")
+    task.say(f"{'model' if task.config.model.lora is None else 'adapter'}: {folder}")
+    files = ", ".join(["report.md", "results.json", *also])
+    task.say(f"report: {task.output / 'report.html'} (also {files})")
     task.accelerator.end_training()

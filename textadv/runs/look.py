@@ -8,23 +8,25 @@ from pathlib import Path
 
 from torch import nn
 
-from textadv import build, build_attacks, build_surrogates
-from textadv.config import ConfigError, RunConfig
-from textadv.config_chat import ChatRunConfig
-from textadv.config_images import ImageRunConfig
-from textadv.config_models import NamedModel
-from textadv.config_tasks import ClassifierRunConfig
+from textadv.config.chat import ChatRunConfig
+from textadv.config.images import ImageRunConfig
+from textadv.config.models import NamedModel
+from textadv.config.tasks import ClassifierRunConfig
+from textadv.config.text import ConfigError, RunConfig
 from textadv.data import Rows
-from textadv.evaluation import calibrated, inspect_images, inspect_rows
-from textadv.evaluation.adversaries import Direct, EmbeddingAttack
-from textadv.evaluation.elicitation import UNJUDGED, BehaviourOutcome, elicit
-from textadv.printable import tell
+from textadv.measuring import calibrated, inspect_images, inspect_rows
+from textadv.measuring.safety.adversaries import Direct, EmbeddingAttack
+from textadv.measuring.safety.elicitation import UNJUDGED, BehaviourOutcome, elicit
 from textadv.report import write_grid
-from textadv.task import encoded, reported_positions, resolved_threat
-from textadv.task_chat import inspected
-from textadv.task_images import ready, require_trained, resolved_image_threat
-from textadv.task_template import template
-from textadv.task_trial import read_texts
+from textadv.tasks import attacks as build_attacks
+from textadv.tasks import components as build
+from textadv.tasks import surrogates as build_surrogates
+from textadv.tasks.chat.task import inspected
+from textadv.tasks.chat.template import template
+from textadv.tasks.images.task import ready, require_trained, resolved_image_threat
+from textadv.tasks.text.task import encoded, reported_positions, resolved_threat
+from textadv.tasks.trial import read_texts
+from textadv.values.host.printable import tell
 
 
 def model_line(named: NamedModel) -> str:

@@ -6,22 +6,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from textadv.config_chat import ChatRunConfig
-from textadv.config_chat_objective import ChatObjectiveConfig, PrefillRecoveryConfig
-from textadv.config_images import ImageRunConfig
-from textadv.config_models import NamedModel
-from textadv.config_tasks import AnyRunConfig, ClassifierRunConfig
-from textadv.report import comparison_table
-from textadv.report.chat import chat_notes, chat_table_text
-from textadv.report.summary import doubts
-from textadv.stages import evaluate_model, report
-from textadv.stages_chat import evaluate_chat_model, report_chat
-from textadv.task import Task, prepare, with_model
-from textadv.task_base import common_base, unread_notes
-from textadv.task_chat import prepare_chat, with_chat_model
-from textadv.task_images import prepare_images, require_trained, with_image_model
-from textadv.task_output import RUN_PARTS
-from textadv.task_reads import require_outside
+from textadv.config.chat import ChatRunConfig
+from textadv.config.chat_objective import ChatObjectiveConfig, PrefillRecoveryConfig
+from textadv.config.images import ImageRunConfig
+from textadv.config.models import NamedModel
+from textadv.config.tasks import AnyRunConfig, ClassifierRunConfig
+from textadv.report import screen_notes, screen_text
+from textadv.tasks.chat.base import common_base, unread_notes
+from textadv.tasks.chat.stages import evaluate_chat_model, report_chat
+from textadv.tasks.chat.task import prepare_chat, with_chat_model
+from textadv.tasks.images.task import prepare_images, require_trained, with_image_model
+from textadv.tasks.output import RUN_PARTS
+from textadv.tasks.reads import require_outside
+from textadv.tasks.stages import evaluate_model, report
+from textadv.tasks.text.task import Task, prepare, with_model
 
 
 def measure(config: AnyRunConfig, models: Sequence[NamedModel], output: str) -> None:
@@ -62,9 +60,9 @@ def measure_classifiers(config: ClassifierRunConfig, models: Sequence[NamedModel
     evaluations = [evaluate_model(own, name, own.load_model().model) for name, own in measured]
     results = report(task, evaluations, hashes=hashes, models=dict(models))
 
-    task.say(f"\n{comparison_table(results)}\n")
-    for doubt in doubts(results):
-        task.say(f"note: {doubt}")
+    task.say(f"\n{screen_text(results)}\n")
+    for note in screen_notes(results):
+        task.say(f"note: {note}")
     task.say(f"report: {task.output / 'report.html'} (also report.md, results.json)")
     task.accelerator.end_training()
 
@@ -93,8 +91,8 @@ def measure_chat(config: ChatRunConfig, models: Sequence[NamedModel], output: st
     evaluations = [evaluate_chat_model(own, name, own.load_model()) for name, own in measured]
     results = report_chat(task, evaluations, hashes=hashes, models=dict(models))
 
-    task.say(f"\n{chat_table_text(results)}\n")
-    for note in chat_notes(results):
+    task.say(f"\n{screen_text(results)}\n")
+    for note in screen_notes(results):
         task.say(f"note: {note}")
     task.say(f"report: {task.output / 'report.html'} (also report.md, results.json, answers/)")
     task.accelerator.end_training()

@@ -1,0 +1,150 @@
+"""What an attack is, and what it hands back."""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from textadv.models import embedded_inputs
+from textadv.values.batch import Batch, Perturbation
+from textadv.values.spaces import Embeddings, Pixels
+
+
+class Outcome(NamedTuple):
+    """What the perturbation did, per row, in evaluation mode.
+
+    success: (B,) bool, whether the goal was reached.
+    loss_gain: (B,) the goal's value at the perturbed row minus that at the clean row.
+    climb: (B,) the same minus the value at the attack's first point: what the search itself added;
+        nan where nothing was searched.
+    margin: (B,) largest other logit minus the label's: comparable between attacks.
+    """
+
+    success: Tensor
+    loss_gain: Tensor
+    climb: Tensor
+    margin: Tensor
+
+
+class Cost(NamedTuple):
+    """Passes through the model per row, (B,) int64 each; `queries` counts forward passes without a gradient."""
+
+    forwards: Tensor
+    backwards: Tensor
+    queries: Tensor
+
+    @classmethod
+    def none(cls, batch: Batch) -> Cost:
+        """No passes yet."""
+        zero = torch.zeros_like(batch.labels)
+        return cls(zero, zero.clone(), zero.clone())
+
+    def plus(self, other: Cost) -> Cost:
+        """Both costs together."""
+        return Cost(*(a + b for a, b in zip(self, other, strict=True)))
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """A batch with the perturbation that an attack found.
+
+    batch: the rows as they were, with the perturbation beside them: `batch.inputs` are the clean images or tokens. The
+        adversarial ones are `inputs`.
+    gauge: (B,) norm over radius, at most 1 inside the ball.
+    measured: the outcome, or None where the attack was called with measure=False.
+    size: (B,) float64, the norm of the smallest perturbation that a minimal attack found, inside the radius or not: 0
+        where the row is wrong already, inf where it found none. None for attacks that look for no smallest one, and for
+        those that stop early.
+    model: the model that was attacked, as long as someone else keeps it.
+    """
+
+    batch: Batch
+    gauge: Tensor
+    cost: Cost
+    measured: Outcome | None
+    size: Tensor | None = field(default=None, repr=False, compare=False)
+    model: weakref.ref[nn.Module] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def outcome(self) -> Outcome:
+        """The measured outcome. Raises ValueError where the attack was told not to measure."""
+        if self.measured is None:
+            raise ValueError("This attack ran with measure=False: call it with measure=True to learn what it did.")
+        return self.measured
+
+    @property
+    def success(self) -> Tensor:
+        """(B,) bool, whether the goal was reached."""
+        return self.outcome.success
+
+    @property
+    def perturbation(self) -> Perturbation:
+        """The delta and its space."""
+        assert self.batch.perturbation is not None
+        return self.batch.perturbation
+
+    @property
+    def inputs(self) -> dict[str, Tensor]:
+        """The adversarial rows as the model's own forward takes them, detached.
+
+        Images: `pixel_values`, perturbed, exactly as the model gets them. Texts perturbed in their embeddings:
+        `inputs_embeds` (B, S, D) in place of `input_ids`, beside the attention mask and the like; see
+        `embedded_inputs` of textadv.models. Computed at every call, with the weights that the model then has.
+
+        Raises ValueError in other spaces, which are no input of a model, and where the model is needed and gone.
+        """
+        found, inputs = self.perturbation, self.batch.inputs
+        if isinstance(found.space, Pixels):
+            pixels = inputs["pixel_values"]
+            return {**inputs, "pixel_values": pixels + found.delta.detach().to(pixels.dtype)}
+        if not isinstance(found.space, Embeddings):
+            raise ValueError(
+                f"A perturbation of {found.space} lies inside the model and is no input of it. Run textadv.forward("
+                "model, attacked.batch), which adds it, or attack Pixels() or Embeddings()."
+            )
+        model = None if self.model is None else self.model()
+        if model is None:
+            raise ValueError(
+                "The model that was attacked is gone, and the embeddings with it. Keep the model, or call "
+                "textadv.models.embedded_inputs(model, attacked.batch)."
+            )
+        return embedded_inputs(model, self.batch)
+
+
+class BrokenAt(NamedTuple):
+    """What `MinimumRadius` found.
+
+    attacked: the rows at the smallest radius that broke them, under the contract of `textadv.attacks.minimal.contract`.
+    radius: (B,) float64, that radius: 0 where the row is wrong already, inf where `upper` did not break it.
+    """
+
+    attacked: Attacked
+    radius: Tensor
+
+    @property
+    def inputs(self) -> dict[str, Tensor]:
+        """The adversarial rows as the model's own forward takes them, see `Attacked.inputs`."""
+        return self.attacked.inputs
+
+
+class Attack(Protocol):
+    """A function from a model and a batch to an `Attacked`; it changes nothing but its own delta.
+
+    step: the optimizer step (any integer): random starts are drawn from (seed, step, row id).
+    radius_scale: a factor on the radius, a number or one per row (B,).
+    measure: whether to spend the forward passes that `Attacked.outcome` needs.
+    """
+
+    def __call__(
+        self,
+        model: nn.Module,
+        batch: Batch,
+        *,
+        step: int = 0,
+        radius_scale: float | Tensor = 1.0,
+        measure: bool = True,
+    ) -> Attacked: ...

@@ -1,0 +1,104 @@
+"""What a gradient search has seen: the point chosen for every row, and what finding it took."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from textadv.attacks.parts.attacked import Cost
+from textadv.attacks.parts.flatness import note_slope
+from textadv.attacks.parts.probe import Point
+from textadv.attacks.parts.threat import ThreatModel
+from textadv.models import PerturbationError
+from textadv.models.finite import overflow
+from textadv.values.batch import Batch
+
+Select = Literal["last", "most_damaging"]
+
+
+@dataclass
+class Record:
+    """The point chosen so far for every row, each field with one entry per row; written to by the search.
+
+    start: the goal's value at the first point noted, nan before. moved: where a gradient was not zero.
+    overflowed: where a gradient was not finite.
+    """
+
+    delta: Tensor
+    value: Tensor
+    reached: Tensor
+    margin: Tensor
+    start: Tensor
+    forwards: Tensor
+    backwards: Tensor
+    queries: Tensor
+    moved: Tensor
+    overflowed: Tensor
+
+    @classmethod
+    def empty(cls, delta: Tensor) -> Record:
+        """Nothing seen yet; `delta` (B, ...) stands for the rows of which nothing will be."""
+        rows = len(delta)
+        low = torch.full((rows,), float("-inf"), device=delta.device, dtype=torch.float64)
+        never = torch.zeros(rows, device=delta.device, dtype=torch.bool)
+        zero = torch.zeros(rows, device=delta.device, dtype=torch.int64)
+        nan = torch.full_like(low, float("nan"))
+        counts = (zero, zero.clone(), zero.clone())
+        return cls(delta.clone(), low, never, low.clone(), nan, *counts, never.clone(), never.clone())
+
+    @property
+    def cost(self) -> Cost:
+        """The passes counted."""
+        return Cost(self.forwards, self.backwards, self.queries)
+
+    def see(self, index: Tensor, delta: Tensor, point: Point, select: Select) -> None:
+        """Counts a point that was evaluated for the rows `index` (int64 positions), and takes note of it."""
+        self.count(index, point)
+        self.note(index, delta, point, select)
+
+    def count(self, index: Tensor, point: Point) -> None:
+        """Counts the passes of a point without choosing it: one that is outside the threat model, say."""
+        if point.grad is None:
+            self.queries[index] += 1
+            return
+        self.forwards[index] += 1
+        self.backwards[index] += 1
+        rows = point.grad.flatten(1)
+        self.moved[index] |= rows.any(dim=1)
+        self.overflowed[index] |= ~rows.isfinite().all(dim=1)
+
+    def note(self, index: Tensor, delta: Tensor, point: Point, select: Select) -> None:
+        """Chooses the point where it does more damage (reached first, then the goal's value), or always: `last`."""
+        fresh = self.start[index].isnan()
+        self.start[index] = torch.where(fresh, point.value, self.start[index])
+        reached, value = self.reached[index], self.value[index]
+        better = (point.reached & ~reached) | ((point.reached == reached) & (point.value > value))
+        taken = better if select == "most_damaging" else torch.ones_like(better)
+        chosen = index[taken]
+        self.delta[chosen] = delta.detach()[taken]
+        self.value[chosen] = point.value[taken]
+        self.reached[chosen] = point.reached[taken]
+        self.margin[chosen] = point.margin.double()[taken]
+
+    def require_gradient(self, model: nn.Module, rows: Batch, threat: ThreatModel) -> None:
+        """Raises PerturbationError where a gradient was not a number, and as `note_slope` where all were zero."""
+        if bool(self.overflowed.any()):
+            raise PerturbationError(
+                f"The gradient of the goal with respect to the {threat.space} is not finite at row ids "
+                f"{rows.ids[self.overflowed].tolist()}. {overflow(model, rows)}"
+            )
+        # Rows without an editable position (an empty text) cannot be moved: that is the data's affair, not a fault.
+        # Neither can rows of radius 0, and rows that were broken before the search began were not tried.
+        movable = rows.editable.flatten(1).any(dim=1) & (self.backwards > 0)
+        movable = movable & (threat.ball.bound(self.delta) > 0).reshape(-1)
+        if bool(movable.any()):
+            note_slope(
+                bool(self.moved.any()),
+                f"The gradient of the goal is exactly zero for every row's perturbation of the {threat.space}. Either "
+                "no editable position counts, the hook is on a module that the output ignores (of the last block a "
+                "classifier often reads one special token only), the output is constant, or the logits lie so far "
+                "apart that a softmax is exactly 0 and 1: then calibrate them, or divide them by a temperature.",
+            )

@@ -1,0 +1,197 @@
+"""Attacks made of attacks: the worst of several, one after the other, one repeated.
+
+Where one of them meets no slope at the rows that it is given, the others go on; it is an error where none meets any.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from textadv.attacks.parts.accepting import require_attack
+from textadv.attacks.parts.attacked import Attack, Attacked, Cost, Outcome
+from textadv.attacks.parts.calling import on_arrays
+from textadv.attacks.parts.flatness import as_one_search
+from textadv.values.batch import Batch
+from textadv.values.randomness import derived_seed
+
+
+def _merged(kept: Attacked, index: Tensor, other: Attacked) -> Attacked:
+    """`kept`, with the rows `index` replaced by those of `other` that do more damage; the cost is that of both.
+
+    A minimal attack may hand back a delta outside the ball: one inside is preferred, whatever their margins.
+    """
+    mine, theirs = kept.outcome, other.outcome
+    outside, leaves = kept.gauge[index] > 1, other.gauge > 1
+    more = (theirs.success & ~mine.success[index]) | (
+        (theirs.success == mine.success[index]) & (theirs.margin > mine.margin[index])
+    )
+    better = torch.where(outside == leaves, more, outside)
+    rows = index[better]
+    if kept.perturbation.space != other.perturbation.space:
+        raise ValueError(
+            "worst_of and then combine attacks of one space; evaluate attacks of several spaces one by one."
+        )
+    delta, gauge = kept.perturbation.delta.clone(), kept.gauge.clone()
+    delta[rows], gauge[rows] = other.perturbation.delta[better], other.gauge[better]
+    fields = [field.clone() for field in mine]
+    for field, found in zip(fields, theirs, strict=True):
+        field[rows] = found[better]
+    cost = [field.clone() for field in kept.cost]
+    for field, found in zip(cost, other.cost, strict=True):
+        field[index] += found
+    batch = kept.batch.perturbed(kept.perturbation.space, delta)
+    return replace(kept, batch=batch, gauge=gauge, cost=Cost(*cost), measured=Outcome(*fields))
+
+
+def _unbroken(attacked: Attacked) -> Tensor:
+    """The positions (int64) of the rows that the attack did not break and another could: an editable position."""
+    return (~attacked.success & attacked.batch.editable.flatten(1).any(dim=1)).nonzero().squeeze(1)
+
+
+def _scale_of(radius_scale: float | Tensor, index: Tensor) -> float | Tensor:
+    return radius_scale[index] if isinstance(radius_scale, Tensor) else radius_scale
+
+
+@dataclass(frozen=True)
+class WorstOf:
+    """Every attack in turn on the rows that none has broken; each row keeps the most damaging perturbation.
+
+    Deviations: none; it follows no paper.
+    """
+
+    attacks: tuple[Attack, ...]
+
+    def __post_init__(self) -> None:
+        for place, attack in enumerate(self.attacks):
+            require_attack(f"attack {place + 1} of worst_of", attack)
+        if not self.attacks:
+            raise ValueError("worst_of needs at least one attack.")
+
+    def __str__(self) -> str:
+        return "worst of: " + "; ".join(str(attack) for attack in self.attacks)
+
+    @on_arrays
+    def __call__(
+        self,
+        model: nn.Module,
+        batch: Batch,
+        *,
+        step: int = 0,
+        radius_scale: float | Tensor = 1.0,
+        measure: bool = True,
+    ) -> Attacked:
+        """The rows of `batch` perturbed; always measured, since choosing needs it."""
+        with as_one_search():
+            result = self.attacks[0](model, batch, step=step, radius_scale=radius_scale)
+            for attack in self.attacks[1:]:
+                index = _unbroken(result)
+                if len(index):
+                    scale = _scale_of(radius_scale, index)
+                    found = attack(model, batch.rows(index), step=step, radius_scale=scale)
+                    result = _merged(result, index, found)
+        return result
+
+
+@dataclass(frozen=True)
+class Then:
+    """The second attack starts where the first ended, on rows that the first did not break; the worse one counts.
+
+    Deviations: none; it follows no paper.
+    """
+
+    first: Attack
+    second: Attack
+
+    def __post_init__(self) -> None:
+        require_attack("first", self.first)
+        require_attack("second", self.second)
+
+    def __str__(self) -> str:
+        return f"{self.first}; then {self.second}"
+
+    @on_arrays
+    def __call__(
+        self,
+        model: nn.Module,
+        batch: Batch,
+        *,
+        step: int = 0,
+        radius_scale: float | Tensor = 1.0,
+        measure: bool = True,
+    ) -> Attacked:
+        """The rows of `batch` perturbed; always measured, since choosing needs it."""
+        with as_one_search():
+            result = self.first(model, batch, step=step, radius_scale=radius_scale)
+            index = _unbroken(result)
+            if not len(index):
+                return result
+            scale = _scale_of(radius_scale, index)
+            return _merged(result, index, self.second(model, result.batch.rows(index), step=step, radius_scale=scale))
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """The attack `times` times with fresh randomness, on rows not yet broken; the most damaging run counts.
+
+    Deviations: none; it follows no paper.
+    """
+
+    attack: Attack
+    times: int
+
+    def __post_init__(self) -> None:
+        require_attack("attack", self.attack)
+        if self.times < 1:
+            raise ValueError(f"repeat needs times of at least 1, got {self.times}.")
+
+    def __str__(self) -> str:
+        return f"{self.times} x ({self.attack})"
+
+    @on_arrays
+    def __call__(
+        self,
+        model: nn.Module,
+        batch: Batch,
+        *,
+        step: int = 0,
+        radius_scale: float | Tensor = 1.0,
+        measure: bool = True,
+    ) -> Attacked:
+        """The rows of `batch` perturbed; always measured, since choosing needs it."""
+        with as_one_search():
+            result = self.attack(model, batch, step=step, radius_scale=radius_scale)
+            for turn in range(1, self.times):
+                index = _unbroken(result)
+                if not len(index):
+                    break
+                scale = _scale_of(radius_scale, index)
+                again = self.attack(model, batch.rows(index), step=derived_seed(step, turn), radius_scale=scale)
+                result = _merged(result, index, again)
+        return result
+
+
+def worst_of(*attacks: Attack) -> WorstOf:
+    """Every attack in turn on the rows that none has broken; each row keeps the most damaging perturbation.
+
+    Deviations: none; it follows no paper.
+    """
+    return WorstOf(attacks)
+
+
+def then(first: Attack, second: Attack) -> Then:
+    """`second` starts where `first` ended, on the rows that `first` did not break; the worse of both counts.
+
+    Deviations: none; it follows no paper.
+    """
+    return Then(first, second)
+
+
+def repeat(attack: Attack, times: int) -> Repeat:
+    """`attack` `times` times with fresh randomness, on rows not yet broken; the most damaging run counts.
+
+    Deviations: none; it follows no paper.
+    """
+    return Repeat(attack, times)

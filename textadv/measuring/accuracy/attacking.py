@@ -1,0 +1,266 @@
+"""Rows of a data set put through a classifier, as they are and under an attack, and the predictions checked anew."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+
+from textadv.attacks import Attack, AutoAttack, Eot, ThreatModel
+from textadv.attacks.parts.attacked import Cost
+from textadv.attacks.parts.flatness import Slopes, noting_slopes
+from textadv.attacks.parts.probe import averaging, mean_logits
+from textadv.data import Rows
+from textadv.measuring.accuracy.adversarial_rows import rows_of
+from textadv.measuring.accuracy.kept_rows import Row
+from textadv.measuring.finished import NONE_FOUND, Hit, Ledger
+from textadv.models import delta_shape, device_of, editable_mask, evaluating, require_logits
+from textadv.models.finite import overflow
+from textadv.training.accumulation import NonFiniteError
+from textadv.values.batch import Batch
+from textadv.values.host.phases import phase
+from textadv.values.randomness import seeded_scope
+
+BALL_TOLERANCE = 1e-4
+NOT_FINITE = -1
+CHECK_SEED = 17
+
+
+def samples_of(attack: Attack | None) -> int:
+    """How many passes one prediction is the mean of, where the attack is one on models whose output is random."""
+    if isinstance(attack, Eot) or (isinstance(attack, AutoAttack) and attack.version == "rand"):
+        return attack.samples
+    return 1
+
+
+@contextmanager
+def _looking(model: nn.Module, samples: int) -> Iterator[None]:
+    """Evaluation mode without gradients; where a prediction is a mean of passes, these are the same at every call."""
+    with evaluating(model), torch.no_grad():
+        if samples == 1:
+            yield
+            return
+        with seeded_scope(CHECK_SEED), averaging(model, samples):
+            yield
+
+
+def _batches(rows: Rows, positions: Sequence[int], size: int, model: nn.Module) -> list[list[int]]:
+    """This process' share of the positions, rows of like length together.
+
+    Under FSDP, whose passes are collective, every process takes all rows.
+    """
+    ordered = sorted(positions, key=lambda position: (rows.lengths[position], position))
+    cut = [ordered[start : start + size] for start in range(0, len(ordered), size)]
+    if isinstance(model, FSDPModule) or not torch.distributed.is_initialized():
+        return cut
+    return cut[torch.distributed.get_rank() :: torch.distributed.get_world_size()]
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that writes what is for all."""
+    return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
+
+
+def _gathered(mine: list[Any], model: nn.Module) -> list[Any]:
+    if isinstance(model, FSDPModule) or not torch.distributed.is_initialized():
+        return mine
+    gathered: list[Any] = gather_object(mine)
+    return gathered
+
+
+def clean_logits(
+    model: nn.Module, rows: Rows, positions: Sequence[int], batch_size: int = 64, samples: int = 1
+) -> Tensor:
+    """The logits of the rows at `positions`, (N, C) float32 on the CPU, in their order; in evaluation mode.
+
+    samples: passes that they are the mean of, where the model's output is random.
+
+    Raises ModelError as `require_logits`, and NonFiniteError where a logit is nan or infinite: an argmax over it would
+    look like a prediction.
+    """
+    found: list[tuple[int, list[float]]] = []
+    parts = _batches(rows, positions, batch_size, model)
+    with _looking(model, samples), phase("without an attack", sum(map(len, parts))) as advance:
+        for part in parts:
+            logits = mean_logits(model, rows.batch(part).to(device_of(model)))
+            require_logits(logits, len(part))
+            found += zip(part, logits.float().tolist(), strict=True)
+            advance(len(part))
+    by_position = dict(_gathered(found, model))
+    logits = torch.tensor([by_position[position] for position in positions])
+    odd = (~logits.isfinite().reshape(len(positions), -1).all(dim=1)).nonzero().flatten().tolist()
+    _require_finite(model, rows, [positions[n] for n in odd], "without an attack")
+    return logits
+
+
+def _require_finite(model: nn.Module, rows: Rows, odd: Sequence[int], when: str) -> None:
+    if odd:
+        raise NonFiniteError(
+            f"The logits of {len(odd)} rows are not finite {when}, first row ids {[rows.ids[n] for n in odd[:5]]}. "
+            f"{overflow(model, rows.batch(odd[:1]).to(device_of(model)))}"
+        )
+
+
+def attack_rows(
+    model: nn.Module,
+    rows: Rows,
+    positions: Sequence[int],
+    attack: Attack,
+    batch_size: int = 64,
+    radius_scale: float = 1.0,
+    *,
+    threat: ThreatModel | None = None,
+    ledger: Ledger | None = None,
+    sloped: bool = False,
+    kept: dict[int, Row] | None = None,
+    name: str = "attack",
+) -> list[Hit]:
+    """What the attack does to the rows at `positions`, in their order; rows without an editable position hold.
+
+    A row whose gradient is zero holds too, unless the attack breaks it without.
+
+    What the attack says about its success is not believed: its perturbation is put on the original rows and the
+    prediction is computed anew. threat: with an absolute radius; the perturbation's norm is measured against it.
+    Without it the norms that the attack reports are taken. ledger: rows that it knows are not attacked again, and
+    every batch is written to it. sloped: whether other rows of this model are known to have a gradient. kept: gets the
+    adversarial rows by position, see `write_rows`; on every process those of all. name: what this phase is called where
+    it is told how far it is.
+
+    Raises PerturbationError where no row has a gradient, nor is known to; RuntimeError where a perturbation lies
+    outside its ball or moves a position that is not editable, and NonFiniteError as `clean_logits`.
+    """
+    found: list[Hit] = []
+    unwritten: list[tuple[list[Hit], float]] = []
+    own: dict[int, Row] | None = None if kept is None else {}
+    threat = None if threat is None else threat.scaled(radius_scale)
+    parts = _batches(rows, positions, batch_size, model)
+    with evaluating(model), noting_slopes() as slopes, phase(name, sum(map(len, parts))) as advance:
+        slopes.met = sloped
+        for part in parts:
+            known = [] if ledger is None else ledger.look_up(rows, part, own)
+            done = {hit.position for hit in known}
+            slopes.met |= bool(known)
+            began = time.perf_counter()
+            fresh = _attacked(model, rows, [p for p in part if p not in done], attack, threat, radius_scale, own)
+            unwritten.append((fresh, time.perf_counter() - began))
+            if slopes.met or slopes.complaint is None:
+                _write(ledger, unwritten, own)
+            found += known + fresh
+            advance(len(part))
+    _require_slope(slopes, model)
+    _write(ledger, unwritten, own)
+    if kept is not None and own is not None:
+        kept |= dict(_gathered(list(own.items()), model))
+    if ledger is not None:
+        ledger.read = sum(_gathered([ledger.read], model))
+    by_position = {hit[0]: Hit(*hit) for hit in _gathered(found, model)}
+    hits = [by_position[position] for position in positions]
+    _require_finite(model, rows, [hit.position for hit in hits if hit.prediction == NOT_FINITE], f"under {attack}")
+    outside = [hit for hit in hits if not hit.gauge <= 1 + BALL_TOLERANCE]
+    if outside:
+        first = outside[0]
+        limits = f" ({threat})" if threat is not None else ""
+        raise RuntimeError(
+            f"{attack} left its threat model{limits} at {len(outside)} rows: norm / radius {first.gauge:.6g} at row id "
+            f"{rows.ids[first.position]}. What it breaks says nothing about that threat model; correct the attack."
+        )
+    return hits
+
+
+def _require_slope(slopes: Slopes, model: nn.Module) -> None:
+    """Raises PerturbationError on every process where no process' rows have a gradient and some were searched."""
+    for met, complaint in _gathered([(slopes.met, slopes.complaint)], model):
+        slopes.met |= met
+        slopes.complaint = slopes.complaint or complaint
+    slopes.require()
+
+
+def _write(
+    ledger: Ledger | None, batches: list[tuple[list[Hit], float]], kept: Mapping[int, Row] | None = None
+) -> None:
+    """Writes down batches with the seconds that they took, but for what an error is due for, and empties the list.
+
+    Rows without a gradient wait until another row has one: a model that none reaches must not look robust later.
+    """
+    for hits, seconds in batches:
+        if ledger is not None and hits and all(map(_is_sound, hits)):
+            ledger.write(hits, seconds, kept)
+    batches.clear()
+
+
+def _is_sound(hit: Hit) -> bool:
+    return hit.prediction != NOT_FINITE and hit.gauge <= 1 + BALL_TOLERANCE
+
+
+def _attacked(
+    model: nn.Module,
+    rows: Rows,
+    part: Sequence[int],
+    attack: Attack,
+    threat: ThreatModel | None,
+    radius_scale: float,
+    kept: dict[int, Row] | None,
+) -> list[Hit]:
+    """The rows at `part`: those that can be moved as one batch under attack, the others as they are."""
+    if not part:
+        return []
+    movable = rows.batch(part).editable.flatten(1).any(dim=1).tolist()
+    found: list[Hit] = []
+    # An attack asked to move nothing would report, rightly, that it has no gradient.
+    for attacker, wanted in ((attack, True), (None, False)):
+        places = [place for place, moves in zip(part, movable, strict=True) if moves is wanted]
+        if places:
+            found += _hits(model, rows, places, attacker, threat, radius_scale, samples_of(attack), kept)
+    return found
+
+
+def _hits(
+    model: nn.Module,
+    rows: Rows,
+    places: Sequence[int],
+    attack: Attack | None,
+    threat: ThreatModel | None,
+    radius_scale: float,
+    samples: int,
+    kept: dict[int, Row] | None,
+) -> list[Hit]:
+    """The rows at `places` as one batch; without an attack they stay as they are."""
+    batch = rows.batch(places).to(device_of(model))
+    gauge, cost = torch.zeros(len(batch)), Cost.none(batch)
+    sizes: list[float | None] = [None] * len(batch)
+    if attack is not None:
+        attacked = attack(model, batch, radius_scale=radius_scale)
+        space, delta = attacked.perturbation.space, attacked.perturbation.delta.detach()
+        if threat is not None and space != threat.space:
+            raise RuntimeError(f"{attack} perturbed {space}, the threat model allows {threat.space}.")
+        stray = delta.masked_fill(editable_mask(batch, tuple(delta.shape)), 0).flatten(1).any(dim=1)
+        found = attacked.gauge if threat is None else threat.ball.gauge(delta)
+        gauge, cost = found.masked_fill(stray, float("inf")), attacked.cost
+        if attacked.size is not None:
+            sizes = attacked.size.masked_fill(attacked.size.isinf(), NONE_FOUND).tolist()
+        batch = batch.perturbed(space, delta)
+    predictions = _predictions(model, batch, samples)
+    if kept is not None:
+        kept |= zip(places, rows_of(batch if attack is not None else _still(model, batch, threat)), strict=True)
+    queries = cost.queries + samples
+    values = (predictions, gauge, cost.forwards + queries, cost.backwards, queries)
+    return list(map(Hit._make, zip(places, *(value.tolist() for value in values), sizes, strict=True)))
+
+
+def _still(model: nn.Module, batch: Batch, threat: ThreatModel | None) -> Batch:
+    """Rows that nothing can move, with a perturbation of zeros."""
+    assert threat is not None
+    return batch.perturbed(threat.space, torch.zeros(delta_shape(model, batch, threat.space), device=batch.device))
+
+
+def _predictions(model: nn.Module, batch: Batch, samples: int) -> Tensor:
+    """The predicted classes (B,) int64, NOT_FINITE where a logit is nan or infinite."""
+    with _looking(model, samples):
+        logits = mean_logits(model, batch)
+    return logits.argmax(dim=1).masked_fill(~logits.isfinite().all(dim=1), NOT_FINITE)

@@ -1,0 +1,1 @@
+"""Capability of chat models: likelihood, multiple choice, instructions that can be verified."""

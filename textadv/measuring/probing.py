@@ -1,0 +1,45 @@
+"""What the guard against catastrophic overfitting looks at: one set of rows under two attacks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from textadv.attacks import Attack, Stages, ThreatModel
+from textadv.data import Rows
+from textadv.measuring.accuracy.attacking import attack_rows, clean_logits
+from textadv.training.overfitting import Probe
+
+
+def probed(
+    model: nn.Module,
+    rows: Rows,
+    positions: Sequence[int],
+    training: Attack,
+    strong: Attack,
+    batch_size: int = 64,
+    *,
+    threat: ThreatModel | None = None,
+    step: int = 0,
+    radius_scale: float = 1.0,
+) -> Probe:
+    """Accuracy on the rows at `positions`: without an attack, under that of training, and under a strong one.
+
+    A row that is wrong without an attack counts as wrong under both. Random starts are the same at every call, and the
+    numbers the same on every process. threat: what the perturbations are measured against, see `attack_rows`.
+
+    step: the optimizer step whose stage of training's attack is taken. radius_scale: the factor on the radius of that
+    attack; the strong one has the whole radius, so that its numbers compare over a run.
+    """
+    predictions = clean_logits(model, rows, positions, batch_size).argmax(dim=1).tolist()
+    right = [p for p, guess in zip(positions, predictions, strict=True) if guess == rows.labels[p]]
+
+    def kept(attack: Attack, scale: float) -> float:
+        if scale == 0:
+            return len(right) / len(positions)
+        hits = attack_rows(model, rows, right, attack, batch_size, scale, threat=threat, name="guard")
+        return sum(hit.prediction == rows.labels[hit.position] for hit in hits) / len(positions)
+
+    training = training.at(step) if isinstance(training, Stages) else training
+    return Probe(len(right) / len(positions), kept(training, radius_scale), kept(strong, 1.0), radius_scale)

@@ -1,0 +1,174 @@
+"""What a model said to each prompt, and the file that keeps every finished answer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeVar
+
+import torch
+from accelerate.utils import gather_object
+from torch import nn
+from torch.distributed.fsdp import FSDPModule
+
+from textadv.measuring.kept_lines import keep, read
+from textadv.values.host.writing import made
+
+T = TypeVar("T")
+Status = Literal["ok", "truncated", "thinking", "empty", "error"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model said to one prompt.
+
+    status: `ok` where it ended by itself, `truncated` where it did not, `thinking` where it was cut off before an
+        answer followed its thought, `empty` where it added nothing but white space or ended with its thought, `error`
+        where it could not be made; `reason` then says why.
+    text: the prefill and what the model added, without special tokens and thoughts. tokens: how many it added, the
+        ending one and those of thoughts included. attack: the name of what was done to the prompt.
+    forwards, backwards: passes that finding the perturbation took, counted with the first sample.
+    thought: what the model thought, without the marks; see `thoughts.Speech`.
+    search: what the search for the prompt's perturbation aimed at, in words; "" without one.
+    restart: which of the attack's rounds asked; None: not told, by a version that did not keep it.
+    shared: the attack whose answer this is, where another one asked the same of the same weights before; its passes are
+        counted there. key: what the answer is kept under, see `content_key`.
+    """
+
+    id: int
+    sample: int
+    status: Status
+    text: str
+    tokens: int
+    attack: str = ""
+    forwards: int = 0
+    backwards: int = 0
+    reason: str = ""
+    thought: str = ""
+    search: str = ""
+    restart: int | None = 0
+    shared: str = ""
+    key: str = field(default="", compare=False)
+
+    def under(self, attack: str, restart: int) -> Answer:
+        """The answer as this round of this attack got it: without passes, where another one's made it."""
+        if self.attack == attack and self.restart in (restart, None):
+            return replace(self, restart=restart)
+        return replace(self, attack=attack, restart=restart, shared=self.shared or self.attack, forwards=0, backwards=0)
+
+
+_FIELDS = {field.name for field in fields(Answer)} - {"key"}
+_ALWAYS = {"id", "sample", "status", "text", "tokens", "attack"}
+
+
+class Line(NamedTuple):
+    """Under what a line of a model's file stands."""
+
+    key: str
+    attack: str
+    restart: int | None
+
+
+def everywhere(mine: list[T]) -> list[T]:
+    """The items of all processes, those of the first process first."""
+    if not torch.distributed.is_initialized():
+        return mine
+    gathered: list[T] = gather_object(mine)
+    return gathered
+
+
+@dataclass
+class Store:
+    """Finished answers by content key; `path` is where this process appends, None for nowhere.
+
+    told: the keys, attacks and restarts that lines tell of.
+    """
+
+    path: Path | None
+    known: dict[str, Answer] = field(default_factory=dict)
+    told: set[Line] = field(default_factory=set)
+
+    def add(self, found: Mapping[str, Answer]) -> None:
+        """Keeps these answers, on the disk. One that failed is kept until the end of the run, not in the file.
+
+        Raises WriteError where the system refuses.
+        """
+        self.known |= found
+        self._keep([answer for answer in found.values() if answer.status != "error"])
+
+    def share(self, found: Iterable[Answer]) -> None:
+        """Keeps a line for each answer that was made for another attack, where there is none yet; one process does.
+
+        Every process gives the same. Raises WriteError where the system refuses.
+        """
+        fresh = [answer for answer in found if answer.shared and answer.status != "error" and not self._tells(answer)]
+        if _rank() == 0:
+            self._keep(fresh)
+        self.told |= set(map(line_of_answer, fresh))
+
+    def _tells(self, answer: Answer) -> bool:
+        return line_of_answer(answer) in self.told or line_of_answer(replace(answer, restart=None)) in self.told
+
+    def _keep(self, found: Iterable[Answer]) -> None:
+        if self.path is not None:
+            keep(self.path, [{"key": answer.key, "answer": as_told(answer)} for answer in found])
+
+
+def line_of_answer(answer: Answer) -> Line:
+    """What tells its line from all others of a model."""
+    return Line(answer.key, answer.attack, answer.restart)
+
+
+def as_told(answer: Answer) -> dict[str, Any]:
+    """The answer as its line holds it, beside its key."""
+    return {name: value for name, value in asdict(answer).items() if name != "key"}
+
+
+def _rank() -> int:
+    return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+
+
+def opened(path: Path | None, model: nn.Module) -> Store:
+    """What is in the file and those beside it, on every process, whichever of them can see the files.
+
+    Lines that are not as they were written, or of another version, count for nothing: their answers are made again.
+    """
+    if path is None:
+        return Store(None)
+    made(path.parent)
+    lines = (told for file in files_of(path) for told in read(file, fits)[0])
+    found = everywhere([answer for told in lines if (answer := answer_of(told)) is not None])
+    # What was shared stands or falls with the answer that was made: its line alone has the passes.
+    known = {answer.key: answer for answer in found if not answer.shared}
+    rank, told = _rank(), set(map(line_of_answer, found))
+    own = path if rank == 0 else path.with_name(f"{path.stem}-{rank}{path.suffix}")
+    # Under FSDP all processes make the same answers, so one of them writes.
+    return Store(None if rank and isinstance(model, FSDPModule) else own, known, told)
+
+
+def fits(path: Path, told: Mapping[str, Any]) -> bool:
+    """Whether a line tells of an answer as this version keeps them."""
+    answer = told.get("answer")
+    return isinstance(told.get("key"), str) and isinstance(answer, dict) and _ALWAYS <= set(answer) <= _FIELDS
+
+
+def answer_of(told: Mapping[str, Any]) -> Answer | None:
+    """The answer that a line holds; None where another version wrote it, which knew another kind of answer."""
+    answer = told.get("answer")
+    try:
+        if not isinstance(told.get("key"), str) or not isinstance(answer, dict):
+            return None
+        known: dict[str, Any] = {"restart": None, **answer}
+        return Answer(**known, key=told["key"])
+    except TypeError:
+        return None
+
+
+def files_of(path: Path) -> list[Path]:
+    """A store's file and those that other processes wrote beside it."""
+    if not path.parent.is_dir():
+        return []
+    beside = re.compile(re.escape(path.stem) + r"-\d+" + re.escape(path.suffix))
+    return sorted(file for file in path.parent.iterdir() if file == path or beside.fullmatch(file.name))

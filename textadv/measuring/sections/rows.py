@@ -1,0 +1,41 @@
+"""What became of every row: kept for programs, not drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from textadv.measuring.blocks import Block
+
+
+@dataclass(frozen=True)
+class RowOutcome:
+    """What happened to one row: class ids, `predictions` under each attack by the attack's name.
+
+    beside: what else broke it inside the threat, a probe of the masking alarm, say; "" where nothing did.
+    """
+
+    id: int
+    label: int
+    clean_prediction: int
+    predictions: dict[str, int]
+    beside: str = ""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Every row that was measured, of `split`. temperature: by which its logits were divided; ece_before: the expected
+    calibration error without it."""
+
+    title: ClassVar[str] = ""
+    rows: tuple[RowOutcome, ...]
+    split: str = "test"
+    temperature: float = 1.0
+    ece_before: float | None = None
+    kind: Literal["rows"] = "rows"
+
+    @staticmethod
+    def blocks(models: Mapping[str, Rows]) -> list[Block]:
+        """Nothing: rows are for programs."""
+        return []

@@ -1,0 +1,1 @@
+"""Training: the rows of every step, the loop, what it keeps and what stops it."""
