@@ -20,7 +20,7 @@ ONLY_IN: dict[str, set[str]] = {
     "matplotlib": {"report"},
     "pickle": set(),
     "dill": set(),
-    "pydantic": {"config", "measuring"},
+    "pydantic": {"config", "measuring", "tasks"},
     f"{PACKAGE}.config": {"config", "tasks", "runs", ""},
 }
 # Outside the library nobody imports those; but what the laboratory's model is made of is no matter of a user.

@@ -20,19 +20,16 @@ EVERY = {TEXTS, IMAGES, CHAT}
 CLASSIFIERS, TEXTUAL = {TEXTS, IMAGES}, {TEXTS, CHAT}
 # The tasks that show the sentences of a file; of a file that no line matches, every task may.
 SHOWN_BY = {
-    "config/text.py": {TEXTS},
-    "config/images.py": {IMAGES},
-    "config/chat*.py": {CHAT},
-    "config/judges.py": {CHAT},
+    "config/classifier.py": CLASSIFIERS,
+    "config/evaluation.py": CLASSIFIERS,
     "config/lowered.py": CLASSIFIERS,
     "config/objective*.py": CLASSIFIERS,
     "config/attacks.py": CLASSIFIERS,
-    "config/evaluation.py": CLASSIFIERS,
-    "tasks/images/surrogates.py": {IMAGES},
+    "tasks/checks.py": CLASSIFIERS,
+    "tasks/classifier.py": CLASSIFIERS,
+    "tasks/text/*.py": {TEXTS},
+    "tasks/images/*.py": {IMAGES},
     "tasks/chat/*.py": {CHAT},
-    "config/elicitation.py": {CHAT},
-    "tasks/text/task.py": CLASSIFIERS,
-    "tasks/images/task.py": {IMAGES},
     "models/split_norm.py": {IMAGES},
     "data/classification.py": {TEXTS},
     "data/classes.py": CLASSIFIERS,
@@ -83,7 +80,7 @@ ONE_KIND = {
     "attacks/wrappers/held.py": {"objective.defence_steps": {CHAT}},
     "config/mixing.py": {"mixing.adaptive_radius": CLASSIFIERS},
     "config/errors.py": {"objective.name": CLASSIFIERS},
-    "config/file.py": {"data.name": CLASSIFIERS},
+    "tasks/file.py": {"data.name": CLASSIFIERS},
     "config/labels.py": {"data.borderline": {CHAT}, "evaluation.elicitation": {CHAT}},
     "config/training.py": {"objective.": CLASSIFIERS},
     "data/tables.py": {"data.columns": {TEXTS}, "data.name": CLASSIFIERS},
@@ -101,7 +98,6 @@ ONE_KIND = {
     },
     "values/spaces.py": {"threat.layers": {CHAT}},
     "models/split_norm.py": {"objective.name": {IMAGES}},
-    "tasks/trial.py": {"evaluation.": {CHAT}},
 }
 # Only who builds these in Python meets them: a configuration is refused before, in the key that it has.
 IN_PYTHON = {

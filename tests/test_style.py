@@ -75,7 +75,7 @@ SAMPLES: list[tuple[Check, str, str, str]] = [
     (
         restricted_imports,
         "textadv/training/trainer.py",
-        "from textadv.tasks.file import dump",
+        "from textadv.config.run import RunSection",
         "from textadv.training.mixing import config",
     ),
     (restricted_imports, "recipes/x.py", "import transformers", "from textadv.tasks.text.config import RunConfig"),

@@ -19,7 +19,7 @@ from textadv.config.objective_rules import (
     freelb_problems,
     predictor_problems,
 )
-from textadv.config.types import Count, Formerly, NotNegative, Positive, Share, checked
+from textadv.config.types import Count, Formerly, NotNegative, Positive, Section, Share, checked
 
 if TYPE_CHECKING:
     from torch import nn
