@@ -20,25 +20,19 @@ EVERY = {TEXTS, IMAGES, CHAT}
 CLASSIFIERS, TEXTUAL = {TEXTS, IMAGES}, {TEXTS, CHAT}
 # The tasks that show the sentences of a file; of a file that no line matches, every task may.
 SHOWN_BY = {
-    "config.py": {TEXTS},
-    "config_images.py": {IMAGES},
-    "config_chat*.py": {CHAT},
-    "config_objective.py": CLASSIFIERS,
-    "config_attacks.py": CLASSIFIERS,
-    "build_attacks.py": CLASSIFIERS,
-    "build_surrogates.py": CLASSIFIERS,
-    "build_images.py": {IMAGES},
-    "build_chat*.py": {CHAT},
-    "build_searches.py": {CHAT},
-    "config_elicitation.py": {CHAT},
-    "task_attacks.py": {CHAT},
-    "task_base.py": {CHAT},
-    "task.py": CLASSIFIERS,
-    "task_images.py": {IMAGES},
-    "task_chat.py": {CHAT},
-    "task_template.py": {CHAT},
-    "stages_chat.py": {CHAT},
-    "split_norm.py": {IMAGES},
+    "config/text.py": {TEXTS},
+    "config/images.py": {IMAGES},
+    "config/chat*.py": {CHAT},
+    "config/objective.py": CLASSIFIERS,
+    "config/attacks.py": CLASSIFIERS,
+    "tasks/attacks.py": CLASSIFIERS,
+    "tasks/surrogates.py": CLASSIFIERS,
+    "tasks/images/loading.py": {IMAGES},
+    "tasks/chat/*.py": {CHAT},
+    "config/elicitation.py": {CHAT},
+    "tasks/text/task.py": CLASSIFIERS,
+    "tasks/images/task.py": {IMAGES},
+    "models/split_norm.py": {IMAGES},
     "data/classification.py": {TEXTS},
     "data/classes.py": CLASSIFIERS,
     "data/labels.py": CLASSIFIERS,
@@ -66,11 +60,16 @@ SHOWN_BY = {
     "measuring/accuracy/minimum.py": CLASSIFIERS,
     "measuring/accuracy/sanity.py": CLASSIFIERS,
     "measuring/accuracy/renumbering.py": CLASSIFIERS,
-    "evaluation/chat*.py": {CHAT},
+    "measuring/safety/chat.py": {CHAT},
+    "measuring/safety/measures.py": {CHAT},
+    "measuring/safety/panel.py": {CHAT},
+    "measuring/safety/record.py": {CHAT},
+    "measuring/safety/earlier.py": {CHAT},
     "measuring/safety/fluency.py": {CHAT},
-    "evaluation/classifier*.py": CLASSIFIERS,
+    "measuring/accuracy/record.py": CLASSIFIERS,
+    "measuring/accuracy/earlier.py": CLASSIFIERS,
     "measuring/verdict.py": CLASSIFIERS,
-    "evaluation/verdict_*.py": {CHAT},
+    "measuring/safety/verdict*.py": {CHAT},
     "measuring/judges/refusal.py": {CHAT},
     "measuring/judges/target_judge.py": {CHAT},
 }
@@ -80,27 +79,27 @@ ONE_KIND = {
     "attacks/penalty.py": {"objective.": CLASSIFIERS},
     "attacks/contrast.py": {"objective.parts": {CHAT}},
     "attacks/wrappers/held.py": {"objective.defence_steps": {CHAT}},
-    "config_adversary.py": {"mixing.adaptive_radius": CLASSIFIERS},
-    "config_errors.py": {"objective.name": CLASSIFIERS},
-    "config_file.py": {"data.name": CLASSIFIERS},
-    "config_labels.py": {"data.borderline": {CHAT}, "evaluation.elicitation": {CHAT}},
-    "config_training.py": {"objective.": CLASSIFIERS},
+    "config/adversary.py": {"mixing.adaptive_radius": CLASSIFIERS},
+    "config/errors.py": {"objective.name": CLASSIFIERS},
+    "config/file.py": {"data.name": CLASSIFIERS},
+    "config/labels.py": {"data.borderline": {CHAT}, "evaluation.elicitation": {CHAT}},
+    "config/training.py": {"objective.": CLASSIFIERS},
     "data/tables.py": {"data.columns": {TEXTS}, "data.name": CLASSIFIERS},
     # Of a chat run's stream, `data.chat` puts the stream's key in place of data.
     "data/hub.py": {"data.": CLASSIFIERS},
     "objectives/free.py": {"objective.": CLASSIFIERS},
     "objectives/pairs.py": {"objective.": CLASSIFIERS, "model.gradient": TEXTUAL},
-    "rehearsal.py": {"data.image_size": {IMAGES}, "data.max_length": TEXTUAL, "model.gradient": TEXTUAL},
-    "sampling.py": {
+    "training/rehearsal.py": {"data.image_size": {IMAGES}, "data.max_length": TEXTUAL, "model.gradient": TEXTUAL},
+    "training/sampling.py": {
         "data.train": CLASSIFIERS,
         "objective.replays": CLASSIFIERS,
         "mixing.borderline_share": {CHAT},
         "data.borderline": {CHAT},
         "objective.defence_steps": {CHAT},
     },
-    "spaces.py": {"threat.layers": {CHAT}},
-    "split_norm.py": {"objective.name": {IMAGES}},
-    "task_trial.py": {"evaluation.": {CHAT}},
+    "values/spaces.py": {"threat.layers": {CHAT}},
+    "models/split_norm.py": {"objective.name": {IMAGES}},
+    "tasks/trial.py": {"evaluation.": {CHAT}},
 }
 # Only who builds these in Python meets them: a configuration is refused before, in the key that it has.
 IN_PYTHON = {
@@ -136,7 +135,7 @@ def _shown_by(file: str, key: str) -> set[str]:
 def _tasks_with(file: str, key: str) -> set[str]:
     """Of an attack: it calls itself attack wherever it stands, which the errors of a configuration put right."""
     own = key.removeprefix("attack.")
-    if own != key and tasks_with(key) == set() and file.startswith(("attacks/", "config_attacks")):
+    if own != key and tasks_with(key) == set() and file.startswith(("attacks/", "config/attacks")):
         named, searching = (tasks_with(f"evaluation.{at}.{own}") for at in ("attacks.mine", "minimum_radius"))
         return EVERY if named | searching == CLASSIFIERS else set()
     return tasks_with(key)

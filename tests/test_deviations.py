@@ -22,7 +22,7 @@ instructions
   - sentences and capital words | evaluation/test_instructions.test_sentences
   + evaluation/test_instructions.test_capital_words
   Keywords are taken letter for letter | evaluation/test_instructions.test_what_follows_and_what_does_not
-judges.RefusalList
+verdicts.RefusalList
   a typographic apostrophe counts | evaluation/test_judges.test_lists_match_as_published
   an empty response is not broken | evaluation/test_judges.test_an_empty_response_breaks_nothing_and_refuses_nothing
 refusal.over_refusal
@@ -32,7 +32,7 @@ refusal.over_refusal
 
 
 def test_every_clause_has_its_test() -> None:
-    elsewhere = ("attacks", "objectives", "losses.py")
+    elsewhere = ("attacks", "objectives", "values")
     places = [place.name for place in PACKAGE.iterdir() if place.name not in elsewhere and place.name[0] != "_"]
     assert not unheld(TABLE, stated(*sorted(places)))
 

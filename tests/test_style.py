@@ -71,7 +71,7 @@ EVERYWHERE_CHECKS: list[Check] = [
 SAMPLES: list[tuple[Check, str, str, str]] = [
     (restricted_imports, "textadv/values/losses.py", "from transformers import AutoModel", "import torch"),
     (restricted_imports, "textadv/training/trainer.py", "def f():\n    import datasets.config", "import evaluation"),
-    (restricted_imports, "textadv/attacks/x.py", "from textadv import config", "from textadv import batch"),
+    (restricted_imports, "textadv/attacks/x.py", "from textadv import config", "from textadv.values import batch"),
     (
         restricted_imports,
         "textadv/training/trainer.py",
@@ -344,7 +344,7 @@ def stating(source: Source) -> Iterator[ast.ClassDef | ast.FunctionDef]:
             protocol = any(dotted(base) == "Protocol" for base in node.bases)
             if not protocol and any(ast.unparse(call.returns or call) == "Iterator[Term]" for call in calls):
                 yield node
-        elif source.path == f"{PACKAGE}/losses.py" or ast.unparse(node.returns or node) == "Consistency":
+        elif source.path == f"{PACKAGE}/values/losses.py" or ast.unparse(node.returns or node) == "Consistency":
             yield node
 
 
@@ -355,11 +355,11 @@ def undeviating(source: Source) -> Iterator[str]:
 
 
 def test_every_objective_and_loss_says_where_it_leaves_its_paper() -> None:
-    wanted = [source for source in library() if source.layer in ("objectives", "losses")]
+    wanted = [source for source in library() if source.layer in ("objectives", "values")]
     named = [node.name for source in wanted for node in stating(source)]
     assert {"Away", "FreeLB", "Mart", "Retain", "smart", "trades", "dlr"} <= set(named) and len(named) > 25
     fail_with([place for source in wanted for place in undeviating(source)])
-    assert list(undeviating(parse(f"{PACKAGE}/losses.py", 'def f():\n    """One."""')))
+    assert list(undeviating(parse(f"{PACKAGE}/values/losses.py", 'def f():\n    """One."""')))
     assert not list(
-        undeviating(parse(f"{PACKAGE}/losses.py", 'def f():\n    """One.\n\n    Deviations: none.\n    """'))
+        undeviating(parse(f"{PACKAGE}/values/losses.py", 'def f():\n    """One.\n\n    Deviations: none.\n    """'))
     )

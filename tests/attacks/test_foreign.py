@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from tests.attacks.every import PixelsAlone
 from tests.attacks.strangers import KINDS, RADIUS, Foolbox, Torchattacks, climbed
 from tests.seen import evaluate
-from textadv.attacks import L2, Foreign, Linf, ThreatModel, Transfer, fgsm, pgd, repeat, worst_of
+from textadv.attacks import L2, Foreign, Linf, ThreatModel, Transfer, fgsm, foreign, pgd, repeat, worst_of
 from textadv.attacks.minimal.bisection import MinimumRadius
-from textadv.attacks.wrappers import foreign
 from textadv.data import ImageRows
 from textadv.measuring import Finished, RadiusSearch
 from textadv.models import as_classifier, forward

@@ -1,5 +1,5 @@
-"""One table of minimal attacks, and what the contract of `textadv.attacks.minimal.contract` says of each: wrong rows, unbroken
-rows, the radius as a verdict only, bounds, purity, batch invariance, strength."""
+"""One table of minimal attacks, and what the contract of `textadv.attacks.minimal.contract` says of each: wrong rows,
+unbroken rows, the radius as a verdict only, bounds, purity, batch invariance, strength."""
 
 from __future__ import annotations
 

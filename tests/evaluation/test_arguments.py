@@ -77,7 +77,7 @@ def test_numpy_names_are_plain_texts():
 
 def test_a_search_for_the_smallest_radius_has_a_public_name():
     unit = ta.ThreatModel(ta.Pixels(), ta.Linf(1.0, per="example"))
-    assert found(minimum=ta.RadiusSearch(ta.fgsm(unit), rows=2)).minimum is not None
+    assert found(minimum=ta.RadiusSearch(ta.fgsm(unit), rows=2)).section(ta.MinimumRadii) is not None
 
 
 def test_normalisation_for_other_channels_is_one_sentence():

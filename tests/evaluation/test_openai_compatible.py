@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from textadv.integrations import ChatEndpoint, EndpointError, RequestFailedError
-from textadv.measuring.judges import openai_compatible
+from textadv.measuring.judges import ChatEndpoint, EndpointError, RequestFailedError, openai_compatible
 from textadv.measuring.judges.llm_judge import LlmJudge
 from textadv.measuring.judges.prompts import HARMBENCH_RUBRIC
 

@@ -21,7 +21,6 @@ from textadv.data.thoughts import Marks, Speech
 from textadv.measuring import Measure
 from textadv.measuring.capability import multiple_choice
 from textadv.measuring.capability.likelihood import AnswerNLL, Pair, answer_pairs
-from textadv.measuring.capability.multiple_choice import score_choices
 from textadv.measuring.judges.llm_judge import LocalModel
 from textadv.measuring.judges.refusal import over_refusal
 from textadv.measuring.judges.target_judge import TargetJudge
@@ -357,7 +356,7 @@ def test_the_pairs_of_rows_have_their_opening_with_the_prompt() -> None:
 @pytest.mark.parametrize("name", ["block", "begun", "spoken"])
 def test_choices_are_scored_without_opening_and_end(name: str, scored: list[Pair]) -> None:
     template = made(name)
-    score_choices(nn.Identity(), template, QUESTIONS, chat_template=True)
+    multiple_choice.score_choices(nn.Identity(), template, QUESTIONS, chat_template=True)
     assert [str(template.tokenizer.decode(list(answer))) for _, answer in scored] == ["a story", "bread at home"]
     opening = template.opening(turns("x"))
     assert all(str(template.tokenizer.decode(list(given))).endswith(opening) for given, _ in scored)

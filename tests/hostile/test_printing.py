@@ -18,9 +18,9 @@ from tests.report.made_up_chat import evaluated, made
 from textadv.config.text import ConfigError
 from textadv.config.yaml import read_yaml
 from textadv.data import DataError, load_splits
-from textadv.integrations import EndpointError
 from textadv.measuring.accuracy.inspection import Inspected
 from textadv.measuring.accuracy.inspection_images import InspectedImage
+from textadv.measuring.judges import EndpointError
 from textadv.models import ModelError
 from textadv.report import from_json, report_html, report_markdown, screen_notes, screen_text, to_json
 from textadv.report.frontier import Run, runs_markdown

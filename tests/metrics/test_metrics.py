@@ -81,7 +81,7 @@ print(robust["rate"], robust["total"], success["rate"], success["total"])
 def test_load_by_path_works_offline_from_any_folder(suffix: str, tmp_path: Path) -> None:
     places = [metric_path(name) + suffix.format(name=name) for name in ("robust_accuracy", "attack_success_rate")]
     # The package need not be installed where the tests run from a checkout.
-    source = str(Path(metric_path("robust_accuracy")).parents[2])
+    source = str(Path(metric_path("robust_accuracy")).parents[3])
     environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home"), "PYTHONPATH": source}
     done = subprocess.run(
         [sys.executable, "-c", LOAD, *places],
@@ -97,5 +97,5 @@ def test_load_by_path_works_offline_from_any_folder(suffix: str, tmp_path: Path)
 
 def test_the_package_itself_does_not_import_evaluate() -> None:
     script = "import sys, textadv; sys.exit('evaluate' in sys.modules)"
-    source = Path(metric_path("robust_accuracy")).parents[2]
+    source = Path(metric_path("robust_accuracy")).parents[3]
     assert subprocess.run([sys.executable, "-c", script], cwd=source, timeout=120).returncode == 0

@@ -26,13 +26,13 @@ from textadv.attacks import (
     ThreatModel,
     apgd_ce,
     fgsm,
+    foreign,
     pgd,
     repeat,
     then,
     worst_of,
 )
 from textadv.attacks.gradient import GradientAttack
-from textadv.attacks.wrappers import foreign
 from textadv.config.adversary import AttackConfig
 from textadv.config.attacks import NamedAttackConfig
 from textadv.config.text import ConfigError

@@ -27,7 +27,6 @@ from textadv.attacks.parts.goals import (
     ranked_target,
     target_count,
 )
-from textadv.attacks.parts.members import parts
 from textadv.attacks.parts.threat import ThreatModel, radius_unit, require_threat
 from textadv.attacks.parts.within import Within
 from textadv.attacks.penalty import PenalisedAscent
@@ -98,7 +97,6 @@ __all__ = [
     "fab_targeted",
     "fgsm",
     "foreign",
-    "parts",
     "pgd",
     "r_fgsm",
     "radius_unit",

@@ -1,7 +1,7 @@
 """The schema of a run: every key that a configuration file may hold, its unit, its default and its rules.
 
-Values are checked here and nowhere turned into objects of the library: `textadv.tasks.components` does that. Reading files,
-overrides and writing are in `textadv.config.file`; the wording of errors is in `textadv.config.errors`.
+Values are checked here and nowhere turned into objects of the library: `textadv.tasks.components` does that. Reading
+files, overrides and writing are in `textadv.config.file`; the wording of errors is in `textadv.config.errors`.
 """
 
 from __future__ import annotations

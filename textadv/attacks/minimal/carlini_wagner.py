@@ -1,6 +1,7 @@
 """The Carlini-Wagner attacks: the smallest change that the model's own gradient can find, in L2, Linf and L0.
 
-Minimal attacks: see `textadv.attacks.minimal.contract` for what comes back, and `textadv.attacks.parts.hinge` for the objective.
+Minimal attacks: see `textadv.attacks.minimal.contract` for what comes back, and
+`textadv.attacks.parts.hinge` for the objective.
 """
 
 from __future__ import annotations

@@ -29,9 +29,9 @@ def step_length(first: float, done: int, steps: int) -> float:
 class Ddn:
     """Decoupled direction and norm, the smallest L2 norm at a fixed price (arXiv:1811.09600, algorithm 1).
 
-    A minimal attack: see `textadv.attacks.minimal.contract` for what comes back. From the clean row on, delta moves along the
-    unit gradient of the cross-entropy and is then scaled to a norm that is the share `gamma` smaller than the last one
-    where that broke the row, and larger where it did not. Pixels are clipped to the box afterwards.
+    A minimal attack: see `textadv.attacks.minimal.contract` for what comes back. From the clean row on, delta moves
+    along the unit gradient of the cross-entropy and is then scaled to a norm that is the share `gamma` smaller than the
+    last one where that broke the row, and larger where it did not. Pixels are clipped to the box afterwards.
 
     steps: gradients, one pass each; a point at which one is taken counts where it is adversarial. gamma: see above.
     initial_norm, step_size: the first norm and the first step, in widths of the box (1 for images as usual); other

@@ -20,8 +20,8 @@ from textadv.values.batch import Batch
 class DeepFool:
     """The nearest class boundary of the linearised model, step by step (arXiv:1511.04599, algorithm 2, section 3.3).
 
-    A minimal attack: see `textadv.attacks.minimal.contract` for what comes back. With f the logits, y the label and w_k the
-    gradient of f_k - f_y at the current point, a step goes along the steepest direction of the ball to the boundary
+    A minimal attack: see `textadv.attacks.minimal.contract` for what comes back. With f the logits, y the label and w_k
+    the gradient of f_k - f_y at the current point, a step goes along the steepest direction of the ball to the boundary
     of the class with the smallest |f_k - f_y| / |w_k|, in the dual norm. Every ball works: L2 and Linf as in the
     paper, L1 as its L1 form; per token the norm is that of the longest token and its dual the sum over the tokens.
 

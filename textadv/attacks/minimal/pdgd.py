@@ -50,7 +50,8 @@ class Units(NamedTuple):
 class Pdgd:
     """Primal-dual gradient descent, the smallest L2 norm without a search for a constant (arXiv:2106.01538).
 
-    A minimal attack: see `textadv.attacks.minimal.contract` for what comes back. From the clean row on, delta descends by Adam
+    A minimal attack: see `textadv.attacks.minimal.contract` for what comes back. From the clean row on, delta descends
+    by Adam
 
         w0 |delta| + w1 softplus(label's logit - largest other logit),    (w0, w1) = softmax(0, multiplier),
 

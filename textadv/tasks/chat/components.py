@@ -42,7 +42,7 @@ from textadv.data import ChatRows, ChatSplits, load_chats
 from textadv.data.benchmarks import QUESTION_READERS, Question
 from textadv.data.characters import Surrogates
 from textadv.data.tables import read_files
-from textadv.integrations import ChatEndpoint
+from textadv.measuring.judges import ChatEndpoint
 from textadv.measuring.judges.llm_judge import LlmJudge, LocalModel
 from textadv.measuring.judges.prompts import RUBRICS
 from textadv.measuring.judges.refusal import load_xstest, prompt_texts
