@@ -247,8 +247,7 @@ class Trainer:
         """Scores the model, whose weights are those of `step`, and keeps them where they are the best so far."""
         progress = self.progress
         require_finite(self.model, self.progress.step)
-        measured = {}
-        collapsed = False
+        measured, collapsed = dict[str, float](), False
         with self._shown():
             if self.score is not None:
                 clean, robust, collapsed, progress.doubt, meaning = self.score(self.model)
