@@ -158,7 +158,7 @@ def _units(model: nn.Module, found: Smallest, index: Tensor, threat: ThreatModel
     rows, delta = found.rows.rows(index), found.delta[index]
     shape = (len(index), *[1] * (delta.dim() - 1))
     ones = torch.ones(shape, device=delta.device, dtype=torch.float64)
-    box = threat.space.box(rows)
+    box = threat.space.box(rows.inputs)
     if box is not None:
         width = ones * box.width
         return Units(width, width, ones, 1.0, shared=False)

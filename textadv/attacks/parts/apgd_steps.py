@@ -244,7 +244,7 @@ def _two_thirds(count: Tensor) -> Tensor:
 
 def confined(rows: Batch, threat: ThreatModel, delta: Tensor) -> Tensor:
     """`threat.confine`, and for an L1 ball of pixels the nearest point of ball and image box together."""
-    box = threat.space.box(rows)
+    box = threat.space.box(rows.inputs)
     if box is not None and threat.ball.geometry.name == "L1":
         low, high = box.bounds(delta.dtype)
         flat = delta.masked_fill(~editable_mask(rows, tuple(delta.shape)), 0).flatten(1)
