@@ -17,10 +17,11 @@ from tests.objectives import dial
 from textadv.attacks import L2, FixedStep, GradientAttack, Linf, StepSize, ThreatModel, pgd, r_fgsm
 from textadv.models import PerturbationError, evaluating, forward, trainable_state
 from textadv.objectives import Adversarial, Carried, Free, Moment, Term, hardening
-from textadv.training.accumulation import StepReport, accumulate
+from textadv.training.accumulation import accumulate
 from textadv.training.checkpoint import latest, optimizer_state
 from textadv.training.mixing import Constant, Linear, Mixing
 from textadv.training.sampling import OneStream
+from textadv.training.step_report import StepReport
 from textadv.training.trainer import Trainer
 from textadv.values.batch import Batch
 from textadv.values.spaces import Embeddings

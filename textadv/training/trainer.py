@@ -23,7 +23,7 @@ from textadv.models.finite import odd_gradient
 from textadv.models.split_norm import require_adversarial_rows
 from textadv.objectives import Moment, Objectives
 from textadv.training import checkpoint as checkpoints
-from textadv.training.accumulation import StepReport, accumulate, largest_of_all, over_processes
+from textadv.training.accumulation import accumulate
 from textadv.training.averaging import Average, Averaging
 from textadv.training.divergence import LEAST_SCALE, NO_STEP, Course, require_finite, rows_of
 from textadv.training.keeping import RANKING, KeptWeights, improved, selected
@@ -34,6 +34,7 @@ from textadv.training.precision import without_autocast
 from textadv.training.progress import Progress, Scores, Settings, Trained, require_training
 from textadv.training.resumable import Resumable
 from textadv.training.sampling import Sampler
+from textadv.training.step_report import StepReport, largest_of_all, over_processes
 from textadv.training.tracking import Tracker
 from textadv.values.batch import Batch, Role
 from textadv.values.errors import NonFiniteError
