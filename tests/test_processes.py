@@ -1,4 +1,4 @@
-"""Sharing work over processes: every item is somebody's, in batches of like length, and a problem of one is everyone's."""
+"""Sharing work over processes: every item is somebody's, in batches of like length; a problem of one is everyone's."""
 
 from __future__ import annotations
 
