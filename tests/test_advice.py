@@ -43,6 +43,7 @@ SHOWN_BY = {
     "models/heads.py": CLASSIFIERS,
     "models/vision*.py": {IMAGES},
     "models/preprocessing.py": {IMAGES},
+    "models/surrogates.py": CLASSIFIERS,
     "models/trial.py": TEXTUAL,
     "models/running.py": TEXTUAL,
     "models/loading.py": TEXTUAL,

@@ -266,7 +266,6 @@ class AttackConfig(PanelSection):
         )
 
     def bisection_problems(self, key: str) -> list[str]:
-        """A step of one length at every radius."""
         if self.step_size is None:
             return []
         return [

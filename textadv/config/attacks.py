@@ -66,7 +66,6 @@ class ApgdConfig(PanelSection):
         return averaged(search, self.samples, seed)
 
     def bisection_problems(self, key: str) -> list[str]:
-        """Means of passes."""
         return several_samples(key, self.samples)
 
     def _search(self, threat: ThreatModel, seed: int, classes: int, early_stop: bool) -> Attack:
@@ -173,7 +172,6 @@ class SquareConfig(PanelSection):
         return averaged(Square(threat, self.queries, self.p_init, self.rescale, seed=seed), self.samples, seed)
 
     def bisection_problems(self, key: str) -> list[str]:
-        """Means of passes."""
         return several_samples(key, self.samples)
 
 
@@ -287,7 +285,6 @@ class AutoAttackConfig(PanelSection):
         return autoattack(threat, (against or Against()).classes, seed=seed, **self.model_dump(exclude={"name"}))
 
     def bisection_problems(self, key: str) -> list[str]:
-        """Means of passes."""
         if self.version != "rand":
             return []
         return [f"{key}.version: rand looks at means of passes, and a bisection at one. Set standard or fast."]
@@ -356,7 +353,6 @@ class TransferConfig(PanelSection):
 
     @property
     def surrogate(self) -> str | None:
-        """As named."""
         return self.model
 
 

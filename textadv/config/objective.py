@@ -96,7 +96,6 @@ class TradesConfig(LoweredConfig):
     weight_perturbation: WeightPerturbation = 0.0
 
     def problems(self, attack: AttackConfig, threat: ThreatConfig, mixing: MixingConfig) -> list[str]:
-        """Also starts at which the divergence has no gradient."""
         return [*divergence_problems(self.name, attack), *super().problems(attack, threat, mixing)]
 
     def _of(self, adversary: Attack) -> Objective:
@@ -135,7 +134,6 @@ class AlumConfig(LoweredConfig):
     weight_perturbation: WeightPerturbation = 0.0
 
     def problems(self, attack: AttackConfig, threat: ThreatConfig, mixing: MixingConfig) -> list[str]:
-        """Also starts at which the divergence has no gradient."""
         return [*divergence_problems(self.name, attack), *super().problems(attack, threat, mixing)]
 
     def _of(self, adversary: Attack) -> Objective:
@@ -174,7 +172,6 @@ class SmartConfig(LoweredConfig):
         return checked(self, lines)
 
     def problems(self, attack: AttackConfig, threat: ThreatConfig, mixing: MixingConfig) -> list[str]:
-        """Also starts at which the divergence has no gradient."""
         return [*divergence_problems(self.name, attack), *super().problems(attack, threat, mixing)]
 
     def _maker(self) -> Callable[[Attack], Objective]:
@@ -198,7 +195,6 @@ class R3fConfig(LoweredConfig):
     weight_perturbation: WeightPerturbation = 0.0
 
     def problems(self, attack: AttackConfig, threat: ThreatConfig, mixing: MixingConfig) -> list[str]:
-        """Also attacks that are none."""
         lines = []
         if attack.name != "noise":
             lines.append(f"objective.name: r3f needs attack.name: noise, got {attack.name}. Set attack.name: noise.")
@@ -222,11 +218,9 @@ class FreelbConfig(LoweredConfig):
 
     @property
     def holds_clean(self) -> bool:
-        """Where the clean term is added."""
         return self.clean_term
 
     def problems(self, attack: AttackConfig, threat: ThreatConfig, mixing: MixingConfig) -> list[str]:
-        """Also attacks that are not one plain ascent, and options that the threat gives no meaning."""
         lines = super().problems(attack, threat, mixing) + ascending_problems(self.name, attack, mixing)
         return lines + freelb_problems(self, attack, threat.space, threat.norm)
 
@@ -256,11 +250,9 @@ class FreeConfig(LoweredConfig):
 
     @property
     def batch_stays(self) -> int:
-        """As replayed."""
         return self.replays
 
     def problems(self, attack: AttackConfig, threat: ThreatConfig, mixing: MixingConfig) -> list[str]:
-        """Also attacks that are not one plain step."""
         lines = super().problems(attack, threat, mixing) + ascending_problems(self.name, attack, mixing)
         if attack.name == "pgd" and attack.steps != 1:
             lines.append(
@@ -308,7 +300,6 @@ class DistributionalConfig(LoweredConfig):
     weight_perturbation: WeightPerturbation = 0.0
 
     def problems(self, attack: AttackConfig, threat: ThreatConfig, mixing: MixingConfig) -> list[str]:
-        """Also what the penalised ascent, which has no ball, does not use."""
         return [*super().problems(attack, threat, mixing), *distributional_problems(attack, threat)]
 
     def adversary(self, attack: AttackConfig, threat: ThreatModel, seed: int) -> Attack:
@@ -340,11 +331,9 @@ class PredictorConfig(LoweredConfig):
     weight_perturbation: WeightPerturbation = 0.0
 
     def problems(self, attack: AttackConfig, threat: ThreatConfig, mixing: MixingConfig) -> list[str]:
-        """Also steps that would not reach the predictor."""
         return [*super().problems(attack, threat, mixing), *predictor_problems(mixing)]
 
     def trained_with(self, model: nn.Module, rows: Rows, seed: int) -> AbstractContextManager[object]:
-        """With the predictor at the model."""
         from textadv.objectives import with_predictor
 
         return with_predictor(model, rows.batch([0]), self.hidden, seed)
