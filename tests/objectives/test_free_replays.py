@@ -21,7 +21,7 @@ from textadv.objectives import Adversarial, Carried, Free, Moment, Term, hardeni
 from textadv.training.accumulation import accumulate
 from textadv.training.checkpoint import latest, optimizer_state
 from textadv.training.mixing import Constant, Linear, Mixing
-from textadv.training.sampling import OneStream
+from textadv.training.sampling import OneStream, whole_batches
 from textadv.training.step_report import StepReport
 from textadv.training.trainer import Trainer
 from textadv.values.batch import Batch
