@@ -22,37 +22,12 @@ if __name__ == "__main__":
 
 from pathlib import Path
 
-from textadv.config.chat import ChatRunConfig
-from textadv.config.file import load_config
-from textadv.config.images import ImageRunConfig
 from textadv.config.models import named_model
-from textadv.config.tasks import ClassifierRunConfig
-from textadv.config.text import ConfigError
+from textadv.config.types import ConfigError
 from textadv.runs.errors import one_message
 from textadv.runs.screen import parser as reader
+from textadv.tasks.file import load_config
 from textadv.values.host.phases import on_screen, stage, telling
-
-
-def named_attack(config: ClassifierRunConfig, wanted: str | None) -> str:
-    """The name of the attack to show, the first by default; ConfigError where the config has no such attack."""
-    name = wanted or next(iter(config.evaluation.attacks))
-    if name not in config.evaluation.attacks:
-        raise ConfigError([f"--attack {name} is not among evaluation.attacks: {', '.join(config.evaluation.attacks)}."])
-    return name
-
-
-def require_picture(path: Path) -> None:
-    """Raises ConfigError where the picture's file is no PNG file or cannot be written."""
-    if path.suffix.lower() != ".png":
-        raise ConfigError([f"--picture must name a PNG file, got {path}. Write for example {path.stem}.png."])
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab"):
-            pass
-    except OSError as error:
-        raise ConfigError([f"--picture {path} cannot be written: {error}. Name another file."]) from error
-    if path.stat().st_size == 0:
-        path.unlink()
 
 
 def main() -> None:
@@ -72,21 +47,13 @@ def main() -> None:
         config = load_config(arguments.config, arguments.overrides)
         if arguments.rows < 1:
             raise ConfigError([f"--rows must be at least 1, got {arguments.rows}."])
-        name, picture = arguments.attack, Path(arguments.picture)
-        if not isinstance(config, ChatRunConfig):
-            name = named_attack(config, name)
-        if isinstance(config, ImageRunConfig):
-            require_picture(picture)
+        picture = Path(arguments.picture)
+        config.check_look(arguments.attack, picture)
         with telling(on_screen(config.tracking.progress)), stage("this run"):
             # Once the configuration is known to be right: torch and transformers take seconds.
-            from textadv.runs.look import show, show_chat, show_images
+            from textadv.runs.look import look
 
-            if isinstance(config, ChatRunConfig):
-                show_chat(config, named, arguments.rows, name)
-            elif isinstance(config, ImageRunConfig):
-                show_images(config, named, arguments.rows, name, picture)
-            else:
-                show(config, named, arguments.rows, name)
+            look(config, named, arguments.rows, arguments.attack, picture)
 
 
 if __name__ == "__main__":

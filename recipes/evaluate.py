@@ -17,10 +17,10 @@ from textadv.values.host.interrupts import while_importing
 if __name__ == "__main__":
     while_importing()
 
-from textadv.config.file import load_config
 from textadv.config.models import named_models
 from textadv.runs.errors import one_message
 from textadv.runs.screen import parser as reader
+from textadv.tasks.file import load_config
 from textadv.values.host.phases import on_screen, stage, telling
 
 

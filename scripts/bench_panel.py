@@ -14,10 +14,10 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from textadv.config.chat import ChatRunConfig
-from textadv.config.file import load_config
 from textadv.runs.errors import one_message
 from textadv.runs.screen import parser as reader
+from textadv.tasks.chat.config import ChatRunConfig
+from textadv.tasks.file import load_config
 from textadv.values.host.phases import on_screen, telling
 
 

@@ -14,12 +14,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import get_args
 
-from textadv.config.chat import ChatRunConfig
-from textadv.config.elicitation import SearchGoal
-from textadv.config.file import load_config
-from textadv.config.text import ConfigError
+from textadv.config.types import ConfigError
 from textadv.runs.errors import one_message
 from textadv.runs.screen import parser as reader
+from textadv.tasks.chat.config import ChatRunConfig
+from textadv.tasks.chat.elicitation import SearchGoal
+from textadv.tasks.file import load_config
 
 FACTORS = (1.0, 2.0)
 

@@ -8,51 +8,47 @@ from dataclasses import replace
 from torch import nn
 
 from textadv.config.attacks import ApgdCeConfig
-from textadv.config.images import ImageRunConfig
-from textadv.config.tasks import ClassifierRunConfig
+from textadv.config.classifier import ClassifierRunSection
 from textadv.measuring import Masking, Measured, Rows
 from textadv.measuring.accuracy.attacking import attack_rows
 from textadv.measuring.accuracy.record import CLEAN, ROBUST, robust_of
-from textadv.tasks import attacks as build_attacks
-from textadv.tasks.images.task import prepare_images
-from textadv.tasks.stages import evaluate_model
-from textadv.tasks.text.task import Task, prepare
+from textadv.runs.ready import prepare
+from textadv.runs.reporting import measured
+from textadv.tasks.classifier import Classifier
 from textadv.values.host.printable import tell
 
 LONGER = "longer"
 
 
-def prepared(config: ClassifierRunConfig, model: str, output: str) -> Task:
+def prepared(config: ClassifierRunSection, model: str, output: str) -> Classifier:
     """The run on the model, with nothing measured but the panel."""
-    own = config.model.model_copy(update={"name": model, "lora": None})
-    measured = config.evaluation.model_copy(update={"radii": [], "curve_attack": None, "minimum_radius": None})
-    config = config.model_copy(update={"model": own, "evaluation": measured, "output": output})
-    if isinstance(config, ImageRunConfig):
-        return prepare_images(config, training=False)
-    return prepare(config, training=False)
+    wanted = config.evaluation.model_copy(update={"radii": [], "curve_attack": None, "minimum_radius": None})
+    task = prepare(config.measuring(model, output).model_copy(update={"evaluation": wanted}), training=False)
+    assert isinstance(task, Classifier)
+    return task
 
 
-def without(task: Task, name: str) -> Task:
+def without(task: Classifier, name: str) -> Classifier:
     """The run with an attack of the panel less."""
     attacks = {key: attack for key, attack in task.config.evaluation.attacks.items() if key != name}
-    measured = task.config.evaluation.model_copy(update={"attacks": attacks})
-    return replace(task, config=task.config.model_copy(update={"evaluation": measured}))
+    wanted = task.config.evaluation.model_copy(update={"attacks": attacks})
+    return replace(task, config=task.config.model_copy(update={"evaluation": wanted}))
 
 
 def left(found: Measured) -> set[int]:
     """The ids of the rows that are right without an attack and under each of the panel."""
-    measured = found.section(Rows)
+    shown = found.section(Rows)
     return {
         row.id
-        for row in (measured.rows if measured else ())
+        for row in (shown.rows if shown else ())
         if row.clean_prediction == row.label and all(guess == row.label for guess in row.predictions.values())
     }
 
 
-def beyond(task: Task, model: nn.Module, ids: Collection[int], steps: int, restarts: int) -> int:
+def beyond(task: Classifier, model: nn.Module, ids: Collection[int], steps: int, restarts: int) -> int:
     """How many of these rows the longer search breaks."""
     rows, wanted = task.test, ApgdCeConfig(name="apgd_ce", steps=steps, restarts=restarts)
-    (attack,) = build_attacks.panel({LONGER: wanted}, task.threat, task.config.seed).values()
+    attack = wanted.make(task.threat, task.config.seed)
     positions = [position for position in task.tested if rows.ids[position] in ids]
     at_once = task.config.evaluation.batch_size
     hits = attack_rows(model, rows, positions, attack, at_once, threat=task.threat, name=LONGER)
@@ -81,13 +77,13 @@ def rung(found: Measured) -> str:
     return "\n".join(told) or "  no check could be made"
 
 
-def measure(task: Task, steps: int, restarts: int, less: str | None) -> None:
+def measure(task: Classifier, steps: int, restarts: int, less: str | None) -> None:
     """Measures the panel, the longer search on what it leaves, and the panel without the attack `less`; prints."""
-    model = task.load_model().model
-    found = evaluate_model(task, "panel", model)
-    more = beyond(task, model, left(found), steps, restarts)
+    loaded = task.load()
+    found = measured(task, "panel", loaded)
+    more = beyond(task, loaded.model, left(found), steps, restarts)
     called = f"APGD, {steps} steps, {restarts} restarts"
     tell(f"\n{task.threat}\n\n{table(found, more, called)}\n\nmasking alarm:\n{rung(found)}")
     if less is not None:
-        fewer = evaluate_model(without(task, less), f"without {less}", model)
+        fewer = measured(without(task, less), f"without {less}", loaded)
         tell(f"\nwithout {less}: {len(left(fewer))} rows left right; masking alarm:\n{rung(fewer)}")

@@ -13,11 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from textadv.config.chat import ChatRunConfig
-from textadv.config.file import load_config
-from textadv.config.text import ConfigError
+from textadv.config.types import ConfigError
 from textadv.runs.errors import USER_ERRORS, ending
 from textadv.runs.screen import parser as reader
+from textadv.tasks.chat.config import ChatRunConfig
+from textadv.tasks.file import load_config
 from textadv.values.host.phases import on_screen, stage, telling
 from textadv.values.host.printable import tell
 
@@ -48,17 +48,18 @@ def swept(runs: list[Wanted], output: Path) -> str:
     # Once the configurations are known to be right: torch and transformers take seconds.
     from textadv.report import read_results
     from textadv.report.frontier import run_of, runs_markdown, write_frontier
-    from textadv.tasks.chat.stages import evaluate_chat_model, report_chat, train_chat
-    from textadv.tasks.chat.task import prepare_chat
+    from textadv.runs.harden import train_hardened
+    from textadv.runs.ready import prepare
+    from textadv.runs.reporting import measured, report
 
     found = []
     for ratio, folder, config in runs:
         # A ratio may be named twice.
         if config is not None and not (folder / "results.json").is_file():
             with telling(on_screen(config.tracking.progress)), stage("this run"):
-                task = prepare_chat(config)
-                hardened = train_chat(task)
-                report_chat(task, [evaluate_chat_model(task, "hardened", hardened.loaded)], [hardened])
+                task = prepare(config)
+                hardened = train_hardened(task)
+                report(task, [measured(task, hardened.name, hardened.loaded)], [hardened])
         try:
             found.append(run_of(read_results(folder), f"{ratio:.0%} adversarial"))
         except ValueError as error:

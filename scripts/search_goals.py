@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from textadv.config.chat import ChatRunConfig
-from textadv.config.elicitation import ElicitationConfig, SearchConfig
 from textadv.data import Chat, encode_chats
 from textadv.measuring.judges.target_judge import TargetJudge
 from textadv.measuring.judges.verdicts import REFUSAL_LISTS, RefusalList
+from textadv.measuring.safety import search_panel
 from textadv.measuring.safety.adversaries import EmbeddingAttack
 from textadv.measuring.safety.beginnings import Beginnings
 from textadv.measuring.safety.elicitation import Elicitation, elicit
 from textadv.measuring.safety.generate import Decoding
+from textadv.measuring.safety.radius_curve import at_radius
 from textadv.models import LoadedModel, device_of
-from textadv.tasks.chat import components as build_chat
-from textadv.tasks.chat import searches as build_searches
+from textadv.tasks.chat.config import ChatRunConfig
+from textadv.tasks.chat.elicitation import ElicitationConfig, SearchConfig, measuring_attack
 from textadv.tasks.chat.template import template
 from textadv.values.batch import Role
 from textadv.values.host.printable import tell
@@ -44,13 +44,13 @@ class Bench:
 
     def attack(self, wanted: ElicitationConfig, factor: float) -> EmbeddingAttack:
         """The embedding attack as configured so, at `factor` times the threat's radius."""
-        threat = build_chat.threat(self.config.threat)
+        threat = self.config.threat.make()
         sample = self.rows.batch(range(min(len(self.chats), 32))).to(device_of(self.loaded.model))
-        threat = build_searches.at_radius(threat.resolved(self.loaded.model, sample.prompts()), factor)
-        one = build_chat.measuring_attack(wanted.attack, "evaluation.elicitation.attack", threat, self.config.seed)
+        threat = at_radius(threat.resolved(self.loaded.model, sample.prompts()), factor)
+        one = measuring_attack(wanted.attack, "evaluation.elicitation.attack", threat, self.config.seed)
         refusals = REFUSAL_LISTS[self.config.evaluation.judge]
         beginnings = Beginnings.of(self.loaded.tokenizer, refusals)
-        return build_searches.embedding_attack(wanted, one, beginnings, self.config.evaluation.batch_size)
+        return wanted.embedding_attack(one, beginnings, self.config.evaluation.batch_size)
 
     @property
     def rows(self) -> Any:
@@ -75,7 +75,7 @@ def contestants(wanted: ElicitationConfig, goals: Collection[str] = ()) -> dict[
     goals: only these, where there are any.
     """
     whole = wanted.attack.model_copy(update={"steps": wanted.restarts * wanted.attack.steps})
-    named = {"elicit": SearchConfig(goal="elicit"), **{_named(leg): _alone(leg) for leg in build_searches.PANEL}}
+    named = {"elicit": SearchConfig(goal="elicit"), **{_named(leg): _alone(leg) for leg in search_panel.PANEL}}
     found = {}
     for name, search in named.items():
         if goals and search.goal not in goals:
@@ -85,11 +85,11 @@ def contestants(wanted: ElicitationConfig, goals: Collection[str] = ()) -> dict[
     return {**found, PANEL: wanted.model_copy(update={"search": None})}
 
 
-def _named(leg: build_searches.Leg) -> str:
+def _named(leg: search_panel.Leg) -> str:
     return f"{leg.goal}, steps of {leg.relative_step_size:g}"
 
 
-def _alone(leg: build_searches.Leg) -> SearchConfig:
+def _alone(leg: search_panel.Leg) -> SearchConfig:
     return SearchConfig(goal=leg.goal, relative_step_size=leg.relative_step_size, momentum=leg.momentum)
 
 
@@ -119,9 +119,9 @@ def bench(config: ChatRunConfig, split: str, rows: int, factors: Sequence[float]
 
     goals: see `contestants`.
     """
-    splits = build_chat.streams(config.data, config.seed)[Role.ADVERSARIAL]
+    splits = config.data.make(config.seed)[Role.ADVERSARIAL]
     chats = {"validation": splits.validation, "test": splits.test}[split][:rows]
-    asked = Bench(config, build_chat.model(config.model, config.seed), chats)
+    asked = Bench(config, config.model.make(config.seed), chats)
     wanted = config.evaluation.elicitation
     for factor in factors:
         attacks = {name: asked.attack(own, factor) for name, own in contestants(wanted, goals).items()}

@@ -13,7 +13,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from textadv.config.models import named_runs
-from textadv.config.text import ConfigError
+from textadv.config.types import ConfigError
 from textadv.runs.screen import parser as reader
 from textadv.values.host.printable import printable, tell
 

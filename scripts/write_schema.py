@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from textadv.config.file import schema_text
+from textadv.tasks.file import schema_text
 
 SCHEMA = Path(__file__).resolve().parent.parent / "textadv" / "config" / "schema.json"
 

@@ -34,7 +34,7 @@ from tests.seen import TakenChat, read_chat_results
 from textadv.data.chat_template import encode_answered
 from textadv.measuring import Measure
 from textadv.measuring.judges.verdicts import REFUSAL_LISTS
-from textadv.measuring.safety.generate import Answer
+from textadv.measuring.safety.kept_answers import Answer
 from textadv.measuring.safety.record import Talked
 from textadv.report import screen_text
 from textadv.values.batch import IGNORED, padded

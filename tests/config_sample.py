@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from textadv.config.file import load_config, parse_config
-from textadv.config.text import ConfigError, RunConfig
+from textadv.config.types import ConfigError
+from textadv.tasks.file import load_config, parse_config
+from textadv.tasks.text.config import RunConfig
 
 SMALL = """\
 output: runs/small

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from textadv.config.file import load_config
-from textadv.config.text import ConfigError
+from textadv.config.types import ConfigError
 from textadv.runs.errors import USER_ERRORS, ending
-from textadv.tasks.launch import launch_warnings, launched, together
+from textadv.runs.launch import launch_warnings, launched, together
+from textadv.tasks.file import load_config
 
 
 def main() -> None:

@@ -14,9 +14,9 @@ from tests import tiny
 from textadv.attacks import pgd
 from textadv.models import forward
 from textadv.objectives import Adversarial, FreeLB, Moment, Regularised, Term, trades
-from textadv.training.accumulation import NonFiniteError
 from textadv.training.mixing import Constant, Mixing
 from textadv.values.batch import Batch
+from textadv.values.errors import NonFiniteError
 from textadv.values.losses import cross_entropy
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.config_keys import keys_in, sentences, tasks_with
 from tests.test_config_chat import small as small_chat
-from textadv.config.text import ConfigError
+from textadv.config.types import ConfigError
 from textadv.data import DataError
 from textadv.data.tables import Table, read_files
 from textadv.training.mixing import Constant, Mixing
@@ -20,18 +20,16 @@ EVERY = {TEXTS, IMAGES, CHAT}
 CLASSIFIERS, TEXTUAL = {TEXTS, IMAGES}, {TEXTS, CHAT}
 # The tasks that show the sentences of a file; of a file that no line matches, every task may.
 SHOWN_BY = {
-    "config/text.py": {TEXTS},
-    "config/images.py": {IMAGES},
-    "config/chat*.py": {CHAT},
-    "config/objective.py": CLASSIFIERS,
+    "config/classifier.py": CLASSIFIERS,
+    "config/evaluation.py": CLASSIFIERS,
+    "config/lowered.py": CLASSIFIERS,
+    "config/objective*.py": CLASSIFIERS,
     "config/attacks.py": CLASSIFIERS,
-    "tasks/attacks.py": CLASSIFIERS,
-    "tasks/surrogates.py": CLASSIFIERS,
-    "tasks/images/loading.py": {IMAGES},
+    "tasks/checks.py": CLASSIFIERS,
+    "tasks/classifier.py": CLASSIFIERS,
+    "tasks/text/*.py": {TEXTS},
+    "tasks/images/*.py": {IMAGES},
     "tasks/chat/*.py": {CHAT},
-    "config/elicitation.py": {CHAT},
-    "tasks/text/task.py": CLASSIFIERS,
-    "tasks/images/task.py": {IMAGES},
     "models/split_norm.py": {IMAGES},
     "data/classification.py": {TEXTS},
     "data/classes.py": CLASSIFIERS,
@@ -45,6 +43,7 @@ SHOWN_BY = {
     "models/heads.py": CLASSIFIERS,
     "models/vision*.py": {IMAGES},
     "models/preprocessing.py": {IMAGES},
+    "models/surrogates.py": CLASSIFIERS,
     "models/trial.py": TEXTUAL,
     "models/running.py": TEXTUAL,
     "models/loading.py": TEXTUAL,
@@ -79,9 +78,9 @@ ONE_KIND = {
     "attacks/penalty.py": {"objective.": CLASSIFIERS},
     "attacks/contrast.py": {"objective.parts": {CHAT}},
     "attacks/wrappers/held.py": {"objective.defence_steps": {CHAT}},
-    "config/adversary.py": {"mixing.adaptive_radius": CLASSIFIERS},
+    "config/mixing.py": {"mixing.adaptive_radius": CLASSIFIERS},
     "config/errors.py": {"objective.name": CLASSIFIERS},
-    "config/file.py": {"data.name": CLASSIFIERS},
+    "tasks/file.py": {"data.name": CLASSIFIERS},
     "config/labels.py": {"data.borderline": {CHAT}, "evaluation.elicitation": {CHAT}},
     "config/training.py": {"objective.": CLASSIFIERS},
     "data/tables.py": {"data.columns": {TEXTS}, "data.name": CLASSIFIERS},
@@ -99,7 +98,6 @@ ONE_KIND = {
     },
     "values/spaces.py": {"threat.layers": {CHAT}},
     "models/split_norm.py": {"objective.name": {IMAGES}},
-    "tasks/trial.py": {"evaluation.": {CHAT}},
 }
 # Only who builds these in Python meets them: a configuration is refused before, in the key that it has.
 IN_PYTHON = {

@@ -19,8 +19,7 @@ from textadv.attacks import (
     ThreatModel,
     Untargeted,
 )
-from textadv.config.chat import ChatRunConfig, StreamConfig
-from textadv.config.text import ConfigError
+from textadv.config.types import ConfigError
 from textadv.data import Chat, ChatRows, DataError, encode_chats
 from textadv.measuring.judges.llm_judge import LlmJudge
 from textadv.measuring.judges.target_judge import TargetJudge
@@ -39,7 +38,10 @@ from textadv.objectives.alignment import (
 )
 from textadv.objectives.rerouting import Reroute, Retain
 from textadv.objectives.token_means import OverTokens
-from textadv.tasks.chat import components as build_chat
+from textadv.tasks.chat.asked import benign_prompts
+from textadv.tasks.chat.config import ChatRunConfig, StreamConfig
+from textadv.tasks.chat.elicitation import measuring_attack
+from textadv.tasks.chat.scene import eliciting_attack
 from textadv.values.batch import Role
 from textadv.values.spaces import Embeddings, Hidden, Several
 
@@ -72,7 +74,8 @@ def rows() -> tuple[ChatRows, ChatRows]:
 
 
 def built(rows: tuple[ChatRows, ChatRows], *overrides: str) -> dict[Role, Together]:
-    found = build_chat.objectives(small(*overrides), THREAT, LAYERS, *rows)
+    config = small(*overrides)
+    found = config.objective.make(config.attack, THREAT, config.seed, LAYERS, *rows)
     assert all(isinstance(goal, Together | Supervised) for goal in found.values())
     return dict(found)  # type: ignore[arg-type]
 
@@ -124,14 +127,13 @@ def test_lat_perturbs_several_places_and_holds_what_it_found(rows: tuple[ChatRow
     assert isinstance(goal.attack, Held) and goal.attack.steps == 4
     inner = goal.attack.attack
     assert isinstance(inner, GradientAttack) and inner.goal == Elicit()
-    threat = build_chat.threat(small(*several).threat)
+    threat = small(*several).threat.make()
     assert threat.space == Several((Embeddings(), Hidden(1), Hidden(3))) and threat.ball.relative_radius == 0.1
 
 
 def test_over_refusal_attacks_borderline_rows_toward_the_safe_answers_of_the_adversarial_stream(rows) -> None:
-    found = build_chat.objectives(
-        small("objective.parts=[{name: cat}, {name: over_refusal, toward: 2, cutoff: 3}]"), THREAT, LAYERS, *rows
-    )
+    config = small("objective.parts=[{name: cat}, {name: over_refusal, toward: 2, cutoff: 3}]")
+    found = config.objective.make(config.attack, THREAT, config.seed, LAYERS, *rows)
     goal = found[Role.BORDERLINE]
     assert isinstance(goal, Tempted) and isinstance(goal.objective, Together)
     assert set(goal.refusals) == set(rows[0].answers["safe"]) and set(goal.openings) == {()}
@@ -152,7 +154,7 @@ def test_a_refusal_is_offered_after_its_own_opening(rows: tuple[ChatRows, ChatRo
     safe = rows[0].answers["safe"]
     opened = replace(rows[0], openings={"safe": ((7,), *[(8,)] * (len(safe) - 1))})
     config = small("objective.parts=[{name: cat}, {name: over_refusal}]")
-    goal = build_chat.objectives(config, THREAT, LAYERS, opened, rows[1])[Role.BORDERLINE]
+    goal = config.objective.make(config.attack, THREAT, config.seed, LAYERS, opened, rows[1])[Role.BORDERLINE]
     assert isinstance(goal, Tempted)
     assert set(zip(goal.openings, goal.refusals, strict=True)) == {((7,), safe[0]), *(((8,), one) for one in safe[1:])}
 
@@ -188,15 +190,15 @@ ATTACKS = {"pgd": GradientAttack, "fgsm": GradientAttack, "r_fgsm": GradientAtta
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_every_attack_elicits_the_target(name: str) -> None:
-    attack = build_chat.eliciting(small(f"attack={{name: {name}}}"), THREAT)
+    attack = eliciting_attack(small(f"attack={{name: {name}}}").attack, THREAT, 0)
     assert isinstance(attack, ATTACKS[name]) and attack.goal == Elicit()  # type: ignore[attr-defined]
 
 
 def test_an_attack_on_the_target_has_no_goal_of_its_own() -> None:
     with pytest.raises(ConfigError, match="attack.name: virtual_adversarial raises a divergence"):
-        build_chat.eliciting(small("attack={name: virtual_adversarial}"), THREAT)
+        eliciting_attack(small("attack={name: virtual_adversarial}").attack, THREAT, 0)
     with pytest.raises(ConfigError, match="attack.goal: margin is not for cat, capo and lat"):
-        build_chat.eliciting(small("attack.goal=margin"), THREAT)
+        eliciting_attack(small("attack.goal=margin").attack, THREAT, 0)
 
 
 def test_utility_and_borderline_rows_are_trained_alike(rows: tuple[ChatRows, ChatRows]) -> None:
@@ -233,14 +235,14 @@ def test_freelb_needs_an_attack_that_climbs(rows: tuple[ChatRows, ChatRows]) -> 
     run = small("objective.parts=[{name: adversarial}]", "attack={name: noise}")
     changed = run.model_copy(update={"objective": small("objective.parts=[{name: freelb}]").objective})
     with pytest.raises(ConfigError, match="freelb climbs by itself"):
-        build_chat.objectives(changed, THREAT, LAYERS, *rows)
+        changed.objective.make(changed.attack, THREAT, changed.seed, LAYERS, *rows)
 
 
 # ---- what measures
 
 
 def measuring(config: ChatRunConfig, threat: ThreatModel, radius: float | None = None) -> GradientAttack:
-    return build_chat.measuring_attack(config.evaluation.elicitation.attack, "here", threat, 0, radius)
+    return measuring_attack(config.evaluation.elicitation.attack, "here", threat, 0, radius)
 
 
 def test_a_measuring_attack_keeps_the_worst_point_and_takes_other_radii_in_the_unit_of_the_threat() -> None:
@@ -262,7 +264,7 @@ def test_a_measuring_attack_is_a_search_for_the_target() -> None:
 
 
 def test_the_suffix_attack_is_unconstrained() -> None:
-    attack = build_chat.suffix_attack(small("evaluation.elicitation.suffix_steps=7"), unit=2.0)
+    attack = small("evaluation.elicitation.suffix_steps=7").evaluation.elicitation.suffix_attack(unit=2.0, seed=0)
     assert (attack.steps, attack.goal, attack.random_start, attack.early_stop) == (7, Elicit(), False, True)
     assert attack.threat.ball.radius == 200 and attack.ascent.step_size.absolute == 0.1
     # No sequence of steps comes near the ball's surface.
@@ -270,18 +272,18 @@ def test_the_suffix_attack_is_unconstrained() -> None:
 
 
 def test_second_judges_are_those_that_are_named(tmp_path: Path) -> None:
-    assert build_chat.second_judges(small().evaluation, {}) == []
-    (strict,) = build_chat.second_judges(small("evaluation.target_words=4").evaluation, {"ask": "Sure, here is it"})
+    assert small().evaluation.second_judges({}) == []
+    (strict,) = small("evaluation.target_words=4").evaluation.second_judges({"ask": "Sure, here is it"})
     assert strict == TargetJudge({"ask": "Sure, here is it"}, REFUSAL_LISTS["declines"], 4)
     classifier = folders.bert_classifier(tmp_path / "judge", ("fine", "bad"))
     server = "{endpoint: 'http://b/v1', endpoint_model: c, key_variable: null, rubric: strongreject}"
     extra = [f"evaluation.classifier_judge={{model: {classifier}, harmful: '1', threshold: 0.3}}"]
     extra.append(f"evaluation.llm_judge={server}")
-    one, two = build_chat.second_judges(small(*extra).evaluation, {})
+    one, two = small(*extra).evaluation.second_judges({})
     assert isinstance(one, ClassifierJudge) and (one.harmful, one.threshold) == (1, 0.3)
     assert isinstance(two, LlmJudge) and two.name == "llm:strongreject"
     model = chat_run.save_untaught(tmp_path / "llm", "llama")
-    (local,) = build_chat.second_judges(small(f"evaluation.llm_judge={{model: {model}}}").evaluation, {})
+    (local,) = small(f"evaluation.llm_judge={{model: {model}}}").evaluation.second_judges({})
     assert local.name == "llm:harmbench" and local.version != two.version
 
 
@@ -302,28 +304,28 @@ def test_second_judges_are_those_that_are_named(tmp_path: Path) -> None:
 )
 def test_judges_that_cannot_be_asked(extra: str, told: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        build_chat.second_judges(small(f"evaluation.{extra}").evaluation, {})
+        small(f"evaluation.{extra}").evaluation.second_judges({})
     assert told in str(caught.value)
 
 
 def test_benign_prompts_of_every_kind_of_file(tmp_path: Path) -> None:
     xstest = tmp_path / "xstest.csv"
     xstest.write_text("id,type,prompt\n1,homonyms,How do I kill a process?\n2,contrast_homonyms,How do I brew zorb?\n")
-    assert build_chat.benign_prompts("mine", str(xstest)) == ("How do I kill a process?",)
+    assert benign_prompts("mine", str(xstest)) == ("How do I kill a process?",)
     bench = tmp_path / "bench.csv"
     bench.write_text("prompt,category\nWhat is zorb?,zorb\n")
-    assert build_chat.benign_prompts("mine", str(bench)) == ("What is zorb?",)
+    assert benign_prompts("mine", str(bench)) == ("What is zorb?",)
     rows = chat_run.write_rows(tmp_path / "rows.jsonl", [{"prompt": "One?"}, {"prompt": "Two?"}])
-    assert build_chat.benign_prompts("mine", str(rows)) == ("One?", "Two?")
+    assert benign_prompts("mine", str(rows)) == ("One?", "Two?")
 
 
 def test_benign_prompts_may_be_messages_or_parts(tmp_path: Path) -> None:
     part = {"type": "text", "text": "One?"}
     for prompt in ([{"role": "user", "content": "One?"}], [{"from": "human", "value": "One?"}], [part]):
         rows = chat_run.write_rows(tmp_path / "rows.jsonl", [{"prompt": prompt}] * 2)
-        assert build_chat.benign_prompts("mine", str(rows)) == ("One?", "One?")
+        assert benign_prompts("mine", str(rows)) == ("One?", "One?")
     labelled = chat_run.write_rows(tmp_path / "rows.jsonl", [{"prompt": [part], "type": "a", "label": "safe"}])
-    assert build_chat.benign_prompts("mine", str(labelled)) == ("One?",)
+    assert benign_prompts("mine", str(labelled)) == ("One?",)
 
 
 def test_streams_have_columns_of_their_own_for_each_part(tmp_path: Path) -> None:
@@ -331,7 +333,7 @@ def test_streams_have_columns_of_their_own_for_each_part(tmp_path: Path) -> None
     test = chat_run.write_rows(tmp_path / "b.jsonl", [{"question": "q", "context": "c", "answer": "a"}])
     columns = {"prompt": "question", "input": "context", "response": "answer"}
     config = StreamConfig(train=str(train), test=str(test), test_columns=columns)
-    found = build_chat.stream(config, Role.UTILITY, 0)
+    found = config.make(Role.UTILITY, 0)
     assert [len(found.train), len(found.validation)] == [18, 2]
     assert (found.test[0].prompt, found.test[0].answers) == ("q\n\nc", {"response": "a"})
 
@@ -352,7 +354,7 @@ def test_benign_prompts_that_cannot_be_used(row: dict[str, str], told: str, tmp_
     first = {"prompt": "What?", "type": "odd", "label": "safe"}
     rows = [{key: first[key] for key in row}, row]
     with pytest.raises(DataError) as caught:
-        build_chat.benign_prompts("mine", str(chat_run.write_rows(tmp_path / "rows.jsonl", rows)))
+        benign_prompts("mine", str(chat_run.write_rows(tmp_path / "rows.jsonl", rows)))
     assert told in str(caught.value) and "rows.jsonl" in str(caught.value)
     with pytest.raises(DataError, match=r"mine: no column 'prompt' in .* Rename the column of the prompts to prompt\."):
-        build_chat.benign_prompts("mine", str(chat_run.write_rows(tmp_path / "none.jsonl", [{"text": "x"}])))
+        benign_prompts("mine", str(chat_run.write_rows(tmp_path / "none.jsonl", [{"text": "x"}])))

@@ -10,21 +10,11 @@ from tests.evaluation.steered import REFUSALS
 from tests.evaluation.talking import NO, SORRY, Words
 from tests.test_config_chat import problems, small
 from textadv.attacks import L2, Avoid, Begin, Elicit, FixedStep, GradientAttack, Momentum, StepSize, ThreatModel
-from textadv.config.elicitation import ElicitationConfig, SearchConfig
-from textadv.config.text import ConfigError
+from textadv.config.types import ConfigError
 from textadv.measuring.safety.beginnings import Beginnings
-from textadv.measuring.safety.search_panel import Search
-from textadv.tasks.chat import components as build_chat
-from textadv.tasks.chat.searches import (
-    CURVE_SEARCHES,
-    FEWER,
-    GOALS,
-    PANEL,
-    at_radius,
-    curve,
-    embedding_attack,
-    searches,
-)
+from textadv.measuring.safety.radius_curve import CURVE_SEARCHES, at_radius
+from textadv.measuring.safety.search_panel import FEWER, GOALS, PANEL, Search
+from textadv.tasks.chat.elicitation import ElicitationConfig, SearchConfig, measuring_attack
 from textadv.values.spaces import Embeddings
 
 THREAT = ThreatModel(Embeddings(), L2(6.0, relative_radius=0.2))
@@ -38,7 +28,7 @@ def wanted(*overrides: str) -> ElicitationConfig:
 
 
 def attack(config: ElicitationConfig) -> GradientAttack:
-    return build_chat.measuring_attack(config.attack, f"{KEY}.attack", THREAT, 0)
+    return measuring_attack(config.attack, f"{KEY}.attack", THREAT, 0)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +46,7 @@ def test_by_default_the_passes_of_the_restarts_are_one_way_of_several_legs(
     restarts: int, steps: int, random: bool, each: list[tuple[str, int]]
 ) -> None:
     config = wanted(f"restarts={restarts}", f"attack.steps={steps}", f"attack.random_start={random}")
-    found = embedding_attack(config, attack(config), BEGINNINGS, 8)
+    found = config.embedding_attack(attack(config), BEGINNINGS, 8)
     assert config.search is None and found.restarts == len(found.searches)
     assert [(named(search), search.steps) for search in found.searches] == each
 
@@ -67,7 +57,7 @@ def named(search: Search) -> str:
 
 
 def test_each_leg_climbs_as_the_panel_says_from_where_the_one_before_ended() -> None:
-    found = searches(wanted("restarts=3", "attack.steps=30"))
+    found = wanted("restarts=3", "attack.steps=30").searches()
     assert [named(search) for search in found] == [leg.goal for leg in PANEL]
     assert [search.goes_on for search in found] == [False, *(len(PANEL) - 1) * [True]]
     for leg, search in zip(PANEL, found, strict=True):
@@ -78,46 +68,46 @@ def test_each_leg_climbs_as_the_panel_says_from_where_the_one_before_ended() -> 
 
 
 def test_goals_are_named_with_their_steps_or_alone() -> None:
-    found = searches(
-        wanted("restarts=4", "search=[elicit, {goal: early, relative_step_size: 0.5}, {goal: away, momentum: 0.9}]")
-    )
+    found = wanted(
+        "restarts=4", "search=[elicit, {goal: early, relative_step_size: 0.5}, {goal: away, momentum: 0.9}]"
+    ).searches()
     assert found == (
         Search(Elicit()),
         Search(Begin(), "target", FixedStep(StepSize(relative=0.5))),
         Search(Avoid(), "refusal", Momentum(StepSize(relative=2.5 / 20), 0.9), 20 - FEWER["refusal"]),
     )
     assert wanted("search=[own]").search == [SearchConfig(goal="own")]
-    led_on = searches(wanted("restarts=2", "search=[early, {goal: both, goes_on: true}]"))
+    led_on = wanted("restarts=2", "search=[early, {goal: both, goes_on: true}]").searches()
     assert [search.goes_on for search in led_on] == [False, True]
 
 
 def test_the_whole_target_alone_is_the_search_that_it_was() -> None:
     config = wanted("search=[elicit]")
-    found = embedding_attack(config, attack(config), BEGINNINGS, 8)
+    found = config.embedding_attack(attack(config), BEGINNINGS, 8)
     assert found.searches == (Search(),) and found.restarts == 3
     assert str(found) == f"embedding attack: {attack(config)}; 3 independent searches"
 
 
 def test_an_attack_that_settles_its_steps_gives_them_to_every_search() -> None:
     for settled in ("relative_step_size: 0.3", "step_size: 0.1", "ascent: adam"):
-        found = searches(wanted("restarts=5", f"attack={{steps: 30, {settled}}}"))
+        found = wanted("restarts=5", f"attack={{steps: 30, {settled}}}").searches()
         assert all(search.ascent is None for search in found)
         assert [search.says for search in found] == [*4 * ["target"], "refusal", "own"]
     once = wanted("restarts=9", "attack={name: fgsm}")
-    single = embedding_attack(once, attack(once), BEGINNINGS, 8)
+    single = once.embedding_attack(attack(once), BEGINNINGS, 8)
     # One step from the clean prompt: the goals for which there is a step left, none of them twice.
     assert (single.restarts, [search.says for search in single.searches]) == (2, ["target"] * 2)
 
 
 def test_searches_that_cannot_pay_for_what_they_find_out_are_no_part_of_the_panel() -> None:
-    few = searches(wanted("restarts=9", "attack.steps=3"))
+    few = wanted("restarts=9", "attack.steps=3").searches()
     assert {search.says for search in few} == {"target"}
     message = (
         r"search\[1\]: own takes the passes of 5 steps to find out what the model says, and "
         r"evaluation.elicitation.attack.steps is 5. Set it to 8 or more, or leave this search out"
     )
     with pytest.raises(ConfigError, match=message):
-        searches(wanted("attack.steps=5", "search=[early, own]"))
+        wanted("attack.steps=5", "search=[early, own]").searches()
 
 
 @pytest.mark.parametrize(
@@ -154,12 +144,12 @@ def test_what_cannot_be_searched_is_said_in_one_sentence(overrides: list[str], l
 
 def test_without_radii_there_is_a_curve_at_half_to_four_times_the_threat() -> None:
     config = wanted()
-    found = curve(config, attack(config), BEGINNINGS, 8)
+    found = config.curve(attack(config), BEGINNINGS, 8)
     assert list(found) == ["embedding at 0.1", "embedding at 0.2", "embedding at 0.4", "embedding at 0.8"]
     balls = [one.attack.threat.ball for one in found.values()]
     assert [ball.radius for ball in balls] == [3.0, 6.0, 12.0, 24.0]
     assert [ball.relative_radius for ball in balls] == [0.1, 0.2, 0.4, 0.8]
-    headline = embedding_attack(config, attack(config), BEGINNINGS, 8)
+    headline = config.embedding_attack(attack(config), BEGINNINGS, 8)
     # So that what the headline found is not searched for again.
     assert found["embedding at 0.2"] == replace(
         headline, restarts=CURVE_SEARCHES, searches=headline.searches[:CURVE_SEARCHES]
@@ -170,7 +160,7 @@ def test_without_radii_there_is_a_curve_at_half_to_four_times_the_threat() -> No
 def test_radii_that_are_named_or_none_make_no_curve() -> None:
     for radii in ("radii=[]", "radii=[0.2, 0.4]"):
         config = wanted(radii)
-        assert curve(config, attack(config), BEGINNINGS, 8) == {}
+        assert config.curve(attack(config), BEGINNINGS, 8) == {}
 
 
 def test_an_absolute_radius_is_scaled_as_well() -> None:

@@ -12,13 +12,13 @@ import pytest
 from tests.evaluation.test_answer_book import lines_of
 from tests.evaluation.test_chat import END, POSITIONS, TOKENIZER, Scripted, evaluated, likely, panel
 from textadv.data import Chat, encode_chats, find_contamination
-from textadv.data.chat_template import Message
+from textadv.data.rendering import Message
 from textadv.measuring.judges.target_judge import TargetJudge
 from textadv.measuring.judges.verdicts import DECLINES
 from textadv.measuring.safety import generate
 from textadv.measuring.safety.adversaries import Direct
 from textadv.measuring.safety.chat import Asked
-from textadv.tasks.chat import task as task_chat
+from textadv.tasks.chat import panel as panels
 from textadv.values.batch import Role
 
 __all__ = ["likely"]
@@ -39,7 +39,7 @@ def going_on(number: int, role: Role = Role.ADVERSARIAL) -> Chat:
 
 
 def drawn(chats: Sequence[Chat]) -> list[int]:
-    return [chat.id for chat in task_chat._drawn(SimpleNamespace(seed=0), 31, chats, None)]  # type: ignore[arg-type]
+    return [chat.id for chat in panels._drawn(SimpleNamespace(seed=0), 31, chats, None)]  # type: ignore[arg-type]
 
 
 def test_other_histories_are_other_behaviours() -> None:
@@ -60,7 +60,7 @@ def test_a_chat_of_one_turn_is_its_prompt() -> None:
 
 
 def test_only_chats_with_the_same_words_of_the_user_are_contamination() -> None:
-    trained, tested = (task_chat.requests([going_on(n) for n in numbers]) for numbers in ((0, 1), (2, 3)))
+    trained, tested = (panels.requests([going_on(n) for n in numbers]) for numbers in ((0, 1), (2, 3)))
     assert not find_contamination(trained, tested).pairs
     assert len(find_contamination(trained, trained).pairs) == 2
 
@@ -110,14 +110,14 @@ def test_targets_and_verdicts_are_those_of_the_row(
 ) -> None:
     chats = [going_on(number) for number in range(4)]
     shown, targets = (
-        task_chat.shown(chats),
-        task_chat._targets(chats, SimpleNamespace(split=lambda text: SimpleNamespace(text=text))),
+        panels.shown(chats),
+        panels._targets(chats, SimpleNamespace(split=lambda text: SimpleNamespace(text=text))),
     )  # type: ignore[arg-type]
     strict = TargetJudge(dict(zip(shown, targets, strict=True)), DECLINES)
     wanted = replace(
         panel(),
         behaviours=encode_chats(chats, TOKENIZER, POSITIONS),
-        requests=task_chat.requests(chats),
+        requests=panels.requests(chats),
         shown=shown,
         chats=tuple(chat.messages for chat in chats),
         targets=targets,

@@ -19,10 +19,10 @@ from torch import nn
 from tests import tiny
 from textadv.models import ModelError, trainable_state
 from textadv.training import checkpoint, manifest
-from textadv.training.checkpoint import CheckpointError, latest, restore, save
+from textadv.training.checkpoint import latest, restore, save
 from textadv.training.optimisation import adamw
+from textadv.values.errors import CheckpointError, WriteError
 from textadv.values.host import writing
-from textadv.values.host.writing import WriteError
 from textadv.values.randomness import rng_state
 
 Optimizer = torch.optim.Optimizer

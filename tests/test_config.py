@@ -9,9 +9,11 @@ from accelerate.utils import LoggerType
 from pydantic import BaseModel
 
 from tests.config_sample import SMALL, problems, small, written
+from textadv.config.adversary import AttackConfig
 from textadv.config.attacks import ApgdCeConfig
-from textadv.config.file import json_schema, load_config, schema_text
-from textadv.config.text import AttackConfig, LoraConfig, RunConfig, Tracker
+from textadv.config.run import LoraConfig, Tracker
+from textadv.tasks.file import json_schema, load_config, schema_text
+from textadv.tasks.text.config import RunConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -30,29 +30,28 @@ from textadv.attacks import (
     Within,
 )
 from textadv.attacks.wrappers.ensemble import WorstOf
+from textadv.config.adversary import Against, AttackConfig
 from textadv.config.attacks import TRAINABLE, AutoAttackConfig, SquareConfig, StrongAttackConfig, TransferConfig
-from textadv.config.text import AttackConfig, ConfigError
+from textadv.config.types import ConfigError
 from textadv.measuring import Alarm, Finished, RadiusSearch
-from textadv.tasks import attacks as build_attacks
-from textadv.tasks import components as build
 
 STRONG = [section.model_fields["name"].default for section in StrongAttackConfig.__args__]
 EXAMPLE = "threat.per=example"
 
 
 def threat_of(*overrides: str) -> ThreatModel:
-    return build.threat(small(*overrides).threat)
+    return small(*overrides).threat.make()
 
 
 def built(attack: str, *overrides: str, classes: int = 4) -> Any:
     config = small(f"evaluation.attacks={{a: {attack}}}", *overrides)
-    return build_attacks.panel(config.evaluation.attacks, build.threat(config.threat), 7, classes)["a"]
+    return config.evaluation.panel(config.threat.make(), 7, classes)["a"]
 
 
 def refused(attack: str, *overrides: str, classes: int | None = 4) -> str:
     config = small(f"evaluation.attacks={{a: {attack}}}", *overrides)
     with pytest.raises(ConfigError) as caught:
-        build_attacks.panel(config.evaluation.attacks, build.threat(config.threat), 7, classes)
+        config.evaluation.panel(config.threat.make(), 7, classes)
     (line,) = caught.value.lines
     assert line.startswith("evaluation.attacks.a: ")
     return line
@@ -139,9 +138,9 @@ def test_a_transfer_holds_any_other_attack_and_the_model_it_is_made_on() -> None
         panel = small(f"evaluation.attacks={{a: {{name: {name}}}}}").evaluation.attacks["a"]
         expected = panel.model_copy(update={"early_stop": False}) if name in TRAINABLE else panel
         assert inner == expected
-        made = build_attacks.panel(config.evaluation.attacks, threat_of(EXAMPLE), 7, 4, {"runs/plain": surrogate})["a"]
+        made = config.evaluation.panel(threat_of(EXAMPLE), 7, 4, {"runs/plain": surrogate})["a"]
         assert isinstance(made, Transfer) and made.surrogate is surrogate and made.threat == threat_of(EXAMPLE)
-        assert made.attack == build_attacks.measuring(inner, threat_of(EXAMPLE), 7, 4, early_stop=False)
+        assert made.attack == inner.make(threat_of(EXAMPLE), 7, Against(4, early_stop=False))
         assert str(made) == f"{made.attack}, transferred from runs/plain"
     unnamed = small("evaluation.attacks={a: {name: transfer, model: x, attack: {steps: 4}}}").evaluation.attacks["a"]
     assert unnamed == TransferConfig(model="x", attack=AttackConfig(steps=4, select="most_damaging", starts="spread"))
@@ -162,9 +161,9 @@ def test_a_transferred_search_goes_past_the_surrogates_boundary_and_breaks_more(
     inner = f"{{name: {name}, steps: 8, samples: {samples}}}"
     written = f"evaluation.attacks={{a: {{name: transfer, model: x, attack: {inner}}}}}"
     config = small(written, "threat.relative_radius=null", "threat.radius=0.6")
-    made = build_attacks.panel(config.evaluation.attacks, build.threat(config.threat), 7, 4, {"x": surrogate})["a"]
+    made = config.evaluation.panel(config.threat.make(), 7, 4, {"x": surrogate})["a"]
     assert isinstance(made, Transfer) and "early stop" not in str(made).replace("no early stop", "")
-    stopping = build_attacks.measuring(config.evaluation.attacks["a"].attack, made.threat, 7, 4)
+    stopping = config.evaluation.attacks["a"].attack.make(made.threat, 7, Against(4))
     broken, fewer = (int(each(model, batch).success.sum()) for each in (made, replace(made, attack=stopping)))
     assert broken >= fewer + (3 if samples == 1 else 0)
 
@@ -228,7 +227,7 @@ def test_what_the_threat_model_or_the_classes_do_not_allow_is_named_with_its_key
 def test_before_the_classes_are_known_only_the_threat_model_counts() -> None:
     config = small("evaluation.attacks={a: {name: apgd_dlr}, b: {name: fab}}")
     with pytest.raises(ConfigError) as caught:
-        build_attacks.panel(config.evaluation.attacks, build.threat(config.threat), 0)
+        config.evaluation.panel(config.threat.make(), 0)
     assert [line.split(":")[0] for line in caught.value.lines] == ["evaluation.attacks.b"]
 
 
@@ -290,10 +289,10 @@ def test_the_attacks_of_training_stay_what_they_are() -> None:
 
 
 def test_the_masking_alarm_can_be_sized_and_left_out() -> None:
-    assert build_attacks.alarm(small().evaluation.masking, 3) == Alarm(256, 1000, 3)
+    assert small().evaluation.masking.make(3) == Alarm(256, 1000, 3)
     sized = small("evaluation.masking={rows: 5, queries: 6}").evaluation.masking
-    assert build_attacks.alarm(sized, 0) == Alarm(5, 6, 0)
-    assert build_attacks.alarm(small("evaluation.masking=null").evaluation.masking, 0) is None
+    assert sized.make(0) == Alarm(5, 6, 0)
+    assert small("evaluation.masking=null").evaluation.masking is None
 
 
 def test_the_search_for_the_smallest_radius_is_read_with_its_defaults_and_built() -> None:
@@ -302,15 +301,14 @@ def test_the_search_for_the_smallest_radius_is_read_with_its_defaults_and_built(
     assert wanted is not None and isinstance(wanted.attack, AttackConfig)
     assert (wanted.attack.steps, wanted.attack.select, wanted.attack.early_stop) == (20, "most_damaging", True)
     threat = threat_of(EXAMPLE, "threat.relative_radius=null", "threat.radius=0.5")
-    search = build_attacks.radius_search(wanted, threat, seed=7)
-    assert search == RadiusSearch(build.attack(wanted.attack, replace(threat, ball=L2(1.0, per="example")), 7), seed=7)
+    search = wanted.make(threat, seed=7)
+    assert search == RadiusSearch(wanted.attack.make(replace(threat, ball=L2(1.0, per="example")), 7), seed=7)
     told = "{attack: {name: square, queries: 9}, upper: 2.5, tolerance: 0.1, steps: 6, rows: 3}"
     wanted = small(EXAMPLE, f"evaluation.minimum_radius={told}").evaluation.minimum_radius
-    search = build_attacks.radius_search(wanted, threat, seed=7)
+    search = wanted.make(threat, seed=7)
     assert search is not None and isinstance(search.attack, Square)
     assert (search.attack.queries, search.attack.threat.ball.radius) == (9, 1.0)
     assert (search.upper, search.tolerance, search.steps, search.rows, search.seed) == (2.5, 0.1, 6, 3, 7)
-    assert build_attacks.radius_search(None, threat, seed=7) is None
 
 
 @pytest.mark.parametrize(
@@ -353,20 +351,20 @@ def test_a_minimal_attack_is_built_for_the_threat_itself_and_fab_can_be_asked_fo
     wanted = small(
         EXAMPLE, "evaluation.minimum_radius={attack: {name: ddn}, with_fab: false}"
     ).evaluation.minimum_radius
-    search = build_attacks.radius_search(wanted, threat_of(EXAMPLE), seed=7)
+    search = wanted.make(threat_of(EXAMPLE), seed=7)
     assert search is not None and search.attack == Within(Ddn(threat_of(EXAMPLE)), threat_of(EXAMPLE))
     assert search.with_fab is False and not search.begins_with_fab(threat_of(EXAMPLE))
     plain = small(EXAMPLE, "evaluation.minimum_radius={}").evaluation.minimum_radius
     for overrides, first in (([EXAMPLE], True), ([EXAMPLE, "threat.norm=linf"], False), (["threat.per=token"], False)):
         threat = threat_of(*overrides)
-        found = build_attacks.radius_search(plain, threat, seed=7)
+        found = plain.make(threat, seed=7)
         assert found is not None and found.begins_with_fab(threat) is first
     asked = small(EXAMPLE, "evaluation.minimum_radius={with_fab: true}").evaluation.minimum_radius
     with pytest.raises(ConfigError, match=r"^evaluation.minimum_radius.with_fab: FAB measures whole rows"):
-        build_attacks.radius_search(asked, threat_of("threat.per=token"), seed=0)
+        asked.make(threat_of("threat.per=token"), seed=0)
 
 
 def test_a_search_that_the_threat_model_does_not_allow_is_told_with_its_key() -> None:
     wanted = small(EXAMPLE, "evaluation.minimum_radius={attack: {name: fab}}").evaluation.minimum_radius
     with pytest.raises(ConfigError, match=r"^evaluation.minimum_radius.attack: .*per"):
-        build_attacks.radius_search(wanted, threat_of("threat.per=token"), seed=0)
+        wanted.make(threat_of("threat.per=token"), seed=0)

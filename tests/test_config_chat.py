@@ -10,10 +10,13 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from textadv.config.chat import ChatRunConfig
-from textadv.config.chat_objective import CapoConfig, CatConfig, KlConfig, LatConfig, PartConfig, PrefillRecoveryConfig
-from textadv.config.file import config_difference, dump_config, json_schema, parse_config, written_config
-from textadv.config.text import AttackConfig, ConfigError, LoraConfig, RunConfig
+from textadv.config.adversary import AttackConfig
+from textadv.config.run import LoraConfig
+from textadv.config.types import ConfigError
+from textadv.tasks.chat.config import ChatRunConfig
+from textadv.tasks.chat.parts import CapoConfig, CatConfig, KlConfig, LatConfig, PartConfig, PrefillRecoveryConfig
+from textadv.tasks.file import config_difference, dump_config, json_schema, parse_config, written_config
+from textadv.tasks.text.config import RunConfig
 
 SMALL = """\
 task: chat

@@ -6,8 +6,12 @@ import pytest
 import yaml
 
 from tests.config_sample import SMALL, file_problems, problems, small, written
-from textadv.config.file import config_difference, dump_config, load_config, written_config
-from textadv.config.text import AttackConfig, ConfigError, FreelbConfig, LoraConfig, RunConfig, TradesConfig
+from textadv.config.adversary import AttackConfig
+from textadv.config.objective import FreelbConfig, TradesConfig
+from textadv.config.run import LoraConfig
+from textadv.config.types import ConfigError
+from textadv.tasks.file import config_difference, dump_config, load_config, written_config
+from textadv.tasks.text.config import RunConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPES = sorted((ROOT / "recipes" / "configs").glob("*.yaml"))

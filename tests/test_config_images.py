@@ -7,11 +7,13 @@ import json
 import pytest
 import yaml
 
-from textadv.config.chat import ChatRunConfig
-from textadv.config.file import config_difference, dump_config, json_schema, parse_config
-from textadv.config.images import ImageDataConfig, ImageModelConfig, ImageRunConfig
-from textadv.config.tasks import SCHEMAS, schema_of
-from textadv.config.text import AttackConfig, ConfigError, RunConfig
+from textadv.config.adversary import AttackConfig
+from textadv.config.types import ConfigError
+from textadv.tasks.chat.config import ChatRunConfig
+from textadv.tasks.file import config_difference, dump_config, json_schema, parse_config
+from textadv.tasks.images.config import ImageDataConfig, ImageModelConfig, ImageRunConfig
+from textadv.tasks.registry import DEFAULT, PACKAGES, schema
+from textadv.tasks.text.config import RunConfig
 
 SMALL = """\
 task: images
@@ -52,11 +54,9 @@ def test_a_radius_in_pixels_needs_its_norm() -> None:
 
 
 def test_the_task_chooses_the_schema() -> None:
-    assert {"classification": RunConfig, "images": ImageRunConfig, "chat": ChatRunConfig} == SCHEMAS
-    assert schema_of({"task": "images"}) is ImageRunConfig
-    assert (
-        schema_of({}) is schema_of({"task": "pictures"}) is schema_of({"task": ["images"]}) is schema_of(3) is RunConfig
-    )
+    found = {name: schema(name) for name in PACKAGES}
+    assert found == {"classification": RunConfig, "images": ImageRunConfig, "chat": ChatRunConfig}
+    assert schema(DEFAULT) is RunConfig
     for task in ("pictures", "[images]", "null"):
         assert problems(f"task={task}")[0].startswith("task must be one of classification, images, chat, got ")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from textadv.config.models import named_model, named_models, named_runs
-from textadv.config.text import ConfigError
+from textadv.config.types import ConfigError
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ import pytest
 from tests.config_sample import problems, small
 from tests.test_config_chat import small as small_chat
 from textadv.attacks import AdaptiveRadius, Elicit, GradientAttack, PenalisedAscent, Stages
-from textadv.config.objective import FreelbConfig, freelb_problems, weight_perturbation_of
-from textadv.config.text import AttackConfig
+from textadv.config.adversary import AttackConfig
+from textadv.config.objective import FreelbConfig
+from textadv.config.objective_rules import freelb_problems
 from textadv.objectives import (
     Adversarial,
     Consistency,
@@ -21,8 +22,7 @@ from textadv.objectives import (
     WeightPerturbation,
     memory_of,
 )
-from textadv.tasks import components as build
-from textadv.tasks.chat import components as build_chat
+from textadv.tasks.chat.scene import eliciting_attack
 from textadv.values.losses import detached_symmetric_kl, symmetric_kl
 
 KINDS: dict[str, type] = {
@@ -40,7 +40,7 @@ MINE = "objective.name="
 
 def built(*overrides: str) -> Objective:
     config = small(*overrides)
-    found = build.objective(config.objective, config.attack, build.threat(config.threat), 5, config.mixing)
+    found = config.objective.make(config.attack, config.threat.make(), 5, config.mixing)
     assert found is not None
     return found
 
@@ -72,7 +72,7 @@ def test_what_has_no_weight_perturbation_says_who_has() -> None:
     for name in ("clean", "freelb"):
         (line,) = problems(f"objective={{name: {name}, weight_perturbation: 0.1}}")
         assert "unknown key objective.weight_perturbation" in line and "objective.name: adversarial" in line
-        assert weight_perturbation_of(small(MINE + name).objective) == 0
+        assert small(MINE + name).objective.gamma == 0
     (line,) = problems("objective={name: mart, weight_perturbation: -1}")
     assert line.startswith("objective.weight_perturbation must be at least 0, got -1")
 
@@ -148,7 +148,7 @@ def test_a_schedule_gives_each_stage_its_steps_and_their_size() -> None:
 
 def test_a_schedule_of_steps_on_chats_elicits_at_every_stage() -> None:
     config = small_chat(SCHEDULE)
-    attack = build_chat.eliciting(config, build_chat.threat(config.threat))
+    attack = eliciting_attack(config.attack, config.threat.make(), config.seed)
     assert isinstance(attack, Stages) and sorted(attack.stages) == [0, 100, 300]
     assert all(one.goal == Elicit() for one in attack.stages.values())
 

@@ -10,11 +10,11 @@ from torch import nn
 
 from tests.config_sample import problems, small
 from textadv.attacks import L2, GradientAttack, ThreatModel
-from textadv.config.file import parse_config
-from textadv.config.text import AttackConfig, ConfigError
+from textadv.config.adversary import AttackConfig
+from textadv.config.types import ConfigError
 from textadv.objectives import Free
-from textadv.tasks import components as build
-from textadv.tasks.text.task import check_training, reach_warnings
+from textadv.tasks.checks import check_training, reach_warnings
+from textadv.tasks.file import parse_config
 from textadv.training.overfitting import Probe
 from textadv.values.spaces import Embeddings
 
@@ -30,22 +30,22 @@ def healthy(model: nn.Module, *, step: int, radius_scale: float) -> Probe:
 def test_nothing_is_averaged_or_guarded_by_default() -> None:
     training = small().training
     assert training.averaging is None and training.guard is None
-    assert build.averaging(training, 100) is None
-    assert build.guard(training, healthy) is None
+    assert training.averaging is None
+    assert training.guard is None
 
 
 @pytest.mark.parametrize(
     ("start", "expected"), [("0", 1), ("0.5", 50), ("0.75", 75), ("0.001", 1), ("1", 1), ("40", 40)]
 )
 def test_the_start_is_a_share_of_the_steps_or_a_step(start: str, expected: int) -> None:
-    rule = build.averaging(small(f"training.averaging.start={start}").training, 100)
+    rule = small(f"training.averaging.start={start}").training.averaging.make(100)
     assert rule is not None
     assert (rule.kind, rule.decay, rule.start, rule.every, rule.refresh) == ("ema", 0.999, expected, 1, 50)
 
 
 def test_the_guard_is_built_as_configured() -> None:
     training = small("training.guard={every: 7, drop: 0.3, action: rollback, rollbacks: 2, rows: 9}").training
-    guard = build.guard(training, healthy)
+    guard = training.guard.make(healthy)
     assert guard is not None
     assert (guard.every, guard.drop, guard.action, guard.rollbacks) == (7, 0.3, "rollback", 2)
     probing = AttackConfig(name="pgd", steps=10, select="most_damaging", early_stop=True)
@@ -56,7 +56,7 @@ def test_the_guard_is_built_as_configured() -> None:
 def test_free_training_steps_by_the_radius_unless_told_otherwise() -> None:
     for extra, share in (((), 1.0), (("attack.relative_step_size=0.5",), 0.5)):
         run = small(*FREE, "objective.replays=8", *extra)
-        objective = build.objective(run.objective, run.attack, THREAT, 3)
+        objective = run.objective.make(run.attack, THREAT, 3)
         assert isinstance(objective, Free) and isinstance(objective.attack, GradientAttack)
         assert (objective.replays, objective.carry, objective.attack.seed) == (8, True, 3)
         assert objective.attack.ascent.step_size.relative == share

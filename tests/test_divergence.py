@@ -16,10 +16,10 @@ from tests.test_trainer import ATTACK, EVERYTHING, Poisoned, trainer
 from textadv.measuring import scores
 from textadv.models import PerturbationError
 from textadv.objectives import Adversarial, FreeLB, Objective, trades
-from textadv.training.accumulation import NonFiniteError
 from textadv.training.checkpoint import latest
 from textadv.training.divergence import Course, largest_weight, sentence
 from textadv.training.progress import Progress, Scores
+from textadv.values.errors import NonFiniteError
 
 MAKERS: dict[str, Callable[[], Objective | None]] = {
     "plain": lambda: None,

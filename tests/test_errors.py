@@ -11,13 +11,13 @@ import pytest
 from safetensors import SafetensorError
 from torch import distributed
 
-from textadv.config.text import ConfigError
+from textadv.config.types import ConfigError
 from textadv.runs import errors
+from textadv.runs import lock as task_lock
 from textadv.runs.errors import ending, one_message
-from textadv.tasks import lock as task_lock
-from textadv.tasks.lock import locked, unlocked
+from textadv.runs.lock import locked, unlocked
+from textadv.values.errors import WriteError
 from textadv.values.host.interrupts import Interrupted
-from textadv.values.host.writing import WriteError
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])

@@ -10,7 +10,8 @@ from pytest import approx
 
 from tests import tiny
 from textadv.attacks import Noise, pgd
-from textadv.training.liveness import MINIMUM_GAIN, DeadAdversaryError, LivenessGate, Pulse
+from textadv.training.liveness import MINIMUM_GAIN, LivenessGate, Pulse
+from textadv.values.errors import DeadAdversaryError
 
 ALIVE = Pulse(gain=0.3, climb=0.2, gauge=1.0, success=0.5)
 DEAD = Pulse(gain=0.0, climb=0.0, gauge=0.0, success=0.5)

@@ -9,13 +9,11 @@ from tests import chat_run
 from tests.data.files import many, write
 from tests.data.test_image_folders import folders
 from tests.test_task_images import configured
-from textadv.config.chat import ChatRunConfig
-from textadv.config.file import load_config
-from textadv.config.text import RunConfig
 from textadv.data import ImageSplits
-from textadv.tasks.chat.task import prepare_chat
-from textadv.tasks.images.task import prepare_images
-from textadv.tasks.text.task import prepare
+from textadv.runs.ready import prepare
+from textadv.tasks.chat.config import ChatRunConfig
+from textadv.tasks.file import load_config
+from textadv.tasks.text.config import RunConfig
 
 SMALL = str(Path(__file__).parent / "recipes" / "small.yaml")
 
@@ -36,7 +34,7 @@ def test_files_that_are_no_images(tmp_path: Path) -> None:
     folders(tmp_path / "images", images=6)
     (tmp_path / "images" / "train" / "cat" / "a.heic").write_bytes(b"no image")
     data = {"name": "files", "path": str(tmp_path / "images"), "image_size": 20}
-    task = prepare_images(configured(tmp_path, data=data))
+    task = prepare(configured(tmp_path, data=data))
     (told,) = (line for line in task.warnings if ".heic" in line)
     assert isinstance(task.splits, ImageSplits) and task.splits.notes == (told,)
 
@@ -50,7 +48,7 @@ def test_chats_without_an_output_and_turns_without_an_answer(tmp_path: Path) -> 
     chat_run.write_rows(tmp_path / "borderline_test.jsonl", [{"messages": turns}])
     config = load_config(path, chat_run.BRIEF)
     assert isinstance(config, ChatRunConfig)
-    told = [line for line in prepare_chat(config).warnings if line.startswith("data.")]
+    told = [line for line in prepare(config).warnings if line.startswith("data.")]
     assert [line.partition(" rows of ")[0] for line in told] == [
         f"data.utility: 1 of {len(rows) + 1}",
         "data.borderline: 1 of 1",

@@ -16,17 +16,14 @@ from transformers import BertForSequenceClassification
 from tests import chat_run, normed, tiny
 from tests.oracles import FixedRows
 from textadv.attacks import pgd
-from textadv.config.chat import ChatRunConfig
-from textadv.config.file import load_config
-from textadv.config.images import ImageRunConfig
-from textadv.config.text import RunConfig
 from textadv.data import EncodedRows
 from textadv.models import evaluating, forward, trainable_state
 from textadv.objectives import Adversarial, Moment, Term, hardening
-from textadv.tasks.chat.task import prepare_chat
-from textadv.tasks.images.task import prepare_images
-from textadv.tasks.text.task import prepare
-from textadv.training.accumulation import NonFiniteError
+from textadv.runs.ready import prepare
+from textadv.tasks.chat.config import ChatRunConfig
+from textadv.tasks.file import load_config
+from textadv.tasks.images.config import ImageRunConfig
+from textadv.tasks.text.config import RunConfig
 from textadv.training.checkpoint import latest
 from textadv.training.divergence import LEAST_SCALE
 from textadv.training.mixing import Constant, Mixing
@@ -35,6 +32,7 @@ from textadv.training.progress import Scores
 from textadv.training.sampling import OneStream
 from textadv.training.trainer import Trainer
 from textadv.values.batch import Batch
+from textadv.values.errors import NonFiniteError
 from textadv.values.losses import cross_entropy
 
 
@@ -211,5 +209,5 @@ def test_every_kind_of_run_warns_of_it_before_it_trains(monkeypatch, tmp_path: P
     }
     text, images, chat = read.values()
     assert isinstance(text, RunConfig) and isinstance(images, ImageRunConfig) and isinstance(chat, ChatRunConfig)
-    for told in (prepare(text).warnings, prepare_images(images).warnings, prepare_chat(chat).warnings):
+    for told in (prepare(text).warnings, prepare(images).warnings, prepare(chat).warnings):
         assert sum(line.startswith("model.dtype: bfloat16 is imitated") for line in told) == 1

@@ -15,12 +15,12 @@ from tests import tiny
 from tests.oracles import CurvedBag, FixedRows, image_rows, token_rows
 from textadv.attacks import Linf, ThreatModel, pgd
 from textadv.data import Rows
-from textadv.models import ModelError, PerturbationError, passing
+from textadv.models import ModelError, PerturbationError, running
 from textadv.objectives import Adversarial, hardening
 from textadv.training.mixing import NO_ATTACK, Constant, Linear, Mixing
 from textadv.training.rehearsal import Rehearsal, _trials, rehearse
 from textadv.training.sampling import OneStream
-from textadv.values.batch import Role
+from textadv.values.batch import Batch, Role
 from textadv.values.digests import weights_hash
 from textadv.values.randomness import rng_state, seeded_scope
 from textadv.values.spaces import Pixels
@@ -50,14 +50,14 @@ def refused(model: nn.Module, wanted: Rehearsal) -> str:
 class Seen:
     """The role, the number and the mode of the rows of every forward of a model."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.calls: list[tuple[Role, int, bool]] = []
-        model.register_forward_pre_hook(self)
+        self.inner = running._passed
+        monkeypatch.setattr(running, "_passed", self)
 
-    def __call__(self, module: nn.Module, _args: object) -> None:
-        batch = passing()
-        assert batch is not None
-        self.calls.append((Role(int(batch.role[0])), len(batch), module.training))
+    def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
+        self.calls.append((Role(int(batch.role[0])), len(batch), model.training))
+        return self.inner(model, batch)
 
     def trained_on(self) -> list[tuple[Role, int]]:
         return [(role, rows) for role, rows, training in self.calls if training]
@@ -76,11 +76,10 @@ SIZES: dict[str, tuple[Sequence[Mixing], int, dict[Role, int]]] = {
 
 @pytest.mark.parametrize(("mixings", "micro", "smallest"), SIZES.values(), ids=SIZES)
 def test_the_smallest_group_of_each_role_is_trained_on_and_no_other(
-    mixings: Sequence[Mixing], micro: int, smallest: dict[Role, int]
+    mixings: Sequence[Mixing], micro: int, smallest: dict[Role, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = tiny.bert()
-    seen = Seen(model)
-    rehearse(model, texts(*mixings, micro=micro))
+    seen = Seen(monkeypatch)
+    rehearse(tiny.bert(), texts(*mixings, micro=micro))
     assert sorted(seen.trained_on()) == sorted(smallest.items())
     # The attack: a clean pass, its one step, and where it ended.
     assert len(seen.calls) - len(seen.trained_on()) == 3

@@ -12,9 +12,10 @@ from tests import tiny
 from textadv.attacks import pgd
 from textadv.measuring.accuracy.classify import scores
 from textadv.objectives import Adversarial, hardening
-from textadv.training.checkpoint import CheckpointError, latest
+from textadv.training.checkpoint import latest
 from textadv.training.sampling import OneStream
 from textadv.training.trainer import Trainer
+from textadv.values.errors import CheckpointError
 from textadv.values.host.interrupts import Interrupted
 
 STEPS, DIES_IN = 9, 7

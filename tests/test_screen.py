@@ -15,8 +15,8 @@ import pytest
 
 from tests.processes import ROOT
 from textadv.runs.screen import parser, screened
+from textadv.values.errors import WriteError
 from textadv.values.host.printable import not_utf8
-from textadv.values.host.writing import WriteError
 
 # A recipe that prints, with the head and the end that all recipes have.
 RECIPE = """
@@ -142,7 +142,7 @@ CLOSED = """
 import os, sys
 from textadv.values.host.interrupts import while_importing
 while_importing()
-from textadv.config.text import ConfigError
+from textadv.config.types import ConfigError
 from textadv.runs.errors import one_message
 with one_message():
     with open(sys.argv[1], "w") as file:

@@ -18,6 +18,7 @@ from tests.style import (
     ROOT,
     Check,
     Source,
+    branches_by_kind,
     dangerous_calls,
     dotted,
     epsilon_parameters,
@@ -58,7 +59,7 @@ def fail_with(places: list[str]) -> None:
     assert not places, "\n" + "\n".join(dict.fromkeys(places))
 
 
-LIBRARY_CHECKS: list[Check] = [global_seeding, epsilon_parameters, missing_docstrings]
+LIBRARY_CHECKS: list[Check] = [branches_by_kind, global_seeding, epsilon_parameters, missing_docstrings]
 EVERYWHERE_CHECKS: list[Check] = [
     restricted_imports,
     dangerous_calls,
@@ -75,10 +76,10 @@ SAMPLES: list[tuple[Check, str, str, str]] = [
     (
         restricted_imports,
         "textadv/training/trainer.py",
-        "from textadv.config.file import dump",
+        "from textadv.config.run import RunSection",
         "from textadv.training.mixing import config",
     ),
-    (restricted_imports, "recipes/x.py", "import transformers", "from textadv.config.text import RunConfig"),
+    (restricted_imports, "recipes/x.py", "import transformers", "from textadv.tasks.text.config import RunConfig"),
     (restricted_imports, "scripts/lab/x.py", "import datasets", "import transformers"),
     (restricted_imports, "scripts/x.py", "import transformers", "from scripts.lab.model import lab_llama"),
     (dangerous_calls, "textadv/x.py", "eval(text)", "model.eval()"),
@@ -89,6 +90,13 @@ SAMPLES: list[tuple[Check, str, str, str]] = [
     (global_seeding, "textadv/x.py", "np.random.seed(0)", "np.random.default_rng(0)"),
     (global_seeding, "textadv/x.py", "accelerate.utils.set_seed(0)", "generator.manual_seed(0)"),
     (epsilon_parameters, "textadv/x.py", "def f(epsilon): ...", "def f(radius, eps): ..."),
+    (branches_by_kind, "textadv/attacks/x.py", "isinstance(a.space, Hidden | Several)", "ThreatModel(Pixels(), ball)"),
+    (branches_by_kind, "textadv/attacks/x.py", "type(space) is Pixels", "space.is_picture"),
+    (branches_by_kind, "textadv/objectives/x.py", "place == Embeddings()", "place == threat.space"),
+    (branches_by_kind, "textadv/values/x.py", "match s:\n    case Ablation(): ...", "isinstance(x, Tensor)"),
+    (branches_by_kind, "textadv/values/losses.py", "logits.dim() == 2", "x.reshape(*[1] * (x.dim() - 1))"),
+    (branches_by_kind, "textadv/attacks/x.py", "3 > batch.logits.ndim", "3 > batch.count"),
+    (branches_by_kind, "textadv/attacks/x.py", "len(logits.shape) != 2", "logits.shape == labels.shape"),
     (missing_docstrings, "textadv/x.py", '"""M."""\ndef f(): ...', '"""M."""\ndef _f(): ...'),
     (suppressed_bug_rules, "textadv/x.py", "x = 1  # no" + "qa: F821", "x = 1  # no" + "qa: E501"),
     (suppressed_bug_rules, "textadv/x.py", "x = 1  # no" + "qa", "x = 1"),
@@ -226,17 +234,31 @@ def is_configuration_base(source: Source, node: ast.ClassDef, kinds: set[str]) -
     return source.layer.startswith("config") and "BaseModel" in kinds and not has_fields
 
 
+def sections(found: list[Source], bases: set[str]) -> set[str]:
+    """Every class that inherits from the configuration's base model, through others or not: a section."""
+    classes = [node for source in found for node in ast.walk(source.tree) if isinstance(node, ast.ClassDef)]
+    known: set[str] = set()
+    while True:
+        more = {node.name for node in classes if {base_name(base) for base in node.bases} & (bases | known)} - known
+        if not more:
+            return known
+        known |= more
+
+
 def allowed_bases(found: list[Source]) -> set[str]:
-    """Framework kinds, exceptions, the project's own Protocols, and the configuration's base model."""
+    """Framework kinds, exceptions, the project's own Protocols, the configuration's base model and its sections."""
     allowed = FRAMEWORK_BASES | {
         name for name, kind in vars(builtins).items() if isinstance(kind, type) and issubclass(kind, BaseException)
     }
+    models: set[str] = set()
     for source in found:
         for node in (node for node in ast.walk(source.tree) if isinstance(node, ast.ClassDef)):
             kinds = {base_name(base) for base in node.bases}
-            if "Protocol" in kinds or is_configuration_base(source, node, kinds):
+            if "Protocol" in kinds:
                 allowed.add(node.name)
-    return allowed
+            if is_configuration_base(source, node, kinds):
+                models.add(node.name)
+    return allowed | models | sections(found, models)
 
 
 def base_name(base: ast.expr) -> str:
@@ -264,6 +286,15 @@ def test_concrete_inheritance_is_seen() -> None:
     text = "class A: ...\nclass P(Protocol): ...\nclass E(ValueError): ...\nclass B(P): ...\nclass C(A): ..."
     places = concrete_inheritance([parse("textadv/x.py", text)])
     assert [place.split()[0:2] for place in places] == [["textadv/x.py:5", "C"]]
+
+
+def test_a_section_may_inherit_from_a_section_and_from_nothing_else_that_carries_code() -> None:
+    model = "class Section(BaseModel):\n    model_config = 1\n"
+    text = "class T(Section):\n    a: int\nclass U(T): ...\nclass A: ...\nclass V(U, A): ..."
+    places = concrete_inheritance([parse("textadv/config/types.py", model), parse("textadv/tasks/x.py", text)])
+    assert [place.split()[0:2] for place in places] == [["textadv/tasks/x.py:5", "V"]]
+    outside = concrete_inheritance([parse("textadv/attacks/x.py", model + text)])
+    assert [place.split()[1] for place in outside] == ["T", "U", "V", "V"]
 
 
 # ---- README

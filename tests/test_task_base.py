@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from tests import chat_run
-from textadv.config.chat import ChatRunConfig
-from textadv.config.text import ConfigError
+from textadv.config.types import ConfigError
 from textadv.measuring.judges.llm_judge import LlmJudge
 from textadv.measuring.judges.verdicts import REFUSAL_LISTS, ClassifierJudge
 from textadv.measuring.safety.fluency import Base, Written
 from textadv.models import Lora, load_causal
 from textadv.tasks.chat.base import KEY, common_base, deciding, trained_base, unread_notes
+from textadv.tasks.chat.config import ChatRunConfig
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from textadv.config.file import parse_config
-from textadv.config.images import ImageRunConfig
-from textadv.config.text import ConfigError
-from textadv.tasks.images.task import prepare_images
+from textadv.config.types import ConfigError
+from textadv.runs.ready import prepare
+from textadv.tasks.file import parse_config
+from textadv.tasks.images.config import ImageRunConfig
 
 SIDE = 8
 
@@ -42,7 +42,7 @@ def write_images(tmp_path: Path) -> None:
 def test_images_that_stand_in_two_splits_are_counted_for_every_two(tmp_path: Path) -> None:
     write_images(tmp_path)
     config = configured(tmp_path)
-    told = [line for line in prepare_images(config).warnings if "pixel by pixel" in line]
+    told = [line for line in prepare(config).warnings if "pixel by pixel" in line]
     assert told == [
         f"data: {count} rows are images that also stand in {first}, pixel by pixel."
         for count, first in (("1 of 4 validation", "train"), ("2 of 5 test", "train"), ("3 of 5 test", "validation"))
@@ -54,9 +54,9 @@ def test_a_ball_that_holds_every_image_is_refused(tmp_path: Path, norm: str, rad
     """Black and white are 20 apart in L2 and 400 in L1, of 20 x 20 pixels."""
     write_images(tmp_path)
     with pytest.raises(ConfigError, match=f"threat.radius: {radius:g} in {norm} allows every image"):
-        prepare_images(configured(tmp_path, threat={"norm": norm, "radius": radius}))
+        prepare(configured(tmp_path, threat={"norm": norm, "radius": radius}))
     assert not (tmp_path / "run" / "config.yaml").exists()
-    prepare_images(configured(tmp_path, threat={"norm": norm, "radius": radius * 0.99}))
+    prepare(configured(tmp_path, threat={"norm": norm, "radius": radius * 0.99}))
 
 
 @pytest.mark.parametrize(
@@ -65,6 +65,6 @@ def test_a_ball_that_holds_every_image_is_refused(tmp_path: Path, norm: str, rad
 def test_a_run_that_attacks_no_row_is_refused(tmp_path: Path, mixing: dict[str, object]) -> None:
     write_images(tmp_path)
     with pytest.raises(ConfigError, match="mixing attacks none of the rows of these 4 optimizer steps"):
-        prepare_images(configured(tmp_path, mixing=mixing))
+        prepare(configured(tmp_path, mixing=mixing))
     plain = configured(tmp_path, mixing=mixing, objective={"name": "clean"})
-    prepare_images(plain)
+    prepare(plain)

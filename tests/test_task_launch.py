@@ -12,15 +12,14 @@ from accelerate.state import AcceleratorState, GradientState
 
 from tests import chat_run
 from tests.processes import ONE_PROCESS, ROOT, finished, free_port
-from textadv.config.chat import ChatRunConfig
-from textadv.config.file import load_config
-from textadv.config.images import ImageRunConfig
-from textadv.config.tasks import AnyRunConfig
-from textadv.config.text import ConfigError, RunConfig
-from textadv.tasks.chat.task import prepare_chat
-from textadv.tasks.images.task import prepare_images
-from textadv.tasks.launch import accumulation_of, launch_warnings, launched
-from textadv.tasks.text.task import prepare
+from textadv.config.run import RunSection
+from textadv.config.types import ConfigError
+from textadv.runs.launch import accumulation_of, launch_warnings, launched
+from textadv.runs.ready import prepare
+from textadv.tasks.chat.config import ChatRunConfig
+from textadv.tasks.file import load_config
+from textadv.tasks.images.config import ImageRunConfig
+from textadv.tasks.text.config import RunConfig
 
 RECIPES = ROOT / "tests" / "recipes"
 OF_LAUNCHERS = ("ACCELERATE_", "FSDP_", "MASTER_", "WORLD_SIZE", "LOCAL_RANK", "RANK")
@@ -42,7 +41,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     forget()
 
 
-def small(*overrides: str) -> AnyRunConfig:
+def small(*overrides: str) -> RunSection:
     return load_config(RECIPES / "small.yaml", overrides)
 
 
@@ -140,8 +139,8 @@ def test_every_kind_of_run_writes_down_the_precision_that_it_got(
     chat = load_config(chats, [f"output={tmp_path / 'chat'}"])
     assert isinstance(text, RunConfig) and isinstance(images, ImageRunConfig) and isinstance(chat, ChatRunConfig)
     assert text.training.precision is images.training.precision is chat.training.precision is None
-    for task in (prepare(text), prepare_images(images), prepare_chat(chat)):
-        saved = load_config(task.output / "config.yaml")
+    for task in (prepare(text), prepare(images), prepare(chat)):
+        saved = load_config(task.run.output / "config.yaml")
         assert saved == task.config and saved.training.precision == "bf16"
 
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from tests.processes import ROOT
-from textadv.config.text import ConfigError
-from textadv.tasks import lock as task_lock
-from textadv.tasks.lock import LOCK_FILE, locked, unlocked
+from textadv.config.types import ConfigError
+from textadv.runs import lock as task_lock
+from textadv.runs.lock import LOCK_FILE, locked, unlocked
 
-HOLDING = "import sys, pathlib, time; from textadv.tasks.lock import locked; locked(pathlib.Path(sys.argv[1])); " + (
+HOLDING = "import sys, pathlib, time; from textadv.runs.lock import locked; locked(pathlib.Path(sys.argv[1])); " + (
     "print('held', flush=True); time.sleep(60)"
 )
 

@@ -15,14 +15,14 @@ import pytest
 import torch
 
 from recipes import evaluate
-from textadv.config.file import load_config
-from textadv.config.text import ConfigError
-from textadv.tasks import output as task_output
-from textadv.tasks.lock import unlocked
-from textadv.tasks.output import HASHES_FILE, MARK, finish
-from textadv.tasks.text.task import prepare
+from textadv.config.types import ConfigError
+from textadv.runs import output as task_output
+from textadv.runs.lock import unlocked
+from textadv.runs.output import HASHES_FILE, MARK, finish
+from textadv.runs.ready import prepare
+from textadv.tasks.file import load_config
 from textadv.training import checkpoint
-from textadv.training.checkpoint import CheckpointError
+from textadv.values.errors import CheckpointError
 from textadv.values.randomness import rng_state
 
 SMALL = str(Path(__file__).parent / "recipes" / "small.yaml")

@@ -14,15 +14,13 @@ from transformers import BertForSequenceClassification, LlamaForCausalLM
 
 from tests import chat_run
 from tests.processes import ROOT
-from textadv.config.chat import ChatRunConfig
-from textadv.config.file import load_config
-from textadv.config.images import ImageRunConfig
-from textadv.config.text import RunConfig
 from textadv.models import ModelError
 from textadv.models.networks import SmallCnn
-from textadv.tasks.chat.task import prepare_chat
-from textadv.tasks.images.task import prepare_images
-from textadv.tasks.text.task import prepare
+from textadv.runs.ready import prepare
+from textadv.tasks.chat.config import ChatRunConfig
+from textadv.tasks.file import load_config
+from textadv.tasks.images.config import ImageRunConfig
+from textadv.tasks.text.config import RunConfig
 
 SMALL = ROOT / "tests" / "recipes" / "small.yaml"
 
@@ -96,8 +94,8 @@ def kinds(folder: Path) -> dict[str, tuple[type[nn.Module], Callable[[], object]
     assert isinstance(images, ImageRunConfig) and isinstance(chat, ChatRunConfig)
     return {
         "text": (BertForSequenceClassification, lambda: prepare(small(folder / "run"))),
-        "images": (SmallCnn, lambda: prepare_images(images)),
-        "chat": (LlamaForCausalLM, lambda: prepare_chat(chat)),
+        "images": (SmallCnn, lambda: prepare(images)),
+        "chat": (LlamaForCausalLM, lambda: prepare(chat)),
     }
 
 

@@ -12,8 +12,8 @@ from pytest import CaptureFixture, MonkeyPatch
 
 from tests import tiny
 from textadv.training import tracking
-from textadv.training.checkpoint import CheckpointError
 from textadv.training.tracking import Tracker
+from textadv.values.errors import CheckpointError
 
 
 def tracker(folder: Path, **changes: object) -> Tracker:

@@ -20,14 +20,13 @@ from tests import tiny
 from textadv.attacks import FixedStep, GradientAttack, Noise, StepSize, pgd
 from textadv.models import PerturbationError, forward, running, trainable_state
 from textadv.objectives import Adversarial, FreeLB, Moment, Objective, Term, hardening, r3f, trades
-from textadv.training.accumulation import NonFiniteError
 from textadv.training.checkpoint import latest
-from textadv.training.liveness import DeadAdversaryError
 from textadv.training.mixing import NO_ATTACK, Constant, Linear, Mixing
 from textadv.training.progress import Scores, Settings
 from textadv.training.sampling import OneStream
 from textadv.training.trainer import Trainer
 from textadv.values.batch import Batch
+from textadv.values.errors import DeadAdversaryError, NonFiniteError
 from textadv.values.losses import cross_entropy
 from textadv.values.spaces import Space
 
@@ -304,7 +303,7 @@ def test_a_hook_on_the_wrong_module_stops_the_run(
     def wrong(model: nn.Module, space: Space) -> nn.Module:
         return embeddings.word_embeddings.aside if ignored else embeddings.position_embeddings
 
-    for place in ("gradient", "parts.probe"):
+    for place in ("gradient", "parts.starts"):
         shape = f"textadv.attacks.{place}.delta_shape"
         monkeypatch.setattr(shape, lambda model, batch, space: (*batch.editable.shape, 16))
     monkeypatch.setattr(running, "space_module", wrong)

@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from textadv.values.errors import WriteError
 from textadv.values.host import writing
 from textadv.values.host.writing import (
-    WriteError,
     append_line,
     discard,
     filling,

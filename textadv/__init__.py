@@ -14,10 +14,11 @@ _HOMES = {
     "apgd_targeted autoattack fab_targeted fgsm foreign pgd r_fgsm repeat then worst_of",
     "textadv.training.averaging": "Averaging",
     "textadv.values.batch": "Batch Perturbation Role",
-    "textadv.config.text": "ConfigError RunConfig",
-    "textadv.config.chat": "ChatRunConfig",
-    "textadv.config.file": "load_config",
-    "textadv.config.images": "ImageRunConfig",
+    "textadv.config.types": "ConfigError",
+    "textadv.tasks.text.config": "RunConfig",
+    "textadv.tasks.chat.config": "ChatRunConfig",
+    "textadv.tasks.file": "load_config",
+    "textadv.tasks.images.config": "ImageRunConfig",
     "textadv.data": "ChatRows DataError EncodedRows Examples Fitting ImageRows ImageSplits Splits encode encode_chats "
     "fitted joined load_chats load_image_splits load_splits reviews shapes",
     "textadv.measuring": "Attacks Cascade Curve Masking Measure Measured MinimumRadii RadiusSearch Results Rows Sizes "

@@ -26,8 +26,9 @@ from textadv.attacks import (
     worst_of,
 )
 from textadv.attacks.parts import goals
-from textadv.attacks.parts.probe import averaging, clean_logits, evaluate_at
-from textadv.models import evaluating
+from textadv.attacks.parts.probe import evaluate_at
+from textadv.attacks.parts.unperturbed import clean_logits
+from textadv.models import Averaged, evaluating
 from textadv.values.batch import Batch
 from textadv.values.losses import margin
 from textadv.values.spaces import Embeddings
@@ -171,31 +172,29 @@ class Two(nn.Module):
 def test_gradients_of_different_passes_are_weighed_by_their_length():
     batch = replace(token_rows([3]), labels=torch.tensor([0]))
     model, delta = Two(), torch.zeros((1, 3, 2), dtype=torch.float64)
-    with evaluating(model), averaging(model, 2):
-        point = evaluate_at(model, batch, THREAT, delta, MARGIN, None, ascend=True)
+    with evaluating(model):
+        point = evaluate_at(Averaged(model, 2), batch, THREAT, delta, MARGIN, None, ascend=True)
     assert point.grad is not None
     assert float(point.grad[0, 1, 1] / point.grad[0, 1, 0]) == pytest.approx(1e-6)
     steep = Untargeted(temperature=1e-3)
-    with evaluating(model), averaging(model, 2):
-        point = evaluate_at(model, batch, THREAT, delta + 0.01, steep, None, ascend=True)
+    with evaluating(model):
+        point = evaluate_at(Averaged(model, 2), batch, THREAT, delta + 0.01, steep, None, ascend=True)
     # The first pass is sure to be wrong, the second nearly undecided: both slopes of the loss are known in closed form.
     first, second = 1e6 * torch.sigmoid(torch.tensor(1e4 * 1e3)), torch.sigmoid(torch.tensor(3 * 0.01 * 1e3))
     assert point.grad is not None
     assert float(point.grad[0, 1, 1] / point.grad[0, 1, 0]) == pytest.approx(float(second / first), rel=1e-6)
 
 
-def test_averaging_ends_with_its_block_and_concerns_one_model():
+def test_means_are_of_the_model_that_is_given_as_one():
     model, other = NoisyBag(), NoisyBag()
     batch, delta = rows(), torch.zeros((16, 9, 8), dtype=torch.float64)
-    with pytest.raises(RuntimeError, match="stop"), averaging(model, 3):
-        evaluate_at(model, batch, THREAT, delta, MARGIN, None, ascend=False)
-        evaluate_at(other, batch, THREAT, delta, MARGIN, None, ascend=False)
-        assert (model.passes, other.passes) == (3, 1)
-        with averaging(model, 2):
-            evaluate_at(model, batch, THREAT, delta, MARGIN, None, ascend=False)
-        evaluate_at(model, batch, THREAT, delta, MARGIN, None, ascend=False)
-        assert model.passes == 3 + 2 + 3
-        raise RuntimeError("stop")
+    mean = Averaged(model, 3)
+    evaluate_at(mean, batch, THREAT, delta, MARGIN, None, ascend=False)
+    evaluate_at(other, batch, THREAT, delta, MARGIN, None, ascend=False)
+    assert (model.passes, other.passes) == (3, 1)
+    evaluate_at(Averaged(mean, 2), batch, THREAT, delta, MARGIN, None, ascend=False)
+    evaluate_at(mean, batch, THREAT, delta, MARGIN, None, ascend=False)
+    assert model.passes == 3 + 2 + 3
     evaluate_at(model, batch, THREAT, delta, MARGIN, None, ascend=False)
     assert model.passes == 9
 
@@ -240,11 +239,10 @@ def test_the_searches_towards_each_class_by_rank_are_towards_different_classes(m
     assert attacked.cost.backwards.tolist() == [9 * 3] * 16
     for row, label in zip(batch.ids.tolist(), batch.labels.tolist(), strict=True):
         assert sorted(aims[row]) == sorted(set(range(10)) - {label})
-    with averaging(model, 3):
-        first, part = clean_logits(model, batch), clean_logits(model, batch.rows(torch.tensor([5, 2])))
-        assert torch.equal(part, first[[5, 2]])
-    with averaging(model, 3):
-        assert not torch.equal(clean_logits(model, batch), first)
+    mean = Averaged(model, 3)
+    first, part = clean_logits(mean, batch), clean_logits(mean, batch.rows(torch.tensor([5, 2])))
+    assert torch.equal(part, first[[5, 2]])
+    assert not torch.equal(clean_logits(Averaged(model, 3), batch), first)
 
 
 def test_searching_on_after_a_lucky_mean_breaks_more_and_rows_whose_clean_mean_is_wrong_too():

@@ -7,12 +7,12 @@ import torch
 
 from tests.oracles import CurvedBag, rightly_labelled, token_rows
 from textadv.attacks import L2, Diverge, FixedStep, GradientAttack, Linf, StepSize, ThreatModel, pgd
-from textadv.attacks.parts.probe import spread_start, uniform_start
+from textadv.attacks.parts.starts import spread_start, uniform_start
 from textadv.config.adversary import AttackConfig, selecting
-from textadv.config.attacks import MinimumRadiusConfig, of_panel
-from textadv.config.file import parse_config
-from textadv.config.text import ConfigError
-from textadv.tasks import components as build
+from textadv.config.attacks import of_panel
+from textadv.config.evaluation import MinimumRadiusConfig
+from textadv.config.types import ConfigError
+from textadv.tasks.file import parse_config
 from textadv.values.batch import Batch
 from textadv.values.spaces import Embeddings
 
@@ -70,7 +70,7 @@ def test_measuring_spreads_the_starts_and_training_does_not() -> None:
     assert AttackConfig(**of_panel({"name": "r_fgsm"})).starts == "ball"
     assert AttackConfig(**selecting({})).starts == "ball"
     assert AttackConfig().starts == MinimumRadiusConfig().attack.starts.replace("spread", "ball") == "ball"
-    assert build.attack(AttackConfig(starts="spread"), WHOLE, 0).starts == "spread"
+    assert AttackConfig(starts="spread").make(WHOLE, 0).starts == "spread"
     with pytest.raises(ValueError, match="attack.starts must be ball or spread, got 'clean'"):
         pgd(WHOLE, starts="clean")
 

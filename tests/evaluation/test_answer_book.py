@@ -25,7 +25,7 @@ from tests.evaluation.test_chat import (
     scripted,
 )
 from textadv.measuring.judges.verdicts import Verdict
-from textadv.measuring.kept_lines import line_of, read, repaired
+from textadv.measuring.ledger import line_of, read, repaired
 from textadv.measuring.safety.chat import Asked, evaluate_chat
 from textadv.measuring.safety.kept_answers import answer_of, files_of
 
@@ -149,7 +149,7 @@ def test_files_left_by_more_processes_get_verdicts(scripted: Scripted, likely: l
     path.write_text("".join(half[::2]), encoding="utf-8")
     other.write_text("".join(half[1::2]), encoding="utf-8")
     spoken(tmp_path)
-    assert not repaired(files_of(path), "answers")
+    assert not repaired(files_of(path).there(), "answers")
     for file in (path, other):
         assert all(line["verdicts"] for line in lines_of(file) if line["answer"]["attack"] == "direct")
 

@@ -14,7 +14,7 @@ from torch import nn
 from tests.evaluation.test_answer_book import lines_of, spoken
 from tests.evaluation.test_chat import Scripted, Searching, evaluated, likely, panel, scripted
 from textadv.data import ChatRows
-from textadv.measuring.kept_lines import keep, line_of, repaired
+from textadv.measuring.ledger import keep, line_of, repaired
 from textadv.measuring.safety.adversaries import Behaviour, Direct, Prefill, Round
 from textadv.measuring.safety.chat import Panel
 from textadv.measuring.safety.kept_answers import files_of
@@ -137,7 +137,7 @@ def test_a_run_begun_without_restarts_keeps_its_answers(scripted: Scripted, like
         line["answer"] = {name: value for name, value in line["answer"].items() if name not in ("restart", "shared")}
     kept = [{"key": line["key"], "answer": line["answer"]} for line in made]
     path.write_text("".join(f"{line_of(line)}\n" for line in kept), encoding="utf-8")
-    assert not repaired(files_of(path), "answers")
+    assert not repaired(files_of(path).there(), "answers")
     again = evaluated(tmp_path, wanted=wanted())
     assert len(scripted.asked) == asked and of_attacks(tmp_path) == by
     assert first.measures == again.measures

@@ -12,7 +12,8 @@ from tests.misleading import Noisy
 from tests.oracles import CurvedBag, FixedRows, rightly_labelled, token_rows
 from tests.seen import evaluate
 from textadv.attacks import L2, AutoAttack, Eot, apgd_ce, autoattack, pgd
-from textadv.measuring import Finished, attack_rows, kept_lines
+from textadv.measuring import Finished, attack_rows
+from textadv.measuring import ledger as ledgers
 from textadv.measuring.accuracy.attacking import samples_of
 from textadv.measuring.accuracy.cascade import merged, run_stages
 from textadv.measuring.accuracy.record import Classified
@@ -117,9 +118,9 @@ def test_of_rows_read_back_only_their_share_of_the_seconds_counts(tmp_path: Path
     attack = {"pgd": pgd(threat, steps=2)}
     evaluate(model, rows, attack, threat, batch_size=6, finished=Finished(tmp_path, ()))
     (path,) = tmp_path.iterdir()
-    lines, _ = kept_lines.read(path)
+    lines, _ = ledgers.read(path)
     path.unlink()
-    kept_lines.keep(path, [line | {"seconds": 100.0} for line in lines])
+    ledgers.keep(path, [line | {"seconds": 100.0} for line in lines])
     part = evaluate(model, rows, attack, threat, positions=range(6), finished=Finished(tmp_path, ()))
     assert len(lines) == 4
     assert part.attacks[0].seconds == pytest.approx(100.0, abs=5.0)

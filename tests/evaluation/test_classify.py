@@ -13,8 +13,8 @@ from tests.oracles import BagOfEmbeddings, CurvedBag, FixedRows, token_rows
 from tests.seen import evaluate
 from textadv.attacks import L2, Attacked, Ball, GradientAttack, Linf, fgsm, pgd, worst_of
 from textadv.measuring import attack_rows, clean_logits, fitted_temperature, no_better_than_constant, scores
-from textadv.training.accumulation import NonFiniteError
 from textadv.values.batch import Batch
+from textadv.values.errors import NonFiniteError
 from textadv.values.spaces import Hidden
 
 BALLS = {

@@ -44,7 +44,7 @@ from textadv.measuring.safety.adversaries import (
 from textadv.measuring.safety.elicitation import AttackSuccess, Elicitation, as_json, elicit
 from textadv.measuring.safety.generate import Decoding, Prompt
 from textadv.measuring.statistics import wilson
-from textadv.models.decoding import GenerationError
+from textadv.values.errors import GenerationError
 
 COUNT = len(FORBIDDEN_CHATS)
 SHORT = Decoding(max_new_tokens=8, batch_size=5)

@@ -23,11 +23,12 @@ from tests.processes import finished as process
 from tests.seen import evaluate
 from textadv.attacks import L1, Eot, Linf, Square, ThreatModel, Transfer, apgd_ce, pgd
 from textadv.measuring import Alarm, Finished, attack_rows
-from textadv.measuring import finished as module
+from textadv.measuring import identity as module
 from textadv.measuring.accuracy import attacking
 from textadv.measuring.accuracy.record import Classified
-from textadv.measuring.finished import UndescribedError, described, row_digest
+from textadv.measuring.identity import UndescribedError, described, row_digest
 from textadv.models import as_classifier
+from textadv.values import processes
 from textadv.values.digests import weights_hash
 from textadv.values.randomness import seeded_scope
 from textadv.values.spaces import Pixels
@@ -311,7 +312,7 @@ def test_processes_that_describe_a_model_differently_keep_its_rows_under_one_key
         monkeypatch.setattr(module.torch.distributed, "get_rank", lambda rank=rank: rank)
         # The second process gets what the first one gathered.
         gathered = (lambda items: told.append(items) or items) if rank == 0 else (lambda items: told.pop(0))
-        monkeypatch.setattr(module, "gather_object", gathered)
+        monkeypatch.setattr(processes, "gather_object", gathered)
         ledger = Finished(tmp_path, (name,)).ledger(pgd(ball_threat(BALL), steps=3))
         assert ledger is not None
         paths.append(ledger.path.name)

@@ -20,7 +20,7 @@ from textadv.measuring.safety import fluency
 from textadv.measuring.safety.fluency import NOT_LOOKED_FOR, NOT_SCORED, Base, Written, own_base, reference_limit
 from textadv.measuring.safety.outcomes import Grounds
 from textadv.measuring.safety.outcomes_calibrated import LEAST_NATS, LEAST_SPOKEN, calibrated
-from textadv.training.accumulation import NonFiniteError
+from textadv.values.errors import NonFiniteError
 
 ASKED = [{"role": "user", "content": "How is the moon?"}]
 WORDS = "a story about the sea and water"

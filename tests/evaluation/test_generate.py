@@ -15,12 +15,12 @@ from torch import nn
 
 from tests.evaluation.talking import ASSISTANT, END, PAD, SORRY, START, VOCABULARY, Words, untrained
 from tests.processes import finished, free_port
-from textadv.measuring.kept_lines import keep, repaired
+from textadv.measuring.ledger import keep, repaired
 from textadv.measuring.safety import kept_answers
-from textadv.measuring.safety.generate import Answer, Decoding, Prompt, answers, content_key
-from textadv.measuring.safety.kept_answers import files_of, fits
-from textadv.models.decoding import GenerationError, generate_tokens
-from textadv.values.host.writing import WriteError
+from textadv.measuring.safety.generate import Decoding, Prompt, answers, content_key
+from textadv.measuring.safety.kept_answers import Answer, files_of, fits
+from textadv.models.decoding import generate_tokens
+from textadv.values.errors import GenerationError, WriteError
 from textadv.values.spaces import Embeddings, Hidden
 
 NEW = 8
@@ -301,11 +301,11 @@ def test_a_stored_answer_that_is_not_as_it_was_written_is_made_again(tmp_path: P
     expected = answered(rows, network=network, store=store)
     lines = store.read_bytes().splitlines()
     store.write_bytes(b"\n".join([lines[0], HARMS[harm](lines[1]), *lines[2:]]) + b"\n")
-    (told,) = repaired(files_of(store), "answers")
+    (told,) = repaired(files_of(store).there(), "answers")
     assert "answers.jsonl: 1 of 4 stored lines of answers are not as this version writes them (line 2)" in told
     with counted(network) as batches:
         assert answered(rows, network=network, store=store) == expected
-    assert sum(batches) == 1 and repaired(files_of(store), "answers") == []
+    assert sum(batches) == 1 and repaired(files_of(store).there(), "answers") == []
     assert sorted(store.read_bytes().splitlines()) == sorted(lines)
 
 
@@ -317,7 +317,7 @@ def test_a_line_that_is_none_of_an_answer_tells_nothing(tmp_path: Path, told: di
     expected = answered(rows, network=network, store=store)
     keep(store, [told])
     assert answered(rows, network=network, store=store) == expected
-    assert "1 of 3 stored lines" in repaired(files_of(store), "answers", fits)[0]
+    assert "1 of 3 stored lines" in repaired(files_of(store).there(), "answers", fits)[0]
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,9 @@ from textadv.measuring.capability.likelihood import (
     perplexity_ratio,
 )
 from textadv.models import ModelError
-from textadv.training.accumulation import NonFiniteError
+from textadv.values import processes
 from textadv.values.batch import Batch
+from textadv.values.errors import NonFiniteError
 
 SIZES = ((5, 3), (1, 1), (9, 2), (5, 7), (12, 1), (3, 4), (30, 20))
 
@@ -105,7 +106,7 @@ def test_two_processes_share_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
-    monkeypatch.setattr(likelihood, "gather_object", gathered)
+    monkeypatch.setattr(processes, "gather_object", gathered)
     monkeypatch.setattr(torch.distributed, "get_rank", lambda: 0)
     with pytest.raises(KeyError):
         answer_nll(model, pairs, 2)

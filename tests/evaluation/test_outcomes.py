@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import pytest
 
+from textadv.measuring.judges.target_judge import own_part
 from textadv.measuring.judges.verdicts import REFUSAL_LISTS, Judge, Verdict
 from textadv.measuring.safety.degenerate import Limits
 from textadv.measuring.safety.elicitation import UNJUDGED, BehaviourOutcome, Elicitation, JudgedAnswer
 from textadv.measuring.safety.fluency import Written
-from textadv.measuring.safety.outcomes import Grounds, gravest, outcomes_of, own_part
+from textadv.measuring.safety.outcomes import Grounds, gravest, outcomes_of
 from textadv.measuring.safety.outcomes_calibrated import kinds_text, silence_note
 from textadv.measuring.safety.subject import Subjects
 from textadv.measuring.sections.outcomes import AttackOutcomes

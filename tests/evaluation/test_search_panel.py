@@ -16,14 +16,13 @@ from tests.evaluation.talking import FORBIDDEN_CHATS, NO, SORRY, Chats, Watching
 from tests.evaluation.talking import searching as searching_there
 from textadv.attacks import L2, Elicit, FixedStep, GradientAttack, Momentum, StepSize, ThreatModel
 from textadv.config.adversary import AttackConfig
-from textadv.config.elicitation import ElicitationConfig, SearchConfig
 from textadv.measuring.judges.verdicts import Judge
 from textadv.measuring.safety.adversaries import EmbeddingAttack, behaviours_of
 from textadv.measuring.safety.beginnings import Beginnings
 from textadv.measuring.safety.elicitation import Elicitation, elicit
 from textadv.measuring.safety.generate import Decoding
-from textadv.measuring.safety.search_panel import Search
-from textadv.tasks.chat.searches import FEWER, GOALS, embedding_attack, searches
+from textadv.measuring.safety.search_panel import FEWER, GOALS, Search
+from textadv.tasks.chat.elicitation import ElicitationConfig, SearchConfig
 from textadv.values.spaces import Embeddings, Hidden, Several, Space
 
 STEPS = 12
@@ -84,7 +83,7 @@ def test_the_panel_takes_no_more_passes_than_searches_for_the_target_did(restart
     config = ElicitationConfig(restarts=restarts, attack=AttackConfig(steps=steps, select="most_damaging"))
     elicits = searching("elicit", restarts=restarts, steps=steps)
     elicits = replace(elicits, attack=replace(elicits.attack, random_start=True))
-    panel = embedding_attack(config, elicits.attack, BEGINNINGS, 16)
+    panel = config.embedding_attack(elicits.attack, BEGINNINGS, 16)
     found = measured(SHEETS["own"], {"panel": panel, "elicit": elicits}, REFUSALS)
     assert passes_of(found, "elicit") == ROWS * restarts * (2 * steps + 1)
     saved = passes_of(found, "elicit") - passes_of(found, "panel")
@@ -121,7 +120,7 @@ def ends(attack: EmbeddingAttack, rounds: tuple[int, ...] | None = None) -> Tens
 
 def test_what_finding_out_takes_at_most_is_what_its_search_is_shorter_by() -> None:
     assert {says: 2 * fewer for says, fewer in FEWER.items()} == {"target": 0, "refusal": 8, "own": 10}
-    named = searches(ElicitationConfig(search=[SearchConfig(goal=goal) for goal in ("early", "away", "own")]))
+    named = ElicitationConfig(search=[SearchConfig(goal=goal) for goal in ("early", "away", "own")]).searches()
     assert [search.of(replace(searching("elicit").attack, steps=20)).steps for search in named] == [20, 16, 15]
 
 

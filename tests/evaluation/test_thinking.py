@@ -32,8 +32,8 @@ from textadv.measuring.safety.elicitation import elicit
 from textadv.measuring.safety.generate import Decoding, Prompt, answers, content_key
 from textadv.measuring.safety.kept_answers import Answer
 from textadv.measuring.safety.record import Talked
-from textadv.models.decoding import GenerationError
 from textadv.values.batch import Role
+from textadv.values.errors import GenerationError
 
 NEW = 40
 GREEDY = Decoding(max_new_tokens=NEW, batch_size=3)

@@ -15,13 +15,13 @@ import pyarrow.parquet
 import pytest
 
 from tests.hostile import bombs
-from textadv.config.file import load_config, parse_config
-from textadv.config.text import ConfigError
+from textadv.config.types import ConfigError
 from textadv.config.yaml import read_yaml
 from textadv.data import DataError, load_image_splits, load_splits
 from textadv.data.records import records
 from textadv.data.text_files import content_of
 from textadv.report import from_json
+from textadv.tasks.file import load_config, parse_config
 from textadv.values.host.reading import DEEPEST, json_of, literal_of, too_deep
 
 DEEP = "[" * 200_000 + "]" * 200_000

@@ -12,8 +12,7 @@ import pytest
 
 from tests.data.chats import CHATML, chat_tokenizer, turns
 from tests.hostile.bombs import picture
-from textadv.config.file import load_config
-from textadv.config.text import ConfigError
+from textadv.config.types import ConfigError
 from textadv.data import DataError, Examples, encode, load_chats, load_image_splits, load_splits, reviews_tokenizer
 from textadv.data.benchmarks import read_gsm8k, read_instructed, read_responses
 from textadv.data.characters import mended, unbroken
@@ -22,7 +21,8 @@ from textadv.data.rendering import Template
 from textadv.measuring.judges.openai_compatible import _content
 from textadv.measuring.judges.refusal import load_or_bench, load_xstest
 from textadv.measuring.judges.validation import load_labelled
-from textadv.tasks.chat.components import benign_prompts, questions
+from textadv.tasks.chat.asked import benign_prompts, questions
+from textadv.tasks.file import load_config
 from textadv.values.batch import Role
 
 CUT = "cut \ud83d here"

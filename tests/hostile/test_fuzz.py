@@ -30,9 +30,7 @@ from tests.hostile import mutations
 from tests.hostile.bombs import picture
 from tests.hostile.test_templates import PROGRAMS
 from tests.test_config_chat import SMALL
-from textadv.config.chat import ChatRunConfig
-from textadv.config.file import config_difference, dump_config, parse_config
-from textadv.config.text import ConfigError
+from textadv.config.types import ConfigError
 from textadv.config.yaml import read_yaml
 from textadv.data import DataError, Examples, encode, load_chats, load_image_splits, load_splits
 from textadv.data.benchmarks import QUESTION_READERS, read_gsm8k, read_instructed
@@ -42,7 +40,9 @@ from textadv.measuring.judges.refusal import load_or_bench, load_xstest
 from textadv.measuring.judges.validation import load_labelled
 from textadv.models import ModelError
 from textadv.models.causal import _tokenizer
-from textadv.tasks.text.task import check_adversary
+from textadv.tasks.chat.config import ChatRunConfig
+from textadv.tasks.checks import check_adversary
+from textadv.tasks.file import config_difference, dump_config, parse_config
 from textadv.values.batch import Role
 
 ROOT = Path(__file__).parents[2]

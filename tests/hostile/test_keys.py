@@ -14,10 +14,10 @@ import pytest
 import yaml
 
 from tests.test_config_chat import SMALL
-from textadv.config.file import dump_config, parse_config
-from textadv.config.text import ConfigError
+from textadv.config.types import ConfigError
 from textadv.measuring.judges import ChatEndpoint, EndpointError
 from textadv.measuring.judges.hiding import plain_parameters, plain_url
+from textadv.tasks.file import dump_config, parse_config
 
 KEY = "sk-proj-4f9A7bQ2xZ81kLmN"
 WORD = "hunter secret/=+ü"

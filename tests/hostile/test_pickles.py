@@ -128,7 +128,7 @@ def test_a_link_in_the_output_folder_is_replaced_and_not_followed(name: str, tmp
     from accelerate import Accelerator
 
     from tests.config_sample import small
-    from textadv.tasks.output import claim, free_output
+    from textadv.runs.output import claim, free_output
 
     victim = tmp_path / "victim"
     output = tmp_path / "run"

@@ -16,9 +16,9 @@ from torch import nn
 
 from recipes import adv_finetune
 from textadv.measuring.safety import generate
-from textadv.measuring.safety.generate import Answer
+from textadv.measuring.safety.kept_answers import Answer
 from textadv.objectives import Moment, Objective, Objectives, Term
-from textadv.tasks.chat import components as build_chat
+from textadv.tasks.chat.objective import ChatObjectiveConfig
 from textadv.values.batch import Batch, Role
 
 
@@ -43,13 +43,13 @@ class Mortal:
 
 def die_in_step(number: int) -> None:
     """From now on training ends in this step."""
-    whole = build_chat.objectives
+    whole = ChatObjectiveConfig.make
 
     def mortal(*arguments: Any) -> Objectives:
         found = whole(*arguments)
         return {**found, Role.ADVERSARIAL: Mortal(found[Role.ADVERSARIAL], number)}
 
-    build_chat.objectives = mortal  # type: ignore[assignment]
+    ChatObjectiveConfig.make = mortal  # type: ignore[method-assign]
 
 
 def die_after_answers(number: int) -> None:

@@ -18,10 +18,10 @@ from safetensors.torch import load_file
 from tests import chat_run
 from tests.processes import ROOT, finished
 from tests.seen import read_chat_results
-from textadv.config.chat import ChatRunConfig
-from textadv.config.file import load_config
 from textadv.measuring.safety import generate
-from textadv.runs.harden import harden_chat
+from textadv.runs import harden as run
+from textadv.tasks.chat.config import ChatRunConfig
+from textadv.tasks.file import load_config
 
 pytestmark = pytest.mark.slow
 WORKER = str(ROOT / "tests" / "invariants" / "chat_resume_worker.py")
@@ -56,7 +56,7 @@ def harden(config: Path, output: Path, *extra: str) -> None:
     forget_accelerator()
     loaded = load_config(config, [f"output={output}", *STEPS, *extra])
     assert isinstance(loaded, ChatRunConfig)
-    harden_chat(loaded)
+    run.harden(loaded)
 
 
 def killed(how: str, number: int, config: Path, output: Path) -> None:

@@ -18,9 +18,10 @@ from transformers import (
     Qwen2Config,
 )
 
-from textadv.models.decoding import GenerationError, context_length, end_ids, generate_tokens
-from textadv.models.running import PerturbationError, _added
+from textadv.models.decoding import context_length, end_ids, generate_tokens
+from textadv.models.running import _added
 from textadv.values.batch import Perturbation
+from textadv.values.errors import GenerationError, PerturbationError
 from textadv.values.randomness import derived_seed, seeded_scope
 from textadv.values.spaces import Ablation, Embeddings, Hidden, Space
 

@@ -27,9 +27,9 @@ from textadv.models import (
     save_adapter,
 )
 from textadv.models.finite import is_finite, odd_gradient, odd_module, odd_weight, overflow
-from textadv.models.running import PerturbationError
 from textadv.models.sources import require_fetched
-from textadv.tasks.images.task import prepare_images
+from textadv.runs.ready import prepare
+from textadv.values.errors import PerturbationError
 from textadv.values.spaces import Embeddings, Hidden
 
 NAN, INFINITE = float("nan"), float("inf")
@@ -195,4 +195,4 @@ def test_an_image_model_that_overflows_is_refused_at_preparation(tmp_path: Path)
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     data = {"name": "files", "path": str(tmp_path / "images.npz"), "image_size": vision.SIDE, "channels": 3}
     with pytest.raises(ModelError, match=r"returns numbers that are not finite. The first module .*classifier"):
-        prepare_images(configured(tmp_path, model={"name": str(folder)}, data=data))
+        prepare(configured(tmp_path, model={"name": str(folder)}, data=data))

@@ -14,7 +14,6 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging
 
 from tests import folders
-from textadv.config.text import ModelConfig
 from textadv.data import Examples, encode
 from textadv.models import (
     LoadedModel,
@@ -27,7 +26,9 @@ from textadv.models import (
     save_merged,
     vectors,
 )
-from textadv.models.loading import TINY_ENCODER, quiet
+from textadv.models.loading import TINY_ENCODER
+from textadv.models.sources import quiet
+from textadv.tasks.text.config import ModelConfig
 from textadv.values.spaces import Embeddings
 
 LABELS = ("negative", "positive")

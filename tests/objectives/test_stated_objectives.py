@@ -44,7 +44,6 @@ from textadv.objectives import (
 from textadv.objectives.alignment import Away, KlToBase, Preference, PrefillRecovery, Supervised, Toward
 from textadv.objectives.margin_aware import boosted_cross_entropy
 from textadv.objectives.token_means import OverTokens
-from textadv.tasks import components as build
 from textadv.values.batch import IGNORED, Batch
 from textadv.values.losses import Divergence, kl, symmetric_kl
 from textadv.values.spaces import Embeddings, Pixels
@@ -90,7 +89,7 @@ def test_recipes_raise_the_divergence_of_their_objective(name: str, goal: str) -
     wanted: dict[str, Divergence] = {"symmetric": symmetric_kl, "kl": kl}
     for told, divergence in (([], wanted[goal]), (["attack.goal=kl"], kl)):
         config = small(f"objective.name={name}", *told)
-        found = build.adversary(config.objective, config.attack, build.threat(config.threat), 0)
+        found = config.objective.adversary(config.attack, config.threat.make(), 0)
         assert isinstance(found, GradientAttack) and found.goal == Diverge(divergence)
 
 

@@ -16,7 +16,8 @@ from tests import streams, tiny
 from tests.objectives.dial import push, rows
 from textadv.attacks import Attack, Attacked, pgd
 from textadv.models import forward
-from textadv.models.loading import checkpoint_gradients, quiet
+from textadv.models.loading import checkpoint_gradients
+from textadv.models.sources import quiet
 from textadv.objectives import Adversarial, Moment, Objective, Term, WeightPerturbation, trades
 from textadv.objectives.alignment import Away, Part, Together, Toward
 from textadv.objectives.weights import relative_shift, shifted

@@ -23,8 +23,8 @@ from tests.recipes.running import (
     write_csv,
 )
 from tests.seen import Taken
-from textadv.config.file import load_config
 from textadv.models import load_classifier
+from textadv.tasks.file import load_config
 
 LORA = "model.lora={r: 4}"
 FILES = ("results.json", "report.md", "report.html", "curve.svg", "config.yaml", "training/hardened/log.jsonl")

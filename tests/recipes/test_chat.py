@@ -16,10 +16,10 @@ from scripts import convert_stories260k
 from tests import chat_run
 from tests.recipes.running import ROOT, Ended, Recipe, in_two_processes, launched
 from tests.seen import TakenChat, read_chat_results
-from textadv.config.file import load_config
 from textadv.data.chat_template import encode_prompt
 from textadv.measuring.safety.generate import Decoding, Prompt, answers
 from textadv.models import LoadedModel, load_causal
+from textadv.tasks.file import load_config
 
 # Steps that are large enough to change what the model says.
 STRONG = ("training.learning_rate=5e-2", "training.steps=6", "selection.every=3")

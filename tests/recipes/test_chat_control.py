@@ -14,11 +14,10 @@ from recipes import adv_finetune, evaluate
 from tests import chat_run
 from tests.recipes.running import Recipe, launched
 from tests.seen import TakenChat, read_chat_results
-from textadv.config.chat import ChatRunConfig
-from textadv.config.file import load_config
 from textadv.runs import harden
-from textadv.tasks.chat.control import controls
-from textadv.tasks.chat.task import prepare_chat
+from textadv.runs.ready import prepare
+from textadv.tasks.chat.config import ChatRunConfig
+from textadv.tasks.file import load_config
 from textadv.training.trainer import Trainer
 
 STEPS = ("training.steps=4", "training.learning_rate=3e-2", "checkpoint.every=2", "selection.every=2")
@@ -105,7 +104,7 @@ def test_they_are_written_as_a_classifiers_are_and_measure_the_same(ran: Ran, re
 def test_one_that_was_interrupted_ends_as_one_that_was_not(
     ran: Ran, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train, checkpoint = harden.train_control, Trainer._checkpoint
+    train, checkpoint = harden.train_plain, Trainer._checkpoint
 
     def dying(trainer: Trainer, tracker: object) -> None:
         checkpoint(trainer, tracker)  # type: ignore[arg-type]
@@ -116,7 +115,7 @@ def test_one_that_was_interrupted_ends_as_one_that_was_not(
             patch.setattr(Trainer, "_checkpoint", dying)
             return train(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(harden, "train_control", interrupted)
+    monkeypatch.setattr(harden, "train_plain", interrupted)
     with pytest.raises(KeyboardInterrupt):
         recipe(adv_finetune, str(ran.config), *WITH, f"output={tmp_path}")
     monkeypatch.undo()
@@ -137,5 +136,7 @@ def test_it_is_on_by_default_and_told_where_there_is_no_row_for_it(config: Path,
     path.write_text(json.dumps(raw), encoding="utf-8")
     loaded = load_config(path, ["mixing.ratio=1.0", f"output={tmp_path / 'run'}", *chat_run.BRIEF])
     assert isinstance(loaded, ChatRunConfig) and loaded.baselines == ["same_steps"]
-    task = prepare_chat(loaded)
-    assert controls(task) == () and any("no plain fine-tune is trained" in line for line in task.warnings)
+    task = prepare(loaded)
+    assert not task.plain(task.load()).rows(task.plain(task.load()).steps) and any(
+        "no plain fine-tune is trained" in line for line in task.warnings
+    )

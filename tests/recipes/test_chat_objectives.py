@@ -13,11 +13,11 @@ from accelerate.state import AcceleratorState, GradientState
 from torch import Tensor
 
 from tests import chat_run
-from textadv.config.chat import ChatRunConfig
-from textadv.config.file import load_config
 from textadv.models import trainable_state
-from textadv.tasks.chat.stages import train_chat
-from textadv.tasks.chat.task import prepare_chat
+from textadv.runs.harden import train_hardened
+from textadv.runs.ready import prepare
+from textadv.tasks.chat.config import ChatRunConfig
+from textadv.tasks.file import load_config
 
 SEVERAL = "threat={space: several, layers: [0], relative_radius: 0.2}"
 OBJECTIVES: dict[str, tuple[str, ...]] = {
@@ -93,7 +93,7 @@ def trained(folder: Path, name: str) -> Trained:
     overrides = [f"output={output}", *chat_run.BRIEF, "evaluation.questions={}", "evaluation.instructions={}"]
     config = load_config(folder / "config.yaml", [*overrides, *steps, *EVERY[name]])
     assert isinstance(config, ChatRunConfig)
-    stage = train_chat(prepare_chat(config))
+    stage = train_hardened(prepare(config))
     return Trained(config, chat_run.log_of(output), trainable_state(stage.loaded.model))
 
 

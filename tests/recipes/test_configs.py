@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.recipes.running import ROOT
-from textadv.config.chat import ChatRunConfig
-from textadv.config.file import dump_config, load_config
-from textadv.tasks import attacks as build_attacks
-from textadv.tasks import components as build
-from textadv.tasks.chat import components as build_chat
+from textadv.tasks.chat.config import ChatRunConfig
+from textadv.tasks.chat.elicitation import measuring_attack
+from textadv.tasks.chat.scene import eliciting_attack
+from textadv.tasks.file import dump_config, load_config
 
 CONFIGS = sorted((ROOT / "recipes/configs").glob("*.yaml"))
 
@@ -37,13 +36,13 @@ def test_it_opens_with_the_command_that_runs_it(path: Path) -> None:
 
 def check_chat(config: ChatRunConfig) -> None:
     """Attacks and mixing; what the objective needs of the rows is tested where there are rows."""
-    threat = build_chat.threat(config.threat)
+    threat = config.threat.make()
     wanted = config.evaluation.elicitation.attack
-    measuring = build_chat.measuring_attack(wanted, "evaluation.elicitation.attack", threat, config.seed)
-    training = build_chat.eliciting(config, threat)
+    measuring = measuring_attack(wanted, "evaluation.elicitation.attack", threat, config.seed)
+    training = eliciting_attack(config.attack, threat, config.seed)
     assert measuring.threat == training.threat == threat
     assert measuring.steps >= 3 * training.steps
-    attacked = build_chat.mixing(config).count(10**6, config.training.batch_size, 1)
+    attacked = config.mixing.make(config.seed).count(10**6, config.training.batch_size, 1)
     assert attacked == round(config.mixing.ratio * config.training.batch_size)
 
 
@@ -53,10 +52,10 @@ def test_its_attacks_objective_and_mixing_can_be_built(path: Path) -> None:
     if isinstance(config, ChatRunConfig):
         check_chat(config)
         return
-    threat = build.threat(config.threat)
-    measured = build_attacks.panel(config.evaluation.attacks, threat, config.seed)
+    threat = config.threat.make()
+    measured = config.evaluation.panel(threat, config.seed)
     assert measured.keys() == config.evaluation.attacks.keys()
-    objective = build.objective(config.objective, config.attack, threat, config.seed)
+    objective = config.objective.make(config.attack, threat, config.seed)
     assert (objective is None) == (config.objective.name == "clean")
-    attacked = build.mixing(config.mixing, config.seed).count(10**6, config.training.batch_size, 1)
+    attacked = config.mixing.make(config.seed).count(10**6, config.training.batch_size, 1)
     assert attacked == round(config.mixing.ratio * config.training.batch_size)

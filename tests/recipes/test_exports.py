@@ -16,9 +16,8 @@ from tests.models.test_vocabulary import grown
 from tests.recipes.running import SMALL, Recipe, check_consistent, in_two_processes, results_of
 from tests.seen import Taken, read_chat_results
 from tests.vision import saved, tiny
-from textadv.models import save_merged
-from textadv.tasks import exporting
-from textadv.tasks.exporting import MARK
+from textadv.models import loading, save_merged
+from textadv.runs.exporting import MARK
 
 LORA = "model.lora={r: 4}"
 IMAGES = "tests/recipes/small_images.yaml"
@@ -141,7 +140,7 @@ def test_another_model_in_a_folder_ends_the_run_with_a_sentence_and_can_be_writt
     output = tmp_path / "run"
     arguments = (adv_finetune, SMALL, f"output={output}", f"model.name={bert}", LORA)
     with monkeypatch.context() as patched:
-        patched.setattr(exporting, "save_merged", spoiled)
+        patched.setattr(loading, "save_merged", spoiled)
         ended = recipe(*arguments)
     assert ended.code == 1
     told = ended.error.splitlines()[0]
@@ -175,13 +174,13 @@ def test_every_process_ends_where_the_main_one_finds_another_model(tmp_path: Pat
     script.write_text(
         "import json, sys\n"
         "from recipes import adv_finetune\n"
-        "from textadv import exporting\n"
-        "save = exporting.save_merged\n"
+        "from textadv.models import loading\n"
+        "save = loading.save_merged\n"
         "def spoiled(model, tokenizer, folder):\n"
         "    save(model, tokenizer, folder)\n"
         "    path = folder / 'config.json'\n"
         "    path.write_text(json.dumps(json.loads(path.read_text()) | {'problem_type': 'regression'}))\n"
-        "exporting.save_merged = spoiled\n"
+        "loading.save_merged = spoiled\n"
         "adv_finetune.main()\n",
         encoding="utf-8",
     )

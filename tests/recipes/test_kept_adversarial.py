@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 
 from recipes import adv_finetune, evaluate
 from tests.recipes.running import SMALL, Recipe, in_two_processes, results_of
-from textadv.config.file import load_config
-from textadv.config.text import ConfigError
+from textadv.config.types import ConfigError
+from textadv.tasks.file import load_config
 
 KEPT = "evaluation.keep_adversarial=true"
 IMAGES = "tests/recipes/small_images.yaml"

@@ -19,13 +19,13 @@ from recipes import adv_finetune, attack, evaluate
 from tests import chat_run
 from tests.recipes.running import Ended, Recipe
 from tests.seen import read_chat_results
-from textadv.config.file import load_config
 from textadv.measuring import Measure
 from textadv.measuring.safety.elicitation import elicit
 from textadv.measuring.safety.kept_answers import Answer
-from textadv.tasks import output as task_output
-from textadv.tasks.chat import stages as stages_chat
-from textadv.tasks.chat.task import prepare_chat
+from textadv.runs import output as task_output
+from textadv.runs.ready import prepare
+from textadv.tasks.chat import choosing
+from textadv.tasks.file import load_config
 
 HEADER = "{{ '<|' + m['role'] + '|>' }}"
 PLAIN = (
@@ -183,16 +183,18 @@ def test_checkpoints_are_chosen_by_answers_without_their_thoughts(
     folder: Path, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found, read = [], []
-    monkeypatch.setattr(stages_chat, "elicit", lambda *a, **k: read.append(k["speech"].marks) or elicit(*a, **k))
+    monkeypatch.setattr(choosing, "elicit", lambda *a, **k: read.append(k["speech"].marks) or elicit(*a, **k))
     for name in ("plain", "thinking"):
         chosen = (
             f"model.name={folder / name}",
             f"output={tmp_path / name}",
             "selection={rows: 24, max_new_tokens: 40}",
         )
-        task = prepare_chat(load_config(folder / "config.yaml", chosen))
-        loaded = task.load_model()
-        found.append(stages_chat.chat_scores(task, loaded.model, loaded))
+        task = prepare(load_config(folder / "config.yaml", chosen))
+        loaded = task.load()
+        score = task.hardening(loaded).score
+        assert score is not None
+        found.append(score(loaded.model))
     assert found[0].clean == found[1].clean and 0 < found[0].clean < 1
     assert read == [("<think>", "</think>")] * 2
 

@@ -11,9 +11,9 @@ from tests.report.made_up_chat import TRAINING, by_judge, evaluated, made, perpl
 from textadv.measuring import Measure, Measured
 from textadv.measuring.measured import Compared, compared
 from textadv.measuring.results import Verdict
+from textadv.measuring.safety.caveats import state_of
 from textadv.measuring.safety.earlier import training_line
 from textadv.measuring.safety.record import Talked
-from textadv.measuring.safety.verdict import state_of
 from textadv.report import doubts
 
 BEFORE = evaluated("before", 3, 20)

@@ -9,15 +9,15 @@ from pytest import MonkeyPatch
 
 from tests.recipes.running import ROOT
 from textadv.config.adversary import AttackConfig
-from textadv.config.elicitation import ElicitationConfig
-from textadv.tasks.chat.searches import FEWER, PANEL, searches
+from textadv.measuring.safety.search_panel import FEWER, PANEL
+from textadv.tasks.chat.elicitation import ElicitationConfig
 
 WANTED = ElicitationConfig(restarts=3, attack=AttackConfig(steps=30, select="most_damaging"))
 
 
 def passes(wanted: ElicitationConfig) -> int:
     """The most forwards and backwards of a row, with what finding out what the model says takes."""
-    found = searches(wanted)
+    found = wanted.searches()
     each = [found[n % len(found)] for n in range(len(found) if wanted.search is None else wanted.restarts)]
     return sum(2 * ((search.steps or wanted.attack.steps) + FEWER[search.says]) + 1 for search in each)
 

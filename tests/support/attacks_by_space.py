@@ -35,9 +35,8 @@ from textadv.attacks import (
 from textadv.attacks.gradient import GradientAttack
 from textadv.config.adversary import AttackConfig
 from textadv.config.attacks import NamedAttackConfig
-from textadv.config.text import ConfigError
-from textadv.tasks import attacks as build_attacks
-from textadv.tasks import components as build
+from textadv.config.evaluation import EvaluationConfig
+from textadv.config.types import ConfigError
 
 TRAINING, EVALUATION, PYTHON = "training", "evaluation", "Python"
 ALL = ("linf", "l2", "l1")
@@ -86,7 +85,7 @@ def trained(name: str, python: str, cells: Mapping[str, Cell] | None = None, **k
     config = {"name": name, **keys}
 
     def make(threat: ThreatModel, place: Place) -> Attack:
-        return build.attack(AttackConfig.model_validate(config), threat, 0)
+        return AttackConfig.model_validate(config).make(threat, 0)
 
     kind: Kind = "diverging" if name in ("virtual_adversarial", "noise") else "bounded"
     return Row(name, TRAINING, (python,), make, kind, config=config, cells=cells or {})
@@ -107,7 +106,8 @@ def measured(
         subject = place.subject(0)
         parsed = TypeAdapter(NamedAttackConfig).validate_python(dict(config))
         surrogates = {SURROGATE: place.subject(1).model}
-        return build_attacks.panel({"it": parsed}, threat, 0, subject.classes, surrogates)["it"]
+        evaluation = EvaluationConfig().model_copy(update={"attacks": {"it": parsed}})
+        return evaluation.panel(threat, 0, subject.classes, surrogates)["it"]
 
     return Row(name, EVALUATION, python, make, kind, norms, per, config, cells or {})
 

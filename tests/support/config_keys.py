@@ -10,7 +10,9 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 
-from textadv.config.tasks import SCHEMAS
+from textadv.tasks.registry import PACKAGES, schema
+
+SCHEMAS = {name: schema(name) for name in PACKAGES}
 
 
 def _sections(annotation: Any) -> list[type[BaseModel]]:
@@ -36,11 +38,11 @@ def _has(sections: Sequence[type[BaseModel]], path: Sequence[str]) -> bool:
 
 def tasks_with(key: str) -> set[str]:
     """The tasks whose configuration has the dotted key."""
-    return {str(task) for task, schema in SCHEMAS.items() if _has([schema], key.split("."))}
+    return {task for task, found in SCHEMAS.items() if _has([found], key.split("."))}
 
 
 ROOTS = sorted(
-    {key for schema in SCHEMAS.values() for key, info in schema.model_fields.items() if _sections(info.annotation)}
+    {key for found in SCHEMAS.values() for key, info in found.model_fields.items() if _sections(info.annotation)}
 )
 KEY = re.compile(rf"(?<![\w./-])(?:{'|'.join(ROOTS)})(?:\.[a-z_]+)+(?![\w(])")
 

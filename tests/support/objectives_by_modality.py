@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tests.support.cells import Cell, Refused
-from textadv.config.text import ConfigError
+from textadv.config.types import ConfigError
 
 # Column -> its title.
 COLUMNS = {

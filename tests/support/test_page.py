@@ -12,8 +12,8 @@ from tests.support.page import COMMAND, PAGE, Notes, rendered
 from tests.support.public import choices, discriminators, public_attacks, public_objectives
 from textadv.config.adversary import AttackConfig
 from textadv.config.attacks import AutoAttackConfig, CarliniWagnerConfig, NamedAttackConfig
-from textadv.config.chat_objective import CapoConfig, PartConfig
 from textadv.config.objective import ObjectiveConfig
+from textadv.tasks.chat.parts import CapoConfig, PartConfig
 
 ATTACKS = attacks_by_space.ROWS.values()
 OBJECTIVES = objectives_by_modality.ROWS

@@ -11,21 +11,19 @@ import torch
 from torch import nn
 
 from tests import chat_run, streams, tiny, vision
-from textadv.config.chat import ChatRunConfig
-from textadv.config.file import load_config, parse_config
-from textadv.config.images import ImageRunConfig
-from textadv.config.objective import replays_of
-from textadv.config.text import RunConfig
 from textadv.data import ImageRows, Rows
 from textadv.models import as_classifier
 from textadv.objectives import Moment, Objectives, hardening
 from textadv.objectives.alignment import Supervised
-from textadv.tasks import components as build
-from textadv.tasks.chat import components as build_chat
-from textadv.training.accumulation import StepReport, accumulate
+from textadv.tasks.chat.config import ChatRunConfig
+from textadv.tasks.file import load_config, parse_config
+from textadv.tasks.images.config import ImageRunConfig
+from textadv.tasks.text.config import RunConfig
+from textadv.training.accumulation import accumulate
 from textadv.training.mixing import NO_ATTACK
 from textadv.training.optimisation import adamw
 from textadv.training.sampling import OneStream
+from textadv.training.step_report import StepReport
 from textadv.values.batch import Role
 
 ROWS, STEPS, RATE = 8, 2, 1e-2
@@ -83,12 +81,12 @@ def on_classifier(kind: str, overrides: Sequence[str]) -> Trained:
     config = configured(kind, overrides)
     assert isinstance(config, RunConfig | ImageRunConfig)
     model, rows = _subject(kind)
-    threat = build.threat(config.threat).resolved(model, rows.batch(range(ROWS)))
-    objective = build.objective(config.objective, config.attack, threat, config.seed, config.mixing)
-    mixing = NO_ATTACK if objective is None else build.mixing(config.mixing, config.seed)
-    sampler = OneStream(rows, mixing, ROWS, config.seed, replays_of(config.objective))
+    threat = config.threat.make().resolved(model, rows.batch(range(ROWS)))
+    objective = config.objective.make(config.attack, threat, config.seed, config.mixing)
+    mixing = NO_ATTACK if objective is None else config.mixing.make(config.seed)
+    sampler = OneStream(rows, mixing, ROWS, config.seed, config.objective.batch_stays)
     reports, goals = [], hardening(objective)
-    with build.trained_with(config.objective, model, rows, config.seed), _watched(model) as (moved, stayed):
+    with config.objective.trained_with(model, rows, config.seed), _watched(model) as (moved, stayed):
         optimizer = adamw(model, RATE, 0.0)
         for step in range(STEPS):
             positions, groups = sampler.step(step, ROWS // 2)
@@ -116,8 +114,8 @@ def on_chats(overrides: Sequence[str]) -> Trained:
     config = configured("chat", overrides)
     assert isinstance(config, ChatRunConfig)
     model, (adversarial, utility, _) = streams.model(), streams.rows().parts
-    threat = build_chat.threat(config.threat).resolved(model, adversarial.batch(range(4)).prompts())
-    return _on_streams(build_chat.objectives(config, threat, 3, adversarial, utility), model)
+    threat = config.threat.make().resolved(model, adversarial.batch(range(4)).prompts())
+    return _on_streams(config.objective.make(config.attack, threat, config.seed, 3, adversarial, utility), model)
 
 
 def on_chats_from_python(overrides: Sequence[str]) -> Trained:
@@ -125,7 +123,7 @@ def on_chats_from_python(overrides: Sequence[str]) -> Trained:
     config = configured("text", overrides)
     assert isinstance(config, RunConfig)
     model = streams.model()
-    threat = build.threat(config.threat).resolved(model)
-    objective = build.objective(config.objective, config.attack, threat, config.seed) or Supervised()
+    threat = config.threat.make().resolved(model)
+    objective = config.objective.make(config.attack, threat, config.seed) or Supervised()
     useful = Supervised()
     return _on_streams({Role.ADVERSARIAL: objective, Role.UTILITY: useful, Role.BORDERLINE: useful}, model)

@@ -12,11 +12,12 @@ from textadv.attacks.parts.apgd_steps import Halving, Rule, Sparse, confined
 from textadv.attacks.parts.attacked import Attacked, Outcome
 from textadv.attacks.parts.calling import on_arrays
 from textadv.attacks.parts.goals import Goal, TargetedDlr, TargetedMargin, Untargeted, require_slope, target_count
-from textadv.attacks.parts.probe import Point, clean_is_known, clean_logits, evaluate_at, half_to_single
+from textadv.attacks.parts.probe import Point, evaluate_at
 from textadv.attacks.parts.record import Record
 from textadv.attacks.parts.threat import ThreatModel, require_threat
+from textadv.attacks.parts.unperturbed import clean_is_known, clean_logits, half_to_single
 from textadv.attacks.wrappers.ensemble import WorstOf
-from textadv.models import delta_shape, editable_mask, evaluating, with_prefix
+from textadv.models import bare, delta_shape, editable_mask, evaluating, with_prefix
 from textadv.values.batch import Batch, Perturbation
 from textadv.values.losses import cross_entropy, dlr
 from textadv.values.randomness import derived_seed, row_generators
@@ -107,7 +108,7 @@ class Apgd:
         Raises PerturbationError where the output does not depend on the delta, its gradient is zero in every row that
         was searched, or not finite in any.
         """
-        if self.early_stop and isinstance(model, FSDPModule) and model.training:
+        if self.early_stop and isinstance(bare(model), FSDPModule) and model.training:
             raise ValueError("attack.early_stop makes processes run different numbers of passes, which FSDP cannot do.")
         threat = self.threat.resolved(model, batch).scaled(radius_scale)
         rows = batch.clean()
@@ -119,13 +120,14 @@ class Apgd:
             # Asked for anew, and not read off `clean`: of a randomised model this point is the mean of many passes.
             origin = evaluate_at(model, rows, threat, nowhere, self.goal, clean, ascend=False)
             record = self._search(model, batch, threat, clean, origin, nowhere, step)
-        record.require_gradient(model, rows, threat)
+        slopes = record.slopes(model, rows, threat)
         outcome = None
         if measure:
             gain, climb = record.value - origin.value, record.value - record.start
             outcome = Outcome(record.reached, gain, climb, record.margin)
         cost = record.cost._replace(queries=record.queries + looks)
-        return Attacked(rows.perturbed(threat.space, record.delta), threat.ball.gauge(record.delta), cost, outcome)
+        moved, gauge = rows.perturbed(threat.space, record.delta), threat.ball.gauge(record.delta)
+        return Attacked(moved, gauge, cost, outcome, slopes=slopes)
 
     def _search(
         self,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from textadv.attacks.apgd import Apgd, apgd_ce, apgd_dlr, apgd_targeted
 from textadv.attacks.minimal.fab import fab_targeted
 from textadv.attacks.parts.attacked import Attack, Attacked
-from textadv.attacks.parts.calling import on_arrays
+from textadv.attacks.parts.calling import on_arrays, searched
 from textadv.attacks.parts.goals import Untargeted, target_count
 from textadv.attacks.parts.members import parts
 from textadv.attacks.parts.threat import ThreatModel, require_threat
@@ -20,10 +20,10 @@ from textadv.attacks.square import Square
 from textadv.attacks.wrappers.ensemble import WorstOf
 from textadv.attacks.wrappers.randomised import Eot
 from textadv.values.batch import Batch
+from textadv.values.decisions import require_one_each
 from textadv.values.kinds import wrong_kind
 from textadv.values.losses import margin
 from textadv.values.randomness import derived_seed
-from textadv.values.spaces import Ablation
 
 Version = Literal["standard", "rand", "fast"]
 VERSIONS: tuple[Version, ...] = ("standard", "rand", "fast")
@@ -59,7 +59,7 @@ class AutoAttack:
     authors try 5, and looks back at other steps (see `Sparse`). The searches of rand do not stop where one mean is
     wrong.
 
-    Raises ValueError for directions to ablate, and where it is called with chats.
+    Raises ValueError where it is called with chats.
     """
 
     threat: ThreatModel
@@ -74,8 +74,6 @@ class AutoAttack:
         require_threat(self.threat)
         if self.version not in VERSIONS:
             raise ValueError(f"attack.version must be one of {', '.join(VERSIONS)}, got {self.version}.")
-        if isinstance(self.threat.space, Ablation):
-            raise ValueError("AutoAttack moves embeddings, hidden states and pixels, got directions to ablate.")
         for name, count in (("steps", self.steps), ("queries", self.queries), ("samples", self.samples)):
             if count < 1:
                 raise ValueError(f"attack.{name} must be at least 1, got {count}.")
@@ -124,13 +122,14 @@ class AutoAttack:
         measure: bool = True,
     ) -> Attacked:
         """The rows of `batch` perturbed; always measured, since choosing needs it. See `Attack` for the arguments."""
-        if batch.prompt_lengths is not None or batch.targets is not None:
-            raise ValueError(
-                "AutoAttack measures classifiers, and a chat model has no classes, got chats. Use apgd_ce or pgd."
-            )
+        require_one_each(
+            "AutoAttack",
+            batch,
+            "AutoAttack measures classifiers, and a chat model has no classes, got chats. Use apgd_ce or pgd.",
+        )
         here = replace(self, threat=self.threat.resolved(model, batch))
         attacks = tuple(stage.attack for stage in here.stages)
-        return WorstOf(attacks)(model, batch.clean(), step=step, radius_scale=radius_scale)
+        return searched(WorstOf(attacks), model, batch.clean(), step=step, radius_scale=radius_scale)
 
     def _exact(self, seeds: Iterator[int]) -> Iterator[Stage]:
         threat, steps, classes = self.threat, self.steps, self.classes

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from textadv.attacks.gradient import GradientAttack
-from textadv.attacks.parts.attacked import Attacked, Cost
+from textadv.attacks.parts.attacked import Attacked, Cost, slope_met
 from textadv.attacks.parts.calling import on_arrays
-from textadv.attacks.parts.flatness import note_slope
-from textadv.attacks.parts.probe import assess, differentiable, half_to_single, one_pass, uniform_start
+from textadv.attacks.parts.probe import assess, differentiable
+from textadv.attacks.parts.starts import uniform_start
 from textadv.attacks.parts.threat import ThreatModel
+from textadv.attacks.parts.unperturbed import half_to_single, one_pass
 from textadv.models import PerturbationError, bare, delta_shape, dtype_of, editable_mask, evaluating, forward
 from textadv.models.finite import overflow
-from textadv.values.batch import Batch, concatenate
+from textadv.values.batch import Batch, concatenate, per_row
 from textadv.values.host.printable import shortened
 from textadv.values.kinds import require_kind
 from textadv.values.losses import cross_entropy, log_1_minus_p
@@ -87,7 +88,7 @@ class Contrast:
         with evaluating(model):
             delta, state = first, attack.ascent.init(first)
             # Asked for once, after the last step: a look at each would make the host wait for the device.
-            met, finite = ~rows.editable.any(), torch.ones_like(rows.labels, dtype=torch.bool)
+            met, finite = ~rows.editable.any(), torch.ones_like(rows.ids, dtype=torch.bool)
             for _ in range(attack.steps):
                 grad = self._gradient(model, rows, other, threat, delta)
                 met, finite = met | grad.any(), finite & torch.isfinite(grad).flatten(1).all(dim=1)
@@ -99,13 +100,13 @@ class Contrast:
                     f"The gradient of the goal with respect to the {threat.space} is not finite at row ids "
                     f"{rows.ids[~finite].tolist()}. {overflow(model, rows)}"
                 )
-            note_slope(
+            slopes = slope_met(
                 bool(met), f"The gradient of the goal is exactly zero for every row's delta in the {threat.space}."
             )
             clean = one_pass(model, rows) if measure else None
-            passes = torch.full_like(rows.labels, 2 * attack.steps)
+            passes = torch.full_like(rows.ids, 2 * attack.steps)
             cost = Cost(passes, passes.clone(), torch.zeros_like(passes))
-            return assess(model, rows, threat, delta, first, attack.goal, clean, cost)
+            return replace(assess(model, rows, threat, delta, first, attack.goal, clean, cost), slopes=slopes)
 
     def _require_two_answers(self, batch: Batch) -> None:
         if batch.prompt_lengths is None or batch.targets is None:
@@ -132,7 +133,7 @@ class Contrast:
             safe = log_1_minus_p(wide, pair, self.cutoff).chunk(2)[1]
             (upstream,) = torch.autograd.grad((-harmful - self.away * safe).sum(), [wide])
             largest = torch.maximum(*upstream.abs().flatten(1).amax(dim=1).chunk(2)).repeat(2)
-            scale = largest.reshape(-1, *[1] * (upstream.dim() - 1))
+            scale = per_row(largest, upstream)
             upstream = upstream / torch.where(scale > 0, scale, 1)
             (grad,) = torch.autograd.grad(logits, [leaf], upstream.to(logits.dtype), allow_unused=True)
         if grad is None:

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from textadv.attacks.minimal.contract import logits_at, slope, unbounded
-from textadv.attacks.parts.attacked import Attacked, Cost
+from textadv.attacks.parts.attacked import Attacked, Cost, Slopes, slope_met
 from textadv.attacks.parts.calling import on_arrays
-from textadv.attacks.parts.flatness import note_slope
 from textadv.attacks.parts.goals import Goal, Untargeted, require_slope
-from textadv.attacks.parts.probe import assess, half_to_single, mean_logits, uniform_start
+from textadv.attacks.parts.probe import assess
+from textadv.attacks.parts.starts import uniform_start
 from textadv.attacks.parts.threat import ThreatModel, require_threat
+from textadv.attacks.parts.unperturbed import half_to_single, mean_logits
 from textadv.models import PerturbationError, delta_shape, dtype_of, evaluating
 from textadv.values.batch import Batch
 
@@ -87,11 +88,12 @@ class PenalisedAscent:
             if measure or self.goal.needs_clean:
                 clean = mean_logits(model, rows)
             start = self._start(model, rows, threat, step)
-            delta = self._climbed(model, rows, threat, clean, start)
-            spent = torch.full_like(rows.labels, self.steps)
+            delta, slopes = self._climbed(model, rows, threat, clean, start)
+            spent = torch.full_like(rows.ids, self.steps)
             # The pass over the clean rows is counted by `assess` where that uses it too.
             cost = Cost(spent, spent.clone(), torch.full_like(spent, int(clean is not None and not measure)))
-            return assess(model, rows, threat, delta, start, self.goal, clean if measure else None, cost)
+            found = assess(model, rows, threat, delta, start, self.goal, clean if measure else None, cost)
+            return replace(found, slopes=slopes)
 
     def _start(self, model: nn.Module, rows: Batch, threat: ThreatModel, step: int) -> Tensor:
         dtype = dtype_of(model)
@@ -103,7 +105,7 @@ class PenalisedAscent:
 
     def _climbed(
         self, model: nn.Module, rows: Batch, threat: ThreatModel, clean: Tensor | None, delta: Tensor
-    ) -> Tensor:
+    ) -> tuple[Tensor, Slopes]:
         free, unit = unbounded(threat), threat.ball.bound(delta)
         alive = torch.zeros((), dtype=torch.bool, device=rows.device)
         for turn in range(self.steps):
@@ -117,10 +119,10 @@ class PenalisedAscent:
             optimum = grad * unit.square() / (2 * self.penalty)
             delta = delta + (optimum - delta) * (self.relative_step_size / math.sqrt(turn + 1))
             delta = free.confine(rows, delta)
-        if bool(rows.editable.any()) and bool((unit > 0).any()):
-            note_slope(
-                bool(alive),
-                f"The gradient of the goal is exactly zero for every row's perturbation of the {threat.space}. "
-                "Either no editable position counts, or the output is constant.",
-            )
-        return delta
+        if not (bool(rows.editable.any()) and bool((unit > 0).any())):
+            return delta, Slopes()
+        return delta, slope_met(
+            bool(alive),
+            f"The gradient of the goal is exactly zero for every row's perturbation of the {threat.space}. "
+            "Either no editable position counts, or the output is constant.",
+        )

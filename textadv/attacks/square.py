@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +13,9 @@ from textadv.attacks.parts.attacked import Attacked, Cost, Outcome
 from textadv.attacks.parts.balls import INSIDE
 from textadv.attacks.parts.calling import on_arrays
 from textadv.attacks.parts.goals import Goal, Untargeted
-from textadv.attacks.parts.probe import Point, evaluate_at, half_to_single, mean_logits, value_at_clean
+from textadv.attacks.parts.probe import Point, evaluate_at
 from textadv.attacks.parts.threat import ThreatModel, require_threat
+from textadv.attacks.parts.unperturbed import half_to_single, mean_logits, value_at_clean
 from textadv.attacks.parts.windows import (
     PLACES_OF_A_QUERY,
     TILES,
@@ -27,11 +29,10 @@ from textadv.attacks.parts.windows import (
     tiles,
     window_sides,
 )
-from textadv.models import delta_shape, dtype_of, editable_mask, evaluating, with_prefix
+from textadv.models import bare, delta_shape, dtype_of, editable_mask, evaluating, with_prefix
 from textadv.values.batch import Batch, Perturbation
 from textadv.values.losses import margin
 from textadv.values.randomness import row_generators
-from textadv.values.spaces import Ablation, Pixels, Several
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 TABLE_QUERIES = 10_000
@@ -66,7 +67,10 @@ class _Found:
 
 @dataclass
 class _Search:
-    """The rows that are still searched, their best deltas (B, C, H, W), and the places of these rows in the batch."""
+    """The rows that are still searched, their best deltas (B, C, H, W), and the places of these rows in the batch.
+
+    shape: that of one row's delta in its space, which may have no channels.
+    """
 
     index: Tensor
     rows: Batch
@@ -77,6 +81,7 @@ class _Search:
     delta: Tensor
     value: Tensor
     margin: Tensor
+    shape: tuple[int, ...]
 
     def keep(self, kept: Tensor) -> None:
         """Drops the rows that `kept`, (B,) bool, leaves out."""
@@ -114,7 +119,7 @@ class Square:
     stands for itself. In L2 each channel keeps the mass of its own windows, as in the paper's code, where AutoAttack's
     gives each that of all and scales the whole. `queries` counts the start, which there is one more.
 
-    Raises ValueError at L1 balls and at ablations.
+    Raises ValueError at L1 balls.
     """
 
     threat: ThreatModel
@@ -135,8 +140,6 @@ class Square:
                 f"The Square attack works in Linf and L2 balls, got {self.threat.ball.geometry.name}. Set threat.norm "
                 "to one of them or take another attack."
             )
-        if isinstance(self.threat.space, Ablation):
-            raise ValueError("The Square attack moves embeddings, hidden states and pixels, got directions to ablate.")
 
     def __str__(self) -> str:
         schedule = ", schedule rescaled" if self.rescale else ""
@@ -153,7 +156,7 @@ class Square:
         measure: bool = True,
     ) -> Attacked:
         """The rows of `batch` perturbed; see `Attack` for the arguments. No gradient is taken."""
-        if isinstance(model, FSDPModule) and model.training:
+        if isinstance(bare(model), FSDPModule) and model.training:
             raise ValueError(
                 "The Square attack drops rows, so that processes run different numbers of passes: not for "
                 "training under FSDP."
@@ -176,7 +179,7 @@ class Square:
         search.rows = with_prefix(model, search.rows, Perturbation(threat.space, delta))
         point = self._score(model, search, search.delta)
         search.value, search.margin = point.value, point.margin.double()
-        queries = torch.ones_like(batch.labels)
+        queries = torch.ones_like(batch.ids)
         found = _Found(delta, point.value.clone(), point.value, point.reached.clone(), search.margin.clone(), queries)
         search.keep(~point.reached & search.canvas.editable.flatten(1).any(dim=1))
         for done in range(self.queries - 1):
@@ -190,13 +193,13 @@ class Square:
         dtype = half_to_single(clean.dtype if clean is not None else dtype_of(model))
         shape = delta_shape(model, batch, threat.space)
         canvas = canvas_of(editable_mask(batch, shape))
-        channels, height, width = shape[1:] if len(shape) == 4 else (1, *shape[1:])
-        signs = channels if isinstance(threat.space, Pixels) else channels * width
+        (height, width), channels = shape[-2:], prod(shape[1:-2])
+        signs = channels if threat.space.is_picture else channels * width
         draws = Draws.of(row_generators(self.seed, step, batch.ids, draw=0), PLACES_OF_A_QUERY + signs)
         nothing = torch.zeros(len(batch), device=batch.device, dtype=torch.float64)
         index = torch.arange(len(batch), device=batch.device)
         delta = torch.zeros((len(batch), channels, height, width), device=batch.device, dtype=dtype)
-        search = _Search(index, batch.clean(), threat, clean, canvas, draws, delta, nothing, nothing)
+        search = _Search(index, batch.clean(), threat, clean, canvas, draws, delta, nothing, nothing, shape[1:])
         given = batch.perturbation
         if given is not None and given.space == threat.space:
             search.delta = _confined(search, given.delta.to(dtype).reshape(delta.shape))
@@ -233,7 +236,7 @@ def _over(row: Tensor) -> Tensor:
 
 def _shaped(search: _Search, delta: Tensor) -> Tensor:
     """The picture as its space has it: without channels where the space has none."""
-    return delta if isinstance(search.threat.space, Pixels | Several) else delta.squeeze(1)
+    return delta.reshape(len(delta), *search.shape)
 
 
 def _confined(search: _Search, delta: Tensor) -> Tensor:
@@ -255,7 +258,7 @@ def _budget(search: _Search) -> Tensor:
 def _start(search: _Search) -> Tensor:
     """Vertical stripes at the radius, and for pixels in an L2 ball a grid of bumps (B, C, H, W)."""
     ball, (rows, channels, _, width) = search.threat.ball, search.delta.shape
-    if ball.geometry.name == "L2" and isinstance(search.threat.space, Pixels):
+    if ball.geometry.name == "L2" and search.threat.space.is_picture:
         drawn = search.draws.numbers((channels + 1) * TILES**2).reshape(rows, channels + 1, -1)
         pattern = tiles(search.canvas, signs_of(drawn[:, 1:]), drawn[:, 0] < 0.5)
     else:
@@ -296,7 +299,7 @@ def _l2_proposal(search: _Search, share: float) -> Tensor:
     In float64, so that what is rounded to the deltas' dtype does not depend on the batch.
     """
     draw, delta, canvas = search.draws.query(), search.delta.double(), search.canvas
-    pixels, token = isinstance(search.threat.space, Pixels), search.threat.ball.per == "token"
+    pixels, token = search.threat.space.is_picture, search.threat.ball.per == "token"
     sides = window_sides(canvas, share, odd=True)
     into = drawn_window(canvas, sides, draw[:, 0], draw[:, 1], last=not pixels)
     out_of = drawn_window(canvas, sides, draw[:, 0 if token else 2], draw[:, 3], last=not pixels)

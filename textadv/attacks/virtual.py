@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
-from textadv.attacks.parts.attacked import Attacked, Cost
+from textadv.attacks.parts.attacked import Attacked, Cost, Slopes, slope_met
 from textadv.attacks.parts.calling import on_arrays
-from textadv.attacks.parts.flatness import note_slope
 from textadv.attacks.parts.goals import Diverge, Goal, Untargeted
-from textadv.attacks.parts.probe import assess, evaluate_at, mean_logits, uniform_start
+from textadv.attacks.parts.probe import assess, evaluate_at
+from textadv.attacks.parts.starts import uniform_start
 from textadv.attacks.parts.threat import ThreatModel, require_threat
+from textadv.attacks.parts.unperturbed import mean_logits
 from textadv.models import dtype_of, evaluating
 from textadv.values.batch import Batch
 
@@ -67,16 +68,18 @@ class VirtualAdversarial:
                 alive = alive | grad.any()
                 delta = threat.ball.steepest(grad.to(delta.dtype)) * threat.ball.bound(delta)
                 delta = threat.confine(rows, delta)
+            slopes = Slopes()
             if bool(rows.editable.any()) and bool((threat.ball.bound(delta) > 0).any()):
-                note_slope(
+                slopes = slope_met(
                     bool(alive),
                     f"The divergence has a zero gradient for every row's perturbation of the {threat.space}. The "
                     "output does not depend on the editable positions.",
                 )
-            passes = torch.full_like(rows.labels, self.steps)
+            passes = torch.full_like(rows.ids, self.steps)
             # The pass over the clean rows is counted by `assess` where that uses it too.
             cost = cost._replace(forwards=passes, backwards=passes.clone(), queries=cost.queries + (not measure))
-            return assess(model, rows, threat, delta, start, self.goal, clean if measure else None, cost)
+            found = assess(model, rows, threat, delta, start, self.goal, clean if measure else None, cost)
+            return replace(found, slopes=slopes)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,10 @@
-"""The sections of a configuration that describe the adversary and how many rows it is let loose on."""
+"""The sections of a configuration that describe the adversary: what it may do, and how hard it tries."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -13,13 +15,23 @@ from textadv.config.types import (
     Length,
     Natural,
     NotNegative,
-    Positive,
     Section,
-    Share,
     StepKey,
     Whole,
     checked,
 )
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from textadv.attacks import Ascent, Attack, Goal, ThreatModel
+    from textadv.values.spaces import Space
+
+FGSM_STEP = 1.0
+R_FGSM_STEP = 1.25
+PGD_REACH = 2.5
+# Stands for the number of classes where the data has not been read yet.
+SOME_CLASSES = 10
 
 
 class ThreatConfig(Section):
@@ -68,6 +80,57 @@ class ThreatConfig(Section):
             )
         return checked(self, lines)
 
+    def make(self) -> ThreatModel:
+        """What the adversary may do; a relative radius is still to be resolved."""
+        from textadv.attacks import L1, L2, Linf, ThreatModel
+
+        ball = {"l2": L2, "linf": Linf, "l1": L1}[self.norm]
+        return ThreatModel(self._place(), ball(self.radius, relative_radius=self.relative_radius, per=self.per))
+
+    def _place(self) -> Space:
+        from textadv.values.spaces import Embeddings, Hidden, Pixels
+
+        if self.layer is not None:
+            return Hidden(self.layer)
+        return Pixels() if self.space == "pixels" else Embeddings()
+
+
+@dataclass(frozen=True)
+class Against:
+    """What an attack that measures is made for.
+
+    classes: of the model. early_stop: whether an APGD search leaves a row where it is broken: what is carried over to
+    another model is searched to the end. surrogates: the models that attacks are transferred from, by the names that
+    they are configured by and on the device of the attacked model; without them what is made can be looked at, not run.
+    """
+
+    classes: int = SOME_CLASSES
+    early_stop: bool = True
+    surrogates: Mapping[str, nn.Module] = field(default_factory=dict)
+
+
+class PanelSection(Section):
+    """What every attack of an evaluation has beside its keys."""
+
+    name: str
+
+    @property
+    def surrogate(self) -> str | None:
+        """The model that it is transferred from, if it is."""
+        return None
+
+    def bisection_problems(self, key: str) -> list[str]:
+        """What a bisection over radii, whose attack stands at `key`, does not allow in it, one line each."""
+        return []
+
+
+def goal_of(name: str) -> Goal:
+    """A loss of the label, or a divergence from the clean prediction, by name."""
+    from textadv.attacks import Diverge, Untargeted
+    from textadv.values.losses import DIVERGENCES, LOSSES
+
+    return Untargeted(LOSSES[name]) if name in LOSSES else Diverge(DIVERGENCES[name])
+
 
 # What a named attack settles by itself; setting such a key to anything else is an error.
 _NO_SIZE: dict[str, Any] = {"step_size": None, "ascent": "fixed"}
@@ -98,7 +161,7 @@ _SETTLED: dict[str, dict[str, Any]] = {
 }
 
 
-class AttackConfig(Section):
+class AttackConfig(PanelSection):
     """How hard the adversary tries within the threat model."""
 
     name: Literal["pgd", "fgsm", "r_fgsm", "virtual_adversarial", "noise"] = Field("pgd", description="The attack.")
@@ -176,6 +239,63 @@ class AttackConfig(Section):
             )
         return checked(self, lines)
 
+    def make(
+        self, threat: ThreatModel, seed: int, against: Against | None = None, *, default_goal: str = "cross_entropy"
+    ) -> Attack:
+        """The attack inside `threat`. default_goal: what it raises where the section names no goal."""
+        from textadv.attacks import GradientAttack, Noise, VirtualAdversarial
+
+        if self.steps_schedule is not None:
+            return self.staged(lambda one: one.make(threat, seed, against, default_goal=default_goal))
+        aim = goal_of(self.goal or default_goal)
+        if self.name == "noise":
+            return Noise(threat, aim, seed)
+        if self.name == "virtual_adversarial":
+            return VirtualAdversarial(threat, self.steps, goal=aim, seed=seed)
+        return GradientAttack(
+            threat=threat,
+            ascent=self._ascent(),
+            steps=self.steps,
+            goal=aim,
+            random_start=self.random_start,
+            restarts=self.restarts,
+            early_stop=self.early_stop,
+            select=self.select,
+            seed=seed,
+            starts=self.starts,
+        )
+
+    def bisection_problems(self, key: str) -> list[str]:
+        if self.step_size is None:
+            return []
+        return [
+            f"{key}.step_size would stay {self.step_size:g} at every radius that is tried. Set "
+            f"{key}.relative_step_size instead, or leave both out."
+        ]
+
+    def staged(self, make: Callable[[AttackConfig], Attack]) -> Attack:
+        """What `make` makes of the attack, for each number of steps that its schedule names."""
+        from textadv.attacks import Stages
+
+        if self.steps_schedule is None:
+            return make(self)
+        fixed = {
+            first: self.model_copy(update={"steps": steps, "steps_schedule": None})
+            for first, steps in self.steps_schedule.items()
+        }
+        return Stages({first: make(one) for first, one in fixed.items()})
+
+    def _ascent(self) -> Ascent:
+        from textadv.attacks import Adam, FixedStep, Momentum, StepSize
+
+        relative = self.relative_step_size
+        if self.step_size is None and relative is None:
+            relative = {"fgsm": FGSM_STEP, "r_fgsm": R_FGSM_STEP, "pgd": PGD_REACH / self.steps}[self.name]
+        size = StepSize(self.step_size, relative)
+        if self.ascent == "momentum":
+            return Momentum(size, self.momentum)
+        return Adam(size) if self.ascent == "adam" else FixedStep(size)
+
 
 def with_defaults(data: object, defaults: dict[str, Any]) -> object:
     """The keys of an attack that measures, with `defaults` for those neither given nor settled by its name."""
@@ -200,96 +320,3 @@ def measuring(data: object) -> object:
 def selecting(data: object) -> object:
     """Like `measuring`, with 10 steps where the file gives none."""
     return with_defaults(measuring(data), {"steps": 10})
-
-
-class LinearScheduleConfig(Section):
-    """From `start` to `end` in equal increments, then `end`."""
-
-    kind: Literal["linear"] = Field("linear", description="A straight line.")
-    start: NotNegative = Field(description="Value at optimizer step 0.")
-    end: NotNegative = Field(description="Value once the steps are done.")
-    steps: Count = Field(description="Optimizer steps from start to end.")
-
-
-class StepScheduleConfig(Section):
-    """Constant between the given steps."""
-
-    kind: Literal["step"] = Field("step", description="A staircase.")
-    values: Annotated[dict[StepKey, NotNegative], Field(min_length=1)] = Field(
-        description="Value from each of these optimizer steps on; the first step is 0."
-    )
-
-
-ScheduleConfig = Annotated[LinearScheduleConfig | StepScheduleConfig, Field(discriminator="kind")]
-
-
-def _levels(schedule: LinearScheduleConfig | StepScheduleConfig) -> dict[str, float]:
-    """The values that a schedule takes, by their key below the schedule."""
-    if isinstance(schedule, LinearScheduleConfig):
-        return {"start": schedule.start, "end": schedule.end}
-    return {f"values.{step}": value for step, value in schedule.values.items()}
-
-
-def schedule_problems(ratio: ScheduleConfig | None, radius: ScheduleConfig | None) -> list[str]:
-    """What is wrong with mixing.ratio_schedule and mixing.radius_schedule, one line each."""
-    lines = []
-    for name, schedule in (("ratio_schedule", ratio), ("radius_schedule", radius)):
-        if schedule is None:
-            continue
-        if isinstance(schedule, StepScheduleConfig) and 0 not in schedule.values:
-            lines.append(f"mixing.{name}.values must say what holds from step 0, got {schedule.values}. Add 0: ...")
-        for key, level in _levels(schedule).items():
-            if level > 1:
-                lines.append(f"mixing.{name}.{key} must be at most 1, got {level}.")
-            if level == 0 and name == "radius_schedule":
-                lines.append(
-                    f"mixing.{name}.{key} must be greater than 0, got {level}. A radius of 0 is no attack: "
-                    f"use mixing.warmup_steps for steps without one."
-                )
-    return lines
-
-
-def lowest_level(schedule: ScheduleConfig | None, otherwise: float) -> float:
-    """The smallest value of a schedule; `otherwise` where there is none."""
-    return otherwise if schedule is None else min(_levels(schedule).values())
-
-
-class AdaptiveRadiusConfig(Section):
-    """A factor on the radius of each attacked row: how many radii it seems to be away from being misclassified."""
-
-    lowest: Positive = Field(0.5, description="Smallest factor; that of rows which are misclassified already.")
-    highest: Positive = Field(1.5, description="Largest factor; above 1 training goes beyond threat.radius.")
-    reference: Positive = Field(1.0, description="Distance to misclassification, in radii, that gives a factor of 1.")
-
-    @model_validator(mode="after")
-    def _rules(self) -> AdaptiveRadiusConfig:
-        lines = []
-        if self.lowest > self.highest:
-            lines.append(
-                f"mixing.adaptive_radius.lowest must be at most mixing.adaptive_radius.highest ({self.highest}), got "
-                f"{self.lowest}."
-            )
-        return checked(self, lines)
-
-
-class MixingConfig(Section):
-    """How many rows are attacked, which, and how far."""
-
-    ratio: Share = Field(
-        0.25, description="Share of the rows of an optimizer step, over all processes, that is attacked, 0 to 1."
-    )
-    policy: Literal["replace", "pair"] = Field(
-        "replace", description="Attacked rows replace their clean selves, or come beside them (pair)."
-    )
-    warmup_steps: Natural = Field(0, description="Optimizer steps without attack at the beginning.")
-    ratio_schedule: ScheduleConfig | None = Field(None, description="The ratio over time, in place of mixing.ratio.")
-    radius_schedule: ScheduleConfig | None = Field(
-        None, description="A factor on the threat's radius over time, above 0 and at most 1."
-    )
-    adaptive_radius: AdaptiveRadiusConfig | None = Field(
-        None, description="A factor on each attacked row's radius, from its clean margin and gradient; null: none."
-    )
-
-    @model_validator(mode="after")
-    def _rules(self) -> MixingConfig:
-        return checked(self, schedule_problems(self.ratio_schedule, self.radius_schedule))

@@ -1,13 +1,17 @@
-"""The sections of a configuration that name the attacks of an evaluation: each with the keys that it reads."""
+"""The sections that name the attacks of an evaluation: each with the keys that it reads, each makes its attack."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from textadv.config.adversary import AttackConfig, measuring, with_defaults
-from textadv.config.types import Count, Formerly, NotNegative, Positive, Section, Text, checked
+from textadv.config.adversary import Against, AttackConfig, PanelSection, measuring, with_defaults
+from textadv.config.types import Count, Formerly, NotNegative, Positive, Text, checked
+
+if TYPE_CHECKING:
+    from textadv.attacks import Attack, ThreatModel
 
 TRAINABLE = ("pgd", "fgsm", "r_fgsm", "virtual_adversarial", "noise")
 SPREAD = {"starts": "spread"}
@@ -30,34 +34,101 @@ EarlyStop = Annotated[
 ]
 
 
-class ApgdCeConfig(Section):
+def averaged(search: Attack, samples: int, seed: int) -> Attack:
+    """The search with each value and gradient a mean of so many passes, where that is more than one."""
+    from textadv.attacks import Eot
+
+    return search if samples == 1 else Eot(search, samples, seed=seed)
+
+
+def several_samples(key: str, samples: int) -> list[str]:
+    """What a bisection over radii does not allow in the samples of the attack at `key`."""
+    return [f"{key}.samples must be 1, got {samples}: a bisection looks at single passes."] if samples > 1 else []
+
+
+class ApgdConfig(PanelSection):
+    """The keys of every APGD (arXiv:2003.01690)."""
+
+    name: str
+    steps: Count = Field(100, description="Gradients per restart.")
+    restarts: Count = Field(1, description="Searches per row, each from its own random start.")
+    samples: SamplesCount = 1
+
+    def make(self, threat: ThreatModel, seed: int, against: Against | None = None) -> Attack:
+        """The attack inside `threat`.
+
+        A mean of noisy passes is searched to the end, as one lucky point does not break it.
+
+        Raises ValueError where it does not know such balls, or needs more classes.
+        """
+        against = against or Against()
+        search = self._search(threat, seed, against.classes, against.early_stop and self.samples == 1)
+        return averaged(search, self.samples, seed)
+
+    def bisection_problems(self, key: str) -> list[str]:
+        return several_samples(key, self.samples)
+
+    def _search(self, threat: ThreatModel, seed: int, classes: int, early_stop: bool) -> Attack:
+        raise NotImplementedError
+
+
+class ApgdCeConfig(ApgdConfig):
     """APGD on the cross-entropy (arXiv:2003.01690)."""
 
     name: Literal["apgd_ce"] = Field("apgd_ce", description="The attack.")
-    steps: Count = Field(100, description="Gradients per restart.")
-    restarts: Count = Field(1, description="Searches per row, each from its own random start.")
-    samples: SamplesCount = 1
+
+    def _search(self, threat: ThreatModel, seed: int, classes: int, early_stop: bool) -> Attack:
+        from textadv.attacks import apgd_ce
+
+        return apgd_ce(threat, steps=self.steps, restarts=self.restarts, early_stop=early_stop, seed=seed)
 
 
-class ApgdDlrConfig(Section):
+class ApgdDlrConfig(ApgdConfig):
     """APGD on the difference of logits ratio (arXiv:2003.01690); for 3 classes or more."""
 
     name: Literal["apgd_dlr"] = Field("apgd_dlr", description="The attack.")
-    steps: Count = Field(100, description="Gradients per restart.")
-    restarts: Count = Field(1, description="Searches per row, each from its own random start.")
-    samples: SamplesCount = 1
+
+    def _search(self, threat: ThreatModel, seed: int, classes: int, early_stop: bool) -> Attack:
+        from textadv.attacks import apgd_dlr
+
+        if classes < 3:
+            raise ValueError(
+                f"apgd_dlr needs at least 3 classes, got {classes}. Set name: apgd_ce, or apgd_targeted, which raises "
+                "the margin there."
+            )
+        return apgd_dlr(threat, steps=self.steps, restarts=self.restarts, early_stop=early_stop, seed=seed)
 
 
-class ApgdTargetedConfig(Section):
+class ApgdTargetedConfig(ApgdConfig):
     """APGD towards each of the 9 strongest other classes (arXiv:2003.01690)."""
 
     name: Literal["apgd_targeted"] = Field("apgd_targeted", description="The attack.")
     steps: Count = Field(100, description="Gradients per target and restart.")
     restarts: Count = Field(1, description="Searches per row and target, each from its own random start.")
-    samples: SamplesCount = 1
+
+    def _search(self, threat: ThreatModel, seed: int, classes: int, early_stop: bool) -> Attack:
+        from textadv.attacks import apgd_targeted
+
+        steps, restarts = self.steps, self.restarts
+        return apgd_targeted(threat, classes, steps=steps, restarts=restarts, early_stop=early_stop, seed=seed)
 
 
-class FabConfig(Section):
+class MinimalConfig(PanelSection):
+    """An attack whose one run finds the smallest perturbation that breaks a row."""
+
+    name: str
+
+    def make(self, threat: ThreatModel, seed: int, against: Against | None = None) -> Attack:
+        """The attack inside `threat`, which never leaves the ball. Raises ValueError where it knows no such balls."""
+        from textadv.attacks import Within
+
+        return Within(self._search(threat, seed, (against or Against()).classes), threat)
+
+    def _search(self, threat: ThreatModel, seed: int, classes: int) -> Attack:
+        raise NotImplementedError
+
+
+class FabConfig(MinimalConfig):
     """FAB, towards the nearest of all other classes (arXiv:1907.02044); for a ball per example."""
 
     name: Literal["fab"] = Field("fab", description="The attack.")
@@ -65,8 +136,13 @@ class FabConfig(Section):
     restarts: Count = Field(1, description="Searches per row, the first from the clean row.")
     early_stop: EarlyStop = False
 
+    def _search(self, threat: ThreatModel, seed: int, classes: int) -> Attack:
+        from textadv.attacks import Fab
 
-class FabTargetedConfig(Section):
+        return Fab(threat, self.steps, self.restarts, seed=seed, early_stop=self.early_stop)
+
+
+class FabTargetedConfig(MinimalConfig):
     """FAB towards each of the 9 strongest other classes (arXiv:2003.01690); for a ball per example."""
 
     name: Literal["fab_targeted"] = Field("fab_targeted", description="The attack.")
@@ -74,8 +150,13 @@ class FabTargetedConfig(Section):
     restarts: Count = Field(1, description="Searches per row and target, the first from the clean row.")
     early_stop: EarlyStop = False
 
+    def _search(self, threat: ThreatModel, seed: int, classes: int) -> Attack:
+        from textadv.attacks import fab_targeted
 
-class SquareConfig(Section):
+        return fab_targeted(threat, classes, seed=seed, **self.model_dump(exclude={"name"}))
+
+
+class SquareConfig(PanelSection):
     """Square, random search by the scores alone (arXiv:1912.00049); for l2 and linf balls."""
 
     name: Literal["square"] = Field("square", description="The attack.")
@@ -84,8 +165,17 @@ class SquareConfig(Section):
     rescale: bool = Field(False, description="Shrink the windows in proportion to the queries; false: as AutoAttack.")
     samples: SamplesCount = 1
 
+    def make(self, threat: ThreatModel, seed: int, against: Against | None = None) -> Attack:
+        """The attack inside `threat`. Raises ValueError where it does not know such balls."""
+        from textadv.attacks import Square
 
-class DeepFoolConfig(Section):
+        return averaged(Square(threat, self.queries, self.p_init, self.rescale, seed=seed), self.samples, seed)
+
+    def bisection_problems(self, key: str) -> list[str]:
+        return several_samples(key, self.samples)
+
+
+class DeepFoolConfig(MinimalConfig):
     """DeepFool, straight to the nearest linearised boundary (arXiv:1511.04599)."""
 
     name: Literal["deepfool"] = Field("deepfool", description="The attack.")
@@ -95,8 +185,13 @@ class DeepFoolConfig(Section):
     )
     overshoot: NotNegative = Field(0.02, description="Share by which the total is lengthened.")
 
+    def _search(self, threat: ThreatModel, seed: int, classes: int) -> Attack:
+        from textadv.attacks import DeepFool
 
-class DdnConfig(Section):
+        return DeepFool(threat, self.steps, self.candidates, self.overshoot)
+
+
+class DdnConfig(MinimalConfig):
     """DDN, the smallest l2 norm at a fixed price (arXiv:1811.09600); for an l2 ball per example."""
 
     name: Literal["ddn"] = Field("ddn", description="The attack.")
@@ -107,8 +202,13 @@ class DdnConfig(Section):
     initial_norm: Positive = Field(1.0, description="The first norm: in widths of the pixels' box, else in radii.")
     step_size: Positive = Field(1.0, description="The first step, in the same unit; the last is a hundredth of it.")
 
+    def _search(self, threat: ThreatModel, seed: int, classes: int) -> Attack:
+        from textadv.attacks import Ddn
 
-class PdgdConfig(Section):
+        return Ddn(threat, **self.model_dump(exclude={"name"}))
+
+
+class PdgdConfig(MinimalConfig):
     """PDGD, the smallest l2 norm with a multiplier that is learned (arXiv:2106.01538); for an l2 ball per example."""
 
     name: Literal["pdgd"] = Field("pdgd", description="The attack.")
@@ -121,8 +221,13 @@ class PdgdConfig(Section):
     dual_rate: Positive = Field(0.1, description="The multiplier's first step; the last is a tenth of it.")
     initial_ratio: Positive = Field(0.01, description="Weight of the norm over that of the constraint at first.")
 
+    def _search(self, threat: ThreatModel, seed: int, classes: int) -> Attack:
+        from textadv.attacks import Pdgd
 
-class CarliniWagnerConfig(Section):
+        return Pdgd(threat, **self.model_dump(exclude={"name"}))
+
+
+class CarliniWagnerConfig(MinimalConfig):
     """Carlini-Wagner, the smallest change that Adam can find (arXiv:1608.04644); for a ball per example."""
 
     name: Literal["carlini_wagner"] = Field("carlini_wagner", description="The attack.")
@@ -136,8 +241,20 @@ class CarliniWagnerConfig(Section):
     initial_constant: Positive | None = Field(None, description="The first constant; null: the form's own.")
     abort_early: bool = Field(True, description="Leave a constant where nothing improves any more.")
 
+    def _search(self, threat: ThreatModel, seed: int, classes: int) -> Attack:
+        from textadv.attacks import CarliniWagner, CarliniWagnerL0, CarliniWagnerLinf
 
-class AutoAttackConfig(Section):
+        forms = {"l2": CarliniWagner, "linf": CarliniWagnerLinf, "l0": CarliniWagnerL0}
+        form = self.form or threat.ball.geometry.name.lower()
+        if form not in forms:
+            raise ValueError(
+                f"carlini_wagner has the forms {', '.join(forms)}, got threat.norm: {form}. Set name: fab or deepfool, "
+                "which know l1."
+            )
+        return forms[form](threat, **self.model_dump(exclude={"name", "form"}, exclude_none=True))
+
+
+class AutoAttackConfig(PanelSection):
     """AutoAttack, whose worst case is one number (arXiv:2003.01690)."""
 
     name: Literal["autoattack"] = Field("autoattack", description="The attack.")
@@ -160,6 +277,17 @@ class AutoAttackConfig(Section):
                     f"attack.version: {version}."
                 )
         return checked(self, lines)
+
+    def make(self, threat: ThreatModel, seed: int, against: Against | None = None) -> Attack:
+        """The attack inside `threat`. Raises ValueError where it does not know such balls, or needs more classes."""
+        from textadv.attacks import autoattack
+
+        return autoattack(threat, (against or Against()).classes, seed=seed, **self.model_dump(exclude={"name"}))
+
+    def bisection_problems(self, key: str) -> list[str]:
+        if self.version != "rand":
+            return []
+        return [f"{key}.version: rand looks at means of passes, and a bisection at one. Set standard or fast."]
 
 
 def of_panel(data: object) -> object:
@@ -197,7 +325,7 @@ StrongAttackConfig = (
 )
 
 
-class TransferConfig(Section):
+class TransferConfig(PanelSection):
     """An attack on another model, whose perturbations are then put on this one's inputs (arXiv:1605.07277)."""
 
     name: Literal["transfer"] = Field("transfer", description="The attack.")
@@ -213,81 +341,23 @@ class TransferConfig(Section):
         "boundary."
     )
 
+    def make(self, threat: ThreatModel, seed: int, against: Against | None = None) -> Attack:
+        """The attack inside `threat`, from the model that `against` has by this name. Raises as the attack's own."""
+        from torch import nn
+
+        from textadv.attacks import Transfer
+
+        against = against or Against()
+        attack = self.attack.make(threat, seed, replace(against, early_stop=False))
+        return Transfer(against.surrogates.get(self.model, nn.Identity()), attack, threat, self.model)
+
+    @property
+    def surrogate(self) -> str | None:
+        return self.model
+
 
 PanelAttackConfig = AttackConfig | StrongAttackConfig | TransferConfig
 NamedAttackConfig = Annotated[
     Annotated[PanelAttackConfig, Field(discriminator="name")],
     BeforeValidator(of_panel),
 ]
-
-
-class MaskingConfig(Section):
-    """The masking alarm: signs that the attacks failed for want of a gradient."""
-
-    rows: Count = Field(256, description="Rows that each check looks at, at most: a seeded sample.")
-    queries: Count = Field(1000, description="Queries of the Square probe beside an autoattack without Square.")
-
-
-def bisected(data: object) -> object:
-    """An attack of a bisection, with 20 steps where neither the file nor its name gives any."""
-    found = of_panel(data)
-    return with_defaults(found, {"steps": 20}) if isinstance(found, dict) and found["name"] in TRAINABLE else found
-
-
-MinimalConfig = FabConfig | FabTargetedConfig | DeepFoolConfig | DdnConfig | PdgdConfig | CarliniWagnerConfig
-
-
-class MinimumRadiusConfig(Section):
-    """The smallest radius at which an attack breaks each row, by bisection, or by one run of a minimal attack."""
-
-    attack: Annotated[
-        Annotated[AttackConfig | StrongAttackConfig, Field(discriminator="name")], BeforeValidator(bisected)
-    ] = Field(
-        AttackConfig(name="pgd", steps=20, select="most_damaging", early_stop=True, starts="spread"),
-        description="Any attack of a panel but transfer; unset keys of pgd and its kin default to steps 20, select "
-        "most_damaging, early_stop true and starts spread. fab, fab_targeted, deepfool, ddn, pdgd and "
-        "carlini_wagner run once, to the end.",
-    )
-    with_fab: Annotated[bool | None, Formerly(False)] = Field(
-        None, description="Begin a bisection with FAB and take the smaller; null: for l2 and l1 balls per example."
-    )
-    upper: Positive = Field(4.0, description="Largest radius that is tried, in radii of the threat.")
-    tolerance: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.02, description="A row is done where its radius is known up to this share of it."
-    )
-    steps: Count = Field(20, description="Bisections per row, at most.")
-    rows: Count = Field(128, description="Rows that are searched, at most: a seeded sample of those that are attacked.")
-
-    @model_validator(mode="after")
-    def _rules(self) -> MinimumRadiusConfig:
-        attack, key, lines = self.attack, "evaluation.minimum_radius.attack", []
-        if isinstance(attack, AttackConfig) and attack.step_size is not None:
-            lines.append(
-                f"{key}.step_size would stay {attack.step_size:g} at every radius that is tried. Set "
-                f"{key}.relative_step_size instead, or leave both out."
-            )
-        if isinstance(attack, ApgdCeConfig | ApgdDlrConfig | ApgdTargetedConfig | SquareConfig) and attack.samples > 1:
-            lines.append(f"{key}.samples must be 1, got {attack.samples}: a bisection looks at single passes.")
-        if isinstance(attack, AutoAttackConfig) and attack.version == "rand":
-            lines.append(f"{key}.version: rand looks at means of passes, and a bisection at one. Set standard or fast.")
-        if isinstance(attack, MinimalConfig):
-            lines += _beside_minimal(self, attack)
-        return checked(self, lines)
-
-
-def _beside_minimal(wanted: MinimumRadiusConfig, attack: MinimalConfig) -> list[str]:
-    """Of keys that only a bisection reads, or that would end a search for the smallest size before its end."""
-    section, lines = "evaluation.minimum_radius", []
-    if isinstance(attack, FabConfig | FabTargetedConfig) and attack.early_stop:
-        lines.append(
-            f"{section}.attack.early_stop: true would leave a row at the first perturbation inside the radius, and the "
-            "smallest is looked for. Remove it."
-        )
-    for name, given in (("with_fab", wanted.with_fab), ("tolerance", wanted.tolerance), ("steps", wanted.steps)):
-        if given and given != type(wanted).model_fields[name].default:
-            shown = "true" if given is True else f"{given:g}"
-            lines.append(
-                f"{section}.{name}: {shown} is of a bisection, and {section}.attack.name: {attack.name} runs once, to "
-                "the end. Remove it, or name a bounded attack such as pgd."
-            )
-    return lines

@@ -6,15 +6,22 @@ import difflib
 import re
 import reprlib
 from collections.abc import Iterator, Mapping
-from typing import Any, get_args, get_origin
+from typing import Any, NamedTuple, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from textadv.config.tasks import schema_of
-from textadv.config.text import ConfigError
+from textadv.config.types import ConfigError
 
 Path = tuple[str | int, ...]
+
+
+class Read(NamedTuple):
+    """A configuration as read, which says which objective, attack or schedule a section is, and the run's schema."""
+
+    raw: object
+    schema: type[BaseModel]
+
 
 _REQUIREMENTS = {
     "greater_than_equal": "must be at least {ge}",
@@ -89,14 +96,11 @@ def _stands_for(model: type[BaseModel], node: Mapping[Any, Any]) -> bool:
     return False
 
 
-def fields_at(path: Path, raw: object) -> dict[str, FieldInfo]:
-    """The valid keys of the section at `path`; empty where there is a list, no section, or one whose keys are free.
-
-    raw: the configuration as read, which says which objective, attack or schedule a section is.
-    """
-    models: list[type[BaseModel]] = [schema_of(raw)]
+def fields_at(path: Path, read: Read) -> dict[str, FieldInfo]:
+    """The valid keys of the section at `path`; empty where there is a list, no section, or one whose keys are free."""
+    models: list[type[BaseModel]] = [read.schema]
     free_key = listed = False
-    node: Any = raw
+    node: Any = read.raw
     for key in path:
         if isinstance(key, int):
             node = node[key] if isinstance(node, list) and key < len(node) else None
@@ -123,31 +127,31 @@ def _all_keys(annotation: Any, prefix: str = "") -> Iterator[str]:
                 yield from _all_keys(info.annotation, f"{prefix}{name}.")
 
 
-def _nearest(path: Path, keys: list[str], raw: object) -> str | None:
+def _nearest(path: Path, keys: list[str], read: Read) -> str | None:
     """The dotted key that was probably meant by the unknown `path`."""
     key, section = str(path[-1]), path[:-1]
     near = difflib.get_close_matches(key, keys, n=1)
     if near:
         return dotted((*section, near[0]))
-    elsewhere = [name for name in _all_keys(schema_of(raw)) if name.rsplit(".", 1)[-1] == key and name != dotted(path)]
+    elsewhere = [name for name in _all_keys(read.schema) if name.rsplit(".", 1)[-1] == key and name != dotted(path)]
     return elsewhere[0] if elsewhere else None
 
 
-def _models_around(path: Path, raw: object) -> list[type[BaseModel]]:
+def _models_around(path: Path, read: Read) -> list[type[BaseModel]]:
     """Every section that could stand at `path`, whatever stands there."""
     named = path[:-1] if path and isinstance(path[-1], int) else path
-    info = fields_at(named[:-1], raw).get(str(named[-1])) if named else None
+    info = fields_at(named[:-1], read).get(str(named[-1])) if named else None
     if info is None and len(named) > 1:
         # Below a key of the user's choice the section is what the key around it holds.
-        around = fields_at(named[:-2], raw).get(str(named[-2]))
+        around = fields_at(named[:-2], read).get(str(named[-2]))
         info = around if around is not None and _holds_any_key(around.annotation) else None
     return [] if info is None else _models(info.annotation)
 
 
-def _owners(path: Path, raw: object) -> list[str]:
+def _owners(path: Path, read: Read) -> list[str]:
     """The names (or kinds) with which the section around `path` would have that key."""
     section = dotted(path[:-1])
-    models = _models_around(path[:-1], raw)
+    models = _models_around(path[:-1], read)
     return [
         f"{section}.{kind}: {model.model_fields[kind].default}"
         for model in models
@@ -156,10 +160,10 @@ def _owners(path: Path, raw: object) -> list[str]:
     ]
 
 
-def _unknown(path: Path, raw: object, source: str) -> str:
-    keys = list(fields_at(path[:-1], raw))
-    owners = _owners(path, raw)
-    near = _nearest(path, keys, raw)
+def _unknown(path: Path, read: Read, source: str) -> str:
+    keys = list(fields_at(path[:-1], read))
+    owners = _owners(path, read)
+    near = _nearest(path, keys, read)
     meant = f": did you mean {near}?" if near else "."
     if owners:
         meant = f": it belongs to {' and '.join(owners)}."
@@ -167,10 +171,10 @@ def _unknown(path: Path, raw: object, source: str) -> str:
     return f"unknown key {dotted(path)} in {source}{meant} {where}: {', '.join(keys)}."
 
 
-def _path(loc: Path, raw: object, kind: str) -> Path:
+def _path(loc: Path, read: Read, kind: str) -> Path:
     """Where a problem is in the user's file: pydantic's place without the names of its own types."""
     path: list[str | int] = []
-    node: Any = raw
+    node: Any = read.raw
     for i, key in enumerate(loc):
         listed = isinstance(node, list) and isinstance(key, int) and key < len(node)
         if listed or (isinstance(node, Mapping) and key in node):
@@ -181,31 +185,31 @@ def _path(loc: Path, raw: object, kind: str) -> Path:
     return tuple(path)
 
 
-def _meaning(path: Path, raw: object) -> str:
+def _meaning(path: Path, read: Read) -> str:
     """What the key at `path` sets, as a closing remark, or nothing for a key without a description."""
     named = path[:-1] if isinstance(path[-1], int) else path
-    info = fields_at(named[:-1], raw).get(str(named[-1]))
+    info = fields_at(named[:-1], read).get(str(named[-1]))
     return f" ({info.description})" if info is not None and info.description else ""
 
 
-def _rule_lines(problem: ConfigError, path: Path, value: object, raw: object) -> list[str]:
+def _rule_lines(problem: ConfigError, path: Path, value: object, read: Read) -> list[str]:
     """The lines of a rule of the schema, in the user's keys."""
     lines = []
     for line in problem.lines:
         if line.startswith("must "):
-            lines.append(f"{dotted(path)} {line}, got {shown(value)}.{_meaning(path, raw)}")
+            lines.append(f"{dotted(path)} {line}, got {shown(value)}.{_meaning(path, read)}")
             continue
         # The rules of an attack call it attack, wherever it stands.
         named = path[:2] == ("evaluation", "attacks") or path == ("evaluation", "minimum_radius", "attack")
-        measuring = named or fields_at(path, raw).get("restarts")
+        measuring = named or fields_at(path, read).get("restarts")
         text = re.sub(r"\battack\.(?=\w)", f"{dotted(path)}.", line) if measuring else line
-        lines.append(f"{text} {_no_attack(raw)}" if text.startswith("attack.steps must be") else text)
+        lines.append(f"{text} {_no_attack(read)}" if text.startswith("attack.steps must be") else text)
     return lines
 
 
-def _no_attack(raw: object) -> str:
+def _no_attack(read: Read) -> str:
     """How a run of this task is trained without an attack: not every task has objective.name."""
-    plain = "objective.name: clean" if "name" in fields_at(("objective",), raw) else "mixing.ratio: 0"
+    plain = "objective.name: clean" if "name" in fields_at(("objective",), read) else "mixing.ratio: 0"
     return f"To train without an attack set {plain}."
 
 
@@ -217,7 +221,7 @@ def _requirement(kind: str, context: Mapping[str, Any], message: str) -> str:
     return _REQUIREMENTS[kind].format(**{**context, **whole})
 
 
-def _value_line(path: Path, value: object, what: str, raw: object) -> str:
+def _value_line(path: Path, value: object, what: str, read: Read) -> str:
     """The line for a value that is not what the schema asks for."""
     line = f"{dotted(path)} {what}, got {shown(value)}."
     near = difflib.get_close_matches(str(value), re.findall(r"'([^']*)'", what), n=1)
@@ -225,7 +229,7 @@ def _value_line(path: Path, value: object, what: str, raw: object) -> str:
         line += f" Did you mean {near[0]}?"
     if what == _REQUIREMENTS["string_type"] and isinstance(value, (bool, int, float)):
         line += " Put quotes around it."
-    kinds = [key for key in _KINDS if key in fields_at(path, raw)]
+    kinds = [key for key in _KINDS if key in fields_at(path, read)]
     if kinds and isinstance(value, str):
         line += f" Write {dotted(path)}.{kinds[0]}: {value}."
     return line
@@ -240,21 +244,21 @@ def _source(key: str, source: str, overrides: dict[str, str]) -> str:
     return source
 
 
-def _lines(problem: Mapping[str, Any], raw: object, source: str, overrides: dict[str, str]) -> list[str]:
+def _lines(problem: Mapping[str, Any], read: Read, source: str, overrides: dict[str, str]) -> list[str]:
     """The lines for one problem as pydantic describes it."""
     kind, loc, value, context = problem["type"], problem["loc"], problem["input"], problem.get("ctx", {})
-    path = _path(loc, raw, kind)
+    path = _path(loc, read, kind)
     if kind == "invalid_key":
         return [f"{dotted(path[:-1]) or source} has the key {loc[-1]}, which is no text. Correct or remove it."]
     if kind == "extra_forbidden":
-        return [_unknown(path, raw, _source(dotted(path), source, overrides))]
+        return [_unknown(path, read, _source(dotted(path), source, overrides))]
     if kind == "missing":
-        return [f"{dotted(path)} is missing in {source}.{_meaning(path, raw)}"]
+        return [f"{dotted(path)} is missing in {source}.{_meaning(path, read)}"]
     if kind == "value_error" and isinstance(context.get("error"), ConfigError):
-        return _rule_lines(context["error"], path, value, raw)
+        return _rule_lines(context["error"], path, value, read)
     if kind == "union_tag_not_found":
         key = context["discriminator"].strip("'")
-        choices = ", ".join(str(model.model_fields[key].default) for model in _models_around(path, raw))
+        choices = ", ".join(str(model.model_fields[key].default) for model in _models_around(path, read))
         return [
             f"{dotted(path)}.{key} is missing in {_source(dotted(path), source, overrides)}. Choose one of {choices}."
         ]
@@ -265,14 +269,14 @@ def _lines(problem: Mapping[str, Any], raw: object, source: str, overrides: dict
         return [f"{dotted(path[:-1])}: the key {shown(value)} {what}."]
     if kind == "union_tag_invalid":
         key = context["discriminator"].strip("'")
-        return [_value_line((*path, key), value[key], what, raw)]
-    return [_value_line(path, value, what, raw) + _meaning(path, raw)]
+        return [_value_line((*path, key), value[key], what, read)]
+    return [_value_line(path, value, what, read) + _meaning(path, read)]
 
 
-def explained(error: ValidationError, raw: object, source: str, overrides: dict[str, str]) -> ConfigError:
+def explained(error: ValidationError, read: Read, source: str, overrides: dict[str, str]) -> ConfigError:
     """All problems that validation found, as one error.
 
-    raw: what was validated. source: the file's name. overrides: dotted key -> the override's text.
+    read: what was validated. source: the file's name. overrides: dotted key -> the override's text.
     """
-    lines = [line for problem in error.errors() for line in _lines(problem, raw, source, overrides)]
+    lines = [line for problem in error.errors() for line in _lines(problem, read, source, overrides)]
     return ConfigError(list(dict.fromkeys(lines)))

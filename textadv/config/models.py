@@ -24,6 +24,11 @@ class NamedModel(NamedTuple):
     name: str
     path: str
 
+    @property
+    def line(self) -> str:
+        """That says which model is attacked."""
+        return f"model:  {self.path}" if self.name == self.path else f"model:  {self.name} ({self.path})"
+
 
 def named_model(argument: str, option: str = "--model") -> NamedModel:
     """The model of an argument: `NAME=PATH`, or a path, which is its own name.

@@ -1,13 +1,34 @@
-"""The section of a configuration that says what training lowers, and what each objective asks of the adversary."""
+"""What training lowers: each objective with its keys, what it asks of the adversary, and its making."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Protocol
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from textadv.config.adversary import AttackConfig, MixingConfig, ThreatConfig, lowest_level
+from textadv.config.adversary import AttackConfig, ThreatConfig, goal_of
+from textadv.config.lowered import LoweredConfig
+from textadv.config.mixing import MixingConfig
+from textadv.config.objective_rules import (
+    ascending_problems,
+    distributional_problems,
+    divergence_problems,
+    freelb_problems,
+    predictor_problems,
+)
 from textadv.config.types import Count, Formerly, NotNegative, Positive, Section, Share, checked
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from textadv.attacks import Attack, GradientAttack, ThreatModel
+    from textadv.data import Rows
+    from textadv.objectives import Objective
+
+FREE_STEP = 1.0
 
 BatchNorm = Annotated[
     Literal["separate", "joint"],
@@ -37,30 +58,56 @@ WeightPerturbation = Annotated[
 ]
 
 
-class CleanConfig(Section):
+class CleanConfig(LoweredConfig):
     """Plain fine-tuning: attack and mixing are ignored."""
+
+    beside_clean = True
 
     name: Literal["clean"] = Field("clean", description="Cross-entropy of clean rows.")
 
+    def make(
+        self, attack: AttackConfig, threat: ThreatModel, seed: int, mixing: MixingConfig | None = None
+    ) -> Objective | None:
+        """None."""
+        return None
 
-class AdversarialConfig(Section):
+
+class AdversarialConfig(LoweredConfig):
     """Adversarial training (arXiv:1706.06083)."""
 
     name: Literal["adversarial"] = Field("adversarial", description="Cross-entropy of attacked rows.")
     weight_perturbation: WeightPerturbation = 0.0
 
+    def _of(self, adversary: Attack) -> Objective:
+        from textadv.objectives import Adversarial
 
-class TradesConfig(Section):
+        return Adversarial(adversary)
+
+
+class TradesConfig(LoweredConfig):
     """TRADES (arXiv:1901.08573)."""
+
+    default_goal = "kl"
+    contains_clean = True
 
     name: Literal["trades"] = Field("trades", description="Clean cross-entropy + beta x KL between clean and attacked.")
     beta: NotNegative = Field(6.0, description="Weight of the divergence.")
     batch_norm: BatchNorm = "separate"
     weight_perturbation: WeightPerturbation = 0.0
 
+    def problems(self, attack: AttackConfig, threat: ThreatConfig, mixing: MixingConfig) -> list[str]:
+        return [*divergence_problems(self.name, attack), *super().problems(attack, threat, mixing)]
 
-class MartConfig(Section):
+    def _of(self, adversary: Attack) -> Objective:
+        from textadv.objectives import trades
+
+        return trades(adversary, self.beta, self.batch_norm)
+
+
+class MartConfig(LoweredConfig):
     """MART (Wang et al., ICLR 2020)."""
+
+    beside_clean = True
 
     name: Literal["mart"] = Field(
         "mart", description="Boosted cross-entropy of attacked rows + weight x KL x (1 - clean confidence)."
@@ -69,17 +116,38 @@ class MartConfig(Section):
     batch_norm: BatchNorm = "separate"
     weight_perturbation: WeightPerturbation = 0.0
 
+    def _of(self, adversary: Attack) -> Objective:
+        from textadv.objectives import Mart
 
-class AlumConfig(Section):
+        return Mart(adversary, self.weight, batch_norm=self.batch_norm)
+
+
+class AlumConfig(LoweredConfig):
     """ALUM (arXiv:2004.08994)."""
+
+    default_goal = "symmetric_kl"
+
+    contains_clean = True
 
     name: Literal["alum"] = Field("alum", description="Clean cross-entropy + weight x symmetric KL.")
     weight: NotNegative = Field(1.0, description="Weight of the divergence.")
     weight_perturbation: WeightPerturbation = 0.0
 
+    def problems(self, attack: AttackConfig, threat: ThreatConfig, mixing: MixingConfig) -> list[str]:
+        return [*divergence_problems(self.name, attack), *super().problems(attack, threat, mixing)]
 
-class SmartConfig(Section):
+    def _of(self, adversary: Attack) -> Objective:
+        from textadv.objectives import alum
+
+        return alum(adversary, self.weight)
+
+
+class SmartConfig(LoweredConfig):
     """SMART (arXiv:1911.03437)."""
+
+    default_goal = "symmetric_kl"
+
+    contains_clean = True
 
     name: Literal["smart"] = Field("smart", description="Clean cross-entropy + weight x symmetric KL.")
     weight: NotNegative = Field(1.0, description="Weight of the divergence.")
@@ -103,9 +171,21 @@ class SmartConfig(Section):
             )
         return checked(self, lines)
 
+    def problems(self, attack: AttackConfig, threat: ThreatConfig, mixing: MixingConfig) -> list[str]:
+        return [*divergence_problems(self.name, attack), *super().problems(attack, threat, mixing)]
 
-class R3fConfig(Section):
+    def _maker(self) -> Callable[[Attack], Objective]:
+        """One teacher for all groups of rows."""
+        from textadv.objectives import Proximal, smart
+
+        teacher = None if self.bregman == 0 else Proximal(self.bregman, self.momentum, self.early_momentum)
+        return partial(smart, weight=self.weight, constant_targets=self.constant_targets, proximal=teacher)
+
+
+class R3fConfig(LoweredConfig):
     """R3F (arXiv:2008.03156), the control without an adversary."""
+
+    contains_clean = True
 
     name: Literal["r3f"] = Field("r3f", description="Clean cross-entropy + weight x symmetric KL under noise.")
     weight: NotNegative = Field(1.0, description="Weight of the divergence.")
@@ -114,8 +194,19 @@ class R3fConfig(Section):
     )
     weight_perturbation: WeightPerturbation = 0.0
 
+    def problems(self, attack: AttackConfig, threat: ThreatConfig, mixing: MixingConfig) -> list[str]:
+        lines = []
+        if attack.name != "noise":
+            lines.append(f"objective.name: r3f needs attack.name: noise, got {attack.name}. Set attack.name: noise.")
+        return lines + super().problems(attack, threat, mixing)
 
-class FreelbConfig(Section):
+    def _of(self, adversary: Attack) -> Objective:
+        from textadv.objectives import r3f
+
+        return r3f(adversary, self.weight, self.constant_input)
+
+
+class FreelbConfig(LoweredConfig):
     """FreeLB (arXiv:1909.11764)."""
 
     name: Literal["freelb"] = Field("freelb", description="Mean loss over all steps of the attack.")
@@ -125,8 +216,28 @@ class FreelbConfig(Section):
     special_tokens: bool = SPECIAL_TOKENS
     linf_step: LinfStep = "sign"
 
+    @property
+    def holds_clean(self) -> bool:
+        return self.clean_term
 
-class FreeConfig(Section):
+    def problems(self, attack: AttackConfig, threat: ThreatConfig, mixing: MixingConfig) -> list[str]:
+        lines = super().problems(attack, threat, mixing) + ascending_problems(self.name, attack, mixing)
+        return lines + freelb_problems(self, attack, threat.space, threat.norm)
+
+    def _of(self, adversary: Attack) -> Objective:
+        from textadv.objectives import FreeLB
+
+        return FreeLB(
+            _ascending(adversary),
+            self.start,
+            self.clean_term,
+            self.hold_dropout,
+            special_tokens=self.special_tokens,
+            largest_entry=self.linf_step == "largest_entry",
+        )
+
+
+class FreeConfig(LoweredConfig):
     """Adversarial training for free (arXiv:1904.12843)."""
 
     name: Literal["free"] = Field(
@@ -137,16 +248,47 @@ class FreeConfig(Section):
     )
     carry: bool = Field(True, description="Images: begin each batch from the perturbation of the batch before.")
 
+    @property
+    def batch_stays(self) -> int:
+        return self.replays
 
-class RegularisedConfig(Section):
+    def problems(self, attack: AttackConfig, threat: ThreatConfig, mixing: MixingConfig) -> list[str]:
+        lines = super().problems(attack, threat, mixing) + ascending_problems(self.name, attack, mixing)
+        if attack.name == "pgd" and attack.steps != 1:
+            lines.append(
+                f"attack.steps must be 1 with objective.name: free, which takes one step in each of objective.replays, "
+                f"got {attack.steps}."
+            )
+        return lines
+
+    def adversary(self, attack: AttackConfig, threat: ThreatModel, seed: int) -> Attack:
+        """A step is as long as the radius where the configuration names no length."""
+        if attack.step_size is None and attack.relative_step_size is None:
+            attack = attack.model_copy(update={"relative_step_size": FREE_STEP})
+        return super().adversary(attack, threat, seed)
+
+    def _of(self, adversary: Attack) -> Objective:
+        from textadv.objectives import Free
+
+        return Free(_ascending(adversary), self.replays, self.carry)
+
+
+class RegularisedConfig(LoweredConfig):
     """Adversarial regularisation (arXiv:1412.6572)."""
+
+    contains_clean = True
 
     name: Literal["regularised"] = Field("regularised", description="Clean + multiplier x adversarial cross-entropy.")
     multiplier: NotNegative = Field(0.2, description="Weight of the adversarial loss.")
     weight_perturbation: WeightPerturbation = 0.0
 
+    def _of(self, adversary: Attack) -> Objective:
+        from textadv.objectives import Regularised
 
-class DistributionalConfig(Section):
+        return Regularised(adversary, self.multiplier)
+
+
+class DistributionalConfig(LoweredConfig):
     """Distributionally robust training (arXiv:1710.10571): a price on the perturbation in place of a ball."""
 
     name: Literal["distributional"] = Field(
@@ -157,9 +299,29 @@ class DistributionalConfig(Section):
     )
     weight_perturbation: WeightPerturbation = 0.0
 
+    def problems(self, attack: AttackConfig, threat: ThreatConfig, mixing: MixingConfig) -> list[str]:
+        return [*super().problems(attack, threat, mixing), *distributional_problems(attack, threat)]
 
-class PredictorConfig(Section):
+    def adversary(self, attack: AttackConfig, threat: ThreatModel, seed: int) -> Attack:
+        """The penalised ascent."""
+        from textadv.attacks import PenalisedAscent
+
+        def priced(one: AttackConfig) -> Attack:
+            share, aim = one.relative_step_size or 1.0, goal_of(one.goal or self._goal(one))
+            return PenalisedAscent(threat, self.penalty, one.steps, share, aim, one.random_start, seed)
+
+        return attack.staged(priced)
+
+    def _of(self, adversary: Attack) -> Objective:
+        from textadv.objectives import Distributional
+
+        return Distributional(adversary, self.penalty)
+
+
+class PredictorConfig(LoweredConfig):
     """Consistency through a predictor with stopped gradients, as in SimSiam (arXiv:2011.10566)."""
+
+    contains_clean = True
 
     name: Literal["predictor"] = Field(
         "predictor", description="Mean of clean and adversarial cross-entropy + weight x (1 - cosine)."
@@ -167,6 +329,26 @@ class PredictorConfig(Section):
     weight: NotNegative = Field(1.0, description="Weight of the consistency.")
     hidden: Count = Field(64, description="Width of the predictor's hidden layer; it is trained and not exported.")
     weight_perturbation: WeightPerturbation = 0.0
+
+    def problems(self, attack: AttackConfig, threat: ThreatConfig, mixing: MixingConfig) -> list[str]:
+        return [*super().problems(attack, threat, mixing), *predictor_problems(mixing)]
+
+    def trained_with(self, model: nn.Module, rows: Rows, seed: int) -> AbstractContextManager[object]:
+        from textadv.objectives import with_predictor
+
+        return with_predictor(model, rows.batch([0]), self.hidden, seed)
+
+    def _of(self, adversary: Attack) -> Objective:
+        from textadv.objectives import PredictorConsistency
+
+        return PredictorConsistency(adversary, self.weight)
+
+
+def _ascending(adversary: Attack) -> GradientAttack:
+    from textadv.attacks import GradientAttack
+
+    assert isinstance(adversary, GradientAttack)
+    return adversary
 
 
 ObjectiveConfig = Annotated[
@@ -185,151 +367,7 @@ ObjectiveConfig = Annotated[
     Field(discriminator="name"),
 ]
 
-HOLDING_CLEAN = ("trades", "alum", "smart", "r3f", "regularised", "predictor")
 
-
-def passes_clean(objective: ObjectiveConfig) -> bool:
-    """Whether rows that are attacked pass the model in training unperturbed as well."""
-    clean_term = isinstance(objective, FreelbConfig) and objective.clean_term
-    return clean_term or objective.name in (*HOLDING_CLEAN, "clean", "mart")
-
-
-def weight_perturbation_of(objective: ObjectiveConfig) -> float:
-    """AWP's gamma; 0 for objectives that cannot have one."""
-    return 0.0 if isinstance(objective, CleanConfig | FreelbConfig | FreeConfig) else objective.weight_perturbation
-
-
-def replays_of(objective: ObjectiveConfig) -> int:
-    """Optimizer steps for which a batch stays."""
-    return objective.replays if isinstance(objective, FreeConfig) else 1
-
-
-def objective_problems(
-    objective: ObjectiveConfig, attack: AttackConfig, threat: ThreatConfig, mixing: MixingConfig
-) -> list[str]:
-    """What the objective does not allow in attack, threat and mixing, one line each."""
-    name, lines = objective.name, []
-    if name == "r3f" and attack.name != "noise":
-        lines.append(f"objective.name: r3f needs attack.name: noise, got {attack.name}. Set attack.name: noise.")
-    if name in ("trades", "alum", "smart") and attack.goal is None and not attack.random_start:
-        lines.append(
-            f"objective.name: {name} raises a divergence, which has a zero gradient at the clean input, where this "
-            f"attack starts. Set attack.name: pgd with attack.random_start: true, or attack.goal: cross_entropy."
-        )
-    has_clean_term = isinstance(objective, FreelbConfig) and objective.clean_term
-    if mixing.policy == "pair" and (name in HOLDING_CLEAN or has_clean_term):
-        what = "objective.clean_term: true" if has_clean_term else f"objective.name: {name}"
-        lines.append(
-            f"mixing.policy: pair counts the clean loss of attacked rows twice, because {what} already contains it. "
-            f"Set mixing.policy: replace."
-        )
-    lines += _ascending_problems(name, attack, mixing) if name in ("freelb", "free") else []
-    lines += (
-        freelb_problems(objective, attack, threat.space, threat.norm) if isinstance(objective, FreelbConfig) else []
-    )
-    if name == "free" and attack.name == "pgd" and attack.steps != 1:
-        lines.append(
-            f"attack.steps must be 1 with objective.name: free, which takes one step in each of objective.replays, got "
-            f"{attack.steps}."
-        )
-    lines += _distributional_problems(attack, threat) if name == "distributional" else []
-    return lines + (_predictor_problems(mixing) if name == "predictor" else [])
-
-
-class FreelbSteps(Protocol):
-    """The keys of FreeLB that depend on the threat, in a classifier's objective and in a chat model's part."""
-
-    @property
-    def special_tokens(self) -> bool: ...
-
-    @property
-    def linf_step(self) -> str: ...
-
-
-def freelb_problems(objective: FreelbSteps, attack: AttackConfig, space: str, norm: str) -> list[str]:
-    """What FreeLB's options do not allow in attack and threat, one line each."""
-    lines = []
-    if objective.special_tokens and space == "pixels":
-        lines.append("objective.special_tokens: true has no meaning for threat.space: pixels. Remove it.")
-    if objective.linf_step != "sign" and not (norm == "linf" and attack.ascent == "fixed"):
-        lines.append(
-            f"objective.linf_step: {objective.linf_step} needs threat.norm: linf and attack.ascent: fixed, got {norm} "
-            f"and {attack.ascent}. Remove it."
-        )
-    return lines
-
-
-def _ascending_problems(name: str, attack: AttackConfig, mixing: MixingConfig) -> list[str]:
-    """What FreeLB and free training, which train on every step of the attack, do not allow in the attack."""
-    if attack.name != "pgd":
-        return [f"objective.name: {name} needs attack.name: pgd, got {attack.name}. Set attack.name: pgd."]
-    lines = _plain_search_problems(name, attack)
-    if attack.goal not in (None, "cross_entropy"):
-        lines.append(
-            f"attack.goal must be cross_entropy with objective.name: {name}, whose ascent uses the gradient of the "
-            f"training loss, got {attack.goal}. Remove it."
-        )
-    if not attack.random_start:
-        lines.append(
-            f"attack.random_start must be true with objective.name: {name}, got false."
-            + (" To start at the clean input set objective.start: 0." if name == "freelb" else "")
-        )
-    if attack.steps_schedule is not None:
-        lines.append(f"attack.steps_schedule does not go with objective.name: {name}. Set attack.steps instead.")
-    if mixing.adaptive_radius is not None:
-        lines.append(f"mixing.adaptive_radius does not go with objective.name: {name}. Remove it.")
-    return lines
-
-
-def _plain_search_problems(name: str, attack: AttackConfig) -> list[str]:
-    """What an objective whose search is one run to the last point does not allow."""
-    lines = []
-    if attack.restarts != 1:
-        lines.append(f"attack.restarts must be 1 with objective.name: {name}, got {attack.restarts}.")
-    if attack.early_stop:
-        lines.append(f"attack.early_stop must be false with objective.name: {name}, got true.")
-    if attack.select != "last":
-        lines.append(f"attack.select must be last with objective.name: {name}, got {attack.select}.")
-    if attack.starts != "ball":
-        lines.append(f"attack.starts must be ball with objective.name: {name}, got {attack.starts}.")
-    return lines
-
-
-def _distributional_problems(attack: AttackConfig, threat: ThreatConfig) -> list[str]:
-    """What the penalised ascent, which has no ball, does not use."""
-    if attack.name != "pgd":
-        return [f"objective.name: distributional needs attack.name: pgd, got {attack.name}. Set attack.name: pgd."]
-    lines = _plain_search_problems("distributional", attack)
-    if threat.norm != "l2":
-        lines.append(f"objective.name: distributional prices the L2 norm, got threat.norm: {threat.norm}. Set l2.")
-    if attack.step_size is not None or (attack.relative_step_size or 1.0) > 1:
-        lines.append(
-            "objective.name: distributional takes steps that are shares of the way to the penalty's optimum: remove "
-            f"attack.step_size (got {attack.step_size}) and keep attack.relative_step_size at most 1 (got "
-            f"{attack.relative_step_size}); null means 1."
-        )
-    if attack.ascent != "fixed":
-        lines.append(f"attack.ascent must be fixed with objective.name: distributional, got {attack.ascent}.")
-    return lines
-
-
-def _predictor_problems(mixing: MixingConfig) -> list[str]:
-    """Every optimizer step must reach the predictor: processes wait for the gradient of each parameter."""
-    lowest = lowest_level(mixing.ratio_schedule, mixing.ratio)
-    if mixing.warmup_steps == 0 and lowest > 0:
-        return []
-    return [
-        f"objective.name: predictor needs attacked rows in every optimizer step, got mixing.warmup_steps: "
-        f"{mixing.warmup_steps} and a lowest ratio of {lowest}. Set mixing.warmup_steps: 0 and raise the ratio."
-    ]
-
-
-def weight_perturbation_problems(objective: ObjectiveConfig, precision: str | None) -> list[str]:
-    """What AWP does not allow in training.precision, one line each."""
-    gamma = weight_perturbation_of(objective)
-    if gamma == 0 or precision != "fp16":
-        return []
-    return [
-        f"objective.weight_perturbation: {gamma} takes gradients that training.precision: fp16 cannot scale. Set "
-        "training.precision: bf16 or no."
-    ]
+def teaches(objective: Section) -> bool:
+    """Whether a second copy of what is trained is kept, as a teacher."""
+    return isinstance(objective, SmartConfig) and objective.bregman > 0

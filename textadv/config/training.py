@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from textadv.config.adversary import AttackConfig, selecting
 from textadv.config.types import Count, NotNegative, Positive, Section, Share, checked
+
+if TYPE_CHECKING:
+    from textadv.training.averaging import Averaging
+    from textadv.training.overfitting import Guard, Probing
 
 
 class AveragingConfig(Section):
@@ -41,6 +45,13 @@ class AveragingConfig(Section):
             )
         return checked(self, lines)
 
+    def make(self, steps: int) -> Averaging:
+        """Which weights of a run of so many optimizer steps are averaged."""
+        from textadv.training.averaging import Averaging
+
+        start = self.start if self.start >= 1 else self.start * steps
+        return Averaging(self.kind, self.decay, max(round(start), 1), self.every, self.refresh_batches)
+
 
 class GuardConfig(Section):
     """The guard against catastrophic overfitting: a stronger attack on validation rows, every few steps."""
@@ -60,6 +71,12 @@ class GuardConfig(Section):
         "stop", description="End the run at the weights of the last good probe, or go on from them at half the rate."
     )
     rollbacks: Count = Field(3, description="Rollbacks after which the run is stopped.")
+
+    def make(self, probe: Probing) -> Guard:
+        """The guard. probe: measures a model on held-out rows."""
+        from textadv.training.overfitting import Guard
+
+        return Guard(self.every, probe, self.drop, self.action, self.rollbacks)
 
 
 class TrainingConfig(Section):
@@ -103,6 +120,17 @@ class TrainingConfig(Section):
                 f"{self.micro_batch_size}. Lower it, or raise training.batch_size."
             )
         return checked(self, lines)
+
+    def steps_per_epoch(self, rows: int) -> int:
+        """Optimizer steps in one pass over the training rows; the last, smaller batch is left out."""
+        return max(rows // self.batch_size, 1)
+
+    def optimizer_steps(self, rows: int) -> int:
+        """Optimizer steps of a run over so many training rows."""
+        if self.steps is not None:
+            return self.steps
+        assert self.epochs is not None
+        return max(round(self.epochs * self.steps_per_epoch(rows)), 1)
 
 
 def training_problems(

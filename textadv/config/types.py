@@ -112,7 +112,7 @@ AttackKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
 class Formerly:
     """Stands in the annotation of a key that is younger than what it decides: what runs without the key did.
 
-    So a run that was begun then is not resumed with another default: see `textadv.config.file.written_config`.
+    So a run that was begun then is not resumed with another default: see `textadv.tasks.file.written_config`.
     """
 
     value: object

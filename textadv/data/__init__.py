@@ -2,7 +2,7 @@
 
 from textadv.data.chat import Chat, ChatSplits, load_chats
 from textadv.data.chat_rows import ChatRows, JoinedRows, encode_chats, joined
-from textadv.data.chat_template import Encoded, Message, Segment, encode_answer, encode_answered, encode_prompt
+from textadv.data.chat_template import Encoded, Segment, encode_answer, encode_answered, encode_prompt
 from textadv.data.classification import load_splits
 from textadv.data.contamination import Contamination, find_contamination
 from textadv.data.encoding import (
@@ -18,10 +18,18 @@ from textadv.data.encoding import (
 )
 from textadv.data.examples import Examples, Splits, overlap
 from textadv.data.image_files import ImageSplits, Pictures
-from textadv.data.image_splits import Fitting, fitted, images_digest, load_image_splits, own_shape, shared_images
+from textadv.data.image_splits import (
+    Fitting,
+    ImageParts,
+    fitted,
+    images_digest,
+    load_image_splits,
+    own_shape,
+    shared_images,
+)
 from textadv.data.images import ImageRows
 from textadv.data.numbers import class_numbers, from_numpy
-from textadv.data.rendering import Template
+from textadv.data.rendering import Message, Template
 from textadv.data.reviews import reviews
 from textadv.data.shapes import shapes
 from textadv.data.tokenizer import reviews_tokenizer
@@ -37,6 +45,7 @@ __all__ = [
     "EncodedRows",
     "Examples",
     "Fitting",
+    "ImageParts",
     "ImageRows",
     "ImageSplits",
     "JoinedRows",

@@ -26,8 +26,8 @@ from textadv.data.chat_forms import (
     prompt_messages,
     text,
 )
-from textadv.data.chat_template import Message
 from textadv.data.hub import read_hub, unread
+from textadv.data.rendering import Message
 from textadv.data.tables import Table, read_files
 from textadv.values.batch import Role
 from textadv.values.errors import DataError

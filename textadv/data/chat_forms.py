@@ -10,7 +10,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from textadv.data.chat_template import SEGMENTS, Message
+from textadv.data.chat_template import SEGMENTS
+from textadv.data.rendering import Message
 from textadv.data.thoughts import spelled
 from textadv.values.errors import DataError
 from textadv.values.host.reading import literal_of

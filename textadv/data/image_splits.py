@@ -7,7 +7,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -183,6 +183,14 @@ def own_shape(part: Pictures) -> tuple[int, int, int]:
     first = _with_channels(part.images[0], part.place)
     height, width, channels = first.shape
     return channels, height, width
+
+
+class ImageParts(NamedTuple):
+    """The rows of each split."""
+
+    train: ImageRows
+    validation: ImageRows
+    test: ImageRows
 
 
 @dataclass(frozen=True)

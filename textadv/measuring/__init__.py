@@ -1,5 +1,6 @@
 """Evaluation: accuracy without and under attack, calibration, intervals and tests."""
 
+from textadv.measuring.accuracy.attacked_rows import Finished
 from textadv.measuring.accuracy.attacking import attack_rows, clean_logits
 from textadv.measuring.accuracy.classify import calibrated, evaluate, fitted_temperature, scores
 from textadv.measuring.accuracy.inspection import Inspected, inspect_rows
@@ -7,7 +8,6 @@ from textadv.measuring.accuracy.inspection_images import InspectedImage, inspect
 from textadv.measuring.accuracy.masking import Alarm
 from textadv.measuring.accuracy.minimum import RadiusSearch, minimum_radii
 from textadv.measuring.accuracy.sanity import no_better_than_constant
-from textadv.measuring.finished import Finished
 from textadv.measuring.measured import Measure, Measured
 from textadv.measuring.results import Results, Training
 from textadv.measuring.sections.attacks import Attacks

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from textadv.data import Rows
-from textadv.measuring.finished import Hit
+from textadv.measuring.accuracy.attacked_rows import Hit
 from textadv.measuring.sections.radii import MinimumRadii
 
 COUNTED = (

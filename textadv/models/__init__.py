@@ -6,7 +6,7 @@ from textadv.models.embedded import embedded_inputs
 from textadv.models.export import UnmergeableError, save_adapter, save_merged
 from textadv.models.loading import LoadedModel, load_classifier, load_trained_classifier
 from textadv.models.places import (
-    ModelError,
+    Averaged,
     bare,
     blocks,
     delta_shape,
@@ -20,13 +20,11 @@ from textadv.models.places import (
 from textadv.models.prefix import with_prefix
 from textadv.models.preprocessing import ImageShape, Preprocessing, read_preprocessing
 from textadv.models.running import (
-    PerturbationError,
     all_states,
     as_reference,
     evaluating,
     forward,
     hidden_states,
-    passing,
     recomputes,
     tempered,
     unsynced,
@@ -51,9 +49,11 @@ from textadv.models.vision import (
     require_logits,
 )
 from textadv.models.vision_loading import LoadedVision, built_in, load_image_classifier, save_vision
+from textadv.values.errors import ModelError, PerturbationError
 
 __all__ = [
     "TRAINING_ONLY",
+    "Averaged",
     "ImageShape",
     "LoadedModel",
     "LoadedVision",
@@ -88,7 +88,6 @@ __all__ = [
     "load_trainable_state",
     "load_trained_classifier",
     "logits_warning",
-    "passing",
     "patch_positions",
     "read_preprocessing",
     "recomputes",

@@ -22,8 +22,8 @@ from transformers import PretrainedConfig
 from transformers.utils import cached_file
 from transformers.utils.peft_utils import find_adapter_config_file
 
-from textadv.models.places import ModelError
 from textadv.models.sources import UNUSABLE, is_path, refuse_pickles, require_fetched, told
+from textadv.values.errors import ModelError
 from textadv.values.host.reading import json_of
 
 MODEL_FILE = "config.json"

@@ -18,8 +18,9 @@ from transformers import PretrainedConfig
 from transformers.pytorch_utils import Conv1D
 
 from textadv.models.adapters import BASE_KEY, CONFIG_FILE, HEADS, PREFIX, WEIGHTS_FILE, Adapter
-from textadv.models.places import ModelError, pretrained
+from textadv.models.places import pretrained
 from textadv.models.sources import UNUSABLE, told
+from textadv.values.errors import ModelError
 
 TIED, WHOLE = "tie_word_embeddings", "modules_to_save"
 

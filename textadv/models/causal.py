@@ -35,7 +35,7 @@ from textadv.models.loading import (
     set_padding,
     usable,
 )
-from textadv.models.places import ModelError, pretrained
+from textadv.models.places import pretrained
 from textadv.models.sizes import require_counts
 from textadv.models.sources import (
     TOKENIZER_REMEDY,
@@ -47,7 +47,7 @@ from textadv.models.sources import (
     told,
 )
 from textadv.models.vocabulary import fit_vocabulary
-from textadv.values.errors import DataError
+from textadv.values.errors import DataError, ModelError
 from textadv.values.randomness import seeded_scope
 
 Quantization = Literal["4bit"]

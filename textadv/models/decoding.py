@@ -20,7 +20,7 @@ from textadv.models.places import bare, device_of, embedding_table, pretrained
 from textadv.models.running import _added, evaluating
 from textadv.values.batch import Perturbation
 from textadv.values.errors import GenerationError
-from textadv.values.spaces import Space, per_position
+from textadv.values.spaces import Space
 
 
 class EndNaming(Protocol):
@@ -179,7 +179,7 @@ def _moved(
 ) -> AbstractContextManager[None]:
     if delta is None:
         return nullcontext()
-    if space is None or not per_position(space):
+    if space is None or not space.per_position:
         raise ValueError(f"A delta needs the space it is added in, which has positions, got {space}.")
     return _added(model, Perturbation(space, _left_aligned(delta.to(lengths.device), lengths, width)))
 

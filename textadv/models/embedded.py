@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from textadv.models.places import ModelError, encoder_of, space_module
+from textadv.models.places import encoder_of, space_module
 from textadv.models.running import evaluating
 from textadv.values.batch import Batch
+from textadv.values.errors import ModelError
 from textadv.values.spaces import Embeddings
 
 

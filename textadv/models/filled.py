@@ -11,7 +11,8 @@ from typing import Any
 
 from torch import nn
 
-from textadv.models.places import ModelError, blocks, pretrained
+from textadv.models.places import blocks, pretrained
+from textadv.values.errors import ModelError
 
 POOLER = "pooler."
 # Old checkpoints have no such count, and only a momentum of null reads it.

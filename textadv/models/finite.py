@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from textadv.models.places import ModelError, bare, dtype_of
-from textadv.models.running import THIRD_PARTY, PerturbationError, evaluating, forward
+from textadv.models.places import bare, dtype_of
+from textadv.models.running import THIRD_PARTY, evaluating, forward
 from textadv.values.batch import Batch
+from textadv.values.errors import ModelError, PerturbationError
 
 ORDINARY = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 NAMED = 3

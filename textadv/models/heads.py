@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, PretrainedConfig
 
-from textadv.models.places import ModelError
+from textadv.values.errors import ModelError
 
 SINGLE_LABEL: Literal["single_label_classification"] = "single_label_classification"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from transformers import (
 from textadv.data import reviews_tokenizer
 from textadv.models.adapters import HEADS, Adapter, find_adapter
 from textadv.models.adapting import Lora, attach, new_adapter
+from textadv.models.export import save_adapter, save_merged
 from textadv.models.filled import left_out, require_body, require_shapes, unfilled
 from textadv.models.finite import require_finite_weights
 from textadv.models.heads import (
@@ -36,7 +38,7 @@ from textadv.models.heads import (
     require_classifier,
     return_logits,
 )
-from textadv.models.places import ModelError, pretrained
+from textadv.models.places import pretrained
 from textadv.models.sizes import bounded, require_counts
 from textadv.models.sources import (
     TOKENIZER_REMEDY,
@@ -48,6 +50,7 @@ from textadv.models.sources import (
     told,
 )
 from textadv.models.vocabulary import fit_vocabulary
+from textadv.values.errors import ModelError
 from textadv.values.randomness import seeded_scope
 
 TINY_ENCODER = "builtin:tiny-encoder"
@@ -68,6 +71,13 @@ class LoadedModel:
     initialised: tuple[str, ...]
     notes: tuple[str, ...] = ()
     embeddings: bool = False
+
+    def save(self, folder: Path, *, merged: bool = False) -> None:
+        """Writes what training changed, see `save_adapter`; or a plain model, see `save_merged`."""
+        if merged:
+            save_merged(self.model, self.tokenizer, folder)
+        else:
+            save_adapter(self.model, self.tokenizer, folder, embeddings=self.embeddings)
 
 
 def load_classifier(

@@ -29,9 +29,27 @@ def require_model(model: object) -> None:
     )
 
 
+class Averaged(nn.Module):
+    """A model whose output is random, to be looked at by the mean over `passes` forward passes.
+
+    An attack that is given it ascends and judges means, see `textadv.attacks.parts.probe`; a single call is still one
+    pass. clean: mean logits of clean rows by row id, so that several searches of one call rank classes alike.
+    """
+
+    def __init__(self, model: nn.Module, passes: int) -> None:
+        super().__init__()
+        self.module, self.passes = bare(model), passes
+        self.clean: dict[int, Tensor] = {}
+        self.training = self.module.training
+
+    def forward(self, *inputs: object, **named: object) -> object:
+        """What the model returns."""
+        return self.module(*inputs, **named)
+
+
 def bare(model: nn.Module) -> nn.Module:
-    """The model inside DistributedDataParallel, or the model itself: what an attack calls."""
-    return model.module if isinstance(model, DistributedDataParallel) else model
+    """The model inside DistributedDataParallel or `Averaged`, or the model itself: what an attack calls."""
+    return cast(nn.Module, model.module) if isinstance(model, DistributedDataParallel | Averaged) else model
 
 
 def pretrained(model: nn.Module) -> PreTrainedModel:

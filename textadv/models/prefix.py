@@ -2,6 +2,9 @@
 
 A system prompt and the template's head are the same in all passes of an attack, and in a causal model nothing before a
 position depends on it. Whether an architecture's own cache reproduces its plain forward pass is tried, not assumed.
+
+What was tried is remembered with the model, as long as it lives: a fact about its code, which weights do not change. It
+changes no result by more than the rounding in `TOLERANCE`, only how long a pass takes.
 """
 
 from __future__ import annotations
@@ -17,7 +20,6 @@ from transformers import DynamicCache
 from textadv.models.places import bare
 from textadv.models.running import forward
 from textadv.values.batch import Batch, Perturbation
-from textadv.values.spaces import Embeddings, Hidden, Several
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
 _trusted: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
@@ -30,8 +32,12 @@ def with_prefix(model: nn.Module, batch: Batch, perturbation: Perturbation) -> B
     compared with those without, on this very batch. A difference is told once, as a warning, and the cache left alone.
     """
     length = _unperturbed(batch)
-    places = isinstance(perturbation.space, Embeddings | Hidden | Several)
-    if batch.targets is None or length < 1 or not places or not _trusted.get(bare(model), True):
+    if (
+        batch.targets is None
+        or length < 1
+        or not perturbation.space.per_position
+        or not _trusted.get(bare(model), True)
+    ):
         return batch
     inner = bare(model)
     with torch.no_grad():

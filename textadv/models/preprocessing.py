@@ -12,9 +12,9 @@ from transformers.image_processing_base import ImageProcessingMixin
 from textadv.data.image_files import LARGEST_IMAGE
 from textadv.models.adapters import find_adapter
 from textadv.models.networks import NETWORKS
-from textadv.models.places import ModelError
 from textadv.models.sizes import require_counts
 from textadv.models.sources import UNUSABLE, quiet, require_folder, told
+from textadv.values.errors import ModelError
 from textadv.values.host.printable import shortened
 
 PROCESSOR_FILE = "preprocessor_config.json"

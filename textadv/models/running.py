@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from contextvars import ContextVar
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 import torch
 from peft import PeftModel
@@ -21,7 +20,6 @@ from transformers import DynamicCache
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from textadv.models.places import (
-    ModelError,
     bare,
     blocks,
     body,
@@ -32,14 +30,13 @@ from textadv.models.places import (
     space_module,
 )
 from textadv.values.batch import Batch, Perturbation, require_batch
-from textadv.values.errors import PerturbationError
+from textadv.values.errors import ModelError, PerturbationError
 from textadv.values.spaces import Ablation, Embeddings, Hidden, Pixels, Several, Space
 
 THIRD_PARTY = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 """What the code of a model raises where it cannot take its input."""
 
 VOCABULARY_CHUNK = 8192
-_passing: ContextVar[Batch | None] = ContextVar("passing", default=None)
 
 
 def _parts(perturbation: Perturbation) -> list[tuple[Space, Tensor]]:
@@ -118,7 +115,8 @@ def forward(model: nn.Module, batch: Batch) -> Tensor:
     """The logits of the batch, with its perturbation added where its space says.
 
     (B, C) for a classifier. For chats with targets (B, K, V): only for the `batch.target_columns`, shifted, so that
-    place k predicts `batch.kept_targets[:, k]`; the output layer runs nowhere else.
+    place k predicts `batch.kept_targets[:, k]`; the output layer runs nowhere else. A module that does not treat all
+    rows alike, whose class says `takes_batch = True`, is called with the batch as its argument `batch`.
 
     Raises PerturbationError where the perturbation does not reach the model, TypeError where these are no model and no
     batch.
@@ -146,17 +144,27 @@ def prefix_length(batch: Batch) -> int:
     return batch.prefix[0][0].shape[2] if batch.prefix else 0
 
 
-def passing() -> Batch | None:
-    """The batch that `forward` is sending through a model at this moment, for modules that depend on its rows."""
-    return _passing.get()
-
-
 def _run(model: nn.Module, batch: Batch) -> Tensor:
-    token = _passing.set(batch)
+    def told(_module: nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        return args, {**options, "batch": batch}
+
+    handles = [module.register_forward_pre_hook(told, with_kwargs=True) for module in _asking(model)]
     try:
         return _passed(model, batch)
     finally:
-        _passing.reset(token)
+        for handle in handles:
+            handle.remove()
+
+
+def _asking(model: nn.Module) -> list[nn.Module]:
+    """The modules that take the batch. Not by `modules()`, whose bookkeeping takes twice as long in each pass."""
+    found, left = dict[nn.Module, None](), [model]
+    while left:
+        module = left.pop()
+        if getattr(type(module), "takes_batch", False):
+            found[module] = None
+        left += [child for child in module._modules.values() if child is not None]
+    return list(found)
 
 
 def _passed(model: nn.Module, batch: Batch) -> Tensor:

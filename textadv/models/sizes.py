@@ -20,8 +20,8 @@ from torch.nn.modules.module import (
 )
 from transformers.utils import cached_file
 
-from textadv.models.places import ModelError
 from textadv.models.sources import UNUSABLE
+from textadv.values.errors import ModelError
 from textadv.values.host.reading import json_of
 
 CONFIG_FILE = "config.json"

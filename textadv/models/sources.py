@@ -11,7 +11,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 from transformers.utils import logging
 
-from textadv.models.places import ModelError
+from textadv.values.errors import ModelError
 
 UNUSABLE = (Exception,)
 """What loading or saving a model, a tokenizer or a processor raises where its files are not as they should be.

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from textadv.models import ModelError, bare, passing, recomputes
-from textadv.values.batch import Role
+from textadv.models import ModelError, bare, recomputes
+from textadv.values.batch import Batch, Role
 
 Which = Literal["clean", "adversarial"]
 
@@ -25,14 +25,19 @@ class SplitBatchNorm(nn.Module):
     hold both. `using` overrides it.
     """
 
+    takes_batch = True
+
     def __init__(self, norm: _BatchNorm) -> None:
         super().__init__()
         self.clean, self.adversarial = norm, deepcopy(norm)
         self.always: Which | None = None
 
-    def forward(self, tensor: Tensor) -> Tensor:
-        """The normalised tensor (B, channels, ...). Raises ModelError where its first dimension is not that of rows."""
-        perturbed = self._perturbed(tensor)
+    def forward(self, tensor: Tensor, batch: Batch | None = None) -> Tensor:
+        """The normalised tensor (B, channels, ...). batch: what `textadv.forward` sends through, None without it.
+
+        Raises ModelError where the tensor's first dimension is not that of rows.
+        """
+        perturbed = self._perturbed(tensor, batch)
         if isinstance(perturbed, Tensor):
             order = torch.cat([(~perturbed).nonzero(), perturbed.nonzero()]).squeeze(1)
             parts = torch.cat([self.clean(tensor[~perturbed]), self.adversarial(tensor[perturbed])])
@@ -45,9 +50,8 @@ class SplitBatchNorm(nn.Module):
                 out = out + 0 * parameter.sum().to(out.dtype)
         return out
 
-    def _perturbed(self, tensor: Tensor) -> bool | Tensor:
+    def _perturbed(self, tensor: Tensor, batch: Batch | None) -> bool | Tensor:
         """Which rows (B,) are for the adversarial norm; True for all, False for none."""
-        batch = passing()
         if self.always is not None:
             return self.always == "adversarial"
         if batch is None or batch.perturbation is None:

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from textadv.models.places import ModelError, bare
+from textadv.models.places import bare
+from textadv.values.errors import ModelError
 
 TRAINING_ONLY = "training_only_"
 """Submodules whose name begins so exist while a model is trained, and are neither exported nor missed."""

@@ -15,9 +15,10 @@ from transformers import PreTrainedTokenizerBase
 from textadv.data import EncodedRows, Rows, split_remedy
 from textadv.models.finite import is_finite, overflow
 from textadv.models.loading import LoadedModel
-from textadv.models.places import ModelError, delta_shape, device_of, dtype_of, embedding_table, encoder_of, pretrained
-from textadv.models.running import THIRD_PARTY, PerturbationError, evaluating, forward
+from textadv.models.places import delta_shape, device_of, dtype_of, embedding_table, encoder_of, pretrained
+from textadv.models.running import THIRD_PARTY, evaluating, forward
 from textadv.values.batch import Batch
+from textadv.values.errors import ModelError, PerturbationError
 from textadv.values.spaces import Space
 
 NAMED = 5

@@ -9,9 +9,10 @@ from peft import PeftModel
 from torch import Tensor, nn
 
 from textadv.models.finite import is_finite, overflow
-from textadv.models.places import ModelError, bare, dtype_of, pretrained, space_module
+from textadv.models.places import bare, dtype_of, pretrained, space_module
 from textadv.models.running import THIRD_PARTY, evaluating, forward, output_logits
 from textadv.values.batch import Batch
+from textadv.values.errors import ModelError
 from textadv.values.kinds import require_kind
 from textadv.values.spaces import Hidden
 

@@ -24,10 +24,11 @@ from textadv.models.finite import require_finite_weights
 from textadv.models.heads import check_labels, name_classes, read_as_classes, return_logits
 from textadv.models.loading import DTYPES, LoadedModel, refuse_second, usable
 from textadv.models.networks import NETWORKS, SMALLEST
-from textadv.models.places import ModelError, bare, pretrained
+from textadv.models.places import bare, pretrained
 from textadv.models.preprocessing import PROCESSOR_FILE, ImageShape, Preprocessing
 from textadv.models.sources import UNUSABLE, quiet, refuse_pickles, require_safetensors, told
 from textadv.models.vision import Normalised
+from textadv.values.errors import ModelError
 from textadv.values.host.reading import json_of
 from textadv.values.randomness import seeded_scope
 
@@ -53,6 +54,10 @@ class LoadedVision:
     shape: ImageShape
     replaced: int | None = None
     notes: tuple[str, ...] = ()
+
+    def save(self, folder: Path, *, merged: bool = False) -> None:
+        """See `save_vision`."""
+        save_vision(self, folder, merged=merged)
 
 
 Loaded = LoadedModel | LoadedVision

@@ -14,8 +14,9 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from textadv.models.adapters import WEIGHTS_FILE, Adapter
 from textadv.models.adapting import tied
-from textadv.models.places import ModelError, pretrained
+from textadv.models.places import pretrained
 from textadv.models.sources import UNUSABLE
+from textadv.values.errors import ModelError
 
 
 def fit_vocabulary(adapter: Adapter, model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> bool:

@@ -16,14 +16,15 @@ from torch import Tensor, nn
 from textadv.attacks import Ascent, Ball, FixedStep, GradientAttack, StepSize, ThreatModel
 from textadv.attacks.parts.ascent import State
 from textadv.attacks.parts.attacked import Attacked, Cost
-from textadv.attacks.parts.probe import assess, evaluate_at, half_to_single, uniform_start
+from textadv.attacks.parts.probe import assess, evaluate_at
+from textadv.attacks.parts.starts import uniform_start
+from textadv.attacks.parts.unperturbed import half_to_single
 from textadv.models import PerturbationError, bare, dtype_of, editable_mask, evaluating, forward
 from textadv.objectives.terms import Moment, Term
-from textadv.values.batch import Batch
+from textadv.values.batch import Batch, per_row
 from textadv.values.kinds import require_kind
 from textadv.values.losses import cross_entropy
 from textadv.values.randomness import preserved_rng, rng_state, set_rng_state
-from textadv.values.spaces import per_position
 
 
 def left_gradient(delta: Tensor, rows: Batch, threat: ThreatModel) -> Tensor:
@@ -56,7 +57,7 @@ class LargestEntryStep:
 
     def update(self, delta: Tensor, grad: Tensor, ball: Ball, state: State) -> tuple[Tensor, State]:
         """The next delta, before it is confined."""
-        largest = grad.abs().flatten(1).amax(dim=1).reshape(-1, *[1] * (grad.dim() - 1))
+        largest = per_row(grad.abs().flatten(1).amax(dim=1), grad)
         unit = grad / torch.where(largest > 0, largest, 1)
         return delta + self.step_size.length(ball, delta) * unit, state
 
@@ -102,7 +103,7 @@ class FreeLB:
                 "objective.linf_step: largest_entry needs threat.norm: linf and attack.ascent: fixed, got "
                 f"{ball.geometry.name} and {type(self.attack.ascent).__name__}."
             )
-        if self.special_tokens and not per_position(self.attack.threat.space):
+        if self.special_tokens and not self.attack.threat.space.per_position:
             raise ValueError(f"objective.special_tokens: {self.attack.threat.space} have no tokens. Set it to false.")
 
     @property
@@ -274,7 +275,7 @@ class Free:
                 memory.begin(started)
             dtype = half_to_single(dtype_of(model))
             first = uniform_start(model, rows, threat, dtype, self.attack.seed, started)
-            if self.carry and not per_position(threat.space):
+            if self.carry and not threat.space.per_position:
                 first = threat.confine(rows, memory.next(first))
             memory.found[ids] = _Replayed(first, first, self.attack.ascent.init(first))
         if memory.started != started or ids not in memory.found:
@@ -294,7 +295,7 @@ class Free:
 
     def _measured(self, model: nn.Module, rows: Batch, threat: ThreatModel, delta: Tensor, now: _Replayed) -> Attacked:
         """The delta after the step that is about to be made, as far as evaluation mode foresees it."""
-        goal, spent = self.attack.goal, torch.ones_like(rows.labels)
+        goal, spent = self.attack.goal, torch.ones_like(rows.ids)
         with evaluating(model):
             with torch.no_grad():
                 clean = forward(bare(model), rows)

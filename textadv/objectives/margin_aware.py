@@ -12,26 +12,13 @@ from torch import Tensor, nn
 from textadv.attacks import Attack, require_attack
 from textadv.objectives.pairs import Norms, both_logits, norms_apart
 from textadv.objectives.terms import Moment, Term
-from textadv.values.batch import IGNORED, Batch
-from textadv.values.losses import kl
+from textadv.values.batch import Batch
+from textadv.values.decisions import Decisions
+from textadv.values.losses import kl_of_decisions
 
 
-def _decisions(logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-    """What is decided, as logits (N, C) in at least float32 and labels (N,): rows, or for chats the answer's tokens."""
-    full = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    if logits.dim() == 2:
-        return full, batch.labels
-    targets = batch.kept_targets
-    return full[targets != IGNORED], targets[targets != IGNORED]
-
-
-def _per_row(values: Tensor, batch: Batch) -> Tensor:
-    """Values (N,) of the decisions as one value per row, (B,): for chats the mean over the answer's tokens."""
-    if batch.targets is None:
-        return values
-    counted = batch.kept_targets != IGNORED
-    sums = torch.zeros(len(batch), device=values.device, dtype=values.dtype)
-    return sums.index_add(0, counted.nonzero()[:, 0], values) / counted.sum(dim=1).clamp_min(1)
+def _wide(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def _log_odds(logits: Tensor, chosen: Tensor) -> Tensor:
@@ -52,7 +39,8 @@ def boosted_cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
 
     With p = (0.5, 0.3, 0.2) and label 0: -log 0.5 - log 0.7 = 1.05. For two classes it is twice the cross-entropy.
     """
-    return _per_row(_boosted(*_decisions(logits, batch)), batch)
+    decided = Decisions.of(_wide(logits), batch)
+    return decided.means(_boosted(decided.logits, decided.labels))
 
 
 @dataclass(frozen=True)
@@ -90,8 +78,8 @@ class Mart:
         attacked = self.attack(model, batch, step=moment.step, radius_scale=moment.radius_scale, measure=moment.measure)
         with norms_apart(model, len(batch)) if self.batch_norm == "separate" else nullcontext():
             clean_logits, perturbed_logits = both_logits(model, attacked)
-        clean, labels = _decisions(clean_logits, batch)
-        perturbed, _ = _decisions(perturbed_logits, batch)
-        doubt = torch.sigmoid(-_log_odds(clean, labels))
-        each = _boosted(perturbed, labels) + self.weight * doubt * kl(clean, perturbed, batch)
-        yield Term("mart", _per_row(each, batch), adversarial=True, passes=2, attacked=attacked)
+        decided = Decisions.of(_wide(clean_logits), batch)
+        clean, perturbed = decided.logits, decided.at(_wide(perturbed_logits))
+        doubt = torch.sigmoid(-_log_odds(clean, decided.labels))
+        each = _boosted(perturbed, decided.labels) + self.weight * doubt * kl_of_decisions(clean, perturbed)
+        yield Term("mart", decided.means(each), adversarial=True, passes=2, attacked=attacked)

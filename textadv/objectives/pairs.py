@@ -15,7 +15,7 @@ from textadv.attacks import Attacked
 from textadv.models import ModelError, bare, encoder_of, forward, recomputes, space_module
 from textadv.models.split_norm import SplitBatchNorm
 from textadv.values.batch import Batch, Role, concatenate
-from textadv.values.spaces import Pixels, Space
+from textadv.values.spaces import Space
 
 Norms = Literal["separate", "joint"]
 
@@ -88,7 +88,7 @@ def constant_second_half(model: nn.Module, space: Space, rows: int) -> Iterator[
 
     Pixels are constant anyway. Of an encoder-decoder it is the encoder's tensor alone.
     """
-    if isinstance(space, Pixels):
+    if space.is_picture:
         yield
         return
     calls: list[int] = []

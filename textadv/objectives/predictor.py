@@ -15,6 +15,7 @@ from textadv.models import TRAINING_ONLY, bare, dtype_of, evaluating, forward
 from textadv.objectives.pairs import both_logits
 from textadv.objectives.terms import Moment, Term
 from textadv.values.batch import Batch
+from textadv.values.decisions import require_classes
 from textadv.values.losses import cross_entropy
 from textadv.values.randomness import seeded_scope
 
@@ -37,8 +38,7 @@ def with_predictor(model: nn.Module, example: Batch, hidden: int = 64, seed: int
     parameter = next(inner.parameters())
     with evaluating(model), torch.no_grad():
         logits = forward(inner, example.clean().to(parameter.device))
-    if logits.dim() != 2:
-        raise ValueError("objective.name: predictor compares the logits of classes, and chats have none.")
+    require_classes("objective.name: predictor compares the logits of classes", logits, example)
     if PREDICTOR in dict(inner.named_children()):
         raise ValueError("This model has a predictor already: leave the block of with_predictor first.")
     dtype = torch.promote_types(parameter.dtype, torch.float32)

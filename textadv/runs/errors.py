@@ -18,8 +18,8 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from textadv.config.types import ConfigError
+from textadv.runs.lock import held
 from textadv.runs.screen import screened
-from textadv.tasks.lock import held
 from textadv.values.errors import (
     CheckpointError,
     DataError,
@@ -164,7 +164,7 @@ def _safe(folders: Sequence[Path]) -> tuple[str, bool]:
     """What the run in these output folders has kept, in a sentence, and whether one has begun."""
     if not folders:
         return "", False
-    from textadv.tasks.output import CONFIG_FILE, finished_text
+    from textadv.runs.output import CONFIG_FILE, finished_text
 
     begun = [folder for folder in folders if (folder / CONFIG_FILE).is_file()]
     return (finished_text(begun[0]) if begun else ""), bool(begun)

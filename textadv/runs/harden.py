@@ -2,76 +2,122 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import replace
+from typing import Literal
 
-from textadv.config.chat import ChatRunConfig
-from textadv.config.images import ImageRunConfig
-from textadv.config.tasks import AnyRunConfig, ClassifierRunConfig
-from textadv.measuring import Results
-from textadv.measuring.sections.exports import Exports
-from textadv.report import screen_notes, screen_text
-from textadv.tasks.chat.control import controls, train_control
-from textadv.tasks.chat.stages import evaluate_chat_model, export_chat, report_chat, train_chat
-from textadv.tasks.chat.task import ChatTask, prepare_chat
-from textadv.tasks.images.task import prepare_images
-from textadv.tasks.stages import evaluate_before, evaluate_model, export, report, train_hardened, train_plain
-from textadv.tasks.text.task import Task, prepare
+from accelerate.utils import broadcast_object_list
+
+from textadv.config.run import RunSection
+from textadv.measuring import Training
+from textadv.runs.output import carried, resumed_from
+from textadv.runs.ready import prepare
+from textadv.runs.reporting import measured, measured_before, report, tell_results
+from textadv.runs.trained import HARDENED, TrainedModel, export, slug, summary_of
+from textadv.tasks.protocol import Loaded, Plan, Task
+from textadv.training.progress import Settings
+from textadv.training.trainer import Trainer
+from textadv.values.host.phases import stage
+
+Baseline = Literal["same_steps", "equal_cost"]
+NAMES: dict[Baseline, str] = {"same_steps": "plain", "equal_cost": "plain, equal cost"}
 
 
-def harden(config: AnyRunConfig) -> None:
+def harden(config: RunSection) -> None:
     """The whole run, on whichever task the configuration is of."""
-    if isinstance(config, ChatRunConfig):
-        harden_chat(config)
-    else:
-        harden_classifier(config)
-
-
-def harden_classifier(config: ClassifierRunConfig) -> None:
-    """The whole run on texts or images, from data to report."""
-    task = prepare_images(config) if isinstance(config, ImageRunConfig) else prepare(config)
+    task = prepare(config)
+    say = task.run.say
     for warning in task.warnings:
-        task.say(f"warning: {warning}")
-    task.say(f"rows:   {task.rows_text()}\nthreat: {task.threat}\n")
+        say(f"warning: {warning}")
+    say(f"rows:   {task.rows_text()}\nthreat: {task.threat}\n")
 
+    # First, so that no other model is in memory yet.
+    evaluations = [*measured_before(task)]
     hardened = train_hardened(task)
-    plain = [train_plain(task, kind, hardened) for kind in config.baselines]
-    # Before anything is measured: what cannot be written as it was trained ends the run here.
-    written = [export(task, stage) for stage in [hardened, *plain]]
-
-    evaluations = [*evaluate_before(task)]
-    evaluations += [evaluate_model(task, stage.name, stage.loaded.model) for stage in [*plain, hardened]]
-
+    plain = [found for kind in config.baselines if (found := train_plain(task, kind, hardened)) is not None]
+    # Before these are measured: what cannot be written as it was trained ends the run here.
+    written = [export(task, model) for model in (hardened, *plain)]
+    evaluations += [measured(task, model.name, model.loaded) for model in (*plain, hardened)]
     results = report(task, evaluations, [*plain, hardened], exports=written)
 
-    told(task, results, written[0].folder)
+    kind = "adapter" if config.model.adapts else "model"
+    tell_results(task, results, f"{kind}: {written[0].folder}")
 
 
-def harden_chat(config: ChatRunConfig) -> None:
-    """The whole run on a chat model, from data to report."""
-    task = prepare_chat(config)
-    for warning in task.warnings:
-        task.say(f"warning: {warning}")
-    task.say(f"rows:   {task.rows_text()}\nthreat: {task.threat}\n")
+@stage("training")
+def train_hardened(task: Task) -> TrainedModel:
+    """Trains as the task hardens a model.
 
-    before = evaluate_chat_model(task, "before", task.load_model())
-    hardened = train_chat(task)
-    plain = [train_control(task, kind, hardened) for kind in controls(task)]
-    written = [export_chat(task, stage) for stage in (hardened, *plain)]
-    after = [evaluate_chat_model(task, stage.name, stage.loaded) for stage in (*plain, hardened)]
-
-    results = report_chat(task, [before, *after], [*plain, hardened], exports=written)
-
-    told(task, results, written[0].folder, "answers/")
+    Raises ConfigError where no checkpoint could be chosen, NonFiniteError or DeadAdversaryError; what was kept until
+    then stays in the output folder.
+    """
+    loaded = task.load()
+    return _trained(task, HARDENED, loaded, task.hardening(loaded))
 
 
-def told(task: Task | ChatTask, results: Results, folder: Path, *also: str) -> None:
-    """Prints the table, what must be known beside it, and where everything lies. also: what more there is."""
-    exports = results.section(Exports)
-    task.say(f"\n{screen_text(results)}\n")
-    for note in screen_notes(results):
-        task.say(f"note: {note}")
-    task.say(f"{exports.line if exports else ''}\n")
-    task.say(f"{'model' if task.config.model.lora is None else 'adapter'}: {folder}")
-    files = ", ".join(["report.md", "results.json", *also])
-    task.say(f"report: {task.output / 'report.html'} (also {files})")
-    task.accelerator.end_training()
+@stage("training")
+def train_plain(task: Task, kind: Baseline, hardened: TrainedModel) -> TrainedModel | None:
+    """A plain fine-tune of the same steps, or of as many passes as hardening took; None where it has no rows."""
+    loaded = task.load()
+    plan = task.plain(loaded)
+    rows = plan.rows(plan.steps)
+    if not rows:
+        return None
+    if kind == "equal_cost":
+        plan = replace(plan, steps=equal_cost_steps(hardened.summary, rows / plan.steps))
+    return _trained(task, NAMES[kind], loaded, plan)
+
+
+def equal_cost_steps(hardened: Training, rows: float) -> int:
+    """Plain optimizer steps of so many rows that take as many passes as hardening did, the same on every process."""
+    steps = max(round(hardened.passes / (2 * rows)), 1)
+    # Attacks that stop early cost each process another number of passes.
+    return int(broadcast_object_list([steps])[0])
+
+
+def _trained(task: Task, name: str, loaded: Loaded, plan: Plan) -> TrainedModel:
+    """Trains the loaded model in training/NAME of the output folder, from its newest checkpoint where it resumes."""
+    config, run = task.config, task.run
+    folder = run.output / "training" / slug(name)
+    found = resumed_from(run.accelerator, config, folder / "checkpoints")
+    averaging = config.training.averaging
+    with plan.inside():
+        trainer = Trainer(
+            run.accelerator,
+            loaded.model,
+            plan.sampler,
+            plan.objectives,
+            _settings(task, plan),
+            plan.score,
+            folder,
+            name=name,
+            bar=config.tracking.progress,
+            averaging=None if averaging is None else averaging.make(plan.steps),
+            guard=plan.guard,
+            memory=plan.memory,
+            carried=carried(config, task.hashes),
+        )
+        trained = trainer.run(found)
+    trained.progress.notes += plan.notes
+    trained = plan.settled(trained)
+    return TrainedModel(name, loaded, trained, summary_of(task, name, plan, trained))
+
+
+def _settings(task: Task, plan: Plan) -> Settings:
+    config, training, whole = task.config, task.config.training, plan.whole_every
+    return Settings(
+        steps=plan.steps,
+        micro_batch_size=training.micro_batch_size,
+        learning_rate=training.learning_rate,
+        weight_decay=training.weight_decay,
+        warmup_ratio=training.warmup_ratio,
+        schedule=training.schedule,
+        clip_norm=training.clip_norm,
+        log_every=training.log_every,
+        evaluate_every=config.selection.every or plan.period,
+        checkpoint_every=config.checkpoint.every or -(-plan.period // whole) * whole,
+        keep_last=config.checkpoint.keep_last,
+        liveness_window=training.liveness_window,
+        select=plan.select,
+        seed=config.seed,
+        whole_every=whole,
+    )

@@ -13,11 +13,11 @@ from torch import nn
 
 from textadv.models import PerturbationError, bare
 from textadv.models.finite import extremes, half_remedy, odd_weight, where_odd
-from textadv.training.accumulation import NonFiniteError, batch_of
-from textadv.training.liveness import DeadAdversaryError
+from textadv.training.accumulation import batch_of
 from textadv.training.progress import Progress, Settings
 from textadv.training.sampling import Sampler
 from textadv.values.batch import Batch
+from textadv.values.errors import DeadAdversaryError, NonFiniteError
 
 GROWN = 10.0
 """From how many times the largest weight before training on, 1 at least, weights have grown beyond use."""

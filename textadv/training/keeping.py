@@ -6,13 +6,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 from torch import Tensor
 
-from textadv.training.checkpoint import Checkpoint, CheckpointError, kept_at, link
+from textadv.training.checkpoint import Checkpoint, kept_at, link
 from textadv.training.manifest import file_hash
 from textadv.training.progress import Progress
-from textadv.values.host.writing import WriteError, replacing, write_tensors
+from textadv.values.errors import CheckpointError, WriteError
+from textadv.values.host.writing import replacing, write_tensors
+from textadv.values.processes import of_the_first
 
 RANKING = {"robust_best": ("robust", "clean"), "clean_best": ("clean", "robust"), "last": ("step",)}
 """The kinds of weights that are kept, and the measures that rank them, first to last."""
@@ -117,6 +118,6 @@ class KeptWeights:
         self._agree(problem, CheckpointError)
 
     def _agree(self, problem: str | None, kind: type[Exception]) -> None:
-        first = gather_object([problem])[0]
+        first = of_the_first(problem)
         if first is not None:
             raise kind(first)

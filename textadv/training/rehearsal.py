@@ -17,11 +17,12 @@ from textadv.models.finite import where_odd
 from textadv.models.running import THIRD_PARTY
 from textadv.models.trial import described, out_of_memory
 from textadv.objectives import Moment, Objectives
-from textadv.training.accumulation import NonFiniteError, accumulate
+from textadv.training.accumulation import accumulate
 from textadv.training.mixing import Group
 from textadv.training.optimisation import adamw
 from textadv.training.sampling import Sampler
 from textadv.values.batch import Batch, Role
+from textadv.values.errors import NonFiniteError
 from textadv.values.host.phases import each
 from textadv.values.randomness import seeded_scope
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 from torch import nn
 
 from textadv.models import trainable_state
@@ -18,7 +17,8 @@ from textadv.training.keeping import KeptWeights
 from textadv.training.overfitting import Watch
 from textadv.training.progress import Progress, progress_of
 from textadv.training.tracking import LOG_FILE, Tracker
-from textadv.values.host.writing import WriteError
+from textadv.values.errors import WriteError
+from textadv.values.processes import everywhere, of_the_first
 from textadv.values.randomness import rng_state, set_rng_state
 
 
@@ -42,12 +42,12 @@ class Resumable:
 
         log: the training log so far. Raises WriteError, on every process, where the system refuses.
         """
-        rng = gather_object([rng_state()])
+        rng = everywhere([rng_state()])
         weights = trainable_state(self.model)
         optimizer = checkpoints.optimizer_state(self.model, self.optimizer)
         more = {"average": {} if self.average is None else self.average.state()}
         more["guard"] = {} if self.watch is None else self.watch.state()
-        memories = gather_object([{} if self.memory is None else self.memory.state()])
+        memories = everywhere([{} if self.memory is None else self.memory.state()])
         more |= {f"memory-{rank}": state for rank, state in enumerate(memories)}
         problem = None
         if self.accelerator.is_main_process:
@@ -61,7 +61,7 @@ class Resumable:
                 )
             except WriteError as error:
                 problem = str(error)
-        first = gather_object([problem])[0]
+        first = of_the_first(problem)
         if first is not None:
             raise WriteError(first)
 

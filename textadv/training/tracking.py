@@ -11,7 +11,7 @@ from pathlib import Path
 from accelerate import Accelerator
 from tqdm import tqdm
 
-from textadv.training.checkpoint import CheckpointError
+from textadv.values.errors import CheckpointError
 from textadv.values.host.phases import OnScreen, untold
 from textadv.values.host.printable import printable
 from textadv.values.host.writing import append_line, made, saving, write_bytes

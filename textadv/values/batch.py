@@ -5,6 +5,7 @@ Shape letters, here and everywhere: B batch, S positions, T answer tokens, D hid
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
@@ -14,10 +15,10 @@ import torch
 from torch import Tensor
 
 from textadv.values.kinds import require_kind, wrong_kind
-from textadv.values.spaces import Space, per_position
+from textadv.values.spaces import Space
 
 IGNORED = -100
-"""Stands in `targets` and `answers` where there is no token."""
+"""Stands in `targets` and `answers` where there is no token, and in `labels` (B, K) where there is none."""
 
 NO_ANSWERS: Mapping[str, Tensor] = MappingProxyType({})
 
@@ -48,7 +49,8 @@ class Batch:
     """Rows ready for a model, frozen.
 
     inputs: what the model's forward takes, each tensor (B, ...); token tensors are (B, S).
-    labels: (B,) int64 class ids; zeros for chats.
+    labels: (B,) int64 class ids; zeros for chats. Where a row has several, one for each word say: (B, K), at the places
+        of the logits (B, K, C), IGNORED where there is none.
     editable: positions an adversary may touch, bool: (B, S) for tokens (never padding or special tokens),
         (B, 1, height, width) for images.
     ids: (B,) int64, unique per row of a data set; random starts are drawn from them.
@@ -132,7 +134,7 @@ class Batch:
 
     def carrying(self, perturbation: Perturbation) -> Batch:
         """These rows with a perturbation found on the same prompts followed by another answer."""
-        if per_position(perturbation.space):
+        if perturbation.space.per_position:
             delta = _fit_positions(perturbation.delta, self.editable.shape[-1])
             perturbation = replace(perturbation, delta=delta)
         return replace(self, perturbation=perturbation)
@@ -144,6 +146,29 @@ class Batch:
     def with_role(self, role: Role) -> Batch:
         """These rows, each with `role`."""
         return replace(self, role=torch.full_like(self.role, int(role)))
+
+    @property
+    def is_chat(self) -> bool:
+        """Whether these rows are a prompt and an answer, whose decisions are the answer's tokens."""
+        return self.prompt_lengths is not None or self.targets is not None
+
+    @property
+    def one_each(self) -> bool:
+        """Whether every row is one decision."""
+        return not self.is_chat and self.labels.shape == self.ids.shape
+
+    @property
+    def decided(self) -> Tensor:
+        """What each decision should be, at the places of the logits: (B,) for classes, (B, K) for several to a row.
+
+        IGNORED where a row has none. Raises ValueError for chats without an answer.
+        """
+        return self.kept_targets if self.is_chat else self.labels
+
+    @property
+    def unlabelled(self) -> Tensor:
+        """(B,) bool, where a row has no label."""
+        return (self.labels < 0).reshape(len(self), math.prod(self.labels.shape[1:])).all(dim=1)
 
     @property
     def target_columns(self) -> Tensor:
@@ -203,7 +228,7 @@ class Batch:
     def _recomposed(self, ids: Tensor, attended: Tensor, in_prompt: Tensor, targets: Tensor) -> Batch:
         width = ids.shape[1]
         kept = self.perturbation
-        if kept is not None and per_position(kept.space):
+        if kept is not None and kept.space.per_position:
             inside = in_prompt.reshape(len(self), *[1] * (kept.delta.dim() - 3), width, 1)
             kept = replace(kept, delta=_fit_positions(kept.delta, width).masked_fill(~inside, 0))
         return replace(
@@ -229,6 +254,11 @@ def require_batch(batch: object, arrays: bool = False) -> Batch:
     )
     assert isinstance(batch, Batch)
     return batch
+
+
+def per_row(values: Tensor, tensor: Tensor) -> Tensor:
+    """values: (B,), one for each row. Returns (B, 1, ...), which broadcasts over a tensor (B, ...)."""
+    return values.reshape(-1, *[1] * (tensor.dim() - 1))
 
 
 def _fit(tensor: Tensor, width: int, fill: int = 0) -> Tensor:
@@ -324,7 +354,7 @@ def _of_one_length(named: Sequence[Mapping[str, Tensor]]) -> list[dict[str, Tens
 
 def _widened(batch: Batch, positions: int) -> Batch:
     kept = batch.perturbation
-    if kept is not None and per_position(kept.space):
+    if kept is not None and kept.space.per_position:
         kept = replace(kept, delta=_fit_positions(kept.delta, positions))
     return replace(
         batch,

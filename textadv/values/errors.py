@@ -51,7 +51,15 @@ class NonFiniteError(RuntimeError):
 
 
 class PerturbationError(RuntimeError):
-    """A perturbation that the model's output does not depend on: the attack would be a silent no-op."""
+    """A perturbation that the model's output does not depend on: the attack would be a silent no-op.
+
+    attack, found: where an attack met no slope at all, that attack and what it hands back all the same, for whoever
+    judges several searches together.
+    """
+
+    def __init__(self, text: str, attack: object = None, found: object = None) -> None:
+        super().__init__(text)
+        self.attack, self.found = attack, found
 
 
 class WriteError(Exception):

@@ -1,7 +1,8 @@
 """Losses, one value per row: never a mean over rows, so that no partition of the rows changes anything.
 
-Each takes a classifier's logits (B, C) and, for chats, logits (B, K, V) at the answer's tokens. There a row's value is
-the mean over its own target tokens, so that long and short answers count alike.
+Each is taken of the batch's decisions (`textadv.values.decisions`): a classifier's logits (B, C), one to a row; a
+chat's (B, K, V) at the answer's tokens; (B, K, C) where a row has several labels. A row's value is the mean over its
+own decisions, so that long and short answers count alike.
 
 Half-precision logits are taken to float32 first; float32 and float64 stay as they are.
 
@@ -17,12 +18,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from textadv.values.batch import IGNORED, Batch
+from textadv.values.batch import Batch
+from textadv.values.decisions import Decisions, require_classes
 
 DLR_EPS = 1e-12
 
 Loss = Callable[[Tensor, Batch], Tensor]
-"""(logits (B, C) or (B, K, V), batch) -> (B,)."""
+"""(logits (B, C) or (B, K, C), batch) -> (B,)."""
 
 Divergence = Callable[[Tensor, Tensor, Batch], Tensor]
 """(logits of the clean rows, logits of the perturbed rows, batch) -> (B,)."""
@@ -55,32 +57,13 @@ def _label_margin(logits: Tensor, labels: Tensor) -> Tensor:
     return others.amax(dim=1) - own
 
 
-def _counted(batch: Batch) -> tuple[Tensor, Tensor]:
-    """Where the kept columns of a batch of chats count, (B, K) bool, and the tokens there, (N,)."""
-    targets = batch.kept_targets
-    counted = targets != IGNORED
-    return counted, targets[counted]
-
-
-def _row_sums(values: Tensor, counted: Tensor) -> Tensor:
-    """The sum over each row's tokens, (B,), of values (N,) of the places that `counted` (B, K) marks."""
-    row = counted.nonzero()[:, 0]
-    return torch.zeros(len(counted), device=values.device, dtype=values.dtype).index_add(0, row, values)
-
-
-def _row_means(values: Tensor, counted: Tensor) -> Tensor:
-    return _row_sums(values, counted) / counted.sum(dim=1).clamp_min(1)
-
-
 def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
     """-log softmax(logits)[label] in nats, (B,); for chats the mean over the answer's tokens, in nats per token.
 
     Deviations: none for classes; for chats a mean per row, where released code has one over the batch's tokens.
     """
-    if logits.dim() == 2:
-        return _label_nll(logits, batch.labels)
-    counted, tokens = _counted(batch)
-    return _row_means(_label_nll(logits[counted], tokens), counted)
+    decided = Decisions.of(logits, batch)
+    return decided.means(_label_nll(decided.logits, decided.labels))
 
 
 def sequence_nll(logits: Tensor, batch: Batch) -> Tensor:
@@ -88,8 +71,8 @@ def sequence_nll(logits: Tensor, batch: Batch) -> Tensor:
 
     Deviations: none.
     """
-    counted, tokens = _counted(batch)
-    return _row_sums(_label_nll(logits[counted], tokens), counted)
+    decided = Decisions.of(logits, batch)
+    return decided.sums(_label_nll(decided.logits, decided.labels))
 
 
 def bounded_nll(logits: Tensor, batch: Batch, least: Tensor, most: Tensor, *, mean: bool) -> Tensor:
@@ -102,10 +85,10 @@ def bounded_nll(logits: Tensor, batch: Batch, least: Tensor, most: Tensor, *, me
 
     Deviations: none: CAPO's released bounds (arXiv:2405.15589), which set such a token's log-likelihood to 0.
     """
-    counted, tokens = _counted(batch)
-    each, row = _label_nll(logits[counted], tokens), counted.nonzero()[:, 0]
+    decided = Decisions.of(logits, batch)
+    each, row = _label_nll(decided.logits, decided.labels), decided.row
     kept = torch.where((each < least[row]) | (each > most[row]), torch.zeros_like(each), each)
-    return _row_means(kept, counted) if mean else _row_sums(kept, counted)
+    return decided.means(kept) if mean else decided.sums(kept)
 
 
 def log_1_minus_p(logits: Tensor, batch: Batch, cutoff: float = math.inf) -> Tensor:
@@ -116,11 +99,11 @@ def log_1_minus_p(logits: Tensor, batch: Batch, cutoff: float = math.inf) -> Ten
 
     Deviations: a mean per row, where released code (HarmBench, targeted LAT) has one over the batch's tokens.
     """
-    counted, tokens = _counted(batch)
-    own, others = _of_label(_full(logits[counted]), tokens)
+    decided = Decisions.of(logits, batch)
+    own, others = _of_label(_full(decided.logits), decided.labels)
     each = -torch.nn.functional.logsigmoid(others.logsumexp(dim=1) - own)
-    said = _label_nll(logits[counted].detach(), tokens) <= cutoff
-    return _row_means(torch.where(said, each, torch.zeros_like(each)), counted)
+    said = _label_nll(decided.logits.detach(), decided.labels) <= cutoff
+    return decided.means(torch.where(said, each, torch.zeros_like(each)))
 
 
 def margin(logits: Tensor, batch: Batch) -> Tensor:
@@ -130,12 +113,18 @@ def margin(logits: Tensor, batch: Batch) -> Tensor:
 
     Deviations: none (Carlini and Wagner's f6 without its bound, arXiv:1608.04644).
     """
-    if logits.dim() == 2:
-        return _label_margin(logits, batch.labels)
-    counted, tokens = _counted(batch)
-    each = _label_margin(logits[counted], tokens)
-    lowest = torch.full(counted.shape, float("-inf"), device=each.device, dtype=each.dtype)
-    return lowest.masked_scatter(counted, each).amax(dim=1)
+    decided = Decisions.of(logits, batch)
+    return decided.largest(_label_margin(decided.logits, decided.labels))
+
+
+def wrong(logits: Tensor, batch: Batch) -> Tensor:
+    """Where a row's decision is not its label, (B,) bool; of several, where any is not.
+
+    For chats, where greedy decoding leaves the answer at some token: there a tie counts as said.
+
+    Deviations: none, this is no paper's.
+    """
+    return logits.argmax(dim=1) != batch.labels if batch.one_each else margin(logits, batch) > 0
 
 
 def token_losses(logits: Tensor, batch: Batch, loss: Literal["cross_entropy", "margin"]) -> Tensor:
@@ -143,9 +132,8 @@ def token_losses(logits: Tensor, batch: Batch, loss: Literal["cross_entropy", "m
 
     Deviations: none, these are no paper's.
     """
-    counted, tokens = _counted(batch)
-    each = (_label_nll if loss == "cross_entropy" else _label_margin)(logits[counted], tokens)
-    return torch.zeros(counted.shape, device=each.device, dtype=each.dtype).masked_scatter(counted, each)
+    decided = Decisions.of(logits, batch)
+    return decided.placed((_label_nll if loss == "cross_entropy" else _label_margin)(decided.logits, decided.labels))
 
 
 def dlr(logits: Tensor, batch: Batch) -> Tensor:
@@ -159,7 +147,7 @@ def dlr(logits: Tensor, batch: Batch) -> Tensor:
 
     Raises ValueError for fewer than 3 classes, where it is constant, and for chats.
     """
-    _require_classes("dlr", logits, 3)
+    _require_classes("dlr", logits, batch, 3)
     full = _full(logits)
     ordered = full.sort(dim=1, descending=True).values
     return _label_margin(full, batch.labels) / (ordered[:, 0] - ordered[:, 2] + DLR_EPS)
@@ -176,16 +164,15 @@ def targeted_dlr(logits: Tensor, batch: Batch, targets: Tensor) -> Tensor:
 
     Raises ValueError for fewer than 4 classes and for chats.
     """
-    _require_classes("targeted dlr", logits, 4)
+    _require_classes("targeted dlr", logits, batch, 4)
     full = _full(logits)
     ordered = full.sort(dim=1, descending=True).values
     apart = full.gather(1, targets.unsqueeze(1)) - full.gather(1, batch.labels.unsqueeze(1))
     return apart.squeeze(1) / (ordered[:, 0] - (ordered[:, 2] + ordered[:, 3]) / 2 + DLR_EPS)
 
 
-def _require_classes(name: str, logits: Tensor, least: int) -> None:
-    if logits.dim() != 2:
-        raise ValueError(f"{name} compares the logits of classes, and chats have none. Use margin or cross_entropy.")
+def _require_classes(name: str, logits: Tensor, batch: Batch, least: int) -> None:
+    require_classes(f"{name} compares the logits of classes", logits, batch, " Use margin or cross_entropy.")
     if logits.shape[1] < least:
         raise ValueError(f"{name} needs at least {least} classes, got {logits.shape[1]}. Use margin, which needs two.")
 
@@ -197,18 +184,18 @@ def kl(clean: Tensor, perturbed: Tensor, batch: Batch) -> Tensor:
 
     Deviations: none; a value per row, whose mean is the released code's sum over the batch's size.
     """
-    if clean.dim() == 2:
-        return _categorical_kl(clean, perturbed)
-    counted, _ = _counted(batch)
-    return _row_means(_categorical_kl(clean[counted], perturbed[counted]), counted)
+    decided = Decisions.of(clean, batch)
+    return decided.means(kl_of_decisions(decided.logits, decided.at(perturbed)))
 
 
-def _categorical_kl(clean: Tensor, perturbed: Tensor) -> Tensor:
-    """KL of (N, C) logits, (N,).
+def kl_of_decisions(clean: Tensor, perturbed: Tensor) -> Tensor:
+    """The same of each decision, (N,), from logits (N, C).
 
     Written over the clean prediction k. With d_i = logit_i - logit_k and s = log(1 + sum over i != k of exp(d_i)):
     KL = s(perturbed) - s(clean) - sum over i != k of p_i (d_i(perturbed) - d_i(clean)). Nothing here is close to 1, so
     that value and gradient keep their relative precision on confident rows, as those of `cross_entropy` do.
+
+    Deviations: those of `kl`.
     """
     p, q = _full(clean), _full(perturbed)
     top = p.argmax(dim=1, keepdim=True)

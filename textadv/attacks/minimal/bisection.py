@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from textadv.attacks.minimal.contract import Smallest, size_of
 from textadv.attacks.minimal.fab import Fab, fab_targeted
 from textadv.attacks.parts.attacked import Attack, BrokenAt
-from textadv.attacks.parts.calling import on_arrays
-from textadv.attacks.parts.flatness import as_one_search
+from textadv.attacks.parts.calling import on_arrays, searched
 from textadv.attacks.parts.goals import Goal, Untargeted
 from textadv.attacks.parts.threat import ThreatModel, require_threat
 from textadv.attacks.parts.within import Minimal, minimal_in
@@ -99,7 +98,7 @@ class MinimumRadius:
         """
         base = self.threat.resolved(model, batch)
         attack = self.attack_of(self._of_radius_one(base))
-        with evaluating(model), as_one_search():
+        with evaluating(model):
             found = Smallest.of_clean(model, batch, base.scaled(radius_scale), self.goal)
             index = found.open()
             if len(index) and minimal_in(attack) is not None:
@@ -137,7 +136,8 @@ class MinimumRadius:
         self, attack: Attack, model: nn.Module, found: Smallest, index: Tensor, tried: Tensor, step: int
     ) -> Tensor:
         """Attacks the rows `index` with the radii scaled by `tried` (B,) and says which broke, (n,) bool."""
-        attacked = attack(model, found.rows.rows(index), step=step, radius_scale=tried[index])
+        attacked = searched(attack, model, found.rows.rows(index), step=step, radius_scale=tried[index])
+        found.slopes = found.slopes.plus(attacked.slopes)
         for total, passes in zip(found.cost, attacked.cost, strict=True):
             total[index] += passes
         outcome, delta = attacked.outcome, attacked.perturbation.delta

@@ -18,9 +18,9 @@ from textadv.attacks.parts.calling import on_arrays
 from textadv.attacks.parts.hinge import Problem, Schedule, coordinates_of, minimise
 from textadv.attacks.parts.threat import ThreatModel, require_threat
 from textadv.models import editable_mask
-from textadv.values.batch import Batch
+from textadv.values.batch import Batch, per_row
 from textadv.values.losses import margin
-from textadv.values.spaces import Pixels, Space
+from textadv.values.spaces import Space
 
 # Shares of the box or the radius: the Linf attack stops below, as the authors' code does on images of 8 bits.
 FINEST = 1 / 256
@@ -160,7 +160,7 @@ class CarliniWagnerLinf:
         constant = torch.full_like(found.size, self.initial_constant)
 
         def excess(delta: Tensor, rows: Tensor) -> Tensor:
-            bound = tau[rows].reshape(-1, *[1] * (delta.dim() - 1))
+            bound = per_row(tau[rows], delta)
             return (delta.abs() - bound).clamp_min(0).flatten(1).sum(dim=1)
 
         problem = replace(problem, penalty=excess, solved_below=1e-4)
@@ -233,7 +233,7 @@ class CarliniWagnerL0:
         allowed = editable_mask(found.rows, tuple(found.delta.shape)).clone()
         constant = torch.full_like(found.size, self.initial_constant)
         solved_at = constant.clone()
-        frozen = torch.zeros_like(found.rows.labels)  # (B,), by how many units the trial is smaller than what is known
+        frozen = torch.zeros_like(found.rows.ids)  # (B,), by how many units the trial is smaller than what is known
         for _ in range(self.search_steps):
             start = found.delta[index].masked_fill(~allowed[index], 0)
             solved = minimise(problem, index, start, constant[index], schedule, allowed[index])
@@ -269,7 +269,7 @@ class CarliniWagnerL0:
 
 def _per_unit(size: Tensor, space: Space) -> Tensor:
     """Sizes of entries, not negative, added up over what counts as one unit: the channels of a pixel."""
-    return size.sum(dim=1, keepdim=True) if isinstance(space, Pixels) else size
+    return size.sum(dim=1, keepdim=True) if space.is_picture else size
 
 
 def changed_units(delta: Tensor, space: Space) -> Tensor:
@@ -289,7 +289,7 @@ def _found_by(
     """What `search` finds for the rows that are not wrong already; `shared` as in `coordinates_of`."""
 
     def begun(found: Smallest, index: Tensor, base: ThreatModel) -> None:
-        found.require_slope(model, index)
+        found.note_slope(model, index)
         coordinates, length = coordinates_of(found, base, shared=shared)
         search(Problem(model, found, coordinates, length, confidence, _square), index)
 

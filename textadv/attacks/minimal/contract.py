@@ -10,18 +10,18 @@ success True. Pixels stay in the image box and frozen positions at 0. The search
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from textadv.attacks.parts.attacked import Attacked, Cost, Outcome
+from textadv.attacks.parts.attacked import Attacked, Cost, Outcome, Slopes, slope_met
 from textadv.attacks.parts.balls import Ball
-from textadv.attacks.parts.flatness import note_slope
 from textadv.attacks.parts.goals import Goal, Untargeted
-from textadv.attacks.parts.probe import Point, differentiable, evaluate_at, half_to_single, one_pass, value_at_clean
+from textadv.attacks.parts.probe import Point, differentiable, evaluate_at
 from textadv.attacks.parts.threat import ThreatModel
+from textadv.attacks.parts.unperturbed import half_to_single, one_pass, value_at_clean
 from textadv.models import PerturbationError, bare, delta_shape, editable_mask, evaluating, forward
 from textadv.models.finite import overflow
 from textadv.values.batch import Batch
@@ -91,7 +91,7 @@ class Smallest:
     rows: without a perturbation. clean: their logits. low, high: what every entry of a delta must lie between: 0 where
     frozen, and for pixels the box. measure: (delta (n, ...)) -> (n,) float64, what is to be small; the norm in the
     threat's ball, if nothing else is put here. size: (B,) float64, its value at `delta`, inf where nothing is known.
-    gain, climb, margin: (B,) float64, as in `Outcome`, at `delta`.
+    gain, climb, margin: (B,) float64, as in `Outcome`, at `delta`. slopes: what the searches met so far.
     """
 
     rows: Batch
@@ -108,6 +108,7 @@ class Smallest:
     climb: Tensor
     margin: Tensor
     cost: Cost
+    slopes: Slopes = field(default=Slopes())
 
     @classmethod
     def of_clean(cls, model: nn.Module, batch: Batch, threat: ThreatModel, goal: Goal | None = None) -> Smallest:
@@ -133,8 +134,8 @@ class Smallest:
 
     def spend(self, index: Tensor, *, forwards: int = 0, backwards: int = 0, queries: int = 0) -> None:
         """Counts passes for the rows `index`."""
-        for field, passes in zip(self.cost, (forwards, backwards, queries), strict=True):
-            field[index] += passes
+        for total, passes in zip(self.cost, (forwards, backwards, queries), strict=True):
+            total[index] += passes
 
     def confine(self, index: Tensor, delta: Tensor) -> Tensor:
         """The delta of the rows `index` on the editable positions and, for pixels, in the box; of any norm."""
@@ -167,18 +168,18 @@ class Smallest:
         self.reached[index] = True
         self.size[index], self.gain[index], self.climb[index], self.margin[index] = size, gain, climb, lead
 
-    def require_slope(self, model: nn.Module, index: Tensor) -> None:
-        """Notes the slope of the margin at the clean rows `index`, see `note_slope`."""
+    def note_slope(self, model: nn.Module, index: Tensor) -> None:
+        """Takes note of the slope of the margin at the clean rows `index`."""
         rows = self.rows.rows(index)
         self.spend(index, forwards=1, backwards=1)
         point = evaluate_at(model, rows, self.threat, self.delta[index], Untargeted(margin), None, ascend=True)
         assert point.grad is not None
-        note_slope(bool(point.grad.any()), self._flat("margin"))
+        self._note(point.grad, "margin")
 
     def gradient(self, model: nn.Module, index: Tensor, rows: Batch, delta: Tensor, *, first: bool) -> Point:
         """The goal and its gradient at a `delta` of the rows `index`, which is counted and taken note of.
 
-        first: whether the slope is to be noted, see `note_slope`. Raises PerturbationError where a gradient is not
+        first: whether the slope is to be noted. Raises PerturbationError where a gradient is not
         finite.
         """
         point = evaluate_at(model, rows, self.threat, delta, self.goal, None, ascend=True)
@@ -186,16 +187,18 @@ class Smallest:
         self.spend(index, forwards=1, backwards=1)
         _require_finite(model, point.grad, rows, self.threat)
         if first:
-            note_slope(bool(point.grad.any()), self._flat("loss"))
+            self._note(point.grad, "loss")
         self.see_point(index, delta, point)
         return point
 
-    def _flat(self, what: str) -> str:
-        return (
+    def _note(self, grad: Tensor, what: str) -> None:
+        met = slope_met(
+            bool(grad.any()),
             f"The gradient of the {what} is exactly zero for every row's perturbation of the {self.threat.space}. "
             "Either no editable position counts, the hook is on a module that the output ignores, or the output is "
-            "constant."
+            "constant.",
         )
+        self.slopes = self.slopes.plus(met)
 
     def attacked(self, measure: bool, *, smallest: bool = True) -> Attacked:
         """The rows at the smallest perturbation known, a success only inside the radius.
@@ -209,7 +212,7 @@ class Smallest:
         outcome = Outcome(self.reached & (gauge <= 1), self.gain, self.climb, self.margin)
         batch = self.rows.perturbed(self.threat.space, self.delta)
         size = size_of(self.threat.ball, self.delta).masked_fill(~self.reached, torch.inf) if smallest else None
-        return Attacked(batch, gauge, self.cost, outcome if measure else None, size)
+        return Attacked(batch, gauge, self.cost, outcome if measure else None, size, slopes=self.slopes)
 
 
 def search_open(

@@ -14,6 +14,7 @@ from textadv.attacks.parts.calling import on_arrays
 from textadv.attacks.parts.threat import ThreatModel, require_threat
 from textadv.models import bare, forward
 from textadv.values.batch import Batch
+from textadv.values.decisions import require_one_each
 
 
 @dataclass(frozen=True)
@@ -63,15 +64,16 @@ class DeepFool:
         measure: bool = True,
     ) -> Attacked:
         """The rows of `batch` with the smallest perturbation found; see `Attack` for the arguments."""
-        if batch.prompt_lengths is not None or batch.targets is not None:
-            raise ValueError(
-                "DeepFool measures the distance to other classes, and a chat model has none, got rows with targets. "
-                "Use Carlini-Wagner, or a minimum radius search over PGD."
-            )
+        require_one_each(
+            "DeepFool",
+            batch,
+            "DeepFool measures the distance to other classes, and a chat model has none, got rows with targets. "
+            "Use Carlini-Wagner, or a minimum radius search over PGD.",
+        )
         return search_open(partial(self._search, model), self.threat, model, batch, radius_scale).attacked(measure)
 
     def _search(self, model: nn.Module, found: Smallest, index: Tensor, _base: ThreatModel) -> None:
-        found.require_slope(model, index)
+        found.note_slope(model, index)
         others = found.clean.scatter(1, found.rows.labels.unsqueeze(1), float("-inf"))
         ranked = others.topk(min(self.candidates, others.shape[1]) - 1, dim=1).indices  # (B, K)
         rows, total = found.rows.rows(index), torch.zeros_like(found.delta[index], dtype=torch.float64)

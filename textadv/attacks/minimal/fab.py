@@ -15,7 +15,8 @@ from textadv.attacks.parts.goals import target_count
 from textadv.attacks.parts.hyperplane import PROJECTIONS
 from textadv.attacks.parts.threat import ThreatModel, require_threat
 from textadv.models import bare, editable_mask, evaluating, forward
-from textadv.values.batch import Batch
+from textadv.values.batch import Batch, per_row
+from textadv.values.decisions import require_one_each
 from textadv.values.losses import margin
 from textadv.values.randomness import row_generators
 
@@ -117,11 +118,12 @@ class Fab:
         measure: bool = True,
     ) -> Attacked:
         """The rows of `batch` with the smallest perturbation found; see `Attack` for the arguments."""
-        if batch.prompt_lengths is not None or batch.targets is not None:
-            raise ValueError(
-                "FAB measures the distance to other classes, and a chat model has none, got chats. Use Carlini-Wagner, "
-                "or a minimum radius search over PGD."
-            )
+        require_one_each(
+            "FAB",
+            batch,
+            "FAB measures the distance to other classes, and a chat model has none, got chats. Use Carlini-Wagner, "
+            "or a minimum radius search over PGD.",
+        )
         threat = self.threat.resolved(model, batch).scaled(radius_scale)
         with evaluating(model):
             found = Smallest.of_clean(model, batch, threat)
@@ -133,7 +135,7 @@ class Fab:
                     f"got {max(self.targets)}."
                 )
             if len(index):
-                found.require_slope(model, index)
+                found.note_slope(model, index)
                 self._run(model, found, index, ranked, step)
         return found.attacked(measure, smallest=not self.early_stop)
 
@@ -181,7 +183,7 @@ class Fab:
             broken = found.goal.reached(logits, at.rows)
             found.see(at.index, at.rows, moved, logits, broken)
             found.spend(at.index, forwards=1, backwards=at.classes.shape[1], queries=1)
-            back = broken.reshape(-1, *[1] * (moved.dim() - 1))
+            back = per_row(broken, moved)
             at = replace(at, delta=torch.where(back, self.beta * moved, moved))
             if self.early_stop:
                 still = torch.isin(at.index, self._wanted(found, at.index))
@@ -281,7 +283,7 @@ def _final_search(model: nn.Module, found: Smallest, index: Tensor) -> None:
     for _ in range(FINAL_STEPS):
         crossing = -below / torch.where(above > below, above - below, 1)
         share = near + (crossing + BEHIND * (1 - crossing)).clamp(0, 1) * (far - near)
-        tried = (whole * share.reshape(-1, *[1] * (whole.dim() - 1))).to(found.delta.dtype)
+        tried = (whole * per_row(share, whole)).to(found.delta.dtype)
         with torch.no_grad():
             logits = forward(bare(model), rows.perturbed(found.threat.space, tried))
         broken, lead = found.goal.reached(logits, rows), margin(logits.double(), rows)

@@ -13,7 +13,6 @@ from textadv.attacks.parts.members import threats
 from textadv.data import class_numbers, from_numpy
 from textadv.models import Normalised, as_classifier, bare, clean_outputs, device_of
 from textadv.values.batch import Batch, Role
-from textadv.values.spaces import Pixels
 
 SHAPE = "(N, channels, height, width)"
 # More channels than this, and so many or fewer at the end: the channels stand last.
@@ -31,7 +30,7 @@ class Attackable(NamedTuple):
 def attackable(attack: object, model: nn.Module, x: Tensor | NDArray[Any], y: object) -> Attackable:
     """Images and labels as one batch on the model's device; see `Call` for what they are, and for the errors."""
     built_for = threats(attack)
-    odd = [threat for threat in built_for if not isinstance(threat.space, Pixels)]
+    odd = [threat for threat in built_for if not threat.space.is_picture]
     if odd or not built_for:
         where = str(odd[0].space) if odd else "directions"
         raise ValueError(

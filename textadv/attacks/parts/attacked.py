@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from textadv.models import embedded_inputs
 from textadv.values.batch import Batch, Perturbation
-from textadv.values.spaces import Embeddings, Pixels
 
 
 class Outcome(NamedTuple):
@@ -30,6 +29,30 @@ class Outcome(NamedTuple):
     margin: Tensor
 
 
+class Slopes(NamedTuple):
+    """Whether a search that follows gradients met any. met: one that is not zero. complaint: what is wrong if none was.
+
+    Neither, where nothing followed gradients.
+    """
+
+    met: bool = False
+    complaint: str | None = None
+
+    def plus(self, other: Slopes) -> Slopes:
+        """Both searches together, the complaint of the first that has one."""
+        return Slopes(self.met or other.met, self.complaint if self.complaint is not None else other.complaint)
+
+    @property
+    def flat(self) -> bool:
+        """Whether a search met no slope, and none met any."""
+        return self.complaint is not None and not self.met
+
+
+def slope_met(met: bool, complaint: str) -> Slopes:
+    """What a search that follows gradients tells of itself."""
+    return Slopes(met, None if met else complaint)
+
+
 class Cost(NamedTuple):
     """Passes through the model per row, (B,) int64 each; `queries` counts forward passes without a gradient."""
 
@@ -40,7 +63,7 @@ class Cost(NamedTuple):
     @classmethod
     def none(cls, batch: Batch) -> Cost:
         """No passes yet."""
-        zero = torch.zeros_like(batch.labels)
+        zero = torch.zeros_like(batch.ids)
         return cls(zero, zero.clone(), zero.clone())
 
     def plus(self, other: Cost) -> Cost:
@@ -60,6 +83,7 @@ class Attacked:
         where the row is wrong already, inf where it found none. None for attacks that look for no smallest one, and for
         those that stop early.
     model: the model that was attacked, as long as someone else keeps it.
+    slopes: what the search met. Whether it is an error that no row has a slope, who asked decides, see `searched`.
     """
 
     batch: Batch
@@ -68,6 +92,7 @@ class Attacked:
     measured: Outcome | None
     size: Tensor | None = field(default=None, repr=False, compare=False)
     model: weakref.ref[nn.Module] | None = field(default=None, repr=False, compare=False)
+    slopes: Slopes = field(default=Slopes(), repr=False, compare=False)
 
     @property
     def outcome(self) -> Outcome:
@@ -97,15 +122,10 @@ class Attacked:
 
         Raises ValueError in other spaces, which are no input of a model, and where the model is needed and gone.
         """
-        found, inputs = self.perturbation, self.batch.inputs
-        if isinstance(found.space, Pixels):
-            pixels = inputs["pixel_values"]
-            return {**inputs, "pixel_values": pixels + found.delta.detach().to(pixels.dtype)}
-        if not isinstance(found.space, Embeddings):
-            raise ValueError(
-                f"A perturbation of {found.space} lies inside the model and is no input of it. Run textadv.forward("
-                "model, attacked.batch), which adds it, or attack Pixels() or Embeddings()."
-            )
+        found = self.perturbation
+        return found.space.perturbed_inputs(self.batch.inputs, found.delta, self._embedded)
+
+    def _embedded(self) -> dict[str, Tensor]:
         model = None if self.model is None else self.model()
         if model is None:
             raise ValueError(
@@ -133,6 +153,8 @@ class BrokenAt(NamedTuple):
 
 class Attack(Protocol):
     """A function from a model and a batch to an `Attacked`; it changes nothing but its own delta.
+
+    Raises PerturbationError where its search met no slope; `searched` asks for what it found even then.
 
     step: the optimizer step (any integer): random starts are drawn from (seed, step, row id).
     radius_scale: a factor on the radius, a number or one per row (B,).

@@ -16,6 +16,7 @@ from textadv.attacks.parts.arrays import attackable, like
 from textadv.attacks.parts.attacked import Attacked, BrokenAt
 from textadv.models import require_model
 from textadv.values.batch import Batch, require_batch
+from textadv.values.errors import PerturbationError
 from textadv.values.kinds import told
 
 Found = TypeVar("Found", Attacked, BrokenAt)
@@ -88,19 +89,19 @@ def on_arrays(method: Callable[..., Found]) -> Method[Found]:
         require_model(model)
         if isinstance(batch, Tensor | np.ndarray):
             ready = attackable(self, model, batch, y)
-            found = method(self, ready.model, ready.batch, **options)
+            found = _sloped(method(self, ready.model, ready.batch, **options), self)
             return like(batch, ready.batch.inputs["pixel_values"], found.inputs["pixel_values"])
         rows = require_batch(batch, arrays=True)
         if y is not None:
             raise TypeError(f"A batch holds its own labels: call attack(model, batch), got {told(y)} beside it.")
         # A search of training is not measured, and waits for no answer of the device.
-        if options.get("measure", True) and bool((rows.labels < 0).any()):
-            missing = rows.ids[rows.labels < 0].tolist()[:5]
+        if options.get("measure", True) and bool(rows.unlabelled.any()):
+            missing = rows.ids[rows.unlabelled].tolist()[:5]
             raise ValueError(
                 f"labels are missing in rows with ids {missing}, and attacks are measured against the class of a row. "
                 "Give them: ImageRows(images, labels)."
             )
-        return _of(method(self, model, rows, **options), model)
+        return _sloped(_of(method(self, model, rows, **options), model), self)
 
     return cast(Method[Found], call)
 
@@ -109,3 +110,26 @@ def _of(found: Found, model: nn.Module) -> Found:
     if isinstance(found, BrokenAt):
         return found._replace(attacked=replace(found.attacked, model=weakref.ref(model)))
     return replace(found, model=weakref.ref(model))
+
+
+def _sloped(found: Found, attack: object) -> Found:
+    """The same; raises PerturbationError, which holds it, where the search met no slope."""
+    slopes = found.attacked.slopes if isinstance(found, BrokenAt) else found.slopes
+    if slopes.flat:
+        raise PerturbationError(str(slopes.complaint), attack, found)
+    return found
+
+
+def searched(attack: Callable[..., Found], model: nn.Module, batch: Batch, **options: Any) -> Found:
+    """What the attack finds, also where its search met no slope, which `Attacked.slopes` then tells.
+
+    For those that judge several searches together: whether single rows are flat does not depend on which other rows
+    share their batch, and of several attacks one that meets a slope is enough. An attack inside one that does not ask
+    so ends that one with the error.
+    """
+    try:
+        return attack(model, batch, **options)
+    except PerturbationError as error:
+        if error.attack is not attack or error.found is None:
+            raise
+        return cast(Found, error.found)

@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from textadv.models import PerturbationError
-from textadv.values.batch import Batch
-from textadv.values.losses import LOSSES, Divergence, Loss, cross_entropy, kl, margin, targeted_dlr
+from textadv.values.batch import IGNORED, Batch
+from textadv.values.decisions import Decisions, require_classes
+from textadv.values.losses import LOSSES, Divergence, Loss, cross_entropy, kl, margin, targeted_dlr, wrong
 
 # As many target classes as AutoAttack tries (arXiv:2003.01690, section 4.2).
 MOST_TARGETS = 9
 
 
 class Goal(Protocol):
-    """needs_clean: whether `value` reads the logits of the unperturbed rows, (B, C) and detached.
+    """needs_clean: whether `value` reads the logits of the unperturbed rows, detached.
 
     flat_at_clean: whether its gradient is zero at delta = 0, so that a search cannot start there.
     """
@@ -31,11 +31,6 @@ class Goal(Protocol):
     def value(self, logits: Tensor, batch: Batch, clean: Tensor | None) -> Tensor: ...
 
     def reached(self, logits: Tensor, batch: Batch) -> Tensor: ...
-
-
-def _wrong(logits: Tensor, batch: Batch) -> Tensor:
-    """Where the prediction is not the label; for chats, where greedy decoding leaves the answer at some token."""
-    return logits.argmax(dim=1) != batch.labels if logits.dim() == 2 else margin(logits, batch) > 0
 
 
 def require_slope(goal: Goal) -> None:
@@ -73,7 +68,7 @@ class Untargeted:
 
     def reached(self, logits: Tensor, batch: Batch) -> Tensor:
         """Where the prediction is not the label, (B,) bool."""
-        return _wrong(logits, batch)
+        return wrong(logits, batch)
 
 
 @dataclass(frozen=True)
@@ -93,15 +88,17 @@ class Targeted:
         return f"targeted at class {self.target}"
 
     def _aimed(self, batch: Batch) -> Batch:
-        return Batch(batch.inputs, torch.full_like(batch.labels, self.target), batch.editable, batch.ids, batch.role)
+        aimed = batch.labels.masked_fill(batch.labels != IGNORED, self.target)
+        return Batch(batch.inputs, aimed, batch.editable, batch.ids, batch.role)
 
     def value(self, logits: Tensor, batch: Batch, clean: Tensor | None) -> Tensor:
         """Minus the loss of the target class, (B,)."""
         return -self.loss(logits / self.temperature, self._aimed(batch))
 
     def reached(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Where the prediction is the target, (B,) bool."""
-        return logits.argmax(dim=1) == self.target
+        """Where the prediction is the target, (B,) bool; of several decisions of a row, where all are."""
+        decided = Decisions.of(logits, batch)
+        return decided.every(decided.logits.argmax(dim=1) == self.target)
 
 
 @dataclass(frozen=True)
@@ -130,7 +127,7 @@ class Diverge:
 
     def reached(self, logits: Tensor, batch: Batch) -> Tensor:
         """Where the prediction is not the label, (B,) bool."""
-        return _wrong(logits, batch)
+        return wrong(logits, batch)
 
 
 @dataclass(frozen=True)
@@ -173,8 +170,7 @@ def ranked_target(clean: Tensor | None, batch: Batch, rank: int) -> Tensor:
     """
     if clean is None:
         raise ValueError("A target by rank is taken from the clean logits, got none.")
-    if clean.dim() != 2:
-        raise ValueError("A target by rank is a class, and chats have none. Use the goal Elicit or Untargeted.")
+    require_classes("A target by rank is a class", clean, batch, " Use the goal Elicit or Untargeted.")
     if rank >= clean.shape[1]:
         raise ValueError(
             f"Target rank {rank} needs at least {rank + 1} classes, got {clean.shape[1]}: try ranks 1 to "
@@ -214,7 +210,7 @@ class TargetedMargin:
 
     def reached(self, logits: Tensor, batch: Batch) -> Tensor:
         """Where the prediction is not the label, (B,) bool."""
-        return _wrong(logits, batch)
+        return wrong(logits, batch)
 
 
 @dataclass(frozen=True)
@@ -240,4 +236,4 @@ class TargetedDlr:
 
     def reached(self, logits: Tensor, batch: Batch) -> Tensor:
         """Where the prediction is not the label, (B,) bool."""
-        return _wrong(logits, batch)
+        return wrong(logits, batch)

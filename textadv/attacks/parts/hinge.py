@@ -19,7 +19,6 @@ from textadv.attacks.parts.threat import ThreatModel
 from textadv.models import editable_mask
 from textadv.values.batch import Batch
 from textadv.values.losses import margin
-from textadv.values.spaces import Pixels
 
 # The share of the box that the tanh of a clean pixel may fill, see `Tanh`.
 GUARD = 0.999
@@ -106,8 +105,9 @@ def units_of(found: Smallest, threat: ThreatModel, *, shared: bool) -> tuple[Ten
     Raises ValueError where that radius is 0.
     """
     ones = torch.ones_like(found.delta.flatten(1)[:, :1]).reshape(-1, *[1] * (found.delta.dim() - 1))
-    if isinstance(threat.space, Pixels):
-        width = ones * (threat.space.high - threat.space.low)
+    box = threat.space.box(found.rows.inputs)
+    if box is not None:
+        width = ones * box.width
         return width, width
     radius = ones * threat.ball.bound(found.delta)
     if bool((radius == 0).any()):
@@ -125,9 +125,9 @@ def coordinates_of(found: Smallest, threat: ThreatModel, *, shared: bool) -> tup
     For pixels the tanh of the paper; other spaces have no box. Units, arguments and errors are those of `units_of`.
     """
     entry, length = units_of(found, threat, shared=shared)
-    if isinstance(threat.space, Pixels):
-        pixels = found.rows.inputs["pixel_values"].to(length.dtype)
-        return Tanh(pixels, threat.space.low, threat.space.high), length
+    box = threat.space.box(found.rows.inputs)
+    if box is not None:
+        return Tanh(box.clean.to(length.dtype), box.low, box.high), length
     return Scaled(entry), length
 
 

@@ -8,8 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from textadv.attacks.parts.attacked import Cost
-from textadv.attacks.parts.flatness import note_slope
+from textadv.attacks.parts.attacked import Cost, Slopes, slope_met
 from textadv.attacks.parts.probe import Point
 from textadv.attacks.parts.threat import ThreatModel
 from textadv.models import PerturbationError
@@ -83,8 +82,8 @@ class Record:
         self.reached[chosen] = point.reached[taken]
         self.margin[chosen] = point.margin.double()[taken]
 
-    def require_gradient(self, model: nn.Module, rows: Batch, threat: ThreatModel) -> None:
-        """Raises PerturbationError where a gradient was not a number, and as `note_slope` where all were zero."""
+    def slopes(self, model: nn.Module, rows: Batch, threat: ThreatModel) -> Slopes:
+        """Whether any gradient was not zero. Raises PerturbationError where one was not a number."""
         if bool(self.overflowed.any()):
             raise PerturbationError(
                 f"The gradient of the goal with respect to the {threat.space} is not finite at row ids "
@@ -94,11 +93,12 @@ class Record:
         # Neither can rows of radius 0, and rows that were broken before the search began were not tried.
         movable = rows.editable.flatten(1).any(dim=1) & (self.backwards > 0)
         movable = movable & (threat.ball.bound(self.delta) > 0).reshape(-1)
-        if bool(movable.any()):
-            note_slope(
-                bool(self.moved.any()),
-                f"The gradient of the goal is exactly zero for every row's perturbation of the {threat.space}. Either "
-                "no editable position counts, the hook is on a module that the output ignores (of the last block a "
-                "classifier often reads one special token only), the output is constant, or the logits lie so far "
-                "apart that a softmax is exactly 0 and 1: then calibrate them, or divide them by a temperature.",
-            )
+        if not bool(movable.any()):
+            return Slopes()
+        return slope_met(
+            bool(self.moved.any()),
+            f"The gradient of the goal is exactly zero for every row's perturbation of the {threat.space}. Either "
+            "no editable position counts, the hook is on a module that the output ignores (of the last block a "
+            "classifier often reads one special token only), the output is constant, or the logits lie so far "
+            "apart that a softmax is exactly 0 and 1: then calibrate them, or divide them by a temperature.",
+        )

@@ -13,10 +13,8 @@ from textadv.models import ModelError, editable_mask, vectors
 from textadv.models.finite import overflow
 from textadv.values.batch import Batch
 from textadv.values.kinds import require_kind
-from textadv.values.spaces import BYTES, Ablation, Embeddings, Hidden, Pixels, Several, Space, radius_words
+from textadv.values.spaces import Embeddings, Hidden, Pixels, Several, Space, radius_words
 
-# How far outside the box a pixel may be, as a share of its width.
-OUTSIDE = 1e-4
 EXAMPLE = "Example: ThreatModel(Pixels(), Linf(8 / 255, per='example'))"
 
 __all__ = ["Embeddings", "Hidden", "Pixels", "Several", "Space", "ThreatModel", "radius_unit"]
@@ -38,15 +36,7 @@ class ThreatModel:
     def __post_init__(self) -> None:
         require_kind("space", self.space, Space.__args__, "a space", f"{EXAMPLE}.")
         require_kind("ball", self.ball, Ball, "a ball", f"{EXAMPLE}.")
-        if isinstance(self.space, Ablation):
-            raise ValueError(
-                "A search moves embeddings, hidden states or pixels in a ball, got directions to ablate. Use "
-                "RefusalDirection, which computes them."
-            )
-        if isinstance(self.space, Pixels) and self.ball.per == "token":
-            raise ValueError("threat.per: token has no meaning for pixels. Set threat.per: example.")
-        if isinstance(self.space, Pixels) and self.ball.radius is None:
-            raise ValueError("threat.relative_radius has no meaning for pixels. Give threat.radius, e.g. 8/255.")
+        self.space.require_ball(self.ball.per, self.ball.radius is None)
 
     def __str__(self) -> str:
         ball = self.ball
@@ -62,17 +52,14 @@ class ThreatModel:
 
         Raises ValueError where the batch holds pixels that are not in the space's range.
         """
-        if isinstance(self.space, Pixels) and batch is not None:
-            _require_inside(self.space, batch)
+        box = None if batch is None else self.space.box(batch.inputs)
+        if box is not None and batch is not None:
+            box.require_inside(batch.editable, batch.ids, str(self.space))
         if self.ball.radius is not None:
             return self
         assert self.ball.relative_radius is not None
-        if isinstance(self.space, Several):
-            units = tuple(radius_unit(model, place, self.ball, batch) for place in self.space.places)
-            ball = replace(self.ball, radius=self.ball.relative_radius)
-            return ThreatModel(replace(self.space, units=units), ball)
-        radius = self.ball.relative_radius * radius_unit(model, self.space, self.ball, batch)
-        return replace(self, ball=replace(self.ball, radius=radius))
+        space, factor = self.space.in_units(lambda place: radius_unit(model, place, self.ball, batch))
+        return ThreatModel(space, replace(self.ball, radius=self.ball.relative_radius * factor))
 
     def scaled(self, factor: float | Tensor) -> ThreatModel:
         """This threat with its radius times `factor`, a number or one per row (B,)."""
@@ -89,11 +76,10 @@ class ThreatModel:
         """
         delta = delta.masked_fill(~editable_mask(batch, tuple(delta.shape)), 0)
         delta = self.ball.project(delta)
-        if isinstance(self.space, Pixels):
-            # Bounds on the delta itself that always hold 0: no entry grows, so the ball is not left by rounding and
-            # a pixel outside the box does not move by itself.
-            pixels = batch.inputs["pixel_values"].to(delta.dtype)
-            lowest, highest = (self.space.low - pixels).clamp(max=0), (self.space.high - pixels).clamp(min=0)
+        box = self.space.box(batch.inputs)
+        if box is not None:
+            # They hold 0, so no entry grows, and the ball is not left by rounding.
+            lowest, highest = box.bounds(delta.dtype)
             delta = torch.minimum(torch.maximum(delta, lowest), highest)
         return delta
 
@@ -101,26 +87,6 @@ class ThreatModel:
 def require_threat(threat: object) -> None:
     """Raises TypeError unless this is a threat model: not a ball, a radius, or a section of a configuration."""
     require_kind("threat", threat, ThreatModel, "a ThreatModel", f"{EXAMPLE}, or of Embeddings() and a ball.")
-
-
-def _require_inside(space: Pixels, batch: Batch) -> None:
-    """Raises ValueError at editable pixels outside [low, high], further than rounding could have led."""
-    if "pixel_values" not in batch.inputs:
-        return
-    pixels, slack = batch.inputs["pixel_values"], OUTSIDE * (space.high - space.low)
-    if space.low >= 0 and space.high >= BYTES and float(pixels.max()) <= 1:
-        raise ValueError(
-            f"{str(space).capitalize()} are to be attacked, got values of at most {float(pixels.max()):g}: rows of "
-            "images are in [0, 1]. Use Pixels(), with a radius such as 8/255."
-        )
-    inside = (pixels >= space.low - slack) & (pixels <= space.high + slack)
-    inside = (inside | ~editable_mask(batch, tuple(pixels.shape))).flatten(1).all(dim=1)
-    if not bool(inside.all()):
-        raise ValueError(
-            f"{str(space).capitalize()} are to be attacked, got values from {float(pixels.min()):g} to "
-            f"{float(pixels.max()):g}, outside at row ids {batch.ids[~inside].tolist()[:5]}. Divide bytes by 255, let "
-            "the model normalise (as_classifier(module, mean, std)), or name the range: Pixels(low, high)."
-        )
 
 
 def radius_unit(model: nn.Module, space: Space, ball: Ball, batch: Batch | None = None) -> float:

@@ -13,10 +13,11 @@ from textadv.attacks.minimal.fab import Fab
 from textadv.attacks.minimal.pdgd import Pdgd
 from textadv.attacks.parts.accepting import require_attack
 from textadv.attacks.parts.attacked import Attack, Attacked, Cost, Outcome
-from textadv.attacks.parts.calling import on_arrays
+from textadv.attacks.parts.calling import on_arrays, searched
 from textadv.attacks.parts.goals import Goal, Untargeted
-from textadv.attacks.parts.probe import assess, mean_logits
+from textadv.attacks.parts.probe import assess
 from textadv.attacks.parts.threat import ThreatModel, require_threat
+from textadv.attacks.parts.unperturbed import mean_logits
 from textadv.models import evaluating
 from textadv.values.batch import Batch
 
@@ -59,7 +60,7 @@ class Within:
     ) -> Attacked:
         """The rows of `batch` perturbed; always measured, since the attack is. See `Attack` for the arguments."""
         threat = self.threat.resolved(model, batch).scaled(radius_scale)
-        found = self.attack(model, batch, step=step, radius_scale=radius_scale)
+        found = searched(self.attack, model, batch, step=step, radius_scale=radius_scale)
         far = (~(found.gauge <= 1)).nonzero().squeeze(1)
         if not len(far):
             return found
@@ -76,7 +77,8 @@ class Within:
         outcome.loss_gain[far], outcome.climb[far] = theirs.loss_gain, theirs.loss_gain
         cost = Cost(*(count.clone() for count in found.cost))
         cost.queries[far] += near.cost.queries
-        return Attacked(found.batch.perturbed(found.perturbation.space, delta), gauge, cost, outcome, found.size)
+        moved = found.batch.perturbed(found.perturbation.space, delta)
+        return Attacked(moved, gauge, cost, outcome, found.size, slopes=found.slopes)
 
 
 def minimal_in(attack: Attack) -> Minimal | None:

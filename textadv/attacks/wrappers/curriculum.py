@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from textadv.attacks.minimal.contract import logits_at, slope
 from textadv.attacks.parts.accepting import require_attack
 from textadv.attacks.parts.attacked import Attack, Attacked
-from textadv.attacks.parts.calling import on_arrays
+from textadv.attacks.parts.calling import on_arrays, searched
 from textadv.attacks.parts.goals import Untargeted
-from textadv.attacks.parts.probe import half_to_single
 from textadv.attacks.parts.threat import ThreatModel, require_threat
+from textadv.attacks.parts.unperturbed import half_to_single
 from textadv.models import delta_shape, dtype_of, evaluating
 from textadv.values.batch import Batch
 from textadv.values.losses import margin
@@ -55,7 +55,7 @@ class Stages:
         measure: bool = True,
     ) -> Attacked:
         """What the attack of this optimizer step finds; see `Attack`."""
-        return self.at(step)(model, batch, step=step, radius_scale=radius_scale, measure=measure)
+        return searched(self.at(step), model, batch, step=step, radius_scale=radius_scale, measure=measure)
 
 
 @dataclass(frozen=True)
@@ -123,6 +123,6 @@ class AdaptiveRadius:
     ) -> Attacked:
         """What the attack finds at these radii, its gauge in their units; see `Attack`."""
         scale = self.factors(model, batch) * radius_scale
-        found = self.attack(model, batch, step=step, radius_scale=scale, measure=measure)
+        found = searched(self.attack, model, batch, step=step, radius_scale=scale, measure=measure)
         cost = found.cost._replace(forwards=found.cost.forwards + 1, backwards=found.cost.backwards + 1)
-        return Attacked(found.batch, found.gauge, cost, found.measured)
+        return Attacked(found.batch, found.gauge, cost, found.measured, slopes=found.slopes)

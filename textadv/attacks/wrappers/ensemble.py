@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from textadv.attacks.parts.accepting import require_attack
 from textadv.attacks.parts.attacked import Attack, Attacked, Cost, Outcome
-from textadv.attacks.parts.calling import on_arrays
-from textadv.attacks.parts.flatness import as_one_search
+from textadv.attacks.parts.calling import on_arrays, searched
 from textadv.values.batch import Batch
 from textadv.values.randomness import derived_seed
 
@@ -43,7 +42,8 @@ def _merged(kept: Attacked, index: Tensor, other: Attacked) -> Attacked:
     for field, found in zip(cost, other.cost, strict=True):
         field[index] += found
     batch = kept.batch.perturbed(kept.perturbation.space, delta)
-    return replace(kept, batch=batch, gauge=gauge, cost=Cost(*cost), measured=Outcome(*fields))
+    slopes = kept.slopes.plus(other.slopes)
+    return replace(kept, batch=batch, gauge=gauge, cost=Cost(*cost), measured=Outcome(*fields), slopes=slopes)
 
 
 def _unbroken(attacked: Attacked) -> Tensor:
@@ -84,14 +84,13 @@ class WorstOf:
         measure: bool = True,
     ) -> Attacked:
         """The rows of `batch` perturbed; always measured, since choosing needs it."""
-        with as_one_search():
-            result = self.attacks[0](model, batch, step=step, radius_scale=radius_scale)
-            for attack in self.attacks[1:]:
-                index = _unbroken(result)
-                if len(index):
-                    scale = _scale_of(radius_scale, index)
-                    found = attack(model, batch.rows(index), step=step, radius_scale=scale)
-                    result = _merged(result, index, found)
+        result = searched(self.attacks[0], model, batch, step=step, radius_scale=radius_scale)
+        for attack in self.attacks[1:]:
+            index = _unbroken(result)
+            if len(index):
+                scale = _scale_of(radius_scale, index)
+                found = searched(attack, model, batch.rows(index), step=step, radius_scale=scale)
+                result = _merged(result, index, found)
         return result
 
 
@@ -123,13 +122,13 @@ class Then:
         measure: bool = True,
     ) -> Attacked:
         """The rows of `batch` perturbed; always measured, since choosing needs it."""
-        with as_one_search():
-            result = self.first(model, batch, step=step, radius_scale=radius_scale)
-            index = _unbroken(result)
-            if not len(index):
-                return result
-            scale = _scale_of(radius_scale, index)
-            return _merged(result, index, self.second(model, result.batch.rows(index), step=step, radius_scale=scale))
+        result = searched(self.first, model, batch, step=step, radius_scale=radius_scale)
+        index = _unbroken(result)
+        if not len(index):
+            return result
+        scale = _scale_of(radius_scale, index)
+        found = searched(self.second, model, result.batch.rows(index), step=step, radius_scale=scale)
+        return _merged(result, index, found)
 
 
 @dataclass(frozen=True)
@@ -161,15 +160,14 @@ class Repeat:
         measure: bool = True,
     ) -> Attacked:
         """The rows of `batch` perturbed; always measured, since choosing needs it."""
-        with as_one_search():
-            result = self.attack(model, batch, step=step, radius_scale=radius_scale)
-            for turn in range(1, self.times):
-                index = _unbroken(result)
-                if not len(index):
-                    break
-                scale = _scale_of(radius_scale, index)
-                again = self.attack(model, batch.rows(index), step=derived_seed(step, turn), radius_scale=scale)
-                result = _merged(result, index, again)
+        result = searched(self.attack, model, batch, step=step, radius_scale=radius_scale)
+        for turn in range(1, self.times):
+            index = _unbroken(result)
+            if not len(index):
+                break
+            scale, again = _scale_of(radius_scale, index), derived_seed(step, turn)
+            found = searched(self.attack, model, batch.rows(index), step=again, radius_scale=scale)
+            result = _merged(result, index, found)
         return result
 
 

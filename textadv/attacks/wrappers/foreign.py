@@ -16,13 +16,14 @@ from textadv.attacks.parts.calling import on_arrays
 from textadv.attacks.parts.goals import Goal, Untargeted
 from textadv.attacks.parts.guarding import Passes, counting, guarded
 from textadv.attacks.parts.members import parts, threats
-from textadv.attacks.parts.probe import assess, differentiable, one_pass
-from textadv.attacks.parts.threat import OUTSIDE, ThreatModel, require_threat
+from textadv.attacks.parts.probe import assess, differentiable
+from textadv.attacks.parts.threat import ThreatModel, require_threat
+from textadv.attacks.parts.unperturbed import one_pass
 from textadv.data import from_numpy
 from textadv.models import evaluating
 from textadv.values.batch import Batch
 from textadv.values.kinds import told, wrong_kind
-from textadv.values.spaces import Pixels
+from textadv.values.spaces import OUTSIDE
 
 TOLERANCE = 1e-4
 # So many ranges above the image box are no overshoot.
@@ -67,7 +68,7 @@ class Foreign:
             raise wrong_kind("fn", self.fn, "an attack that can be called", remedy)
         if threats(self.fn):
             raise wrong_kind("fn", self.fn, "an attack of another library", "This one is an attack already: name it.")
-        if not isinstance(self.threat.space, Pixels):
+        if not self.threat.space.is_picture:
             raise ValueError(
                 f"A foreign attack moves images, and the threat model is on {self.threat.space}. Use "
                 "ThreatModel(Pixels(), ball)."
@@ -145,10 +146,10 @@ class Foreign:
                 f"{self} must return floating point in the range of {self.threat.space}, got {tensor.dtype}. Divide "
                 "bytes by 255, or let it return floating point."
             )
-        space = self.threat.space
-        assert isinstance(space, Pixels)
+        space, box = self.threat.space, self.threat.space.box(rows.inputs)
+        assert box is not None
         low, high = float(tensor.detach().amin()), float(tensor.detach().amax())
-        if high > space.high + UNITS * (space.high - space.low):
+        if high > box.high + UNITS * box.width:
             raise RuntimeError(
                 f"{self} must return images in the range of {space}, got {low:.3g} to {high:.3g}, which are in other "
                 "units. Divide bytes by 255."
@@ -161,9 +162,9 @@ class Foreign:
     def _confined(self, threat: ThreatModel, rows: Batch, delta: Tensor) -> Tensor:
         """The delta in its ball and the image box; a warning, or an error, where it was not."""
         confined = threat.confine(rows, delta)
-        space = threat.space
-        assert isinstance(space, Pixels)
-        slack = OUTSIDE * (space.high - space.low)
+        box = threat.space.box(rows.inputs)
+        assert box is not None
+        slack = OUTSIDE * box.width
         gauge = threat.ball.gauge(delta)
         odd = (gauge > 1 + TOLERANCE) | ((delta - confined).abs().flatten(1).amax(dim=1) > slack)
         if not bool(odd.any()):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from textadv.attacks.parts.accepting import require_attack
 from textadv.attacks.parts.attacked import Attack, Attacked, Cost
-from textadv.attacks.parts.calling import on_arrays
+from textadv.attacks.parts.calling import on_arrays, searched
 from textadv.values.batch import Batch
 
 
@@ -56,16 +56,18 @@ class Held:
         measure: bool = True,
     ) -> Attacked:
         """The rows perturbed; see `Attack`."""
-        memory, rows, searched = self._memory, tuple(batch.ids.tolist()), step - step % self.steps
-        if memory.searched != searched:
-            memory.searched = searched
+        memory, rows, begun = self._memory, tuple(batch.ids.tolist()), step - step % self.steps
+        if memory.searched != begun:
+            memory.searched = begun
             memory.found.clear()
-        if step == searched:
-            memory.found[rows] = self.attack(model, batch, step=step, radius_scale=radius_scale, measure=measure)
+        if step == begun:
+            memory.found[rows] = searched(
+                self.attack, model, batch, step=step, radius_scale=radius_scale, measure=measure
+            )
             return memory.found[rows]
         if rows not in memory.found:
             raise ValueError(
-                f"Rows {list(rows)} were not attacked at optimizer step {searched}, so there is nothing to hold at "
+                f"Rows {list(rows)} were not attacked at optimizer step {begun}, so there is nothing to hold at "
                 f"step {step}. Set checkpoint.every to a multiple of objective.defence_steps ({self.steps})."
             )
         attacked = memory.found[rows]

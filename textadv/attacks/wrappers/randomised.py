@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from textadv.attacks.parts.accepting import require_attack
 from textadv.attacks.parts.attacked import Attack, Attacked, Cost, Outcome
-from textadv.attacks.parts.calling import on_arrays
+from textadv.attacks.parts.calling import on_arrays, searched
 from textadv.attacks.parts.goals import Goal, Untargeted
-from textadv.attacks.parts.probe import averaging, mean_logits
-from textadv.models import evaluating
+from textadv.attacks.parts.unperturbed import mean_logits
+from textadv.models import Averaged, evaluating
 from textadv.values.batch import Batch
 from textadv.values.losses import margin
 from textadv.values.randomness import seeded_scope
@@ -70,15 +70,17 @@ class Eot:
         measure: bool = True,
     ) -> Attacked:
         """The rows of `batch` perturbed; see `Attack` for the arguments."""
-        with seeded_scope(self.seed, step), averaging(model, self.samples):
-            found = self.attack(model, batch, step=step, radius_scale=radius_scale, measure=measure)
+        mean = Averaged(model, self.samples)
+        with seeded_scope(self.seed, step):
+            found = searched(self.attack, mean, batch, step=step, radius_scale=radius_scale, measure=measure)
             cost = Cost(*(self.samples * count for count in found.cost))
             if not measure:
-                return Attacked(found.batch, found.gauge, cost, None)
+                return Attacked(found.batch, found.gauge, cost, None, slopes=found.slopes)
             with evaluating(model):
-                clean, moved = mean_logits(model, batch.clean()), mean_logits(model, found.batch)
+                clean, moved = mean_logits(mean, batch.clean()), mean_logits(mean, found.batch)
         cost = cost._replace(queries=cost.queries + 2 * self.samples)
-        return Attacked(found.batch, found.gauge, cost, self._outcome(batch.clean(), clean, moved, found.outcome.climb))
+        outcome = self._outcome(batch.clean(), clean, moved, found.outcome.climb)
+        return Attacked(found.batch, found.gauge, cost, outcome, slopes=found.slopes)
 
     def _outcome(self, rows: Batch, clean: Tensor, moved: Tensor, climb: Tensor) -> Outcome:
         before, after = (self.goal.value(logits, rows, clean).double() for logits in (clean, moved))

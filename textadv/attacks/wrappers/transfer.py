@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
 from textadv.attacks.parts.accepting import require_attack
 from textadv.attacks.parts.attacked import Attack, Attacked
-from textadv.attacks.parts.calling import on_arrays
+from textadv.attacks.parts.calling import on_arrays, searched
 from textadv.attacks.parts.goals import Goal, Untargeted
-from textadv.attacks.parts.probe import assess, half_to_single, mean_logits, one_pass
+from textadv.attacks.parts.probe import assess
 from textadv.attacks.parts.threat import ThreatModel, require_threat
+from textadv.attacks.parts.unperturbed import half_to_single, mean_logits, one_pass
 from textadv.models import delta_shape, dtype_of, evaluating, require_model
 from textadv.values.batch import Batch
 
@@ -68,7 +69,7 @@ class Transfer:
         self._require_one_kind(model, rows)
         threat = self.threat.resolved(model, rows).scaled(radius_scale)
         with evaluating(self.surrogate):
-            crafted = self.attack(self.surrogate, batch, step=step, radius_scale=radius_scale, measure=False)
+            crafted = searched(self.attack, self.surrogate, batch, step=step, radius_scale=radius_scale, measure=False)
         found = crafted.perturbation
         if str(found.space) != str(threat.space):
             raise ValueError(
@@ -80,7 +81,7 @@ class Transfer:
         cost = spent._replace(forwards=spent.forwards + spent.queries, queries=torch.zeros_like(spent.queries))
         with evaluating(model):
             clean = mean_logits(model, rows) if measure else None
-            return assess(model, rows, threat, delta, None, self.goal, clean, cost)
+            return replace(assess(model, rows, threat, delta, None, self.goal, clean, cost), slopes=crafted.slopes)
 
     def _require_one_kind(self, model: nn.Module, rows: Batch) -> None:
         theirs, ours = (delta_shape(each, rows, self.threat.space) for each in (self.surrogate, model))

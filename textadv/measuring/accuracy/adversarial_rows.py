@@ -11,11 +11,11 @@ from torch import Tensor
 
 from textadv.attacks import Attack, ThreatModel
 from textadv.data import Rows
-from textadv.measuring.accuracy.kept_rows import Row
-from textadv.measuring.finished import Hit
+from textadv.measuring.accuracy.attacked_rows import Hit
+from textadv.measuring.ledger import Row
 from textadv.values.batch import Batch
-from textadv.values.host.writing import WriteError, require_writable, write_tensors
-from textadv.values.spaces import Pixels, per_position
+from textadv.values.errors import WriteError
+from textadv.values.host.writing import require_writable, write_tensors
 
 BY_POSITION = ("input_ids", "attention_mask", "token_type_ids", "delta")
 
@@ -24,7 +24,7 @@ def rows_of(batch: Batch) -> list[Row]:
     """What is kept of each row of a perturbed batch, without padding."""
     kept = batch.perturbation
     assert kept is not None
-    if isinstance(kept.space, Pixels):
+    if kept.space.is_picture:
         pixels = batch.inputs["pixel_values"]
         moved = (pixels + kept.delta.detach().to(pixels.dtype)).cpu()
         return [{"pixel_values": image.clone()} for image in moved]
@@ -32,7 +32,7 @@ def rows_of(batch: Batch) -> list[Row]:
     found = []
     for row in range(len(batch)):
         own: Row = {"delta": delta[row].clone()}
-        if per_position(kept.space) and "attention_mask" in tokens:
+        if kept.space.per_position and "attention_mask" in tokens:
             there = tokens["attention_mask"][row].bool()
             own["delta"] = delta[row][..., there, :].clone()
             own |= {name: value[row][there].clone() for name, value in tokens.items() if name in BY_POSITION}

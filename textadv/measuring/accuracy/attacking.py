@@ -5,26 +5,24 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
-from accelerate.utils import gather_object
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
 
 from textadv.attacks import Attack, AutoAttack, Eot, ThreatModel
-from textadv.attacks.parts.attacked import Cost
-from textadv.attacks.parts.flatness import Slopes, noting_slopes
-from textadv.attacks.parts.probe import averaging, mean_logits
+from textadv.attacks.parts.attacked import Cost, Slopes
+from textadv.attacks.parts.calling import searched
+from textadv.attacks.parts.unperturbed import mean_logits
 from textadv.data import Rows
 from textadv.measuring.accuracy.adversarial_rows import rows_of
-from textadv.measuring.accuracy.kept_rows import Row
-from textadv.measuring.finished import NONE_FOUND, Hit, Ledger
-from textadv.models import delta_shape, device_of, editable_mask, evaluating, require_logits
+from textadv.measuring.accuracy.attacked_rows import NONE_FOUND, Hit, Ledger
+from textadv.measuring.ledger import Row
+from textadv.models import Averaged, delta_shape, device_of, editable_mask, evaluating, require_logits
 from textadv.models.finite import overflow
-from textadv.training.accumulation import NonFiniteError
 from textadv.values.batch import Batch
+from textadv.values.errors import NonFiniteError, PerturbationError
 from textadv.values.host.phases import phase
+from textadv.values.processes import from_shares, own_batches
 from textadv.values.randomness import seeded_scope
 
 BALL_TOLERANCE = 1e-4
@@ -40,38 +38,19 @@ def samples_of(attack: Attack | None) -> int:
 
 
 @contextmanager
-def _looking(model: nn.Module, samples: int) -> Iterator[None]:
-    """Evaluation mode without gradients; where a prediction is a mean of passes, these are the same at every call."""
+def _looking(model: nn.Module, samples: int) -> Iterator[nn.Module]:
+    """The model to look at, in evaluation mode without gradients; means of passes are the same at every call."""
     with evaluating(model), torch.no_grad():
         if samples == 1:
-            yield
+            yield model
             return
-        with seeded_scope(CHECK_SEED), averaging(model, samples):
-            yield
+        with seeded_scope(CHECK_SEED):
+            yield Averaged(model, samples)
 
 
 def _batches(rows: Rows, positions: Sequence[int], size: int, model: nn.Module) -> list[list[int]]:
-    """This process' share of the positions, rows of like length together.
-
-    Under FSDP, whose passes are collective, every process takes all rows.
-    """
-    ordered = sorted(positions, key=lambda position: (rows.lengths[position], position))
-    cut = [ordered[start : start + size] for start in range(0, len(ordered), size)]
-    if isinstance(model, FSDPModule) or not torch.distributed.is_initialized():
-        return cut
-    return cut[torch.distributed.get_rank() :: torch.distributed.get_world_size()]
-
-
-def is_first_process() -> bool:
-    """Whether this process is the one that writes what is for all."""
-    return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
-
-
-def _gathered(mine: list[Any], model: nn.Module) -> list[Any]:
-    if isinstance(model, FSDPModule) or not torch.distributed.is_initialized():
-        return mine
-    gathered: list[Any] = gather_object(mine)
-    return gathered
+    """This process' share of the positions, rows of like length together."""
+    return own_batches(positions, size, lambda position: (rows.lengths[position], position), model)
 
 
 def clean_logits(
@@ -86,13 +65,13 @@ def clean_logits(
     """
     found: list[tuple[int, list[float]]] = []
     parts = _batches(rows, positions, batch_size, model)
-    with _looking(model, samples), phase("without an attack", sum(map(len, parts))) as advance:
+    with _looking(model, samples) as seen, phase("without an attack", sum(map(len, parts))) as advance:
         for part in parts:
-            logits = mean_logits(model, rows.batch(part).to(device_of(model)))
+            logits = mean_logits(seen, rows.batch(part).to(device_of(model)))
             require_logits(logits, len(part))
             found += zip(part, logits.float().tolist(), strict=True)
             advance(len(part))
-    by_position = dict(_gathered(found, model))
+    by_position = dict(from_shares(found, model))
     logits = torch.tensor([by_position[position] for position in positions])
     odd = (~logits.isfinite().reshape(len(positions), -1).all(dim=1)).nonzero().flatten().tolist()
     _require_finite(model, rows, [positions[n] for n in odd], "without an attack")
@@ -140,26 +119,28 @@ def attack_rows(
     own: dict[int, Row] | None = None if kept is None else {}
     threat = None if threat is None else threat.scaled(radius_scale)
     parts = _batches(rows, positions, batch_size, model)
-    with evaluating(model), noting_slopes() as slopes, phase(name, sum(map(len, parts))) as advance:
-        slopes.met = sloped
+    slopes = Slopes(sloped)
+    with evaluating(model), phase(name, sum(map(len, parts))) as advance:
         for part in parts:
             known = [] if ledger is None else ledger.look_up(rows, part, own)
             done = {hit.position for hit in known}
-            slopes.met |= bool(known)
+            slopes = slopes.plus(Slopes(bool(known)))
             began = time.perf_counter()
-            fresh = _attacked(model, rows, [p for p in part if p not in done], attack, threat, radius_scale, own)
+            left = [place for place in part if place not in done]
+            fresh, met = _attacked(model, rows, left, attack, threat, radius_scale, own)
+            slopes = slopes.plus(met)
             unwritten.append((fresh, time.perf_counter() - began))
-            if slopes.met or slopes.complaint is None:
+            if not slopes.flat:
                 _write(ledger, unwritten, own)
             found += known + fresh
             advance(len(part))
     _require_slope(slopes, model)
     _write(ledger, unwritten, own)
     if kept is not None and own is not None:
-        kept |= dict(_gathered(list(own.items()), model))
+        kept |= dict(from_shares(list(own.items()), model))
     if ledger is not None:
-        ledger.read = sum(_gathered([ledger.read], model))
-    by_position = {hit[0]: Hit(*hit) for hit in _gathered(found, model)}
+        ledger.read = sum(from_shares([ledger.read], model))
+    by_position = {hit[0]: Hit(*hit) for hit in from_shares(found, model)}
     hits = [by_position[position] for position in positions]
     _require_finite(model, rows, [hit.position for hit in hits if hit.prediction == NOT_FINITE], f"under {attack}")
     outside = [hit for hit in hits if not hit.gauge <= 1 + BALL_TOLERANCE]
@@ -175,10 +156,10 @@ def attack_rows(
 
 def _require_slope(slopes: Slopes, model: nn.Module) -> None:
     """Raises PerturbationError on every process where no process' rows have a gradient and some were searched."""
-    for met, complaint in _gathered([(slopes.met, slopes.complaint)], model):
-        slopes.met |= met
-        slopes.complaint = slopes.complaint or complaint
-    slopes.require()
+    for other in from_shares([slopes], model):
+        slopes = slopes.plus(Slopes(*other))
+    if slopes.flat:
+        raise PerturbationError(str(slopes.complaint))
 
 
 def _write(
@@ -206,18 +187,20 @@ def _attacked(
     threat: ThreatModel | None,
     radius_scale: float,
     kept: dict[int, Row] | None,
-) -> list[Hit]:
+) -> tuple[list[Hit], Slopes]:
     """The rows at `part`: those that can be moved as one batch under attack, the others as they are."""
     if not part:
-        return []
+        return [], Slopes()
     movable = rows.batch(part).editable.flatten(1).any(dim=1).tolist()
     found: list[Hit] = []
+    slopes = Slopes()
     # An attack asked to move nothing would report, rightly, that it has no gradient.
     for attacker, wanted in ((attack, True), (None, False)):
         places = [place for place, moves in zip(part, movable, strict=True) if moves is wanted]
         if places:
-            found += _hits(model, rows, places, attacker, threat, radius_scale, samples_of(attack), kept)
-    return found
+            hits, met = _hits(model, rows, places, attacker, threat, radius_scale, samples_of(attack), kept)
+            found, slopes = found + hits, slopes.plus(met)
+    return found, slopes
 
 
 def _hits(
@@ -229,13 +212,14 @@ def _hits(
     radius_scale: float,
     samples: int,
     kept: dict[int, Row] | None,
-) -> list[Hit]:
-    """The rows at `places` as one batch; without an attack they stay as they are."""
+) -> tuple[list[Hit], Slopes]:
+    """The rows at `places` as one batch, and what the search met; without an attack they stay as they are."""
     batch = rows.batch(places).to(device_of(model))
-    gauge, cost = torch.zeros(len(batch)), Cost.none(batch)
+    gauge, cost, slopes = torch.zeros(len(batch)), Cost.none(batch), Slopes()
     sizes: list[float | None] = [None] * len(batch)
     if attack is not None:
-        attacked = attack(model, batch, radius_scale=radius_scale)
+        attacked = searched(attack, model, batch, radius_scale=radius_scale)
+        slopes = attacked.slopes
         space, delta = attacked.perturbation.space, attacked.perturbation.delta.detach()
         if threat is not None and space != threat.space:
             raise RuntimeError(f"{attack} perturbed {space}, the threat model allows {threat.space}.")
@@ -250,7 +234,7 @@ def _hits(
         kept |= zip(places, rows_of(batch if attack is not None else _still(model, batch, threat)), strict=True)
     queries = cost.queries + samples
     values = (predictions, gauge, cost.forwards + queries, cost.backwards, queries)
-    return list(map(Hit._make, zip(places, *(value.tolist() for value in values), sizes, strict=True)))
+    return list(map(Hit._make, zip(places, *(value.tolist() for value in values), sizes, strict=True))), slopes
 
 
 def _still(model: nn.Module, batch: Batch, threat: ThreatModel | None) -> Batch:
@@ -261,6 +245,6 @@ def _still(model: nn.Module, batch: Batch, threat: ThreatModel | None) -> Batch:
 
 def _predictions(model: nn.Module, batch: Batch, samples: int) -> Tensor:
     """The predicted classes (B,) int64, NOT_FINITE where a logit is nan or infinite."""
-    with _looking(model, samples):
-        logits = mean_logits(model, batch)
+    with _looking(model, samples) as seen:
+        logits = mean_logits(seen, batch)
     return logits.argmax(dim=1).masked_fill(~logits.isfinite().all(dim=1), NOT_FINITE)

@@ -10,9 +10,9 @@ from torch import nn
 
 from textadv.attacks import Attack, AutoAttack, ThreatModel
 from textadv.data import Rows
+from textadv.measuring.accuracy.attacked_rows import Finished, Hit
 from textadv.measuring.accuracy.attacking import attack_rows
-from textadv.measuring.accuracy.kept_rows import Row
-from textadv.measuring.finished import Finished, Hit
+from textadv.measuring.ledger import Row
 from textadv.measuring.sections.cascade import StageResult
 from textadv.measuring.statistics import wilson
 

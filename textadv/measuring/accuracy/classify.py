@@ -12,23 +12,24 @@ from torch import Tensor, nn
 from textadv.attacks import Attack, AutoAttack, ThreatModel, Transfer, require_same_classes
 from textadv.data import Rows, require_labelled
 from textadv.measuring.accuracy.adversarial_rows import write_rows
-from textadv.measuring.accuracy.attacking import attack_rows, clean_logits, is_first_process, samples_of
+from textadv.measuring.accuracy.attacked_rows import Finished, Hit
+from textadv.measuring.accuracy.attacking import attack_rows, clean_logits, samples_of
 from textadv.measuring.accuracy.calibration import expected_calibration_error, fit_temperature
 from textadv.measuring.accuracy.cascade import merged, run_stages, stage_results
-from textadv.measuring.accuracy.kept_rows import Row
 from textadv.measuring.accuracy.masking import Alarm, Ran, masking_flags
 from textadv.measuring.accuracy.minimum import RadiusSearch, minimum_radii, quartiles_of, sizes_of
 from textadv.measuring.accuracy.record import AttackResult, Classified, RobustPoint, right_everywhere
 from textadv.measuring.accuracy.sanity import Answered, answer_doubts, no_better_than_constant, temperature_doubt
 from textadv.measuring.arguments import require_measurable, require_scorable
 from textadv.measuring.beside import COUNTED, Beside
-from textadv.measuring.finished import Finished, Hit
+from textadv.measuring.ledger import Row
 from textadv.measuring.measured import Measured
 from textadv.measuring.sections.radii import MinimumRadii
 from textadv.measuring.sections.rows import RowOutcome
 from textadv.measuring.statistics import Rate, wilson
 from textadv.models import tempered
 from textadv.training.progress import Scores
+from textadv.values.processes import rank
 
 SURROGATE_ROWS = 256
 
@@ -207,7 +208,7 @@ def _panel(
             model, rows, right, key, attack, batch_size, threat=threat, finished=finished, say=say, kept=kept
         )
         found[key] = Ran(attack, stages)
-        if files is not None and kept is not None and is_first_process():
+        if files is not None and kept is not None and rank() == 0:
             hits = merged(stages)
             write_rows(files[key], kept, [hits[position] for position in right], rows, attack, threat)
             say(f"{key}: {len(right)} adversarial rows in {files[key]}")

@@ -13,7 +13,6 @@ from textadv.data import ImageRows
 from textadv.measuring.arguments import require_scorable
 from textadv.models import bare, device_of, evaluating, forward, tempered
 from textadv.values.host.printable import printable
-from textadv.values.spaces import Pixels
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ def inspect_images(
     gauge = threat.ball.gauge(delta).tolist()
     largest = delta.abs().flatten(1).amax(dim=1).tolist()
     original = batch.inputs["pixel_values"].cpu()
-    adversarial = original + delta.cpu() if isinstance(perturbation.space, Pixels) else original
+    adversarial = original + delta.cpu() if perturbation.space.is_picture else original
     return [
         InspectedImage(
             rows.ids[position],

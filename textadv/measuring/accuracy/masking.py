@@ -41,12 +41,13 @@ from textadv.attacks import (
     fgsm,
     repeat,
 )
-from textadv.attacks.parts.probe import evaluate_at, half_to_single
+from textadv.attacks.parts.probe import evaluate_at
+from textadv.attacks.parts.unperturbed import half_to_single
 from textadv.data import Rows
+from textadv.measuring.accuracy.attacked_rows import Finished, Hit
 from textadv.measuring.accuracy.attacking import attack_rows, samples_of
 from textadv.measuring.accuracy.cascade import StageHits
 from textadv.measuring.beside import Beside
-from textadv.measuring.finished import Finished, Hit
 from textadv.measuring.sections.masking import MaskingFlag
 from textadv.models import PerturbationError, delta_shape, device_of, dtype_of, evaluating
 from textadv.values.host.phases import each

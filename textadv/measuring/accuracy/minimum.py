@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from torch import Tensor, nn
 
 from textadv.attacks import Attack, Attacked, MinimumRadius, ThreatModel, require_any_radius
+from textadv.attacks.parts.calling import searched
 from textadv.attacks.parts.within import minimal_in
 from textadv.data import Rows
+from textadv.measuring.accuracy.attacked_rows import NONE_FOUND, Finished, Hit
 from textadv.measuring.accuracy.attacking import attack_rows, clean_logits, samples_of
-from textadv.measuring.finished import NONE_FOUND, Finished, Hit
 from textadv.measuring.sections.radii import MinimumRadii, RowRadius
 from textadv.measuring.statistics import quantile
 from textadv.values.batch import Batch
@@ -127,7 +128,7 @@ class _Bisected:
         radius_scale: float | Tensor = 1.0,
         measure: bool = True,
     ) -> Attacked:
-        return self._search()(model, batch, step=step, radius_scale=radius_scale).attacked
+        return searched(self._search(), model, batch, step=step, radius_scale=radius_scale).attacked
 
 
 def minimum_radii(

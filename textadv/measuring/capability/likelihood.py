@@ -13,18 +13,17 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from accelerate.utils import gather_object
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
 
 from textadv.data import Rows
 from textadv.models import ModelError, bare, device_of, evaluating, forward
 from textadv.models.decoding import context_length
 from textadv.models.finite import overflow
-from textadv.training.accumulation import NonFiniteError
 from textadv.values.batch import IGNORED, Batch, Role, padded
+from textadv.values.errors import NonFiniteError
 from textadv.values.host.phases import phase
 from textadv.values.losses import sequence_nll
+from textadv.values.processes import from_shares, own_batches
 
 Pair = tuple[Sequence[int], Sequence[int]]
 """(the prompt's token ids, the answer's token ids)."""
@@ -95,14 +94,16 @@ def answer_nll(
     _check(pairs, context_length(model))
     device = device_of(model)
     found: list[tuple[int, float]] = []
-    parts = _shares(pairs, batch_size, model)
+    # Rows whose prompts end together need the fewest columns of logits.
+    lengths = [(len(prompt) + len(answer), len(prompt), place) for place, (prompt, answer) in enumerate(pairs)]
+    parts = own_batches(range(len(pairs)), batch_size, lengths.__getitem__, model)
     with evaluating(model), phase("likelihoods", sum(map(len, parts)), "answers") as advance:
         for part in parts:
             batch = _batch([pairs[place] for place in part]).to(device)
             nll = sequence_nll(forward(bare(model), batch), batch)
             found += zip(part, nll.double().tolist(), strict=True)
             advance(len(part))
-    by_place = dict(_gathered(found, model))
+    by_place = dict(from_shares(found, model))
     odd = [place for place in range(len(pairs)) if not math.isfinite(by_place[place])]
     if odd and finite:
         raise NonFiniteError(
@@ -195,22 +196,3 @@ def _batch(pairs: Sequence[Pair]) -> Batch:
 
 def _inside(lengths: Tensor, width: int) -> Tensor:
     return torch.arange(width) < lengths.unsqueeze(1)
-
-
-def _shares(pairs: Sequence[Pair], size: int, model: nn.Module) -> list[list[int]]:
-    """This process' batches of places, rows of like length together."""
-    if size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {size}.")
-    # Rows whose prompts end together need the fewest columns of logits.
-    ordered = sorted(range(len(pairs)), key=lambda n: (len(pairs[n][0]) + len(pairs[n][1]), len(pairs[n][0]), n))
-    cut = [ordered[start : start + size] for start in range(0, len(ordered), size)]
-    if isinstance(model, FSDPModule) or not torch.distributed.is_initialized():
-        return cut
-    return cut[torch.distributed.get_rank() :: torch.distributed.get_world_size()]
-
-
-def _gathered(mine: list[tuple[int, float]], model: nn.Module) -> list[tuple[int, float]]:
-    if isinstance(model, FSDPModule) or not torch.distributed.is_initialized():
-        return mine
-    gathered: list[tuple[int, float]] = gather_object(mine)
-    return gathered

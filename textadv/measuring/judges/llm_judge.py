@@ -20,7 +20,7 @@ from textadv.measuring.judges.prompts import LONGEST_REASON, Rubric, parse, rend
 from textadv.measuring.judges.verdicts import Verdict, check_rows, fingerprint
 from textadv.measuring.safety.generate import Decoding, Prompt, answers
 from textadv.measuring.safety.kept_answers import Answer
-from textadv.models.decoding import GenerationError
+from textadv.values.errors import GenerationError
 
 Complete = Callable[[list[str]], Sequence[str | Exception]]
 

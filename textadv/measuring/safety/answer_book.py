@@ -10,11 +10,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from pydantic_core import to_jsonable_python
 
 from textadv.measuring.judges.refusal import RefusalReport
-from textadv.measuring.kept_lines import line_of, read
+from textadv.measuring.ledger import read, rewrite
 from textadv.measuring.safety.elicitation import BehaviourOutcome, Elicitation
 from textadv.measuring.safety.kept_answers import (
     Answer,
@@ -22,11 +21,11 @@ from textadv.measuring.safety.kept_answers import (
     Status,
     answer_of,
     as_told,
-    everywhere,
     files_of,
     line_of_answer,
 )
-from textadv.values.host.writing import WriteError, write_bytes
+from textadv.values.errors import WriteError
+from textadv.values.processes import raise_everywhere
 
 EARLIER = "earlier"
 """Stands in lines that the newest evaluation did not ask for: of other weights, searches or settings."""
@@ -123,23 +122,15 @@ class AnswerBook:
         """
         refused: WriteError | None = None
         try:
-            self._write_own(last)
+            for file in files_of(self.path).mine():
+                rewrite(file, [self._line(line, last) for line in read(file)[0]])
         except WriteError as error:
             refused = error
-        told = [line for line in everywhere(["" if refused is None else str(refused)]) if line]
-        if told:
-            raise (refused or WriteError(told[0])) from refused
-
-    def _write_own(self, last: bool) -> None:
-        for file in _own_files(self.path):
-            lines, _ = read(file)
-            written = "".join(f"{line_of(self._line(line, last))}\n" for line in lines).encode()
-            if written != file.read_bytes():
-                write_bytes(file, written)
+        raise_everywhere(refused, WriteError)
 
     def note(self) -> str | None:
         """A sentence about lines, made by another version or in a run that was interrupted, that say less."""
-        lines = [line for file in files_of(self.path) for line in read(file)[0]]
+        lines = [line for file in files_of(self.path).there() for line in read(file)[0]]
         foreign = sum(answer_of(line) is None for line in lines)
         bare = sum("outcome" not in line for line in lines) - foreign
         told = [f"{bare} lines name no prompt, verdicts or outcome: they are read, and get theirs"] if bare else []
@@ -148,7 +139,7 @@ class AnswerBook:
 
     def earlier(self) -> str | None:
         """A sentence about lines of answers that this evaluation, which is over, did not ask for."""
-        lines = [line for file in files_of(self.path) for line in read(file)[0]]
+        lines = [line for file in files_of(self.path).there() for line in read(file)[0]]
         left = sum(line.get(EARLIER, False) for line in lines if line.get("model", self.model) == self.model)
         if not left:
             return None
@@ -196,16 +187,3 @@ def _answers(outcome: BehaviourOutcome) -> list[Answer]:
         )
         for said in outcome.answers
     ]
-
-
-def _own_files(path: Path) -> list[Path]:
-    """The files that this process writes: its own, and the first one those of processes that are no more."""
-    distributed = torch.distributed.is_initialized()
-    rank, world = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if distributed else (0, 1)
-    numbers = {file: _number(file, path) for file in files_of(path)}
-    return [file for file, number in numbers.items() if number == rank or (rank == 0 and number >= world)]
-
-
-def _number(file: Path, path: Path) -> int:
-    """The process that wrote the file."""
-    return 0 if file == path else int(file.stem.removeprefix(f"{path.stem}-"))

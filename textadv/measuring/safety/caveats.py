@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import Literal
 
 from textadv.measuring.measured import Compared, Measure, Measured, change, compared
+from textadv.measuring.rates import percent
 from textadv.measuring.safety.elicitation import WORST_CASE
 from textadv.measuring.safety.record import BOUND, BY_JUDGE, DEGENERATE, REFUSAL
-from textadv.measuring.wording import percent, value_text
+from textadv.measuring.wording import value_text
 
 MARGIN = 0.02
 ALPHA = 0.05

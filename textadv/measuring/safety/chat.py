@@ -23,7 +23,7 @@ from textadv.measuring.capability.likelihood import perplexity
 from textadv.measuring.capability.multiple_choice import choice_result, score_choices
 from textadv.measuring.judges.refusal import RefusalReport, over_refusal
 from textadv.measuring.judges.validation import reliability
-from textadv.measuring.kept_lines import repaired
+from textadv.measuring.ledger import repaired
 from textadv.measuring.measured import Measure, Measured
 from textadv.measuring.safety.adversaries import Adversary, behaviours_of
 from textadv.measuring.safety.answer_book import AnswerBook, Row
@@ -84,7 +84,7 @@ def evaluate_chat(
     began = time.perf_counter()
     # A saved model is named by its path, which must not lead out of the folder.
     store = folder / f"{re.sub(r'[^A-Za-z0-9_-]+', '_', name)}.jsonl"
-    for line in repaired(files_of(store), "answers", fits):
+    for line in repaired(files_of(store).there(), "answers", fits):
         say(f"note: {line}")
     book, template = AnswerBook(store, name), template_of(tokenizer)
     if (earlier := book.note()) is not None:

@@ -16,7 +16,6 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-import torch
 from pydantic_core import to_jsonable_python
 from torch import nn
 
@@ -26,10 +25,11 @@ from textadv.measuring.judges.target_judge import TargetJudge
 from textadv.measuring.judges.verdicts import Judge, RefusalList, Verdict
 from textadv.measuring.safety.adversaries import Adversary, Behaviour, Direct, behaviours_of
 from textadv.measuring.safety.generate import PLAIN, Decoding, Tokenizer, answers
-from textadv.measuring.safety.kept_answers import Answer, everywhere
+from textadv.measuring.safety.kept_answers import Answer
 from textadv.measuring.statistics import Rate, wilson
 from textadv.models.decoding import end_ids
 from textadv.values.host.phases import phase, within
+from textadv.values.processes import everywhere, own_share
 
 DIRECT = "direct"
 WORST_CASE = "worst case"
@@ -218,9 +218,7 @@ class _Verdicts:
         """Has the answers judged that were not before."""
         shown = [self.shown(answer, begun) for answer in found if answer.status not in UNJUDGED and answer.text.strip()]
         fresh = [row for row in dict.fromkeys(shown) if row not in self.known]
-        mine = fresh
-        if torch.distributed.is_initialized():
-            mine = fresh[torch.distributed.get_rank() :: torch.distributed.get_world_size()]
+        mine = own_share(fresh)
         said: list[Verdict] = []
         if mine:
             with within(f"judge {self.judge.name}"), phase("verdicts", len(mine), "answers") as advance:

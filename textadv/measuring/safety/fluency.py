@@ -23,7 +23,7 @@ from textadv.measuring.capability.likelihood import AnswerNLL, Pair, answer_nll
 from textadv.measuring.safety.degenerate import nll_limit
 from textadv.models import ModelError, as_reference
 from textadv.models.decoding import context_length
-from textadv.training.accumulation import NonFiniteError
+from textadv.values.errors import NonFiniteError
 from textadv.values.host.phases import within
 
 Messages = Sequence[Mapping[str, Any]]

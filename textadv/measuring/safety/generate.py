@@ -11,21 +11,19 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
 
 from textadv.data.thoughts import Said, Speech, thinks
-from textadv.measuring.safety.kept_answers import Answer, Status, Store, everywhere, opened
-from textadv.models.decoding import GenerationError, end_ids, generate_tokens
+from textadv.measuring.safety.kept_answers import Answer, Status, Store, opened
+from textadv.models.decoding import end_ids, generate_tokens
+from textadv.values.errors import GenerationError, WriteError
 from textadv.values.host.phases import phase
-from textadv.values.host.writing import WriteError
+from textadv.values.processes import from_shares, own_batches
 from textadv.values.randomness import derived_seed
 from textadv.values.spaces import Space
-
-T = TypeVar("T")
 
 
 class Tokenizer(Protocol):
@@ -166,15 +164,13 @@ def answers(
     )
     kept = set(run.store.known)
     missing = [prompt for prompt in prompts if not all(found in kept for found in run.keys(prompt))]
-    ordered = sorted(missing, key=lambda prompt: (len(_given(prompt)), prompt.id))
-    size = decoding.batch_size
-    parts = own_share([ordered[start : start + size] for start in range(0, len(ordered), size)], model)
+    parts = own_batches(missing, decoding.batch_size, lambda prompt: (len(_given(prompt)), prompt.id), model)
     with phase(attack or "answers", sum(map(len, parts)), "prompts") as advance:
         for part in parts:
             _answer(run, part)
             advance(len(part))
     mine = [(found, answer) for found, answer in run.store.known.items() if found not in kept]
-    known = run.store.known | dict(everywhere(mine))
+    known = run.store.known | dict(from_shares(mine, model))
     given = [(prompt, sample, found) for prompt in prompts for sample, found in enumerate(run.keys(prompt))]
     result = [
         replace(known[found].under(attack, restart), id=prompt.id, sample=sample) for prompt, sample, found in given
@@ -183,13 +179,6 @@ def answers(
     if result and all(answer.status == "error" for answer in result):
         raise GenerationError(f"Every one of {len(result)} answers failed. The first: {result[0].reason}")
     return result
-
-
-def own_share(items: list[T], model: nn.Module) -> list[T]:
-    """Every n-th item for the n-th process; all of them under FSDP, whose passes are collective."""
-    if isinstance(model, FSDPModule) or not torch.distributed.is_initialized():
-        return items
-    return items[torch.distributed.get_rank() :: torch.distributed.get_world_size()]
 
 
 def _require_usable(prompts: Sequence[Prompt], prepare: Prepare | None) -> None:

@@ -1,22 +1,18 @@
-"""What a model said to each prompt, and the file that keeps every finished answer."""
+"""What a model said to each prompt, in a ledger: a line per answer."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple
 
-import torch
-from accelerate.utils import gather_object
 from torch import nn
-from torch.distributed.fsdp import FSDPModule
 
-from textadv.measuring.kept_lines import keep, read
+from textadv.measuring.ledger import Files, keep
 from textadv.values.host.writing import made
+from textadv.values.processes import in_step, rank
 
-T = TypeVar("T")
 Status = Literal["ok", "truncated", "thinking", "empty", "error"]
 
 
@@ -71,14 +67,6 @@ class Line(NamedTuple):
     restart: int | None
 
 
-def everywhere(mine: list[T]) -> list[T]:
-    """The items of all processes, those of the first process first."""
-    if not torch.distributed.is_initialized():
-        return mine
-    gathered: list[T] = gather_object(mine)
-    return gathered
-
-
 @dataclass
 class Store:
     """Finished answers by content key; `path` is where this process appends, None for nowhere.
@@ -104,7 +92,7 @@ class Store:
         Every process gives the same. Raises WriteError where the system refuses.
         """
         fresh = [answer for answer in found if answer.shared and answer.status != "error" and not self._tells(answer)]
-        if _rank() == 0:
+        if rank() == 0:
             self._keep(fresh)
         self.told |= set(map(line_of_answer, fresh))
 
@@ -126,10 +114,6 @@ def as_told(answer: Answer) -> dict[str, Any]:
     return {name: value for name, value in asdict(answer).items() if name != "key"}
 
 
-def _rank() -> int:
-    return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
-
-
 def opened(path: Path | None, model: nn.Module) -> Store:
     """What is in the file and those beside it, on every process, whichever of them can see the files.
 
@@ -138,14 +122,13 @@ def opened(path: Path | None, model: nn.Module) -> Store:
     if path is None:
         return Store(None)
     made(path.parent)
-    lines = (told for file in files_of(path) for told in read(file, fits)[0])
-    found = everywhere([answer for told in lines if (answer := answer_of(told)) is not None])
+    files = files_of(path)
+    lines = (told for lines in files.read_back(fits) for told in lines)
+    found = [answer for told in lines if (answer := answer_of(told)) is not None]
     # What was shared stands or falls with the answer that was made: its line alone has the passes.
     known = {answer.key: answer for answer in found if not answer.shared}
-    rank, told = _rank(), set(map(line_of_answer, found))
-    own = path if rank == 0 else path.with_name(f"{path.stem}-{rank}{path.suffix}")
-    # Under FSDP all processes make the same answers, so one of them writes.
-    return Store(None if rank and isinstance(model, FSDPModule) else own, known, told)
+    # Processes that are in step make the same answers, so one of them writes.
+    return Store(None if rank() and in_step(model) else files.own, known, set(map(line_of_answer, found)))
 
 
 def fits(path: Path, told: Mapping[str, Any]) -> bool:
@@ -166,9 +149,6 @@ def answer_of(told: Mapping[str, Any]) -> Answer | None:
         return None
 
 
-def files_of(path: Path) -> list[Path]:
-    """A store's file and those that other processes wrote beside it."""
-    if not path.parent.is_dir():
-        return []
-    beside = re.compile(re.escape(path.stem) + r"-\d+" + re.escape(path.suffix))
-    return sorted(file for file in path.parent.iterdir() if file == path or beside.fullmatch(file.name))
+def files_of(path: Path) -> Files:
+    """A store's file and those that other processes write beside it."""
+    return Files(path, f"{path.stem}-{{}}{path.suffix}")

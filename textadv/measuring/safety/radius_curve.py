@@ -8,9 +8,10 @@ all larger ones and is not searched for again. At radius 0 stands the plain requ
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
+from textadv.attacks import ThreatModel
 from textadv.data import Rows
 from textadv.measuring.safety.adversaries import Adversary, Direct
 from textadv.measuring.safety.elicitation import AttackSuccess, Elicitation
@@ -21,6 +22,9 @@ Ask = Callable[[Rows, Sequence[str], Mapping[str, Adversary]], Elicitation]
 
 BY_RADIUS: Final = "attack success by radius"
 PLAIN = "embedding at 0"
+# Of the threat's own radius, where a run names no radii.
+CURVE = (0.5, 1.0, 2.0, 4.0)
+CURVE_SEARCHES = 2
 
 
 @dataclass(frozen=True)
@@ -91,3 +95,12 @@ def success_by_radius(ask: Ask, rows: Rows, requests: Sequence[str], curve: Curv
         passes = (0, 0) if found is None else (found.forwards, found.backwards)
         points.append(Point(name, tuple(broken), tuple(possibly), str(attack), *passes))
     return points
+
+
+def at_radius(threat: ThreatModel, factor: float) -> ThreatModel:
+    """The threat with `factor` times its radius, a relative one alike."""
+    scaled = threat.scaled(factor)
+    relative = threat.ball.relative_radius
+    if relative is None:
+        return scaled
+    return replace(scaled, ball=replace(scaled.ball, relative_radius=factor * relative))

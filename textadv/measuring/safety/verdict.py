@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from textadv.measuring.measured import Compared, Measure, Measured, holm
+from textadv.measuring.rates import percent
 from textadv.measuring.results import Figure, Training, Verdict, VerdictWord
 from textadv.measuring.safety.caveats import (
     ALPHA,
@@ -26,7 +27,7 @@ from textadv.measuring.safety.elicitation import WORST_CASE
 from textadv.measuring.safety.record import BOUND, BY_JUDGE, CAPABILITY, DEGENERATE, REFUSAL, SUCCESS, named
 from textadv.measuring.safety.verdict_control import control_sentences
 from textadv.measuring.sections.attacks import Attacks
-from textadv.measuring.wording import change_words, percent, value_text
+from textadv.measuring.wording import change_words, value_text
 
 MOST_DEGENERATE = 0.01
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from textadv.attacks import ThreatModel, radius_unit
-from textadv.config.chat import ChatRunConfig
 from textadv.data import Chat, encode_chats
 from textadv.measuring.judges.verdicts import REFUSAL_LISTS
 from textadv.measuring.safety.adversaries import Adversary, Direct, EmbeddingAttack, Prefill
 from textadv.measuring.safety.beginnings import Beginnings
 from textadv.measuring.safety.radius_curve import Curve
 from textadv.models import LoadedModel
-from textadv.tasks.chat import components as build_chat
-from textadv.tasks.chat import searches as build_searches
+from textadv.tasks.chat.config import ChatRunConfig
+from textadv.tasks.chat.elicitation import measuring_attack
 from textadv.tasks.chat.template import template
 from textadv.values.spaces import Embeddings
 
@@ -30,8 +29,8 @@ def chat_attacks(
     radii: list[float | None] = [*(wanted.radii or [])] or [None]
     for radius in radii:
         name = "embedding" if radius is None else f"embedding at {radius:g}"
-        attack = build_chat.measuring_attack(wanted.attack, SEARCH_KEY, threat, config.seed, radius)
-        found[name] = build_searches.embedding_attack(wanted, attack, _beginnings(config, loaded), size)
+        attack = measuring_attack(wanted.attack, SEARCH_KEY, threat, config.seed, radius)
+        found[name] = wanted.embedding_attack(attack, _beginnings(config, loaded), size)
     if wanted.suffix_tokens:
         slots = encode_chats(
             chats,
@@ -41,7 +40,7 @@ def chat_attacks(
             suffix_slots=wanted.suffix_tokens,
         )
         unit = radius_unit(loaded.model, Embeddings(), threat.ball)
-        free = build_chat.suffix_attack(config, unit)
+        free = config.evaluation.elicitation.suffix_attack(unit, config.seed)
         found[f"free suffix of {wanted.suffix_tokens}"] = EmbeddingAttack(free, 1, slots, batch_size=size)
     return found
 
@@ -49,8 +48,8 @@ def chat_attacks(
 def chat_curve(config: ChatRunConfig, loaded: LoadedModel, threat: ThreatModel) -> Curve:
     """Attack success by radius, where the configuration names no radii. Raises as `chat_attacks` does."""
     wanted, size = config.evaluation.elicitation, config.evaluation.batch_size
-    attack = build_chat.measuring_attack(wanted.attack, SEARCH_KEY, threat, config.seed)
-    attacks = build_searches.curve(wanted, attack, _beginnings(config, loaded), size)
+    attack = measuring_attack(wanted.attack, SEARCH_KEY, threat, config.seed)
+    attacks = wanted.curve(attack, _beginnings(config, loaded), size)
     return Curve(attacks, wanted.curve_behaviours)
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from textadv.config.chat import ChatRunConfig
-from textadv.config.text import ConfigError
+from textadv.config.types import ConfigError
 from textadv.data import Chat, DataError
 from textadv.data.chat_template import encode_prompt
 from textadv.data.rendering import Template
@@ -15,7 +14,7 @@ from textadv.measuring.judges.verdicts import ClassifierJudge, Judge
 from textadv.measuring.safety.fluency import Base, Messages, Written
 from textadv.models import ModelError
 from textadv.models.adapters import find_adapter
-from textadv.tasks.chat import components as build_chat
+from textadv.tasks.chat.config import ChatRunConfig
 from textadv.tasks.chat.template import template
 
 KEY = "evaluation.base_model"
@@ -103,7 +102,7 @@ def _loaded(config: ChatRunConfig, name: str, revision: str | None, useful: Sequ
     changed = {"name": name, "revision": revision, "lora": None, "quantization": None, "gradient_checkpointing": False}
     settings = config.model.model_copy(update=changed)
     try:
-        loaded = build_chat.model(settings, config.seed)
+        loaded = settings.make(config.seed)
         used = template(settings, loaded, config.data.surrogates)
         encode_prompt(used, [{"role": "user", "content": "Yes or no?"}])
     except (ModelError, DataError) as error:

@@ -5,40 +5,38 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
-
-from accelerate import Accelerator
 
 from textadv.attacks import ThreatModel, reach_warning
 from textadv.attacks.gradient import GradientAttack
-from textadv.config.chat import ChatRunConfig
-from textadv.config.text import ConfigError
 from textadv.config.training import length_problems
-from textadv.data import Chat, ChatRows, ChatSplits, DataError, JoinedRows, encode_chats, find_contamination, joined
-from textadv.data.benchmarks import read_instructed
+from textadv.config.types import ConfigError
+from textadv.data import ChatSplits, JoinedRows, find_contamination, joined
 from textadv.data.rendering import Template
-from textadv.measuring.judges.verdicts import REFUSAL_LISTS
-from textadv.measuring.safety.adversaries import Adversary, Direct, EmbeddingAttack, Prefill
-from textadv.measuring.safety.chat import Asked, Panel
-from textadv.measuring.safety.generate import Decoding
-from textadv.measuring.safety.subject import TARGET_WORDS
-from textadv.models import LoadedModel, blocks, device_of, space_module
+from textadv.measuring import Measured, Results, Training
+from textadv.measuring.judges.verdicts import XSTEST
+from textadv.measuring.results import Facts
+from textadv.measuring.safety.chat import Panel, evaluate_chat
+from textadv.measuring.safety.earlier import chat_results
+from textadv.measuring.sections.exports import ExportCheck
+from textadv.models import LoadedModel, blocks
+from textadv.models.strangers import Chats
 from textadv.objectives import Objectives
-from textadv.tasks.chat import components as build_chat
-from textadv.tasks.chat.attacks import chat_attacks, chat_curve
-from textadv.tasks.chat.base import deciding, trained_base, unread_notes, useful_answers
+from textadv.objectives.alignment import Supervised
+from textadv.tasks.chat.asked import benign_prompts
+from textadv.tasks.chat.base import common_base, trained_base, unread_notes
+from textadv.tasks.chat.choosing import chat_scores, plain_score, require_answers
+from textadv.tasks.chat.config import ChatRunConfig
+from textadv.tasks.chat.loading import encoded_parts, read_chats, require_places, resolved_threat
+from textadv.tasks.chat.panel import panel, read_panel, requests, selection
+from textadv.tasks.chat.scene import eliciting_attack
 from textadv.tasks.chat.template import changed_tokens, chat_hashes, clock_warning, template, template_warnings
-from textadv.tasks.launch import launch_warnings, launched, say
-from textadv.tasks.output import claim, claiming, free_output, require_room
-from textadv.tasks.trial import lighter, read_chats, read_panel, rehearse_chat
+from textadv.tasks.checks import lighter
+from textadv.tasks.protocol import Plan, Run
+from textadv.training.rehearsal import Rehearsal, rehearse
 from textadv.training.sampling import Benign, Streams
 from textadv.values.batch import Role
+from textadv.values.digests import weights_hash
 from textadv.values.host.phases import stage
-from textadv.values.randomness import permutation
-from textadv.values.spaces import Hidden, Several
-
-BEHAVIOUR_DRAW, BENIGN_DRAW, UTILITY_DRAW, SELECTION_DRAW = 31, 32, 33, 34
-THREAT_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -51,8 +49,7 @@ class ChatTask:
     """
 
     config: ChatRunConfig
-    accelerator: Accelerator
-    output: Path
+    run: Run
     streams: Mapping[Role, ChatSplits]
     template: Template
     train: JoinedRows
@@ -63,13 +60,20 @@ class ChatTask:
     hashes: dict[str, str]
     warnings: tuple[str, ...]
 
-    def load_model(self) -> LoadedModel:
+    @property
+    def new_weights(self) -> tuple[str, ...]:
+        """None: a chat model without its head is refused when it is loaded."""
+        return ()
+
+    def load(self) -> LoadedModel:
         """The untrained model, the same weights each time."""
-        return build_chat.model(self.config.model, self.config.seed)
+        return self.config.model.make(self.config.seed)
 
     def objectives(self) -> Objectives:
         """What is minimised on the rows of each role; new objects, that remember nothing."""
-        return build_chat.objectives(self.config, self.threat, self.layers, self.train.parts[0], self.train.parts[1])
+        return self.config.objective.make(
+            self.config.attack, self.threat, self.config.seed, self.layers, self.train.parts[0], self.train.parts[1]
+        )
 
     def sampler(self) -> Streams:
         """The rows of every optimizer step."""
@@ -79,7 +83,7 @@ class ChatTask:
             ranges[0],
             ranges[1],
             ranges[2] if len(ranges) > 2 else range(0),
-            build_chat.mixing(config),
+            config.mixing.make(config.seed),
             config.training.batch_size,
             config.mixing.borderline_share,
             config.objective.defence_steps,
@@ -103,52 +107,125 @@ class ChatTask:
             f"{len(self.panel.requests)} test behaviours and {benign} prompts to report"
         )
 
-    def say(self, line: str) -> None:
-        """Prints a line on the main process."""
-        say(self.accelerator, line)
+    def hardening(self, loaded: LoadedModel) -> Plan:
+        """With the configured objective; the checkpoint is the best on held-out validation rows.
+
+        The score is the share of validation behaviours that nothing broke times the share of benign validation prompts
+        that were answered: neither a model that refuses everything nor one that says everything is chosen. Raises
+        ConfigError where the model would answer nothing within selection.max_new_tokens.
+        """
+        used, held = template(self.config.model, loaded), self.config.objective.held_steps
+        require_answers(loaded.model, used, self.selection, self.run.accelerator.device)
+        judges = f"{self.selection.judge.name}, those to benign prompts by {XSTEST.name}"
+        self.run.say(f"hardened: validation answers to behaviours are judged by {judges}")
+        size = self.config.training.batch_size
+        return Plan(
+            objective=" + ".join(part.name for part in self.config.objective.parts),
+            steps=self.steps(),
+            period=max(-(-self.steps() // 4), 1),
+            whole_every=held,
+            sampler=self.sampler(),
+            objectives=self.objectives(),
+            score=partial(chat_scores, used=used, panel=self.selection, say=self.run.say),
+            select="robust_best",
+            rows=lambda steps: steps * size,
+        )
+
+    def plain(self, loaded: LoadedModel) -> Plan:
+        """In the steps and settings of hardening: the same utility and borderline rows, nothing attacked.
+
+        Each row's own answer is learned (cross-entropy), whatever objective.parts holds, weighed as the hardened
+        model's is. The checkpoint is the one of the lowest perplexity on utility validation rows.
+        """
+        config, sampler = self.config, Benign(self.sampler())
+        weight = config.objective.utility or 1.0
+        useful = self.streams[Role.UTILITY].validation[: config.selection.rows]
+        used = template(config.model, loaded, config.data.surrogates)
+        return Plan(
+            objective="plain",
+            steps=self.steps(),
+            period=max(-(-self.steps() // 4), 1),
+            whole_every=config.objective.held_steps,
+            sampler=sampler,
+            objectives={Role.UTILITY: Supervised(weight), Role.BORDERLINE: Supervised(weight)},
+            score=plain_score(useful, used, config.data.max_length),
+            select="clean_best",
+            rows=partial(sampler.taken, processes=self.run.accelerator.num_processes),
+        )
+
+    def reader(self, loaded: LoadedModel) -> Chats:
+        """The validation behaviours and useful chats that choose the checkpoint, as others give them to a model."""
+        config, chosen = self.config, set(self.selection.behaviours.ids)
+        return Chats(
+            loaded,
+            template(config.model, loaded),
+            (
+                [chat for chat in self.streams[Role.ADVERSARIAL].validation if chat.id in chosen],
+                self.streams[Role.UTILITY].validation[: config.selection.rows],
+            ),
+            config.data.max_length,
+            config.training.micro_batch_size,
+            config.model.trust_remote_code,
+            config.model.quantization is not None,
+        )
+
+    def measure(self, name: str, loaded: LoadedModel) -> Measured:
+        """The model on the test rows, by every measure of the panel; answers go to `answers/` in the output folder."""
+        device = self.run.accelerator.device
+        if self.panel.base is not None:
+            self.panel.base.model.to(device)
+        return evaluate_chat(
+            name,
+            loaded.model.to(device),
+            template(self.config.model, loaded),
+            self.panel,
+            key=weights_hash(loaded.model),
+            folder=self.run.output / "answers",
+            say=self.run.say,
+        )
+
+    def results(
+        self, models: Sequence[Measured], trainings: Sequence[Training], facts: Facts, exports: Sequence[ExportCheck]
+    ) -> Results:
+        """See `chat_results`."""
+        return chat_results(models, trainings, facts, exports, threat=str(self.threat))
+
+    def compared(self, names: Sequence[str]) -> list[ChatTask]:
+        """A task for each model, all with the base that `common_base` finds for these."""
+        tasks = [self, *(_beside(self, name) for name in names[1:])]
+        base, unknown = common_base(self.config, names, self.panel.useful)
+        unknown = (*unknown, *unread_notes(base, self.panel.useful, self.panel.chats))
+        tasks = [replace(one, panel=replace(one.panel, base=base)) for one in tasks]
+        return [*tasks[:-1], replace(tasks[-1], warnings=(*tasks[-1].warnings, *unknown))]
+
+    def explain(self, changed: Sequence[str]) -> str:
+        """See `changed_tokens`."""
+        return changed_tokens(changed, self.streams, self.template)
 
 
-@stage("making ready")
-def prepare_chat(config: ChatRunConfig, *, training: bool = True) -> ChatTask:
-    """Reads, checks and tokenises the streams, loads the model once, resolves the radius, and claims the output folder.
-
-    training: whether the model will be trained: the smallest batches of training are then sent through loss and
-    backward. Raises ConfigError, DataError or ModelError, each saying what to change; nothing but empty folders is then
-    left behind.
-    """
-    config, accelerator = launched(config)
-    with claiming(accelerator, config, training=training) as config:
-        task = _prepared(config, accelerator, training)
-    changed = partial(changed_tokens, streams=task.streams, used=task.template)
-    claim(config, accelerator, task.output, task.hashes, changed)
-    return task
-
-
-def _prepared(config: ChatRunConfig, accelerator: Accelerator, training: bool) -> ChatTask:
-    """See `prepare_chat`; what one process does by itself."""
-    output = free_output(config, training=training)
-    streams = build_chat.streams(config.data, config.seed)
-    loaded = build_chat.model(config.model, config.seed)
-    require_room(config, output, loaded.model, training=training)
+def ready(config: ChatRunConfig, run: Run) -> ChatTask:
+    """See `registry.ready`."""
+    streams = config.data.make(config.seed)
+    loaded = config.model.make(config.seed)
+    run.require_room(loaded.model)
     used = template(config.model, loaded, config.data.surrogates)
-    encoded = {role: _encoded(config, loaded, found) for role, found in streams.items()}
+    encoded = {role: encoded_parts(config, loaded, found) for role, found in streams.items()}
     doubts = read_chats(config, loaded, encoded)
-    threat = _threat(config, loaded, encoded[Role.ADVERSARIAL][0])
-    panel = _panel(config, loaded, streams, threat)
+    threat = resolved_threat(config, loaded, encoded[Role.ADVERSARIAL][0])
+    measured = panel(config, loaded, streams, threat)
     task = ChatTask(
         config=config,
-        accelerator=accelerator,
-        output=output,
+        run=run,
         streams=streams,
         template=used,
         train=joined(*(parts[0] for parts in encoded.values())),
         threat=threat,
         layers=len(blocks(loaded.model)),
-        panel=panel if not training else replace(panel, base=trained_base(config, panel.useful)),
-        selection=_selection(config, loaded, streams, threat),
+        panel=measured if not run.training else replace(measured, base=trained_base(config, measured.useful)),
+        selection=selection(config, loaded, streams, threat),
         hashes=chat_hashes(streams, encoded, loaded, used),
         warnings=(
-            *launch_warnings(config, accelerator, training),
+            *run.notes,
             *template_warnings(config, streams, encoded, used),
             *_warnings(config, streams, threat),
             *doubts,
@@ -156,40 +233,23 @@ def _prepared(config: ChatRunConfig, accelerator: Accelerator, training: bool) -
     )
     _check(task)
     read_panel(config, loaded, task.panel)
-    if training:
+    if run.training:
         unread = unread_notes(task.panel.base, task.panel.useful, task.panel.chats)
         task = replace(task, warnings=(*task.warnings, *unread, *_uncontrolled(task)))
-        light = replace(task, config=config.model_copy(update={"attack": lighter(config.attack)}))
-        rehearse_chat(config, accelerator, loaded.model, light.objectives(), task.sampler(), task.steps())
+        _rehearse(task, loaded)
     return task
 
 
-def _encoded(config: ChatRunConfig, loaded: LoadedModel, splits: ChatSplits) -> tuple[ChatRows, ...]:
-    """Training and, where there are some, validation and test rows."""
-    parts = [part for part in (splits.train, splits.validation, splits.test) if part]
-    used = template(config.model, loaded, config.data.surrogates)
-    return tuple(encode_chats(part, used, config.data.max_length, editable=config.data.editable) for part in parts)
-
-
-def _threat(config: ChatRunConfig, loaded: LoadedModel, rows: ChatRows) -> ThreatModel:
-    threat = build_chat.threat(config.threat)
-    _require_places(config, loaded, threat)
-    sample = rows.batch(range(min(len(rows), THREAT_ROWS))).to(device_of(loaded.model))
-    return threat.resolved(loaded.model, sample.prompts())
-
-
-def _require_places(config: ChatRunConfig, loaded: LoadedModel, threat: ThreatModel) -> None:
-    """Raises ModelError where the model has no such block, ConfigError where a change there would reach no answer."""
-    last = len(blocks(loaded.model)) - 1
-    for place in threat.space.places if isinstance(threat.space, Several) else (threat.space,):
-        space_module(loaded.model, place)
-        if place == Hidden(last) and config.data.editable == "user":
-            raise ConfigError(
-                [
-                    f"threat.layer or threat.layers: {last} is the last block, and what is added there to the user's "
-                    f"tokens reaches no token of the answer. Name blocks 0 to {last - 1}."
-                ]
-            )
+def _rehearse(task: ChatTask, loaded: LoadedModel) -> None:
+    """Tries the smallest forwards and backwards that training makes, with an attack of one step; see `rehearse`."""
+    config, size = task.config, task.config.training.micro_batch_size
+    light = replace(task, config=config.model_copy(update={"attack": lighter(config.attack)}))
+    objectives, samplers = light.objectives(), [task.sampler()]
+    accelerator = task.run.accelerator
+    rehearse(
+        loaded.model,
+        Rehearsal(accelerator, config.model.name, objectives, samplers, task.steps(), size, config.seed),
+    )
 
 
 def _check(task: ChatTask) -> None:
@@ -207,7 +267,7 @@ def _check(task: ChatTask) -> None:
                     "holds it. Set mixing.policy: replace."
                 ]
             )
-        task.sampler().check(task.steps(), task.accelerator.num_processes)
+        task.sampler().check(task.steps(), task.run.accelerator.num_processes)
     except ConfigError:
         raise
     except ValueError as error:
@@ -216,129 +276,21 @@ def _check(task: ChatTask) -> None:
 
 def _uncontrolled(task: ChatTask) -> Iterable[str]:
     """A sentence where baselines are asked for and no step has a row that they could be trained on."""
-    if task.config.baselines and not Benign(task.sampler()).taken(task.steps(), task.accelerator.num_processes):
+    if task.config.baselines and not Benign(task.sampler()).taken(task.steps(), task.run.accelerator.num_processes):
         yield "baselines: no plain fine-tune is trained: mixing.ratio leaves no step a utility or borderline row."
-
-
-def requests(chats: Sequence[Chat]) -> tuple[str, ...]:
-    """What the user asks in each chat, in all turns."""
-    return tuple(chat.request for chat in chats)
-
-
-def shown(chats: Sequence[Chat]) -> tuple[str, ...]:
-    """What judges see of each chat: all its turns."""
-    return tuple(chat.conversation for chat in chats)
-
-
-def _targets(chats: Sequence[Chat], used: Template) -> tuple[str, ...]:
-    """What the adversary wants said in each chat, thoughts left out."""
-    return tuple(used.split(chat.answers["harmful"]).text for chat in chats)
-
-
-def _drawn(config: ChatRunConfig, draw: int, chats: Sequence[Chat], wanted: int | None) -> list[Chat]:
-    """A seeded subset, in order; each chat once, whatever others share of its turns."""
-    once = list({chat.conversation: chat for chat in reversed(chats)}.values())[::-1]
-    return [once[place] for place in sorted(permutation(config.seed, draw, size=len(once))[:wanted])]
-
-
-def _test(streams: Mapping[Role, ChatSplits], role: Role) -> tuple[Chat, ...]:
-    found = streams[role].test if role in streams else ()
-    if not found and role in streams:
-        key = role.name.lower()
-        raise DataError(
-            f"data.{key}: no test rows. Name data.{key}.test, or hold some out with data.{key}.test_fraction."
-        )
-    return found
-
-
-def _panel(
-    config: ChatRunConfig, loaded: LoadedModel, streams: Mapping[Role, ChatSplits], threat: ThreatModel
-) -> Panel:
-    wanted, used = config.evaluation, template(config.model, loaded, config.data.surrogates)
-    chats = _drawn(config, BEHAVIOUR_DRAW, _test(streams, Role.ADVERSARIAL), wanted.behaviours)
-    rows = encode_chats(chats, used, config.data.max_length, editable=config.data.editable)
-    utility = _drawn(config, UTILITY_DRAW, _test(streams, Role.UTILITY), wanted.utility)
-    benign = {}
-    if Role.BORDERLINE in streams:
-        close = _drawn(config, BENIGN_DRAW, _test(streams, Role.BORDERLINE), wanted.benign)
-        benign["borderline"] = Asked.of_chats(used, close)
-    for name, path in wanted.over_refusal.items():
-        prompts = build_chat.benign_prompts(name, path, config.data.surrogates)
-        kept = sorted(permutation(config.seed, BENIGN_DRAW, size=len(prompts))[: wanted.benign])
-        benign[name] = Asked.of(used, [prompts[place] for place in kept], kept)
-    instructions = {}
-    for name, path in wanted.instructions.items():
-        found = read_instructed(path, config.data.surrogates)
-        instructions[name] = (found, Asked.of(used, [prompt.prompt for prompt in found]))
-    targets = _targets(chats, used)
-    others = tuple(build_chat.second_judges(wanted, dict(zip(shown(chats), targets, strict=True))))
-    return Panel(
-        behaviours=rows,
-        requests=requests(chats),
-        attacks=chat_attacks(config, loaded, chats, threat),
-        curve=chat_curve(config, loaded, threat),
-        judge=REFUSAL_LISTS[wanted.judge],
-        others=others,
-        benign=benign,
-        utility=encode_chats(utility, used, config.data.max_length),
-        questions={
-            name: build_chat.questions(name, path, config.data.surrogates) for name, path in wanted.questions.items()
-        },
-        instructions=instructions,
-        decoding=Decoding(
-            wanted.max_new_tokens, wanted.temperature, wanted.samples, config.seed, batch_size=wanted.batch_size
-        ),
-        chats=tuple(chat.messages for chat in chats),
-        targets=targets,
-        target_words=wanted.target_words or TARGET_WORDS,
-        useful=useful_answers(utility, used),
-        decides=deciding(others),
-        shown=shown(chats),
-    )
-
-
-def _selection(
-    config: ChatRunConfig, loaded: LoadedModel, streams: Mapping[Role, ChatSplits], threat: ThreatModel
-) -> Panel:
-    """Direct request, one prefill and the embedding attack on validation behaviours; benign validation prompts."""
-    wanted = config.selection
-    chats = _drawn(config, SELECTION_DRAW, streams[Role.ADVERSARIAL].validation, wanted.rows)
-    close = streams.get(Role.BORDERLINE, streams[Role.UTILITY]).validation
-    asked = _drawn(config, SELECTION_DRAW, close, wanted.rows)
-    if not chats or not asked:
-        raise DataError("selection: adversarial and borderline (or utility) need validation rows, and one has none.")
-    attack = build_chat.measuring_attack(wanted.attack, "selection.attack", threat, config.seed)
-    attacks: dict[str, Adversary] = {"direct": Direct(), "embedding": EmbeddingAttack(attack)}
-    if wanted.prefill:
-        attacks["prefill"] = Prefill(wanted.prefill)
-    used = template(config.model, loaded, config.data.surrogates)
-    rows = encode_chats(chats, used, config.data.max_length, editable=config.data.editable)
-    return Panel(
-        behaviours=rows,
-        requests=requests(chats),
-        attacks=attacks,
-        judge=REFUSAL_LISTS[config.evaluation.judge],
-        others=(),
-        benign={"benign": Asked.of_chats(used, asked)},
-        utility=rows,
-        questions={},
-        instructions={},
-        decoding=Decoding(wanted.max_new_tokens, batch_size=config.evaluation.batch_size),
-        shown=shown(chats),
-    )
 
 
 def _warnings(config: ChatRunConfig, streams: Mapping[Role, ChatSplits], threat: ThreatModel) -> Iterable[str]:
     """What a reader must know before trusting a number."""
     yield from (note for splits in streams.values() for note in splits.notes)
     if any(part.name in ("cat", "capo", "lat") for part in config.objective.parts):
-        adversary = build_chat.eliciting(config, threat)
+        adversary = eliciting_attack(config.attack, threat, config.seed)
         if isinstance(adversary, GradientAttack) and (short := reach_warning(adversary)) is not None:
             yield short
     trained = [text for splits in streams.values() for text in requests(splits.train)]
     tested = {role.name.lower(): requests(splits.test) for role, splits in streams.items() if splits.test}
     tested |= {
-        name: build_chat.benign_prompts(name, path, config.data.surrogates)
+        name: benign_prompts(name, path, config.data.surrogates)
         for name, path in config.evaluation.over_refusal.items()
     }
     for name, prompts in tested.items():
@@ -348,39 +300,23 @@ def _warnings(config: ChatRunConfig, streams: Mapping[Role, ChatSplits], threat:
 
 
 @stage("making ready")
-def with_chat_model(task: ChatTask, name: str) -> ChatTask:
+def _beside(task: ChatTask, name: str) -> ChatTask:
     """The task for another model with the same radius and rows, tokenised by its own tokenizer.
 
-    Raises ConfigError, DataError or ModelError as `prepare_chat` does.
+    Raises ConfigError, DataError or ModelError as `ready` does.
     """
-    config = task.config.model_copy(update={"model": task.config.model.model_copy(update={"name": name})})
-    loaded = build_chat.model(config.model, config.seed)
-    _require_places(config, loaded, task.threat)
+    config = task.config.of_model(name)
+    loaded = config.model.make(config.seed)
+    require_places(config, loaded, task.threat)
     used = template(config.model, loaded, config.data.surrogates)
-    panel = _panel(config, loaded, task.streams, task.threat)
-    read_panel(config, loaded, panel)
+    measured = panel(config, loaded, task.streams, task.threat)
+    read_panel(config, loaded, measured)
     return replace(
         task,
         config=config,
         template=used,
         layers=len(blocks(loaded.model)),
-        panel=panel,
+        panel=measured,
         hashes=chat_hashes(task.streams, {}, loaded, used),
         warnings=(*task.warnings, *(f"{name}: {line}" for line in clock_warning(task.streams, used))),
     )
-
-
-@stage("making ready")
-def inspected(config: ChatRunConfig) -> tuple[LoadedModel, Panel]:
-    """The model and what would be measured on it; without a run or an output folder.
-
-    Raises ConfigError, DataError or ModelError as `prepare_chat` does.
-    """
-    streams = build_chat.streams(config.data, config.seed)
-    loaded = build_chat.model(config.model, config.seed)
-    rows = _encoded(config, loaded, streams[Role.ADVERSARIAL])
-    read_chats(config, loaded, {Role.ADVERSARIAL: rows})
-    threat = _threat(config, loaded, rows[0])
-    panel = _panel(config, loaded, streams, threat)
-    read_panel(config, loaded, panel)
-    return loaded, panel

@@ -6,14 +6,14 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from textadv.config.chat import ChatModelConfig, ChatRunConfig
-from textadv.config.text import ConfigError
+from textadv.config.types import ConfigError
 from textadv.data import ChatRows, ChatSplits
 from textadv.data.characters import Surrogates, unbroken
 from textadv.data.chat_rows import THOUGHTFUL
 from textadv.data.rendering import Template, varying
 from textadv.data.thoughts import Marks
 from textadv.models import LoadedModel
+from textadv.tasks.chat.config import ChatModelConfig, ChatRunConfig
 from textadv.values.batch import Role
 from textadv.values.digests import digest, weights_hash
 

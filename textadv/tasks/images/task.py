@@ -4,46 +4,40 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import combinations
 from types import MappingProxyType
 
-from accelerate import Accelerator
-
 from textadv.attacks import ThreatModel
-from textadv.config.images import ImageRunConfig
-from textadv.config.text import ConfigError
-from textadv.data import ImageRows, ImageSplits, images_digest, shared_images
+from textadv.config.types import ConfigError
+from textadv.data import ImageParts, ImageRows, ImageSplits, images_digest, shared_images
 from textadv.models import (
     ImageShape,
     LoadedModel,
     LoadedVision,
-    ModelError,
     device_of,
     logits_warning,
     patch_positions,
     space_module,
 )
 from textadv.models.split_norm import convert
-from textadv.tasks import components as build
-from textadv.tasks import surrogates as build_surrogates
-from textadv.tasks.images import loading as build_images
-from textadv.tasks.images.loading import Parts
-from textadv.tasks.launch import launch_warnings, launched
-from textadv.tasks.output import claim, claiming, free_output, require_room
-from textadv.tasks.text.task import (
-    THREAT_ROWS,
-    Task,
+from textadv.models.strangers import Pictures
+from textadv.tasks.checks import (
     check_adversary,
     check_measuring,
     check_selection,
     check_training,
     reach_warnings,
+    rehearse_classifier,
     reported_positions,
     selecting_positions,
 )
-from textadv.tasks.trial import rehearse_classifier
+from textadv.tasks.classifier import THREAT_ROWS, Classifier
+from textadv.tasks.images.config import ImageRunConfig
+from textadv.tasks.images.surrogates import image_surrogates
+from textadv.tasks.protocol import Run
 from textadv.values.batch import Batch
 from textadv.values.digests import digest, surrogate_hashes, weights_hash
 from textadv.values.host.phases import stage
@@ -53,7 +47,7 @@ LOOKED_AT = 32
 
 
 @dataclass(frozen=True)
-class Ready:
+class Examined:
     """An image model and the rows in its size, as far as they need no output folder.
 
     load: gives the untrained model, the same weights each time. doubt: a sentence about the model's output. cropped:
@@ -62,7 +56,7 @@ class Ready:
     """
 
     splits: ImageSplits
-    parts: Parts
+    parts: ImageParts
     loaded: LoadedVision
     load: Callable[[], LoadedVision]
     doubt: str | None
@@ -71,23 +65,23 @@ class Ready:
 
 
 @stage("making ready")
-def ready(
+def examined(
     config: ImageRunConfig,
     splits: ImageSplits | None = None,
     surrogates: Mapping[str, LoadedModel | LoadedVision] = MappingProxyType({}),
-) -> Ready:
+) -> Examined:
     """The data and the model of a configuration, tried on a few images.
 
     splits, surrogates: what was read and loaded before. Raises ConfigError, DataError or ModelError.
     """
-    splits = splits or build_images.splits(config.data, config.seed)
+    splits = splits or config.data.make(config.seed)
     check_measuring(config, len(splits.labels))
-    processor = build_images.preprocessing(config.model, config.data)
-    parts = build_images.rows(splits, config.data, processor)
+    processor = config.model.preprocessing(config.data.image_size)
+    parts = config.data.fitted(splits, processor)
     labels, shape = splits.labels, ImageShape(*parts.train.pixels.shape[1:])
 
     def load() -> LoadedVision:
-        return build_images.model(config.model, labels, shape, processor, config.seed)
+        return config.model.make(labels, shape, processor, config.seed)
 
     loaded = load()
     sample = _sample(parts, loaded, LOOKED_AT)
@@ -95,28 +89,28 @@ def ready(
     if config.threat.space == "hidden":
         assert config.threat.layer is not None
         found = patch_positions(loaded.model, sample, config.threat.layer)
-        parts = Parts(*(replace(part, positions=found) for part in parts))
-    found_surrogates = build_surrogates.image_surrogates(config, loaded, splits, parts, surrogates)
-    return Ready(splits, parts, loaded, load, doubt, found_surrogates, processor.crops)
+        parts = ImageParts(*(replace(part, positions=found) for part in parts))
+    found_surrogates = image_surrogates(config, loaded, splits, parts, surrogates)
+    return Examined(splits, parts, loaded, load, doubt, found_surrogates, processor.crops)
 
 
-def _sample(parts: Parts, loaded: LoadedVision, size: int) -> Batch:
+def _sample(parts: ImageParts, loaded: LoadedVision, size: int) -> Batch:
     device = device_of(loaded.model)
     return parts.train.batch(range(min(len(parts.train), size))).to(device)
 
 
-def resolved_image_threat(config: ImageRunConfig, found: Ready) -> ThreatModel:
+def resolved_image_threat(config: ImageRunConfig, found: Examined) -> ThreatModel:
     """The threat with an absolute radius; one relative to hidden states is measured on the first training images.
 
     Raises ModelError where the model has no such layer, ConfigError where a ball in pixels holds every image.
     """
-    threat = build.threat(config.threat)
+    threat = config.threat.make()
     _require_bounds(config, found)
     space_module(found.loaded.model, threat.space)
     return threat.resolved(found.loaded.model, _sample(found.parts, found.loaded, THREAT_ROWS))
 
 
-def _require_bounds(config: ImageRunConfig, found: Ready) -> None:
+def _require_bounds(config: ImageRunConfig, found: Examined) -> None:
     """Raises ConfigError where the ball reaches from black to white; the configuration itself sees to Linf."""
     radius, shape = config.threat.radius, found.parts.train.pixels.shape[1:]
     if config.threat.space != "pixels" or config.threat.norm == "linf" or radius is None:
@@ -131,34 +125,17 @@ def _require_bounds(config: ImageRunConfig, found: Ready) -> None:
         )
 
 
-@stage("making ready")
-def prepare_images(config: ImageRunConfig, *, training: bool = True) -> Task:
-    """Reads, checks and resizes the images, tries the model once, and claims the output folder.
-
-    training: whether the model will be trained: the smallest batches of training are then sent through loss and
-    backward. Raises ConfigError, DataError or ModelError, each saying what to change; nothing but empty folders is then
-    left behind.
-    """
-    config, accelerator = launched(config)
-    with claiming(accelerator, config, training=training) as config:
-        task = _prepared(config, accelerator, training)
-    claim(config, accelerator, task.output, task.hashes)
-    return task
-
-
-def _prepared(config: ImageRunConfig, accelerator: Accelerator, training: bool) -> Task:
-    """See `prepare_images`; what one process does by itself."""
-    output = free_output(config, training=training)
+def ready(config: ImageRunConfig, run: Run) -> Classifier:
+    """See `registry.ready`. The images are resized, and the model is tried on a few of them."""
     check_adversary(config)
-    found = ready(config)
-    require_room(config, output, found.loaded.model, training=training)
+    found = examined(config)
+    run.require_room(found.loaded.model)
     parts = found.parts
-    check_training(config, len(parts.train), accelerator.num_processes)
+    check_training(config, len(parts.train), run.accelerator.num_processes)
     threat = resolved_image_threat(config, found)
-    task = Task(
+    task = Classifier(
         config=config,
-        accelerator=accelerator,
-        output=output,
+        run=run,
         splits=found.splits,
         train=parts.train,
         validation=parts.validation,
@@ -168,28 +145,34 @@ def _prepared(config: ImageRunConfig, accelerator: Accelerator, training: bool) 
         threat=threat,
         hashes=_hashes(found),
         new_weights=found.loaded.initialised,
-        load_model=found.load,
-        warnings=(*launch_warnings(config, accelerator, training), *reach_warnings(config, threat), *_warnings(found)),
+        load=found.load,
+        opened=partial(_opened, config, parts.validation),
+        beside=partial(_beside, config, found.splits),
+        warnings=(*run.notes, *reach_warnings(config, threat), *_warnings(found)),
         split_norm=config.model.split_norm,
         surrogates=found.surrogates,
     )
     model = found.loaded.model if task.split_norm is None else convert(found.load().model)
-    if training:
+    if run.training:
         check_selection(parts.validation.labels, task.selection, found.splits.labels)
-        rehearse_classifier(config, accelerator, model, parts.train, threat)
+        rehearse_classifier(config, run.accelerator, model, parts.train, threat)
     return task
 
 
+def _opened(config: ImageRunConfig, validation: ImageRows, loaded: LoadedVision, positions: Sequence[int]) -> Pictures:
+    """These validation rows, as others give them to a model."""
+    size, trusted = config.training.micro_batch_size, config.model.trust_remote_code
+    return Pictures(loaded, validation.select(positions), size, trusted)
+
+
 @stage("making ready")
-def with_image_model(task: Task, name: str) -> Task:
+def _beside(config: ImageRunConfig, splits: ImageSplits, task: Classifier, name: str) -> Classifier:
     """The task for another model: the images in its size, the same rows and the same radius.
 
-    Raises ConfigError, DataError or ModelError as `prepare_images` does.
+    Raises ConfigError, DataError or ModelError as `ready` does.
     """
-    config, splits = task.config, task.splits
-    assert isinstance(config, ImageRunConfig) and isinstance(splits, ImageSplits)
-    config = config.model_copy(update={"model": config.model.model_copy(update={"name": name})})
-    found = ready(config, splits, task.surrogates)
+    config = config.of_model(name)
+    found = examined(config, splits, task.surrogates)
     if isinstance(task.threat.space, Hidden):
         space_module(found.loaded.model, task.threat.space)
     parts = found.parts
@@ -201,13 +184,14 @@ def with_image_model(task: Task, name: str) -> Task:
         test=parts.test,
         hashes=_hashes(found),
         new_weights=found.loaded.initialised,
-        load_model=found.load,
+        load=found.load,
+        opened=partial(_opened, config, parts.validation),
         surrogates=found.surrogates,
         warnings=(*task.warnings, *(f"{name}: {line}" for line in _warnings_beside(task, found))),
     )
 
 
-def _warnings_beside(task: Task, found: Ready) -> Iterable[str]:
+def _warnings_beside(task: Classifier, found: Examined) -> Iterable[str]:
     """What a reader must know of a further model before comparing it with the first."""
     yield from _model_warnings(found)
     first, own = (tuple(part.pixels.shape[1:]) for part in (task.test, found.parts.test) if isinstance(part, ImageRows))
@@ -218,17 +202,7 @@ def _warnings_beside(task: Task, found: Ready) -> Iterable[str]:
         )
 
 
-def require_trained(found: Task | Ready) -> None:
-    """Raises ModelError where the model's head is new, so that it cannot classify yet."""
-    new = found.new_weights if isinstance(found, Task) else found.loaded.initialised
-    if new:
-        raise ModelError(
-            f"--model has no trained head for these {len(found.splits.labels)} classes: weights {new[0]} ... are new. "
-            "Name a model that was trained for them."
-        )
-
-
-def _hashes(found: Ready) -> dict[str, str]:
+def _hashes(found: Examined) -> dict[str, str]:
     """SHA-256 of each split's rows, of the preprocessing and of the weights that the run starts from."""
     hashes = {f"data.{name}": images_digest(part) for name, part in found.parts._asdict().items()}
     settings = json.dumps(dict(found.loaded.preprocessing.settings), sort_keys=True)
@@ -237,7 +211,7 @@ def _hashes(found: Ready) -> dict[str, str]:
     return hashes | surrogate_hashes({name: other.model for name, other in found.surrogates.items()})
 
 
-def _warnings(found: Ready) -> Iterable[str]:
+def _warnings(found: Examined) -> Iterable[str]:
     """What a reader must know before trusting a number."""
     yield from found.splits.notes
     yield from _model_warnings(found)
@@ -247,7 +221,7 @@ def _warnings(found: Ready) -> Iterable[str]:
             yield f"data: {shared} of {len(part)} {name} rows are images that also stand in {first}, pixel by pixel."
 
 
-def _model_warnings(found: Ready) -> Iterable[str]:
+def _model_warnings(found: Examined) -> Iterable[str]:
     yield from found.loaded.notes
     if found.doubt is not None:
         yield found.doubt

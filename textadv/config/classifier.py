@@ -1,0 +1,48 @@
+"""The whole of a run on a classifier, as far as those of texts and of images agree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+
+from textadv.config.adversary import AttackConfig, selecting
+from textadv.config.evaluation import EvaluationConfig
+from textadv.config.mixing import MixingConfig
+from textadv.config.objective import AdversarialConfig, ObjectiveConfig
+from textadv.config.run import ChoiceConfig, RunSection
+from textadv.config.training import training_problems
+from textadv.config.types import ConfigError, Count
+
+
+class SelectionConfig(ChoiceConfig):
+    """How the best checkpoint is found, on validation rows only."""
+
+    rows: Count = Field(256, description="Validation rows that are attacked.")
+    attack: Annotated[AttackConfig, BeforeValidator(selecting)] = Field(
+        AttackConfig(name="pgd", steps=10, select="most_damaging", early_stop=True),
+        description="The fixed attack; unset keys default to steps 10, select most_damaging and early_stop true.",
+    )
+
+
+class ClassifierRunSection(RunSection):
+    """A whole run on a classifier: data, model, adversary, training and evaluation."""
+
+    objective: ObjectiveConfig = Field(AdversarialConfig(), description="The loss that training lowers.")
+    mixing: MixingConfig = Field(MixingConfig(), description="How many rows are attacked.")
+    selection: SelectionConfig = Field(SelectionConfig(), description="How the best checkpoint is found.")
+    evaluation: EvaluationConfig = Field(EvaluationConfig(), description="What is measured on test rows.")
+
+    def check_look(self, attack: str | None, picture: Path) -> None:
+        """Raises ConfigError where the evaluation has no attack of that name."""
+        attacks = self.evaluation.attacks
+        if attack is not None and attack not in attacks:
+            raise ConfigError([f"--attack {attack} is not among evaluation.attacks: {', '.join(attacks)}."])
+
+    def problems(self) -> list[str]:
+        """What the sections of a classifier's run do not allow together, one line each."""
+        objective, training = self.objective, self.training
+        lines = objective.problems(self.attack, self.threat, self.mixing)
+        lines += objective.precision_problems(training.precision)
+        return lines + training_problems(training, objective.name, objective.batch_stays, self.checkpoint.every)

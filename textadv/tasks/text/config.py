@@ -1,0 +1,129 @@
+"""The schema of a run: every key that a configuration file may hold, its unit, its default and its rules.
+
+A section checks its values and makes its component of the library, which it imports only then. Reading files, overrides
+and writing are in `textadv.tasks.file`; the wording of errors is in `textadv.config.errors`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from textadv.config.classifier import ClassifierRunSection
+from textadv.config.run import LoraConfig, SourceConfig
+from textadv.config.types import Count, Distinct, Section, Text, Texts, Whole, checked
+from textadv.values.host.phases import stage
+
+if TYPE_CHECKING:
+    from textadv.data import Splits
+    from textadv.models import LoadedModel
+
+
+class ModelConfig(SourceConfig):
+    """The classifier that is hardened."""
+
+    name: Text = Field(description="Hub id or local folder, of a model or of an adapter; or builtin:tiny-encoder.")
+    gradient_checkpointing: bool = Field(False, description="Recompute activations in backward to save memory.")
+    lora: LoraConfig | None = Field(LoraConfig(), description="LoRA adapters; null: train all weights.")
+
+    @stage("loading the model")
+    def make(self, labels: tuple[str, ...], seed: int) -> LoadedModel:
+        """The classifier with its tokenizer, and its adapters where the section asks for them."""
+        from textadv.models import load_classifier
+
+        lora = None if self.lora is None else self.lora.make()
+        return load_classifier(labels=labels, seed=seed, lora=lora, **self.model_dump(exclude={"lora"}))
+
+
+class DataConfig(Section):
+    """The data set, its columns and its splits. Selection uses validation rows only, reports use test rows only."""
+
+    name: Text = Field(description="builtin:reviews, a Hub id or a data set's folder, or files for local files.")
+    config: Text | None = Field(None, description="Configuration of a Hub data set, such as sst2 of glue.")
+    train: Texts | None = Field(None, description="Training split on the Hub, or file path(s) when data.name is files.")
+    validation: Texts | None = Field(
+        None, description="Validation split or file path(s); null: data.validation_fraction of train is held out."
+    )
+    test: Texts | None = Field(None, description="Test split or file path(s).")
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.1, description="Share of the training rows held out when there is no validation split."
+    )
+    text: Text = Field("text", description="Column with the text.")
+    text_pair: Text | None = Field(None, description="Column with a second text, for pair tasks.")
+    label: Text = Field("label", description="Column with the class, as id or as name.")
+    columns: Distinct[Text] | None = Field(None, description="Column names of files that have no header, in order.")
+    validation_columns: Distinct[Text] | None = Field(
+        None, description="Those of the validation file(s), where they differ; null: data.columns."
+    )
+    test_columns: Distinct[Text] | None = Field(
+        None, description="Those of the test file(s), where they differ; null: data.columns."
+    )
+    labels: Distinct[Text] | None = Field(None, description="Class names in order of class id.")
+    label_offset: Whole = Field(
+        0, description="Subtracted from whole-number labels: 1 for data that counts its classes from 1."
+    )
+    unlabelled: Literal["error", "drop"] = Field(
+        "error", description="Rows without a label (null, empty, -1): an error, or left out, counted and told."
+    )
+    surrogates: Literal["error", "replace"] = Field(
+        "error", description="Half characters (lone surrogates, as of a cut emoji): an error, or U+FFFD in their place."
+    )
+    max_length: Count = Field(128, description="Longest row in tokens; the rest of a text is cut off.")
+    train_rows: Count | None = Field(None, description="Seeded subset of the training rows; null: all.")
+    validation_rows: Count | None = Field(None, description="Seeded subset of the validation rows; null: all.")
+    test_rows: Count | None = Field(None, description="Seeded subset of the test rows; null: all.")
+
+    @model_validator(mode="after")
+    def _rules(self) -> DataConfig:
+        lines = []
+        if self.name == "files" and self.train is None:
+            lines.append("data.train is missing: data.name is files, so name the training file(s).")
+        for key in ("columns", "validation_columns", "test_columns"):
+            if self.name != "files" and key in self.model_dump(exclude_none=True):
+                lines.append(f"data.{key} is for data.name: files, got data.name: {self.name}. Remove data.{key}.")
+        roles = {"text": self.text, "text_pair": self.text_pair, "label": self.label}
+        named = [column for column in roles.values() if column is not None]
+        if len(set(named)) < len(named):
+            used = ", ".join(f"data.{role}: {column}" for role, column in roles.items() if column is not None)
+            lines.append(f"data.text, data.text_pair and data.label must be different columns, got {used}.")
+        if self.labels is not None and len(self.labels) < 2:
+            lines.append(f"data.labels must name at least 2 classes, got {self.labels}.")
+        return checked(self, lines)
+
+    @stage("reading the data")
+    def make(self, seed: int) -> Splits:
+        """The data set, mapped, checked and split."""
+        from textadv.data import load_splits
+
+        columns = {
+            "train": self.columns,
+            "validation": self.validation_columns or self.columns,
+            "test": self.test_columns or self.columns,
+        }
+        named = {split: names for split, names in columns.items() if names is not None}
+        plain = self.model_dump(exclude={"max_length", "columns", "validation_columns", "test_columns"})
+        return load_splits(seed=seed, columns=named or None, **plain)
+
+
+class RunConfig(ClassifierRunSection):
+    """A whole run: data, model, adversary, training and evaluation."""
+
+    task: Literal["classification"] = Field(
+        "classification", description="classification; or images, or chat for a chat model."
+    )
+    model: ModelConfig = Field(description="The classifier.")
+    data: DataConfig = Field(description="The data set.")
+
+    @model_validator(mode="after")
+    def _rules(self) -> RunConfig:
+        lines = self.problems()
+        if self.threat.space == "hidden" and self.model.gradient_checkpointing:
+            lines.append(
+                "model.gradient_checkpointing: true recomputes hidden states without their perturbation, so it cannot "
+                "be used with threat.space: hidden. Set model.gradient_checkpointing: false."
+            )
+        return checked(self, lines)
+
+
+SCHEMA = RunConfig
