@@ -68,7 +68,7 @@ class Adapter:
             ) from error
 
     def tensor(self, name: str) -> Tensor:
-        """One of its tensors, by the name in `shapes`."""
+        """One of its tensors, of any shape, by the name in `shapes`."""
         with safe_open(self.folder / WEIGHTS_FILE, "pt") as file:
             found: Tensor = file.get_tensor(f"{PREFIX}{name}")
             return found

@@ -107,7 +107,7 @@ def clean_outputs(model: nn.Module, batch: Batch) -> Tensor:
 
 
 def require_logits(output: Tensor, rows: int) -> None:
-    """Raises ModelError unless this is what a classifier returns for so many rows: a number for each class."""
+    """Raises ModelError unless this is what a classifier returns for so many rows: logits (B, C)."""
     if output.dim() != 2 or len(output) != rows:
         raise ModelError(
             f"The model returns {tuple(output.shape)} for {rows} rows, and a classifier returns logits of shape "

@@ -27,7 +27,9 @@ from textadv.values.processes import everywhere
 class StepReport:
     """What one process saw in one optimizer step; sums over its own rows, kept on the device.
 
-    adversarial_size, total_size: of the terms' magnitudes, since a term that drives away from something is negative.
+    losses: by term, each (). total_loss: (). adversarial_size, total_size: (), of the terms' magnitudes, since a term
+    that drives away from something is negative. forwards, backwards: () int64, passes of rows. suspects: the terms,
+    losses and row ids, (B,).
     """
 
     device: torch.device
@@ -97,7 +99,7 @@ def accumulate(
     objectives: what to minimise on the rows of each role.
     positions: the rows of the step's batch, over all processes; a group names places in it. Each loss is summed over
     rows and divided once, by len(positions): the result depends neither on the groups nor on the number of processes
-    (whose mean DDP and FSDP take). Only the last term synchronises gradients.
+    (whose mean DDP and FSDP take). Only the last term synchronises gradients. backward: of a loss, ().
 
     Raises NonFiniteError before any optimizer step could be taken, and RuntimeError where an objective yields another
     number of terms than it announced.

@@ -60,7 +60,7 @@ class Decisions:
         return zero.index_add(0, self.row, values)
 
     def means(self, values: Tensor) -> Tensor:
-        """Their mean, (B,): rows of many and of few decisions count alike. 0 where a row has none."""
+        """The mean of a row's values (N,): (B,), many decisions count as few. 0 where a row has none."""
         return values if self.counted is None else self.sums(values) / self.counted.sum(dim=1).clamp_min(1)
 
     def placed(self, values: Tensor, fill: float = 0) -> Tensor:
@@ -87,7 +87,10 @@ def fits_rows(logits: Tensor, batch: Batch) -> bool:
 
 
 def require_classes(what: str, logits: Tensor, batch: Batch, remedy: str = "") -> None:
-    """Raises ValueError unless every row is one decision. what: which comparison of classes it is that others lack."""
+    """Raises ValueError unless every row is one decision, so that the logits are (B, C).
+
+    what: which comparison of classes it is that others lack.
+    """
     if not fits_rows(logits, batch):
         others = "chats" if batch.labels.shape == batch.ids.shape else "rows of several labels"
         raise ValueError(f"{what}, and {others} have none.{remedy}")

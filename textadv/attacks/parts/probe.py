@@ -30,7 +30,7 @@ def half_to_single(dtype: torch.dtype) -> torch.dtype:
 
 
 class Point(NamedTuple):
-    """The goal at one delta: value (B,), reached (B,) bool, margin (B,), and the gradient, shaped as the delta."""
+    """The goal at one delta. value, margin: (B,). reached: (B,) bool. grad: (B, ...) as the delta, or None."""
 
     value: Tensor
     reached: Tensor
@@ -60,7 +60,7 @@ def _passes(model: nn.Module) -> int:
 def evaluate_at(
     model: nn.Module, batch: Batch, threat: ThreatModel, delta: Tensor, goal: Goal, clean: Tensor | None, ascend: bool
 ) -> Point:
-    """The goal at `delta`, with its gradient where `ascend`.
+    """The goal at `delta` (B, ...), with its gradient where `ascend`. clean: logits, (B, C) or (B, K, C), if known.
 
     The gradient is right in direction per row, not in length: what flows back from the logits is scaled per row to a
     largest entry of 1, in float64 (float32 for chats, whose logits are many). No ascent here depends on the length, and
@@ -84,7 +84,7 @@ def evaluate_at(
 
 
 def one_pass(model: nn.Module, batch: Batch) -> Tensor:
-    """The logits of the batch, detached, from a single pass.
+    """The logits of the batch, (B, C) or (B, K, C), detached, from a single pass.
 
     Raises ModelError where the model does not take such images, or returns probabilities. The latter is told from two
     rows or more that are no half-precision numbers: fewer digits or rows could add up to 1 by chance.
@@ -104,7 +104,10 @@ def one_pass(model: nn.Module, batch: Batch) -> Tensor:
 
 
 def mean_logits(model: nn.Module, batch: Batch) -> Tensor:
-    """The logits of the batch, detached; of an `Averaged` model their mean over its passes. Raises as `one_pass`."""
+    """The logits of the batch, (B, C) or (B, K, C), detached; of an `Averaged` model their mean over its passes.
+
+    Raises as `one_pass`.
+    """
     passes = _passes(model)
     logits = one_pass(model, batch)
     with torch.no_grad():
@@ -116,10 +119,10 @@ def mean_logits(model: nn.Module, batch: Batch) -> Tensor:
 
 
 def clean_logits(model: nn.Module, rows: Batch) -> Tensor:
-    """The logits of unperturbed rows, detached; of an `Averaged` model a mean that it takes once per row id.
+    """The logits of unperturbed rows, (B, C) or (B, K, C); of an `Averaged` model a mean taken once per row id.
 
-    So that several searches of a random model rank its classes alike; chats have no classes, and get a mean of their
-    own each time. Raises as `one_pass`.
+    Detached, and so that several searches of a random model rank its classes alike; chats have no classes, and get a
+    mean of their own each time. Raises as `one_pass`.
     """
     if not isinstance(model, Averaged) or model.passes == 1:
         return one_pass(model, rows)
@@ -198,7 +201,7 @@ def _gradient(logits: Tensor, leaf: Tensor, upstream: Tensor, threat: ThreatMode
 
 
 def value_at_clean(goal: Goal, rows: Batch, clean: Tensor) -> Tensor:
-    """The goal's value (B,), float64, at rows whose unperturbed logits are known."""
+    """The goal's value (B,), float64, at rows whose unperturbed logits, (B, C) or (B, K, C), are known."""
     precise = clean if rows.is_chat else clean.double()
     return goal.value(precise, rows, precise).double()
 
@@ -206,7 +209,7 @@ def value_at_clean(goal: Goal, rows: Batch, clean: Tensor) -> Tensor:
 def uniform_start(
     model: nn.Module, rows: Batch, threat: ThreatModel, dtype: torch.dtype, seed: int, step: int, draw: int = 0
 ) -> Tensor:
-    """A delta uniform in the ball on the editable positions, drawn per row from (seed, step, row id, draw)."""
+    """A delta (B, ...) uniform in the ball on the editable positions, drawn per row from (seed, step, row id, draw)."""
     shape = delta_shape(model, rows, threat.space)
     noise = threat.ball.sample(editable_mask(rows, shape), row_generators(seed, step, rows.ids, draw))
     return threat.confine(rows, noise.to(half_to_single(dtype)))
@@ -215,7 +218,7 @@ def uniform_start(
 def spread_start(
     model: nn.Module, rows: Batch, threat: ThreatModel, dtype: torch.dtype, seed: int, step: int, draw: int
 ) -> Tensor:
-    """`uniform_start` times a factor that is uniform in 0..1, one for each row, drawn from the same four numbers."""
+    """`uniform_start`, (B, ...), times a factor per row, uniform in 0..1 and drawn from the same four numbers."""
     start = uniform_start(model, rows, threat, dtype, seed, step, draw)
     makers = [torch.Generator().manual_seed(derived_seed(seed, step, row, draw, RADIUS)) for row in rows.ids.tolist()]
     factor = torch.stack([torch.rand((), generator=maker) for maker in makers]).to(start)
@@ -232,9 +235,9 @@ def assess(
     clean: Tensor | None,
     cost: Cost,
 ) -> Attacked:
-    """The rows at `delta`, measured against the clean rows where their logits are given.
+    """The rows at `delta` (B, ...), measured against the clean rows where their logits are given.
 
-    start: where the search began, None where there was no search.
+    clean: (B, C) or (B, K, C). start: (B, ...), where the search began, None where there was no search.
     """
     outcome = None
     if clean is not None:

@@ -21,7 +21,10 @@ BY_POSITION = ("input_ids", "attention_mask", "token_type_ids", "delta")
 
 
 def rows_of(batch: Batch) -> list[Row]:
-    """What is kept of each row of a perturbed batch, without padding."""
+    """What is kept of each row of a perturbed batch, without padding.
+
+    Of images `pixel_values`, (channels, height, width); of others `delta` and the tokens, (S, D) and (S,) say.
+    """
     kept = batch.perturbation
     assert kept is not None
     if kept.space.is_picture:

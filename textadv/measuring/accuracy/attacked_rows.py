@@ -99,7 +99,7 @@ class Ledger:
     def look_up(self, rows: Rows, positions: Sequence[int], kept: dict[int, Row] | None = None) -> list[Hit]:
         """What is known of the rows at `positions`, in their order; rows that are not known are left out.
 
-        kept: gets the adversarial rows by position; without theirs, rows are not known.
+        kept: gets the adversarial rows, tensors of any shape, by position; without theirs, rows are not known.
         """
         found = []
         for position in positions:
@@ -118,8 +118,8 @@ class Ledger:
     def write(self, hits: Sequence[Hit], seconds: float, kept: Mapping[int, Row] | None = None) -> None:
         """Appends rows that `look_up` did not know, and what they took together, as one line that reaches the disk.
 
-        kept: the adversarial rows by position, written first where there is a shelf. Raises WriteError where the
-        system refuses.
+        kept: the adversarial rows, tensors of any shape, by position, written first where there is a shelf. Raises
+        WriteError where the system refuses.
         """
         if self.shelf is not None and kept is not None:
             self.shelf.put({self._digests[hit.position]: kept[hit.position] for hit in hits})

@@ -108,8 +108,8 @@ def attack_rows(
     prediction is computed anew. threat: with an absolute radius; the perturbation's norm is measured against it.
     Without it the norms that the attack reports are taken. ledger: rows that it knows are not attacked again, and
     every batch is written to it. sloped: whether other rows of this model are known to have a gradient. kept: gets the
-    adversarial rows by position, see `write_rows`; on every process those of all. name: what this phase is called where
-    it is told how far it is.
+    adversarial rows, tensors of any shape, by position, see `write_rows`; on every process those of all. name: what
+    this phase is called where it is told how far it is.
 
     Raises PerturbationError where no row has a gradient, nor is known to; RuntimeError where a perturbation lies
     outside its ball or moves a position that is not editable, and NonFiniteError as `clean_logits`.
