@@ -23,7 +23,7 @@ def tensors(rows: Batch) -> dict[str, torch.Tensor]:
     return found if rows.perturbation is None else found | {"delta": rows.perturbation.delta}
 
 
-def test_every_field_is_known_to_these_tests():
+def test_every_field_is_known_to_these_tests() -> None:
     """Those of chats have tests of their own, in test_chat_batch.py."""
     chats = {"targets", "answers", "openings", "prompt_lengths", "prefix"}
     known = {"inputs", "labels", "editable", "ids", "role", "perturbation"}
@@ -31,7 +31,7 @@ def test_every_field_is_known_to_these_tests():
 
 
 @pytest.mark.parametrize("index", [torch.tensor([2, 0]), torch.tensor([True, False, True]), torch.tensor([1])])
-def test_rows_picks_the_same_rows_of_every_field(index):
+def test_rows_picks_the_same_rows_of_every_field(index) -> None:
     whole, part = batch(), batch().rows(index)
     for name, value in tensors(whole).items():
         assert torch.equal(tensors(part)[name], value[index]), name
@@ -40,7 +40,7 @@ def test_rows_picks_the_same_rows_of_every_field(index):
     assert len(part) == len(part.labels) == len(whole.labels[index])
 
 
-def test_concatenate_is_the_inverse_of_rows():
+def test_concatenate_is_the_inverse_of_rows() -> None:
     whole = batch()
     again = concatenate([whole.rows(torch.tensor([0])), whole.rows(torch.tensor([1, 2]))])
     for name, value in tensors(whole).items():
@@ -49,7 +49,7 @@ def test_concatenate_is_the_inverse_of_rows():
     assert len(concatenate([whole, whole])) == 6
 
 
-def test_concatenate_refuses_rows_with_and_without_a_perturbation():
+def test_concatenate_refuses_rows_with_and_without_a_perturbation() -> None:
     for parts in ([batch(), batch().clean()], [batch().clean(), batch()]):
         with pytest.raises(ValueError, match="one space or none does, got none, word embeddings"):
             concatenate(parts)
@@ -58,7 +58,7 @@ def test_concatenate_refuses_rows_with_and_without_a_perturbation():
         concatenate([batch(), other])
 
 
-def test_perturbed_replaces_and_clean_removes_and_neither_touches_the_original():
+def test_perturbed_replaces_and_clean_removes_and_neither_touches_the_original() -> None:
     whole = batch()
     other = whole.perturbed(Hidden(1), torch.zeros(3, 9, 2))
     assert other.perturbation.space == Hidden(1)
@@ -67,26 +67,26 @@ def test_perturbed_replaces_and_clean_removes_and_neither_touches_the_original()
     assert other.inputs is whole.inputs
 
 
-def test_with_role_marks_every_row():
+def test_with_role_marks_every_row() -> None:
     whole = batch()
     assert whole.with_role(Role.ADVERSARIAL).role.tolist() == [1, 1, 1]
     assert whole.role.tolist() == [0, 0, 0]
 
 
-def test_to_moves_every_tensor():
+def test_to_moves_every_tensor() -> None:
     moved = batch().to("meta")
     assert {value.device.type for value in tensors(moved).values()} == {"meta"}
     assert moved.device.type == "meta"
     assert batch().clean().to("meta").perturbation is None
 
 
-def test_a_batch_is_frozen():
+def test_a_batch_is_frozen() -> None:
     with pytest.raises(FrozenInstanceError):
         batch().labels = torch.zeros(3)
 
 
 @pytest.mark.parametrize("name", ["labels", "editable", "ids", "role", "inputs", "perturbation"])
-def test_fields_of_another_number_of_rows_are_refused(name):
+def test_fields_of_another_number_of_rows_are_refused(name) -> None:
     whole = batch()
     if name == "inputs":
         wrong = {"inputs": {key: value[:2] for key, value in whole.inputs.items()}}
@@ -98,6 +98,6 @@ def test_fields_of_another_number_of_rows_are_refused(name):
         replace(whole, **wrong)
 
 
-def test_a_mask_that_is_not_bool_is_refused():
+def test_a_mask_that_is_not_bool_is_refused() -> None:
     with pytest.raises(TypeError, match="editable must be a bool mask, .* got torch.int64"):
         replace(batch(), editable=batch().editable.long())

@@ -26,7 +26,7 @@ def two() -> Batch:
     )
 
 
-def test_answering_puts_each_answer_right_after_its_own_prompt():
+def test_answering_puts_each_answer_right_after_its_own_prompt() -> None:
     rows = two().answering("safe")
     assert rows.inputs["input_ids"].tolist() == [[11, 12, 13, 31], [21, 41, 42, 0]]
     assert rows.inputs["attention_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 1, 0]]
@@ -36,14 +36,14 @@ def test_answering_puts_each_answer_right_after_its_own_prompt():
     assert rows.kept_targets.tolist() == [[IGNORED, IGNORED, 31], [41, 42, IGNORED]]
 
 
-def test_another_answer_takes_the_first_ones_place():
+def test_another_answer_takes_the_first_ones_place() -> None:
     again = two().answering("safe").answering("harmful")
     assert again.inputs["input_ids"].tolist() == [[11, 12, 13, 51, 52, 53], [21, 61, 0, 0, 0, 0]]
     assert torch.equal(again.targets, two().answering("harmful").targets)
     assert again.answering("safe").inputs["input_ids"].tolist() == two().answering("safe").inputs["input_ids"].tolist()
 
 
-def test_what_the_assistant_is_given_is_read_and_not_trained():
+def test_what_the_assistant_is_given_is_read_and_not_trained() -> None:
     rows = two().answering("safe", given=padded([[51], []]))
     assert rows.inputs["input_ids"].tolist() == [[11, 12, 13, 51, 31], [21, 41, 42, 0, 0]]
     assert rows.targets.tolist() == [[IGNORED] * 4 + [31], [IGNORED, 41, 42, IGNORED, IGNORED]]
@@ -54,7 +54,7 @@ def opened() -> Batch:
     return replace(two(), openings={"safe": padded([[71, 72], []]), "harmful": padded([[73], [73]])})
 
 
-def test_what_the_template_writes_before_an_answer_is_read_and_not_trained():
+def test_what_the_template_writes_before_an_answer_is_read_and_not_trained() -> None:
     rows = opened().answering("safe")
     assert rows.inputs["input_ids"].tolist() == [[11, 12, 13, 71, 72, 31], [21, 41, 42, 0, 0, 0]]
     assert rows.targets.tolist() == [[IGNORED] * 5 + [31], [IGNORED, 41, 42, *[IGNORED] * 3]]
@@ -69,7 +69,7 @@ def test_what_the_template_writes_before_an_answer_is_read_and_not_trained():
     assert rows.opening("other").tolist() == two().opening("safe").tolist() == [[], []]
 
 
-def test_openings_stay_with_their_rows():
+def test_openings_stay_with_their_rows() -> None:
     rows = opened()
     picked = rows.rows(torch.tensor([1, 0])).to("cpu")
     assert {name: value.tolist() for name, value in picked.openings.items()} == {
@@ -85,14 +85,14 @@ def test_openings_stay_with_their_rows():
         replace(two(), openings={"safe": padded([[71]])})
 
 
-def test_prompts_end_where_the_assistant_starts():
+def test_prompts_end_where_the_assistant_starts() -> None:
     rows = two().answering("harmful").prompts()
     assert rows.inputs["input_ids"].tolist() == [[11, 12, 13], [21, 0, 0]]
     assert rows.inputs["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
     assert rows.targets is None
 
 
-def test_a_delta_stays_with_its_prompt_through_every_answer():
+def test_a_delta_stays_with_its_prompt_through_every_answer() -> None:
     delta = torch.arange(2 * 4 * 2.0).reshape(2, 4, 2) + 1
     rows = two().answering("safe").perturbed(Embeddings(), delta).answering("harmful")
     inside = torch.tensor([[True] * 3 + [False] * 3, [True] + [False] * 5]).unsqueeze(-1)
@@ -103,13 +103,13 @@ def test_a_delta_stays_with_its_prompt_through_every_answer():
     assert torch.equal(stacked.perturbation.delta, expected.unsqueeze(1))
 
 
-def test_a_direction_has_no_positions_to_cut():
+def test_a_direction_has_no_positions_to_cut() -> None:
     direction = torch.ones(2, 1, 5)
     rows = two().answering("safe").perturbed(Ablation((1,)), direction).answering("harmful")
     assert torch.equal(rows.perturbation.delta, direction)
 
 
-def test_chats_of_different_length_can_be_stacked():
+def test_chats_of_different_length_can_be_stacked() -> None:
     whole = chats()
     parts = [whole.rows(torch.tensor([n])).answering("safe") for n in range(3)]
     joined = concatenate(parts)
@@ -121,7 +121,7 @@ def test_chats_of_different_length_can_be_stacked():
     }
 
 
-def test_chats_and_other_rows_do_not_mix():
+def test_chats_and_other_rows_do_not_mix() -> None:
     with pytest.raises(ValueError, match="all have targets or none does"):
         concatenate([chats(), chats().prompts()])
     with pytest.raises(ValueError, match="Only chats can be answered"):

@@ -87,7 +87,7 @@ def drawn(*shape: int, seed: int) -> Tensor:
 # ---- losses
 
 
-def test_losses_of_several_labels_are_means_over_a_rows_own_and_margins_the_largest():
+def test_losses_of_several_labels_are_means_over_a_rows_own_and_margins_the_largest() -> None:
     batch = texts(tagger())
     batch = replace(batch, labels=torch.where(batch.labels == IGNORED, IGNORED, (batch.labels + 1) % CLASSES))
     one, other = drawn(3, 7, CLASSES, seed=2), drawn(3, 7, CLASSES, seed=3)
@@ -106,7 +106,7 @@ def test_losses_of_several_labels_are_means_over_a_rows_own_and_margins_the_larg
         assert float(margin(one, batch)[row]) == max(leads)
 
 
-def test_positions_without_a_label_change_nothing_and_get_no_gradient():
+def test_positions_without_a_label_change_nothing_and_get_no_gradient() -> None:
     batch, logits = texts(tagger()), drawn(3, 7, CLASSES, seed=2)
     other = torch.where((batch.labels == IGNORED).unsqueeze(2), logits + drawn(3, 7, CLASSES, seed=4), logits)
     leaf = logits.clone().requires_grad_()
@@ -116,7 +116,7 @@ def test_positions_without_a_label_change_nothing_and_get_no_gradient():
         assert not grad[batch.labels == IGNORED].any() and grad.flatten(1).any(dim=1).all()
 
 
-def test_a_row_of_one_label_is_a_row_of_a_class_to_the_last_digit():
+def test_a_row_of_one_label_is_a_row_of_a_class_to_the_last_digit() -> None:
     logits, other, labels = drawn(5, 3, seed=5), drawn(5, 3, seed=6), torch.tensor([0, 1, 2, 0, 1])
     rows = torch.ones(5, 1, dtype=torch.bool)
     batch = Batch({}, labels, rows, torch.arange(5), torch.zeros(5, dtype=torch.int64))
@@ -128,7 +128,7 @@ def test_a_row_of_one_label_is_a_row_of_a_class_to_the_last_digit():
         assert torch.equal(kl(one, two, batch), kl(one.unsqueeze(1), two.unsqueeze(1), several))
 
 
-def test_decisions_know_their_rows_and_a_row_may_have_none():
+def test_decisions_know_their_rows_and_a_row_may_have_none() -> None:
     labels = torch.tensor([[1, IGNORED, 0], [IGNORED, IGNORED, IGNORED], [IGNORED, 2, IGNORED]])
     batch = Batch({}, labels, labels != IGNORED, torch.arange(3), torch.zeros(3, dtype=torch.int64))
     decided = Decisions.of(torch.arange(27.0).reshape(3, 3, 3), batch)
@@ -156,7 +156,7 @@ def changed(model: nn.Module, batch: Batch) -> Tensor:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=["fp64", "fp32", "bf16"])
 @pytest.mark.parametrize("space", [Embeddings(), Hidden(0)], ids=str)
-def test_pgd_raises_the_loss_of_labels_and_counts_a_row_where_any_changed(space, dtype):
+def test_pgd_raises_the_loss_of_labels_and_counts_a_row_where_any_changed(space, dtype) -> None:
     model = tagger(dtype)
     batch = texts(model)
     attack = pgd(ThreatModel(space, L2(2.0, per="example")), steps=8, select="most_damaging")
@@ -179,7 +179,7 @@ ATTACKS: dict[str, Attack] = {
 
 
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=list(ATTACKS))
-def test_other_attacks_work_on_labels_of_tokens(attack):
+def test_other_attacks_work_on_labels_of_tokens(attack) -> None:
     model = tagger()
     batch = texts(model)
     attacked = attack(model, batch)
@@ -189,7 +189,7 @@ def test_other_attacks_work_on_labels_of_tokens(attack):
     assert bool(attacked.perturbation.delta.any())
 
 
-def test_a_target_is_said_at_every_labelled_position_or_not_reached():
+def test_a_target_is_said_at_every_labelled_position_or_not_reached() -> None:
     model = tagger()
     batch = texts(model)
     attack = pgd(ThreatModel(Embeddings(), L2(20.0)), steps=30, goal=Targeted(2), select="most_damaging")
@@ -201,7 +201,7 @@ def test_a_target_is_said_at_every_labelled_position_or_not_reached():
     assert bool((attacked.outcome.loss_gain > 0).all())
 
 
-def test_trades_and_mart_train_a_model_that_labels_tokens():
+def test_trades_and_mart_train_a_model_that_labels_tokens() -> None:
     model = tagger()
     batch = texts(model)
     attack = pgd(THREAT, steps=2, goal=Diverge())
@@ -221,13 +221,13 @@ def test_trades_and_mart_train_a_model_that_labels_tokens():
 
 
 @pytest.mark.parametrize("make", [lambda: DeepFool(THREAT), lambda: Fab(THREAT), lambda: autoattack(THREAT, CLASSES)])
-def test_attacks_on_the_classes_of_a_row_say_so_before_the_model_runs(make):
+def test_attacks_on_the_classes_of_a_row_say_so_before_the_model_runs(make) -> None:
     batch = texts(tagger())
     with pytest.raises(ValueError, match="distance to the other classes of a row, got rows of several labels. Use pgd"):
         make()(nn.Module(), batch)
 
 
-def test_losses_and_goals_on_the_classes_of_a_row_say_so():
+def test_losses_and_goals_on_the_classes_of_a_row_say_so() -> None:
     batch, logits = texts(tagger()), drawn(3, 7, CLASSES, seed=2)
     with pytest.raises(ValueError, match="dlr compares the logits of classes, and rows of several labels have none"):
         dlr(logits, batch)
@@ -235,7 +235,7 @@ def test_losses_and_goals_on_the_classes_of_a_row_say_so():
         TargetedMargin(1).value(logits, batch, logits)
 
 
-def test_rows_without_any_label_are_refused_where_an_attack_is_measured():
+def test_rows_without_any_label_are_refused_where_an_attack_is_measured() -> None:
     model = tagger()
     batch = texts(model)
     batch.labels[1] = IGNORED

@@ -33,24 +33,24 @@ def drawn(rows: int, classes: int, seed: int = 0, scale: float = 3.0) -> Tensor:
     return scale * torch.randn(rows, classes, generator=generator, dtype=torch.float64)
 
 
-def test_cross_entropy_of_worked_rows():
+def test_cross_entropy_of_worked_rows() -> None:
     """Probabilities 1/2 and 1/4 of the label cost log 2 and log 4."""
     logits = torch.tensor([[math.log(2), math.log(1), math.log(1)], [math.log(1), math.log(2), math.log(1)]])
     assert cross_entropy(logits.double(), labelled([0, 2])).tolist() == pytest.approx([math.log(2), math.log(4)])
 
 
-def test_margin_of_worked_rows():
+def test_margin_of_worked_rows() -> None:
     logits = torch.tensor([[3.0, 1.0, 2.5], [0.0, 1.0, 4.0]])
     assert margin(logits, labelled([0, 1])).tolist() == [-0.5, 3.0]
 
 
-def test_dlr_of_worked_rows():
+def test_dlr_of_worked_rows() -> None:
     """-(4 - 2) / (4 - 0) and, of a misclassified row, -(1 - 4) / (4 - 0)."""
     logits = torch.tensor([[4.0, 2.0, 0.0], [4.0, 1.0, 0.0]]).double()
     assert dlr(logits, labelled([0, 1])).tolist() == pytest.approx([-0.5, 0.75])
 
 
-def test_targeted_dlr_of_worked_rows_ranks_the_label_too():
+def test_targeted_dlr_of_worked_rows_ranks_the_label_too() -> None:
     """-(4 - 2) / (4 - (1 + 0) / 2), and with the label third: -(1 - 0) / (4 - (1 + 0) / 2)."""
     logits = torch.tensor([[4.0, 2.0, 1.0, 0.0], [4.0, 2.0, 1.0, 0.0]]).double()
     found = targeted_dlr(logits, labelled([0, 2]), torch.tensor([1, 3]))
@@ -58,7 +58,7 @@ def test_targeted_dlr_of_worked_rows_ranks_the_label_too():
 
 
 @pytest.mark.parametrize("targets", [None, [4, 3, 2, 1, 0]], ids=["dlr", "targeted"])
-def test_dlr_does_not_change_with_shift_and_scale_and_its_denominator_carries_a_gradient(targets):
+def test_dlr_does_not_change_with_shift_and_scale_and_its_denominator_carries_a_gradient(targets) -> None:
     logits, batch = drawn(5, 5), labelled([0, 1, 4, 3, 2])
 
     def value(logits: Tensor) -> Tensor:
@@ -73,7 +73,7 @@ def test_dlr_does_not_change_with_shift_and_scale_and_its_denominator_carries_a_
     assert float(grad.abs().amax(dim=1).min()) > 0
 
 
-def test_dlr_says_where_it_does_not_exist():
+def test_dlr_says_where_it_does_not_exist() -> None:
     batch, targets = labelled([0, 1]), torch.tensor([1, 0])
     with pytest.raises(ValueError, match="dlr needs at least 3 classes, got 2. Use margin"):
         dlr(torch.zeros(2, 2), batch)
@@ -84,7 +84,7 @@ def test_dlr_says_where_it_does_not_exist():
             chats(torch.zeros(2, 4, 9))
 
 
-def test_kl_of_worked_rows():
+def test_kl_of_worked_rows() -> None:
     """KL((1/2, 1/2) || (1/4, 3/4)) = log(2) / 2 + log(2/3) / 2 = 0.1438."""
     half, quarter = torch.tensor([[0.5, 0.5]]).double().log(), torch.tensor([[0.25, 0.75]]).double().log()
     expected = 0.5 * math.log(2) + 0.5 * math.log(2 / 3)
@@ -95,7 +95,7 @@ def test_kl_of_worked_rows():
 
 
 @pytest.mark.parametrize("classes", [2, 3, 7])
-def test_values_and_gradients_agree_with_torch(classes):
+def test_values_and_gradients_agree_with_torch(classes) -> None:
     labels = [row % classes for row in range(20)]
     ours, theirs = (drawn(20, classes).requires_grad_() for _ in range(2))
     clean, clean_too = (drawn(20, classes, seed=1).requires_grad_() for _ in range(2))
@@ -115,14 +115,14 @@ def test_values_and_gradients_agree_with_torch(classes):
             assert found is None or torch.allclose(found, right, atol=1e-10)
 
 
-def test_the_margin_gradient_is_minus_one_at_the_label_and_one_at_the_runner_up():
+def test_the_margin_gradient_is_minus_one_at_the_label_and_one_at_the_runner_up() -> None:
     logits = torch.tensor([[3.0, 1.0, 2.5], [0.0, 1.0, 4.0]], requires_grad=True)
     (grad,) = torch.autograd.grad(margin(logits, labelled([0, 1])).sum(), logits)
     assert grad.tolist() == [[-1.0, 0.0, 1.0], [0.0, -1.0, 1.0]]
 
 
 @pytest.mark.parametrize("gap", [20.0, 40.0, 60.0])
-def test_cross_entropy_keeps_its_gradient_where_softmax_minus_one_rounds_to_zero(gap):
+def test_cross_entropy_keeps_its_gradient_where_softmax_minus_one_rounds_to_zero(gap) -> None:
     logits = torch.tensor([[gap, 0.0, -1.0]], requires_grad=True)
     loss = cross_entropy(logits, labelled([0]))
     (grad,) = torch.autograd.grad(loss.sum(), logits)
@@ -133,7 +133,7 @@ def test_cross_entropy_keeps_its_gradient_where_softmax_minus_one_rounds_to_zero
 
 
 @pytest.mark.parametrize("gap, dtype", [(20.0, torch.float32), (60.0, torch.float32), (60.0, torch.float64)])
-def test_kl_keeps_its_gradient_where_both_predictions_round_to_one(gap, dtype):
+def test_kl_keeps_its_gradient_where_both_predictions_round_to_one(gap, dtype) -> None:
     """Two confident predictions: the gradient is q - p, whose label entry is minus the sum of the others."""
     clean = torch.tensor([[gap, 0.0, -1.0]], dtype=dtype)
     moved = torch.tensor([[gap, 0.5, -1.25]], dtype=dtype, requires_grad=True)
@@ -149,7 +149,7 @@ def test_kl_keeps_its_gradient_where_both_predictions_round_to_one(gap, dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_logits_are_computed_in_single(dtype):
+def test_half_precision_logits_are_computed_in_single(dtype) -> None:
     logits, clean = drawn(8, 3).to(dtype), drawn(8, 3, seed=1).to(dtype)
     batch = labelled([row % 3 for row in range(8)])
     for loss in LOSSES.values():
@@ -162,7 +162,7 @@ def test_half_precision_logits_are_computed_in_single(dtype):
     assert cross_entropy(logits.double(), batch).dtype == torch.float64
 
 
-def test_a_row_does_not_depend_on_its_neighbours():
+def test_a_row_does_not_depend_on_its_neighbours() -> None:
     logits, clean = drawn(8, 3), drawn(8, 3, seed=1)
     labels = [row % 3 for row in range(8)]
     for row in range(8):
@@ -175,7 +175,7 @@ def test_a_row_does_not_depend_on_its_neighbours():
             assert torch.allclose(whole, part, rtol=1e-14)
 
 
-def test_divergences_are_positive_apart_and_symmetric_where_they_say_so():
+def test_divergences_are_positive_apart_and_symmetric_where_they_say_so() -> None:
     p, q = drawn(50, 4), drawn(50, 4, seed=1)
     assert bool((kl(p, q) > 0).all())
     assert torch.allclose(symmetric_kl(p, q), symmetric_kl(q, p))

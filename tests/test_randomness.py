@@ -14,9 +14,10 @@ from textadv.values.randomness import (
     seeded_scope,
     set_rng_state,
 )
+from typing import NoReturn
 
 
-def test_derived_seeds_are_fixed_and_differ_with_every_part():
+def test_derived_seeds_are_fixed_and_differ_with_every_part() -> None:
     # A stored number: a change of this function would change every run that was ever made.
     assert derived_seed(0) == 893442142816765029
     seeds = {derived_seed(*parts) for parts in [(1,), (1, 2), (2, 1), (1, 2, 0), (1, 3), (-1, 2), (1, 2**40), (12,)]}
@@ -25,7 +26,7 @@ def test_derived_seeds_are_fixed_and_differ_with_every_part():
     assert len({derived_seed(0, step, row) for step in range(50) for row in range(50)}) == 2500
 
 
-def test_a_rows_stream_depends_on_seed_step_id_and_draw_alone():
+def test_a_rows_stream_depends_on_seed_step_id_and_draw_alone() -> None:
     def noise(seed: int, step: int, ids: list[int], draw: int) -> list[list[float]]:
         generators = row_generators(seed, step, torch.tensor(ids), draw)
         return [torch.rand(3, generator=generator).tolist() for generator in generators]
@@ -37,13 +38,13 @@ def test_a_rows_stream_depends_on_seed_step_id_and_draw_alone():
         assert other[0] != base[0]
 
 
-def test_row_generators_leave_the_global_stream_alone():
+def test_row_generators_leave_the_global_stream_alone() -> None:
     before = torch.get_rng_state()
     torch.rand(3, generator=row_generators(0, 0, torch.tensor([1]), 0)[0])
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_a_permutation_is_complete_and_belongs_to_its_key():
+def test_a_permutation_is_complete_and_belongs_to_its_key() -> None:
     assert sorted(permutation(0, 1, size=100)) == list(range(100))
     assert permutation(0, 1, size=100) == permutation(0, 1, size=100)
     assert permutation(0, 1, size=100) != permutation(0, 2, size=100)
@@ -51,7 +52,7 @@ def test_a_permutation_is_complete_and_belongs_to_its_key():
     assert permutation(0, size=0) == []
 
 
-def test_the_state_can_be_taken_and_put_back():
+def test_the_state_can_be_taken_and_put_back() -> None:
     with preserved_rng():
         state = rng_state()
         first = torch.rand(4)
@@ -61,7 +62,7 @@ def test_the_state_can_be_taken_and_put_back():
         assert torch.equal(torch.rand(4), second)
 
 
-def test_preserved_rng_restores_the_stream_even_after_an_error():
+def test_preserved_rng_restores_the_stream_even_after_an_error() -> NoReturn:
     before = torch.get_rng_state()
     with preserved_rng():
         torch.rand(5)
@@ -73,7 +74,7 @@ def test_preserved_rng_restores_the_stream_even_after_an_error():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_a_seeded_scope_is_a_function_of_its_parts_and_invisible_outside():
+def test_a_seeded_scope_is_a_function_of_its_parts_and_invisible_outside() -> NoReturn:
     before = torch.get_rng_state()
     with seeded_scope(1, 2):
         first = torch.rand(4)

@@ -4,23 +4,24 @@ import pytest
 import torch
 
 import textadv as ta
+from typing import NoReturn
 
 
 @torch.no_grad()
-def zeroed(model):
+def zeroed(model) -> None:
     model.model[1].weight = torch.nn.Parameter(torch.zeros_like(model.model[1].weight))
 
 
-def replaced(model):
+def replaced(model) -> None:
     model.model[1] = torch.nn.Linear(48, 3)
 
 
-def hooked(model):
+def hooked(model) -> None:
     model.model[1].register_forward_hook(lambda module, given, output: output * 0)
 
 
 @pytest.mark.parametrize("change", [zeroed, replaced, hooked])
-def test_a_model_that_was_rebuilt_is_put_back_and_told(change):
+def test_a_model_that_was_rebuilt_is_put_back_and_told(change) -> None:
     model = ta.as_classifier(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 3)))
     images, labels = torch.rand(4, 3, 4, 4), torch.tensor([0, 1, 2, 0])
     before, layer = model(images), model.model[1]
@@ -36,7 +37,7 @@ def test_a_model_that_was_rebuilt_is_put_back_and_told(change):
     assert torch.equal(model(images), before)
 
 
-def test_number_formats_that_theirs_changed_are_put_back():
+def test_number_formats_that_theirs_changed_are_put_back() -> None:
     model = ta.as_classifier(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 3)))
     images, labels = torch.rand(4, 3, 4, 4), torch.tensor([0, 1, 2, 0])
     before = model(images)
@@ -53,12 +54,12 @@ def test_number_formats_that_theirs_changed_are_put_back():
     assert torch.equal(model(images), before)
 
 
-def test_what_is_wrong_with_theirs_is_bounded():
+def test_what_is_wrong_with_theirs_is_bounded() -> None:
     threat = ta.ThreatModel(ta.Pixels(), ta.Linf(0.1, per="example"))
     model = ta.as_classifier(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 3)))
     images, labels = torch.rand(4, 3, 4, 4), torch.tensor([0, 1, 2, 0])
 
-    def fails(x, y):
+    def fails(x, y) -> NoReturn:
         raise ValueError("line\n" * 1000)
 
     with pytest.raises(RuntimeError, match="raised ValueError") as caught:

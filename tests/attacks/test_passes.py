@@ -43,7 +43,7 @@ def rows_of() -> Batch:
 
 @pytest.mark.parametrize("measure", [True, False], ids=["measured", "unmeasured"])
 @pytest.mark.parametrize(("norm", "make"), cases(EVERY).values(), ids=cases(EVERY))
-def test_what_is_claimed_is_what_is_counted(norm, make, measure):
+def test_what_is_claimed_is_what_is_counted(norm, make, measure) -> None:
     model, surrogate, rows = CountedBag(), CountedBag(seed=1), rows_of()
     attack = make(ThreatModel(Embeddings(), NORMS[norm]), surrogate)
     attacked = attack(model, rows, measure=measure)

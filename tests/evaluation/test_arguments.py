@@ -12,7 +12,7 @@ LABELS = np.arange(12) % 3
 
 
 class Returning(torch.nn.Module):
-    def __init__(self, shape):
+    def __init__(self, shape) -> None:
         super().__init__()
         self.linear = torch.nn.Linear(16, 3)
         self.shape = shape
@@ -48,7 +48,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_be_meant_is_refused_in_a_sentence(case):
+def test_what_cannot_be_meant_is_refused_in_a_sentence(case) -> None:
     options, sentence = REFUSED[case]
     with pytest.raises((TypeError, ValueError, ta.ModelError), match=sentence) as caught:
         found(**options)
@@ -56,7 +56,7 @@ def test_what_cannot_be_meant_is_refused_in_a_sentence(case):
 
 
 @pytest.mark.parametrize("names", [["a", "b", "c"], {0: "a", 1: "b", 2: "c"}, {"2": "c", "0": "a", "1": "b"}])
-def test_names_may_be_a_list_or_id2label(names):
+def test_names_may_be_a_list_or_id2label(names) -> None:
     class Rolled(torch.nn.Module):
         def forward(self, pixels):
             return pixels.flatten(1)[:, :3].roll(1, 1)
@@ -70,22 +70,22 @@ def test_names_may_be_a_list_or_id2label(names):
     assert 'data.labels: ["c", "a", "b"]' in notes[0]
 
 
-def test_numpy_names_are_plain_texts():
+def test_numpy_names_are_plain_texts() -> None:
     notes = found(attacks={}, names=np.array(["a", "b", "c"]), positions=range(3)).notes
     assert "np.str_" not in "".join(notes)
 
 
-def test_a_search_for_the_smallest_radius_has_a_public_name():
+def test_a_search_for_the_smallest_radius_has_a_public_name() -> None:
     unit = ta.ThreatModel(ta.Pixels(), ta.Linf(1.0, per="example"))
     assert found(minimum=ta.RadiusSearch(ta.fgsm(unit), rows=2)).section(ta.MinimumRadii) is not None
 
 
-def test_normalisation_for_other_channels_is_one_sentence():
+def test_normalisation_for_other_channels_is_one_sentence() -> None:
     model = ta.as_classifier(torch.nn.Flatten(), mean=[0.1, 0.2], std=[1.0, 1.0])
     with pytest.raises(ta.ModelError, match="2 channels, and the images have 1"):
         model(torch.zeros(1, 1, 4, 4))
 
 
-def test_logits_too_far_apart_for_a_slope_are_named_as_such():
+def test_logits_too_far_apart_for_a_slope_are_named_as_such() -> None:
     with pytest.raises(ta.PerturbationError, match="logits lie so far apart"):
         found(Returning(lambda logits: logits * 1e6), positions=[0, 1, 2])
