@@ -98,7 +98,7 @@ def gradient_of(model: nn.Module, objective: Objective, rows: FixedRows) -> Step
 
 
 @cases
-def test_pgd_climbs_in_every_row(name, space) -> None:
+def test_pgd_climbs_in_every_row(name: str, space: Space) -> None:
     model, rows = model_of(name), tiny_rows(name, ROWS)
     threat = threat_of(model, space)
     attacked = pgd(threat, steps=5)(model, rows)
@@ -116,7 +116,7 @@ def test_pgd_climbs_in_every_row(name, space) -> None:
 
 @cases
 @pytest.mark.parametrize("kind", OBJECTIVES)
-def test_two_training_steps_lower_the_objective(name, space, kind) -> None:
+def test_two_training_steps_lower_the_objective(name: str, space: Space, kind: str) -> None:
     model, rows = model_of(name), FixedRows(tiny_rows(name, ROWS))
     attack = ATTACKS[kind](threat_of(model, space))
     objective = OBJECTIVES[kind](attack)
@@ -141,7 +141,7 @@ def test_two_training_steps_lower_the_objective(name, space, kind) -> None:
 
 
 @pytest.mark.parametrize("name", TEXT_CONFIGS)
-def test_a_row_alone_is_the_row_in_a_padded_batch(name) -> None:
+def test_a_row_alone_is_the_row_in_a_padded_batch(name: str) -> None:
     """Right padding only: positions are counted from the left in most of these models."""
     model, rows = model_of(name).double(), tiny_rows(name, ROWS)
     attack = pgd(threat_of(model, Embeddings()), steps=3, restarts=2, select="most_damaging", early_stop=True)
@@ -157,7 +157,7 @@ def test_a_row_alone_is_the_row_in_a_padded_batch(name) -> None:
 
 
 @pytest.mark.parametrize("name", TEXT_CONFIGS)
-def test_padding_changes_no_logit(name) -> None:
+def test_padding_changes_no_logit(name: str) -> None:
     model, rows = model_of(name).double().eval(), tiny_rows(name, ROWS)
     with torch.no_grad():
         assert torch.allclose(forward(model, rows), forward(model, padded(rows, 0, 3)), rtol=0, atol=1e-9)

@@ -6,6 +6,7 @@ from dataclasses import FrozenInstanceError, fields, replace
 
 import pytest
 import torch
+from torch import Tensor
 
 from tests.oracles import token_rows
 from textadv.values.batch import Batch, Role, concatenate
@@ -31,7 +32,7 @@ def test_every_field_is_known_to_these_tests() -> None:
 
 
 @pytest.mark.parametrize("index", [torch.tensor([2, 0]), torch.tensor([True, False, True]), torch.tensor([1])])
-def test_rows_picks_the_same_rows_of_every_field(index) -> None:
+def test_rows_picks_the_same_rows_of_every_field(index: Tensor) -> None:
     whole, part = batch(), batch().rows(index)
     for name, value in tensors(whole).items():
         assert torch.equal(tensors(part)[name], value[index]), name
@@ -86,7 +87,7 @@ def test_a_batch_is_frozen() -> None:
 
 
 @pytest.mark.parametrize("name", ["labels", "editable", "ids", "role", "inputs", "perturbation"])
-def test_fields_of_another_number_of_rows_are_refused(name) -> None:
+def test_fields_of_another_number_of_rows_are_refused(name: str) -> None:
     whole = batch()
     if name == "inputs":
         wrong = {"inputs": {key: value[:2] for key, value in whole.inputs.items()}}

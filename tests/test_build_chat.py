@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -131,7 +132,7 @@ def test_lat_perturbs_several_places_and_holds_what_it_found(rows: tuple[ChatRow
     assert threat.space == Several((Embeddings(), Hidden(1), Hidden(3))) and threat.ball.relative_radius == 0.1
 
 
-def test_over_refusal_attacks_borderline_rows_toward_the_safe_answers_of_the_adversarial_stream(rows) -> None:
+def test_over_refusal_attacks_borderline_rows_toward_the_safe_answers_of_the_adversarial_stream(rows: Any) -> None:
     config = small("objective.parts=[{name: cat}, {name: over_refusal, toward: 2, cutoff: 3}]")
     found = config.objective.make(config.attack, THREAT, config.seed, LAYERS, *rows)
     goal = found[Role.BORDERLINE]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -33,7 +34,7 @@ from textadv.values.batch import IGNORED, Batch, Role
 from textadv.values.decisions import Decisions
 from textadv.values.losses import cross_entropy, dlr, kl, margin, symmetric_kl, wrong
 from textadv.values.randomness import seeded_scope
-from textadv.values.spaces import Embeddings, Hidden
+from textadv.values.spaces import Embeddings, Hidden, Space
 
 CLASSES = 4
 # Of three texts, the positions that have a label: first pieces of words, never a special token or padding.
@@ -156,7 +157,7 @@ def changed(model: nn.Module, batch: Batch) -> Tensor:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=["fp64", "fp32", "bf16"])
 @pytest.mark.parametrize("space", [Embeddings(), Hidden(0)], ids=str)
-def test_pgd_raises_the_loss_of_labels_and_counts_a_row_where_any_changed(space, dtype) -> None:
+def test_pgd_raises_the_loss_of_labels_and_counts_a_row_where_any_changed(space: Space, dtype: torch.dtype) -> None:
     model = tagger(dtype)
     batch = texts(model)
     attack = pgd(ThreatModel(space, L2(2.0, per="example")), steps=8, select="most_damaging")
@@ -179,7 +180,7 @@ ATTACKS: dict[str, Attack] = {
 
 
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=list(ATTACKS))
-def test_other_attacks_work_on_labels_of_tokens(attack) -> None:
+def test_other_attacks_work_on_labels_of_tokens(attack: Attack) -> None:
     model = tagger()
     batch = texts(model)
     attacked = attack(model, batch)
@@ -221,7 +222,7 @@ def test_trades_and_mart_train_a_model_that_labels_tokens() -> None:
 
 
 @pytest.mark.parametrize("make", [lambda: DeepFool(THREAT), lambda: Fab(THREAT), lambda: autoattack(THREAT, CLASSES)])
-def test_attacks_on_the_classes_of_a_row_say_so_before_the_model_runs(make) -> None:
+def test_attacks_on_the_classes_of_a_row_say_so_before_the_model_runs(make: Callable[[], Attack]) -> None:
     batch = texts(tagger())
     with pytest.raises(ValueError, match="distance to the other classes of a row, got rows of several labels. Use pgd"):
         make()(nn.Module(), batch)

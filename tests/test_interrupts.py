@@ -7,17 +7,20 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from torch import nn
 
 from tests import tiny
 from tests.processes import ROOT
 from textadv.attacks import pgd
-from textadv.objectives import Adversarial, hardening
+from textadv.objectives import Adversarial, Moment, Term, hardening
 from textadv.training.checkpoint import latest
 from textadv.training.sampling import OneStream
 from textadv.training.trainer import Trainer
+from textadv.values.batch import Batch
 from textadv.values.host import interrupts
 from textadv.values.host.interrupts import Interrupted, asked, finishing, heeding
 
@@ -56,7 +59,7 @@ class Signalled:
         self.step, self.inner = step, Adversarial(pgd(tiny.threat(0.2), steps=2))
         self.terms, self.keeps_clean = 1, False
 
-    def __call__(self, model, batch, moment):  # type: ignore[no-untyped-def]
+    def __call__(self, model: nn.Module, batch: Batch, moment: Moment) -> Iterator[Term]:
         if moment.step == self.step:
             os.kill(os.getpid(), signal.SIGTERM)
         yield from self.inner(model, batch, moment)

@@ -58,7 +58,9 @@ def test_targeted_dlr_of_worked_rows_ranks_the_label_too() -> None:
 
 
 @pytest.mark.parametrize("targets", [None, [4, 3, 2, 1, 0]], ids=["dlr", "targeted"])
-def test_dlr_does_not_change_with_shift_and_scale_and_its_denominator_carries_a_gradient(targets) -> None:
+def test_dlr_does_not_change_with_shift_and_scale_and_its_denominator_carries_a_gradient(
+    targets: list[int] | None,
+) -> None:
     logits, batch = drawn(5, 5), labelled([0, 1, 4, 3, 2])
 
     def value(logits: Tensor) -> Tensor:
@@ -95,7 +97,7 @@ def test_kl_of_worked_rows() -> None:
 
 
 @pytest.mark.parametrize("classes", [2, 3, 7])
-def test_values_and_gradients_agree_with_torch(classes) -> None:
+def test_values_and_gradients_agree_with_torch(classes: int) -> None:
     labels = [row % classes for row in range(20)]
     ours, theirs = (drawn(20, classes).requires_grad_() for _ in range(2))
     clean, clean_too = (drawn(20, classes, seed=1).requires_grad_() for _ in range(2))
@@ -122,7 +124,7 @@ def test_the_margin_gradient_is_minus_one_at_the_label_and_one_at_the_runner_up(
 
 
 @pytest.mark.parametrize("gap", [20.0, 40.0, 60.0])
-def test_cross_entropy_keeps_its_gradient_where_softmax_minus_one_rounds_to_zero(gap) -> None:
+def test_cross_entropy_keeps_its_gradient_where_softmax_minus_one_rounds_to_zero(gap: float) -> None:
     logits = torch.tensor([[gap, 0.0, -1.0]], requires_grad=True)
     loss = cross_entropy(logits, labelled([0]))
     (grad,) = torch.autograd.grad(loss.sum(), logits)
@@ -133,7 +135,7 @@ def test_cross_entropy_keeps_its_gradient_where_softmax_minus_one_rounds_to_zero
 
 
 @pytest.mark.parametrize("gap, dtype", [(20.0, torch.float32), (60.0, torch.float32), (60.0, torch.float64)])
-def test_kl_keeps_its_gradient_where_both_predictions_round_to_one(gap, dtype) -> None:
+def test_kl_keeps_its_gradient_where_both_predictions_round_to_one(gap: float, dtype: torch.dtype) -> None:
     """Two confident predictions: the gradient is q - p, whose label entry is minus the sum of the others."""
     clean = torch.tensor([[gap, 0.0, -1.0]], dtype=dtype)
     moved = torch.tensor([[gap, 0.5, -1.25]], dtype=dtype, requires_grad=True)
@@ -149,7 +151,7 @@ def test_kl_keeps_its_gradient_where_both_predictions_round_to_one(gap, dtype) -
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_logits_are_computed_in_single(dtype) -> None:
+def test_half_precision_logits_are_computed_in_single(dtype: torch.dtype) -> None:
     logits, clean = drawn(8, 3).to(dtype), drawn(8, 3, seed=1).to(dtype)
     batch = labelled([row % 3 for row in range(8)])
     for loss in LOSSES.values():

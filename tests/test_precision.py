@@ -175,7 +175,9 @@ RECIPES = Path(__file__).parent / "recipes"
 
 
 @pytest.mark.parametrize("known", [{"avx512_bf16": True}, {"amx_bf16": True}, {"sve_bf16": True}, {}])
-def test_a_cpu_that_computes_bf16_or_does_not_say_so_is_not_warned_of(known: dict[str, object], monkeypatch) -> None:
+def test_a_cpu_that_computes_bf16_or_does_not_say_so_is_not_warned_of(
+    known: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known)
     assert emulation_warning("training.precision", "bf16", CPU) is None
 
@@ -183,7 +185,7 @@ def test_a_cpu_that_computes_bf16_or_does_not_say_so_is_not_warned_of(known: dic
 OLD = {"avx2": True, "avx512_bf16": False, "cpu_name": "Old"}
 
 
-def test_bf16_on_a_cpu_without_instructions_for_it_is_warned_of(monkeypatch) -> None:
+def test_bf16_on_a_cpu_without_instructions_for_it_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: OLD)
     told = emulation_warning("training.precision", "bf16", CPU)
     assert told is not None
@@ -195,12 +197,12 @@ def test_bf16_on_a_cpu_without_instructions_for_it_is_warned_of(monkeypatch) -> 
     assert told is not None and told.endswith("Set model.dtype: float32.")
 
 
-def test_a_torch_that_does_not_tell_what_the_cpu_knows_warns_of_nothing(monkeypatch) -> None:
+def test_a_torch_that_does_not_tell_what_the_cpu_knows_warns_of_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(torch.cpu, "get_capabilities")
     assert emulation_warning("training.precision", "bf16", CPU) is None
 
 
-def test_every_kind_of_run_warns_of_it_before_it_trains(monkeypatch, tmp_path: Path) -> None:
+def test_every_kind_of_run_warns_of_it_before_it_trains(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: OLD)
     chats = chat_run.write_config(chat_run.write_streams(tmp_path), chat_run.save_untaught(tmp_path / "model", "llama"))
     wanted = {"text": RECIPES / "small.yaml", "images": RECIPES / "small_images.yaml", "chat": chats}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 import pytest
 import torch
 
@@ -14,7 +16,6 @@ from textadv.values.randomness import (
     seeded_scope,
     set_rng_state,
 )
-from typing import NoReturn
 
 
 def test_derived_seeds_are_fixed_and_differ_with_every_part() -> None:

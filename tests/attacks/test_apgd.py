@@ -31,7 +31,7 @@ norms = pytest.mark.parametrize("norm", NORMS)
         (1, (1,)),
     ],
 )
-def test_the_checkpoints_are_the_papers_fractions_of_the_steps(steps, marks) -> None:
+def test_the_checkpoints_are_the_papers_fractions_of_the_steps(steps: int, marks: tuple[int, ...]) -> None:
     assert checkpoints(steps) == marks
 
 
@@ -83,7 +83,7 @@ def by_the_paper(norm: str, start: list[float], offset: list[float], radius: flo
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("place", [(0.3, 0.1), (-1.0, 0.7), (0.0, 0.0)])
-def test_every_point_is_the_one_of_the_papers_algorithm(norm, place) -> None:
+def test_every_point_is_the_one_of_the_papers_algorithm(norm: str, place: tuple[float, float]) -> None:
     model, radius, steps = Waves(), 0.7, 40
     Apgd(plane(norm, radius), steps, MARGIN, early_stop=False)(model, points(place))
     asked = torch.cat(model.asked) - torch.tensor(place, dtype=torch.float64)
@@ -94,7 +94,7 @@ def test_every_point_is_the_one_of_the_papers_algorithm(norm, place) -> None:
 
 
 @norms
-def test_the_start_is_drawn_on_the_boundary_of_the_ball(norm) -> None:
+def test_the_start_is_drawn_on_the_boundary_of_the_ball(norm: str) -> None:
     model, batch = Waves(), points(*[(0.0, 0.0)] * 40)
     Apgd(plane(norm, 0.5), 1, MARGIN, early_stop=False)(model, batch)
     size = torch.linalg.vector_norm(model.asked[0], {"l2": 2.0, "linf": float("inf"), "l1": 1.0}[norm], dim=1)
@@ -170,7 +170,7 @@ def test_the_step_in_an_l1_ball_follows_how_sparse_the_best_point_is() -> None:
 
 
 @pytest.mark.parametrize("norm", ["linf", "l1"])
-def test_the_optimum_of_a_linear_model_of_pixels_takes_the_image_box_into_account(norm) -> None:
+def test_the_optimum_of_a_linear_model_of_pixels_takes_the_image_box_into_account(norm: str) -> None:
     generator = torch.Generator().manual_seed(0)
     pixels = torch.rand((6, 3, 4, 4), generator=generator, dtype=torch.float64)
     weight = torch.randn(48, generator=generator, dtype=torch.float64)
@@ -198,7 +198,7 @@ def test_the_optimum_of_a_linear_model_of_pixels_takes_the_image_box_into_accoun
 
 
 @norms
-def test_a_curved_case_in_two_dimensions_is_solved_as_well_as_by_a_grid(norm) -> None:
+def test_a_curved_case_in_two_dimensions_is_solved_as_well_as_by_a_grid(norm: str) -> None:
     places = [(0.3, 0.1), (-1.0, 0.7), (0.9, -1.3), (2.0, 2.0)]
     batch, radius, model = points(*places), 0.8, Waves()
     axis = torch.linspace(-radius, radius, 401, dtype=torch.float64)
@@ -231,7 +231,7 @@ def by_alternation(vector: Tensor, radius: float, low: Tensor, high: Tensor) -> 
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_the_projection_is_the_nearest_point_of_ball_and_box(seed) -> None:
+def test_the_projection_is_the_nearest_point_of_ball_and_box(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     size = 2 + seed % 5
     vector = 2 * torch.randn(size, generator=generator, dtype=torch.float64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -25,10 +26,12 @@ from textadv.attacks import (
     apgd_dlr,
     apgd_targeted,
 )
+from textadv.attacks.parts.balls import Per
+from textadv.attacks.parts.goals import Goal
 from textadv.models import PerturbationError
 from textadv.values.batch import Batch
 from textadv.values.losses import dlr, margin
-from textadv.values.spaces import Embeddings, Hidden, Pixels, Several
+from textadv.values.spaces import Embeddings, Hidden, Pixels, Several, Space
 
 THREAT = ThreatModel(Embeddings(), L2(0.2))
 MARGIN = Untargeted(margin)
@@ -44,7 +47,7 @@ def rows() -> Batch:
 
 @norms
 @pytest.mark.parametrize("per", ["token", "example"])
-def test_a_row_is_the_same_alone_and_in_any_company_while_broken_rows_are_dropped(norm, per) -> None:
+def test_a_row_is_the_same_alone_and_in_any_company_while_broken_rows_are_dropped(norm: str, per: Per) -> None:
     model, batch = CurvedBag(), rows()
     threat = ThreatModel(Embeddings(), NORMS[norm](0.5 if norm == "l1" else 0.2, per=per))
     attack = Apgd(threat, 12, restarts=2)
@@ -124,7 +127,7 @@ def test_a_perturbation_that_the_batch_carries_is_where_the_first_search_starts(
 
 
 @pytest.mark.parametrize("classes", [2, 3, 4, 10])
-def test_targets_are_tried_for_any_number_of_classes(classes) -> None:
+def test_targets_are_tried_for_any_number_of_classes(classes: int) -> None:
     model = CurvedBag(classes=classes)
     batch = rightly_labelled(model, token_rows([5, 9, 7, 6] * 3, classes=classes))
     attack = apgd_targeted(THREAT, classes, steps=6)
@@ -158,7 +161,7 @@ def test_goals_with_a_slope_at_the_clean_row_need_no_random_start() -> None:
 
 @pytest.mark.parametrize("space", [Hidden(0), Several((Embeddings(), Hidden(0)))], ids=["hidden", "several"])
 @norms
-def test_it_works_in_hidden_states_and_in_several_places(space, norm) -> None:
+def test_it_works_in_hidden_states_and_in_several_places(space: Space, norm: str) -> None:
     model, batch = tiny_models()["bert"](), token_rows([5, 9, 7], classes=3)
     threat = ThreatModel(space, NORMS[norm](relative_radius=0.1))
     attacked = Apgd(threat, 8, early_stop=False)(model, batch)
@@ -167,7 +170,7 @@ def test_it_works_in_hidden_states_and_in_several_places(space, norm) -> None:
 
 
 @norms
-def test_pixels_stay_in_the_box_and_frozen_pixels_where_they_are(norm) -> None:
+def test_pixels_stay_in_the_box_and_frozen_pixels_where_they_are(norm: str) -> None:
     model, batch = tiny_models()["vit"](), image_rows(4)
     radius = {"linf": 0.1, "l2": 1.0, "l1": 8.0}[norm]
     threat = ThreatModel(Pixels(), NORMS[norm](radius, per="example"))
@@ -180,7 +183,7 @@ def test_pixels_stay_in_the_box_and_frozen_pixels_where_they_are(norm) -> None:
 
 
 @pytest.mark.parametrize("goal", [Untargeted(), MARGIN, Elicit()], ids=str)
-def test_it_works_on_chats_where_the_goal_does(goal) -> None:
+def test_it_works_on_chats_where_the_goal_does(goal: Goal) -> None:
     model, batch = causal(), chats().answering("harmful")
     attack = Apgd(ThreatModel(Embeddings(), L2(relative_radius=0.2)), 5, goal, early_stop=False)
     attacked = attack(model, batch)
@@ -193,7 +196,7 @@ def test_it_works_on_chats_where_the_goal_does(goal) -> None:
 
 @norms
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_models_keep_exact_bounds(norm, dtype) -> None:
+def test_half_precision_models_keep_exact_bounds(norm: str, dtype: torch.dtype) -> None:
     model, batch = CurvedBag(dtype=dtype), rows()
     radius = 0.3
     attacked = Apgd(ThreatModel(Embeddings(), NORMS[norm](radius)), 8, early_stop=False)(model, batch)
@@ -206,7 +209,7 @@ def test_half_precision_models_keep_exact_bounds(norm, dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_rows_saturated_at_a_margin_of_60_still_get_the_right_direction(dtype) -> None:
+def test_rows_saturated_at_a_margin_of_60_still_get_the_right_direction(dtype: torch.dtype) -> None:
     exact, batch = BagOfEmbeddings(), token_rows([5, 9, 7, 6])
     batch = replace(batch, labels=torch.zeros(4, dtype=torch.int64))
     logits = exact(**batch.inputs).detach()
@@ -255,7 +258,7 @@ def test_rows_that_cannot_move_are_no_fault() -> None:
         ({"momentum": 1.5}, "attack.momentum must be above 0 and at most 1, got 1.5"),
     ],
 )
-def test_bad_arguments_say_which_key_is_wrong(arguments, message) -> None:
+def test_bad_arguments_say_which_key_is_wrong(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Apgd(THREAT, **arguments)
 

@@ -47,8 +47,9 @@ from textadv.attacks import (
     then,
     worst_of,
 )
+from textadv.attacks.parts.balls import Per
 from textadv.values.batch import Batch
-from textadv.values.losses import cross_entropy, dlr, margin
+from textadv.values.losses import Loss, cross_entropy, dlr, margin
 from textadv.values.spaces import Embeddings
 
 NORMS: dict[str, Callable[..., Ball]] = {"l2": L2, "linf": Linf, "l1": L1}
@@ -114,7 +115,7 @@ balls = pytest.mark.parametrize(("norm", "per"), BALLS)
 
 @balls
 @pytest.mark.parametrize("loss", [margin, cross_entropy])
-def test_pgd_reaches_the_optimum_in_just_enough_steps_and_not_in_half(norm, per, loss) -> None:
+def test_pgd_reaches_the_optimum_in_just_enough_steps_and_not_in_half(norm: str, per: Per, loss: Loss) -> None:
     model, rows = BagOfEmbeddings(), token_rows([5, 9, 7, 3])
     threat = threat_of(norm, per)
     best = (bag_margin_gain if loss is margin else bag_loss_gain)(model, rows, threat.ball)
@@ -128,7 +129,7 @@ def test_pgd_reaches_the_optimum_in_just_enough_steps_and_not_in_half(norm, per,
 
 
 @pytest.mark.parametrize("name, norm, per", [(name, *ball) for name, (_, found) in EXACT.items() for ball in found])
-def test_exact_attacks_reach_the_optimum_of_a_linear_model(name, norm, per) -> None:
+def test_exact_attacks_reach_the_optimum_of_a_linear_model(name: str, norm: str, per: Per) -> None:
     model, rows = BagOfEmbeddings(seed=3), token_rows([5, 9, 7, 3], seed=3)
     threat = threat_of(norm, per)
     attacked = replace(EXACT[name][0](threat), goal=MARGIN)(model, rows)
@@ -138,7 +139,7 @@ def test_exact_attacks_reach_the_optimum_of_a_linear_model(name, norm, per) -> N
 
 
 @balls
-def test_pgd_finds_the_best_of_three_classes_in_most_rows(norm, per) -> None:
+def test_pgd_finds_the_best_of_three_classes_in_most_rows(norm: str, per: Per) -> None:
     """The best point is the larger of two linear optima, one per wrong class; PGD may climb the lower one."""
     model, rows = BagOfEmbeddings(classes=3), token_rows([5, 9, 7, 3] * 4, classes=3)
     threat = threat_of(norm, per)
@@ -160,7 +161,9 @@ def test_pgd_finds_the_best_of_three_classes_in_most_rows(norm, per) -> None:
 
 @attacks
 @balls
-def test_never_leaves_the_ball_and_never_touches_a_frozen_position(attack, norm, per) -> None:
+def test_never_leaves_the_ball_and_never_touches_a_frozen_position(
+    attack: Callable[[ThreatModel], Attack], norm: str, per: Per
+) -> None:
     model, rows = CurvedBag(dtype=torch.float32), token_rows([5, 9, 7, 3, 4], classes=3)
     radius = torch.tensor([0.5, 1.0, 0.01, 100.0, 2.0])
     attacked = attack(threat_of(norm, per, 1.0))(model, rows, radius_scale=radius)
@@ -176,7 +179,7 @@ def test_never_leaves_the_ball_and_never_touches_a_frozen_position(attack, norm,
 
 
 @attacks
-def test_changes_nothing_but_its_own_delta(attack) -> None:
+def test_changes_nothing_but_its_own_delta(attack: Callable[[ThreatModel], Attack]) -> None:
     model, rows = CurvedBag(), token_rows([5, 9, 7, 3], classes=3)
     model.train()
     model.embeddings.eval()
@@ -200,7 +203,7 @@ def test_changes_nothing_but_its_own_delta(attack) -> None:
 
 
 @attacks
-def test_changes_nothing_where_it_fails(attack) -> None:
+def test_changes_nothing_where_it_fails(attack: Callable[[ThreatModel], Attack]) -> None:
     model, rows = CurvedBag(), token_rows([5, 9], classes=3)
     model.head.grad = torch.full_like(model.head, 0.125)
     before = torch.get_rng_state()
@@ -227,7 +230,9 @@ def same_row(together: Attacked, row: int, alone: Attacked, model: nn.Module) ->
 
 @attacks
 @balls
-def test_a_row_does_not_depend_on_its_batch_nor_on_padding(attack, norm, per) -> None:
+def test_a_row_does_not_depend_on_its_batch_nor_on_padding(
+    attack: Callable[[ThreatModel], Attack], norm: str, per: Per
+) -> None:
     model, rows = CurvedBag(), token_rows([5, 9, 7, 3], classes=3)
     scale = torch.tensor([0.5, 1.0, 1.5, 2.0], dtype=torch.float64)
     run = attack(threat_of(norm, per))
@@ -273,7 +278,7 @@ def test_strength_noise_then_fgsm_then_pgd_then_more_of_it() -> None:
 
 
 @balls
-def test_strength_more_radius_and_more_steps_do_more(norm, per) -> None:
+def test_strength_more_radius_and_more_steps_do_more(norm: str, per: Per) -> None:
     model, rows = CurvedBag(), token_rows([5, 9, 7, 8] * 4, classes=3)
     threat = threat_of(norm, per, 0.2)
 

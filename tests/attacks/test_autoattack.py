@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 
@@ -25,6 +26,7 @@ from tests.oracles import (
 from textadv.attacks import (
     L1,
     L2,
+    Attack,
     AutoAttack,
     Ball,
     CarliniWagner,
@@ -87,7 +89,7 @@ def test_the_stages_and_budgets_are_those_of_the_paper() -> None:
 @pytest.mark.parametrize(
     "classes, targets", [(2, "1 target "), (3, "2 targets "), (4, "3 targets "), (40, "9 targets ")]
 )
-def test_small_numbers_of_classes_have_fewer_targets(classes, targets) -> None:
+def test_small_numbers_of_classes_have_fewer_targets(classes: int, targets: str) -> None:
     assert f"APGD-T ({targets}of" in str(autoattack(at(L2(1.0, per="example")), classes))
     assert ("APGD-margin" if classes == 2 else "APGD-DLR") in str(autoattack(at(L2(1.0)), classes, version="rand"))
 
@@ -116,7 +118,7 @@ def test_what_the_threat_model_does_not_allow_is_left_out_and_said() -> None:
 
 
 @balls
-def test_breaks_a_linear_model_beyond_its_distance_and_not_before(ball) -> None:
+def test_breaks_a_linear_model_beyond_its_distance_and_not_before(ball: Ball) -> None:
     model = BagOfEmbeddings()
     rows = rightly_labelled(model, token_rows([4 + row % 6 for row in range(12)]))
     logits = model(**rows.inputs).detach()
@@ -130,7 +132,9 @@ def test_breaks_a_linear_model_beyond_its_distance_and_not_before(ball) -> None:
 
 @pytest.mark.parametrize("norm, shape", [("l2", L2), ("linf", Linf), ("l1", L1)])
 @pytest.mark.parametrize("classes", [2, 3, 4])
-def test_breaks_images_beyond_their_distance_and_not_before(norm, shape, classes) -> None:
+def test_breaks_images_beyond_their_distance_and_not_before(
+    norm: str, shape: Callable[..., Ball], classes: int
+) -> None:
     model = LinearPixels(classes)
     rows = pixel_rows(model, 8)
     rows = rows.rows(distance(model, rows, norm) < 0.29)  # beyond that an L1 perturbation meets the box
@@ -160,7 +164,7 @@ def test_breaks_a_linear_model_in_half_precision_near_its_distance() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("classes", [2, 3])
-def test_texts_of_two_and_three_classes_through_a_transformer(classes, dtype) -> None:
+def test_texts_of_two_and_three_classes_through_a_transformer(classes: int, dtype: torch.dtype) -> None:
     config = TEXT_CONFIGS["bert"]()
     config.num_labels = classes
     with seeded_scope(1):
@@ -183,7 +187,7 @@ def test_texts_of_two_and_three_classes_through_a_transformer(classes, dtype) ->
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @balls
-def test_never_leaves_the_ball_in_any_precision(ball, dtype) -> None:
+def test_never_leaves_the_ball_in_any_precision(ball: Ball, dtype: torch.dtype) -> None:
     model = CurvedBag(dtype=torch.float32).to(dtype)
     rows = rightly_labelled(model, token_rows([5, 9, 7, 3, 6, 8], classes=3))
     scale = torch.tensor([0.01, 0.1, 0.5, 1.0, 2.0, 20.0])
@@ -216,7 +220,7 @@ def test_changes_nothing_but_its_own_delta() -> None:
 
 @pytest.mark.parametrize("version", ["standard", "fast"])
 @balls
-def test_a_row_does_not_depend_on_its_batch(ball, version) -> None:
+def test_a_row_does_not_depend_on_its_batch(ball: Ball, version: str) -> None:
     model, rows = curved()
     attack = small(ball, version=version, steps=4, queries=10)
     together = attack(model, padded(rows, 2, 1))
@@ -291,7 +295,7 @@ def test_rand_attacks_the_mean_of_a_random_output_and_repeats_itself() -> None:
         lambda threat: CarliniWagner(threat, search_steps=2, steps=60, initial_constant=1.0, learning_rate=0.1),
     ],
 )
-def test_a_minimal_attack_is_brought_back_into_the_ball(make) -> None:
+def test_a_minimal_attack_is_brought_back_into_the_ball(make: Callable[[ThreatModel], Attack]) -> None:
     model, rows = curved(20)
     threat = at(L2(0.6, per="example"))
     free, bound = make(threat)(model, rows), Within(make(threat), threat)(model, rows)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -34,6 +36,7 @@ from textadv.attacks import (
     pgd,
     worst_of,
 )
+from textadv.attacks.parts.balls import Per
 from textadv.attacks.parts.within import minimal_in
 from textadv.values.batch import Batch
 from textadv.values.spaces import Embeddings, Pixels
@@ -47,7 +50,7 @@ def search(threat: ThreatModel) -> Attack:
 
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("per", ["token", "example"])
-def test_the_radius_of_a_linear_model_within_the_tolerance(norm, per) -> None:
+def test_the_radius_of_a_linear_model_within_the_tolerance(norm: str, per: Per) -> None:
     model = BagOfEmbeddings()
     rows = rightly_labelled(model, token_rows([5, 9, 7, 4]))
     threat = ThreatModel(Embeddings(), NORMS[norm](1.0, per=per))
@@ -163,7 +166,15 @@ def test_luck_at_a_small_radius_counts_though_larger_ones_failed() -> None:
     class Short:
         within: ThreatModel
 
-        def __call__(self, model, batch, *, step=0, radius_scale=1.0, measure=True):
+        def __call__(
+            self,
+            model: nn.Module,
+            batch: Batch,
+            *,
+            step: int = 0,
+            radius_scale: float | Tensor = 1.0,
+            measure: bool = True,
+        ) -> Attacked:
             attacked = _Lottery(self.within, ((6.0, 100.0),), asked)(model, batch, radius_scale=radius_scale)
             delta = attacked.perturbation.delta * (0.25 if float(radius_scale) < 7.5 else 1.0)
             return Attacked(batch.perturbed(Embeddings(), delta), attacked.gauge, attacked.cost, attacked.measured)
@@ -185,7 +196,7 @@ def test_rows_do_not_depend_on_each_other() -> None:
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_in_the_plane_it_finds_the_best_and_never_better(norm) -> None:
+def test_in_the_plane_it_finds_the_best_and_never_better(norm: str) -> None:
     model, rows = plane()
     best = smallest_on_grid(model, rows, norm)
     threat = ThreatModel(Embeddings(), NORMS[norm](1.0, per="example"))
@@ -227,7 +238,7 @@ def test_what_it_refuses() -> None:
     assert str(MinimumRadius(search, threat, 1.0)).startswith("minimum radius up to 1 within 0.01, by 20 bisections of")
 
 
-def test_on_the_network_of_trades(shared) -> None:
+def test_on_the_network_of_trades(shared: Path) -> None:
     """All eight images stand at 0.3, the radius it was trained at, and none at half as much again."""
     model, rows = trades_mnist(shared), mnist(shared, 8)
     threat = ThreatModel(Pixels(), Linf(0.3, per="example"))
@@ -254,7 +265,7 @@ def test_on_the_network_of_trades(shared) -> None:
     ],
     ids=["fab", "fab within", "deepfool", "ddn", "pdgd", "carlini-wagner"],
 )
-def test_a_minimal_attack_runs_once_and_to_the_end(attack_of) -> None:
+def test_a_minimal_attack_runs_once_and_to_the_end(attack_of: Callable[[ThreatModel], Attack]) -> None:
     """What it costs and finds is what the attack alone does, in the threat's own unit and without an early stop."""
     model, rows = plane()
     threat = ThreatModel(Embeddings(), L2(0.4, per="example"))
@@ -272,7 +283,7 @@ def test_a_minimal_attack_runs_once_and_to_the_end(attack_of) -> None:
 
 
 @pytest.mark.parametrize("norm", ["l2", "l1"])
-def test_a_bisection_begins_with_fab_and_takes_the_smaller(norm) -> None:
+def test_a_bisection_begins_with_fab_and_takes_the_smaller(norm: str) -> None:
     """An attack that breaks nothing leaves FAB's radius, and one that is better lowers it."""
     model, rows = plane(4)
     threat = ThreatModel(Embeddings(), NORMS[norm](1.0, per="example"))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -25,6 +27,7 @@ from textadv.attacks import (
     ThreatModel,
     changed_units,
 )
+from textadv.attacks.parts.hinge import Problem, Schedule
 from textadv.models import forward
 from textadv.values.batch import IGNORED, Batch
 from textadv.values.spaces import Embeddings, Pixels
@@ -60,7 +63,7 @@ def test_l2_of_embeddings_and_the_radius_as_unit() -> None:
 
 
 @pytest.mark.parametrize("bias", [0.0, -100.0, 100.0])
-def test_l2_of_pixels_in_five_classes_with_all_logits_negative_or_positive(bias) -> None:
+def test_l2_of_pixels_in_five_classes_with_all_logits_negative_or_positive(bias: float) -> None:
     model = LinearPixels(classes=5, seed=1)
     model.bias.data = model.bias.data * 5 + bias
     rows = pixel_rows(model, 8)
@@ -118,13 +121,15 @@ def test_every_search_step_starts_afresh() -> None:
         assert bool(alone.perturbation.delta[fresh].any())
 
 
-def test_the_constant_grows_tenfold_until_it_breaks_the_row_and_is_bisected_then(monkeypatch) -> None:
+def test_the_constant_grows_tenfold_until_it_breaks_the_row_and_is_bisected_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     from textadv.attacks.minimal import carlini_wagner
 
     seen: list[list[float]] = []
     original = carlini_wagner.minimise
 
-    def watched(problem, index, start, constant, schedule):
+    def watched(problem: Problem, index: Tensor, start: Tensor, constant: Tensor, schedule: Schedule) -> Tensor:
         seen.append(constant.tolist())
         original(problem, index, start, constant, schedule)
         return torch.tensor([constant[0] >= 0.5, constant[1] >= 2e-3])
@@ -152,7 +157,7 @@ def test_a_row_stops_where_its_own_objective_stalls() -> None:
 
 
 @pytest.mark.parametrize("norm", ["l2", "linf"])
-def test_in_the_plane_it_finds_the_best_in_most_rows_and_never_better(norm) -> None:
+def test_in_the_plane_it_finds_the_best_in_most_rows_and_never_better(norm: str) -> None:
     model, rows = plane()
     best = smallest_on_grid(model, rows, norm)
     linf = CarliniWagnerLinf(
@@ -187,7 +192,7 @@ def test_linf_of_pixels_and_of_embeddings_per_token_or_example() -> None:
 
 
 @pytest.mark.parametrize("images", [pixel_rows, saturated_rows])
-def test_l0_of_pixels_is_the_fewest_or_one_more(images) -> None:
+def test_l0_of_pixels_is_the_fewest_or_one_more(images: Callable[[LinearPixels], Batch]) -> None:
     model = LinearPixels(seed=1)
     model.bias.data = torch.tensor([8.0, -8.0], dtype=torch.float64)
     rows = images(model, 6)
@@ -283,7 +288,7 @@ def test_what_it_refuses() -> None:
         CarliniWagner(ThreatModel(Embeddings(), L2(torch.zeros(1), per="example")))(BagOfEmbeddings(), rows)
 
 
-def test_on_the_network_of_trades(shared) -> None:
+def test_on_the_network_of_trades(shared: Path) -> None:
     """A flat landscape, most pixels at 0: a constant of 1e4 breaks every image, nearer than DeepFool does."""
     model, rows = trades_mnist(shared), mnist(shared, 6)
     attack = CarliniWagner(PIXELS, search_steps=1, steps=300, initial_constant=1e4)

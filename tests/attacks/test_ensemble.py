@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -14,6 +15,7 @@ from textadv.attacks import (
     L2,
     Attack,
     Attacked,
+    Ball,
     DeepFool,
     Linf,
     MinimumRadius,
@@ -217,7 +219,7 @@ def test_descriptions_name_the_parts() -> None:
 
 
 @pytest.mark.parametrize("norm", [L2, Linf], ids=["l2", "linf"])
-def test_they_go_on_where_one_of_them_meets_no_slope(norm) -> None:
+def test_they_go_on_where_one_of_them_meets_no_slope(norm: Callable[..., Ball]) -> None:
     """After the first, only rows without a gradient are left: alone in the second they would be an error."""
     model = PartlyFlat().eval()
     batch = rightly_labelled(model, token_rows([6] * 8, seed=3))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tests.attacks.linear_pixels import LinearPixels, pixel_rows
 from tests.attacks.nearest_points import (
@@ -38,14 +41,14 @@ from tests.oracles import (
 from textadv.attacks import L2, ThreatModel, pgd
 from textadv.attacks.minimal.fab import FINAL_STEPS, Fab, fab_targeted
 from textadv.models import PerturbationError
-from textadv.values.spaces import Embeddings, Hidden, Pixels, Several
+from textadv.values.spaces import Embeddings, Hidden, Pixels, Several, Space
 
 norms = pytest.mark.parametrize("norm", NORMS)
 
 
 @norms
 @pytest.mark.parametrize("classes", [2, 3, 10])
-def test_one_step_finds_the_nearest_point_of_a_linear_model(norm, classes) -> None:
+def test_one_step_finds_the_nearest_point_of_a_linear_model(norm: str, classes: int) -> None:
     model = BagOfEmbeddings(classes=classes)
     rows = right(model, token_rows([5, 9, 7, 3]))
     threat = threat_of(norm, 1000.0)
@@ -59,7 +62,7 @@ def test_one_step_finds_the_nearest_point_of_a_linear_model(norm, classes) -> No
 
 
 @norms
-def test_only_the_class_aimed_at_is_looked_for(norm) -> None:
+def test_only_the_class_aimed_at_is_looked_for(norm: str) -> None:
     model = BagOfEmbeddings(classes=6, seed=1)
     rows = right(model, token_rows([9] * 20, seed=1))
     ranks = (1, 2, 3, 4, 5)
@@ -72,7 +75,7 @@ def test_only_the_class_aimed_at_is_looked_for(norm) -> None:
 
 
 @norms
-def test_the_nearest_point_of_a_linear_model_inside_the_image_box(norm) -> None:
+def test_the_nearest_point_of_a_linear_model_inside_the_image_box(norm: str) -> None:
     model, rows = linear_images(40)
     best = boxed_distance(model, rows, norm)
     attacked = Fab(threat_of(norm, 0.3, Pixels()), steps=5)(model, rows)
@@ -86,7 +89,7 @@ def test_the_nearest_point_of_a_linear_model_inside_the_image_box(norm) -> None:
 
 
 @norms
-def test_a_curved_boundary_solved_by_a_grid(norm) -> None:
+def test_a_curved_boundary_solved_by_a_grid(norm: str) -> None:
     """The linearisation at the start points elsewhere: one step alone is more than a twentieth off in some row."""
     model, generator = Bowl(), torch.Generator().manual_seed(0)
     pixels = torch.rand((30, 1, 1, 2), generator=generator, dtype=torch.float64)
@@ -110,7 +113,7 @@ def test_a_curved_boundary_solved_by_a_grid(norm) -> None:
 
 
 @norms
-def test_the_smallest_perturbation_comes_back_however_long_but_counts_inside_the_radius_only(norm) -> None:
+def test_the_smallest_perturbation_comes_back_however_long_but_counts_inside_the_radius_only(norm: str) -> None:
     model = CurvedBag()
     rows = right(model, token_rows([5, 9, 7, 8], classes=3))
     attack = Fab(threat_of(norm), steps=10)
@@ -142,7 +145,7 @@ def test_rows_that_are_wrong_already_and_rows_that_cannot_be_broken_carry_nothin
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_pixels_stay_in_their_box_and_frozen_ones_where_they_are(dtype) -> None:
+def test_pixels_stay_in_their_box_and_frozen_ones_where_they_are(dtype: torch.dtype) -> None:
     model = tiny_models()["vit"]().to(dtype)
     rows = image_rows(6)
     rows = replace(rows, inputs={"pixel_values": rows.inputs["pixel_values"].round(decimals=1).to(dtype)})
@@ -160,7 +163,7 @@ def test_pixels_stay_in_their_box_and_frozen_ones_where_they_are(dtype) -> None:
 
 @pytest.mark.parametrize("space", [Embeddings(), Hidden(0), Several((Embeddings(), Hidden(0)))], ids=str)
 @norms
-def test_every_space_of_a_transformer(space, norm) -> None:
+def test_every_space_of_a_transformer(space: Space, norm: str) -> None:
     model = tiny_models()["bert"]()
     rows = right(model, tiny_rows("bert"))
     attacked = Fab(threat_of(norm, 1.0, space), steps=10)(model, rows)
@@ -196,7 +199,7 @@ def test_changes_nothing_but_its_own_delta() -> None:
 
 @norms
 @pytest.mark.parametrize("options", [{}, {"targets": (1, 2), "early_stop": True}], ids=["nearest", "targeted"])
-def test_a_row_does_not_depend_on_its_batch_nor_on_padding(norm, options) -> None:
+def test_a_row_does_not_depend_on_its_batch_nor_on_padding(norm: str, options: dict[str, Any]) -> None:
     model, rows = CurvedBag(), token_rows([5, 9, 7, 8, 3], classes=3)
     scale = torch.tensor([1.0, 0.2, 5.0, 2.0, 1.0], dtype=torch.float64)
     attack = Fab(threat_of(norm), steps=12, restarts=2, **options)
@@ -214,7 +217,7 @@ def test_a_row_does_not_depend_on_its_batch_nor_on_padding(norm, options) -> Non
 
 
 @norms
-def test_strength_more_steps_more_restarts_and_more_targets_find_shorter_ones(norm) -> None:
+def test_strength_more_steps_more_restarts_and_more_targets_find_shorter_ones(norm: str) -> None:
     model = CurvedBag()
     rows = right(model, token_rows([5, 9, 7, 8] * 3, classes=3))
 
@@ -256,7 +259,7 @@ def test_cost_counts_every_pass() -> None:
 
 @norms
 @pytest.mark.parametrize(("alpha_max", "second"), [(0.0, 1.00275), (0.02, 1.003695), (1.0, 1.005213)])
-def test_the_second_step_worked_by_hand(norm, alpha_max, second) -> None:
+def test_the_second_step_worked_by_hand(norm: str, alpha_max: float, second: float) -> None:
     """With d the way to the plane of a linear model, the first step ends at 1.05 d and goes back to 0.945 d. From there
     the plane is 0.055 d away and d from the clean row: a = min(0.055 / 1.055, alpha_max), and the next step ends at
     (1 - a) (0.945 + 1.05 x 0.055) d + a 1.05 d."""
@@ -273,7 +276,7 @@ def test_the_second_step_worked_by_hand(norm, alpha_max, second) -> None:
 
 
 @norms
-def test_a_restart_begins_at_half_of_what_is_known_or_allowed(norm) -> None:
+def test_a_restart_begins_at_half_of_what_is_known_or_allowed(norm: str) -> None:
     model, seen = Slopes(2, 24), []
     model.register_forward_pre_hook(
         lambda module, _, given: seen.append(given["pixel_values"].detach()), with_kwargs=True
@@ -316,7 +319,7 @@ def test_measuring_is_optional() -> None:
         ({"targets": (0, 1)}, "attack.targets must name ranks from 1 on"),
     ],
 )
-def test_bad_settings_are_named(options, message) -> None:
+def test_bad_settings_are_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Fab(threat_of("l2"), **options)
 
@@ -348,7 +351,7 @@ def test_targets_are_the_strongest_other_classes_and_say_so() -> None:
 
 
 @pytest.mark.parametrize("norm", ["l2", "linf"])
-def test_a_tie_of_half_precision_logits_does_not_stall_it(norm) -> None:
+def test_a_tie_of_half_precision_logits_does_not_stall_it(norm: str) -> None:
     """With biases of 100 the logits of bfloat16 lie half a unit apart: many rows start at a tie, or come to one."""
     model = LinearPixels(classes=2, seed=3).bfloat16()
     with torch.no_grad():
@@ -368,7 +371,7 @@ def test_a_row_that_is_broken_inside_the_radius_gets_no_final_search() -> None:
     assert bool((stopped.gauge > whole.gauge).any())
 
 
-def test_on_the_network_of_trades_a_few_images(shared) -> None:
+def test_on_the_network_of_trades_a_few_images(shared: Path) -> None:
     """Every perturbation changes the decision when it is tried by itself; these images hold a little past 0.3."""
     model, rows = trades_mnist(shared), mnist(shared, 8)
     attacked = Fab(threat_of("linf", 0.3, Pixels()), steps=20, targets=(1, 2))(model, rows)
@@ -380,7 +383,7 @@ def test_on_the_network_of_trades_a_few_images(shared) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("network", "most"), [(trades_mnist, 93.0), (fgsm_rs_mnist, 88.0)], ids=["trades", "fgsm_rs"])
-def test_published_networks_at_linf_0_3(shared, network, most) -> None:
+def test_published_networks_at_linf_0_3(shared: Path, network: Callable[[Path], nn.Module], most: float) -> None:
     """The authors of AutoAttack leave 91.5 % and 83.0 % of these images in the end; 85.5 % of the second with FAB-T."""
     attack = fab_targeted(threat_of("linf", 0.3, Pixels()), 10)
     attacked = attack(network(shared), mnist(shared, 200))

@@ -61,7 +61,7 @@ def inside(pixels: Tensor, delta: Tensor, norm: str, radius: float) -> Tensor:
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_pgd_is_the_sign_or_the_unit_gradient_and_a_projection(norm) -> None:
+def test_pgd_is_the_sign_or_the_unit_gradient_and_a_projection(norm: str) -> None:
     """arXiv:1706.06083, section 2.1: x <- projection of x + step * sign(gradient), in L2 of gradient / |gradient|."""
     model, rows, pixels, threat = setting(norm)
     radius, delta = float(threat.ball.radius), torch.zeros_like(pixels)
@@ -88,7 +88,7 @@ def test_fgsm_and_its_random_start_are_one_step() -> None:
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_the_adaptive_radius_is_the_margin_over_what_the_ball_takes_from_it(norm) -> None:
+def test_the_adaptive_radius_is_the_margin_over_what_the_ball_takes_from_it(norm: str) -> None:
     """To first order (arXiv:1812.02637): (own logit - largest other) / (radius x dual norm of its gradient)."""
     model, rows, pixels, threat = setting(norm)
     leaf = pixels.clone().requires_grad_()
@@ -191,7 +191,7 @@ class Sum(nn.Module):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_square_in_l2_starts_on_tiles_and_moves_the_mass_of_windows(channels) -> None:
+def test_square_in_l2_starts_on_tiles_and_moves_the_mass_of_windows(channels: int) -> None:
     """arXiv:1912.00049, algorithm 3, one query after the start, with the numbers that the attack draws.
 
     Of several channels each has the mass of its own windows, and its share of what is left, as in the paper's code.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -19,9 +21,10 @@ from textadv.attacks import (
     ranked_target,
     target_count,
 )
+from textadv.attacks.parts.goals import Goal
 from textadv.models import PerturbationError, forward
 from textadv.values.batch import Batch
-from textadv.values.losses import cross_entropy, dlr, kl, margin, symmetric_kl, targeted_dlr
+from textadv.values.losses import Divergence, cross_entropy, dlr, kl, margin, symmetric_kl, targeted_dlr
 from textadv.values.spaces import Embeddings
 
 THREAT = ThreatModel(Embeddings(), L2(0.3))
@@ -62,7 +65,7 @@ def test_diverge_compares_with_the_clean_output() -> None:
 
 
 @pytest.mark.parametrize("goal", [Untargeted, lambda **given: Targeted(1, **given), Diverge])
-def test_the_temperature_divides_every_logit(goal) -> None:
+def test_the_temperature_divides_every_logit(goal: Callable[..., Goal]) -> None:
     batch, clean = labelled([0, 2]), LOGITS + 0.5 * LOGITS.square()
     cool, warm = goal(temperature=1.0), goal(temperature=4.0)
     assert torch.allclose(warm.value(LOGITS, batch, clean), cool.value(LOGITS / 4, batch, clean / 4))
@@ -72,7 +75,7 @@ def test_the_temperature_divides_every_logit(goal) -> None:
 
 
 @pytest.mark.parametrize("target", [0, 1, 2])
-def test_a_targeted_attack_moves_rows_into_the_target(target) -> None:
+def test_a_targeted_attack_moves_rows_into_the_target(target: int) -> None:
     model, batch = CurvedBag(), rows()
     attacked = pgd(THREAT, steps=10, goal=Targeted(target))(model, batch)
     predictions = forward(model.eval(), attacked.batch).argmax(dim=1)
@@ -94,7 +97,7 @@ def test_margin_and_cross_entropy_chase_the_same_rows_but_not_the_same_points() 
 
 
 @pytest.mark.parametrize("divergence", [kl, symmetric_kl])
-def test_a_divergence_has_no_slope_at_the_clean_row_and_one_elsewhere(divergence) -> None:
+def test_a_divergence_has_no_slope_at_the_clean_row_and_one_elsewhere(divergence: Divergence) -> None:
     model, batch = CurvedBag(), rows()
     flat = pgd(THREAT, steps=3, goal=Diverge(divergence), random_start=False)
     with pytest.raises(PerturbationError, match="smallest at the clean row.*attack.random_start: true"):
@@ -130,7 +133,7 @@ def test_targets_are_ranked_by_the_clean_logits_without_the_label() -> None:
 
 
 @pytest.mark.parametrize("classes, targets", [(2, 1), (3, 2), (4, 3), (10, 9), (11, 9), (1000, 9)])
-def test_every_wrong_class_is_a_target_up_to_nine(classes, targets) -> None:
+def test_every_wrong_class_is_a_target_up_to_nine(classes: int, targets: int) -> None:
     assert target_count(classes) == targets
     with pytest.raises(ValueError, match="at least 2 classes, got 1"):
         target_count(1)

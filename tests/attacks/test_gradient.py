@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 from tests.oracles import BagOfEmbeddings, CurvedBag, rightly_labelled, tiny_models, token_rows
 from textadv.attacks import (
     L2,
+    Attack,
     FixedStep,
     GradientAttack,
     Noise,
@@ -22,6 +25,7 @@ from textadv.attacks import (
     pgd,
     r_fgsm,
 )
+from textadv.attacks.parts.record import Select
 from textadv.models import PerturbationError, running
 from textadv.values.batch import Batch
 from textadv.values.spaces import Embeddings, Hidden
@@ -63,19 +67,21 @@ class Constant(CurvedBag):
 @pytest.mark.parametrize("model", [Detached, DetachedEmbeddings])
 @pytest.mark.parametrize("measure", [True, False])
 @pytest.mark.parametrize("attack", [fgsm(THREAT), pgd(THREAT), VirtualAdversarial(THREAT)], ids=["fgsm", "pgd", "vat"])
-def test_a_missing_gradient_raises_and_names_the_space(model, measure, attack) -> None:
+def test_a_missing_gradient_raises_and_names_the_space(
+    model: Callable[[], nn.Module], measure: bool, attack: Attack
+) -> None:
     with pytest.raises(PerturbationError, match="does not depend on the perturbation of the word embeddings"):
         attack(model(), rows(), measure=measure)
 
 
 @pytest.mark.parametrize("attack", [fgsm(THREAT), pgd(THREAT), VirtualAdversarial(THREAT)], ids=["fgsm", "pgd", "vat"])
-def test_a_zero_gradient_raises_and_names_the_space(attack) -> None:
+def test_a_zero_gradient_raises_and_names_the_space(attack: Attack) -> None:
     with pytest.raises(PerturbationError, match="zero.* perturbation of the word embeddings"):
         attack(Constant(), rows())
 
 
 @pytest.mark.parametrize("attack", [fgsm(THREAT), pgd(THREAT), VirtualAdversarial(THREAT)], ids=["fgsm", "pgd", "vat"])
-def test_rows_without_any_editable_position_stay_as_they_are(attack) -> None:
+def test_rows_without_any_editable_position_stay_as_they_are(attack: Attack) -> None:
     """A micro-batch of empty texts must not stop a run; a run of nothing else is the liveness gate's affair."""
     batch = rows()
     frozen = replace(batch, editable=torch.zeros_like(batch.editable))
@@ -94,7 +100,7 @@ def test_one_row_without_an_editable_position_stays_as_it_is() -> None:
     assert bool((attacked.outcome.loss_gain[:2] > 0).all())
 
 
-def test_a_hook_on_a_module_that_the_output_ignores_raises(monkeypatch) -> None:
+def test_a_hook_on_a_module_that_the_output_ignores_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     model = CurvedBag()
     model.ignored = nn.Embedding(64, 8, dtype=torch.float64)
     monkeypatch.setattr(running, "space_module", lambda model, space: model.ignored)
@@ -102,7 +108,7 @@ def test_a_hook_on_a_module_that_the_output_ignores_raises(monkeypatch) -> None:
         pgd(THREAT)(model, rows())
 
 
-def test_a_hook_on_a_module_of_another_shape_raises(monkeypatch) -> None:
+def test_a_hook_on_a_module_of_another_shape_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "space_module", lambda model, space: model.dropout)
     batch = rows()
     wide = Batch(batch.inputs, batch.labels, batch.editable, batch.ids, batch.role)
@@ -142,7 +148,7 @@ def test_a_radius_of_zero_is_no_wiring_fault_and_moves_nothing() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_rows_saturated_at_a_margin_of_60_still_get_the_right_direction(dtype) -> None:
+def test_rows_saturated_at_a_margin_of_60_still_get_the_right_direction(dtype: torch.dtype) -> None:
     """In float32 softmax - 1 is exactly 0 here, in float16 so is exp(-60); the float64 model says what is right."""
     exact, batch = BagOfEmbeddings(), token_rows([5, 9, 7, 6])
     logits = exact(**batch.inputs).detach()
@@ -164,7 +170,7 @@ def test_rows_saturated_at_a_margin_of_60_still_get_the_right_direction(dtype) -
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("measure", [True, False])
-def test_half_precision_models_keep_a_float32_delta(dtype, measure) -> None:
+def test_half_precision_models_keep_a_float32_delta(dtype: torch.dtype, measure: bool) -> None:
     model, batch = CurvedBag(dtype=dtype), rows()
     for attack in (pgd(THREAT, steps=3), VirtualAdversarial(THREAT), Noise(THREAT)):
         attacked = attack(model, batch, measure=measure)
@@ -233,7 +239,7 @@ def test_measure_false_gives_the_same_perturbation_without_the_passes_that_only_
 
 
 @pytest.mark.parametrize("select", ["last", "most_damaging"])
-def test_the_outcome_is_what_a_forward_pass_at_the_delta_shows(select) -> None:
+def test_the_outcome_is_what_a_forward_pass_at_the_delta_shows(select: Select) -> None:
     model, batch = CurvedBag(), rows()
     attacked = pgd(THREAT, steps=3, select=select)(model, batch)
     model.eval()
@@ -283,7 +289,7 @@ def test_named_constructors_are_the_published_settings() -> None:
         ({"restarts": 2}, "set attack.select: most_damaging"),
     ],
 )
-def test_bad_arguments_say_which_key_is_wrong(arguments, message) -> None:
+def test_bad_arguments_say_which_key_is_wrong(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         pgd(THREAT, **arguments)
 

@@ -13,6 +13,7 @@ from tests.oracles import CurvedBag, rightly_labelled, token_rows
 from textadv.attacks import (
     L2,
     Apgd,
+    Attack,
     Attacked,
     Elicit,
     Eot,
@@ -87,7 +88,7 @@ def test_beats_single_passes_on_a_noisy_linear_model_and_comes_near_the_optimum(
     [Apgd(THREAT, steps=6, goal=MARGIN), Square(THREAT, 100, goal=MARGIN), worst_of(pgd(THREAT, steps=3))],
     ids=["apgd", "square", "worst_of"],
 )
-def test_works_with_every_attack_that_asks_for_points(attack) -> None:
+def test_works_with_every_attack_that_asks_for_points(attack: Attack) -> None:
     model, batch = NoisyBag(noise=1.0), rightly_labelled(NoisyBag(noise=0.0), rows())
     alone, many = (Eot(attack, samples)(model, batch) for samples in (1, 30))
     assert float(expected_gain(model, many).mean()) > float(expected_gain(model, alone).mean())
@@ -111,7 +112,7 @@ def test_the_outcome_is_measured_on_new_passes_of_the_mean() -> None:
 
 
 @pytest.mark.parametrize("measure", [True, False])
-def test_every_pass_is_counted(measure) -> None:
+def test_every_pass_is_counted(measure: bool) -> None:
     model, batch = NoisyBag(), rows()
     attacked = Eot(pgd(THREAT, steps=3, random_start=False), 5)(model, batch, measure=measure)
     assert attacked.cost.forwards.tolist() == [15] * 16
@@ -220,7 +221,7 @@ class RandomLogits(CurvedBag):
         return logits + ahead + 10.0 * torch.randn_like(logits)
 
 
-def test_the_searches_towards_each_class_by_rank_are_towards_different_classes(monkeypatch) -> None:
+def test_the_searches_towards_each_class_by_rank_are_towards_different_classes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ranked anew by every search, the 9 ranks of a noisy model would be some 6 classes."""
     aims: dict[int, list[int]] = {row: [] for row in rows().ids.tolist()}
     inner = goals.targeted_dlr

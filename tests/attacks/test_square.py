@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -23,11 +24,12 @@ from tests.oracles import (
     unpadded,
 )
 from textadv.attacks import L1, L2, Attacked, Elicit, Linf, Noise, Square, ThreatModel, Untargeted, fgsm, pgd, then
+from textadv.attacks.parts.balls import Per
 from textadv.attacks.square import window_share
 from textadv.models import PerturbationError
 from textadv.values.batch import Batch
 from textadv.values.losses import cross_entropy, margin
-from textadv.values.spaces import Ablation, Embeddings, Hidden, Pixels, Several
+from textadv.values.spaces import Ablation, Embeddings, Hidden, Pixels, Several, Space
 
 NORMS = {"l2": L2, "linf": Linf}
 BALLS = [(norm, per) for norm in NORMS for per in ("token", "example")]
@@ -99,7 +101,7 @@ def best_linf_gain(model: LinearPixels, rows: Batch, radius: float) -> Tensor:
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 5, 5), (1, 4, 14)])
-def test_linf_comes_within_5_percent_of_the_optimum_of_a_linear_model_with_a_box(shape) -> None:
+def test_linf_comes_within_5_percent_of_the_optimum_of_a_linear_model_with_a_box(shape: tuple[int, int, int]) -> None:
     model, rows = LinearPixels(shape), pictures(shape)
     best = best_linf_gain(model, rows, 0.3)
     many, few, one = (
@@ -115,7 +117,7 @@ def test_linf_comes_within_5_percent_of_the_optimum_of_a_linear_model_with_a_box
 
 
 @balls
-def test_texts_come_near_the_optimum_of_a_linear_model(norm, per) -> None:
+def test_texts_come_near_the_optimum_of_a_linear_model(norm: str, per: Per) -> None:
     model, rows = BagOfEmbeddings(), token_rows([5, 6, 4, 3])
     threat = text_threat(norm, per)
     best = bag_margin_gain(model, rows, threat.ball)
@@ -185,7 +187,7 @@ def test_breaks_a_model_that_masks_its_gradient() -> None:
 
 
 @norms
-def test_pixels_stay_in_ball_and_box_and_off_frozen_pixels(norm) -> None:
+def test_pixels_stay_in_ball_and_box_and_off_frozen_pixels(norm: str) -> None:
     model, rows = tiny_models()["vit"](), image_rows(3)
     radius = torch.tensor([0.02, 0.3, 2.0])
     attacked = Square(pixel_threat(norm, 1.0), 15, goal=Unending())(model, rows, radius_scale=radius)
@@ -202,7 +204,7 @@ def test_pixels_stay_in_ball_and_box_and_off_frozen_pixels(norm) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("space", [Embeddings(), Hidden(0), Several((Embeddings(), Hidden(0)))], ids=str)
 @balls
-def test_texts_stay_in_the_ball_and_off_frozen_positions(space, norm, per, dtype) -> None:
+def test_texts_stay_in_the_ball_and_off_frozen_positions(space: Space, norm: str, per: Per, dtype: torch.dtype) -> None:
     model, rows = tiny_models()["bert"]().to(dtype), tiny_rows("bert")
     threat = ThreatModel(space, NORMS[norm](1.0, per=per))
     radius = torch.tensor([0.5, 1.0, 0.01, 20.0])
@@ -231,7 +233,7 @@ def test_a_row_without_an_editable_position_stays_as_it_is_and_costs_one_query()
 
 @pytest.mark.parametrize("space", [Embeddings(), Pixels()], ids=str)
 @pytest.mark.parametrize("measure", [True, False])
-def test_changes_nothing_but_its_own_delta(space, measure) -> None:
+def test_changes_nothing_but_its_own_delta(space: Space, measure: bool) -> None:
     model, rows = tiny_models()["vit" if isinstance(space, Pixels) else "bert"](), image_rows(3)
     rows = rows if isinstance(space, Pixels) else tiny_rows("bert", 3)
     first = next(model.parameters())
@@ -292,7 +294,7 @@ def same_row(together: Attacked, row: int, alone: Attacked, kept: Tensor) -> Non
 
 
 @balls
-def test_a_text_gets_the_same_alone_in_a_batch_and_under_any_padding(norm, per) -> None:
+def test_a_text_gets_the_same_alone_in_a_batch_and_under_any_padding(norm: str, per: Per) -> None:
     model, rows = CurvedBag(), rightly_labelled(CurvedBag(), token_rows([5, 9, 7, 3], classes=3))
     scale = torch.tensor([0.5, 1.0, 1.5, 2.0], dtype=torch.float64)
     attack = Square(text_threat(norm, per, 0.5 if (norm, per) == ("l2", "example") else 0.2), 60)
@@ -310,7 +312,7 @@ def test_a_text_gets_the_same_alone_in_a_batch_and_under_any_padding(norm, per) 
 
 @norms
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_an_image_gets_the_same_alone_and_in_a_batch(norm, dtype) -> None:
+def test_an_image_gets_the_same_alone_and_in_a_batch(norm: str, dtype: torch.dtype) -> None:
     shape = (3, 6, 9)
     model, rows = LinearPixels(shape, classes=3), pictures(shape, count=5, classes=3)
     rows = replace(rows, inputs={"pixel_values": rows.inputs["pixel_values"].to(dtype)})
@@ -382,7 +384,7 @@ def test_what_it_cannot_do_is_said() -> None:
 # ---- real networks
 
 
-def test_breaks_images_that_fgsm_training_hides_from_gradients(shared) -> None:
+def test_breaks_images_that_fgsm_training_hides_from_gradients(shared: Path) -> None:
     model, rows = fgsm_rs_mnist(shared), mnist(shared, 40)
     attacked = Square(pixel_threat("linf"), 400)(model, rows)
     assert int((~attacked.success).sum()) <= 38
@@ -390,7 +392,7 @@ def test_breaks_images_that_fgsm_training_hides_from_gradients(shared) -> None:
 
 
 @pytest.mark.slow
-def test_on_the_published_fgsm_network_square_alone_comes_within_2_points_of_autoattack(shared) -> None:
+def test_on_the_published_fgsm_network_square_alone_comes_within_2_points_of_autoattack(shared: Path) -> None:
     """The authors' AutoAttack leaves 83.0 % of the first 200 images in the end, and 86.0 % before Square."""
     attacked = Square(pixel_threat("linf"))(fgsm_rs_mnist(shared), mnist(shared, 200))
     assert float(attacked.success.double().mean()) >= 0.15

@@ -33,7 +33,7 @@ def rows() -> Batch:
 
 @attacks
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_onto_the_same_model_it_is_the_attack_itself(attack, dtype) -> None:
+def test_onto_the_same_model_it_is_the_attack_itself(attack: Attack, dtype: torch.dtype) -> None:
     model = CurvedBag(dtype=dtype)
     scale = torch.rand(16, generator=torch.Generator().manual_seed(0)) + 0.5
     itself = attack(THREAT)(model, rows(), step=3, radius_scale=scale)
@@ -81,7 +81,7 @@ def test_strength_a_likeness_carries_over_better_than_a_stranger_and_worse_than_
 
 
 @attacks
-def test_passes_through_the_surrogate_and_through_the_attacked_model_are_counted_apart(attack) -> None:
+def test_passes_through_the_surrogate_and_through_the_attacked_model_are_counted_apart(attack: Attack) -> None:
     model, surrogate = CurvedBag(), CurvedBag(seed=7)
     alone = attack(THREAT)(surrogate, rows(), measure=False).cost
     cost = Transfer(surrogate, attack(THREAT), THREAT, "bag 7")(model, rows()).cost
@@ -161,7 +161,7 @@ def test_what_does_not_fit_is_said() -> None:
 
 
 @pytest.mark.parametrize("measure", [True, False])
-def test_models_over_different_classes_are_refused(measure) -> None:
+def test_models_over_different_classes_are_refused(measure: bool) -> None:
     for classes in (2, 4):
         attack = Transfer(CurvedBag(classes=classes), pgd(THREAT), THREAT, "a stranger")
         told = (

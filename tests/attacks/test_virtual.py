@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.oracles import BagOfEmbeddings, CurvedBag, rightly_labelled, token_rows
-from textadv.attacks import L2, Diverge, Linf, Noise, ThreatModel, Untargeted, VirtualAdversarial, pgd
+from textadv.attacks import L2, Ball, Diverge, Linf, Noise, ThreatModel, Untargeted, VirtualAdversarial, pgd
 from textadv.values.batch import Batch
 from textadv.values.losses import margin
 from textadv.values.spaces import Embeddings
@@ -19,7 +19,7 @@ def rows(classes: int = 3) -> Batch:
 @pytest.mark.parametrize(
     "ball", [L2(0.1), Linf(0.05), L2(0.2, per="example")], ids=lambda ball: f"{ball.geometry.name} per {ball.per}"
 )
-def test_on_a_linear_model_one_iteration_finds_the_only_direction_that_matters(ball) -> None:
+def test_on_a_linear_model_one_iteration_finds_the_only_direction_that_matters(ball: Ball) -> None:
     """With two classes the output depends on W_1 - W_0 alone: the direction is its steepest vector, up to its sign."""
     model, batch = BagOfEmbeddings(), rows(2)
     attacked = VirtualAdversarial(ThreatModel(Embeddings(), ball))(model, batch)
@@ -55,7 +55,7 @@ def test_more_power_iterations_diverge_more() -> None:
 
 
 @pytest.mark.parametrize("measure, queries", [(True, 3), (False, 1)])
-def test_it_counts_every_pass_once(measure, queries) -> None:
+def test_it_counts_every_pass_once(measure: bool, queries: int) -> None:
     """Two power iterations; queries: the clean rows, and the start and the end where they are measured."""
     model, batch = CurvedBag(), rows()
     calls = []

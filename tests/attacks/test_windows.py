@@ -47,7 +47,7 @@ def nested(tall: int, wide: int) -> Tensor:
 
 
 @pytest.mark.parametrize("sides", [(3, 3), (5, 5), (4, 7), (9, 6), (1, 4), (1, 1)])
-def test_a_bump_is_the_papers_each_half_of_norm_1(sides) -> None:
+def test_a_bump_is_the_papers_each_half_of_norm_1(sides: tuple[int, int]) -> None:
     tall, wide = sides
     sizes, shape = (torch.tensor([tall]), torch.tensor([wide])), (10, 8)
     above = torch.cat([nested(tall // 2, wide), -nested(tall - tall // 2, wide)])

@@ -1,10 +1,17 @@
 """What cannot be meant by the arguments of an evaluation is one sentence; none gives a wrong number."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 import textadv as ta
+from textadv.measuring.accuracy.record import ClassificationResults
 
 THREAT = ta.ThreatModel(ta.Pixels(), ta.Linf(0.1, per="example"))
 IMAGES = np.random.default_rng(0).random((12, 1, 4, 4)).astype(np.float32)
@@ -12,16 +19,18 @@ LABELS = np.arange(12) % 3
 
 
 class Returning(torch.nn.Module):
-    def __init__(self, shape) -> None:
+    def __init__(self, shape: Callable[[Tensor], Any]) -> None:
         super().__init__()
         self.linear = torch.nn.Linear(16, 3)
         self.shape = shape
 
-    def forward(self, pixels):
+    def forward(self, pixels: Tensor) -> Any:
         return self.shape(self.linear(pixels.flatten(1)))
 
 
-def found(network=None, attacks=None, **options):
+def found(
+    network: nn.Module | None = None, attacks: dict[str, Any] | None = None, **options: Any
+) -> ClassificationResults:
     torch.manual_seed(0)
     model = ta.as_classifier(network or torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3)))
     panel = {"fgsm": ta.fgsm(THREAT)} if attacks is None else attacks
@@ -48,7 +57,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_be_meant_is_refused_in_a_sentence(case) -> None:
+def test_what_cannot_be_meant_is_refused_in_a_sentence(case: str) -> None:
     options, sentence = REFUSED[case]
     with pytest.raises((TypeError, ValueError, ta.ModelError), match=sentence) as caught:
         found(**options)
@@ -56,9 +65,9 @@ def test_what_cannot_be_meant_is_refused_in_a_sentence(case) -> None:
 
 
 @pytest.mark.parametrize("names", [["a", "b", "c"], {0: "a", 1: "b", 2: "c"}, {"2": "c", "0": "a", "1": "b"}])
-def test_names_may_be_a_list_or_id2label(names) -> None:
+def test_names_may_be_a_list_or_id2label(names: Any) -> None:
     class Rolled(torch.nn.Module):
-        def forward(self, pixels):
+        def forward(self, pixels: Tensor) -> Any:
             return pixels.flatten(1)[:, :3].roll(1, 1)
 
     labels = np.arange(48) % 3

@@ -6,12 +6,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 
 from tests.evaluation.linear import Fixed, bag, ball_threat, idle, labelled_rows
 from tests.oracles import FixedRows
 from tests.seen import evaluate
 from textadv.attacks import L2, Ball, Linf, pgd
 from textadv.measuring import Inspected, inspect_rows
+from textadv.values.batch import Batch
 
 LABELS = ("bad", "good")
 
@@ -65,7 +67,7 @@ def test_the_nearest_token_is_the_token_itself_until_it_has_moved_far() -> None:
     table = bag().embeddings.weight.detach()
     ids = rows.whole.inputs["input_ids"]
 
-    def onto_seven(batch, zero):  # type: ignore[no-untyped-def]
+    def onto_seven(batch: Batch, zero: Tensor) -> Tensor:
         zero[:, 1] = table[7] - table[batch.inputs["input_ids"][:, 1]]
         return zero
 

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from torch import Tensor, nn
 
 from tests.chats import MODELS, causal, chats
 from textadv.attacks import L2, FixedStep, GradientAttack, StepSize, ThreatModel
 from textadv.attacks.parts.goals import Elicit
 from textadv.models import ModelError, PerturbationError, as_reference, forward, with_prefix
-from textadv.values.batch import IGNORED, Perturbation
+from textadv.values.batch import IGNORED, Batch, Perturbation
 from textadv.values.losses import cross_entropy, kl, margin, sequence_nll
-from textadv.values.spaces import Ablation, Embeddings, Hidden, Several
+from textadv.values.spaces import Ablation, Embeddings, Hidden, Several, Space
 
 SPACES = [Embeddings(), Hidden(1), Several((Embeddings(), Hidden(0), Hidden(2)))]
 
 
-def by_hand(model, batch):
+def by_hand(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """Sum and mean loss of each row's answer, and its margin, from the full logits of the row alone."""
     sums, means, margins = [], [], []
     for n in range(len(batch)):
@@ -40,7 +42,7 @@ def by_hand(model, batch):
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("answer", ["safe", "harmful"])
-def test_losses_of_a_padded_batch_are_those_of_each_row_alone(name, answer) -> None:
+def test_losses_of_a_padded_batch_are_those_of_each_row_alone(name: str, answer: str) -> None:
     model, batch = causal(name), chats().answering(answer)
     with torch.no_grad():
         logits = forward(model, batch)
@@ -64,7 +66,7 @@ def test_divergence_counts_a_rows_own_tokens_only() -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("space", SPACES, ids=str)
-def test_the_prefix_cache_changes_no_delta(name, space) -> None:
+def test_the_prefix_cache_changes_no_delta(name: str, space: Space) -> None:
     model, batch = causal(name), chats().answering("harmful")
     ball = L2(relative_radius=0.3)
     attack = GradientAttack(
@@ -83,7 +85,7 @@ def test_the_prefix_cache_changes_no_delta(name, space) -> None:
 def test_a_cache_that_lies_is_found_out_and_left_alone() -> None:
     model, batch = causal(), chats()
 
-    def spoil(module, args, kwargs, output):
+    def spoil(module: nn.Module, args: object, kwargs: dict[str, Any], output: Any) -> Any:
         if kwargs.get("past_key_values") is not None and output.past_key_values.get_seq_length() > 2:
             output.logits = output.logits + torch.arange(output.logits.shape[-1])
         return output
@@ -96,7 +98,7 @@ def test_a_cache_that_lies_is_found_out_and_left_alone() -> None:
 
 
 @pytest.mark.parametrize("space", SPACES, ids=str)
-def test_the_attack_touches_editable_positions_of_its_own_row_only(space) -> None:
+def test_the_attack_touches_editable_positions_of_its_own_row_only(space: Space) -> None:
     model, batch = causal(), chats().answering("harmful")
     attack = GradientAttack(ThreatModel(space, L2(2.0)), FixedStep(StepSize(relative=0.3)), 5, Elicit(), seed=3)
     found = attack(model, batch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging
 
 from tests import folders
-from textadv.data import Examples, encode
+from textadv.data import EncodedRows, Examples, encode
 from textadv.models import (
     LoadedModel,
     Lora,
@@ -59,7 +60,7 @@ def shaken(loaded: LoadedModel) -> LoadedModel:
 
 
 @pytest.mark.parametrize("make", BASES.values(), ids=BASES)
-def test_under_lora_only_adapters_and_what_is_new_are_trained(tmp_path: Path, make) -> None:  # type: ignore[no-untyped-def]
+def test_under_lora_only_adapters_and_what_is_new_are_trained(tmp_path: Path, make: Callable[[Path], Path]) -> None:
     base = str(make(tmp_path / "base"))
     loaded = load_classifier(base, LABELS, lora=Lora(r=4))
     new = {name.rpartition(".")[0].rpartition(".")[2] for name in loaded.initialised}
@@ -115,7 +116,9 @@ def test_the_new_head_is_named_and_a_whole_checkpoint_has_none(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("make", BASES.values(), ids=BASES)
-def test_an_adapter_folder_gives_the_same_logits_whatever_the_seed(tmp_path: Path, make) -> None:  # type: ignore[no-untyped-def]
+def test_an_adapter_folder_gives_the_same_logits_whatever_the_seed(
+    tmp_path: Path, make: Callable[[Path], Path]
+) -> None:
     base = str(make(tmp_path / "base"))
     loaded = shaken(load_classifier(base, LABELS, lora=Lora(), seed=1))
     save_adapter(loaded.model, loaded.tokenizer, tmp_path / "adapter")
@@ -132,7 +135,9 @@ def test_an_adapter_of_the_built_in_encoder_finds_its_base_whatever_the_seed(tmp
 
 
 @pytest.mark.parametrize("make", BASES.values(), ids=BASES)
-def test_the_merged_model_loads_without_peft_and_agrees_with_the_adapter(tmp_path: Path, make) -> None:  # type: ignore[no-untyped-def]
+def test_the_merged_model_loads_without_peft_and_agrees_with_the_adapter(
+    tmp_path: Path, make: Callable[[Path], Path]
+) -> None:
     loaded = shaken(load_classifier(str(make(tmp_path / "base")), LABELS, lora=Lora()))
     expected = logits(loaded)
     save_merged(loaded.model, loaded.tokenizer, tmp_path / "merged")
@@ -176,7 +181,7 @@ def test_a_decoder_without_a_pad_token_pads_with_its_end_token(tmp_path: Path) -
     assert torch.allclose(torch.cat(alone), logits(loaded), atol=1e-5), "padding changes the prediction"
 
 
-def logits_of(model: nn.Module, rows) -> Tensor:  # type: ignore[no-untyped-def]
+def logits_of(model: nn.Module, rows: EncodedRows) -> Tensor:
     with evaluating(model), torch.no_grad():
         return forward(model, rows.batch([0]))
 

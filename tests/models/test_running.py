@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from typing import NoReturn
 
 import pytest
 import torch
@@ -30,7 +31,6 @@ from textadv.models import (
 from textadv.values.batch import Batch
 from textadv.values.losses import cross_entropy
 from textadv.values.spaces import Embeddings, Hidden, Pixels, Space
-from typing import NoReturn
 
 BLOCKS = {
     "bert": "bert.encoder.layer",
@@ -89,7 +89,7 @@ def perturbed(model: nn.Module, batch: Batch, space: Space, seed: int = 0) -> Ba
 
 @texts
 @pytest.mark.parametrize("layer", [0, 1])
-def test_hidden_is_a_manual_edit_of_that_blocks_output(name, layer, monkeypatch) -> None:
+def test_hidden_is_a_manual_edit_of_that_blocks_output(name: str, layer: int, monkeypatch: pytest.MonkeyPatch) -> None:
     model, batch = text_model(name).eval(), token_rows([5, 9, 7], classes=3)
     assert name in BLOCKS
     rows = perturbed(model, batch, Hidden(layer))
@@ -113,7 +113,7 @@ def test_hidden_is_a_manual_edit_of_that_blocks_output(name, layer, monkeypatch)
 
 
 @texts
-def test_embeddings_is_a_sum_before_positions_and_types(name) -> None:
+def test_embeddings_is_a_sum_before_positions_and_types(name: str) -> None:
     model, batch = text_model(name).eval(), token_rows([7, 7], classes=3)
     rows = perturbed(model, batch, Embeddings())
     with torch.no_grad():
@@ -135,7 +135,7 @@ def test_pixels_is_a_sum_before_the_model() -> None:
 
 
 @texts
-def test_a_delta_of_zero_changes_nothing_and_has_a_gradient(name) -> None:
+def test_a_delta_of_zero_changes_nothing_and_has_a_gradient(name: str) -> None:
     model, batch = text_model(name).eval(), token_rows([5, 9, 7], classes=3)
     for space in (Embeddings(), Hidden(0)):
         delta = torch.zeros(delta_shape(model, batch, space), requires_grad=True)
@@ -204,7 +204,7 @@ def test_a_block_that_runs_more_than_once_is_refused() -> None:
 
 
 @pytest.mark.parametrize("space", [Embeddings(), Hidden(0)], ids=str)
-def test_hooks_are_removed_whatever_happens(space) -> None:
+def test_hooks_are_removed_whatever_happens(space: Space) -> None:
     model, batch = text_model(), token_rows([5, 9], classes=3)
     before = hooks(model)
     rows = perturbed(model, batch, space)
@@ -263,7 +263,7 @@ def test_tempered_divides_the_logits_inside_the_block_alone() -> NoReturn:
 
 @checkpointing
 @pytest.mark.parametrize("name", ["bert", "gpt2", "llama", "modernbert"])
-def test_gradient_checkpointing_recomputes_with_the_same_embeddings(name) -> None:
+def test_gradient_checkpointing_recomputes_with_the_same_embeddings(name: str) -> None:
     batch = token_rows([5, 9, 7], classes=3)
 
     def gradients(recompute: bool) -> dict[str, Tensor]:
