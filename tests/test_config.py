@@ -1,3 +1,5 @@
+"""The sections of a configuration: defaults, values that cannot be changed, options that fit each other."""
+
 from __future__ import annotations
 
 import json

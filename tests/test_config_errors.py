@@ -1,3 +1,5 @@
+"""Mistakes in a configuration are told in one sentence each: key, value, remedy, and all at once."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""Configuration from a file and overrides: which wins, what an override can reach, what cannot be read."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""Encoded chat rows: tokens worked out by hand, what is editable, where the loss counts, batches and their padding."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -1,3 +1,5 @@
+"""The segments that a chat template is cut into, worked out by hand for templates of several families."""
+
 from __future__ import annotations
 
 from itertools import groupby

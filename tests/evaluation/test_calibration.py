@@ -1,3 +1,5 @@
+"""The temperature of a classifier and its calibration error, against worked cases."""
+
 from __future__ import annotations
 
 import math

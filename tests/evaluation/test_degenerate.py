@@ -1,3 +1,5 @@
+"""Answers that are empty, loop or are the same to many prompts are found, and refusals are excused."""
+
 from __future__ import annotations
 
 import json

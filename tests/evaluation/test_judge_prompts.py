@@ -1,3 +1,5 @@
+"""Rubrics of judges: how their answers are read, and that no judged text gets out of its place."""
+
 from __future__ import annotations
 
 from dataclasses import replace

@@ -1,3 +1,5 @@
+"""How far a judge agrees with people's labels: rates and kappa by hand, and the table that says so."""
+
 from __future__ import annotations
 
 import json

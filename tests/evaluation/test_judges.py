@@ -1,3 +1,5 @@
+"""What all judges keep to: rates over undecided rows, refusal lists as published, versions and errors by row."""
+
 from __future__ import annotations
 
 import math

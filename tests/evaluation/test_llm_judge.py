@@ -1,3 +1,5 @@
+"""A language model as judge: verdicts in order, rows that fail, and texts that cannot end their turn."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence

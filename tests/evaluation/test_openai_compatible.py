@@ -1,3 +1,5 @@
+"""A judge behind an endpoint: requests, retries, rows that are given up and faults that end the run."""
+
 from __future__ import annotations
 
 import json

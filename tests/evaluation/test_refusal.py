@@ -1,3 +1,5 @@
+"""Refusal, compliance and degeneration of answers: one outcome for each row, over all rows."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -1,3 +1,5 @@
+"""Intervals and tests against published figures: Wilson, McNemar, paired differences."""
+
 from __future__ import annotations
 
 import math

@@ -1,3 +1,5 @@
+"""The report: numbers of its tables by hand, the pairing of rows, its summary, Markdown and outside text."""
+
 from __future__ import annotations
 
 import base64

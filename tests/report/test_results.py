@@ -1,3 +1,5 @@
+"""Results as files: the round trip through JSON, files that are refused, writing whole or not at all."""
+
 from __future__ import annotations
 
 import json
