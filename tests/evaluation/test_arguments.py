@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import textadv as ta
-from textadv.measuring.accuracy.record import ClassificationResults
+from textadv.measuring.measured import Measured
 
 THREAT = ta.ThreatModel(ta.Pixels(), ta.Linf(0.1, per="example"))
 IMAGES = np.random.default_rng(0).random((12, 1, 4, 4)).astype(np.float32)
@@ -28,9 +28,7 @@ class Returning(torch.nn.Module):
         return self.shape(self.linear(pixels.flatten(1)))
 
 
-def found(
-    network: nn.Module | None = None, attacks: dict[str, Any] | None = None, **options: Any
-) -> ClassificationResults:
+def found(network: nn.Module | None = None, attacks: dict[str, Any] | None = None, **options: Any) -> Measured:
     torch.manual_seed(0)
     model = ta.as_classifier(network or torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3)))
     panel = {"fgsm": ta.fgsm(THREAT)} if attacks is None else attacks
