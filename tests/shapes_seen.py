@@ -17,6 +17,7 @@ from textadv.attacks import L2, Adam, Linf, Momentum, StepSize, ThreatModel, pgd
 from textadv.attacks.minimal import contract
 from textadv.attacks.minimal.carlini_wagner import changed_units
 from textadv.attacks.parts import apgd_steps, chat_goals, goals, hinge, hyperplane, probe, windows
+from textadv.attacks.parts.attacked import Attacked
 from textadv.attacks.parts.balls import Ball
 from textadv.models import editable_mask, forward, hidden_states, vectors
 from textadv.models.networks import SmallCnn
@@ -29,7 +30,7 @@ from textadv.values.batch import Batch
 from textadv.values.decisions import Decisions
 from textadv.values.spaces import Box, Embeddings, Pixels
 
-SIZES = {"B": 3, "S": 9, "D": 8, "C": 5, "K": 4, "V": 61, "channels": 3, "height": 16, "width": 16, "T1": 2, "T2": 3}
+SIZES = {"B": 3, "S": 9, "D": 8, "C": 5, "K": 8, "V": 61, "channels": 3, "height": 16, "width": 16, "T1": 2, "T2": 3}
 NO_SIZE = {"N", "T", "n"}  # read off the first tensor that has them
 
 
@@ -80,7 +81,7 @@ TEXTS, CHATS, IMAGES = texts()[1], talks()[1], image_rows(3)
 CLASSES, OTHER, TOKENS, DELTA, PICTURE = (
     drawn(3, 5),
     drawn(3, 5) + 1,
-    drawn(3, 4, 61),
+    drawn(3, 8, 61),
     drawn(3, 9, 8),
     drawn(3, 3, 16, 16),
 )
@@ -176,7 +177,7 @@ SEEN = [
     Seen(goals.ranked_target, "(B,)", lambda: goals.ranked_target(CLASSES, TEXTS, 2)),
     Seen(goals.TargetedMargin.value, "(B,)", lambda: goals.TargetedMargin().value(OTHER, TEXTS, CLASSES)),
     Seen(goals.TargetedDlr.value, "(B,)", lambda: goals.TargetedDlr().value(OTHER, TEXTS, CLASSES)),
-    Seen(chat_goals.early_weights, "(B, K)", lambda: chat_goals.early_weights(torch.ones(3, 4).bool(), 2, 0.8)),
+    Seen(chat_goals.early_weights, "(B, K)", lambda: chat_goals.early_weights(torch.ones(3, 8).bool(), 2, 0.8)),
     Seen(chat_goals.Begin.value, "(B,)", lambda: chat_goals.Begin().value(TOKENS, CHATS, None)),
     Seen(chat_goals.Avoid.reached, "(B,)", lambda: chat_goals.Avoid().reached(TOKENS, CHATS)),
     Seen(probe.Point, "(B, ...)", lambda: required(point().grad)),
@@ -217,7 +218,7 @@ SEEN = [
     ),
     Seen(windows.Draws.numbers, "(B, count)", lambda: windows.Draws.of(generators(), 4).numbers(6), {"count": 6}),
     Seen(changed_units, "(B,)", lambda: changed_units(PICTURE, Pixels())),
-    Seen(type(pgd(THREAT)(MODEL, TEXTS)), "(B,)", lambda: pgd(THREAT, steps=2)(MODEL, TEXTS).gauge),
+    Seen(Attacked, "(B,)", lambda: pgd(THREAT, steps=2)(MODEL, TEXTS).gauge),
     Seen(forward, "(B, C)", lambda: forward(MODEL, TEXTS)),
     Seen(forward, "(B, K, V)", lambda: forward(*talks())),
     Seen(
