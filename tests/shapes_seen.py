@@ -16,7 +16,7 @@ from tests.oracles import CurvedBag, image_rows, token_rows
 from textadv.attacks import L2, Adam, Linf, Momentum, StepSize, ThreatModel, pgd
 from textadv.attacks.minimal import contract
 from textadv.attacks.minimal.carlini_wagner import changed_units
-from textadv.attacks.parts import apgd_steps, chat_goals, goals, hinge, hyperplane, probe, windows
+from textadv.attacks.parts import apgd_steps, chat_goals, goals, hinge, hyperplane, probe, starts, unperturbed, windows
 from textadv.attacks.parts.attacked import Attacked
 from textadv.attacks.parts.balls import Ball
 from textadv.models import editable_mask, forward, hidden_states, vectors
@@ -154,6 +154,7 @@ SEEN = [
         "(B, T1 + T2)",
         lambda: batches.following(batches.padded([[1, 2], [1], [3]]), batches.padded([[1, 2, 3], [1], [2]])),
     ),
+    Seen(batches.per_row, "(B, 1, ...)", lambda: batches.per_row(ROWS, DELTA)),
     Seen(Box.bounds, "(B, ...)", lambda: Box(PICTURE, 0, 1).bounds(torch.float64)[0]),
     Seen(Pixels.box, "(B, channels, height, width)", lambda: Pixels().box({"pixel_values": PICTURE}).clean),
     Seen(Ball.bound, "(B, 1, ...)", lambda: OWN.bound(DELTA)),
@@ -182,13 +183,13 @@ SEEN = [
     Seen(chat_goals.Avoid.reached, "(B,)", lambda: chat_goals.Avoid().reached(TOKENS, CHATS)),
     Seen(probe.Point, "(B, ...)", lambda: required(point().grad)),
     Seen(probe.Point, "(B,)", lambda: point().value),
-    Seen(probe.one_pass, "(B, C)", lambda: probe.one_pass(MODEL, TEXTS)),
-    Seen(probe.mean_logits, "(B, K, C)", lambda: probe.mean_logits(*talks()), {"C": 61}),
-    Seen(probe.value_at_clean, "(B,)", lambda: probe.value_at_clean(goals.Untargeted(), TEXTS, CLASSES)),
+    Seen(unperturbed.one_pass, "(B, C)", lambda: unperturbed.one_pass(MODEL, TEXTS)),
+    Seen(unperturbed.mean_logits, "(B, K, C)", lambda: unperturbed.mean_logits(*talks()), {"C": 61}),
+    Seen(unperturbed.value_at_clean, "(B,)", lambda: unperturbed.value_at_clean(goals.Untargeted(), TEXTS, CLASSES)),
     Seen(
-        probe.uniform_start,
+        starts.uniform_start,
         "(B, ...)",
-        lambda: probe.uniform_start(MODEL, TEXTS, THREAT, torch.float64, seed=0, step=0),
+        lambda: starts.uniform_start(MODEL, TEXTS, THREAT, torch.float64, seed=0, step=0),
     ),
     Seen(contract.size_of, "(B,)", lambda: contract.size_of(BALL, DELTA)),
     Seen(contract.logits_at, "(B, C)", lambda: leaf()[0]),

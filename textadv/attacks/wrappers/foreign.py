@@ -16,8 +16,9 @@ from textadv.attacks.parts.calling import on_arrays
 from textadv.attacks.parts.goals import Goal, Untargeted
 from textadv.attacks.parts.guarding import Passes, counting, guarded
 from textadv.attacks.parts.members import parts, threats
-from textadv.attacks.parts.probe import assess, differentiable, one_pass
+from textadv.attacks.parts.probe import assess, differentiable
 from textadv.attacks.parts.threat import ThreatModel, require_threat
+from textadv.attacks.parts.unperturbed import one_pass
 from textadv.data import from_numpy
 from textadv.models import evaluating
 from textadv.values.batch import Batch
