@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from tests.shapes_seen import SEEN, Seen
-from tests.shapes_stated import aliases, unstated
-from tests.style import PACKAGE, parse, sources
+from tests.shapes_stated import LETTERS, aliases, unstated
+from tests.style import PACKAGE, ROOT, parse, sources
 
 MARGIN = "def margin(logits: Tensor) -> Tensor:\n    "
 
@@ -63,6 +63,12 @@ def test_the_check_sees_what_is_missing(text: str, told: list[str]) -> None:
     source = parse(f"{PACKAGE}/values/x.py", text)
     found = [place.partition(" ")[2] for place in unstated(source, aliases([source])[source.module])]
     assert found == told
+
+
+def test_the_letters_are_those_of_the_contributors_page() -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    told = page.partition("Shape letters: ")[2].partition("\n\n")[0]
+    assert set(re.findall(r"\*\*([A-Z])\*\*", told)) == set(LETTERS)
 
 
 @pytest.mark.parametrize("seen", SEEN, ids=lambda seen: seen.name)

@@ -14,7 +14,7 @@ NOT_HERE = "# type: ignore[no-untyped-def]  # "
 
 
 def untold(source: Source) -> list[str]:
-    """Whether a file of tests has no docstring, or its first line is none: a sentence that ends in a full stop."""
+    """The file, where it has no docstring."""
     first = (ast.get_docstring(source.tree) or "").partition("\n")[0]
     return [] if first else [source.at(source.tree, "does not say in its first line what it is about")]
 
