@@ -15,6 +15,7 @@ from textadv.data.characters import unbroken
 from textadv.data.chat_template import control_ids
 from textadv.data.examples import Examples
 from textadv.values.batch import Batch, Role
+from textadv.values.decisions import Label, listed
 from textadv.values.errors import DataError
 from textadv.values.host.phases import phase
 from textadv.values.kinds import require_kind, wrong_kind
@@ -42,7 +43,7 @@ class Rows(Protocol):
     def __len__(self) -> int: ...
 
     @property
-    def labels(self) -> tuple[int, ...]: ...
+    def labels(self) -> tuple[Label, ...]: ...
 
     @property
     def ids(self) -> tuple[int, ...]: ...
@@ -73,7 +74,7 @@ def require_labelled(rows: Rows) -> None:
     require_rows(rows)
     if not isinstance(rows, Rows):
         return
-    unlabelled = [id_ for id_, label in zip(rows.ids, rows.labels, strict=True) if label < 0]
+    unlabelled = [id_ for id_, label in zip(rows.ids, rows.labels, strict=True) if min(listed(label), default=-1) < 0]
     if unlabelled:
         raise DataError(
             f"labels are missing at {len(unlabelled)} of {len(rows)} rows, first row ids {unlabelled[:NAMED]}. Give "
