@@ -87,7 +87,7 @@ def inspect_rows(
             clean = forward(bare(model), batch).float().softmax(dim=1)
             adversarial = forward(bare(model), attacked.batch).float().softmax(dim=1)
         nearest = _nearest(model, attacked)
-    moved = _lengths(attacked, threat.resolved(model))
+    moved = lengths(attacked, threat.resolved(model))
     found = []
     for place, position in enumerate(positions):
         kept = batch.inputs["attention_mask"][place].bool()
@@ -107,7 +107,7 @@ def inspect_rows(
     return found
 
 
-def _lengths(attacked: Attacked, threat: ThreatModel) -> Tensor:
+def lengths(attacked: Attacked, threat: ThreatModel) -> Tensor:
     """The norm of each position's perturbation in units of the radius, (B, S)."""
     delta = attacked.perturbation.delta.float()
     radius = threat.ball.radius

@@ -38,8 +38,8 @@ def _text(path: Path) -> str:
         raise DataError("is a folder. Name the files in it, or set data.name to a data set's folder.")
     if path.suffix.lower() in OTHERS:
         raise DataError(
-            "is no CoNLL file (a word a line, its tag last). Write it so, or as .jsonl or .parquet with a list of words "
-            "and a list of tags in each row."
+            "is no CoNLL file (a word a line, its tag last). Write it so, or as .jsonl or .parquet with a list of "
+            "words and a list of tags in each row."
         )
     if not path.is_file():
         raise DataError(f"is not there (looked in {Path.cwd()}). Correct the name.")
@@ -71,8 +71,8 @@ def _sentences(text: str) -> list[list[tuple[str, str]]]:
         width = len(fields)
         if width < 2:
             raise DataError(
-                f"has one column in line {number}, {fields[0][:60]!r}: a CoNLL file has a word a line and its tag last. "
-                "Name another file."
+                f"has one column in line {number}, {fields[0][:60]!r}: a CoNLL file has a word a line and its tag "
+                "last. Name another file."
             )
         found[-1].append((fields[0], fields[-1].strip()))
         numbered = numbered and fields[0] == str(len(found[-1]))

@@ -73,7 +73,7 @@ def load_tagged(
         splits = _splits(columns, labels, validation_fraction, seed)
         splits = replace(splits, notes=(*(() if name == FILES else unread(name, config)), *splits.notes))
     parts = {role: _sample(part, sizes[role], seed) for role, part in splits.named.items()}
-    splits = replace(splits, **parts)
+    splits = replace(splits, train=parts["train"], validation=parts["validation"], test=parts["test"])
     _check_classes(splits, train_rows)
     splits = replace(splits, scheme=_scheme(splits, scheme))
     return replace(splits, notes=(*splits.notes, *_lacking(splits), *_spelling(splits)))
@@ -108,8 +108,8 @@ def _read(table: Table, role: str, tokens: str, tags: str, surrogates: Surrogate
             )
         if not isinstance(marks, (list, tuple)):
             raise DataError(
-                f"data.tags: {where} has {printed(marks)} in column {tags!r}, which is no list of tags. Name the column "
-                "of lists of tags."
+                f"data.tags: {where} has {printed(marks)} in column {tags!r}, which is no list of tags. Name the "
+                "column of lists of tags."
             )
         if len(texts) != len(marks):
             raise DataError(
@@ -191,10 +191,11 @@ def _hashable(tags: Sequence[Any]) -> bool:
 
 def _classes(column: _Column, names: tuple[str, ...], named: bool) -> tuple[tuple[int, ...], ...]:
     """The class of each word; a number is the tag of that name where there is one, or else of that place."""
-    ids: dict[str | int, int] = {IGNORED: IGNORED}
-    ids |= dict(enumerate(names)) | {name: place for place, name in enumerate(names)}
-    counted = {int(name): place for place, name in enumerate(names) if name.isascii() and name.isdigit()}
-    ids |= counted if len(counted) == len(names) else {}
+    ids: dict[str | int, int] = {name: place for place, name in enumerate(names)}
+    whole = all(name.isascii() and name.isdigit() for name in names)
+    for number, name in enumerate(names):
+        ids[int(name) if whole else number] = number
+    ids[IGNORED] = IGNORED
     found, unknown = [], Counter[str]()
     first: tuple[int, Any] | None = None
     for row, tags in zip(column.ids, column.tags, strict=True):
@@ -269,8 +270,8 @@ def _lacking(splits: TaggedSplits) -> Iterator[str]:
         words = {role: sum(tag in lacking for row in part.tags for tag in row) for role, part in splits.named.items()}
         yield (
             f"data.train: no word has {len(lacking)} of the {len(splits.labels)} tags ({names}), and "
-            f"{words['validation']} words of validation and {words['test']} of test rows have one. Train on a split, or "
-            "on more rows, that has every tag."
+            f"{words['validation']} words of validation and {words['test']} of test rows have one. Train on a split, "
+            "or on more rows, that has every tag."
         )
 
 

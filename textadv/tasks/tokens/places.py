@@ -1,7 +1,7 @@
 """The built-in sentences: people and places with made-up names, told apart by the words around them alone.
 
-A name may be a person's in one sentence and a place's in the next, so that nothing is learned by heart. The splits share
-no name; sentences, verbs and links are the language that they have in common.
+A name may be a person's in one sentence and a place's in the next, so that nothing is learned by heart. The splits
+share no name; sentences, verbs and links are the language that they have in common.
 """
 
 from __future__ import annotations

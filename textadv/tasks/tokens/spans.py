@@ -1,6 +1,7 @@
 """Spans of words that tags spell out (BIO and its kin), and how many of them an answer has right.
 
-The spans are those of seqeval's strict mode (https://github.com/chakki-works/seqeval), and so is the F1 of their counts.
+The spans are those of seqeval's strict mode (https://github.com/chakki-works/seqeval), and so is the F1 of their
+counts.
 """
 
 from __future__ import annotations

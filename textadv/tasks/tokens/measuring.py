@@ -1,0 +1,166 @@
+"""What a token classifier gets right: words, spans of words, and whole rows, without and under attack.
+
+All of it is read off what became of every row. A row whose words are all wrong is not attacked: there is nothing left
+to break.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import bootstrap
+
+from textadv.measuring import Measured
+from textadv.measuring.accuracy.record import CLEAN, ROBUST, WORST
+from textadv.measuring.measured import Measure
+from textadv.measuring.sections.rows import RowOutcome, Rows
+from textadv.tasks.tokens.spans import Counts, Scheme
+from textadv.values.decisions import Label, listed, right_in_all
+from textadv.values.digests import digest
+
+RESAMPLES = 1000
+TOKENS, SPANS = "tokens", "spans"
+OF_ROWS = "of rows; one is right where all its words are."
+WORST_SPANS = (
+    "of each row the fewest right spans and the most answered ones, over its answers with and without attack: never "
+    "above that under one attack."
+)
+
+
+class Share(NamedTuple):
+    """A share as sums over rows: of each row how much is right, out of how much."""
+
+    right: tuple[int, ...]
+    of: tuple[int, ...]
+
+    @property
+    def value(self) -> float:
+        """All that is right, out of all, in 0..1; 0 where there is nothing."""
+        return sum(self.right) / sum(self.of) if sum(self.of) else 0.0
+
+    def interval(self) -> tuple[float, float]:
+        """The 95 % percentile bootstrap interval over rows, drawn by a generator of its own; nan of fewer than two.
+
+        Efron, Annals of Statistics 7 (1979), 1-26, as scipy has it.
+        """
+        if len(self.right) < 2:
+            return math.nan, math.nan
+        draw = np.random.default_rng(0)
+        found = bootstrap(
+            (np.array(self.right), np.array(self.of)),
+            _ratio,
+            paired=True,
+            n_resamples=RESAMPLES,
+            method="percentile",
+            rng=draw,
+        )
+        return float(found.confidence_interval.low), float(found.confidence_interval.high)
+
+    @property
+    def rows(self) -> tuple[float, ...]:
+        """What each row adds, numbers whose mean is the share.
+
+        value + (right - value * of) / the mean of `of`: the ratio's linearisation, so that the difference of two
+        models' means is that of their shares, and its bootstrap over rows that of a ratio to first order.
+        """
+        mean = sum(self.of) / len(self.of)
+        if not mean:
+            return (0.0,) * len(self.of)
+        value = self.value
+        return tuple(value + (right - value * of) / mean for right, of in zip(self.right, self.of, strict=True))
+
+
+def _ratio(right: np.ndarray, of: np.ndarray, axis: int = -1) -> np.ndarray:
+    total = of.sum(axis=axis)
+    found: np.ndarray = right.sum(axis=axis) / np.where(total, total, 1)
+    return found
+
+
+def of_words(labels: Sequence[str], scheme: Scheme | None, measured: Measured) -> Measured:
+    """The record of a token classifier: accuracy of words and F1 of spans before what is said of whole rows.
+
+    labels: the tags by class id. scheme: how they spell spans; None: they spell none.
+    """
+    section = measured.section(Rows)
+    if section is None or not section.rows:
+        return measured
+    rows = sorted(section.rows, key=lambda row: row.id)
+    attacks = list(rows[0].predictions)
+    over = digest([str([(row.id, row.label) for row in rows]).encode()])
+    measures = [*_accuracies(rows, attacks, over)]
+    if scheme is not None:
+        measures += _of_spans(rows, attacks, labels, scheme, over)
+    return replace(measured, measures=(*measures, *map(_of_rows, measured.measures)))
+
+
+def _of_rows(measure: Measure) -> Measure:
+    """A measure of whole rows, which says so."""
+    if measure.id not in (CLEAN, WORST) and not measure.id.startswith(ROBUST):
+        return measure
+    return replace(measure, name=f"{measure.name}, rows", note=OF_ROWS if measure.id == CLEAN else measure.note)
+
+
+def _accuracies(rows: Sequence[RowOutcome], attacks: Sequence[str], over: str) -> Iterator[Measure]:
+    """Of words: clean, under each attack, and in the worst case, where a word counts that all answers have right."""
+    of = tuple(len(listed(row.label)) for row in rows)
+
+    def share(answers: Callable[[RowOutcome], Sequence[Label]]) -> Share:
+        return Share(tuple(right_in_all(row.label, *answers(row)) for row in rows), of)
+
+    yield _measure("token accuracy, clean", f"{TOKENS}/clean", share(lambda row: [row.clean_prediction]), over)
+    for attack in attacks:
+        kept = share(lambda row, attack=attack: [row.clean_prediction, row.predictions[attack]])  # type: ignore[misc]
+        yield _measure(f"token accuracy, {attack}", f"{TOKENS}/robust/{attack}", kept, over)
+    if attacks:
+        worst = share(lambda row: [row.clean_prediction, *row.predictions.values()])
+        yield _measure("token accuracy, worst case", f"{TOKENS}/worst_case", worst, over)
+
+
+def _of_spans(
+    rows: Sequence[RowOutcome], attacks: Sequence[str], labels: Sequence[str], scheme: Scheme, over: str
+) -> Iterator[Measure]:
+    """F1 of spans: clean, under each attack, and in the worst case."""
+
+    def named(label: Label) -> list[str]:
+        return [labels[one] for one in listed(label)]
+
+    counted = partial(Counts.of, scheme=scheme)
+    clean = [counted(named(row.clean_prediction), named(row.label)) for row in rows]
+    yield _measure("span F1, clean", f"{SPANS}/clean", _f1(clean), over)
+    under = {key: [counted(named(row.predictions[key]), named(row.label)) for row in rows] for key in attacks}
+    for attack, counts in under.items():
+        yield _measure(f"span F1, {attack}", f"{SPANS}/robust/{attack}", _f1(counts), over)
+    if attacks:
+        worst = [
+            Counts(min(one.right for one in each), max(one.answered for one in each), each[0].true)
+            for each in zip(clean, *under.values(), strict=True)
+        ]
+        yield _measure("span F1, worst case", f"{SPANS}/worst_case", _f1(worst), over, WORST_SPANS)
+
+
+def _f1(counts: Sequence[Counts]) -> Share:
+    """F1 = 2 right / (answered + true), as a share of sums."""
+    return Share(tuple(2 * one.right for one in counts), tuple(one.answered + one.true for one in counts))
+
+
+def _measure(name: str, id: str, share: Share, over: str, note: str = "") -> Measure:
+    low, high = share.interval()
+    return Measure(
+        id.partition("/")[0],
+        name,
+        share.value,
+        low,
+        high,
+        sum(share.of),
+        False,
+        share.rows,
+        note,
+        id=id,
+        heading="",
+        over=over,
+    )
