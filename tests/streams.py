@@ -53,9 +53,10 @@ from textadv.objectives.alignment import (
 )
 from textadv.objectives.rerouting import Reroute, Retain
 from textadv.objectives.token_means import OverTokens
-from textadv.training.accumulation import StepReport, accumulate
+from textadv.training.accumulation import accumulate
 from textadv.training.mixing import Constant, Mixing
 from textadv.training.sampling import Streams
+from textadv.training.step_report import StepReport
 from textadv.values.batch import Role
 from textadv.values.randomness import seeded_scope
 from textadv.values.spaces import Embeddings, Hidden, Several, Space

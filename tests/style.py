@@ -20,7 +20,7 @@ ONLY_IN: dict[str, set[str]] = {
     "matplotlib": {"report"},
     "pickle": set(),
     "dill": set(),
-    "pydantic": {"config", "measuring"},
+    "pydantic": {"config", "measuring", "tasks"},
     f"{PACKAGE}.config": {"config", "tasks", "runs", ""},
 }
 # Outside the library nobody imports those; but what the laboratory's model is made of is no matter of a user.
@@ -188,3 +188,24 @@ def loop_variables_after_loop(source: Source) -> Iterator[str]:
         for node in names:
             if isinstance(node.ctx, ast.Load) and node.id in ends.keys() - others and node.lineno > ends[node.id]:
                 yield source.at(node, f"reads {node.id} after the loop that binds it")
+
+
+# ---- what attacks, losses and objectives do not ask
+
+SPACES = {"Embeddings", "Hidden", "Several", "Ablation", "Pixels"}
+DIMENSIONS = re.compile(r"[\w.]+\.(dim\(\)|ndim)|len\([\w.]+\.shape\)")
+ROOMS_WITHOUT_KINDS = tuple(f"{PACKAGE}/{room}/" for room in ("attacks", "objectives", "values"))
+# There it tells matrices from vectors among a model's weights.
+OF_WEIGHTS = f"{PACKAGE}/objectives/weights.py"
+
+
+def branches_by_kind(source: Source) -> Iterator[str]:
+    """Questions which space it is, and how many dimensions a tensor has: spaces and decisions answer them."""
+    for node in ast.walk(source.tree) if source.path.startswith(ROOMS_WITHOUT_KINDS) else ():
+        told = isinstance(node, ast.Call) and dotted(node.func) in ("isinstance", "issubclass")
+        told = told or isinstance(node, ast.Compare | ast.MatchClass)
+        if told and {part.id for part in ast.walk(node) if isinstance(part, ast.Name)} & SPACES:
+            yield source.at(node, "asks which space it is: let the space say what is particular to it")
+        sides = [node.left, *node.comparators] if isinstance(node, ast.Compare) else []
+        if source.path != OF_WEIGHTS and any(DIMENSIONS.fullmatch(ast.unparse(side)) for side in sides):
+            yield source.at(node, "asks for a tensor's dimensions: read Decisions")

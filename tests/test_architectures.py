@@ -19,9 +19,10 @@ from tests.oracles import TEXT_CONFIGS, FixedRows, padded, tiny_models, tiny_row
 from textadv.attacks import L2, Attack, Attacked, Diverge, GradientAttack, Linf, ThreatModel, pgd
 from textadv.models import editable_mask, forward
 from textadv.objectives import Adversarial, FreeLB, Moment, Objective, hardening, trades
-from textadv.training.accumulation import StepReport, accumulate
+from textadv.training.accumulation import accumulate
 from textadv.training.mixing import Group
 from textadv.training.optimisation import adamw
+from textadv.training.step_report import StepReport
 from textadv.values.batch import Batch, Role
 from textadv.values.randomness import seeded_scope
 from textadv.values.spaces import Embeddings, Hidden, Pixels, Space

@@ -95,11 +95,13 @@ def test_a_batch_of_both_is_parted() -> None:
 
 
 def test_norms_over_something_else_than_rows_are_refused() -> None:
-    norm = SplitBatchNorm(nn.BatchNorm1d(3))
-
     class Flattened(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = SplitBatchNorm(nn.BatchNorm1d(3))
+
         def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-            return norm(pixel_values.permute(0, 2, 3, 1).reshape(-1, 3))
+            return self.norm(pixel_values.permute(0, 2, 3, 1).reshape(-1, 3))
 
     with pytest.raises(ModelError, match="a batch norm gets 512 rows for a batch of 8"):
         forward(Flattened(), batch(Role.ADVERSARIAL, 0.1))

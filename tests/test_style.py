@@ -18,6 +18,7 @@ from tests.style import (
     ROOT,
     Check,
     Source,
+    branches_by_kind,
     dangerous_calls,
     dotted,
     epsilon_parameters,
@@ -58,7 +59,7 @@ def fail_with(places: list[str]) -> None:
     assert not places, "\n" + "\n".join(dict.fromkeys(places))
 
 
-LIBRARY_CHECKS: list[Check] = [global_seeding, epsilon_parameters, missing_docstrings]
+LIBRARY_CHECKS: list[Check] = [branches_by_kind, global_seeding, epsilon_parameters, missing_docstrings]
 EVERYWHERE_CHECKS: list[Check] = [
     restricted_imports,
     dangerous_calls,
@@ -75,7 +76,7 @@ SAMPLES: list[tuple[Check, str, str, str]] = [
     (
         restricted_imports,
         "textadv/training/trainer.py",
-        "from textadv.tasks.file import dump",
+        "from textadv.config.run import RunSection",
         "from textadv.training.mixing import config",
     ),
     (restricted_imports, "recipes/x.py", "import transformers", "from textadv.tasks.text.config import RunConfig"),
@@ -89,6 +90,13 @@ SAMPLES: list[tuple[Check, str, str, str]] = [
     (global_seeding, "textadv/x.py", "np.random.seed(0)", "np.random.default_rng(0)"),
     (global_seeding, "textadv/x.py", "accelerate.utils.set_seed(0)", "generator.manual_seed(0)"),
     (epsilon_parameters, "textadv/x.py", "def f(epsilon): ...", "def f(radius, eps): ..."),
+    (branches_by_kind, "textadv/attacks/x.py", "isinstance(a.space, Hidden | Several)", "ThreatModel(Pixels(), ball)"),
+    (branches_by_kind, "textadv/attacks/x.py", "type(space) is Pixels", "space.is_picture"),
+    (branches_by_kind, "textadv/objectives/x.py", "place == Embeddings()", "place == threat.space"),
+    (branches_by_kind, "textadv/values/x.py", "match s:\n    case Ablation(): ...", "isinstance(x, Tensor)"),
+    (branches_by_kind, "textadv/values/losses.py", "logits.dim() == 2", "x.reshape(*[1] * (x.dim() - 1))"),
+    (branches_by_kind, "textadv/attacks/x.py", "3 > batch.logits.ndim", "3 > batch.count"),
+    (branches_by_kind, "textadv/attacks/x.py", "len(logits.shape) != 2", "logits.shape == labels.shape"),
     (missing_docstrings, "textadv/x.py", '"""M."""\ndef f(): ...', '"""M."""\ndef _f(): ...'),
     (suppressed_bug_rules, "textadv/x.py", "x = 1  # no" + "qa: F821", "x = 1  # no" + "qa: E501"),
     (suppressed_bug_rules, "textadv/x.py", "x = 1  # no" + "qa", "x = 1"),
@@ -386,49 +394,3 @@ def test_every_objective_and_loss_says_where_it_leaves_its_paper() -> None:
     assert not list(
         undeviating(parse(f"{PACKAGE}/values/losses.py", 'def f():\n    """One.\n\n    Deviations: none.\n    """'))
     )
-
-
-# ---- what attacks, losses and objectives do not ask
-
-SPACES = {"Embeddings", "Hidden", "Several", "Ablation", "Pixels"}
-# There it tells matrices from vectors among a model's weights.
-OF_WEIGHTS = f"{PACKAGE}/objectives/weights.py"
-
-
-def spaces_in(node: ast.AST) -> set[str]:
-    return {part.id for part in ast.walk(node) if isinstance(part, ast.Name)} & SPACES
-
-
-def is_dimension(node: ast.expr) -> bool:
-    """`x.dim()`, `x.ndim` or `len(x.shape)`."""
-    return bool(re.fullmatch(r"[\w.]+\.(dim\(\)|ndim)|len\([\w.]+\.shape\)", ast.unparse(node)))
-
-
-def branches_by_kind(source: Source) -> Iterator[str]:
-    """Questions which space it is, and how many dimensions a tensor has: spaces and decisions answer them."""
-    for node in ast.walk(source.tree):
-        told = isinstance(node, ast.Call) and dotted(node.func) in ("isinstance", "issubclass")
-        if (told or isinstance(node, ast.Compare | ast.MatchClass)) and spaces_in(node):
-            yield source.at(node, "asks which space it is: let the space say what is particular to it")
-        sides = [node.left, *node.comparators] if isinstance(node, ast.Compare) else []
-        if any(map(is_dimension, sides)) and source.path != OF_WEIGHTS:
-            yield source.at(node, "asks for a tensor's dimensions: read Decisions")
-
-
-def test_no_branch_by_space_or_by_the_dimensions_of_logits() -> None:
-    rooms = tuple(f"{PACKAGE}/{room}/" for room in ("attacks", "objectives", "values"))
-    found = [source for source in library() if source.path.startswith(rooms)]
-    fail_with([place for source in found for place in branches_by_kind(source)])
-    for bad in (
-        "isinstance(space, Pixels)",
-        "isinstance(self.threat.space, Hidden | Several)",
-        "type(space) is Pixels",
-        "place == Embeddings()",
-        "match space:\n    case Ablation():\n        pass",
-        "logits.dim() == 2",
-        "3 > batch.logits.ndim",
-        "len(logits.shape) != 2",
-    ):
-        assert list(branches_by_kind(parse("textadv/attacks/x.py", bad))), bad
-    for good in ("space.is_picture", "ThreatModel(Pixels(), ball)", "x.reshape(-1, *[1] * (x.dim() - 1))"):
-        assert not list(branches_by_kind(parse("textadv/attacks/x.py", good))), good

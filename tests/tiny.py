@@ -28,9 +28,10 @@ from textadv.objectives import (
     hardening,
     trades,
 )
-from textadv.training.accumulation import StepReport, accumulate
+from textadv.training.accumulation import accumulate
 from textadv.training.mixing import NO_ATTACK, Constant, Mixing
 from textadv.training.progress import Scores, Settings
+from textadv.training.step_report import StepReport
 from textadv.values.randomness import seeded_scope
 from textadv.values.spaces import Embeddings, Space
 

@@ -158,13 +158,13 @@ gradient.GradientAttack
   Gradients are scaled row by row | test_gradient.test_rows_saturated_at_a_margin_of_60_still_get_the_right_direction
   + test_formulas.test_pgd_is_the_sign_or_the_unit_gradient_and_a_projection
   `most_damaging` takes the worst | test_attacks.test_strength_the_most_damaging_iterate_is_never_worse_than_the_last
-gradient.pgd
+pgd.pgd
   those of `GradientAttack` | elsewhere
   The default step is one | test_gradient.test_named_constructors_are_the_published_settings
-gradient.fgsm
+pgd.fgsm
   the paper has Linf balls alone | test_formulas.test_fgsm_and_its_random_start_are_one_step
   pixels are clipped to their box | test_formulas.test_fgsm_and_its_random_start_are_one_step
-gradient.r_fgsm
+pgd.r_fgsm
   the gradient is taken in evaluation mode | test_stated.test_a_row_is_attacked_in_evaluation_mode_also_in_training
 held.Held
   none known | test_held.test_it_searches_at_multiples_and_hands_out_the_same_delta_in_between

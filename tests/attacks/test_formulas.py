@@ -25,7 +25,7 @@ from textadv.attacks import (
     pgd,
     r_fgsm,
 )
-from textadv.attacks.parts.probe import uniform_start
+from textadv.attacks.parts.starts import uniform_start
 from textadv.attacks.parts.windows import PLACES_OF_A_QUERY, Draws
 from textadv.values.batch import Batch
 from textadv.values.randomness import row_generators

@@ -26,7 +26,8 @@ from textadv.attacks import (
     worst_of,
 )
 from textadv.attacks.parts import goals
-from textadv.attacks.parts.probe import clean_logits, evaluate_at
+from textadv.attacks.parts.probe import evaluate_at
+from textadv.attacks.parts.unperturbed import clean_logits
 from textadv.models import Averaged, evaluating
 from textadv.values.batch import Batch
 from textadv.values.losses import margin

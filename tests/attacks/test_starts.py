@@ -7,7 +7,7 @@ import torch
 
 from tests.oracles import CurvedBag, rightly_labelled, token_rows
 from textadv.attacks import L2, Diverge, FixedStep, GradientAttack, Linf, StepSize, ThreatModel, pgd
-from textadv.attacks.parts.probe import spread_start, uniform_start
+from textadv.attacks.parts.starts import spread_start, uniform_start
 from textadv.config.adversary import AttackConfig, selecting
 from textadv.config.attacks import of_panel
 from textadv.config.evaluation import MinimumRadiusConfig

@@ -18,7 +18,7 @@ from tests.seen import evaluate
 from tests.support.places import PLACES
 from textadv.attacks import L2, Linf, ThreatModel, autoattack, fgsm, pgd
 from textadv.data import ImageRows
-from textadv.measuring import Finished
+from textadv.measuring import Finished, identity
 from textadv.models import as_classifier, evaluating, forward
 from textadv.values.batch import Batch
 from textadv.values.spaces import Hidden, Pixels
@@ -111,10 +111,8 @@ class Stopping:
 def test_an_interrupted_evaluation_keeps_what_an_uninterrupted_one_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from textadv.measuring import finished
-
     model, rows = images()
-    monkeypatch.setattr(finished, "described", lambda value: str(type(value)) if isinstance(value, nn.Module) else "x")
+    monkeypatch.setattr(identity, "described", lambda value: str(type(value)) if isinstance(value, nn.Module) else "x")
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     plain: dict[str, Any] = {"threat": THREAT, "batch_size": 2}
     first = evaluate(model, rows, {"pgd": pgd(THREAT, steps=3)}, keep_adversarial=whole, **plain)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,11 @@ from tests.objectives import dial
 from textadv.attacks import L2, FixedStep, GradientAttack, Linf, StepSize, ThreatModel, pgd, r_fgsm
 from textadv.models import PerturbationError, evaluating, forward, trainable_state
 from textadv.objectives import Adversarial, Carried, Free, Moment, Term, hardening
-from textadv.training.accumulation import StepReport, accumulate
+from textadv.training.accumulation import accumulate
 from textadv.training.checkpoint import latest, optimizer_state
 from textadv.training.mixing import Constant, Linear, Mixing
-from textadv.training.sampling import OneStream
+from textadv.training.sampling import OneStream, whole_batches
+from textadv.training.step_report import StepReport
 from textadv.training.trainer import Trainer
 from textadv.values.batch import Batch
 from textadv.values.spaces import Embeddings
@@ -253,10 +255,11 @@ def test_a_run_resumes_with_the_delta_that_it_carried(kept: int, tmp_path: Path)
 def test_batch_norms_are_refreshed_on_distinct_batches(tmp_path: Path) -> None:
     """Each batch of 8 stays for 4 steps, and is one forward."""
     mine = trainer(tmp_path, Free(STEP, replays=4))
-    ids = [tuple(batch.ids.tolist()) for batch in mine._training_rows(3)]
+    rows = partial(whole_batches, mine.sampler, 8, mine.settings.steps)
+    ids = [tuple(batch.ids.tolist()) for batch in rows(3)]
     assert ids == [tuple(normed.rows().batch(mine.sampler.step(step, 8).positions).ids.tolist()) for step in (0, 4, 8)]
     assert len(set(ids)) == 3
-    assert len(list(mine._training_rows(2))) == 2 and len(list(mine._training_rows(50))) == 13, "50 steps hold 13"
+    assert len(list(rows(2))) == 2 and len(list(rows(50))) == 13, "50 steps hold 13"
 
 
 def test_a_run_cannot_be_resumed_half_way_through_a_batch(tmp_path: Path) -> None:

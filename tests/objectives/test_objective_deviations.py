@@ -125,6 +125,8 @@ losses.log_1_minus_p
   a mean | test_stated_objectives.test_unlikelihood_is_a_mean_per_row_to_which_unlikely_tokens_add_nothing
 losses.margin
   none (Carlini and Wagner's f6 | test_published_norms.test_margin_and_the_difference_of_logits_ratio
+losses.wrong
+  none | ./test_decisions.test_pgd_raises_the_loss_of_labels_and_counts_a_row_where_any_changed
 losses.token_losses
   none | attacks/test_chat_goals.test_begin_is_minus_the_weighted_cross_entropy_of_the_first_tokens
 losses.dlr
@@ -136,6 +138,8 @@ losses.targeted_dlr
 losses.kl
   none | test_published_norms.test_batch_norms_are_passed_as_the_released_code_passes_them
   a value per row | test_published_norms.test_batch_norms_are_passed_as_the_released_code_passes_them
+losses.kl_of_decisions
+  those of `kl` | elsewhere
 losses.symmetric_kl
   none from the | test_published_classifiers.test_on_texts_value_and_gradient_are_those_of_the_published_formula
   SMART's and ALUM's released | test_published_classifiers.test_constant_targets_halve_the_gradient_at_nearby_logits

@@ -19,10 +19,11 @@ from textadv.tasks.chat.config import ChatRunConfig
 from textadv.tasks.file import load_config, parse_config
 from textadv.tasks.images.config import ImageRunConfig
 from textadv.tasks.text.config import RunConfig
-from textadv.training.accumulation import StepReport, accumulate
+from textadv.training.accumulation import accumulate
 from textadv.training.mixing import NO_ATTACK
 from textadv.training.optimisation import adamw
 from textadv.training.sampling import OneStream
+from textadv.training.step_report import StepReport
 from textadv.values.batch import Role
 
 ROWS, STEPS, RATE = 8, 2, 1e-2

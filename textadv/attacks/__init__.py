@@ -4,7 +4,7 @@ from textadv.attacks.apgd import Apgd, apgd_ce, apgd_dlr, apgd_targeted
 from textadv.attacks.autoattack import AutoAttack, Stage, autoattack, require_same_classes
 from textadv.attacks.contrast import Contrast
 from textadv.attacks.direction import RefusalDirection
-from textadv.attacks.gradient import GradientAttack, fgsm, pgd, r_fgsm, reach_warning
+from textadv.attacks.gradient import GradientAttack
 from textadv.attacks.minimal.bisection import MinimumRadius
 from textadv.attacks.minimal.carlini_wagner import CarliniWagner, CarliniWagnerL0, CarliniWagnerLinf, changed_units
 from textadv.attacks.minimal.ddn import Ddn
@@ -30,6 +30,7 @@ from textadv.attacks.parts.goals import (
 from textadv.attacks.parts.threat import ThreatModel, radius_unit, require_threat
 from textadv.attacks.parts.within import Within
 from textadv.attacks.penalty import PenalisedAscent
+from textadv.attacks.pgd import fgsm, pgd, r_fgsm, reach_warning
 from textadv.attacks.square import Square
 from textadv.attacks.virtual import Noise, VirtualAdversarial
 from textadv.attacks.wrappers.curriculum import AdaptiveRadius, Stages

@@ -12,9 +12,10 @@ from textadv.attacks.parts.apgd_steps import Halving, Rule, Sparse, confined
 from textadv.attacks.parts.attacked import Attacked, Outcome
 from textadv.attacks.parts.calling import on_arrays
 from textadv.attacks.parts.goals import Goal, TargetedDlr, TargetedMargin, Untargeted, require_slope, target_count
-from textadv.attacks.parts.probe import Point, clean_is_known, clean_logits, evaluate_at, half_to_single
+from textadv.attacks.parts.probe import Point, evaluate_at
 from textadv.attacks.parts.record import Record
 from textadv.attacks.parts.threat import ThreatModel, require_threat
+from textadv.attacks.parts.unperturbed import clean_is_known, clean_logits, half_to_single
 from textadv.attacks.wrappers.ensemble import WorstOf
 from textadv.models import bare, delta_shape, editable_mask, evaluating, with_prefix
 from textadv.values.batch import Batch, Perturbation

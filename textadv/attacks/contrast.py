@@ -10,11 +10,13 @@ from torch import Tensor, nn
 from textadv.attacks.gradient import GradientAttack
 from textadv.attacks.parts.attacked import Attacked, Cost, slope_met
 from textadv.attacks.parts.calling import on_arrays
-from textadv.attacks.parts.probe import assess, differentiable, half_to_single, one_pass, uniform_start
+from textadv.attacks.parts.probe import assess, differentiable
+from textadv.attacks.parts.starts import uniform_start
 from textadv.attacks.parts.threat import ThreatModel
+from textadv.attacks.parts.unperturbed import half_to_single, one_pass
 from textadv.models import PerturbationError, bare, delta_shape, dtype_of, editable_mask, evaluating, forward
 from textadv.models.finite import overflow
-from textadv.values.batch import Batch, concatenate
+from textadv.values.batch import Batch, concatenate, per_row
 from textadv.values.host.printable import shortened
 from textadv.values.kinds import require_kind
 from textadv.values.losses import cross_entropy, log_1_minus_p
@@ -131,7 +133,7 @@ class Contrast:
             safe = log_1_minus_p(wide, pair, self.cutoff).chunk(2)[1]
             (upstream,) = torch.autograd.grad((-harmful - self.away * safe).sum(), [wide])
             largest = torch.maximum(*upstream.abs().flatten(1).amax(dim=1).chunk(2)).repeat(2)
-            scale = largest.reshape(-1, *[1] * (upstream.dim() - 1))
+            scale = per_row(largest, upstream)
             upstream = upstream / torch.where(scale > 0, scale, 1)
             (grad,) = torch.autograd.grad(logits, [leaf], upstream.to(logits.dtype), allow_unused=True)
         if grad is None:

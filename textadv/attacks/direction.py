@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from textadv.attacks.parts.attacked import Attacked, Cost, Outcome
 from textadv.attacks.parts.calling import on_arrays
 from textadv.attacks.parts.goals import Elicit, Goal
-from textadv.attacks.parts.probe import value_at_clean
+from textadv.attacks.parts.unperturbed import value_at_clean
 from textadv.models import bare, device_of, evaluating, forward, hidden_states
 from textadv.values.batch import Batch
 from textadv.values.losses import margin

@@ -12,8 +12,10 @@ from textadv.attacks.minimal.contract import logits_at, slope, unbounded
 from textadv.attacks.parts.attacked import Attacked, Cost, Slopes, slope_met
 from textadv.attacks.parts.calling import on_arrays
 from textadv.attacks.parts.goals import Goal, Untargeted, require_slope
-from textadv.attacks.parts.probe import assess, half_to_single, mean_logits, uniform_start
+from textadv.attacks.parts.probe import assess
+from textadv.attacks.parts.starts import uniform_start
 from textadv.attacks.parts.threat import ThreatModel, require_threat
+from textadv.attacks.parts.unperturbed import half_to_single, mean_logits
 from textadv.models import PerturbationError, delta_shape, dtype_of, evaluating
 from textadv.values.batch import Batch
 

@@ -13,8 +13,9 @@ from textadv.attacks.parts.attacked import Attacked, Cost, Outcome
 from textadv.attacks.parts.balls import INSIDE
 from textadv.attacks.parts.calling import on_arrays
 from textadv.attacks.parts.goals import Goal, Untargeted
-from textadv.attacks.parts.probe import Point, evaluate_at, half_to_single, mean_logits, value_at_clean
+from textadv.attacks.parts.probe import Point, evaluate_at
 from textadv.attacks.parts.threat import ThreatModel, require_threat
+from textadv.attacks.parts.unperturbed import half_to_single, mean_logits, value_at_clean
 from textadv.attacks.parts.windows import (
     PLACES_OF_A_QUERY,
     TILES,

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from textadv.attacks.parts.attacked import Attacked, Cost, Slopes, slope_met
 from textadv.attacks.parts.calling import on_arrays
 from textadv.attacks.parts.goals import Diverge, Goal, Untargeted
-from textadv.attacks.parts.probe import assess, evaluate_at, mean_logits, uniform_start
+from textadv.attacks.parts.probe import assess, evaluate_at
+from textadv.attacks.parts.starts import uniform_start
 from textadv.attacks.parts.threat import ThreatModel, require_threat
+from textadv.attacks.parts.unperturbed import mean_logits
 from textadv.models import dtype_of, evaluating
 from textadv.values.batch import Batch
 

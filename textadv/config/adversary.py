@@ -109,6 +109,21 @@ class Against:
     surrogates: Mapping[str, nn.Module] = field(default_factory=dict)
 
 
+class PanelSection(Section):
+    """What every attack of an evaluation has beside its keys."""
+
+    name: str
+
+    @property
+    def surrogate(self) -> str | None:
+        """The model that it is transferred from, if it is."""
+        return None
+
+    def bisection_problems(self, key: str) -> list[str]:
+        """What a bisection over radii, whose attack stands at `key`, does not allow in it, one line each."""
+        return []
+
+
 def goal_of(name: str) -> Goal:
     """A loss of the label, or a divergence from the clean prediction, by name."""
     from textadv.attacks import Diverge, Untargeted
@@ -146,7 +161,7 @@ _SETTLED: dict[str, dict[str, Any]] = {
 }
 
 
-class AttackConfig(Section):
+class AttackConfig(PanelSection):
     """How hard the adversary tries within the threat model."""
 
     name: Literal["pgd", "fgsm", "r_fgsm", "virtual_adversarial", "noise"] = Field("pgd", description="The attack.")
@@ -249,6 +264,14 @@ class AttackConfig(Section):
             seed=seed,
             starts=self.starts,
         )
+
+    def bisection_problems(self, key: str) -> list[str]:
+        if self.step_size is None:
+            return []
+        return [
+            f"{key}.step_size would stay {self.step_size:g} at every radius that is tried. Set "
+            f"{key}.relative_step_size instead, or leave both out."
+        ]
 
     def staged(self, make: Callable[[AttackConfig], Attack]) -> Attack:
         """What `make` makes of the attack, for each number of steps that its schedule names."""

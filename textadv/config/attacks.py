@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from textadv.config.adversary import Against, AttackConfig, measuring, with_defaults
-from textadv.config.types import Count, Formerly, NotNegative, Positive, Section, Text, checked
+from textadv.config.adversary import Against, AttackConfig, PanelSection, measuring, with_defaults
+from textadv.config.types import Count, Formerly, NotNegative, Positive, Text, checked
 
 if TYPE_CHECKING:
     from textadv.attacks import Attack, ThreatModel
@@ -41,7 +41,12 @@ def averaged(search: Attack, samples: int, seed: int) -> Attack:
     return search if samples == 1 else Eot(search, samples, seed=seed)
 
 
-class ApgdConfig(Section):
+def several_samples(key: str, samples: int) -> list[str]:
+    """What a bisection over radii does not allow in the samples of the attack at `key`."""
+    return [f"{key}.samples must be 1, got {samples}: a bisection looks at single passes."] if samples > 1 else []
+
+
+class ApgdConfig(PanelSection):
     """The keys of every APGD (arXiv:2003.01690)."""
 
     name: str
@@ -59,6 +64,9 @@ class ApgdConfig(Section):
         against = against or Against()
         search = self._search(threat, seed, against.classes, against.early_stop and self.samples == 1)
         return averaged(search, self.samples, seed)
+
+    def bisection_problems(self, key: str) -> list[str]:
+        return several_samples(key, self.samples)
 
     def _search(self, threat: ThreatModel, seed: int, classes: int, early_stop: bool) -> Attack:
         raise NotImplementedError
@@ -105,7 +113,7 @@ class ApgdTargetedConfig(ApgdConfig):
         return apgd_targeted(threat, classes, steps=steps, restarts=restarts, early_stop=early_stop, seed=seed)
 
 
-class MinimalConfig(Section):
+class MinimalConfig(PanelSection):
     """An attack whose one run finds the smallest perturbation that breaks a row."""
 
     name: str
@@ -148,7 +156,7 @@ class FabTargetedConfig(MinimalConfig):
         return fab_targeted(threat, classes, seed=seed, **self.model_dump(exclude={"name"}))
 
 
-class SquareConfig(Section):
+class SquareConfig(PanelSection):
     """Square, random search by the scores alone (arXiv:1912.00049); for l2 and linf balls."""
 
     name: Literal["square"] = Field("square", description="The attack.")
@@ -162,6 +170,9 @@ class SquareConfig(Section):
         from textadv.attacks import Square
 
         return averaged(Square(threat, self.queries, self.p_init, self.rescale, seed=seed), self.samples, seed)
+
+    def bisection_problems(self, key: str) -> list[str]:
+        return several_samples(key, self.samples)
 
 
 class DeepFoolConfig(MinimalConfig):
@@ -243,7 +254,7 @@ class CarliniWagnerConfig(MinimalConfig):
         return forms[form](threat, **self.model_dump(exclude={"name", "form"}, exclude_none=True))
 
 
-class AutoAttackConfig(Section):
+class AutoAttackConfig(PanelSection):
     """AutoAttack, whose worst case is one number (arXiv:2003.01690)."""
 
     name: Literal["autoattack"] = Field("autoattack", description="The attack.")
@@ -272,6 +283,11 @@ class AutoAttackConfig(Section):
         from textadv.attacks import autoattack
 
         return autoattack(threat, (against or Against()).classes, seed=seed, **self.model_dump(exclude={"name"}))
+
+    def bisection_problems(self, key: str) -> list[str]:
+        if self.version != "rand":
+            return []
+        return [f"{key}.version: rand looks at means of passes, and a bisection at one. Set standard or fast."]
 
 
 def of_panel(data: object) -> object:
@@ -309,7 +325,7 @@ StrongAttackConfig = (
 )
 
 
-class TransferConfig(Section):
+class TransferConfig(PanelSection):
     """An attack on another model, whose perturbations are then put on this one's inputs (arXiv:1605.07277)."""
 
     name: Literal["transfer"] = Field("transfer", description="The attack.")
@@ -334,6 +350,10 @@ class TransferConfig(Section):
         against = against or Against()
         attack = self.attack.make(threat, seed, replace(against, early_stop=False))
         return Transfer(against.surrogates.get(self.model, nn.Identity()), attack, threat, self.model)
+
+    @property
+    def surrogate(self) -> str | None:
+        return self.model
 
 
 PanelAttackConfig = AttackConfig | StrongAttackConfig | TransferConfig

@@ -11,15 +11,14 @@ from textadv.config.adversary import AttackConfig, selecting
 from textadv.config.evaluation import EvaluationConfig
 from textadv.config.mixing import MixingConfig
 from textadv.config.objective import AdversarialConfig, ObjectiveConfig
-from textadv.config.run import RunSection
+from textadv.config.run import ChoiceConfig, RunSection
 from textadv.config.training import training_problems
-from textadv.config.types import ConfigError, Count, Section
+from textadv.config.types import ConfigError, Count
 
 
-class SelectionConfig(Section):
+class SelectionConfig(ChoiceConfig):
     """How the best checkpoint is found, on validation rows only."""
 
-    every: Count | None = Field(None, description="Optimizer steps between two measurements; null: once per epoch.")
     rows: Count = Field(256, description="Validation rows that are attacked.")
     attack: Annotated[AttackConfig, BeforeValidator(selecting)] = Field(
         AttackConfig(name="pgd", steps=10, select="most_damaging", early_stop=True),

@@ -12,15 +12,11 @@ from textadv.config.adversary import SOME_CLASSES, Against, AttackConfig, with_d
 from textadv.config.attacks import (
     TRAINABLE,
     ApgdCeConfig,
-    ApgdConfig,
-    AutoAttackConfig,
     FabConfig,
     FabTargetedConfig,
     MinimalConfig,
     NamedAttackConfig,
-    SquareConfig,
     StrongAttackConfig,
-    TransferConfig,
     of_panel,
 )
 from textadv.config.labels import attack_problems
@@ -87,15 +83,7 @@ class MinimumRadiusConfig(Section):
     @model_validator(mode="after")
     def _rules(self) -> MinimumRadiusConfig:
         attack, key, lines = self.attack, "evaluation.minimum_radius.attack", []
-        if isinstance(attack, AttackConfig) and attack.step_size is not None:
-            lines.append(
-                f"{key}.step_size would stay {attack.step_size:g} at every radius that is tried. Set "
-                f"{key}.relative_step_size instead, or leave both out."
-            )
-        if isinstance(attack, ApgdConfig | SquareConfig) and attack.samples > 1:
-            lines.append(f"{key}.samples must be 1, got {attack.samples}: a bisection looks at single passes.")
-        if isinstance(attack, AutoAttackConfig) and attack.version == "rand":
-            lines.append(f"{key}.version: rand looks at means of passes, and a bisection at one. Set standard or fast.")
+        lines += attack.bisection_problems(key)
         if isinstance(attack, MinimalConfig):
             lines += _beside_minimal(self, attack)
         return checked(self, lines)
@@ -220,14 +208,15 @@ class EvaluationConfig(Section):
         loaded: dict[str, Loaded] = {}
         lines = []
         for key, attack in self.attacks.items():
-            if not isinstance(attack, TransferConfig) or attack.model in loaded:
+            model = attack.surrogate
+            if model is None or model in loaded:
                 continue
             try:
-                loaded[attack.model] = load(attack.model)
+                loaded[model] = load(model)
             except ValueError as error:
                 where, told = f"evaluation.attacks.{key}.model", str(error)
                 named = "model.name" in told
-                lines.append(told.replace("model.name", where) if named else f"{where} {attack.model!r}: {told}")
+                lines.append(told.replace("model.name", where) if named else f"{where} {model!r}: {told}")
         if lines:
             raise ConfigError(lines)
         return loaded

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from textadv.config.adversary import AttackConfig, ThreatConfig, goal_of
+from textadv.config.lowered import LoweredConfig
 from textadv.config.mixing import MixingConfig
 from textadv.config.objective_rules import (
     ascending_problems,
@@ -57,99 +58,12 @@ WeightPerturbation = Annotated[
 ]
 
 
-class LoweredConfig(Section):
-    """What every objective has beside its keys."""
-
-    default_goal: ClassVar[str] = "cross_entropy"
-    """What the adversary of training raises where the configuration names no goal."""
-
-    name: str
-
-    @property
-    def holds_clean(self) -> bool:
-        """Whether the loss of an attacked row contains that of the clean one."""
-        return False
-
-    @property
-    def passes_clean(self) -> bool:
-        """Whether rows that are attacked pass the model in training unperturbed as well."""
-        return self.holds_clean
-
-    @property
-    def batch_stays(self) -> int:
-        """Optimizer steps for which a batch stays."""
-        return 1
-
-    @property
-    def gamma(self) -> float:
-        """AWP's; 0 for objectives that cannot have one."""
-        return float(getattr(self, "weight_perturbation", 0.0))
-
-    def problems(self, attack: AttackConfig, threat: ThreatConfig, mixing: MixingConfig) -> list[str]:
-        """What the objective does not allow in attack, threat and mixing, one line each."""
-        if mixing.policy != "pair" or not self.holds_clean:
-            return []
-        what = "objective.clean_term: true" if self.name == "freelb" else f"objective.name: {self.name}"
-        return [
-            f"mixing.policy: pair counts the clean loss of attacked rows twice, because {what} already contains it. "
-            f"Set mixing.policy: replace."
-        ]
-
-    def precision_problems(self, precision: str | None) -> list[str]:
-        """What AWP does not allow in training.precision, one line each."""
-        if self.gamma == 0 or precision != "fp16":
-            return []
-        return [
-            f"objective.weight_perturbation: {self.gamma} takes gradients that training.precision: fp16 cannot scale. "
-            "Set training.precision: bf16 or no."
-        ]
-
-    def adversary(self, attack: AttackConfig, threat: ThreatModel, seed: int) -> Attack:
-        """The attack of training, with the objective's own goal and step where the configuration names none."""
-        return attack.make(threat, seed, default_goal=self._goal(attack))
-
-    def make(
-        self, attack: AttackConfig, threat: ThreatModel, seed: int, mixing: MixingConfig | None = None
-    ) -> Objective | None:
-        """What training minimises on attacked rows; None for plain fine-tuning.
-
-        mixing: says whether each row has a radius of its own.
-        """
-        from textadv.objectives import WeightPerturbation
-
-        adversary = self.adversary(attack, threat, seed)
-        if mixing is not None and mixing.adaptive_radius is not None:
-            adversary = mixing.adaptive_radius.make(adversary, threat)
-        of_attack = self._maker()
-        return WeightPerturbation(adversary, of_attack, self.gamma) if self.gamma > 0 else of_attack(adversary)
-
-    def trained_with(self, model: nn.Module, rows: Rows, seed: int) -> AbstractContextManager[object]:
-        """The block in which a model is trained: what the objective needs beside the model is there inside.
-
-        rows: those that it is trained on. Raises ValueError where the objective does not fit the model.
-        """
-        return nullcontext()
-
-    def _goal(self, attack: AttackConfig) -> str:
-        return "kl" if attack.name == "virtual_adversarial" else self.default_goal
-
-    def _maker(self) -> Callable[[Attack], Objective]:
-        """What makes the objective of an attack, which AWP does anew for each group of rows."""
-        return self._of
-
-    def _of(self, adversary: Attack) -> Objective:
-        raise NotImplementedError
-
-
 class CleanConfig(LoweredConfig):
     """Plain fine-tuning: attack and mixing are ignored."""
 
-    name: Literal["clean"] = Field("clean", description="Cross-entropy of clean rows.")
+    beside_clean = True
 
-    @property
-    def passes_clean(self) -> bool:
-        """Always."""
-        return True
+    name: Literal["clean"] = Field("clean", description="Cross-entropy of clean rows.")
 
     def make(
         self, attack: AttackConfig, threat: ThreatModel, seed: int, mixing: MixingConfig | None = None
@@ -174,19 +88,14 @@ class TradesConfig(LoweredConfig):
     """TRADES (arXiv:1901.08573)."""
 
     default_goal = "kl"
+    contains_clean = True
 
     name: Literal["trades"] = Field("trades", description="Clean cross-entropy + beta x KL between clean and attacked.")
     beta: NotNegative = Field(6.0, description="Weight of the divergence.")
     batch_norm: BatchNorm = "separate"
     weight_perturbation: WeightPerturbation = 0.0
 
-    @property
-    def holds_clean(self) -> bool:
-        """Always."""
-        return True
-
     def problems(self, attack: AttackConfig, threat: ThreatConfig, mixing: MixingConfig) -> list[str]:
-        """Also starts at which the divergence has no gradient."""
         return [*divergence_problems(self.name, attack), *super().problems(attack, threat, mixing)]
 
     def _of(self, adversary: Attack) -> Objective:
@@ -198,17 +107,14 @@ class TradesConfig(LoweredConfig):
 class MartConfig(LoweredConfig):
     """MART (Wang et al., ICLR 2020)."""
 
+    beside_clean = True
+
     name: Literal["mart"] = Field(
         "mart", description="Boosted cross-entropy of attacked rows + weight x KL x (1 - clean confidence)."
     )
     weight: NotNegative = Field(5.0, description="Weight of the divergence.")
     batch_norm: BatchNorm = "separate"
     weight_perturbation: WeightPerturbation = 0.0
-
-    @property
-    def passes_clean(self) -> bool:
-        """Always."""
-        return True
 
     def _of(self, adversary: Attack) -> Objective:
         from textadv.objectives import Mart
@@ -221,17 +127,13 @@ class AlumConfig(LoweredConfig):
 
     default_goal = "symmetric_kl"
 
+    contains_clean = True
+
     name: Literal["alum"] = Field("alum", description="Clean cross-entropy + weight x symmetric KL.")
     weight: NotNegative = Field(1.0, description="Weight of the divergence.")
     weight_perturbation: WeightPerturbation = 0.0
 
-    @property
-    def holds_clean(self) -> bool:
-        """Always."""
-        return True
-
     def problems(self, attack: AttackConfig, threat: ThreatConfig, mixing: MixingConfig) -> list[str]:
-        """Also starts at which the divergence has no gradient."""
         return [*divergence_problems(self.name, attack), *super().problems(attack, threat, mixing)]
 
     def _of(self, adversary: Attack) -> Objective:
@@ -244,6 +146,8 @@ class SmartConfig(LoweredConfig):
     """SMART (arXiv:1911.03437)."""
 
     default_goal = "symmetric_kl"
+
+    contains_clean = True
 
     name: Literal["smart"] = Field("smart", description="Clean cross-entropy + weight x symmetric KL.")
     weight: NotNegative = Field(1.0, description="Weight of the divergence.")
@@ -267,13 +171,7 @@ class SmartConfig(LoweredConfig):
             )
         return checked(self, lines)
 
-    @property
-    def holds_clean(self) -> bool:
-        """Always."""
-        return True
-
     def problems(self, attack: AttackConfig, threat: ThreatConfig, mixing: MixingConfig) -> list[str]:
-        """Also starts at which the divergence has no gradient."""
         return [*divergence_problems(self.name, attack), *super().problems(attack, threat, mixing)]
 
     def _maker(self) -> Callable[[Attack], Objective]:
@@ -287,6 +185,8 @@ class SmartConfig(LoweredConfig):
 class R3fConfig(LoweredConfig):
     """R3F (arXiv:2008.03156), the control without an adversary."""
 
+    contains_clean = True
+
     name: Literal["r3f"] = Field("r3f", description="Clean cross-entropy + weight x symmetric KL under noise.")
     weight: NotNegative = Field(1.0, description="Weight of the divergence.")
     constant_input: Annotated[bool, Formerly(False)] = Field(
@@ -294,13 +194,7 @@ class R3fConfig(LoweredConfig):
     )
     weight_perturbation: WeightPerturbation = 0.0
 
-    @property
-    def holds_clean(self) -> bool:
-        """Always."""
-        return True
-
     def problems(self, attack: AttackConfig, threat: ThreatConfig, mixing: MixingConfig) -> list[str]:
-        """Also attacks that are none."""
         lines = []
         if attack.name != "noise":
             lines.append(f"objective.name: r3f needs attack.name: noise, got {attack.name}. Set attack.name: noise.")
@@ -324,11 +218,9 @@ class FreelbConfig(LoweredConfig):
 
     @property
     def holds_clean(self) -> bool:
-        """Where the clean term is added."""
         return self.clean_term
 
     def problems(self, attack: AttackConfig, threat: ThreatConfig, mixing: MixingConfig) -> list[str]:
-        """Also attacks that are not one plain ascent, and options that the threat gives no meaning."""
         lines = super().problems(attack, threat, mixing) + ascending_problems(self.name, attack, mixing)
         return lines + freelb_problems(self, attack, threat.space, threat.norm)
 
@@ -358,11 +250,9 @@ class FreeConfig(LoweredConfig):
 
     @property
     def batch_stays(self) -> int:
-        """As replayed."""
         return self.replays
 
     def problems(self, attack: AttackConfig, threat: ThreatConfig, mixing: MixingConfig) -> list[str]:
-        """Also attacks that are not one plain step."""
         lines = super().problems(attack, threat, mixing) + ascending_problems(self.name, attack, mixing)
         if attack.name == "pgd" and attack.steps != 1:
             lines.append(
@@ -386,14 +276,11 @@ class FreeConfig(LoweredConfig):
 class RegularisedConfig(LoweredConfig):
     """Adversarial regularisation (arXiv:1412.6572)."""
 
+    contains_clean = True
+
     name: Literal["regularised"] = Field("regularised", description="Clean + multiplier x adversarial cross-entropy.")
     multiplier: NotNegative = Field(0.2, description="Weight of the adversarial loss.")
     weight_perturbation: WeightPerturbation = 0.0
-
-    @property
-    def holds_clean(self) -> bool:
-        """Always."""
-        return True
 
     def _of(self, adversary: Attack) -> Objective:
         from textadv.objectives import Regularised
@@ -413,7 +300,6 @@ class DistributionalConfig(LoweredConfig):
     weight_perturbation: WeightPerturbation = 0.0
 
     def problems(self, attack: AttackConfig, threat: ThreatConfig, mixing: MixingConfig) -> list[str]:
-        """Also what the penalised ascent, which has no ball, does not use."""
         return [*super().problems(attack, threat, mixing), *distributional_problems(attack, threat)]
 
     def adversary(self, attack: AttackConfig, threat: ThreatModel, seed: int) -> Attack:
@@ -435,6 +321,8 @@ class DistributionalConfig(LoweredConfig):
 class PredictorConfig(LoweredConfig):
     """Consistency through a predictor with stopped gradients, as in SimSiam (arXiv:2011.10566)."""
 
+    contains_clean = True
+
     name: Literal["predictor"] = Field(
         "predictor", description="Mean of clean and adversarial cross-entropy + weight x (1 - cosine)."
     )
@@ -442,17 +330,10 @@ class PredictorConfig(LoweredConfig):
     hidden: Count = Field(64, description="Width of the predictor's hidden layer; it is trained and not exported.")
     weight_perturbation: WeightPerturbation = 0.0
 
-    @property
-    def holds_clean(self) -> bool:
-        """Always."""
-        return True
-
     def problems(self, attack: AttackConfig, threat: ThreatConfig, mixing: MixingConfig) -> list[str]:
-        """Also steps that would not reach the predictor."""
         return [*super().problems(attack, threat, mixing), *predictor_problems(mixing)]
 
     def trained_with(self, model: nn.Module, rows: Rows, seed: int) -> AbstractContextManager[object]:
-        """With the predictor at the model."""
         from textadv.objectives import with_predictor
 
         return with_predictor(model, rows.batch([0]), self.hidden, seed)

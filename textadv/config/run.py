@@ -50,6 +50,12 @@ class SourceConfig(Section):
         return self.model_dump(include={"lora"}).get("lora") is not None
 
 
+class ChoiceConfig(Section):
+    """How the best checkpoint is found, on validation rows only."""
+
+    every: Count | None = Field(None, description="Optimizer steps between two measurements; null: once per epoch.")
+
+
 class CheckpointConfig(Section):
     """What is saved on the way."""
 
@@ -85,7 +91,7 @@ class RunSection(Section):
     objective: Section
     mixing: RatioConfig
     training: TrainingConfig = Field(description="The optimizer and the loop.")
-    selection: Section
+    selection: ChoiceConfig
     checkpoint: CheckpointConfig = Field(CheckpointConfig(), description="What is saved on the way.")
     evaluation: Section
     baselines: Distinct[Literal["same_steps", "equal_cost"]] = Field(

@@ -8,9 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from scipy.stats import binomtest, quantile_test
+from scipy.stats import binom, binomtest, quantile_test
+
+UNDER_LEVEL = 0.01
+COLLAPSE_LEVEL = 0.05
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,27 @@ def wilson(count: int, total: int, confidence: float = 0.95) -> Rate:
         return Rate(0, 0, 0.0, 1.0)
     found = binomtest(int(count), int(total)).proportion_ci(confidence, method="wilson")
     return Rate(int(count), int(total), float(found.low), float(found.high))
+
+
+def no_better_than(right: int, total: int, chance: float) -> bool:
+    """Whether a one-sided exact binomial test at 5 % does not tell `right` of `total` rows from guessing."""
+    return bool(binom.sf(right - 1, total, chance) > COLLAPSE_LEVEL)
+
+
+def against_chance(
+    right: int, total: int, chance: float, expected: float
+) -> Literal["under", "at", "not shown to be above"] | None:
+    """How `right` of `total` rows stand to chance, in a word; None where they are above it or too few to say so.
+
+    Under: an exact test at 1 %. At: one at 5 % does not tell the two apart, and the 95 % interval ends below the middle
+    between chance and 100 %, so that the rows were enough to see a model that works. chance: what guessing gets right,
+    as a share of the rows; expected: as a count of them.
+    """
+    if bool(binom.cdf(right, total, chance) < UNDER_LEVEL):
+        return "under"
+    if not no_better_than(right, total, chance) or wilson(right, total).high >= (1 + chance) / 2:
+        return None
+    return "at" if right <= expected else "not shown to be above"
 
 
 def mcnemar(before: Sequence[bool], after: Sequence[bool]) -> float:

@@ -20,7 +20,6 @@ from textadv.models.places import (
 from textadv.models.prefix import with_prefix
 from textadv.models.preprocessing import ImageShape, Preprocessing, read_preprocessing
 from textadv.models.running import (
-    OfRows,
     all_states,
     as_reference,
     evaluating,
@@ -61,7 +60,6 @@ __all__ = [
     "Lora",
     "ModelError",
     "Normalised",
-    "OfRows",
     "PerturbationError",
     "Preprocessing",
     "TokenRows",

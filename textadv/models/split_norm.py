@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from textadv.models import ModelError, OfRows, bare, recomputes
+from textadv.models import ModelError, bare, recomputes
 from textadv.values.batch import Batch, Role
 
 Which = Literal["clean", "adversarial"]
 
 
-class SplitBatchNorm(OfRows):
+class SplitBatchNorm(nn.Module):
     """A batch norm for clean rows and one for perturbed rows, which start alike (arXiv:1911.09665, section 4).
 
     The adversarial one serves the rows of role ADVERSARIAL in a batch that carries a perturbation, in the attack as in
@@ -25,13 +25,18 @@ class SplitBatchNorm(OfRows):
     hold both. `using` overrides it.
     """
 
+    takes_batch = True
+
     def __init__(self, norm: _BatchNorm) -> None:
         super().__init__()
         self.clean, self.adversarial = norm, deepcopy(norm)
         self.always: Which | None = None
 
     def forward(self, tensor: Tensor, batch: Batch | None = None) -> Tensor:
-        """The normalised tensor (B, channels, ...). Raises ModelError where its first dimension is not that of rows."""
+        """The normalised tensor (B, channels, ...). batch: what `textadv.forward` sends through, None without it.
+
+        Raises ModelError where the tensor's first dimension is not that of rows.
+        """
         perturbed = self._perturbed(tensor, batch)
         if isinstance(perturbed, Tensor):
             order = torch.cat([(~perturbed).nonzero(), perturbed.nonzero()]).squeeze(1)

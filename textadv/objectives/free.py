@@ -16,10 +16,12 @@ from torch import Tensor, nn
 from textadv.attacks import Ascent, Ball, FixedStep, GradientAttack, StepSize, ThreatModel
 from textadv.attacks.parts.ascent import State
 from textadv.attacks.parts.attacked import Attacked, Cost
-from textadv.attacks.parts.probe import assess, evaluate_at, half_to_single, uniform_start
+from textadv.attacks.parts.probe import assess, evaluate_at
+from textadv.attacks.parts.starts import uniform_start
+from textadv.attacks.parts.unperturbed import half_to_single
 from textadv.models import PerturbationError, bare, dtype_of, editable_mask, evaluating, forward
 from textadv.objectives.terms import Moment, Term
-from textadv.values.batch import Batch
+from textadv.values.batch import Batch, per_row
 from textadv.values.kinds import require_kind
 from textadv.values.losses import cross_entropy
 from textadv.values.randomness import preserved_rng, rng_state, set_rng_state
@@ -55,7 +57,7 @@ class LargestEntryStep:
 
     def update(self, delta: Tensor, grad: Tensor, ball: Ball, state: State) -> tuple[Tensor, State]:
         """The next delta, before it is confined."""
-        largest = grad.abs().flatten(1).amax(dim=1).reshape(-1, *[1] * (grad.dim() - 1))
+        largest = per_row(grad.abs().flatten(1).amax(dim=1), grad)
         unit = grad / torch.where(largest > 0, largest, 1)
         return delta + self.step_size.length(ball, delta) * unit, state
 

@@ -16,6 +16,7 @@ from torch import nn
 
 from textadv.attacks import ThreatModel
 from textadv.config.models import NamedModel
+from textadv.config.run import RunSection
 from textadv.measuring import Measured, Results, Training
 from textadv.measuring.results import Facts
 from textadv.measuring.sections.exports import ExportCheck
@@ -110,7 +111,7 @@ class Task(Protocol):
     """
 
     @property
-    def config(self) -> Any: ...
+    def config(self) -> RunSection: ...
     @property
     def run(self) -> Run: ...
     @property

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, groupby, islice
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from textadv.data import Rows, require_labelled
 from textadv.training.mixing import NO_ATTACK, Group, Mixing, in_groups
-from textadv.values.batch import Role
+from textadv.values.batch import Batch, Role
 from textadv.values.kinds import require_kind
 from textadv.values.randomness import permutation
 
@@ -266,3 +266,13 @@ class Benign:
         """The rows of `step`, and the groups of benign ones of process `rank`."""
         positions, groups = self.streams.step(step, micro_batch_size, processes, rank)
         return Step(positions, [group for group in groups if group.role in BENIGN])
+
+
+def whole_batches(sampler: Sampler, size: int, steps: int, count: int) -> Iterator[Batch]:
+    """The first `count` batches of `size` rows each: those of the first optimizer steps, the same on every process.
+
+    steps: of the training. A batch that stays for several optimizer steps is taken once.
+    """
+    taken = (sampler.step(step, size).positions for step in range(max(count, steps)))
+    parts = (rows[n : n + size] for rows, _ in groupby(taken) for n in range(0, len(rows) - size + 1, size))
+    return map(sampler.rows.batch, islice(parts, count))

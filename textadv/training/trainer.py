@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from itertools import groupby, islice
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -23,7 +23,7 @@ from textadv.models.finite import odd_gradient
 from textadv.models.split_norm import require_adversarial_rows
 from textadv.objectives import Moment, Objectives
 from textadv.training import checkpoint as checkpoints
-from textadv.training.accumulation import StepReport, accumulate, largest_of_all, over_processes
+from textadv.training.accumulation import accumulate
 from textadv.training.averaging import Average, Averaging
 from textadv.training.divergence import LEAST_SCALE, NO_STEP, Course, require_finite, rows_of
 from textadv.training.keeping import RANKING, KeptWeights, improved, selected
@@ -33,9 +33,10 @@ from textadv.training.overfitting import SLOWER, Guard, Watch
 from textadv.training.precision import without_autocast
 from textadv.training.progress import Progress, Scores, Settings, Trained, require_training
 from textadv.training.resumable import Resumable
-from textadv.training.sampling import Sampler
+from textadv.training.sampling import Sampler, whole_batches
+from textadv.training.step_report import StepReport, largest_of_all, over_processes
 from textadv.training.tracking import Tracker
-from textadv.values.batch import Batch, Role
+from textadv.values.batch import Role
 from textadv.values.errors import NonFiniteError
 from textadv.values.host.interrupts import Interrupted, asked, finishing, take_time
 from textadv.values.randomness import seeded_scope
@@ -247,8 +248,7 @@ class Trainer:
         """Scores the model, whose weights are those of `step`, and keeps them where they are the best so far."""
         progress = self.progress
         require_finite(self.model, self.progress.step)
-        measured = {}
-        collapsed = False
+        measured, collapsed = dict[str, float](), False
         with self._shown():
             if self.score is not None:
                 clean, robust, collapsed, progress.doubt, meaning = self.score(self.model)
@@ -267,17 +267,10 @@ class Trainer:
 
     def _shown(self) -> AbstractContextManager[None]:
         """The block in which the model has the weights that are scored and kept."""
-        return nullcontext() if self.average is None else self.average.shown(self.model, self._training_rows)
-
-    def _training_rows(self, count: int) -> Iterator[Batch]:
-        """Whole batches of as many rows as a forward takes: those of the first optimizer steps, on every process.
-
-        A batch that stays for several optimizer steps is taken once.
-        """
-        size = self.settings.micro_batch_size
-        steps = (self.sampler.step(step, size).positions for step in range(max(count, self.settings.steps)))
-        parts = (rows[n : n + size] for rows, _ in groupby(steps) for n in range(0, len(rows) - size + 1, size))
-        return map(self.sampler.rows.batch, islice(parts, count))
+        if self.average is None:
+            return nullcontext()
+        rows = partial(whole_batches, self.sampler, self.settings.micro_batch_size, self.settings.steps)
+        return self.average.shown(self.model, rows)
 
     def _checkpoint(self, tracker: Tracker) -> None:
         require_finite(self.model, self.progress.step)

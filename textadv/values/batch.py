@@ -256,6 +256,11 @@ def require_batch(batch: object, arrays: bool = False) -> Batch:
     return batch
 
 
+def per_row(values: Tensor, tensor: Tensor) -> Tensor:
+    """values: (B,), one for each row. Returns (B, 1, ...), which broadcasts over a tensor (B, ...)."""
+    return values.reshape(-1, *[1] * (tensor.dim() - 1))
+
+
 def _fit(tensor: Tensor, width: int, fill: int = 0) -> Tensor:
     """The last dimension cut, or filled up, to `width`."""
     return torch.nn.functional.pad(tensor, (0, width - tensor.shape[-1]), value=fill)

@@ -8,24 +8,23 @@ Each says what is particular to it, so that no attack asks which one it is:
 is_picture: whether the delta is added to the images that the model is given, channels by height by width, of which
     neighbours have something in common, and below which nothing is trained.
 per_position: whether the delta has a vector for every position, (..., S, D).
-box(batch): the range of the rows' own values, None where there is none.
+box(inputs): the range of the rows' own values, None where there is none.
 require_ball(per, relative): raises ValueError where a ball of that unit, or with a relative radius, has no meaning.
 in_units(unit_of): the space, and the factor that makes a relative radius one in it; unit_of: the mean norm of a space.
-perturbed_inputs(batch, embedded): what the model's own forward takes; embedded: makes the inputs of word embeddings.
+perturbed_inputs(inputs, delta, embedded): what the model's own forward takes; embedded: makes the inputs of word
+    embeddings.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
-
-    from textadv.values.batch import Batch
 
 BYTES = 255
 # How far outside the box a pixel may be, as a share of its width.
@@ -52,8 +51,11 @@ class Box(NamedTuple):
         clean = self.clean.to(dtype)
         return (self.low - clean).clamp(max=0), (self.high - clean).clamp(min=0)
 
-    def require_inside(self, batch: Batch, name: str) -> None:
-        """Raises ValueError at editable values outside the range, further than rounding could have led."""
+    def require_inside(self, editable: Tensor, ids: Tensor, name: str) -> None:
+        """Raises ValueError at `editable` values outside the range, further than rounding could have led.
+
+        name: of the values. ids: (B,), of the rows.
+        """
         values, slack = self.clean, OUTSIDE * self.width
         if self.low >= 0 and self.high >= BYTES and float(values.max()) <= 1:
             raise ValueError(
@@ -61,16 +63,16 @@ class Box(NamedTuple):
                 "images are in [0, 1]. Use Pixels(), with a radius such as 8/255."
             )
         inside = (values >= self.low - slack) & (values <= self.high + slack)
-        inside = (inside | ~batch.editable).flatten(1).all(dim=1)
+        inside = (inside | ~editable).flatten(1).all(dim=1)
         if not bool(inside.all()):
             raise ValueError(
                 f"{name.capitalize()} are to be attacked, got values from {float(values.min()):g} to "
-                f"{float(values.max()):g}, outside at row ids {batch.ids[~inside].tolist()[:5]}. Divide bytes by 255, "
+                f"{float(values.max()):g}, outside at row ids {ids[~inside].tolist()[:5]}. Divide bytes by 255, "
                 "let the model normalise (as_classifier(module, mean, std)), or name the range: Pixels(low, high)."
             )
 
 
-def _no_box(_space: Space, _batch: Batch) -> Box | None:
+def _no_box(_space: Space, _inputs: Mapping[str, Tensor]) -> Box | None:
     return None
 
 
@@ -82,7 +84,9 @@ def _one_unit(space: Space, unit_of: Callable[[Space], float]) -> tuple[Space, f
     return space, unit_of(space)
 
 
-def _inside(space: Space, _batch: Batch, _embedded: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+def _inside(
+    space: Space, _inputs: Mapping[str, Tensor], _delta: Tensor, _embedded: Callable[[], dict[str, Tensor]]
+) -> dict[str, Tensor]:
     raise ValueError(
         f"A perturbation of {space} lies inside the model and is no input of it. Run textadv.forward("
         "model, attacked.batch), which adds it, or attack Pixels() or Embeddings()."
@@ -102,7 +106,9 @@ class Embeddings:
     def __str__(self) -> str:
         return "word embeddings"
 
-    def perturbed_inputs(self, _batch: Batch, embedded: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    def perturbed_inputs(
+        self, _inputs: Mapping[str, Tensor], _delta: Tensor, embedded: Callable[[], dict[str, Tensor]]
+    ) -> dict[str, Tensor]:
         """The embeddings in place of the tokens."""
         return embedded()
 
@@ -199,9 +205,9 @@ class Pixels:
     def __str__(self) -> str:
         return f"pixels in [{self.low:g}, {self.high:g}]"
 
-    def box(self, batch: Batch) -> Box | None:
+    def box(self, inputs: Mapping[str, Tensor]) -> Box | None:
         """The range of the images, where there are any."""
-        pixels = batch.inputs.get("pixel_values")
+        pixels = inputs.get("pixel_values")
         return None if pixels is None else Box(pixels, self.low, self.high)
 
     def require_ball(self, per: str, relative: bool) -> None:
@@ -211,11 +217,12 @@ class Pixels:
         if relative:
             raise ValueError("threat.relative_radius has no meaning for pixels. Give threat.radius, e.g. 8/255.")
 
-    def perturbed_inputs(self, batch: Batch, _embedded: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    def perturbed_inputs(
+        self, inputs: Mapping[str, Tensor], delta: Tensor, _embedded: Callable[[], dict[str, Tensor]]
+    ) -> dict[str, Tensor]:
         """The images moved."""
-        assert batch.perturbation is not None
-        pixels = batch.inputs["pixel_values"]
-        return {**batch.inputs, "pixel_values": pixels + batch.perturbation.delta.detach().to(pixels.dtype)}
+        pixels = inputs["pixel_values"]
+        return {**inputs, "pixel_values": pixels + delta.detach().to(pixels.dtype)}
 
 
 def radius_words(radius: float) -> str:

@@ -18,7 +18,7 @@ from textadv.attacks.parts.calling import on_arrays
 from textadv.attacks.parts.hinge import Problem, Schedule, coordinates_of, minimise
 from textadv.attacks.parts.threat import ThreatModel, require_threat
 from textadv.models import editable_mask
-from textadv.values.batch import Batch
+from textadv.values.batch import Batch, per_row
 from textadv.values.losses import margin
 from textadv.values.spaces import Space
 
@@ -160,7 +160,7 @@ class CarliniWagnerLinf:
         constant = torch.full_like(found.size, self.initial_constant)
 
         def excess(delta: Tensor, rows: Tensor) -> Tensor:
-            bound = tau[rows].reshape(-1, *[1] * (delta.dim() - 1))
+            bound = per_row(tau[rows], delta)
             return (delta.abs() - bound).clamp_min(0).flatten(1).sum(dim=1)
 
         problem = replace(problem, penalty=excess, solved_below=1e-4)

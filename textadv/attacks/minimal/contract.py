@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from textadv.attacks.parts.attacked import Attacked, Cost, Outcome, Slopes, slope_met
 from textadv.attacks.parts.balls import Ball
 from textadv.attacks.parts.goals import Goal, Untargeted
-from textadv.attacks.parts.probe import Point, differentiable, evaluate_at, half_to_single, one_pass, value_at_clean
+from textadv.attacks.parts.probe import Point, differentiable, evaluate_at
 from textadv.attacks.parts.threat import ThreatModel
+from textadv.attacks.parts.unperturbed import half_to_single, one_pass, value_at_clean
 from textadv.models import PerturbationError, bare, delta_shape, editable_mask, evaluating, forward
 from textadv.models.finite import overflow
 from textadv.values.batch import Batch

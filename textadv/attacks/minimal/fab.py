@@ -15,7 +15,7 @@ from textadv.attacks.parts.goals import target_count
 from textadv.attacks.parts.hyperplane import PROJECTIONS
 from textadv.attacks.parts.threat import ThreatModel, require_threat
 from textadv.models import bare, editable_mask, evaluating, forward
-from textadv.values.batch import Batch
+from textadv.values.batch import Batch, per_row
 from textadv.values.decisions import require_one_each
 from textadv.values.losses import margin
 from textadv.values.randomness import row_generators
@@ -183,7 +183,7 @@ class Fab:
             broken = found.goal.reached(logits, at.rows)
             found.see(at.index, at.rows, moved, logits, broken)
             found.spend(at.index, forwards=1, backwards=at.classes.shape[1], queries=1)
-            back = broken.reshape(-1, *[1] * (moved.dim() - 1))
+            back = per_row(broken, moved)
             at = replace(at, delta=torch.where(back, self.beta * moved, moved))
             if self.early_stop:
                 still = torch.isin(at.index, self._wanted(found, at.index))
@@ -283,7 +283,7 @@ def _final_search(model: nn.Module, found: Smallest, index: Tensor) -> None:
     for _ in range(FINAL_STEPS):
         crossing = -below / torch.where(above > below, above - below, 1)
         share = near + (crossing + BEHIND * (1 - crossing)).clamp(0, 1) * (far - near)
-        tried = (whole * share.reshape(-1, *[1] * (whole.dim() - 1))).to(found.delta.dtype)
+        tried = (whole * per_row(share, whole)).to(found.delta.dtype)
         with torch.no_grad():
             logits = forward(bare(model), rows.perturbed(found.threat.space, tried))
         broken, lead = found.goal.reached(logits, rows), margin(logits.double(), rows)

@@ -16,7 +16,7 @@ from textadv.attacks.parts.calling import on_arrays
 from textadv.attacks.parts.hinge import ADAM_EPS, BETA1, BETA2
 from textadv.attacks.parts.threat import ThreatModel, require_threat
 from textadv.models import editable_mask
-from textadv.values.batch import Batch
+from textadv.values.batch import Batch, per_row
 from textadv.values.losses import margin
 
 # What the step sizes of the perturbation and of the multiplier have shrunk to in the end.
@@ -158,7 +158,7 @@ def _units(model: nn.Module, found: Smallest, index: Tensor, threat: ThreatModel
     rows, delta = found.rows.rows(index), found.delta[index]
     shape = (len(index), *[1] * (delta.dim() - 1))
     ones = torch.ones(shape, device=delta.device, dtype=torch.float64)
-    box = threat.space.box(rows)
+    box = threat.space.box(rows.inputs)
     if box is not None:
         width = ones * box.width
         return Units(width, width, ones, 1.0, shared=False)
@@ -178,14 +178,14 @@ def _units(model: nn.Module, found: Smallest, index: Tensor, threat: ThreatModel
 def _entries(rows: Batch, delta: Tensor) -> Tensor:
     """How many entries of each row may move, (n, 1, ...) float64, at least 1."""
     count = editable_mask(rows, tuple(delta.shape)).flatten(1).sum(dim=1).clamp_min(1)
-    return count.double().reshape(-1, *[1] * (delta.dim() - 1))
+    return per_row(count.double(), delta)
 
 
 def _squares(grad: Tensor, rows: Batch, *, shared: bool) -> Tensor:
     """What Adam's second moment is the running mean of: each entry's square, or their mean over those that move."""
     if not shared:
         return grad.square()
-    total = grad.square().flatten(1).sum(dim=1).reshape(-1, *[1] * (grad.dim() - 1))
+    total = per_row(grad.square().flatten(1).sum(dim=1), grad)
     return total / _entries(rows, grad)
 
 

@@ -13,7 +13,7 @@ from textadv.attacks.parts.balls import INSIDE, Ball
 from textadv.attacks.parts.probe import Point
 from textadv.attacks.parts.threat import ThreatModel
 from textadv.models import editable_mask
-from textadv.values.batch import Batch
+from textadv.values.batch import Batch, per_row
 
 # A rise of the goal that is smaller than this many units in the last place is rounding: a row's checkpoints must not
 # depend on which other rows shared its forward pass.
@@ -98,7 +98,7 @@ def _gradient(point: Point) -> Tensor:
 
 
 def _where(rows: Tensor, one: Tensor, other: Tensor) -> Tensor:
-    return torch.where(rows.reshape(-1, *[1] * (one.dim() - 1)), one, other)
+    return torch.where(per_row(rows, one), one, other)
 
 
 def _above(value: Tensor, reference: Tensor, dtype: torch.dtype) -> Tensor:
@@ -244,7 +244,7 @@ def _two_thirds(count: Tensor) -> Tensor:
 
 def confined(rows: Batch, threat: ThreatModel, delta: Tensor) -> Tensor:
     """`threat.confine`, and for an L1 ball of pixels the nearest point of ball and image box together."""
-    box = threat.space.box(rows)
+    box = threat.space.box(rows.inputs)
     if box is not None and threat.ball.geometry.name == "L1":
         low, high = box.bounds(delta.dtype)
         flat = delta.masked_fill(~editable_mask(rows, tuple(delta.shape)), 0).flatten(1)

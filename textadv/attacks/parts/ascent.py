@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from textadv.attacks.parts.balls import Ball
+from textadv.values.batch import per_row
 
 State = tuple[Tensor, ...]
 # Relative to a row's largest gradient entry: smaller ones are rounding, which Adam would blow up to full size.
@@ -75,7 +76,7 @@ class FixedStep:
 
 def _row_normalised(grad: Tensor) -> Tensor:
     """The gradient over its largest magnitude, per row, which padding does not change; zero stays zero."""
-    scale = grad.abs().flatten(1).amax(dim=1).reshape(-1, *[1] * (grad.dim() - 1))
+    scale = per_row(grad.abs().flatten(1).amax(dim=1), grad)
     return grad / torch.where(scale > 0, scale, 1)
 
 

@@ -122,7 +122,8 @@ class Attacked:
 
         Raises ValueError in other spaces, which are no input of a model, and where the model is needed and gone.
         """
-        return self.perturbation.space.perturbed_inputs(self.batch, self._embedded)
+        found = self.perturbation
+        return found.space.perturbed_inputs(self.batch.inputs, found.delta, self._embedded)
 
     def _embedded(self) -> dict[str, Tensor]:
         model = None if self.model is None else self.model()

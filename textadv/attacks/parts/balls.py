@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from textadv.values.batch import per_row
 from textadv.values.kinds import require_kind
 
 Per = Literal["token", "example"]
@@ -187,12 +188,12 @@ class Ball:
                 f"threat.radius names one radius for each of {len(radius)} rows, got {len(groups)} rows. To give radii "
                 "to attacks that drop rows, pass them to the attack as radius_scale."
             )
-        return radius.reshape(-1, *[1] * (groups.dim() - 1)) if radius.dim() else radius
+        return per_row(radius, groups) if radius.dim() else radius
 
     def bound(self, delta: Tensor) -> Tensor:
         """The radius, broadcastable over `delta`."""
         radius = self._bound(self._groups(delta))
-        return radius.reshape(-1, *[1] * (delta.dim() - 1)) if radius.dim() else radius
+        return per_row(radius, delta) if radius.dim() else radius
 
     def steepest(self, grad: Tensor) -> Tensor:
         """The v of unit norm that maximises <grad, v>, shaped as `grad`; zero where the gradient is."""

@@ -105,7 +105,7 @@ def units_of(found: Smallest, threat: ThreatModel, *, shared: bool) -> tuple[Ten
     Raises ValueError where that radius is 0.
     """
     ones = torch.ones_like(found.delta.flatten(1)[:, :1]).reshape(-1, *[1] * (found.delta.dim() - 1))
-    box = threat.space.box(found.rows)
+    box = threat.space.box(found.rows.inputs)
     if box is not None:
         width = ones * box.width
         return width, width
@@ -125,7 +125,7 @@ def coordinates_of(found: Smallest, threat: ThreatModel, *, shared: bool) -> tup
     For pixels the tanh of the paper; other spaces have no box. Units, arguments and errors are those of `units_of`.
     """
     entry, length = units_of(found, threat, shared=shared)
-    box = threat.space.box(found.rows)
+    box = threat.space.box(found.rows.inputs)
     if box is not None:
         return Tanh(box.clean.to(length.dtype), box.low, box.high), length
     return Scaled(entry), length

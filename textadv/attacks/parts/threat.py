@@ -52,9 +52,9 @@ class ThreatModel:
 
         Raises ValueError where the batch holds pixels that are not in the space's range.
         """
-        box = None if batch is None else self.space.box(batch)
+        box = None if batch is None else self.space.box(batch.inputs)
         if box is not None and batch is not None:
-            box.require_inside(batch, str(self.space))
+            box.require_inside(batch.editable, batch.ids, str(self.space))
         if self.ball.radius is not None:
             return self
         assert self.ball.relative_radius is not None
@@ -76,7 +76,7 @@ class ThreatModel:
         """
         delta = delta.masked_fill(~editable_mask(batch, tuple(delta.shape)), 0)
         delta = self.ball.project(delta)
-        box = self.space.box(batch)
+        box = self.space.box(batch.inputs)
         if box is not None:
             # They hold 0, so no entry grows, and the ball is not left by rounding.
             lowest, highest = box.bounds(delta.dtype)

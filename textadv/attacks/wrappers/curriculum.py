@@ -13,8 +13,8 @@ from textadv.attacks.parts.accepting import require_attack
 from textadv.attacks.parts.attacked import Attack, Attacked
 from textadv.attacks.parts.calling import on_arrays, searched
 from textadv.attacks.parts.goals import Untargeted
-from textadv.attacks.parts.probe import half_to_single
 from textadv.attacks.parts.threat import ThreatModel, require_threat
+from textadv.attacks.parts.unperturbed import half_to_single
 from textadv.models import delta_shape, dtype_of, evaluating
 from textadv.values.batch import Batch
 from textadv.values.losses import margin

@@ -16,8 +16,9 @@ from textadv.attacks.parts.calling import on_arrays
 from textadv.attacks.parts.goals import Goal, Untargeted
 from textadv.attacks.parts.guarding import Passes, counting, guarded
 from textadv.attacks.parts.members import parts, threats
-from textadv.attacks.parts.probe import assess, differentiable, one_pass
+from textadv.attacks.parts.probe import assess, differentiable
 from textadv.attacks.parts.threat import ThreatModel, require_threat
+from textadv.attacks.parts.unperturbed import one_pass
 from textadv.data import from_numpy
 from textadv.models import evaluating
 from textadv.values.batch import Batch
@@ -145,7 +146,7 @@ class Foreign:
                 f"{self} must return floating point in the range of {self.threat.space}, got {tensor.dtype}. Divide "
                 "bytes by 255, or let it return floating point."
             )
-        space, box = self.threat.space, self.threat.space.box(rows)
+        space, box = self.threat.space, self.threat.space.box(rows.inputs)
         assert box is not None
         low, high = float(tensor.detach().amin()), float(tensor.detach().amax())
         if high > box.high + UNITS * box.width:
@@ -161,7 +162,7 @@ class Foreign:
     def _confined(self, threat: ThreatModel, rows: Batch, delta: Tensor) -> Tensor:
         """The delta in its ball and the image box; a warning, or an error, where it was not."""
         confined = threat.confine(rows, delta)
-        box = threat.space.box(rows)
+        box = threat.space.box(rows.inputs)
         assert box is not None
         slack = OUTSIDE * box.width
         gauge = threat.ball.gauge(delta)

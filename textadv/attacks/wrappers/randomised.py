@@ -10,7 +10,7 @@ from textadv.attacks.parts.accepting import require_attack
 from textadv.attacks.parts.attacked import Attack, Attacked, Cost, Outcome
 from textadv.attacks.parts.calling import on_arrays, searched
 from textadv.attacks.parts.goals import Goal, Untargeted
-from textadv.attacks.parts.probe import mean_logits
+from textadv.attacks.parts.unperturbed import mean_logits
 from textadv.models import Averaged, evaluating
 from textadv.values.batch import Batch
 from textadv.values.losses import margin

@@ -11,8 +11,9 @@ from textadv.attacks.parts.accepting import require_attack
 from textadv.attacks.parts.attacked import Attack, Attacked
 from textadv.attacks.parts.calling import on_arrays, searched
 from textadv.attacks.parts.goals import Goal, Untargeted
-from textadv.attacks.parts.probe import assess, half_to_single, mean_logits, one_pass
+from textadv.attacks.parts.probe import assess
 from textadv.attacks.parts.threat import ThreatModel, require_threat
+from textadv.attacks.parts.unperturbed import half_to_single, mean_logits, one_pass
 from textadv.models import delta_shape, dtype_of, evaluating, require_model
 from textadv.values.batch import Batch
 

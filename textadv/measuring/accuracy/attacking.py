@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from textadv.attacks import Attack, AutoAttack, Eot, ThreatModel
 from textadv.attacks.parts.attacked import Cost, Slopes
 from textadv.attacks.parts.calling import searched
-from textadv.attacks.parts.probe import mean_logits
+from textadv.attacks.parts.unperturbed import mean_logits
 from textadv.data import Rows
 from textadv.measuring.accuracy.adversarial_rows import rows_of
 from textadv.measuring.accuracy.attacked_rows import NONE_FOUND, Hit, Ledger

@@ -41,7 +41,8 @@ from textadv.attacks import (
     fgsm,
     repeat,
 )
-from textadv.attacks.parts.probe import evaluate_at, half_to_single
+from textadv.attacks.parts.probe import evaluate_at
+from textadv.attacks.parts.unperturbed import half_to_single
 from textadv.data import Rows
 from textadv.measuring.accuracy.attacked_rows import Finished, Hit
 from textadv.measuring.accuracy.attacking import attack_rows, samples_of

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.stats import binom
 
 from textadv.measuring.accuracy.calibration import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE
 from textadv.measuring.accuracy.renumbering import LISTED, Renumbering, quoted, renumbering, told
-from textadv.measuring.statistics import wilson
+from textadv.measuring.statistics import against_chance, no_better_than
 
 LEAST_ROWS = 8
 LEAST_ROWS_OF_A_CLASS = 5
@@ -24,8 +23,6 @@ LEAST_OF_OTHERS = 3
 LEAST_AGREEMENT = 0.2
 # In standard deviations: 0.1 %, one-sided.
 CERTAIN = 3.09
-UNDER_LEVEL = 0.01
-COLLAPSE_LEVEL = 0.05
 AT_BOUND = 1e-3
 
 
@@ -37,7 +34,7 @@ def no_better_than_constant(predictions: Sequence[int], labels: Sequence[int]) -
     """
     right = sum(guess == label for guess, label in zip(predictions, labels, strict=True))
     majority = max(labels.count(label) for label in set(labels)) / len(labels)
-    return bool(binom.sf(right - 1, len(labels), majority) > COLLAPSE_LEVEL)
+    return no_better_than(right, len(labels), majority)
 
 
 @dataclass(frozen=True)
@@ -115,18 +112,15 @@ def answer_doubts(answered: Answered) -> tuple[str, ...]:
 def _chance(answered: Answered, counts: Counter[int], explained: bool) -> str | None:
     """That accuracy lies at or under chance; with too few rows to say so, None.
 
-    Chance is the best constant answer, which is right on 1 / classes of the rows or more. Under: an exact test at 1 %.
-    At: one at 5 % does not tell the two apart, and the 95 % interval ends below the middle between chance and 100 %,
-    so that the rows were enough to see a model that works. Answers that follow the classes of unbalanced rows, see
-    `_agreement`, are no chance.
+    Chance is the best constant answer, which is right on 1 / classes of the rows or more; the tests are those of
+    `against_chance`. Answers that follow the classes of unbalanced rows, see `_agreement`, are no chance.
     """
     total = len(answered.labels)
     common, constant = counts.most_common(1)[0]
     right = sum(guess == label for guess, label in zip(answered.guesses, answered.labels, strict=True))
     chance = constant / total
-    under = bool(binom.cdf(right, total, chance) < UNDER_LEVEL)
-    at = no_better_than_constant(answered.guesses, answered.labels) and wilson(right, total).high < (1 + chance) / 2
-    if total < LEAST_ROWS or not (under or at):
+    word = against_chance(right, total, chance, constant)
+    if total < LEAST_ROWS or word is None:
         return None
     agreement = _agreement(answered)
     if agreement is not None and right > constant:
@@ -142,9 +136,8 @@ def _chance(answered: Answered, counts: Counter[int], explained: bool) -> str | 
         " Where the model was trained for these classes it reads other inputs, labels or columns than it was trained "
         "on: compare rows, label names and preprocessing with its model card."
     )
-    word = "under chance" if under else "at chance" if right <= constant else "not shown to be above chance"
     return (
-        f"clean accuracy, {100 * right / total:.1f} % of {total} {answered.what}, is {word}: the answer "
+        f"clean accuracy, {100 * right / total:.1f} % of {total} {answered.what}, is {word} chance: the answer "
         f"{quoted(answered.name(common))} to every {answered.one} would be right on {100 * chance:.1f} %. Numbers "
         f"about the robustness of such a model mean nothing.{'' if explained else remedy}"
     )

@@ -6,16 +6,14 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from scipy.stats import binom
-
 from textadv.data.locating import shortened
-from textadv.measuring.accuracy.sanity import COLLAPSE_LEVEL, LEAST_ROWS, UNDER_LEVEL
+from textadv.measuring.accuracy.sanity import LEAST_ROWS
 from textadv.measuring.capability.multiple_choice import ChoiceScores
 from textadv.measuring.safety.adversaries import Adversary, Direct, EmbeddingAttack
 from textadv.measuring.safety.elicitation import Elicitation
 from textadv.measuring.safety.kept_answers import Answer
 from textadv.measuring.sections.outcomes import AttackOutcomes
-from textadv.measuring.statistics import mcnemar, wilson
+from textadv.measuring.statistics import against_chance, mcnemar
 
 LEAST_ANSWERS = 3
 WEAKER_LEVEL = 0.05
@@ -129,18 +127,16 @@ def chance_of(scores: ChoiceScores) -> float | None:
 def choice_doubts(label: str, scores: ChoiceScores, values: Sequence[float]) -> Iterable[str]:
     """That questions are answered at or under chance, or always with the choice at one place.
 
-    values: 1 where a question is answered rightly. Chance is the mean share of right choices. The tests are those of
-    classifiers, see `textadv.measuring.accuracy.sanity`.
+    values: 1 where a question is answered rightly. Chance is the mean share of right choices; the tests are those of
+    `against_chance`.
     """
     questions = [row.question for row in scores.scored]
     if len(questions) < LEAST_ROWS or any(value not in (0, 1) for value in values):
         return
     total, right = len(values), int(sum(values))
     chance = chance_of(scores) or 0.0
-    under = bool(binom.cdf(right, total, chance) < UNDER_LEVEL)
-    at = binom.sf(right - 1, total, chance) > COLLAPSE_LEVEL and wilson(right, total).high < (1 + chance) / 2
-    if under or at:
-        word = "under" if under else "at" if right <= chance * total else "not shown to be above"
+    word = against_chance(right, total, chance, chance * total)
+    if word is not None:
         yield (
             f"{label}: {100 * right / total:.1f} % of {total} questions right is {word} chance ({100 * chance:.1f} %): "
             "no capability was shown that could be lost, so that it held says nothing."

@@ -11,7 +11,7 @@ from textadv.config.adversary import AttackConfig, ThreatConfig, selecting
 from textadv.config.labels import set_problems
 from textadv.config.mixing import RatioConfig
 from textadv.config.objective_rules import freelb_problems
-from textadv.config.run import LoraConfig, RunSection, SourceConfig
+from textadv.config.run import ChoiceConfig, LoraConfig, RunSection, SourceConfig
 from textadv.config.training import TrainingConfig
 from textadv.config.types import (
     AttackKey,
@@ -267,7 +267,7 @@ class ChatEvaluationConfig(Section):
         return judges
 
 
-class ChatSelectionConfig(Section):
+class ChatSelectionConfig(ChoiceConfig):
     """How the best checkpoint is found, on validation rows only."""
 
     every: Count | None = Field(None, description="Optimizer steps between two measurements; null: four times a run.")

@@ -43,6 +43,10 @@ def read_chats(
 
 
 def resolved_threat(config: ChatRunConfig, loaded: LoadedModel, rows: ChatRows) -> ThreatModel:
+    """The threat with an absolute radius; one relative to hidden states is measured on the first of these rows.
+
+    Raises as `require_places`.
+    """
     threat = config.threat.make()
     require_places(config, loaded, threat)
     sample = rows.batch(range(min(len(rows), THREAT_ROWS))).to(device_of(loaded.model))

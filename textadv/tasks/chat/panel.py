@@ -58,6 +58,7 @@ def _test(streams: Mapping[Role, ChatSplits], role: Role) -> tuple[Chat, ...]:
 
 
 def panel(config: ChatRunConfig, loaded: LoadedModel, streams: Mapping[Role, ChatSplits], threat: ThreatModel) -> Panel:
+    """What is measured on test rows, with every attack. Raises ConfigError or DataError where it cannot be."""
     wanted, used = config.evaluation, template(config.model, loaded, config.data.surrogates)
     chats = _drawn(config, BEHAVIOUR_DRAW, _test(streams, Role.ADVERSARIAL), wanted.behaviours)
     rows = encode_chats(chats, used, config.data.max_length, editable=config.data.editable)

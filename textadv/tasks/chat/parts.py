@@ -83,7 +83,6 @@ class CatConfig(AwayTowardConfig):
     mean: Mean = "row"
 
     def on_harmful(self, scene: Scene, attack: Attack | None) -> list[Part]:
-        """Both, perturbed."""
         return self._parts(self.mean)
 
 
@@ -105,7 +104,6 @@ class CapoConfig(PartSection):
     )
 
     def on_harmful(self, scene: Scene, attack: Attack | None) -> list[Part]:
-        """The preference, perturbed."""
         from textadv.objectives.alignment import Part, Preference
 
         cutoff, floor = math.inf if self.cutoff is None else self.cutoff, self.floor or 0.0
@@ -135,11 +133,9 @@ class LatConfig(AwayTowardConfig):
 
     @property
     def own_away(self) -> float:
-        """As configured."""
         return self.adversary_away
 
     def on_harmful(self, scene: Scene, attack: Attack | None) -> list[Part]:
-        """Both, perturbed."""
         return self._parts(self.mean)
 
 
@@ -156,7 +152,6 @@ class RefusalDirectionConfig(PartSection):
 
     @property
     def held_steps(self) -> int:
-        """As long as a direction is used."""
         return self.every
 
     def perturbing(self, scene: Scene, adversarial: ChatRows, utility: ChatRows) -> Attack | None:
@@ -173,7 +168,6 @@ class RefusalDirectionConfig(PartSection):
         return RefusalDirection(ablated, harmful, harmless, self.every)
 
     def on_harmful(self, scene: Scene, attack: Attack | None) -> list[Part]:
-        """The safe answer, under ablation."""
         from textadv.objectives.alignment import Part, Toward
 
         return [Part(Toward(self.weight, floor=0.0), True)]
@@ -189,7 +183,6 @@ class PrefillRecoveryConfig(PartSection):
     perturbed: bool = Field(False, description="On the perturbed prompt instead of the plain one.")
 
     def on_harmful(self, scene: Scene, attack: Attack | None) -> list[Part]:
-        """The refusal after a harmful beginning."""
         from textadv.objectives.alignment import Part, PrefillRecovery
 
         if self.perturbed and attack is None:
@@ -213,7 +206,6 @@ class KlConfig(PartSection):
     scale_free: bool = Field(False, description="Divide each row's divergence by its own value.")
 
     def on_useful(self, layers: int) -> list[Part]:
-        """The divergence."""
         from textadv.objectives.alignment import KlToBase, Part
 
         return [Part(KlToBase(self.weight, self.scale_free, self.direction == "model_to_base"))]
@@ -234,7 +226,6 @@ class OverRefusalConfig(PartSection):
     slope: Share = Field(1e-3, description="Share of the gradient that is left beyond cutoff.")
 
     def on_borderline(self, scene: Scene, useful: list[Part], adversarial: ChatRows) -> Objective | None:
-        """The useful parts, and both on a perturbation that elicits a refusal."""
         from textadv.objectives.alignment import REFUSAL, RESPONSE, SAFE, Away, Part, Tempted, Together, Toward
 
         away = Part(Away(self.away, self.cutoff, self.slope, REFUSAL), True)
@@ -264,7 +255,6 @@ class ReroutingConfig(PartSection):
     mean: Mean = "row"
 
     def on_harmful(self, scene: Scene, attack: Attack | None) -> list[Part]:
-        """Rerouting, on the rows as they are."""
         from textadv.objectives.alignment import HARMFUL, Part
         from textadv.objectives.rerouting import Reroute
 
@@ -277,7 +267,6 @@ class ReroutingConfig(PartSection):
         return [Part(meant(Reroute(chosen, self.alpha), self.mean, HARMFUL, whole=True))]
 
     def on_useful(self, layers: int) -> list[Part]:
-        """Retaining."""
         from textadv.objectives.alignment import Part
         from textadv.objectives.rerouting import Retain
 
@@ -293,7 +282,6 @@ class AdversarialPartConfig(PartSection):
     name: Literal["adversarial"] = Field("adversarial", description="Loss of the attacked safe answer; untargeted.")
 
     def on_harmful(self, scene: Scene, attack: Attack | None) -> list[Part]:
-        """The attacked safe answer."""
         from textadv.objectives import Adversarial
         from textadv.objectives.alignment import Part
 
@@ -309,7 +297,6 @@ class TradesPartConfig(PartSection):
     beta: NotNegative = Field(1.0, description="Weight of the divergence.")
 
     def on_harmful(self, scene: Scene, attack: Attack | None) -> list[Part]:
-        """TRADES."""
         from textadv.objectives import trades
         from textadv.objectives.alignment import Part
 
@@ -330,7 +317,6 @@ class FreelbPartConfig(PartSection):
     linf_step: LinfStep = "sign"
 
     def on_harmful(self, scene: Scene, attack: Attack | None) -> list[Part]:
-        """FreeLB."""
         from textadv.attacks import GradientAttack
         from textadv.objectives import FreeLB
         from textadv.objectives.alignment import Part
@@ -355,7 +341,6 @@ class SupervisedPartConfig(PartSection):
     weight: NotNegative = Field(1.0, description="Weight of the loss.")
 
     def on_harmful(self, scene: Scene, attack: Attack | None) -> list[Part]:
-        """The safe answer, on the plain prompt."""
         from textadv.objectives.alignment import Part, Supervised
 
         return [Part(Supervised(self.weight, "refusal"))]

@@ -1,0 +1,1 @@
+"""A task that the library does not have: whether a review is liked, measured by accuracy alone."""
