@@ -53,13 +53,13 @@ def test_a_run_ends_in_a_report_of_words_spans_and_rows(tmp_path: Path, recipe: 
     detail = rows_of(model)
     words = sum(len(listed(row.label)) for row in detail.rows)
     right = sum(right_in_all(row.label, row.clean_prediction) for row in detail.rows)
-    assert model["tokens/clean"].value == right / words and model["tokens/clean"].total == words > 12
-    assert model["tokens/worst_case"].value == model["tokens/robust/pgd"].value <= model["tokens/clean"].value
+    assert model["accuracy/clean"].value == right / words and model["accuracy/clean"].total == words > 12
+    assert model["accuracy/worst_case"].value == model["accuracy/robust/pgd"].value <= model["accuracy/clean"].value
     assert {"spans/clean", "spans/robust/pgd", "accuracy/clean", "accuracy/worst_case"} <= {
         m.id for m in model.measures
     }
     whole = sum(row.clean_prediction == row.label for row in detail.rows)
-    assert model["accuracy/clean"].rate.count == whole
+    assert model["rows/accuracy/clean"].rate.count == whole
     report = (tmp_path / "run" / "report.md").read_text()
     assert "token accuracy, worst case" in report and "span F1, pgd" in report
     assert "token accuracy, clean" in (tmp_path / "run" / "report.html").read_text()
@@ -98,7 +98,7 @@ def _says_the_same_in_a_plain_pipeline(folder: Path, detail: Rows) -> None:
 def test_objectives_train(tmp_path: Path, recipe: Recipe, objective: str) -> None:
     results = hardened(recipe, tmp_path, f"objective.name={objective}", "threat.space=hidden", "threat.layer=0")
     assert results.trainings[-1].objective == objective
-    assert results.evaluations[-1]["tokens/clean"].value > 0
+    assert results.evaluations[-1]["accuracy/clean"].value > 0
 
 
 def test_two_processes_measure_what_one_does(tmp_path: Path, recipe: Recipe) -> None:
@@ -186,4 +186,4 @@ def test_rows_with_lists_are_read_and_what_was_lost_is_told(tmp_path: Path, reci
     told = "\n".join(results.warnings)
     assert "data.train: 1 of 42 rows have no word and are left out." in told
     assert "data.max_length: 16 cuts words off" in told
-    assert torch.isfinite(torch.tensor(results.evaluations[-1]["tokens/clean"].value))
+    assert torch.isfinite(torch.tensor(results.evaluations[-1]["accuracy/clean"].value))

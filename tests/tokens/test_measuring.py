@@ -27,13 +27,13 @@ def measured(rows: tuple[RowOutcome, ...] = ROWS) -> Measured:
 
 def test_words_count_that_are_right_without_and_under_attack() -> None:
     found = measured()
-    assert [found[f"tokens/{id}"].value for id in ("clean", "robust/one", "robust/two", "worst_case")] == [
+    assert [found[f"accuracy/{id}"].value for id in ("clean", "robust/one", "robust/two", "worst_case")] == [
         6 / 7,
         5 / 7,
         4 / 7,
         3 / 7,
     ]
-    assert found["tokens/clean"].total == 7
+    assert found["accuracy/clean"].total == 7
 
 
 def test_spans_are_counted_over_all_rows_and_the_worst_case_is_below_each_attack() -> None:
@@ -48,7 +48,7 @@ def test_spans_are_counted_over_all_rows_and_the_worst_case_is_below_each_attack
 
 def test_tags_that_spell_no_spans_have_none_measured() -> None:
     found = of_words(("A", "B", "C"), None, Measured("hardened", (), (Rows(ROWS),)))
-    assert all(measure.group == "tokens" for measure in found.measures)
+    assert not [measure.id for measure in found.measures if measure.id.startswith("spans")]
 
 
 def test_what_rows_add_has_the_share_as_its_mean_and_differences_are_those_of_shares() -> None:
@@ -56,7 +56,7 @@ def test_what_rows_add_has_the_share_as_its_mean_and_differences_are_those_of_sh
         measured(),
         measured(tuple(RowOutcome(r.id, r.label, r.label, dict.fromkeys(r.predictions, r.label)) for r in ROWS)),
     )
-    for id in ("tokens/clean", "spans/clean", "spans/worst_case"):
+    for id in ("accuracy/clean", "spans/clean", "spans/worst_case"):
         assert sum(one[id].rows) / len(ROWS) == pytest.approx(one[id].value)
         found = change(one[id], two[id])
         assert found is not None and found.value == pytest.approx(1 - one[id].value)

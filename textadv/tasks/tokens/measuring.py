@@ -16,16 +16,17 @@ import numpy as np
 from scipy.stats import bootstrap
 
 from textadv.measuring import Measured
-from textadv.measuring.accuracy.record import CLEAN, ROBUST, WORST
-from textadv.measuring.measured import Measure
+from textadv.measuring.accuracy.record import CLEAN, ROBUST, SUCCESS, WORST
+from textadv.measuring.measured import OWN, Measure
 from textadv.measuring.sections.rows import RowOutcome, Rows
 from textadv.tasks.tokens.spans import Counts, Scheme
 from textadv.values.decisions import Label, listed, right_in_all
 from textadv.values.digests import digest
 
 RESAMPLES = 1000
-TOKENS, SPANS = "tokens", "spans"
-OF_ROWS = "of rows; one is right where all its words are."
+SPANS, WHOLE = "spans", "rows"
+OF_ROWS = "a row is right where all its words are; Wilson's intervals."
+OF_WORDS = "words and spans have bootstrap intervals over rows, as have their differences."
 WORST_SPANS = (
     "of each row the fewest right spans and the most answered ones, over its answers with and without attack: never "
     "above that under one attack."
@@ -99,10 +100,11 @@ def of_words(labels: Sequence[str], scheme: Scheme | None, measured: Measured) -
 
 
 def _of_rows(measure: Measure) -> Measure:
-    """A measure of whole rows, which says so."""
-    if measure.id not in (CLEAN, WORST) and not measure.id.startswith(ROBUST):
-        return measure
-    return replace(measure, name=f"{measure.name}, rows", note=OF_ROWS if measure.id == CLEAN else measure.note)
+    """A measure of whole rows, under another name than that of their words."""
+    if measure.id in (CLEAN, WORST) or measure.id.startswith((ROBUST, SUCCESS)):
+        note = OF_ROWS if measure.id == CLEAN else ""
+        return replace(measure, name=f"{measure.name}, rows", id=f"{WHOLE}/{measure.id}", group=WHOLE, note=note)
+    return measure
 
 
 def _accuracies(rows: Sequence[RowOutcome], attacks: Sequence[str], over: str) -> Iterator[Measure]:
@@ -112,13 +114,21 @@ def _accuracies(rows: Sequence[RowOutcome], attacks: Sequence[str], over: str) -
     def share(answers: Callable[[RowOutcome], Sequence[Label]]) -> Share:
         return Share(tuple(right_in_all(row.label, *answers(row)) for row in rows), of)
 
-    yield _measure("token accuracy, clean", f"{TOKENS}/clean", share(lambda row: [row.clean_prediction]), over)
-    for attack in attacks:
-        kept = share(lambda row, attack=attack: [row.clean_prediction, row.predictions[attack]])  # type: ignore[misc]
-        yield _measure(f"token accuracy, {attack}", f"{TOKENS}/robust/{attack}", kept, over)
+    clean = share(lambda row: [row.clean_prediction])
+    under = {
+        key: share(lambda row, key=key: [row.clean_prediction, row.predictions[key]])  # type: ignore[misc]
+        for key in attacks
+    }
+    yield _measure("token accuracy, clean", CLEAN, clean, over, OF_WORDS)
+    for attack, kept in under.items():
+        yield _measure(f"token accuracy, {attack}", f"{ROBUST}{attack}", kept, over)
     if attacks:
         worst = share(lambda row: [row.clean_prediction, *row.predictions.values()])
-        yield _measure("token accuracy, worst case", f"{TOKENS}/worst_case", worst, over)
+        yield _measure("token accuracy, worst case", WORST, worst, _of_panel(over, attacks))
+    for attack, kept in under.items():
+        lost = tuple(one - other for one, other in zip(clean.right, kept.right, strict=True))
+        found = _measure(f"tokens broken, {attack}", f"{SUCCESS}{attack}", Share(lost, clean.right), OWN)
+        yield replace(found, group="attack success", lower_is_better=True, rows=())
 
 
 def _of_spans(
@@ -140,7 +150,12 @@ def _of_spans(
             Counts(min(one.right for one in each), max(one.answered for one in each), each[0].true)
             for each in zip(clean, *under.values(), strict=True)
         ]
-        yield _measure("span F1, worst case", f"{SPANS}/worst_case", _f1(worst), over, WORST_SPANS)
+        yield _measure("span F1, worst case", f"{SPANS}/worst_case", _f1(worst), _of_panel(over, attacks), WORST_SPANS)
+
+
+def _of_panel(over: str, attacks: Sequence[str]) -> str:
+    """The digest of rows under these attacks: worst cases of other panels are not compared."""
+    return digest([over.encode(), str(sorted(attacks)).encode()])
 
 
 def _f1(counts: Sequence[Counts]) -> Share:
