@@ -67,12 +67,10 @@ def rising(model: LinearTagger, batch: Batch, row: int, place: int) -> Tensor:
 def test_every_words_margin_rises_by_what_theory_says_and_no_other_token_moves(ball: L2, order: float) -> None:
     model, batch = linear()
     found = pgd(ThreatModel(Embeddings(), ball), steps=8, select="most_damaging", random_start=False)(model, batch)
-    before, after = forward(model, batch), forward(model, found.batch)
+    before, after = forward(model, batch).detach(), forward(model, found.batch).detach()
     for row, place in (batch.labels != IGNORED).nonzero().tolist():
         label = int(batch.labels[row, place])
-        direction = (model.head[1 - label] - model.head[label]) * model.importance[
-            batch.inputs["input_ids"][row, place]
-        ]
+        direction = rising(model, batch, row, place)
         rise = 0.3 * torch.linalg.vector_norm(direction, order)
         gained = [x[row, place, 1 - label] - x[row, place, label] for x in (before, after)]
         assert float(gained[1] - gained[0]) == pytest.approx(float(rise), rel=1e-9)
@@ -89,9 +87,7 @@ def test_accuracy_of_words_is_that_of_the_closed_form() -> None:
     expected = []
     for row, place in (batch.labels != IGNORED).nonzero().tolist():
         label = int(batch.labels[row, place])
-        direction = (model.head[1 - label] - model.head[label]) * model.importance[
-            batch.inputs["input_ids"][row, place]
-        ]
+        direction = rising(model, batch, row, place)
         lead = clean[row, place, label] - clean[row, place, 1 - label]
         expected.append(bool(lead > 0.3 * direction.norm()))
     assert 0 < sum(expected) < len(expected), "some hold and some break"
