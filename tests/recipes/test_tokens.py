@@ -69,7 +69,7 @@ def test_a_run_ends_in_a_report_of_words_spans_and_rows(tmp_path: Path, recipe: 
     ended = recipe(attack, SMALL, "--model", str(tmp_path / "run" / "adapter"), "--rows", "2", "data.validation_rows=8")
     assert ended.code == 0, ended.error
     assert "adversarial" in ended.printed and "words that were right are broken (2 rows shown)" in ended.printed
-    ended = recipe(evaluate, SMALL, f"output={tmp_path / 'again'}", "--model", str(tmp_path / "run" / "merged"))
+    ended = recipe(evaluate, SMALL, "--model", str(tmp_path / "run" / "merged"), "--output", str(tmp_path / "again"))
     assert ended.code == 0, ended.error
     again = read_results(tmp_path / "again").evaluations[-1]
     assert [row.clean_prediction for row in rows_of(again).rows] == [row.clean_prediction for row in detail.rows]
