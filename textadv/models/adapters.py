@@ -34,6 +34,7 @@ HEADS = ("classifier", "score")
 PREFIX = "base_model.model."
 TASKS = {
     "SEQ_CLS": "classifying texts",
+    "TOKEN_CLS": "labelling words (task: tokens)",
     "CAUSAL_LM": "chat models (task: chat)",
     None: "images, or for no task in particular",
 }

@@ -5,12 +5,37 @@ A loss is taken decision by decision and then made one number per row, so that i
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from textadv.values.batch import IGNORED, Batch
+
+Label = int | tuple[int, ...]
+"""The class of a row; of a row of several decisions the class of each, in their order."""
+
+
+def listed(label: Label) -> tuple[int, ...]:
+    """The classes of a row's decisions."""
+    return label if isinstance(label, tuple) else (label,)
+
+
+def in_line(labels: Iterable[Label]) -> list[int]:
+    """The classes of the decisions of all rows, row after row."""
+    return [one for label in labels for one in listed(label)]
+
+
+def of_rows(classes: Sequence[int], like: Iterable[Label]) -> list[Label]:
+    """What stood in line as labels of rows again, each of as many decisions as that of `like` in its place."""
+    rest = iter(classes)
+    return [tuple(next(rest) for _ in label) if isinstance(label, tuple) else next(rest) for label in like]
+
+
+def right_in_all(label: Label, *answers: Label) -> int:
+    """How many decisions of a row every one of these answers has right."""
+    return sum(all(one == own for one in ones) for own, *ones in zip(*map(listed, (label, *answers)), strict=True))
 
 
 @dataclass(frozen=True)
@@ -51,6 +76,11 @@ class Decisions:
         if self.counted is None:
             return torch.arange(len(self.labels), device=self.labels.device)
         return self.counted.nonzero()[:, 0]
+
+    @property
+    def counts(self) -> list[int]:
+        """How many decisions each row has."""
+        return [1] * len(self.labels) if self.counted is None else self.counted.sum(dim=1).tolist()
 
     def sums(self, values: Tensor) -> Tensor:
         """The sum over each row's decisions of values (N,): (B,), 0 where a row has none."""

@@ -12,20 +12,22 @@ import torch
 from textadv.data import Rows
 from textadv.measuring.identity import UndescribedError, described, key_of, row_digest
 from textadv.measuring.ledger import Files, Row, Shelf, cleared, keep, listed, repaired
+from textadv.values.decisions import Label
 from textadv.values.processes import of_the_first, rank
 
 NONE_FOUND = -1.0
 
 
 class Hit(NamedTuple):
-    """One attacked row: its position, the prediction under attack, norm / radius, and the passes it took.
+    """One attacked row: its position, the prediction under attack (one for each label where it has several), norm /
+    radius, and the passes it took.
 
     forwards: all forward passes; queries: those of them that no gradient was taken of. size: the norm of the smallest
     perturbation that a minimal attack says it found, NONE_FOUND where it found none; None for other attacks.
     """
 
     position: int
-    prediction: int
+    prediction: Label
     gauge: float
     forwards: int
     backwards: int
@@ -111,7 +113,15 @@ class Ledger:
                     kept[position] = row
                 prediction, gauge, forwards, backwards, queries, size = line
                 passes = (int(forwards), int(backwards), int(queries))
-                found.append(Hit(position, int(prediction), gauge, *passes, size))
+                found.append(
+                    Hit(
+                        position,
+                        tuple(prediction) if isinstance(prediction, list) else prediction,
+                        gauge,
+                        *passes,
+                        size,
+                    )
+                )
         self.read += len(found)
         return found
 

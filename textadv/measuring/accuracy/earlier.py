@@ -6,14 +6,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from textadv.measuring.accuracy.record import CLEAN
+from textadv.measuring.accuracy.record import CLEAN, what_is_counted
 from textadv.measuring.measured import Measure, Measured
 from textadv.measuring.rates import percent
 from textadv.measuring.results import Facts, Results, Training
 from textadv.measuring.sections import Section
 from textadv.measuring.sections.attacks import Attacks
 from textadv.measuring.sections.exports import ExportCheck, Exports
-from textadv.measuring.sections.rows import Rows
 from textadv.measuring.sections.told import Told
 from textadv.measuring.verdict import baseline_of, classifier_verdict, training_of
 
@@ -87,8 +86,7 @@ def _named(config: dict[str, object], section: str) -> str:
 
 
 def _rows(model: Measured) -> str:
-    found = model.section(Rows)
-    return f"{model[CLEAN].total} {found.split if found else 'test'} rows"
+    return f"{model[CLEAN].total} {what_is_counted(model)}"
 
 
 def _caption(models: Sequence[Measured]) -> str:
