@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests import chat_run, folders
-from tests.test_config_chat import small
+from tests.config_sample import small_chat as small
 from textadv.attacks import (
     L2,
     Elicit,

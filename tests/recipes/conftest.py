@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 from accelerate.state import AcceleratorState, GradientState
 
-from tests import folders
+from tests import chat_run, folders
 from tests.recipes.running import ROOT, Ended, Recipe
 
 
@@ -44,3 +44,9 @@ def recipe(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
 def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny BERT without a head, with its tokenizer."""
     return folders.bert(tmp_path_factory.mktemp("models") / "bert")
+
+
+@pytest.fixture(scope="session")
+def chat_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The configuration of a small chat run, in a folder with its model and its rows; nothing is written there."""
+    return chat_run.prepared(tmp_path_factory.mktemp("chat"))

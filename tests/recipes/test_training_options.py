@@ -10,10 +10,9 @@ import torch
 from safetensors.torch import load_file
 
 from recipes import adv_finetune
-from tests.recipes.running import SMALL, Recipe, check_consistent, results_of
+from tests.recipes.running import IMAGES, SMALL, Recipe, check_consistent, results_of
 from tests.seen import Taken
 
-IMAGES = "tests/recipes/small_images.yaml"
 FREE = ("objective.name=free", "objective.replays=2", "attack.steps=1")
 GUARD = "training.guard={every: 2, rows: 8, attack: {steps: 3}, action: rollback}"
 
