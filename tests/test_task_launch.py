@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from accelerate.state import AcceleratorState, GradientState
 
 from tests import chat_run
 from tests.processes import ONE_PROCESS, ROOT, WORKER, accelerate_launch, lines_of, name_of, pair
+from tests.tiny import forget_accelerator
 from textadv.config.run import RunSection
 from textadv.config.types import ConfigError
 from textadv.runs.errors import USER_ERRORS, ending
@@ -26,19 +26,14 @@ OF_LAUNCHERS = ("ACCELERATE_", "FSDP_", "MASTER_", "WORLD_SIZE", "LOCAL_RANK", "
 FILE = "or of the file that `accelerate config` wrote."
 
 
-def forget() -> None:
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
-
-
 @pytest.fixture(autouse=True)
 def alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Started by no launcher; a test may ask for an accelerator of its own."""
     for name in [name for name in os.environ if name.startswith(OF_LAUNCHERS)]:
         monkeypatch.delenv(name)
-    forget()
+    forget_accelerator()
     yield
-    forget()
+    forget_accelerator()
 
 
 def small(*overrides: str) -> RunSection:

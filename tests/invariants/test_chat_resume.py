@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState, GradientState
 from safetensors.torch import load_file
 
 from recipes import adv_finetune
@@ -21,6 +20,7 @@ from tests import chat_run
 from tests.invariants.mortal import Mortal
 from tests.processes import worked
 from tests.seen import read_chat_results
+from tests.tiny import forget_accelerator
 from textadv.measuring.safety import generate
 from textadv.measuring.safety.kept_answers import Answer
 from textadv.objectives import Objectives
@@ -50,11 +50,6 @@ class Folders(NamedTuple):
     killed: Path
     silenced: Path
     generated: int
-
-
-def forget_accelerator() -> None:
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
 
 
 def harden(config: Path, output: Path, *extra: str) -> None:

@@ -33,6 +33,15 @@ class Ended(NamedTuple):
 Recipe = Callable[..., Ended]
 
 
+def hardened_run(recipe: Recipe, config: str, output: Path, *overrides: str) -> Taken:
+    """The results of a run that ended well, whose numbers do not contradict one another."""
+    ended = recipe(adv_finetune, config, f"output={output}", *overrides)
+    assert ended.code == 0, ended.error
+    results = results_of(output)
+    check_consistent(results)
+    return results
+
+
 def refused(recipe: Recipe, output: Path, *words: str) -> str:
     """The message of a run that must not start: one error before anything is measured or trained, and no file of it."""
     config, *overrides = words
