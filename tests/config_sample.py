@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 import yaml
+from pydantic import BaseModel
 
 from textadv.config.types import ConfigError
 from textadv.tasks.chat.config import ChatRunConfig
@@ -76,6 +78,13 @@ def require_told(overrides: Sequence[str], told: str, problems: Callable[..., li
     """That these overrides lead to one line, and what it begins with."""
     (line,) = problems(*overrides)
     assert line.startswith(told), line
+
+
+def sections(annotation: Any) -> set[type[BaseModel]]:
+    """All the sections that are in a type, itself among them where it is one."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return {annotation}.union(*(sections(info.annotation) for info in annotation.model_fields.values()))
+    return set().union(*(sections(part) for part in get_args(annotation)))
 
 
 def written(folder: Path, text: str) -> Path:
