@@ -42,6 +42,6 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def chat_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The configuration of a small chat run, in a folder with its model and its rows; nothing is written there."""
     return chat_run.prepared(tmp_path_factory.mktemp("chat"))

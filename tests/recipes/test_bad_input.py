@@ -150,7 +150,7 @@ def test_what_cannot_work_is_told_first(
     extra, told = CASES[task][case]
     small = {"text": [SMALL], "images": [IMAGES], "chat": ["", *chat_run.BRIEF]}[task]
     if task == "chat":
-        small[0] = str(request.getfixturevalue("chat_config"))
+        small[0] = str(request.getfixturevalue("config"))
     assert told in refused(recipe, tmp_path / "run", *small, *extra)
 
 

@@ -27,10 +27,10 @@ def not_started(recipe: Recipe, config: Path, output: Path, *extra: str) -> str:
     return refused(recipe, output, str(config), *chat_run.BRIEF, *extra)
 
 
-def test_a_classifier_as_judge_must_have_the_class(chat_config: Path, tmp_path: Path, recipe: Recipe) -> None:
+def test_a_classifier_as_judge_must_have_the_class(config: Path, tmp_path: Path, recipe: Recipe) -> None:
     judge = folders.bert_classifier(tmp_path / "judge", ("fine", "bad"))
     extra = f"evaluation.classifier_judge={{model: {judge}, harmful: worse}}"
-    said = not_started(recipe, chat_config, tmp_path / "run", extra)
+    said = not_started(recipe, config, tmp_path / "run", extra)
     assert "evaluation.classifier_judge: harmful: 'worse' is no class of the model, which has fine, bad" in said
 
 
@@ -56,18 +56,18 @@ def with_first(folder: Path, stream: str, changes: Mapping[str, object]) -> str:
     ],
 )
 def test_rows(
-    chat_config: Path, tmp_path: Path, recipe: Recipe, stream: str, changes: Mapping[str, object], told: str
+    config: Path, tmp_path: Path, recipe: Recipe, stream: str, changes: Mapping[str, object], told: str
 ) -> None:
     extra = with_first(tmp_path, stream, changes)
-    said = not_started(recipe, chat_config, tmp_path / "run", extra, f"data.{stream}.train_rows=null")
+    said = not_started(recipe, config, tmp_path / "run", extra, f"data.{stream}.train_rows=null")
     assert told in said and "changed.jsonl" in said
     if changes.get("target"):
         assert "data.max_length: 80" in said and "shorten the target" in said
 
 
-def test_streams_without_test_rows(chat_config: Path, tmp_path: Path, recipe: Recipe) -> None:
+def test_streams_without_test_rows(config: Path, tmp_path: Path, recipe: Recipe) -> None:
     for stream in ("adversarial", "utility", "borderline"):
-        said = not_started(recipe, chat_config, tmp_path / "run", f"data.{stream}.test=null")
+        said = not_started(recipe, config, tmp_path / "run", f"data.{stream}.test=null")
         assert f"data.{stream}: no test rows. Name data.{stream}.test, or hold some out" in said
 
 
@@ -85,39 +85,39 @@ TEMPLATES = {
 
 
 @pytest.mark.parametrize(("template", "told"), TEMPLATES.values(), ids=TEMPLATES)
-def test_templates(chat_config: Path, tmp_path: Path, recipe: Recipe, template: str, told: str) -> None:
+def test_templates(config: Path, tmp_path: Path, recipe: Recipe, template: str, told: str) -> None:
     (tmp_path / "mine.jinja").write_text(template)
-    said = not_started(recipe, chat_config, tmp_path / "run", f"model.chat_template={tmp_path / 'mine.jinja'}")
+    said = not_started(recipe, config, tmp_path / "run", f"model.chat_template={tmp_path / 'mine.jinja'}")
     assert told in said and "model.chat_template" in said
 
 
-def test_a_tokenizer_without_template_and_one_supplied(chat_config: Path, tmp_path: Path, recipe: Recipe) -> None:
+def test_a_tokenizer_without_template_and_one_supplied(config: Path, tmp_path: Path, recipe: Recipe) -> None:
     folder = chat_run.save_taught(tmp_path / "model")
     (folder / "chat_template.jinja").rename(tmp_path / "mine.jinja")
     settings = json.loads((folder / "tokenizer_config.json").read_text())
     settings.pop("chat_template", None)
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
-    said = not_started(recipe, chat_config, tmp_path / "run", f"model.name={folder}")
+    said = not_started(recipe, config, tmp_path / "run", f"model.name={folder}")
     assert "the tokenizer has no chat template" in said and "Supply one with model.chat_template" in said
     supplied = (f"model.name={folder}", f"model.chat_template={tmp_path / 'mine.jinja'}", "training.steps=1")
-    ended = recipe(adv_finetune, str(chat_config), f"output={tmp_path / 'run'}", *chat_run.BRIEF, *supplied)
+    ended = recipe(adv_finetune, str(config), f"output={tmp_path / 'run'}", *chat_run.BRIEF, *supplied)
     assert ended.code == 0, ended.error
     assert (tmp_path / "run" / "merged" / "chat_template.jinja").read_text() == (tmp_path / "mine.jinja").read_text()
 
 
-def test_rows_longer_than_the_model_takes(chat_config: Path, tmp_path: Path, recipe: Recipe) -> None:
+def test_rows_longer_than_the_model_takes(config: Path, tmp_path: Path, recipe: Recipe) -> None:
     long = with_first(tmp_path, "utility", {"response": "again " * 400})
     folder = chat_run.save_untaught(tmp_path / "gpt2", "gpt2")
     extra = (long, "data.utility.train_rows=null", "data.max_length=300", f"model.name={folder}")
-    said = not_started(recipe, chat_config, tmp_path / "run", *extra)
+    said = not_started(recipe, config, tmp_path / "run", *extra)
     assert "data.max_length: 300 lets rows of 300 tokens through" in said and "Lower data.max_length to 96." in said
 
 
 # ---- the output folder
 
 
-def test_another_run_in_the_folder_is_left_alone(chat_config: Path, tmp_path: Path, recipe: Recipe) -> None:
-    brief = (str(chat_config), f"output={tmp_path}", *chat_run.BRIEF, "training.steps=1")
+def test_another_run_in_the_folder_is_left_alone(config: Path, tmp_path: Path, recipe: Recipe) -> None:
+    brief = (str(config), f"output={tmp_path}", *chat_run.BRIEF, "training.steps=1")
     assert recipe(adv_finetune, *brief).code == 0
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     other = recipe(adv_finetune, *brief, "objective.parts=[{name: capo}]")
@@ -127,14 +127,14 @@ def test_another_run_in_the_folder_is_left_alone(chat_config: Path, tmp_path: Pa
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
-def test_the_other_recipes_tell_too(chat_config: Path, tmp_path: Path, recipe: Recipe) -> None:
-    taught = str(chat_config.parent / "model")
+def test_the_other_recipes_tell_too(config: Path, tmp_path: Path, recipe: Recipe) -> None:
+    taught = str(config.parent / "model")
     for models in (["runs/no/model"], [taught, "runs/no/model"]):
         named = [part for name in models for part in ("--model", name)]
-        ended = recipe(evaluate, str(chat_config), *named, "--output", str(tmp_path))
+        ended = recipe(evaluate, str(config), *named, "--output", str(tmp_path))
         assert ended.code == 1 and "there is no folder" in ended.error and "breaks" not in ended.printed
     for extra, told in ((["--attack", "x"], "--attack x is not among"), (["--rows", "0"], "--rows must be at least 1")):
-        ended = recipe(attack, str(chat_config), "--model", taught, *extra)
+        ended = recipe(attack, str(config), "--model", taught, *extra)
         assert ended.code == 1 and told in ended.error
 
 
@@ -172,14 +172,14 @@ def serving() -> Iterator[str]:
 
 @pytest.mark.parametrize("answering", [False, True], ids=["unreachable", "nonsense"])
 def test_a_judge_that_gives_no_verdict_does_not_end_the_run(
-    chat_config: Path, tmp_path: Path, recipe: Recipe, answering: bool
+    config: Path, tmp_path: Path, recipe: Recipe, answering: bool
 ) -> None:
     with serving() as url:
         pass
     with serving() as live:
         judge = f"{{endpoint: '{live if answering else url}', endpoint_model: tiny, key_variable: null, retries: 0}}"
         brief = (*chat_run.BRIEF, "training.steps=1", f"evaluation.llm_judge={judge}")
-        ended = recipe(adv_finetune, str(chat_config), f"output={tmp_path}", *brief)
+        ended = recipe(adv_finetune, str(config), f"output={tmp_path}", *brief)
     assert ended.code == 0, ended.error
     for model in read_chat_results(tmp_path).evaluations:
         second = [m for m in model.measures if m.name.endswith("(llm:harmbench)")]
