@@ -8,13 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tests import chat_run
+from tests import chat_run, launch_cases
 from tests.processes import ONE_PROCESS, ROOT, WORKER, accelerate_launch, lines_of, name_of, pair
 from tests.tiny import forget_accelerator
 from textadv.config.run import RunSection
 from textadv.config.types import ConfigError
-from textadv.runs.errors import USER_ERRORS, ending
-from textadv.runs.launch import accumulation_of, launch_warnings, launched, together
+from textadv.runs.launch import accumulation_of, launch_warnings, launched
 from textadv.runs.ready import prepare
 from textadv.tasks.chat.config import ChatRunConfig
 from textadv.tasks.file import load_config
@@ -170,21 +169,7 @@ def test_a_precision_for_training_where_nothing_is_trained_is_told_of(
     assert any(line.startswith(told) for line in prepare(config, training=False).warnings)
 
 
-def met(*words: str) -> None:
-    """What a launched process finds: prints each warning of the launch; told "alone", process 1 meets a mistake."""
-    try:
-        config, accelerator = launched(load_config("tests/recipes/small.yaml"))
-        with together(accelerator):
-            if words == ("alone",) and accelerator.process_index == 1:
-                raise ConfigError(["data.train: files/mine.csv is missing."])
-        accelerator.wait_for_everyone()
-    except USER_ERRORS as error:
-        raise ending(error) from None
-    for line in launch_warnings(config, accelerator):
-        accelerator.print(f"{accelerator.num_processes} processes, {config.training.precision}: {line}")
-
-
-MET = (WORKER, name_of(met))
+MET = (WORKER, name_of(launch_cases.met))
 AT_HOME = """
 compute_environment: LOCAL_MACHINE
 distributed_type: 'NO'
