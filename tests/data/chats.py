@@ -155,6 +155,7 @@ def turns(*contents: str, system: str | None = None) -> Chat:
 
 
 WORDS = ["<s>", "</s>", "<pad>", "<|im_start|>", "<|im_end|>", "<unk>", "system", "user", "assistant"]
+WORDS += ["the", "film", "was", "good", "be", "kind", "!", "[INST]", "[/INST]"]
 
 
 def word_level(template: str = CHATML) -> PreTrainedTokenizerFast:

@@ -7,7 +7,7 @@ from itertools import groupby
 import pytest
 import torch
 
-from tests.data.chats import KINDS, LLAMA2, TEMPLATES, WORDS, chat_tokenizer, turns, word_level
+from tests.data.chats import KINDS, LLAMA2, TEMPLATES, chat_tokenizer, turns, word_level
 from textadv.data import Rows
 from textadv.data.chat import Chat
 from textadv.data.chat_rows import ChatRows, JoinedRows, encode_chats, joined
@@ -15,7 +15,6 @@ from textadv.data.chat_template import Segment
 from textadv.values.batch import IGNORED, Role
 from textadv.values.errors import DataError
 
-WORDS += ["the", "film", "was", "good", "be", "kind", "!", "[INST]", "[/INST]"]
 START, END, USER, ASSISTANT = 3, 4, 7, 8
 THE, FILM, WAS, GOOD, BE, KIND, SLOT = 9, 10, 11, 12, 13, 14, 15
 S, T, U, A = Segment.SYSTEM, Segment.TEMPLATE, Segment.USER, Segment.ASSISTANT

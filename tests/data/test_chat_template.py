@@ -72,9 +72,6 @@ def test_an_answer_is_its_text_and_the_end_of_turn(template: str, kind: str, nam
         assert whole[: len(told)] == told
 
 
-WORDS += ["the", "film", "was", "good", "be", "kind"]
-
-
 def test_ids_and_segments_worked_out_by_hand() -> None:
     prompt, answer = encode_answered(word_level(), turns("the film was", system="be kind"), "good film")
     start, end = 3, 4
