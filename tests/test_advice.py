@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.config_sample import small_chat
 from tests.support.config_keys import keys_in, sentences, tasks_with
-from tests.test_config_chat import small as small_chat
 from textadv.config.types import ConfigError
 from textadv.data import DataError
 from textadv.data.tables import Table, read_files

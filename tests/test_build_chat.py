@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests import chat_run, folders
-from tests.test_config_chat import small
+from tests.config_sample import small_chat as small
 from textadv.attacks import (
     L2,
     Elicit,

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from tests.config_sample import chat_problems as problems
+from tests.config_sample import small_chat as small
 from tests.evaluation.steered import REFUSALS
 from tests.evaluation.talking import NO, SORRY, Words
-from tests.test_config_chat import problems, small
 from textadv.attacks import L2, Avoid, Begin, Elicit, FixedStep, GradientAttack, Momentum, StepSize, ThreatModel
 from textadv.config.types import ConfigError
 from textadv.measuring.safety.beginnings import Beginnings

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import pytest
 from accelerate.utils import LoggerType
-from pydantic import BaseModel
 
-from tests.config_sample import SMALL, problems, small, written
+from tests.config_sample import SMALL, problems, sections, small, written
 from textadv.config.adversary import AttackConfig
 from textadv.config.attacks import ApgdCeConfig
 from textadv.config.run import LoraConfig, Tracker
 from textadv.tasks.file import json_schema, load_config, schema_text
-from textadv.tasks.text.config import RunConfig
+from textadv.tasks.registry import PACKAGES, schema
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -159,16 +158,11 @@ def test_attacks_that_measure_keep_the_worst_point_unless_told_otherwise() -> No
     assert run.attack == AttackConfig()
 
 
-def _sections(annotation: Any) -> set[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return {annotation}.union(*(_sections(info.annotation) for info in annotation.model_fields.values()))
-    return set().union(*(_sections(part) for part in get_args(annotation)))
-
-
-def test_every_key_says_what_it_means() -> None:
-    sections = _sections(RunConfig)
-    assert len(sections) == 43
-    silent = [f"{s.__name__}.{key}" for s in sections for key, info in s.model_fields.items() if not info.description]
+@pytest.mark.parametrize("task", PACKAGES)
+def test_every_key_says_what_it_means(task: str) -> None:
+    found = sections(schema(task))
+    assert AttackConfig in found and len(found) > 20
+    silent = [f"{s.__name__}.{key}" for s in found for key, info in s.model_fields.items() if not info.description]
     assert silent == []
 
 

@@ -4,44 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, get_args
 
 import pytest
 import yaml
-from pydantic import BaseModel
 
+from tests.config_sample import chat_problems as problems
+from tests.config_sample import require_told, sections
+from tests.config_sample import small_chat as small
 from textadv.config.adversary import AttackConfig
 from textadv.config.run import LoraConfig
-from textadv.config.types import ConfigError
 from textadv.tasks.chat.config import ChatRunConfig
 from textadv.tasks.chat.parts import CapoConfig, CatConfig, KlConfig, LatConfig, PartConfig, PrefillRecoveryConfig
 from textadv.tasks.file import config_difference, dump_config, json_schema, parse_config, written_config
 from textadv.tasks.text.config import RunConfig
-
-SMALL = """\
-task: chat
-output: runs/small
-model: {name: some/model}
-data:
-  adversarial: {train: a.jsonl, test: b.jsonl}
-  utility: {train: c.jsonl, test: d.jsonl}
-  borderline: {train: e.jsonl, test: f.jsonl}
-threat: {relative_radius: 0.05}
-training: {epochs: 1}
-"""
-
-
-def small(*overrides: str) -> ChatRunConfig:
-    found = parse_config(yaml.safe_load(SMALL), overrides)
-    assert isinstance(found, ChatRunConfig)
-    return found
-
-
-def problems(*overrides: str) -> list[str]:
-    with pytest.raises(ConfigError) as caught:
-        small(*overrides)
-    assert str(caught.value) == "\n".join(caught.value.lines)
-    return list(caught.value.lines)
 
 
 def test_the_task_chooses_the_schema() -> None:
@@ -107,8 +82,7 @@ def test_the_template_may_have_variables_and_marks() -> None:
     ],
 )
 def test_variables_and_marks_that_cannot_be_used(override: str, line: str) -> None:
-    (found,) = problems(override)
-    assert found.startswith(line)
+    require_told([override], line, problems)
 
 
 def test_a_measuring_attack_may_be_named_without_the_keys_it_does_not_have() -> None:
@@ -181,14 +155,17 @@ RULES = {
     ),
     "kl without adapter": (
         ["objective.parts=[{name: cat}, {name: kl}]", "model.lora=null"],
-        "objective.parts compares with the model without its adapter",
+        "objective.parts compares with the model without its adapter (kl, capo and rerouting do), and model.lora is ",
     ),
     "rerouting without adapter": (
         ["objective.parts=[{name: rerouting}]", "model.lora=null"],
         "objective.parts compares",
     ),
     "capo without adapter": (["objective.parts=[{name: capo}]", "model.lora=null"], "objective.parts compares"),
-    "lat in embeddings": (["objective.parts=[{name: lat}]"], "objective.parts: lat perturbs hidden states."),
+    "lat in embeddings": (
+        ["objective.parts=[{name: lat}]"],
+        "objective.parts: lat perturbs hidden states. Set threat.space: several and threat.layers.",
+    ),
     "no borderline": (["data.borderline=null"], "mixing.borderline_share needs data.borderline, which is missing."),
     "a direction with a radius": (
         ["objective.parts=[{name: refusal_direction}]", "mixing.radius_schedule={kind: step, values: {0: 0.5}}"],
@@ -226,6 +203,8 @@ RULES = {
         ["evaluation.over_refusal={borderline: x.csv}"],
         "evaluation.over_refusal.borderline is what the rows of data.borderline are called.",
     ),
+    "a ratio above 1": (["mixing.ratio=1.5"], "mixing.ratio must be at most 1, got 1.5."),
+    "a ratio below 0": (["mixing.ratio=-0.1"], "mixing.ratio must be at least 0, got -0.1."),
     "a ramp above 1": (
         ["mixing.ratio_schedule={kind: linear, start: 0, end: 2, steps: 3}"],
         "mixing.ratio_schedule.end must be at most 1, got 2.",
@@ -319,27 +298,14 @@ SEVERAL = "threat={space: several, layers: [0], radius: 1}"
     ],
 )
 def test_options_of_parts_that_are_refused(overrides: list[str], line: str) -> None:
-    (found,) = problems(*overrides)
-    assert found.startswith(line), found
-
-
-def sections(annotation: Any) -> set[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return {annotation}.union(*(sections(info.annotation) for info in annotation.model_fields.values()))
-    return set().union(*(sections(part) for part in get_args(annotation)))
-
-
-def test_every_key_says_what_it_means() -> None:
-    found = sections(ChatRunConfig)
-    assert sections(PartConfig) < found and len(sections(PartConfig)) == 12
-    silent = [f"{s.__name__}.{key}" for s in found for key, info in s.model_fields.items() if not info.description]
-    assert silent == []
+    require_told(overrides, line, problems)
 
 
 def test_the_schema_tells_editors_the_parts_by_name() -> None:
     schema = json.loads(json.dumps(json_schema()))
     parts = schema["$defs"]["ChatObjectiveConfig"]["properties"]["parts"]
     names = {section.model_fields["name"].default for section in sections(PartConfig)}
+    assert len(sections(PartConfig)) == 12
     assert set(parts["items"]["discriminator"]["mapping"]) == names and parts["minItems"] == 1
     assert schema["$defs"]["ChatRunConfig"]["properties"]["task"]["const"] == "chat"
 

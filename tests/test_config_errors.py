@@ -93,6 +93,10 @@ REFUSED: dict[str, tuple[list[str], list[str]]] = {
         ["training.epochs=null"],
         ["training needs exactly one of training.epochs and training.steps, got neither. Set for example"],
     ),
+    "training steps 0": (
+        ["training={steps: 0}"],
+        ["training.steps must be at least 1, got 0. (Optimizer steps; or set training.epochs.)"],
+    ),
     "epochs 0": (["training.epochs=0"], ["training.epochs must be greater than 0, got 0."]),
     "micro-batch larger than batch": (
         ["training.batch_size=8"],

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.config_sample import SMALL, file_problems, problems, small, written
+from tests.config_sample import SMALL, file_problems, require_told, small, written
 from textadv.config.adversary import AttackConfig
 from textadv.config.objective import FreelbConfig, TradesConfig
 from textadv.config.run import LoraConfig
@@ -108,8 +108,7 @@ def test_an_override_can_open_a_section_that_the_file_leaves_empty(tmp_path: Pat
     ],
 )
 def test_an_override_that_cannot_be_read(override: str, line: str) -> None:
-    (problem,) = problems(override)
-    assert problem.startswith(line)
+    require_told([override], line)
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
@@ -132,8 +131,6 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         ("a: [1\nb: 2\n", "file.yaml is not valid YAML at line 2, column 2:"),
         ("a: 1\n\tb: 2\n", "file.yaml is not valid YAML at line 2, column 1:"),
         ("a: 1\n---\nb: 2\n", "file.yaml is not valid YAML at line 2, column 1: but found another document."),
-        ("a: !!python/object/apply:os.system [ls]\n", "file.yaml is not valid YAML at line 1, column 4: could not det"),
-        ("a: !!int x\n", "file.yaml: a (line 1) has the tag !!int, and 'x' is none. Write it without the tag."),
         ("a: \x01\n", "file.yaml is not valid YAML: "),
         ("? [a]\n: 1\n", "file.yaml is not valid YAML at line 1, column 3: found unhashable key."),
         ("a: &x {b: *x}\n", "file.yaml: a.b refers to itself. Remove the alias."),
@@ -142,7 +139,6 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
             "data:\n  labels:\n  - {a: 1, a: 2}\n",
             "file.yaml: data.labels[0].a is given twice, in lines 3 and 3. Keep one",
         ),
-        ("output: a\noutput: b\n", "file.yaml: output is given twice, in lines 1 and 2. Keep one."),
     ],
 )
 def test_text_that_is_no_configuration(tmp_path: Path, text: str, line: str) -> None:

@@ -7,34 +7,16 @@ import json
 import pytest
 import yaml
 
+from tests.config_sample import SMALL_IMAGE
+from tests.config_sample import image_problems as problems
+from tests.config_sample import small_image as small
 from textadv.config.adversary import AttackConfig
 from textadv.config.types import ConfigError
 from textadv.tasks.chat.config import ChatRunConfig
 from textadv.tasks.file import config_difference, dump_config, json_schema, parse_config
-from textadv.tasks.images.config import ImageDataConfig, ImageModelConfig, ImageRunConfig
+from textadv.tasks.images.config import ImageRunConfig
 from textadv.tasks.registry import DEFAULT, PACKAGES, schema
 from textadv.tasks.text.config import RunConfig
-
-SMALL = """\
-task: images
-output: runs/small
-model: {name: some/model}
-data: {name: "builtin:shapes"}
-threat: {norm: linf, radius: 8/255}
-training: {epochs: 1}
-"""
-
-
-def small(*overrides: str) -> ImageRunConfig:
-    found = parse_config(yaml.safe_load(SMALL), overrides)
-    assert isinstance(found, ImageRunConfig)
-    return found
-
-
-def problems(*overrides: str) -> list[str]:
-    with pytest.raises(ConfigError) as caught:
-        small(*overrides)
-    return list(caught.value.lines)
 
 
 def test_defaults_are_those_of_images() -> None:
@@ -47,7 +29,7 @@ def test_defaults_are_those_of_images() -> None:
 
 
 def test_a_radius_in_pixels_needs_its_norm() -> None:
-    raw = yaml.safe_load(SMALL)
+    raw = yaml.safe_load(SMALL_IMAGE)
     del raw["threat"]["norm"]
     with pytest.raises(ConfigError, match="threat.norm is missing: .* Set threat.norm: linf, l2 or l1."):
         parse_config(raw, ())
@@ -76,7 +58,7 @@ def test_it_is_written_and_read_back_equal_and_differences_are_named() -> None:
         ("threat.radius=0", "threat.radius must be greater than 0, got 0."),
         ("threat.radius=-0.1", "threat.radius must be greater than 0, got -0.1."),
         ("threat.radius=0/255", "threat.radius must be greater than 0, got '0/255'."),
-        ("threat.radius=8", "threat.radius: 8 in pixels of 0 to 1 allows every image."),
+        ("threat.radius=8", "threat.radius: 8 in pixels of 0 to 1 allows every image. Write 8/255"),
         ("threat.per=token", "threat.per: token has no meaning for threat.space: pixels."),
         ("threat={relative_radius: 0.1}", "threat.relative_radius counts in norms of vectors"),
         ("threat={space: embeddings, radius: 1}", "threat.space: embeddings needs words, and task: images has none."),
@@ -123,11 +105,6 @@ def test_the_schema_for_editors_knows_it() -> None:
     assert set(images["required"]) == {"task", "output", "model", "data", "threat", "training"}
     radius = schema["$defs"]["ThreatConfig"]["properties"]["radius"]
     assert {"type": "string", "pattern": "/"} in [*radius["anyOf"], *radius["anyOf"][0].get("anyOf", [])]
-
-
-@pytest.mark.parametrize("section", [ImageRunConfig, ImageModelConfig, ImageDataConfig])
-def test_every_key_says_what_it_means(section: type[ImageRunConfig]) -> None:
-    assert [key for key, info in section.model_fields.items() if not info.description] == []
 
 
 def test_split_norms_need_attacked_rows_at_some_step() -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from tests.config_sample import chat_problems as problems
 from tests.config_sample import problems as classifier_problems
 from tests.config_sample import small as small_classifier
-from tests.test_config_chat import problems, small
+from tests.config_sample import small_chat as small
 from textadv.config.labels import ATTACKS, attack_problems, called, radius_problems, set_problems
 from textadv.measuring.safety.measure_ids import measure_id
 

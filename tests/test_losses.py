@@ -9,15 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tests.oracles import token_rows
+from tests.oracles import labelled
 from textadv.values import losses
-from textadv.values.batch import Batch
 from textadv.values.losses import DIVERGENCES, LOSSES, cross_entropy, dlr, margin, targeted_dlr
-
-
-def labelled(labels: list[int]) -> Batch:
-    batch = token_rows([4] * len(labels))
-    return Batch(batch.inputs, torch.tensor(labels), batch.editable, batch.ids, batch.role)
 
 
 def kl(clean: Tensor, perturbed: Tensor) -> Tensor:

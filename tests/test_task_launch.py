@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from accelerate.state import AcceleratorState, GradientState
 
-from tests import chat_run
-from tests.processes import ONE_PROCESS, ROOT, finished, free_port
+from tests import chat_run, launch_cases
+from tests.processes import ONE_PROCESS, ROOT, WORKER, accelerate_launch, lines_of, name_of, pair
+from tests.tiny import forget_accelerator
 from textadv.config.run import RunSection
 from textadv.config.types import ConfigError
 from textadv.runs.launch import accumulation_of, launch_warnings, launched
@@ -26,19 +25,14 @@ OF_LAUNCHERS = ("ACCELERATE_", "FSDP_", "MASTER_", "WORLD_SIZE", "LOCAL_RANK", "
 FILE = "or of the file that `accelerate config` wrote."
 
 
-def forget() -> None:
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
-
-
 @pytest.fixture(autouse=True)
 def alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Started by no launcher; a test may ask for an accelerator of its own."""
     for name in [name for name in os.environ if name.startswith(OF_LAUNCHERS)]:
         monkeypatch.delenv(name)
-    forget()
+    forget_accelerator()
     yield
-    forget()
+    forget_accelerator()
 
 
 def small(*overrides: str) -> RunSection:
@@ -175,13 +169,7 @@ def test_a_precision_for_training_where_nothing_is_trained_is_told_of(
     assert any(line.startswith(told) for line in prepare(config, training=False).warnings)
 
 
-def launch(*words: str) -> tuple[int, list[str]]:
-    """How a command of Python modules ends: its status, and what it said line by line."""
-    ended = finished([sys.executable, "-m", *words])
-    return ended.returncode, [line for line in ended.stdout.splitlines() if line.strip()]
-
-
-WORKER = str(ROOT / "tests" / "launch_worker.py")
+MET = (WORKER, name_of(launch_cases.met))
 AT_HOME = """
 compute_environment: LOCAL_MACHINE
 distributed_type: 'NO'
@@ -196,7 +184,7 @@ def test_what_stands_in_the_file_at_home_is_used_or_told_of(tmp_path: Path, monk
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     (tmp_path / "accelerate").mkdir()
     (tmp_path / "accelerate" / "default_config.yaml").write_text(AT_HOME)
-    code, said = launch("accelerate.commands.launch", WORKER)
+    code, said = accelerate_launch(*MET)
     assert code == 0, said
     (line,) = (line for line in said if "--num_processes: one process runs" in line)
     assert line.startswith("1 processes, bf16: ")
@@ -206,15 +194,14 @@ def test_what_stands_in_the_file_at_home_is_used_or_told_of(tmp_path: Path, monk
 @pytest.mark.parametrize("flag", [["--gradient_accumulation_steps", "4"], ["--gradient-accumulation-steps=4"]])
 def test_accumulation_that_accelerate_tells_nobody_is_refused(flag: list[str]) -> None:
     """Without DeepSpeed `accelerate launch` takes the flag and passes nothing on."""
-    code, said = launch("accelerate.commands.launch", *ONE_PROCESS, *flag, WORKER)
+    code, said = accelerate_launch(*ONE_PROCESS, *flag, *MET)
     assert code == 1
     assert any(line.startswith("error: accelerate's gradient_accumulation_steps must be 1, got 4") for line in said)
     assert accumulation_of({}, ["accelerate", "launch", "mine.py", "--gradient_accumulation_steps", "4"]) == "1"
 
 
 def test_what_one_process_meets_alone_ends_both_with_its_message() -> None:
-    port = f"--master-port={free_port()}"
-    code, said = launch("torch.distributed.run", "--nproc-per-node=2", port, WORKER, "alone")
+    code, said = lines_of(pair(*MET, "alone"))
     assert code == 1
     # The processes may write into one line.
     text = "\n".join(said)

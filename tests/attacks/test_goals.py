@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from tests.oracles import CurvedBag, rightly_labelled, token_rows
+from tests.oracles import CurvedBag, labelled, rightly_labelled, token_rows
 from textadv.attacks import (
     L2,
     Diverge,
@@ -33,11 +33,6 @@ LOGITS = torch.tensor([[2.0, 1.0, 0.0], [0.0, 3.0, 1.0]], dtype=torch.float64)
 
 def rows() -> Batch:
     return rightly_labelled(CurvedBag(), token_rows([5, 9, 7, 6] * 4, classes=3))
-
-
-def labelled(labels: list[int]) -> Batch:
-    batch = token_rows([4] * len(labels))
-    return Batch(batch.inputs, torch.tensor(labels), batch.editable, batch.ids, batch.role)
 
 
 def test_untargeted_is_the_loss_of_the_label_and_is_reached_by_any_other_class() -> None:

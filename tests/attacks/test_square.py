@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.attacks.unending import Unending
 from tests.chats import causal, chats
 from tests.networks import fgsm_rs_mnist, image_batch, mnist
 from tests.oracles import (
@@ -54,18 +55,6 @@ def pictures(shape: tuple[int, ...], count: int = 4, classes: int = 2) -> Batch:
     draw = torch.Generator().manual_seed(1)
     pixels = (torch.rand((count, *shape), generator=draw, dtype=torch.float64) * 1.6 - 0.3).clamp(0, 1)
     return image_batch(pixels, torch.randint(0, classes, (count,), generator=draw))
-
-
-class Unending:
-    """The margin as a goal that is never reached, so that no row is dropped."""
-
-    needs_clean, flat_at_clean = False, False
-
-    def value(self, logits: Tensor, batch: Batch, clean: Tensor | None) -> Tensor:
-        return margin(logits, batch)
-
-    def reached(self, logits: Tensor, batch: Batch) -> Tensor:
-        return torch.zeros(len(batch), dtype=torch.bool)
 
 
 def pixel_threat(norm: str, radius: float | Tensor = 0.3) -> ThreatModel:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.attacks.linear_pixels import LinearPixels, pixel_rows, rises
+from tests.attacks.unending import Unending
 from tests.attacks.waves import Waves, plane, points
 from tests.networks import image_batch
 from tests.oracles import BagOfEmbeddings, CurvedBag, rightly_labelled, token_rows
@@ -250,18 +251,6 @@ def test_targeted_apgd_of_few_classes_raises_the_difference_of_logits() -> None:
 
 
 # ---- Square
-
-
-class Unending:
-    """The margin as a goal that is never reached, so that no row is dropped."""
-
-    needs_clean, flat_at_clean = False, False
-
-    def value(self, logits: Tensor, batch: Batch, clean: Tensor | None) -> Tensor:
-        return margin(logits, batch)
-
-    def reached(self, logits: Tensor, batch: Batch) -> Tensor:
-        return torch.zeros(len(batch), dtype=torch.bool)
 
 
 class Shown(nn.Module):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import sys
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from torch import nn
 from tests.evaluation.linear import ball_threat
 from tests.evaluation.test_cascade import BALL, curved, small
 from tests.oracles import FixedRows, image_rows, tiny_models
-from tests.processes import finished as process
+from tests.processes import worked
 from tests.seen import evaluate
 from textadv.attacks import L1, Eot, Linf, Square, ThreatModel, Transfer, apgd_ce, pgd
 from textadv.measuring import Alarm, Finished, attack_rows
@@ -47,6 +46,21 @@ def measured(folder: Path | None, batch_size: int = BATCH, said: list[str] | Non
     return evaluate(model, rows, attacks, threat, batch_size=batch_size, finished=finished, say=say, **options)
 
 
+def die_at_batch(folder: str, last: str) -> None:
+    """Measures until the batch after so many begins, and ends the process without any clean-up."""
+    attacked, begun = attacking._attacked, []
+
+    def mortal(*arguments: Any) -> Any:
+        if arguments[2]:
+            if len(begun) == int(last):
+                os._exit(9)
+            begun.append(arguments[2])
+        return attacked(*arguments)
+
+    attacking._attacked = mortal
+    measured(Path(folder))
+
+
 def without_seconds(found: Classified) -> Classified:
     def timeless(attack: Any) -> Any:
         return replace(attack, seconds=0.0, cascade=tuple(replace(stage, seconds=0.0) for stage in attack.cascade))
@@ -70,8 +84,7 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
 
 @pytest.mark.parametrize("batches", [4, 9])
 def test_a_killed_evaluation_goes_on_where_it_stopped(tmp_path: Path, begun: list[Any], batches: int) -> None:
-    worker = [sys.executable, "tests/evaluation/killed_worker.py", str(tmp_path / "state"), str(batches)]
-    ended = process(worker)
+    ended = worked(die_at_batch, tmp_path / "state", batches)
     assert ended.returncode == 9, ended.stdout
     plain = measured(None)
     in_all = len(begun)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,10 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
+from accelerate import PartialState
 from torch import nn
 
 from tests.evaluation.talking import ASSISTANT, END, PAD, SORRY, START, VOCABULARY, Words, untrained
-from tests.processes import finished, free_port
+from tests.processes import worked_in_two
 from textadv.measuring.ledger import keep, repaired
 from textadv.measuring.safety import kept_answers
 from textadv.measuring.safety.generate import Decoding, Prompt, answers, content_key
@@ -334,29 +335,18 @@ def test_what_the_machine_refuses_is_no_failure_of_a_row(
         answered(prompts(4), store=tmp_path / "answers.jsonl")
 
 
-WORKER = """
-import json, sys
-from pathlib import Path
-import torch.distributed as dist
-from tests.evaluation import talking, test_generate
-dist.init_process_group("gloo")
-from accelerate import PartialState
-PartialState(cpu=True)
-folder = Path(sys.argv[1])
-for name, restart in (("one", 0), ("two", 1), ("two", 1)):
-    found = test_generate.answered(
-        test_generate.prompts(), test_generate.SAMPLED, store=folder / "answers.jsonl", attack=name, restart=restart
-    )
-    (folder / f"found-{name}-{dist.get_rank()}.json").write_text(json.dumps([vars(answer) for answer in found]))
-dist.destroy_process_group()
-"""
+def answer_thrice(place: str) -> None:
+    """What each of two processes does: asks, asks as another attack, and asks that again."""
+    dist.init_process_group("gloo")
+    PartialState(cpu=True)
+    folder = Path(place)
+    for name, restart in (("one", 0), ("two", 1), ("two", 1)):
+        found = answered(prompts(), SAMPLED, store=folder / "answers.jsonl", attack=name, restart=restart)
+        (folder / f"found-{name}-{dist.get_rank()}.json").write_text(json.dumps([vars(answer) for answer in found]))
 
 
 def test_two_processes_share_the_rows_and_know_all_answers(tmp_path: Path) -> None:
-    (tmp_path / "worker.py").write_text(WORKER)
-    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port())]
-    result = finished([sys.executable, *launcher, str(tmp_path / "worker.py"), str(tmp_path)])
-    assert result.returncode == 0, result.stdout[-4000:]
+    worked_in_two(answer_thrice, tmp_path)
     expected = answered(prompts(), SAMPLED, attack="one")
     shared = [replace(answer, attack="two", restart=1, shared="one") for answer in expected]
     for rank in range(2):

@@ -1,4 +1,4 @@
-"""What each of two processes does: `python -m torch.distributed.run --nproc_per_node 2 worker.py FOLDER`.
+"""The steps and the run that two processes must share with one, and what each of the two does.
 
 The main process leaves the gradients of every case, and what it counted, in FOLDER/ddp and FOLDER/fsdp.
 """
@@ -7,27 +7,48 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs
-from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.distributed.fsdp import fully_shard
 
 from tests import tiny
-from tests.distributed.cases import CASES, DTYPE, Case
+from tests.distributed.pairs import accelerator_of_two, counted_synchronisations, keep
 from textadv.models import bare, load_trainable_state, trainable_state
 from textadv.objectives import hardening
 from textadv.training.checkpoint import Checkpoint, latest
+from textadv.training.mixing import Mixing
 from textadv.training.progress import Scores
 from textadv.training.sampling import OneStream
 from textadv.training.tracking import Tracker
 from textadv.training.trainer import Trainer
+
+DTYPE = torch.float32
+
+
+class Case(NamedTuple):
+    """An objective by its name in `tiny.objectives()`, None for plain training, and how the rows are cut."""
+
+    objective: str | None
+    micro_batch_size: int
+    mixing: Mixing = tiny.HALF
+
+
+CASES = {
+    "plain": Case(None, 2),
+    "adversarial": Case("adversarial", 8),
+    "adversarial in micro-batches": Case("adversarial", 1),
+    "adversarial pairs": Case("adversarial", 1, replace(tiny.HALF, policy="pair")),
+    "trades": Case("trades", 2),
+    "freelb": Case("freelb", 8),
+    "freelb in micro-batches": Case("freelb", 1),
+    "freelb with a clean term": Case("freelb with a clean term", 2),
+}
 
 
 def gradient(model: nn.Module, case: Case) -> dict[str, Tensor]:
@@ -45,21 +66,13 @@ def gradient(model: nn.Module, case: Case) -> dict[str, Tensor]:
     return {name: value.full_tensor() if hasattr(value, "full_tensor") else value for name, value in found.items()}
 
 
-def counted_allreduce(state, bucket):  # type: ignore[no-untyped-def]  # DDP refuses postponed annotations
-    """DDP's usual mean over processes, taking note of the bucket."""
-    state.append(bucket.index())
-    return allreduce_hook(None, bucket)
-
-
 def ddp(folder: Path) -> None:
     """Gradients and synchronisations under DistributedDataParallel, then a whole training run."""
-    accelerator = Accelerator(cpu=True, kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)])
-    assert accelerator.num_processes == 2
+    accelerator = accelerator_of_two()
     counts = {}
     for name, case in CASES.items():
         model = accelerator.prepare(tiny.bert(dtype=DTYPE))
-        syncs: list[int] = []
-        model.register_comm_hook(syncs, counted_allreduce)
+        syncs = counted_synchronisations(model)
         keep(folder / f"{name}.safetensors", gradient(model, case))
         counts[name] = syncs
     train(accelerator, folder)
@@ -114,14 +127,7 @@ def fsdp(folder: Path) -> None:
     assert all(torch.equal(moved[key], value + 1) for key, value in state.items())
 
 
-def keep(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Writes the tensors on the main process."""
-    if dist.get_rank() == 0:
-        path.parent.mkdir(exist_ok=True)
-        save_file({name: value.detach().clone().contiguous() for name, value in tensors.items()}, path)
-
-
-if __name__ == "__main__":
-    ddp(Path(sys.argv[1]) / "ddp")
-    fsdp(Path(sys.argv[1]) / "fsdp")
-    dist.destroy_process_group()
+def at_two(folder: str) -> None:
+    """Both ways of distributing."""
+    ddp(Path(folder) / "ddp")
+    fsdp(Path(folder) / "fsdp")

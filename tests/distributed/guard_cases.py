@@ -1,13 +1,11 @@
-"""What each of two processes does: `python -m torch.distributed.run --nproc_per_node 2 guard_worker.py FOLDER`.
+"""Free training of a network with split batch norms, rolled back by the guard, with averaged weights, in two processes.
 
-Free training of a network with split batch norms, rolled back by the guard, with averaged weights: once at one go, once
-from a checkpoint. Every process leaves its end in FOLDER.
+Once at one go, once from a checkpoint. Every process leaves its end in FOLDER.
 """
 
 from __future__ import annotations
 
 import shutil
-import sys
 from pathlib import Path
 
 import torch.distributed as dist
@@ -16,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tests import normed, tiny
+from tests.distributed.pairs import accelerator_of_two
 from textadv.attacks import pgd
 from textadv.models import trainable_state
 from textadv.models.split_norm import convert
@@ -78,10 +77,9 @@ def inner(model: nn.Module) -> nn.Module:
     return model.module
 
 
-def main(place: Path) -> None:
+def at_two(folder: str) -> None:
     """Both runs."""
-    accelerator = Accelerator(cpu=True)
-    assert accelerator.num_processes == 2
+    place, accelerator = Path(folder), accelerator_of_two(views=False)
     run(accelerator, place / "whole", 0)
     if dist.get_rank() == 0:
         shutil.copytree(place / "whole", place / "resumed")
@@ -90,8 +88,3 @@ def main(place: Path) -> None:
                 shutil.rmtree(path)
     dist.barrier()
     run(accelerator, place / "resumed", 2)
-    dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

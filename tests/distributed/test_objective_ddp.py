@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -11,20 +10,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tests import tiny
-from tests.objectives.ddp_cases import CASES, DTYPE
-from tests.processes import ROOT, finished, free_port
+from tests.distributed import objective_cases
+from tests.distributed.objective_cases import CASES, DTYPE
 from textadv.objectives import Objective, with_predictor
 
-
-@pytest.fixture(scope="module")
-def left(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder in which two processes left what they found."""
-    folder = tmp_path_factory.mktemp("ddp")
-    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port())]
-    worker = str(ROOT / "tests" / "objectives" / "ddp_worker.py")
-    result = finished([sys.executable, *launcher, worker, str(folder)])
-    assert result.returncode == 0, result.stdout[-4000:]
-    return folder
+at_two = objective_cases.at_two
 
 
 def alone(objective: Objective, beside: bool) -> dict[str, Tensor]:
