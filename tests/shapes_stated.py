@@ -26,7 +26,7 @@ EXTENT = r"(?:\.\.\.|\d+|[A-Z]\d?|[a-z_]+)(?: [-+*/] (?:\d+|[A-Z]\d?|[a-z_]+))?"
 SHAPE = re.compile(rf"(?<![\w.\])])\((?P<extents>|\.\.\.|{EXTENT},|{EXTENT}(?:, {EXTENT})+)\)")
 ELSEWHERE = re.compile(r"\b[Ss]ee `Attack`")
 ANY = re.compile(r"\bany shape\b")
-LIKE = re.compile(r"\b(shaped as|shapes? of|(of )?the same shape|in its shape|broadcastable)\b")
+LIKE = re.compile(r"\b(shaped as|shapes? of|(of )?the same shape|in its shape|broadcastable)\b", re.IGNORECASE)
 # What carries tensors and says their shapes itself.
 TENSORS = {"Tensor", "ndarray"}
 Function = ast.FunctionDef | ast.AsyncFunctionDef
