@@ -16,7 +16,7 @@ from transformers.utils import logging
 
 from tests import folders
 from tests.adapters import shaken_loaded
-from textadv.data import Examples, encode
+from textadv.data import EncodedRows, Examples, encode
 from textadv.models import (
     LoadedModel,
     Lora,
@@ -126,7 +126,9 @@ def test_an_adapter_of_the_built_in_encoder_finds_its_base_whatever_the_seed(tmp
 
 
 @pytest.mark.parametrize("make", BASES.values(), ids=BASES)
-def test_the_merged_model_loads_without_peft_and_agrees_with_the_adapter(tmp_path: Path, make) -> None:  # type: ignore[no-untyped-def]
+def test_the_merged_model_loads_without_peft_and_agrees_with_the_adapter(
+    tmp_path: Path, make: Callable[[Path], Path]
+) -> None:
     loaded = shaken_loaded(load_classifier(str(make(tmp_path / "base")), LABELS, lora=Lora()))
     expected = logits(loaded)
     save_merged(loaded.model, loaded.tokenizer, tmp_path / "merged")
