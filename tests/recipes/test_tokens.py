@@ -129,7 +129,7 @@ def test_a_run_that_was_killed_goes_on_bit_for_bit(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr("textadv.runs.training.exported", dying)
+        patch.setattr("textadv.runs.trained.exported", dying)
         with pytest.raises(Killed):
             recipe(adv_finetune, SMALL, f"output={tmp_path / 'killed'}", *every)
     for checkpoint in sorted((tmp_path / "killed" / "training" / "hardened" / "checkpoints").iterdir())[1:]:
