@@ -165,7 +165,7 @@ def encode(
     used: as that control token, or, with `"split_special_tokens": true` in tokenizer_config.json, as text where its
     model can. Reading it otherwise would measure another system than the one in use. No attack touches a control token.
 
-    spans: whether it is asked where each token stands in its text, which tokenizers of the tokenizers library know.
+    spans: whether it is asked where each token stands in its text, which tokenizers with a tokenizer.json know.
 
     Raises DataError where a text is none, or holds half of a character, where the tokenizer has no padding token or
     `max_length` leaves no room for a text, and TypeError where these are no examples, no tokenizer or no number.
@@ -180,6 +180,11 @@ def encode(
             "tokenizer.pad_token is not set, so rows of different length cannot share a batch. The model loader "
             "sets it to the end-of-sequence token for decoders; with your own tokenizer write "
             "tokenizer.pad_token = tokenizer.eos_token before encode."
+        )
+    if spans and not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise DataError(
+            f"model.name: its tokenizer ({type(tokenizer).__name__}) does not tell where its tokens stand in a text, "
+            "so that words have no tokens of their own. Use a model with a tokenizer.json."
         )
     _check_texts(examples)
     special = tokenizer.num_special_tokens_to_add(pair=examples.pairs is not None)

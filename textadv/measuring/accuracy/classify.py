@@ -117,17 +117,14 @@ def evaluate(
     fitted = None if calibration is None else calibrated(model, calibration, batch_size, names)
     temperature = fitted.temperature if fitted else 1.0
     raw = _clean(model, rows, positions, batch_size, attacks.values())
-    truth = torch.tensor(in_line(rows.labels[p] for p in positions))
-    guesses = guessed(rows, positions, raw)
+    guesses, answered = guessed(rows, positions, raw), _answered(rows, positions, raw, split, names)
     right = [p for p in positions if guesses[p] == rows.labels[p]]
     say(f"{name}: {len(right)} of {len(positions)} {split} rows right without an attack")
-    answered = _answered(rows, positions, raw, split, names)
     notes = tuple(_doubts(answered, fitted, attacks, rows, positions[:SURROGATE_ROWS], batch_size))
     _say_all(notes, lambda line: say(f"note: {name}: {line}"))
     kept = None if finished is None else _repaired(finished, say).under(temperature)
     with tempered(model, temperature):
-        left = partly_right(rows, guesses)
-        panel = _panel(model, rows, attacks, left, threat, batch_size, kept, _named(say, name), into)
+        panel = _panel(model, rows, attacks, guesses, threat, batch_size, kept, _named(say, name), into)
         hits, beside = {key: merged(ran.stages) for key, ran in panel.items()}, Beside(rows)
         curve = _curve(model, positions, right, attacks, curve_attack, threat, radii, hits, batch_size, kept, beside)
         flags = masking_flags(model, rows, panel, right, len(positions), threat, alarm, batch_size, kept, beside)
@@ -139,8 +136,8 @@ def evaluate(
         split=split,
         clean=wilson(len(right), len(positions)),
         temperature=temperature,
-        ece_before=expected_calibration_error(raw, truth),
-        ece_after=expected_calibration_error(raw, truth, temperature),
+        ece_before=expected_calibration_error(raw, torch.tensor(answered.labels)),
+        ece_after=expected_calibration_error(raw, torch.tensor(answered.labels), temperature),
         attacks=tuple(_attack_result(key, ran, threat, rows, positions, right) for key, ran in panel.items()),
         worst_case=wilson(sum(map(right_everywhere, detail)), len(positions)),
         curve=curve,
@@ -201,18 +198,18 @@ def _panel(
     model: nn.Module,
     rows: Rows,
     attacks: Mapping[str, Attack],
-    left: Sequence[int],
+    guesses: Mapping[int, Label],
     threat: ThreatModel,
     batch_size: int,
     finished: Finished | None,
     say: Callable[[str], None],
     files: Mapping[str, Path] | None,
 ) -> dict[str, Ran]:
-    """Every attack, stage by stage, on the rows at `left`, in which something is right without one.
+    """Every attack, stage by stage, on the rows in which something is right without one.
 
-    files: where adversarial rows go.
+    guesses: what each is taken for then. files: where adversarial rows go.
     """
-    found = {}
+    found, left = {}, partly_right(rows, guesses)
     for key, attack in attacks.items():
         kept: dict[int, Row] | None = None if files is None else {}
         stages = run_stages(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from textadv.data import EncodedRows, encode
 from textadv.tasks.tokens.tagged import Tagged
@@ -58,20 +58,14 @@ class TaggedRows:
         return replace(batch, labels=labels)
 
 
-def encode_tagged(rows: Tagged, tokenizer: PreTrainedTokenizerBase, max_length: int) -> TaggedRows:
+def encode_tagged(rows: Tagged, tokenizer: Any, max_length: int) -> TaggedRows:
     """Each sentence tokenised as a text whose words stand apart by a blank, and cut to `max_length` tokens.
 
     So a model reads what it reads in use. A word's label stands at the first token that holds a character of it and
     none of a word before; other tokens have none.
 
-    Raises DataError where the tokenizer does not tell where its tokens stand, where a row has no label left, and as
-    `encode`.
+    tokenizer: of transformers. Raises DataError as `encode`, and where a row has no label left.
     """
-    if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise DataError(
-            f"model.name: its tokenizer ({type(tokenizer).__name__}) does not tell where its tokens stand in a text, "
-            "so that words have no tokens of their own. Use a model with a tokenizer.json."
-        )
     texts = encode(rows.texts, tokenizer, max_length, spans=True)
     found = [
         _aligned(words, tags, spans) for words, tags, spans in zip(rows.words, rows.tags, texts.spans, strict=True)
