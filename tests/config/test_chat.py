@@ -16,6 +16,7 @@ from textadv.config.run import LoraConfig
 from textadv.tasks.chat.config import ChatRunConfig
 from textadv.tasks.chat.parts import CapoConfig, CatConfig, KlConfig, LatConfig, PartConfig, PrefillRecoveryConfig
 from textadv.tasks.file import config_difference, dump_config, json_schema, parse_config, written_config
+from textadv.tasks.registry import PACKAGES
 from textadv.tasks.text.config import RunConfig
 
 
@@ -24,7 +25,7 @@ def test_the_task_chooses_the_schema() -> None:
     plain = yaml.safe_load("{output: o, model: {name: m}, data: {name: d}, threat: {radius: 1}, training: {epochs: 1}}")
     assert isinstance(parse_config(plain), RunConfig)
     (line,) = problems("task=chats")[:1]
-    assert line == "task must be one of classification, images, chat, got 'chats'."
+    assert line == f"task must be one of {', '.join(PACKAGES)}, got 'chats'."
 
 
 def test_defaults_are_those_of_the_papers_and_of_the_issue() -> None:

@@ -175,7 +175,7 @@ def test_the_schema_tells_editors_types_bounds_and_defaults() -> None:
     schema = json.loads(json.dumps(json_schema()))
     attack = schema["$defs"]["AttackConfig"]
     kinds = {kind["$ref"].rpartition("/")[2] for kind in schema["anyOf"]}
-    assert kinds == {"RunConfig", "ImageRunConfig", "ChatRunConfig"}
+    assert kinds == {"RunConfig", "ImageRunConfig", "ChatRunConfig", "TokenRunConfig"}
     needed = {"output", "model", "data", "threat", "training"}
     assert set(schema["$defs"]["ChatRunConfig"]["required"]) == {"task", *needed}
     schema = {**schema["$defs"]["RunConfig"], "$defs": schema["$defs"]}

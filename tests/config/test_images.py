@@ -17,6 +17,7 @@ from textadv.tasks.file import config_difference, dump_config, json_schema, pars
 from textadv.tasks.images.config import ImageRunConfig
 from textadv.tasks.registry import DEFAULT, PACKAGES, schema
 from textadv.tasks.text.config import RunConfig
+from textadv.tasks.tokens.config import TokenRunConfig
 
 
 def test_defaults_are_those_of_images() -> None:
@@ -37,10 +38,11 @@ def test_a_radius_in_pixels_needs_its_norm() -> None:
 
 def test_the_task_chooses_the_schema() -> None:
     found = {name: schema(name) for name in PACKAGES}
-    assert found == {"classification": RunConfig, "images": ImageRunConfig, "chat": ChatRunConfig}
+    own = {"classification": RunConfig, "images": ImageRunConfig, "chat": ChatRunConfig, "tokens": TokenRunConfig}
+    assert found == own
     assert schema(DEFAULT) is RunConfig
     for task in ("pictures", "[images]", "null"):
-        assert problems(f"task={task}")[0].startswith("task must be one of classification, images, chat, got ")
+        assert problems(f"task={task}")[0].startswith(f"task must be one of {', '.join(PACKAGES)}, got ")
 
 
 def test_it_is_written_and_read_back_equal_and_differences_are_named() -> None:

@@ -145,7 +145,7 @@ class TokenEvaluationConfig(EvaluationConfig):
         return replace(super().against(classes, surrogates), early_stop=False)
 
 
-class RunConfig(ClassifierRunSection):
+class TokenRunConfig(ClassifierRunSection):
     """A whole run: data, model, adversary, training and evaluation."""
 
     task: Literal["tokens"] = Field(description="tokens: a token classifier is hardened.")
@@ -158,7 +158,7 @@ class RunConfig(ClassifierRunSection):
     evaluation: TokenEvaluationConfig = Field(TokenEvaluationConfig(), description="What is measured on test rows.")
 
     @model_validator(mode="after")
-    def _rules(self) -> RunConfig:
+    def _rules(self) -> TokenRunConfig:
         lines = self.problems()
         if self.threat.space == "pixels":
             lines.append("threat.space: pixels needs images and data holds sentences. Set threat.space: embeddings.")
@@ -179,4 +179,4 @@ class RunConfig(ClassifierRunSection):
         return checked(self, lines)
 
 
-SCHEMA = RunConfig
+SCHEMA = TokenRunConfig

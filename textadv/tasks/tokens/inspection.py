@@ -12,14 +12,14 @@ from textadv.tasks.checks import reported_positions
 from textadv.tasks.classifier import calibrating, shown_attack
 from textadv.tasks.protocol import Look
 from textadv.tasks.text.task import resolved_threat
-from textadv.tasks.tokens.config import RunConfig
+from textadv.tasks.tokens.config import TokenRunConfig
 from textadv.tasks.tokens.spans import OUTSIDE
 from textadv.tasks.tokens.task import encoded, read_rows
 from textadv.values.batch import IGNORED
 from textadv.values.host.printable import printable
 
 
-def look(config: RunConfig, wanted: Look) -> Iterator[str]:
+def look(config: TokenRunConfig, wanted: Look) -> Iterator[str]:
     """See `registry.look`."""
     config = config.of_model(wanted.model.path)
     splits = config.data.make(config.seed)

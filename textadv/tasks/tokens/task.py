@@ -24,7 +24,7 @@ from textadv.tasks.checks import (
 from textadv.tasks.classifier import Classifier
 from textadv.tasks.protocol import Run
 from textadv.tasks.text.task import hashes_of, logits_doubt, read_texts, resolved_threat
-from textadv.tasks.tokens.config import RunConfig
+from textadv.tasks.tokens.config import TokenRunConfig
 from textadv.tasks.tokens.data import shared_rows
 from textadv.tasks.tokens.measuring import of_words
 from textadv.tasks.tokens.rows import TaggedRows, alignment_notes, encode_tagged
@@ -41,7 +41,7 @@ class Parts(NamedTuple):
     test: TaggedRows
 
 
-def ready(config: RunConfig, run: Run) -> Classifier:
+def ready(config: TokenRunConfig, run: Run) -> Classifier:
     """See `registry.ready`. Rows of every kind go through the model, as those of a text classifier do."""
     check_adversary(config)
     splits = config.data.make(config.seed)
@@ -76,18 +76,18 @@ def ready(config: RunConfig, run: Run) -> Classifier:
     return task
 
 
-def encoded(splits: TaggedSplits, loaded: LoadedModel, config: RunConfig) -> Parts:
+def encoded(splits: TaggedSplits, loaded: LoadedModel, config: TokenRunConfig) -> Parts:
     """The splits in the tokens of `loaded`."""
     longest = config.data.max_length
     return Parts(*(encode_tagged(part, loaded.tokenizer, longest) for part in splits.named.values()))
 
 
-def read_rows(config: RunConfig, loaded: LoadedModel, parts: Parts) -> tuple[str, ...]:
+def read_rows(config: TokenRunConfig, loaded: LoadedModel, parts: Parts) -> tuple[str, ...]:
     """See `read_texts`."""
     return read_texts(config, loaded, [part.texts for part in parts], config.data.max_length)
 
 
-def _opened(config: RunConfig, splits: TaggedSplits, loaded: LoadedModel, positions: Sequence[int]) -> Texts:
+def _opened(config: TokenRunConfig, splits: TaggedSplits, loaded: LoadedModel, positions: Sequence[int]) -> Texts:
     """These validation rows, as others give them to a model."""
     size, trusted = config.training.micro_batch_size, config.model.trust_remote_code
     texts = splits.validation.texts.select(positions)
@@ -101,7 +101,7 @@ def _beside(task: Classifier, name: str) -> Classifier:
     Raises ConfigError, DataError or ModelError as `ready` does.
     """
     config, splits = task.config.of_model(name), task.splits
-    assert isinstance(config, RunConfig) and isinstance(splits, TaggedSplits)
+    assert isinstance(config, TokenRunConfig) and isinstance(splits, TaggedSplits)
     loaded = config.model.make(splits.labels, config.seed)
     parts = encoded(splits, loaded, config)
     doubts = [*read_rows(config, loaded, parts), *alignment_notes(parts._asdict(), config.data.max_length)]
@@ -126,7 +126,7 @@ def _hashes(splits: TaggedSplits, loaded: LoadedModel) -> Mapping[str, str]:
 
 
 def _warnings(
-    config: RunConfig, splits: TaggedSplits, threat: ThreatModel, parts: Parts, loaded: LoadedModel
+    config: TokenRunConfig, splits: TaggedSplits, threat: ThreatModel, parts: Parts, loaded: LoadedModel
 ) -> Iterator[str]:
     """What a reader must know before trusting a number. Raises ModelError where the model returns probabilities."""
     yield from splits.notes
