@@ -37,6 +37,11 @@ BRIEF = [
 Check = Callable[[Path, Results], None]
 
 
+def under(section: str, **keys: object) -> list[str]:
+    """Overrides of these keys of a section, which keeps its others."""
+    return [f"{section}.{key}={value}" for key, value in keys.items()]
+
+
 def logged(output: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (output / "training/hardened/log.jsonl").read_text().splitlines()]
 
@@ -90,8 +95,8 @@ ADAM = "ascent: adam, random_start: false, starts: ball, select: last"
 RUNS: dict[str, tuple[list[str], Check]] = {
     "loop": (
         [
-            "training={steps: 4, precision: bf16, schedule: cosine, clip_norm: null, weight_decay: 0}",
-            "training={warmup_ratio: 0.5, liveness_window: 9}",
+            *under("training", steps=4, precision="bf16", schedule="cosine", clip_norm="null", weight_decay=0),
+            *under("training", warmup_ratio=0.5, liveness_window=9),
             "training.averaging={kind: swa, start: 0.5, every: 1, refresh_batches: 2}",
             "training.guard={every: 1, rows: 4, drop: 0.9, action: rollback, rollbacks: 1}",
             f"training.guard.attack={{name: pgd, relative_step_size: 0.7, {PGD}}}",
@@ -111,8 +116,8 @@ RUNS: dict[str, tuple[list[str], Check]] = {
     ),
     "mixing": (
         [
-            "training={epochs: 1.5, steps: null}",
-            "mixing={ratio: 0.5, policy: pair, warmup_steps: 1}",
+            *under("training", epochs=1.5, steps="null"),
+            *under("mixing", ratio=0.5, policy="pair", warmup_steps=1),
             "mixing.ratio_schedule={kind: linear, start: 0.25, end: 0.5, steps: 2}",
             "mixing.radius_schedule={kind: step, values: {0: 0.5, 1: 1}}",
             f"selection.attack={{name: pgd, step_size: 0.01, {ADAM}}}",
@@ -140,22 +145,22 @@ RUNS: dict[str, tuple[list[str], Check]] = {
     "trades": (
         [
             "objective={name: trades, beta: 2, batch_norm: joint, weight_perturbation: 0.01}",
-            "threat={space: hidden, layer: 0, norm: l1, per: example}",
+            *under("threat", space="hidden", layer=0, norm="l1", per="example"),
             "evaluation.keep_adversarial=true",
         ],
         kept,
     ),
     "evaluation": (
         [
-            "evaluation={rows: null, batch_size: 3, radii: [0.1, 0.3], curve_attack: apgd, calibrate: false}",
+            *under("evaluation", rows="null", batch_size=3, radii=[0.1, 0.3], curve_attack="apgd", calibrate="false"),
             *(f"evaluation.attacks.{name}={keys}" for name, keys in EVALUATED.items()),
         ],
         curved,
     ),
     "adapters": (
         [
-            "model={lora: {r: 2, alpha: 4, dropout: 0.1, targets: [query]}, gradient_checkpointing: true}",
-            "model={dtype: bfloat16, trust_remote_code: false}",
+            "model.lora={r: 2, alpha: 4, dropout: 0.1, targets: [query]}",
+            *under("model", gradient_checkpointing="true", dtype="bfloat16", trust_remote_code="false"),
             "attack={random_start: false, starts: ball, ascent: adam}",
             "seed=3",
         ],
