@@ -24,7 +24,7 @@ def test_the_task_chooses_the_schema() -> None:
     plain = yaml.safe_load("{output: o, model: {name: m}, data: {name: d}, threat: {radius: 1}, training: {epochs: 1}}")
     assert isinstance(parse_config(plain), RunConfig)
     (line,) = problems("task=chats")[:1]
-    assert line == "task must be one of classification, images, chat, got 'chats'."
+    assert line == "task must be one of classification, images, chat, tokens, got 'chats'."
 
 
 def test_defaults_are_those_of_the_papers_and_of_the_issue() -> None:

@@ -90,7 +90,7 @@ def _watched(model: nn.Module) -> Iterator[tuple[list[bool], list[bool]]]:
 
 
 def on_classifier(kind: str, overrides: Sequence[str]) -> Trained:
-    """Two steps on texts, images or tagged sentences of what the configuration names, from the way of `stages.train`."""
+    """Two steps on texts, images or tagged sentences of what the configuration names, as a run trains."""
     config = configured(kind, overrides)
     assert not isinstance(config, ChatRunConfig)
     model, rows = _subject(kind)
