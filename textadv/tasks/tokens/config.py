@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from textadv.tasks.tokens.tagged import TaggedSplits
 
 WORST = {"select": "most_damaging"}
-BUILT_IN = "builtin:places"
 OF_SOURCES = ("config", "tokens", "tags", "labels", "scheme")
 
 
@@ -86,9 +85,9 @@ class TokenDataConfig(Section):
             lines.append(f"data.labels must name at least 2 tags, got {self.labels}.")
         given = self.model_dump()
         own = [key for key in OF_SOURCES if given[key] != type(self).model_fields[key].default]
-        if self.name == BUILT_IN and own:
+        if self.name.startswith("builtin:") and own:
             told = ", ".join(f"data.{key}" for key in own)
-            lines.append(f"{told} cannot be set for data.name: {BUILT_IN}, which has its own tags. Remove it.")
+            lines.append(f"{told} cannot be set for data.name: {self.name}, which has its own tags. Remove it.")
         return checked(self, lines)
 
     @stage("reading the data")

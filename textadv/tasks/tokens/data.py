@@ -15,7 +15,6 @@ from textadv.data.classification import FILES, check_numbers, check_unused, held
 from textadv.data.hub import unread
 from textadv.data.tables import JSON_LINES, Table, read_files
 from textadv.data.text_files import suffix_of
-from textadv.tasks.tokens.config import BUILT_IN
 from textadv.tasks.tokens.conll import read_conll
 from textadv.tasks.tokens.places import places
 from textadv.tasks.tokens.spans import Scheme, odd_beginnings, scheme_of
@@ -23,6 +22,7 @@ from textadv.tasks.tokens.tagged import Tagged, TaggedSplits
 from textadv.values.batch import IGNORED
 from textadv.values.errors import DataError
 
+BUILT_IN = "builtin:places"
 SOURCES = str | Path | Sequence[str | Path] | None
 
 
