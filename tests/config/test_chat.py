@@ -335,3 +335,10 @@ def test_a_run_of_before_aimed_every_search_at_the_whole_target(tmp_path: Path) 
     told = config_difference(found, today)
     assert len(told) == 1 and told[0].startswith("evaluation.elicitation.search: ") and "elicit" in told[0]
     assert config_difference(found, small("evaluation.elicitation.search=[elicit]")) == []
+
+
+def test_averaging_nothing_is_refused_before_a_model_is_loaded() -> None:
+    told = "training.averaging.start must be at most training.steps (10), got 11: nothing would be averaged."
+    assert problems("training={epochs: null, steps: 10, averaging: {start: 11}}") == [told]
+    kept = small("training={epochs: null, steps: 10, averaging: {start: 10}}").training.averaging
+    assert kept is not None and kept.make(10).start == 10

@@ -71,6 +71,13 @@ def test_streams_without_test_rows(config: Path, tmp_path: Path, recipe: Recipe)
         assert f"data.{stream}: no test rows. Name data.{stream}.test, or hold some out" in said
 
 
+def test_averages_from_beyond_the_epochs(config: Path, tmp_path: Path, recipe: Recipe) -> None:
+    extra = "training={epochs: 1, steps: null, averaging: {start: 999}}"
+    said = not_started(recipe, config, tmp_path / "run", extra)
+    assert "training.averaging.start must be at most the " in said
+    assert said.rstrip().endswith("optimizer steps that training.epochs: 1 makes, got 999: nothing would be averaged.")
+
+
 TEMPLATES = {
     "no assistant start": (
         "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}",

@@ -146,13 +146,6 @@ def test_a_run_that_was_killed_goes_on_bit_for_bit(
     [
         (["objective.name=mart"], "objective.name must be one of"),
         (["evaluation.attacks.pgd={name: fab}"], "evaluation.attacks.pgd.name must be one of"),
-        (
-            ["evaluation.attacks.pgd={steps: 3, early_stop: true}"],
-            "evaluation.attacks.pgd.early_stop: true would leave",
-        ),
-        (["selection.attack.early_stop=true"], "selection.attack.early_stop: true would leave"),
-        (["training.guard={}"], "training.guard.attack.early_stop: true would leave"),
-        (["evaluation.minimum_radius={}"], "evaluation.minimum_radius is of rows of one class"),
         (["threat.space=pixels", "threat.relative_radius=null", "threat.radius=0.1", "threat.per=example"], "pixels"),
         (["data.tags=tokens"], "data.tokens and data.tags must be different columns"),
         (["data.max_length=2"], "data.max_length must be more than the 2 special tokens"),

@@ -12,10 +12,11 @@ from transformers import AutoModelForTokenClassification, PreTrainedTokenizerBas
 
 from tests.oracles import TEXT_CONFIGS, BagOfEmbeddings, FixedRows, token_rows
 from tests.tokens.tokenizers import FAMILIES, of_family
-from textadv.attacks import L2, Attack, Linf, Noise, ThreatModel, apgd_ce, pgd
+from textadv.attacks import L2, Attack, Linf, Noise, ThreatModel, Untargeted, apgd_ce, pgd
 from textadv.config.adversary import AttackConfig
 from textadv.measuring import evaluate, scores
 from textadv.measuring.accuracy.attacking import attack_rows
+from textadv.measuring.accuracy.masking import Alarm, Ran, masking_flags
 from textadv.models import Lora, forward, load_classifier
 from textadv.models.heads import OF_TOKENS
 from textadv.models.loading import LoadedModel
@@ -24,6 +25,7 @@ from textadv.tasks.tokens.rows import TaggedRows, encode_tagged
 from textadv.tasks.tokens.tagged import Tagged
 from textadv.values.batch import IGNORED, Batch
 from textadv.values.decisions import Label, listed
+from textadv.values.losses import margin
 from textadv.values.randomness import seeded_scope
 from textadv.values.spaces import Embeddings, Hidden
 
@@ -154,7 +156,6 @@ PANEL: dict[str, dict[str, object]] = {
     "pgd": {},
     "momentum": {"ascent": "momentum"},
     "adam": {"ascent": "adam"},
-    "margin": {"goal": "margin"},
     "kl": {"goal": "kl"},
     "fgsm": {"name": "fgsm"},
     "r_fgsm": {"name": "r_fgsm"},
@@ -175,7 +176,8 @@ def test_every_attack_of_a_panel_runs_and_none_stops_at_the_first_wrong_word(nam
 
 
 def test_an_attack_breaks_every_word_that_it_can_and_stopping_early_does_not() -> None:
-    """So stopping at the first wrong word would make words look robust, and no attack that measures here does it."""
+    """So stopping at the first wrong word would make words look robust, and no attack that measures here does it, nor
+    raises the margin of a row, which is that of one word."""
     model, batch = linear(torch.float32)
     threat, rows = ThreatModel(Embeddings(), L2(1.05 * max(breaking(model, batch)))), WordRows(batch)
 
@@ -187,6 +189,17 @@ def test_an_attack_breaks_every_word_that_it_can_and_stopping_early_does_not() -
     small = pgd(threat, steps=30, relative_step_size=0.05, select="most_damaging", random_start=False)
     assert held(small) == held(apgd_ce(threat, steps=20, early_stop=False)) == 0
     assert held(replace(small, early_stop=True)) > 0 and held(Noise(threat)) > 0
+    assert held(replace(small, goal=Untargeted(margin))) > 0
+
+
+def test_the_masking_alarm_names_no_attack_that_words_do_not_have() -> None:
+    model, batch = linear(torch.float32)
+    with torch.no_grad():
+        model.importance.zero_()
+    threat = ThreatModel(Embeddings(), L2(0.5))
+    flags = masking_flags(model, WordRows(batch), {"noise": Ran(Noise(threat), [])}, [0, 1, 2], 3, threat, Alarm())
+    (flag,) = [flag for flag in flags if flag.state == "ring"]
+    assert flag.name == "zero gradient" and flag.told.endswith("Do not read what attacks leave as robustness.")
 
 
 def test_stopping_early_is_no_default() -> None:

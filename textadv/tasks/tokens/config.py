@@ -10,8 +10,9 @@ from pydantic import BeforeValidator, Field, model_validator
 from textadv.config.adversary import Against, AttackConfig, with_defaults
 from textadv.config.attacks import SPREAD, TRAINABLE, ApgdCeConfig
 from textadv.config.classifier import ClassifierRunSection, SelectionConfig
-from textadv.config.evaluation import EvaluationConfig
+from textadv.config.evaluation import EvaluationConfig, MaskingConfig
 from textadv.config.objective import AdversarialConfig, CleanConfig, FreelbConfig, TradesConfig
+from textadv.config.training import GuardConfig, TrainingConfig
 from textadv.config.types import AttackKey, Count, Distinct, Section, Text, Texts, checked
 from textadv.tasks.text.config import ModelConfig
 from textadv.values.host.phases import stage
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from textadv.tasks.tokens.tagged import TaggedSplits
 
 WORST = {"select": "most_damaging"}
+OF_SOURCES = ("config", "tokens", "tags", "labels", "scheme")
 
 
 class TokenModelConfig(ModelConfig):
@@ -81,6 +83,11 @@ class TokenDataConfig(Section):
             lines.append(f"data.tokens and data.tags must be different columns, got {self.tokens}.")
         if self.labels is not None and len(self.labels) < 2:
             lines.append(f"data.labels must name at least 2 tags, got {self.labels}.")
+        given = self.model_dump()
+        own = [key for key in OF_SOURCES if given[key] != type(self).model_fields[key].default]
+        if self.name.startswith("builtin:") and own:
+            told = ", ".join(f"data.{key}" for key in own)
+            lines.append(f"{told} cannot be set for data.name: {self.name}, which has its own tags. Remove it.")
         return checked(self, lines)
 
     @stage("reading the data")
@@ -104,14 +111,36 @@ def selecting_words(data: object) -> object:
     return with_defaults(data, WORST | {"steps": 10})
 
 
-def _stopping(attacks: Mapping[str, Section]) -> list[str]:
-    """What is wrong with attacks that measure, by their keys: none may leave a row at its first wrong word."""
-    return [
-        f"{key}.early_stop: true would leave a row at its first wrong word, and with task: tokens every word counts. "
-        "Set it to false."
-        for key, attack in attacks.items()
-        if isinstance(attack, AttackConfig) and attack.early_stop
-    ]
+def _of_one_word(attacks: Mapping[str, Section]) -> list[str]:
+    """What is wrong with attacks, by their keys: none may leave a row at its first wrong word, or raise one alone."""
+    lines = []
+    for key, attack in attacks.items():
+        if isinstance(attack, AttackConfig) and attack.early_stop:
+            lines.append(
+                f"{key}.early_stop: true would leave a row at its first wrong word, and with task: tokens every word "
+                "counts. Set it to false."
+            )
+        if isinstance(attack, AttackConfig) and attack.goal == "margin":
+            lines.append(
+                f"{key}.goal: margin would raise that of one word of each row, and with task: tokens every word "
+                "counts. Set it to cross_entropy."
+            )
+    return lines
+
+
+class TokenGuardConfig(GuardConfig):
+    """The guard against catastrophic overfitting, by words of validation rows."""
+
+    attack: Annotated[AttackConfig, BeforeValidator(selecting_words)] = Field(
+        AttackConfig(name="pgd", steps=10, select="most_damaging"),
+        description="The probing attack; unset keys default to steps 10 and select most_damaging.",
+    )
+
+
+class TokenTrainingConfig(TrainingConfig):
+    """The optimizer and the loop."""
+
+    guard: TokenGuardConfig | None = Field(None, description="Guard against catastrophic overfitting; null: none.")
 
 
 class TokenSelectionConfig(SelectionConfig):
@@ -154,6 +183,7 @@ class TokenRunConfig(ClassifierRunSection):
     objective: Annotated[CleanConfig | AdversarialConfig | TradesConfig | FreelbConfig, Field(discriminator="name")] = (
         Field(AdversarialConfig(), description="The loss that training lowers.")
     )
+    training: TokenTrainingConfig = Field(description="The optimizer and the loop.")
     selection: TokenSelectionConfig = Field(TokenSelectionConfig(), description="How the best checkpoint is found.")
     evaluation: TokenEvaluationConfig = Field(TokenEvaluationConfig(), description="What is measured on test rows.")
 
@@ -167,16 +197,34 @@ class TokenRunConfig(ClassifierRunSection):
                 "model.gradient_checkpointing: true recomputes hidden states without their perturbation, so it cannot "
                 "be used with threat.space: hidden. Set model.gradient_checkpointing: false."
             )
-        measuring = {f"evaluation.attacks.{key}": attack for key, attack in self.evaluation.attacks.items()}
+        return checked(self, [*lines, *self._of_rows(), *_of_one_word(self._attacks())])
+
+    def _of_rows(self) -> list[str]:
+        """Keys that are of rows of one class, or of attacks on them, one line each."""
+        lines, masking = [], self.evaluation.masking
+        if self.mixing.adaptive_radius is not None:
+            lines.append(
+                "mixing.adaptive_radius goes by how far a row is from being wrong, and with task: tokens a row has "
+                "many words, of which one mostly is. Set it to null."
+            )
         if self.evaluation.minimum_radius is not None:
             lines.append(
                 "evaluation.minimum_radius is of rows of one class, and with task: tokens a row has many words. Set it "
                 "to null; evaluation.radii draws a curve."
             )
-        lines += _stopping({**measuring, "selection.attack": self.selection.attack})
+        if masking is not None and masking.queries != MaskingConfig().queries:
+            lines.append(
+                f"evaluation.masking.queries, got {masking.queries}, is of a probe beside autoattack, and with task: "
+                "tokens there is none. Remove it."
+            )
+        return lines
+
+    def _attacks(self) -> dict[str, Section]:
+        """Every attack of the run, by its key."""
+        named = {"attack": self.attack, "selection.attack": self.selection.attack}
         if self.training.guard is not None:
-            lines += _stopping({"training.guard.attack": self.training.guard.attack})
-        return checked(self, lines)
+            named["training.guard.attack"] = self.training.guard.attack
+        return named | {f"evaluation.attacks.{key}": attack for key, attack in self.evaluation.attacks.items()}
 
 
 SCHEMA = TokenRunConfig

@@ -18,6 +18,8 @@ from scipy.stats import bootstrap
 from textadv.measuring import Measured
 from textadv.measuring.accuracy.record import CLEAN, ROBUST, SUCCESS, WORST
 from textadv.measuring.measured import OWN, Measure
+from textadv.measuring.sections import Section
+from textadv.measuring.sections.curve import Curve
 from textadv.measuring.sections.rows import RowOutcome, Rows
 from textadv.tasks.tokens.spans import Counts, Scheme
 from textadv.values.decisions import Label, listed, right_in_all
@@ -96,7 +98,13 @@ def of_words(labels: Sequence[str], scheme: Scheme | None, measured: Measured) -
     measures = [*_accuracies(rows, attacks, over)]
     if scheme is not None:
         measures += _of_spans(rows, attacks, labels, scheme, over)
-    return replace(measured, measures=(*measures, *map(_of_rows, measured.measures)))
+    sections = tuple(map(_named, measured.sections))
+    return replace(measured, measures=(*measures, *map(_of_rows, measured.measures)), sections=sections)
+
+
+def _named(section: Section) -> Section:
+    """The section; a curve, which is drawn of whole rows, says so."""
+    return replace(section, what=f"{section.what} of whole rows") if isinstance(section, Curve) else section
 
 
 def _of_rows(measure: Measure) -> Measure:
