@@ -77,7 +77,7 @@ def _watched(model: nn.Module) -> Iterator[tuple[list[bool], list[bool]]]:
 
 
 def on_classifier(kind: str, overrides: Sequence[str]) -> Trained:
-    """Two steps on texts or images of what the configuration names, from the way of `stages.train`."""
+    """Two steps on texts or images of what the configuration names, as a run makes them."""
     config = configured(kind, overrides)
     assert isinstance(config, RunConfig | ImageRunConfig)
     model, rows = _subject(kind)
