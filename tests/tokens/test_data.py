@@ -33,8 +33,15 @@ def lines(path: Path, *rows: object) -> Path:
 
 @pytest.mark.parametrize(
     "text",
-    [CONLL, CONLL.replace(" ", "\t"), CONLL.replace("\n", "\r\n"), CONLL + "\n\n", CONLL.replace(" NNP", "  NNP")],
-    ids=["blanks", "tabs", "windows", "empty lines", "several blanks"],
+    [
+        CONLL,
+        CONLL.replace(" ", "\t"),
+        CONLL.replace("\n", "\r\n"),
+        CONLL.replace("\n", "\r"),
+        CONLL + "\n\n",
+        CONLL.replace(" NNP", "  NNP"),
+    ],
+    ids=["blanks", "tabs", "windows", "old Macintosh", "empty lines", "several blanks"],
 )
 def test_conll_files_are_read(tmp_path: Path, text: str) -> None:
     paths = written(tmp_path, train=text, validation=OTHER, test=OTHER)
@@ -44,6 +51,13 @@ def test_conll_files_are_read(tmp_path: Path, text: str) -> None:
     assert found.train.texts.texts == ("Mira in Orlo", "Vel Tan") and found.notes == ()
 
 
+@pytest.mark.parametrize("space", ["\u00a0", "\u3000", "\x85"])
+def test_only_blanks_and_tabs_part_columns(tmp_path: Path, space: str) -> None:
+    paths = written(tmp_path, train=CONLL.replace("Orlo", f"10{space}000"), validation=OTHER, test=OTHER)
+    found = load_tagged("files", **paths)  # type: ignore[arg-type]
+    assert found.train.words[0] == ("Mira", "in", f"10{space}000")
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -51,6 +65,7 @@ def test_conll_files_are_read(tmp_path: Path, text: str) -> None:
         ("Mira B-PER\nin IN O\n", r"has 3 columns in line 2 and 2 before it"),
         ("\n\n", "holds no word"),
         ("1 Mira B-PER\n2 in O\n", "numbers the words in its first column, as CoNLL-U does"),
+        (f"Mira {'T' * 500}\n", r"every word of 1 train rows has the tag 'T{56}\.\.\.; a"),
         ("Mira O\nin O\n", "every word of 1 train rows has the tag 'O'"),
         ("Mira E-PER\nin U-LOC\n", "the prefixes E, U are of no one scheme"),
     ],
@@ -82,6 +97,19 @@ def test_rows_that_cannot_be_meant_are_refused(tmp_path: Path, row: dict[str, ob
     test = lines(tmp_path / "test.jsonl", ROW)
     with pytest.raises(DataError, match=told):
         load_tagged("files", train=train, test=test, validation_fraction=0.5)
+
+
+@pytest.mark.parametrize(
+    ("tags", "told"),
+    [
+        ([-100, -100, -100], r"row 0 .* has no word with a label, as all rows: each is marked -100"),
+        ([0, -1, 1], r"row 0 .* has the tag -1: classes are counted from 0"),
+    ],
+)
+def test_numbers_that_are_no_class_are_refused(tmp_path: Path, tags: list[int], told: str) -> None:
+    train, test = (lines(tmp_path / f"{name}.jsonl", {**ROW, "tags": tags}) for name in ("train", "test"))
+    with pytest.raises(DataError, match=told):
+        load_tagged("files", train=train, validation=lines(tmp_path / "validation.jsonl", ROW), test=test)
 
 
 def test_a_tag_that_train_lacks_is_refused_or_told(tmp_path: Path) -> None:

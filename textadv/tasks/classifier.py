@@ -16,7 +16,7 @@ from textadv.config.classifier import ClassifierRunSection
 from textadv.data import Rows
 from textadv.measuring import Finished, Measured, Results, Training, calibrated, evaluate, scores
 from textadv.measuring.accuracy.adversarial_rows import as_file
-from textadv.measuring.accuracy.earlier import classifier_results
+from textadv.measuring.accuracy.results import classifier_results
 from textadv.measuring.probing import probed
 from textadv.measuring.results import Facts
 from textadv.measuring.sections.exports import ExportCheck

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from textadv.values.errors import DataError
 from textadv.values.host.reading import HostileError
 
 DOCUMENT = "-DOCSTART-"
+BLANKS = re.compile(r"[ \t\r]+")
 OTHERS = (".csv", ".xml", ".zip", ".tar", ".tgz", ".pkl", ".xlsx", ".xls", ".feather", ".arrow")
 
 
@@ -18,7 +20,7 @@ def read_conll(paths: Sequence[str | Path], words: str, tags: str, key: str) -> 
     """The sentences of all files, one after the other, as the columns `words` and `tags`.
 
     Columns stand apart by blanks or tabs: the word is the first, the tag the last. Lines that begin with -DOCSTART- are
-    passed over. Where lines have tabs, a word may hold blanks.
+    passed over. Where lines have tabs, a word may hold blanks; a no-break space is of the word everywhere.
 
     Raises DataError, naming the configuration key `key`, the file and the line, for what is no such file.
     """
@@ -55,14 +57,15 @@ def _sentences(text: str) -> list[list[tuple[str, str]]]:
     """The words and tags of each sentence."""
     found: list[list[tuple[str, str]]] = [[]]
     tabbed, width, numbered = None, None, True
-    for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), start=1):
+    lines = text.replace("\r\n", "\n").split("\n") if "\n" in text else text.split("\r")
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             found.append([])
             continue
         if line.startswith(DOCUMENT):
             continue
         tabbed = "\t" in line if tabbed is None else tabbed
-        fields = line.rstrip(" ").split("\t") if tabbed else line.split()
+        fields = line.rstrip(" ").split("\t") if tabbed else BLANKS.split(line.strip(" \t\r"))
         if width is not None and len(fields) != width:
             raise DataError(
                 f"has {len(fields)} columns in line {number} and {width} before it. Give every word the same columns, "

@@ -165,6 +165,16 @@ def _names(train: _Column, labels: Sequence[str] | None) -> tuple[str, ...]:
         return tuple(train.declared if labels is None else labels)
     found = {tag for row in train.tags for tag in row} if all(map(_hashable, train.tags)) else set()
     kinds = {type(tag) for tag in found if tag != IGNORED}
+    if found == {IGNORED}:
+        train.refuse(train.ids[0], f"has no word with a label, as all rows: each is marked {IGNORED}. Set data.tags.")
+    below = sorted(tag for tag in found - {IGNORED} if isinstance(tag, int) and tag < 0)
+    if below:
+        row = next(row for row, tags in zip(train.ids, train.tags, strict=True) if below[0] in tags)
+        train.refuse(
+            row,
+            f"has the tag {printed(below[0])}: classes are counted from 0, and a word without a label is marked "
+            f"{IGNORED}. Correct the tags.",
+        )
     if kinds == {str}:
         return tuple(sorted(found - {IGNORED}))
     if kinds == {int}:
@@ -237,8 +247,8 @@ def _check_classes(splits: TaggedSplits, train_rows: int | None) -> None:
     remedy = "Check data.tags" if train_rows is None else f"Raise data.train_rows ({train_rows}) or check data.tags"
     only = splits.labels[next(iter(present))]
     raise DataError(
-        f"data.train: every word of {len(splits.train)} train rows has the tag {only!r}; a classifier needs at least "
-        f"two. {remedy}."
+        f"data.train: every word of {len(splits.train)} train rows has the tag {printed(only)}; a classifier needs at "
+        f"least two. {remedy}."
     )
 
 
