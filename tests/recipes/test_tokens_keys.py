@@ -22,7 +22,7 @@ from textadv.measuring.sections.curve import Curve
 from textadv.measuring.sections.masking import Masking
 from textadv.report import read_results
 from textadv.tasks.file import load_config
-from textadv.tasks.tokens.config import RunConfig
+from textadv.tasks.tokens.config import TokenRunConfig
 from textadv.tasks.tokens.places import places
 
 SMALL = "tests/recipes/small_tokens.yaml"
@@ -242,7 +242,7 @@ def test_every_key_stands_in_a_table() -> None:
     named = {*set_by(yaml.safe_load(Path(SMALL).read_text()), ""), *ELSEWHERE}
     named |= {key for override in given for key in of_override(override)}
     refused = ("evaluation.minimum_radius.", "mixing.adaptive_radius.")
-    lacking = {key for key in keys_of(RunConfig) if key not in named and not key.startswith(refused)}
+    lacking = {key for key in keys_of(TokenRunConfig) if key not in named and not key.startswith(refused)}
     assert not lacking
     assert all(Path(file).is_file() for file in ELSEWHERE.values())
 

@@ -19,7 +19,7 @@ from textadv.tasks.chat.config import ChatRunConfig
 from textadv.tasks.file import load_config, parse_config
 from textadv.tasks.images.config import ImageRunConfig
 from textadv.tasks.text.config import RunConfig
-from textadv.tasks.tokens.config import RunConfig as TokenRunConfig
+from textadv.tasks.tokens.config import TokenRunConfig
 from textadv.tasks.tokens.places import places
 from textadv.tasks.tokens.rows import encode_tagged
 from textadv.training.accumulation import accumulate
