@@ -98,7 +98,7 @@ def test_every_kind_of_section_that_those_versions_had_is_read() -> None:
     """What has come since is in no file of theirs; test_sections.py reads that back."""
     found = {section.kind for name in NAMES for model in read(name).evaluations for section in model.sections}
     found |= {section.kind for name in NAMES for section in read(name).sections}
-    assert found == set(KINDS.split())
+    assert found >= set(KINDS.split())
 
 
 def test_an_earlier_run_stands_beside_others() -> None:

@@ -145,7 +145,7 @@ def test_html_shows_the_same_numbers(results: Results) -> None:
     assert titles
     assert all(attributes.get("scope") in ("col", "row") for attributes in titles)
     tags = [tag for tag, _ in page.tags]
-    assert tags.count("caption") == tags.count("table") == 3
+    assert tags.count("caption") == tags.count("table") >= 3
 
 
 def test_html_escapes_hostile_text_and_asks_nothing_of_the_network(results: Results) -> None:
