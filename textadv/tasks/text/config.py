@@ -110,7 +110,7 @@ class RunConfig(ClassifierRunSection):
     """A whole run: data, model, adversary, training and evaluation."""
 
     task: Literal["classification"] = Field(
-        "classification", description="classification; or images, or chat for a chat model."
+        "classification", description="classification; or images, tokens, or chat for a chat model."
     )
     model: ModelConfig = Field(description="The classifier.")
     data: DataConfig = Field(description="The data set.")
