@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 
 from textadv.data.characters import Surrogates, replaced_note, unbroken
 from textadv.data.classes import shortened
-from textadv.data.examples import Examples, Splits, overlap
+from textadv.data.examples import Examples, Splits, overlap, sampled
 from textadv.data.hub import read_hub, unread
 from textadv.data.labels import LabelColumn, read_labels
 from textadv.data.reviews import reviews
@@ -86,9 +86,9 @@ def load_splits(
         left = () if name == FILES else unread(name, config)
         splits = Splits(**found, labels=read.names, notes=(*left, *read.notes, *notes))
     splits = Splits(
-        train=_sample(splits.train, train_rows, seed),
-        validation=_sample(splits.validation, validation_rows, seed),
-        test=_sample(splits.test, test_rows, seed),
+        train=sampled(splits.train, train_rows, seed),
+        validation=sampled(splits.validation, validation_rows, seed),
+        test=sampled(splits.test, test_rows, seed),
         labels=splits.labels,
         notes=splits.notes,
     )
@@ -276,12 +276,6 @@ def held_out_rows(labels: Sequence[int], fraction: float, seed: int) -> tuple[li
             "Change it, or name data.validation."
         )
     return [i for i in range(len(labels)) if i not in held], sorted(held)
-
-
-def _sample(examples: Examples, rows: int | None, seed: int) -> Examples:
-    if rows is None or rows >= len(examples):
-        return examples
-    return examples.select(sorted(random.Random(seed).sample(range(len(examples)), rows)))
 
 
 def _lacking(splits: Splits) -> Iterator[str]:

@@ -9,11 +9,11 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from textadv.config.adversary import Against, AttackConfig, with_defaults
 from textadv.config.attacks import SPREAD, TRAINABLE, ApgdCeConfig
-from textadv.config.classifier import ClassifierRunSection, SelectionConfig
+from textadv.config.classifier import ClassifierRunSection, NamedDataConfig, SelectionConfig
 from textadv.config.evaluation import EvaluationConfig, MaskingConfig
 from textadv.config.objective import AdversarialConfig, CleanConfig, FreelbConfig, TradesConfig
 from textadv.config.training import GuardConfig, TrainingConfig
-from textadv.config.types import AttackKey, Count, Distinct, Section, Text, Texts, checked
+from textadv.config.types import AttackKey, Count, Distinct, Section, Text, checked
 from textadv.tasks.text.config import ModelConfig
 from textadv.values.host.phases import stage
 
@@ -35,28 +35,17 @@ class TokenModelConfig(ModelConfig):
     @stage("loading the model")
     def make(self, labels: tuple[str, ...], seed: int) -> LoadedModel:
         """The classifier with its tokenizer, and its adapters where the section asks for them."""
-        from textadv.models import load_classifier
         from textadv.models.heads import OF_TOKENS
 
-        lora = None if self.lora is None else self.lora.make()
-        return load_classifier(labels=labels, seed=seed, lora=lora, head=OF_TOKENS, **self.model_dump(exclude={"lora"}))
+        return self.headed(labels, seed, OF_TOKENS)
 
 
-class TokenDataConfig(Section):
+class TokenDataConfig(NamedDataConfig):
     """The sentences, their tags and splits. Selection uses validation rows only, reports use test rows only."""
 
     name: Text = Field(
         description="builtin:places, a Hub id or a data set's folder, or files for local files: CoNLL, or rows with "
         "lists (json, jsonl, parquet)."
-    )
-    config: Text | None = Field(None, description="Configuration of a Hub data set.")
-    train: Texts | None = Field(None, description="Training split on the Hub, or file path(s) when data.name is files.")
-    validation: Texts | None = Field(
-        None, description="Validation split or file path(s); null: data.validation_fraction of train is held out."
-    )
-    test: Texts | None = Field(None, description="Test split or file path(s).")
-    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.1, description="Share of the training rows held out when there is no validation split."
     )
     tokens: Text = Field("tokens", description="Column with the list of a row's words.")
     tags: Text = Field(
@@ -76,9 +65,7 @@ class TokenDataConfig(Section):
 
     @model_validator(mode="after")
     def _rules(self) -> TokenDataConfig:
-        lines = []
-        if self.name == "files" and self.train is None:
-            lines.append("data.train is missing: data.name is files, so name the training file(s).")
+        lines = self.no_train()
         if self.tokens == self.tags:
             lines.append(f"data.tokens and data.tags must be different columns, got {self.tokens}.")
         if self.labels is not None and len(self.labels) < 2:
@@ -192,11 +179,7 @@ class TokenRunConfig(ClassifierRunSection):
         lines = self.problems()
         if self.threat.space == "pixels":
             lines.append("threat.space: pixels needs images and data holds sentences. Set threat.space: embeddings.")
-        if self.threat.space == "hidden" and self.model.gradient_checkpointing:
-            lines.append(
-                "model.gradient_checkpointing: true recomputes hidden states without their perturbation, so it cannot "
-                "be used with threat.space: hidden. Set model.gradient_checkpointing: false."
-            )
+        lines += self.model.unperturbable(self.threat.space)
         return checked(self, [*lines, *self._of_rows(), *_of_one_word(self._attacks())])
 
     def _of_rows(self) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple, NoReturn
 from textadv.data.characters import Surrogates, replaced_note, unbroken
 from textadv.data.classes import shortened
 from textadv.data.classification import FILES, check_numbers, check_unused, held_out_rows, read_tables
+from textadv.data.examples import sampled
 from textadv.data.hub import unread
 from textadv.data.tables import JSON_LINES, Table, read_files
 from textadv.data.text_files import suffix_of
@@ -72,7 +72,7 @@ def load_tagged(
         columns = {role: _read(table, role, tokens, tags, surrogates) for role, table in tables.items()}
         splits = _splits(columns, labels, validation_fraction, seed)
         splits = replace(splits, notes=(*(() if name == FILES else unread(name, config)), *splits.notes))
-    parts = {role: _sample(part, sizes[role], seed) for role, part in splits.named.items()}
+    parts = {role: sampled(part, sizes[role], seed) for role, part in splits.named.items()}
     splits = replace(splits, train=parts["train"], validation=parts["validation"], test=parts["test"])
     _check_classes(splits, train_rows)
     splits = replace(splits, scheme=_scheme(splits, scheme))
@@ -228,12 +228,6 @@ def _classes(column: _Column, names: tuple[str, ...], named: bool) -> tuple[tupl
 
 
 # ---- checks and notes
-
-
-def _sample(part: Tagged, rows: int | None, seed: int) -> Tagged:
-    if rows is None or rows >= len(part):
-        return part
-    return part.select(sorted(random.Random(seed).sample(range(len(part)), rows)))
 
 
 def _present(part: Tagged) -> set[int]:
