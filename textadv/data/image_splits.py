@@ -83,11 +83,11 @@ def load_image_splits(
             found = read_hub_images(name, config, _split_names(sources), image, label)
         splits = _checked(found, labels, label_offset, unlabelled, surrogates, validation_fraction, seed)
     sizes = {"train": train_rows, "validation": validation_rows, "test": test_rows}
-    sampled = {role: sampled(part, sizes[role], seed) for role, part in splits.parts.items()}
-    if len(set(sampled["train"].labels)) < 2:
-        raise DataError(f"data.train_rows: all {len(sampled['train'])} train rows are of one class. Raise it.")
+    parts = {role: sampled(part, sizes[role], seed) for role, part in splits.parts.items()}
+    if len(set(parts["train"].labels)) < 2:
+        raise DataError(f"data.train_rows: all {len(parts['train'])} train rows are of one class. Raise it.")
     left = () if name in (SHAPES_NAME, FILES) else unread(name, config)
-    return ImageSplits(**sampled, labels=splits.labels, notes=(*left, *splits.notes))
+    return ImageSplits(**parts, labels=splits.labels, notes=(*left, *splits.notes))
 
 
 def _files(
