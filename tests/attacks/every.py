@@ -23,12 +23,14 @@ from textadv.attacks import (
     GradientAttack,
     MinimumRadius,
     Momentum,
+    Noise,
     Pdgd,
     PenalisedAscent,
     Square,
     StepSize,
     ThreatModel,
     Transfer,
+    VirtualAdversarial,
     apgd_ce,
     apgd_dlr,
     apgd_targeted,
@@ -85,6 +87,8 @@ BOUNDED: dict[str, tuple[tuple[str, ...], Maker]] = {
     "eot": (ALL, lambda threat, _: Eot(pgd(threat, steps=3), samples=2)),
     "transfer": (ALL, lambda threat, surrogate: Transfer(surrogate, pgd(threat, steps=3), threat, "another")),
     "autoattack": (ALL, lambda threat, _: autoattack(threat, 3, steps=4, queries=10)),
+    "virtual": (ALL, lambda threat, _: VirtualAdversarial(threat, steps=2)),
+    "noise": (ALL, lambda threat, _: Noise(threat)),
 }
 # They look at the norm of a whole row: threat.per: example.
 MINIMAL: dict[str, tuple[tuple[str, ...], Maker]] = {
@@ -102,6 +106,19 @@ UNBOUNDED: dict[str, tuple[tuple[str, ...], Maker]] = {
     "penalised": (("l2",), lambda threat, _: PenalisedAscent(threat, 1.0, 5)),
 }
 EVERY = BOUNDED | MINIMAL | UNBOUNDED
+# The class of an attack that cannot be run so, or is another one's call -> the file of its own tests.
+ELSEWHERE = {
+    "AdaptiveRadius": "test_curriculum",  # its radius is the row's own
+    "Contrast": "test_contrast",  # chats only
+    "Foreign": "test_foreign",  # images only
+    "Held": "test_held",  # one result for several steps
+    "RefusalDirection": "test_direction",  # chats only, and no ball
+    "Repeat": "test_ensemble",
+    "Stages": "test_curriculum",
+    "Then": "test_ensemble",
+    "Within": "test_autoattack",
+    "WorstOf": "test_ensemble",
+}
 
 
 def cases(table: dict[str, tuple[tuple[str, ...], Maker]]) -> dict[str, tuple[str, Maker]]:

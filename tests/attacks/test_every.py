@@ -4,14 +4,16 @@ grid, gradients switched off around it, and input that cannot work."""
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.attacks.every import BOUNDED, EVERY, MINIMAL, BagAlone, Maker, PixelsAlone, cases
+from tests.attacks.every import BOUNDED, ELSEWHERE, EVERY, MINIMAL, BagAlone, Maker, PixelsAlone, cases
 from tests.oracles import CurvedBag, image_rows, padded, token_rows, unpadded
-from textadv.attacks import L1, L2, Linf, Square, ThreatModel
+from tests.support.public import public_attacks, type_names
+from textadv.attacks import L1, L2, Linf, Noise, Square, ThreatModel
 from textadv.models import ModelError, PerturbationError, editable_mask
 from textadv.values.batch import Batch
 from textadv.values.spaces import Embeddings, Pixels
@@ -49,6 +51,18 @@ def setting(kind: str, norm: str, dtype: torch.dtype, per: str = "example") -> t
 
 def surrogate(kind: str, dtype: torch.dtype = SINGLE) -> nn.Module:
     return BagAlone(seed=1, dtype=dtype) if kind == "texts" else PixelsAlone(dtype)
+
+
+# ---- completeness
+
+
+def test_every_public_attack_has_a_row_here_or_tests_elsewhere() -> None:
+    classes = set(public_attacks().values())
+    made: set[str] = set()
+    for norms, make in EVERY.values():
+        made |= type_names(make(ThreatModel(Pixels(), NORMS[norms[0]](1.0, per="example")), surrogate("pixels")))
+    assert classes == (made & classes - set(ELSEWHERE)) | set(ELSEWHERE)
+    assert not [file for file in ELSEWHERE.values() if not (Path(__file__).parent / f"{file}.py").is_file()]
 
 
 # ---- bounds
@@ -133,7 +147,7 @@ def test_inference_mode_is_named_where_gradients_are_needed(norm: str, make: Mak
     model, rows, threat = setting("texts", norm, SINGLE)
     attack = make(threat, surrogate("texts"))
     with torch.inference_mode():
-        if isinstance(attack, Square):
+        if isinstance(attack, Square | Noise):
             assert bool(attack(model, rows).gauge.any())
             return
         with pytest.raises(PerturbationError, match=r"inside torch.inference_mode\(\).* Call it outside"):

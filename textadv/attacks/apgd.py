@@ -10,7 +10,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from textadv.attacks.parts.apgd_steps import Halving, Rule, Sparse, confined
 from textadv.attacks.parts.attacked import Attacked, Outcome
-from textadv.attacks.parts.calling import on_arrays
+from textadv.attacks.parts.calling import entered, on_arrays
 from textadv.attacks.parts.goals import Goal, TargetedDlr, TargetedMargin, Untargeted, require_slope, target_count
 from textadv.attacks.parts.probe import Point, evaluate_at
 from textadv.attacks.parts.record import Record
@@ -98,6 +98,7 @@ class Apgd:
         self,
         model: nn.Module,
         batch: Batch,
+        y: object = None,
         *,
         step: int = 0,
         radius_scale: float | Tensor = 1.0,
@@ -108,6 +109,7 @@ class Apgd:
         Raises PerturbationError where the output does not depend on the delta, its gradient is zero in every row that
         was searched, or not finite in any.
         """
+        model, batch, back = entered(self, model, batch, y, measure)
         if self.early_stop and isinstance(bare(model), FSDPModule) and model.training:
             raise ValueError("attack.early_stop makes processes run different numbers of passes, which FSDP cannot do.")
         threat = self.threat.resolved(model, batch).scaled(radius_scale)
@@ -127,7 +129,7 @@ class Apgd:
             outcome = Outcome(record.reached, gain, climb, record.margin)
         cost = record.cost._replace(queries=record.queries + looks)
         moved, gauge = rows.perturbed(threat.space, record.delta), threat.ball.gauge(record.delta)
-        return Attacked(moved, gauge, cost, outcome, slopes=slopes)
+        return back(Attacked(moved, gauge, cost, outcome, slopes=slopes))
 
     def _search(
         self,

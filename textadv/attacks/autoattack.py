@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from textadv.attacks.apgd import Apgd, apgd_ce, apgd_dlr, apgd_targeted
 from textadv.attacks.minimal.fab import fab_targeted
 from textadv.attacks.parts.attacked import Attack, Attacked
-from textadv.attacks.parts.calling import on_arrays, searched
+from textadv.attacks.parts.calling import entered, on_arrays, searched
 from textadv.attacks.parts.goals import Untargeted, target_count
 from textadv.attacks.parts.members import parts
 from textadv.attacks.parts.threat import ThreatModel, require_threat
@@ -116,12 +116,14 @@ class AutoAttack:
         self,
         model: nn.Module,
         batch: Batch,
+        y: object = None,
         *,
         step: int = 0,
         radius_scale: float | Tensor = 1.0,
         measure: bool = True,
     ) -> Attacked:
         """The rows of `batch` perturbed; always measured, since choosing needs it. See `Attack` for the arguments."""
+        model, batch, back = entered(self, model, batch, y, measure)
         require_one_each(
             "AutoAttack",
             batch,
@@ -129,7 +131,7 @@ class AutoAttack:
         )
         here = replace(self, threat=self.threat.resolved(model, batch))
         attacks = tuple(stage.attack for stage in here.stages)
-        return searched(WorstOf(attacks), model, batch.clean(), step=step, radius_scale=radius_scale)
+        return back(searched(WorstOf(attacks), model, batch.clean(), step=step, radius_scale=radius_scale))
 
     def _exact(self, seeds: Iterator[int]) -> Iterator[Stage]:
         threat, steps, classes = self.threat, self.steps, self.classes

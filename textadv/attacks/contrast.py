@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from textadv.attacks.gradient import GradientAttack
 from textadv.attacks.parts.attacked import Attacked, Cost, slope_met
-from textadv.attacks.parts.calling import on_arrays
+from textadv.attacks.parts.calling import entered, on_arrays
 from textadv.attacks.parts.probe import assess, differentiable
 from textadv.attacks.parts.starts import uniform_start
 from textadv.attacks.parts.threat import ThreatModel
@@ -67,6 +67,7 @@ class Contrast:
         self,
         model: nn.Module,
         batch: Batch,
+        y: object = None,
         *,
         step: int = 0,
         radius_scale: float | Tensor = 1.0,
@@ -77,6 +78,7 @@ class Contrast:
         Raises PerturbationError where a gradient is not finite, or zero in every row, and ValueError where the rows
         are no chats with an answer of their own and another of that name.
         """
+        model, batch, back = entered(self, model, batch, y, measure)
         self._require_two_answers(batch)
         attack, rows = self.attack, batch.clean()
         other = rows.answering(self.answer)
@@ -106,7 +108,7 @@ class Contrast:
             clean = one_pass(model, rows) if measure else None
             passes = torch.full_like(rows.ids, 2 * attack.steps)
             cost = Cost(passes, passes.clone(), torch.zeros_like(passes))
-            return replace(assess(model, rows, threat, delta, first, attack.goal, clean, cost), slopes=slopes)
+            return back(replace(assess(model, rows, threat, delta, first, attack.goal, clean, cost), slopes=slopes))
 
     def _require_two_answers(self, batch: Batch) -> None:
         if batch.prompt_lengths is None or batch.targets is None:

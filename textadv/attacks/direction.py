@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from textadv.attacks.parts.attacked import Attacked, Cost, Outcome
-from textadv.attacks.parts.calling import on_arrays
+from textadv.attacks.parts.calling import entered, on_arrays
 from textadv.attacks.parts.goals import Elicit, Goal
 from textadv.attacks.parts.unperturbed import value_at_clean
 from textadv.models import bare, device_of, evaluating, forward, hidden_states
@@ -58,12 +58,14 @@ class RefusalDirection:
         self,
         model: nn.Module,
         batch: Batch,
+        y: object = None,
         *,
         step: int = 0,
         radius_scale: float | Tensor = 1.0,
         measure: bool = True,
     ) -> Attacked:
         """The rows with their directions; see `Attack`. There is no radius to scale: a scale is refused."""
+        model, batch, back = entered(self, model, batch, y, measure)
         if isinstance(radius_scale, Tensor) or radius_scale != 1.0:
             raise ValueError("The refusal direction has no radius: leave mixing.radius_schedule and the curve out.")
         directions = self.directions(model, step)
@@ -72,7 +74,7 @@ class RefusalDirection:
         if measure:
             outcome = self._outcome(model, batch.clean(), moved)
             cost = cost._replace(queries=cost.queries + 2)
-        return Attacked(moved, torch.ones(len(batch), device=batch.device), cost, outcome)
+        return back(Attacked(moved, torch.ones(len(batch), device=batch.device), cost, outcome))
 
     def directions(self, model: nn.Module, step: int = 0) -> Tensor:
         """Unit directions (layers, D) of the model at the last optimizer step that is a multiple of `every`."""

@@ -15,7 +15,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from textadv.attacks.parts.ascent import Ascent
 from textadv.attacks.parts.attacked import Attacked, Outcome
-from textadv.attacks.parts.calling import on_arrays
+from textadv.attacks.parts.calling import entered, on_arrays
 from textadv.attacks.parts.goals import Goal, Untargeted, require_slope
 from textadv.attacks.parts.probe import evaluate_at
 from textadv.attacks.parts.record import Record, Select
@@ -101,6 +101,7 @@ class GradientAttack:
         self,
         model: nn.Module,
         batch: Batch,
+        y: object = None,
         *,
         step: int = 0,
         radius_scale: float | Tensor = 1.0,
@@ -111,6 +112,7 @@ class GradientAttack:
         Raises PerturbationError where the output does not depend on the delta, its gradient is zero in every row, or
         not finite in any.
         """
+        model, batch, back = entered(self, model, batch, y, measure)
         if self.early_stop and isinstance(bare(model), FSDPModule) and model.training:
             raise ValueError("attack.early_stop makes processes run different numbers of passes, which FSDP cannot do.")
         threat = self.threat.resolved(model, batch).scaled(radius_scale)
@@ -129,7 +131,7 @@ class GradientAttack:
                 before = value_at_clean(self.goal, rows, clean)
                 outcome = Outcome(record.reached, record.value - before, record.value - record.start, record.margin)
         moved, gauge = rows.perturbed(threat.space, record.delta), threat.ball.gauge(record.delta)
-        return Attacked(moved, gauge, cost, outcome, slopes=slopes)
+        return back(Attacked(moved, gauge, cost, outcome, slopes=slopes))
 
     def _search(
         self, model: nn.Module, batch: Batch, threat: ThreatModel, clean: Tensor | None, step: int, finish: bool

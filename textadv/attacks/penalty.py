@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from textadv.attacks.minimal.contract import logits_at, slope, unbounded
 from textadv.attacks.parts.attacked import Attacked, Cost, Slopes, slope_met
-from textadv.attacks.parts.calling import on_arrays
+from textadv.attacks.parts.calling import entered, on_arrays
 from textadv.attacks.parts.goals import Goal, Untargeted, require_slope
 from textadv.attacks.parts.probe import assess
 from textadv.attacks.parts.starts import uniform_start
@@ -70,6 +70,7 @@ class PenalisedAscent:
         self,
         model: nn.Module,
         batch: Batch,
+        y: object = None,
         *,
         step: int = 0,
         radius_scale: float | Tensor = 1.0,
@@ -80,6 +81,7 @@ class PenalisedAscent:
         Raises PerturbationError where the output does not depend on the delta, its gradient is zero in every row or
         not finite in any.
         """
+        model, batch, back = entered(self, model, batch, y, measure)
         rows = batch.clean()
         threat = self.threat.resolved(model, rows).scaled(radius_scale)
         threat = replace(threat, ball=replace(threat.ball, per="example"))
@@ -93,7 +95,7 @@ class PenalisedAscent:
             # The pass over the clean rows is counted by `assess` where that uses it too.
             cost = Cost(spent, spent.clone(), torch.full_like(spent, int(clean is not None and not measure)))
             found = assess(model, rows, threat, delta, start, self.goal, clean if measure else None, cost)
-            return replace(found, slopes=slopes)
+            return back(replace(found, slopes=slopes))
 
     def _start(self, model: nn.Module, rows: Batch, threat: ThreatModel, step: int) -> Tensor:
         dtype = dtype_of(model)

@@ -11,7 +11,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from textadv.attacks.parts.attacked import Attacked, Cost, Outcome
 from textadv.attacks.parts.balls import INSIDE
-from textadv.attacks.parts.calling import on_arrays
+from textadv.attacks.parts.calling import entered, on_arrays
 from textadv.attacks.parts.goals import Goal, Untargeted
 from textadv.attacks.parts.probe import Point, evaluate_at
 from textadv.attacks.parts.threat import ThreatModel, require_threat
@@ -150,12 +150,14 @@ class Square:
         self,
         model: nn.Module,
         batch: Batch,
+        y: object = None,
         *,
         step: int = 0,
         radius_scale: float | Tensor = 1.0,
         measure: bool = True,
     ) -> Attacked:
         """The rows of `batch` perturbed; see `Attack` for the arguments. No gradient is taken."""
+        model, batch, back = entered(self, model, batch, y, measure)
         if isinstance(bare(model), FSDPModule) and model.training:
             raise ValueError(
                 "The Square attack drops rows, so that processes run different numbers of passes: not for "
@@ -171,7 +173,7 @@ class Square:
         if clean is not None and measure:
             before = value_at_clean(self.goal, rows, clean)
             outcome = Outcome(found.reached, found.value - before, found.value - found.start, found.margin)
-        return Attacked(rows.perturbed(threat.space, found.delta), threat.ball.gauge(found.delta), cost, outcome)
+        return back(Attacked(rows.perturbed(threat.space, found.delta), threat.ball.gauge(found.delta), cost, outcome))
 
     def _found(self, model: nn.Module, batch: Batch, threat: ThreatModel, clean: Tensor | None, step: int) -> _Found:
         search = self._started(model, batch, threat, clean, step)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from textadv.attacks.parts.attacked import Attacked, Cost, Slopes, slope_met
-from textadv.attacks.parts.calling import on_arrays
+from textadv.attacks.parts.calling import entered, on_arrays
 from textadv.attacks.parts.goals import Diverge, Goal, Untargeted
 from textadv.attacks.parts.probe import assess, evaluate_at
 from textadv.attacks.parts.starts import uniform_start
@@ -48,12 +48,14 @@ class VirtualAdversarial:
         self,
         model: nn.Module,
         batch: Batch,
+        y: object = None,
         *,
         step: int = 0,
         radius_scale: float | Tensor = 1.0,
         measure: bool = True,
     ) -> Attacked:
         """The rows of `batch` perturbed; see `Attack` for the arguments."""
+        model, batch, back = entered(self, model, batch, y, measure)
         rows = batch.clean()
         threat = self.threat.resolved(model, rows).scaled(radius_scale)
         cost = Cost.none(rows)
@@ -79,7 +81,7 @@ class VirtualAdversarial:
             # The pass over the clean rows is counted by `assess` where that uses it too.
             cost = cost._replace(forwards=passes, backwards=passes.clone(), queries=cost.queries + (not measure))
             found = assess(model, rows, threat, delta, start, self.goal, clean if measure else None, cost)
-            return replace(found, slopes=slopes)
+            return back(replace(found, slopes=slopes))
 
 
 @dataclass(frozen=True)
@@ -104,12 +106,14 @@ class Noise:
         self,
         model: nn.Module,
         batch: Batch,
+        y: object = None,
         *,
         step: int = 0,
         radius_scale: float | Tensor = 1.0,
         measure: bool = True,
     ) -> Attacked:
         """The rows of `batch` with noise; see `Attack` for the arguments."""
+        model, batch, back = entered(self, model, batch, y, measure)
         rows = batch.clean()
         threat = self.threat.resolved(model, rows).scaled(radius_scale)
         with evaluating(model):
@@ -117,4 +121,4 @@ class Noise:
             if measure:
                 clean = mean_logits(model, rows)
             delta = uniform_start(model, rows, threat, dtype_of(model), self.seed, step)
-            return assess(model, rows, threat, delta, None, self.goal, clean, Cost.none(rows))
+            return back(assess(model, rows, threat, delta, None, self.goal, clean, Cost.none(rows)))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from textadv.attacks.minimal.contract import Smallest, size_of
 from textadv.attacks.minimal.fab import Fab, fab_targeted
 from textadv.attacks.parts.attacked import Attack, BrokenAt
-from textadv.attacks.parts.calling import on_arrays, searched
+from textadv.attacks.parts.calling import entered, on_arrays, searched
 from textadv.attacks.parts.goals import Goal, Untargeted
 from textadv.attacks.parts.threat import ThreatModel, require_threat
 from textadv.attacks.parts.within import Minimal, minimal_in
@@ -90,12 +90,13 @@ class MinimumRadius:
 
     @on_arrays
     def __call__(
-        self, model: nn.Module, batch: Batch, *, step: int = 0, radius_scale: float | Tensor = 1.0
+        self, model: nn.Module, batch: Batch, y: object = None, *, step: int = 0, radius_scale: float | Tensor = 1.0
     ) -> BrokenAt:
         """The rows of `batch` at the smallest radius found; always measured. See `Attack` for the arguments.
 
         radius_scale: multiplies the threat's own radius, which decides what counts as a success, and not `upper`.
         """
+        model, batch, back = entered(self, model, batch, y)
         base = self.threat.resolved(model, batch)
         attack = self.attack_of(self._of_radius_one(base))
         with evaluating(model):
@@ -109,7 +110,7 @@ class MinimumRadius:
                 if self.with_fab:
                     self._run_once(self._fab(found.clean.shape[1]), model, found, index, step)
                 self._bisect(attack, model, found, index, step)
-        return BrokenAt(found.attacked(measure=True), found.size)
+        return back(BrokenAt(found.attacked(measure=True), found.size))
 
     def _run_once(self, attack: Minimal, model: nn.Module, found: Smallest, index: Tensor, step: int) -> None:
         """Takes what a minimal attack finds within `upper`."""

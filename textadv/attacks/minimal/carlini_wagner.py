@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from textadv.attacks.minimal.contract import Smallest, logits_at, require_ball, search_open, slope
 from textadv.attacks.parts.attacked import Attacked
-from textadv.attacks.parts.calling import on_arrays
+from textadv.attacks.parts.calling import entered, on_arrays
 from textadv.attacks.parts.hinge import Problem, Schedule, coordinates_of, minimise
 from textadv.attacks.parts.threat import ThreatModel, require_threat
 from textadv.models import editable_mask
@@ -81,14 +81,16 @@ class CarliniWagner:
         self,
         model: nn.Module,
         batch: Batch,
+        y: object = None,
         *,
         step: int = 0,
         radius_scale: float | Tensor = 1.0,
         measure: bool = True,
     ) -> Attacked:
         """The rows of `batch` with the smallest perturbation found; see `Attack` for the arguments."""
+        model, batch, back = entered(self, model, batch, y, measure)
         found = _found_by(self._search, self.threat, self.confidence, model, batch, radius_scale, shared=True)
-        return found.attacked(measure)
+        return back(found.attacked(measure))
 
     def _search(self, problem: Problem, index: Tensor) -> None:
         lower = torch.zeros(len(index), device=index.device, dtype=torch.float64)
@@ -145,13 +147,15 @@ class CarliniWagnerLinf:
         self,
         model: nn.Module,
         batch: Batch,
+        y: object = None,
         *,
         step: int = 0,
         radius_scale: float | Tensor = 1.0,
         measure: bool = True,
     ) -> Attacked:
         """The rows of `batch` with the smallest perturbation found; see `Attack` for the arguments."""
-        return _found_by(self._search, self.threat, self.confidence, model, batch, radius_scale).attacked(measure)
+        model, batch, back = entered(self, model, batch, y, measure)
+        return back(_found_by(self._search, self.threat, self.confidence, model, batch, radius_scale).attacked(measure))
 
     def _search(self, problem: Problem, index: Tensor) -> None:
         found = problem.found
@@ -217,13 +221,15 @@ class CarliniWagnerL0:
         self,
         model: nn.Module,
         batch: Batch,
+        y: object = None,
         *,
         step: int = 0,
         radius_scale: float | Tensor = 1.0,
         measure: bool = True,
     ) -> Attacked:
         """The rows of `batch` with the fewest changed units found; see `Attack` for the arguments."""
-        return _found_by(self._search, self.threat, self.confidence, model, batch, radius_scale).attacked(measure)
+        model, batch, back = entered(self, model, batch, y, measure)
+        return back(_found_by(self._search, self.threat, self.confidence, model, batch, radius_scale).attacked(measure))
 
     def _search(self, problem: Problem, index: Tensor) -> None:
         found, space = problem.found, self.threat.space

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from textadv.attacks.minimal.contract import Smallest, require_ball, search_open
 from textadv.attacks.parts.attacked import Attacked
-from textadv.attacks.parts.calling import on_arrays
+from textadv.attacks.parts.calling import entered, on_arrays
 from textadv.attacks.parts.hinge import units_of
 from textadv.attacks.parts.threat import ThreatModel, require_threat
 from textadv.values.batch import Batch
@@ -70,13 +70,17 @@ class Ddn:
         self,
         model: nn.Module,
         batch: Batch,
+        y: object = None,
         *,
         step: int = 0,
         radius_scale: float | Tensor = 1.0,
         measure: bool = True,
     ) -> Attacked:
         """The rows of `batch` with the smallest perturbation found; see `Attack` for the arguments."""
-        return search_open(partial(self._search, model), self.threat, model, batch, radius_scale).attacked(measure)
+        model, batch, back = entered(self, model, batch, y, measure)
+        return back(
+            search_open(partial(self._search, model), self.threat, model, batch, radius_scale).attacked(measure)
+        )
 
     def _search(self, model: nn.Module, found: Smallest, index: Tensor, base: ThreatModel) -> None:
         length = units_of(found, base, shared=True)[1][index].double()  # (n, 1, ...), the unit of norms and steps

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from textadv.attacks.minimal.contract import Smallest, logits_at, search_open, slope
 from textadv.attacks.parts.attacked import Attacked
-from textadv.attacks.parts.calling import on_arrays
+from textadv.attacks.parts.calling import entered, on_arrays
 from textadv.attacks.parts.threat import ThreatModel, require_threat
 from textadv.models import bare, forward
 from textadv.values.batch import Batch
@@ -58,19 +58,23 @@ class DeepFool:
         self,
         model: nn.Module,
         batch: Batch,
+        y: object = None,
         *,
         step: int = 0,
         radius_scale: float | Tensor = 1.0,
         measure: bool = True,
     ) -> Attacked:
         """The rows of `batch` with the smallest perturbation found; see `Attack` for the arguments."""
+        model, batch, back = entered(self, model, batch, y, measure)
         require_one_each(
             "DeepFool",
             batch,
             "DeepFool measures the distance to other classes, and a chat model has none, got rows with targets. "
             "Use Carlini-Wagner, or a minimum radius search over PGD.",
         )
-        return search_open(partial(self._search, model), self.threat, model, batch, radius_scale).attacked(measure)
+        return back(
+            search_open(partial(self._search, model), self.threat, model, batch, radius_scale).attacked(measure)
+        )
 
     def _search(self, model: nn.Module, found: Smallest, index: Tensor, _base: ThreatModel) -> None:
         found.note_slope(model, index)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from textadv.attacks.minimal.contract import UNBOUNDED, Smallest, logits_at, slope, unbounded
 from textadv.attacks.parts.attacked import Attacked
-from textadv.attacks.parts.calling import on_arrays
+from textadv.attacks.parts.calling import entered, on_arrays
 from textadv.attacks.parts.goals import target_count
 from textadv.attacks.parts.hyperplane import PROJECTIONS
 from textadv.attacks.parts.threat import ThreatModel, require_threat
@@ -112,12 +112,14 @@ class Fab:
         self,
         model: nn.Module,
         batch: Batch,
+        y: object = None,
         *,
         step: int = 0,
         radius_scale: float | Tensor = 1.0,
         measure: bool = True,
     ) -> Attacked:
         """The rows of `batch` with the smallest perturbation found; see `Attack` for the arguments."""
+        model, batch, back = entered(self, model, batch, y, measure)
         require_one_each(
             "FAB",
             batch,
@@ -137,7 +139,7 @@ class Fab:
             if len(index):
                 found.note_slope(model, index)
                 self._run(model, found, index, ranked, step)
-        return found.attacked(measure, smallest=not self.early_stop)
+        return back(found.attacked(measure, smallest=not self.early_stop))
 
     def _run(self, model: nn.Module, found: Smallest, index: Tensor, ranked: Tensor, step: int) -> None:
         """Every restart towards every target, for the rows `index`; ranked: their other classes (B, C - 1)."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from textadv.attacks.minimal.contract import Smallest, logits_at, require_ball, search_open, slope
 from textadv.attacks.parts.attacked import Attacked
-from textadv.attacks.parts.calling import on_arrays
+from textadv.attacks.parts.calling import entered, on_arrays
 from textadv.attacks.parts.hinge import ADAM_EPS, BETA1, BETA2
 from textadv.attacks.parts.threat import ThreatModel, require_threat
 from textadv.models import editable_mask
@@ -100,13 +100,17 @@ class Pdgd:
         self,
         model: nn.Module,
         batch: Batch,
+        y: object = None,
         *,
         step: int = 0,
         radius_scale: float | Tensor = 1.0,
         measure: bool = True,
     ) -> Attacked:
         """The rows of `batch` with the smallest perturbation found; see `Attack` for the arguments."""
-        return search_open(partial(self._search, model), self.threat, model, batch, radius_scale).attacked(measure)
+        model, batch, back = entered(self, model, batch, y, measure)
+        return back(
+            search_open(partial(self._search, model), self.threat, model, batch, radius_scale).attacked(measure)
+        )
 
     def _search(self, model: nn.Module, found: Smallest, index: Tensor, base: ThreatModel) -> None:
         found.note_slope(model, index)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
-from functools import wraps
-from typing import Any, Protocol, TypeVar, cast, overload
+from functools import partial
+from typing import Any, NamedTuple, Protocol, TypeVar, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,37 +79,58 @@ class Method(Protocol[Result]):
 
 
 def on_arrays(method: Callable[..., Found]) -> Method[Found]:
-    """The `__call__` of an attack on batches, as one that takes arrays as well; see `Call`.
+    """Tells type checkers that the `__call__` of an attack takes arrays as well, which `entered` sees to."""
+    return cast(Method[Found], method)
 
-    What it hands back for a batch knows the model, so that it can offer the adversarial inputs.
+
+class Back(Protocol):
+    """Makes of what a search found what its caller is handed."""
+
+    def __call__(self, found: Found, /) -> Found: ...
+
+
+class Entered(NamedTuple):
+    """What a search goes on with, and what it ends with: `return back(found)`."""
+
+    model: nn.Module
+    batch: Batch
+    back: Back
+
+
+def entered(attack: object, model: nn.Module, batch: object, y: object, measure: bool = True) -> Entered:
+    """The model and the rows of a call as it was made, on a batch or on arrays: every attack's `__call__` begins so.
+
+    What `back` gives for a batch knows the model, so that it can offer the adversarial inputs, and for an array is such
+    an array. `back` raises PerturbationError, which holds what was found, where the search met no slope.
+
+    Raises as `Call` says.
     """
-
-    @wraps(method)
-    def call(self: object, model: nn.Module, batch: object, y: object = None, **options: Any) -> object:
-        require_model(model)
-        if isinstance(batch, Tensor | np.ndarray):
-            ready = attackable(self, model, batch, y)
-            found = _sloped(method(self, ready.model, ready.batch, **options), self)
-            return like(batch, ready.batch.inputs["pixel_values"], found.inputs["pixel_values"])
-        rows = require_batch(batch, arrays=True)
-        if y is not None:
-            raise TypeError(f"A batch holds its own labels: call attack(model, batch), got {told(y)} beside it.")
-        # A search of training is not measured, and waits for no answer of the device.
-        if options.get("measure", True) and bool(rows.unlabelled.any()):
-            missing = rows.ids[rows.unlabelled].tolist()[:5]
-            raise ValueError(
-                f"labels are missing in rows with ids {missing}, and attacks are measured against the class of a row. "
-                "Give them: ImageRows(images, labels)."
-            )
-        return _sloped(_of(method(self, model, rows, **options), model), self)
-
-    return cast(Method[Found], call)
+    require_model(model)
+    if isinstance(batch, Tensor | np.ndarray):
+        ready = attackable(attack, model, batch, y)
+        return Entered(*ready, cast(Back, partial(_array, attack, batch, ready.batch.inputs["pixel_values"])))
+    rows = require_batch(batch, arrays=True)
+    if y is not None:
+        raise TypeError(f"A batch holds its own labels: call attack(model, batch), got {told(y)} beside it.")
+    # A search of training is not measured, and waits for no answer of the device.
+    if measure and bool(rows.unlabelled.any()):
+        missing = rows.ids[rows.unlabelled].tolist()[:5]
+        raise ValueError(
+            f"labels are missing in rows with ids {missing}, and attacks are measured against the class of a row. "
+            "Give them: ImageRows(images, labels)."
+        )
+    return Entered(model, rows, cast(Back, partial(_rows, attack, model)))
 
 
-def _of(found: Found, model: nn.Module) -> Found:
+def _rows(attack: object, model: nn.Module, found: Found) -> Found:
     if isinstance(found, BrokenAt):
-        return found._replace(attacked=replace(found.attacked, model=weakref.ref(model)))
-    return replace(found, model=weakref.ref(model))
+        return _sloped(found._replace(attacked=replace(found.attacked, model=weakref.ref(model))), attack)
+    return _sloped(replace(found, model=weakref.ref(model)), attack)
+
+
+def _array(attack: object, given: Tensor | NDArray[Any], clean: Tensor, found: Found) -> Tensor | NDArray[Any]:
+    """clean: the images as they were attacked, (N, channels, height, width)."""
+    return like(given, clean, _sloped(found, attack).inputs["pixel_values"])
 
 
 def _sloped(found: Found, attack: object) -> Found:

@@ -13,7 +13,7 @@ from textadv.attacks.minimal.fab import Fab
 from textadv.attacks.minimal.pdgd import Pdgd
 from textadv.attacks.parts.accepting import require_attack
 from textadv.attacks.parts.attacked import Attack, Attacked, Cost, Outcome
-from textadv.attacks.parts.calling import on_arrays, searched
+from textadv.attacks.parts.calling import entered, on_arrays, searched
 from textadv.attacks.parts.goals import Goal, Untargeted
 from textadv.attacks.parts.probe import assess
 from textadv.attacks.parts.threat import ThreatModel, require_threat
@@ -53,17 +53,19 @@ class Within:
         self,
         model: nn.Module,
         batch: Batch,
+        y: object = None,
         *,
         step: int = 0,
         radius_scale: float | Tensor = 1.0,
         measure: bool = True,
     ) -> Attacked:
         """The rows of `batch` perturbed; always measured, since the attack is. See `Attack` for the arguments."""
+        model, batch, back = entered(self, model, batch, y, measure)
         threat = self.threat.resolved(model, batch).scaled(radius_scale)
         found = searched(self.attack, model, batch, step=step, radius_scale=radius_scale)
         far = (~(found.gauge <= 1)).nonzero().squeeze(1)
         if not len(far):
-            return found
+            return back(found)
         rows, local = batch.clean().rows(far), threat.rows(far)
         delta, gauge = found.perturbation.delta.clone(), found.gauge.clone()
         delta[far] = local.confine(rows, delta[far])
@@ -78,7 +80,7 @@ class Within:
         cost = Cost(*(count.clone() for count in found.cost))
         cost.queries[far] += near.cost.queries
         moved = found.batch.perturbed(found.perturbation.space, delta)
-        return Attacked(moved, gauge, cost, outcome, found.size, slopes=found.slopes)
+        return back(Attacked(moved, gauge, cost, outcome, found.size, slopes=found.slopes))
 
 
 def minimal_in(attack: Attack) -> Minimal | None:

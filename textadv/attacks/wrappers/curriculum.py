@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from textadv.attacks.minimal.contract import logits_at, slope
 from textadv.attacks.parts.accepting import require_attack
 from textadv.attacks.parts.attacked import Attack, Attacked
-from textadv.attacks.parts.calling import on_arrays, searched
+from textadv.attacks.parts.calling import entered, on_arrays, searched
 from textadv.attacks.parts.goals import Untargeted
 from textadv.attacks.parts.threat import ThreatModel, require_threat
 from textadv.attacks.parts.unperturbed import half_to_single
@@ -49,13 +49,15 @@ class Stages:
         self,
         model: nn.Module,
         batch: Batch,
+        y: object = None,
         *,
         step: int = 0,
         radius_scale: float | Tensor = 1.0,
         measure: bool = True,
     ) -> Attacked:
         """What the attack of this optimizer step finds; see `Attack`."""
-        return searched(self.at(step), model, batch, step=step, radius_scale=radius_scale, measure=measure)
+        model, batch, back = entered(self, model, batch, y, measure)
+        return back(searched(self.at(step), model, batch, step=step, radius_scale=radius_scale, measure=measure))
 
 
 @dataclass(frozen=True)
@@ -116,13 +118,15 @@ class AdaptiveRadius:
         self,
         model: nn.Module,
         batch: Batch,
+        y: object = None,
         *,
         step: int = 0,
         radius_scale: float | Tensor = 1.0,
         measure: bool = True,
     ) -> Attacked:
         """What the attack finds at these radii, its gauge in their units; see `Attack`."""
+        model, batch, back = entered(self, model, batch, y, measure)
         scale = self.factors(model, batch) * radius_scale
         found = searched(self.attack, model, batch, step=step, radius_scale=scale, measure=measure)
         cost = found.cost._replace(forwards=found.cost.forwards + 1, backwards=found.cost.backwards + 1)
-        return Attacked(found.batch, found.gauge, cost, found.measured, slopes=found.slopes)
+        return back(Attacked(found.batch, found.gauge, cost, found.measured, slopes=found.slopes))

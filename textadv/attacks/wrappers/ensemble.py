@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from textadv.attacks.parts.accepting import require_attack
 from textadv.attacks.parts.attacked import Attack, Attacked, Cost, Outcome
-from textadv.attacks.parts.calling import on_arrays, searched
+from textadv.attacks.parts.calling import entered, on_arrays, searched
 from textadv.values.batch import Batch
 from textadv.values.randomness import derived_seed
 
@@ -78,12 +78,14 @@ class WorstOf:
         self,
         model: nn.Module,
         batch: Batch,
+        y: object = None,
         *,
         step: int = 0,
         radius_scale: float | Tensor = 1.0,
         measure: bool = True,
     ) -> Attacked:
         """The rows of `batch` perturbed; see `Attack` for the arguments. Always measured, since choosing needs it."""
+        model, batch, back = entered(self, model, batch, y, measure)
         result = searched(self.attacks[0], model, batch, step=step, radius_scale=radius_scale)
         for attack in self.attacks[1:]:
             index = _unbroken(result)
@@ -91,7 +93,7 @@ class WorstOf:
                 scale = _scale_of(radius_scale, index)
                 found = searched(attack, model, batch.rows(index), step=step, radius_scale=scale)
                 result = _merged(result, index, found)
-        return result
+        return back(result)
 
 
 @dataclass(frozen=True)
@@ -116,19 +118,21 @@ class Then:
         self,
         model: nn.Module,
         batch: Batch,
+        y: object = None,
         *,
         step: int = 0,
         radius_scale: float | Tensor = 1.0,
         measure: bool = True,
     ) -> Attacked:
         """The rows of `batch` perturbed; see `Attack` for the arguments. Always measured, since choosing needs it."""
+        model, batch, back = entered(self, model, batch, y, measure)
         result = searched(self.first, model, batch, step=step, radius_scale=radius_scale)
         index = _unbroken(result)
         if not len(index):
-            return result
+            return back(result)
         scale = _scale_of(radius_scale, index)
         found = searched(self.second, model, result.batch.rows(index), step=step, radius_scale=scale)
-        return _merged(result, index, found)
+        return back(_merged(result, index, found))
 
 
 @dataclass(frozen=True)
@@ -154,12 +158,14 @@ class Repeat:
         self,
         model: nn.Module,
         batch: Batch,
+        y: object = None,
         *,
         step: int = 0,
         radius_scale: float | Tensor = 1.0,
         measure: bool = True,
     ) -> Attacked:
         """The rows of `batch` perturbed; see `Attack` for the arguments. Always measured, since choosing needs it."""
+        model, batch, back = entered(self, model, batch, y, measure)
         result = searched(self.attack, model, batch, step=step, radius_scale=radius_scale)
         for turn in range(1, self.times):
             index = _unbroken(result)
@@ -168,7 +174,7 @@ class Repeat:
             scale, again = _scale_of(radius_scale, index), derived_seed(step, turn)
             found = searched(self.attack, model, batch.rows(index), step=again, radius_scale=scale)
             result = _merged(result, index, found)
-        return result
+        return back(result)
 
 
 def worst_of(*attacks: Attack) -> WorstOf:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from textadv.attacks.parts.attacked import Attacked, Cost
-from textadv.attacks.parts.calling import on_arrays
+from textadv.attacks.parts.calling import entered, on_arrays
 from textadv.attacks.parts.goals import Goal, Untargeted
 from textadv.attacks.parts.guarding import Passes, counting, guarded
 from textadv.attacks.parts.members import parts, threats
@@ -84,6 +84,7 @@ class Foreign:
         self,
         model: nn.Module,
         batch: Batch,
+        y: object = None,
         *,
         step: int = 0,
         radius_scale: float | Tensor = 1.0,
@@ -94,6 +95,7 @@ class Foreign:
         Raises ValueError at a radius_scale other than 1, since the radius is inside the function, and RuntimeError
         where the function fails, returns something else than such images, or changes the model.
         """
+        model, batch, back = entered(self, model, batch, y, measure)
         if not bool((torch.as_tensor(radius_scale) == 1).all()):
             raise ValueError(
                 f"The radius of {self} is inside its function, so it runs at that of its threat model only. Make "
@@ -107,7 +109,7 @@ class Foreign:
         delta = self._confined(threat, rows, moved.to(pixels.device, pixels.dtype) - pixels)
         with evaluating(model):
             clean = one_pass(model, rows) if measure else None
-            return assess(model, rows, threat, delta, None, self.goal, clean, self._cost(passes, rows))
+            return back(assess(model, rows, threat, delta, None, self.goal, clean, self._cost(passes, rows)))
 
     def _moved(self, model: nn.Module, rows: Batch, step: int) -> Tensor:
         """What the function returns for these rows, as a tensor of their shape."""

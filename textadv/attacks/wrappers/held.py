@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from textadv.attacks.parts.accepting import require_attack
 from textadv.attacks.parts.attacked import Attack, Attacked, Cost
-from textadv.attacks.parts.calling import on_arrays, searched
+from textadv.attacks.parts.calling import entered, on_arrays, searched
 from textadv.values.batch import Batch
 
 
@@ -50,12 +50,14 @@ class Held:
         self,
         model: nn.Module,
         batch: Batch,
+        y: object = None,
         *,
         step: int = 0,
         radius_scale: float | Tensor = 1.0,
         measure: bool = True,
     ) -> Attacked:
         """The rows perturbed; see `Attack`."""
+        model, batch, back = entered(self, model, batch, y, measure)
         memory, rows, begun = self._memory, tuple(batch.ids.tolist()), step - step % self.steps
         if memory.searched != begun:
             memory.searched = begun
@@ -64,11 +66,11 @@ class Held:
             memory.found[rows] = searched(
                 self.attack, model, batch, step=step, radius_scale=radius_scale, measure=measure
             )
-            return memory.found[rows]
+            return back(memory.found[rows])
         if rows not in memory.found:
             raise ValueError(
                 f"Rows {list(rows)} were not attacked at optimizer step {begun}, so there is nothing to hold at "
                 f"step {step}. Set checkpoint.every to a multiple of objective.defence_steps ({self.steps})."
             )
         attacked = memory.found[rows]
-        return Attacked(attacked.batch, attacked.gauge, Cost.none(batch), None)
+        return back(Attacked(attacked.batch, attacked.gauge, Cost.none(batch), None))

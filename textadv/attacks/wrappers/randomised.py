@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from textadv.attacks.parts.accepting import require_attack
 from textadv.attacks.parts.attacked import Attack, Attacked, Cost, Outcome
-from textadv.attacks.parts.calling import on_arrays, searched
+from textadv.attacks.parts.calling import entered, on_arrays, searched
 from textadv.attacks.parts.goals import Goal, Untargeted
 from textadv.attacks.parts.unperturbed import mean_logits
 from textadv.models import Averaged, evaluating
@@ -64,23 +64,25 @@ class Eot:
         self,
         model: nn.Module,
         batch: Batch,
+        y: object = None,
         *,
         step: int = 0,
         radius_scale: float | Tensor = 1.0,
         measure: bool = True,
     ) -> Attacked:
         """The rows of `batch` perturbed; see `Attack` for the arguments."""
+        model, batch, back = entered(self, model, batch, y, measure)
         mean = Averaged(model, self.samples)
         with seeded_scope(self.seed, step):
             found = searched(self.attack, mean, batch, step=step, radius_scale=radius_scale, measure=measure)
             cost = Cost(*(self.samples * count for count in found.cost))
             if not measure:
-                return Attacked(found.batch, found.gauge, cost, None, slopes=found.slopes)
+                return back(Attacked(found.batch, found.gauge, cost, None, slopes=found.slopes))
             with evaluating(model):
                 clean, moved = mean_logits(mean, batch.clean()), mean_logits(mean, found.batch)
         cost = cost._replace(queries=cost.queries + 2 * self.samples)
         outcome = self._outcome(batch.clean(), clean, moved, found.outcome.climb)
-        return Attacked(found.batch, found.gauge, cost, outcome, slopes=found.slopes)
+        return back(Attacked(found.batch, found.gauge, cost, outcome, slopes=found.slopes))
 
     def _outcome(self, rows: Batch, clean: Tensor, moved: Tensor, climb: Tensor) -> Outcome:
         before, after = (self.goal.value(logits, rows, clean).double() for logits in (clean, moved))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from textadv.attacks.parts.accepting import require_attack
 from textadv.attacks.parts.attacked import Attack, Attacked
-from textadv.attacks.parts.calling import on_arrays, searched
+from textadv.attacks.parts.calling import entered, on_arrays, searched
 from textadv.attacks.parts.goals import Goal, Untargeted
 from textadv.attacks.parts.probe import assess
 from textadv.attacks.parts.threat import ThreatModel, require_threat
@@ -59,12 +59,14 @@ class Transfer:
         self,
         model: nn.Module,
         batch: Batch,
+        y: object = None,
         *,
         step: int = 0,
         radius_scale: float | Tensor = 1.0,
         measure: bool = True,
     ) -> Attacked:
         """The rows of `batch` perturbed; see `Attack` for the arguments."""
+        model, batch, back = entered(self, model, batch, y, measure)
         rows = batch.clean()
         self._require_one_kind(model, rows)
         threat = self.threat.resolved(model, rows).scaled(radius_scale)
@@ -81,7 +83,9 @@ class Transfer:
         cost = spent._replace(forwards=spent.forwards + spent.queries, queries=torch.zeros_like(spent.queries))
         with evaluating(model):
             clean = mean_logits(model, rows) if measure else None
-            return replace(assess(model, rows, threat, delta, None, self.goal, clean, cost), slopes=crafted.slopes)
+            return back(
+                replace(assess(model, rows, threat, delta, None, self.goal, clean, cost), slopes=crafted.slopes)
+            )
 
     def _require_one_kind(self, model: nn.Module, rows: Batch) -> None:
         theirs, ours = (delta_shape(each, rows, self.threat.space) for each in (self.surrogate, model))

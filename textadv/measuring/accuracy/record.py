@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from textadv.measuring.beside import counted
 from textadv.measuring.measured import OWN, Measure, Measured, Number, Unit, share
 from textadv.measuring.rates import percent, radius_text, rate_text
-from textadv.measuring.sections import Section
+from textadv.measuring.sections import Section, sections_of
 from textadv.measuring.sections.attacks import AttackRun, Attacks
 from textadv.measuring.sections.cascade import Cascade, StageResult
 from textadv.measuring.sections.curve import Curve, CurvePoint
-from textadv.measuring.sections.masking import Masking, MaskingFlag
+from textadv.measuring.sections.masking import MaskingFlag
 from textadv.measuring.sections.radii import MinimumRadii, RowRadius
 from textadv.measuring.sections.rows import RowOutcome, Rows
 from textadv.measuring.sections.sizes import AttackSizes, Sizes
@@ -94,7 +94,9 @@ class Classified:
     @property
     def record(self) -> Measured:
         """The model's record."""
-        return Measured(self.name, tuple(_measures(self)), tuple(_sections(self)), (*self.notes, *self.doubts))
+        return Measured(
+            self.name, tuple(_measures(self)), sections_of(self, _sections(self)), (*self.notes, *self.doubts)
+        )
 
     @property
     def doubts(self) -> tuple[str, ...]:
@@ -151,7 +153,7 @@ def _number(
 
 
 def _sections(found: Classified) -> Iterator[Section]:
-    """In the order of the report; those without content are left out."""
+    """Those with content that do not make themselves."""
     if found.curve:
         yield _curve(found)
     if found.attacks:
@@ -160,10 +162,6 @@ def _sections(found: Classified) -> Iterator[Section]:
     stages = tuple(replace(stage, of=attack.name) for attack in found.attacks for stage in attack.cascade)
     if stages:
         yield Cascade(stages)
-    if found.masking:
-        yield Masking(found.masking)
-    if found.minimum is not None:
-        yield found.minimum
     sizes = tuple(
         AttackSizes(attack.name, attack.radius, attack.relative_radius, attack.sizes, attack.quartiles)
         for attack in found.attacks
@@ -171,7 +169,6 @@ def _sections(found: Classified) -> Iterator[Section]:
     )
     if sizes:
         yield Sizes(sizes)
-    yield Rows(found.rows_detail, found.split, found.temperature, found.ece_before)
 
 
 def _run(attack: AttackResult) -> AttackRun:

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 
 from textadv.measuring.measured import Measure, Measured
 from textadv.measuring.safety.measure_ids import measure_id
-from textadv.measuring.sections import Section
+from textadv.measuring.sections import Section, sections_of
 from textadv.measuring.sections.attacks import AttackRun, Attacks
 from textadv.measuring.sections.by_attack import AttackPoint, ByAttack
 from textadv.measuring.sections.curve import Curve, CurvePoint
-from textadv.measuring.sections.outcomes import AttackOutcomes, Outcomes
+from textadv.measuring.sections.outcomes import AttackOutcomes
 from textadv.measuring.sections.told import Told
 from textadv.values.spaces import radius_words
 
@@ -57,7 +57,7 @@ class Talked:
     @property
     def record(self) -> Measured:
         """The model's record."""
-        return Measured(self.name, self.measures, tuple(_sections(self)), self.notes)
+        return Measured(self.name, self.measures, sections_of(self, _sections(self)), self.notes)
 
 
 def named(model: Measured, group: str, name: str) -> Measure | None:
@@ -66,9 +66,7 @@ def named(model: Measured, group: str, name: str) -> Measure | None:
 
 
 def _sections(found: Talked) -> Iterator[Section]:
-    """In the order of the report; those without content are left out."""
-    if found.outcomes or found.fluency:
-        yield Outcomes(found.outcomes, found.fluency, found.behaviours)
+    """Those with content that do not make themselves."""
     bounds = {m.name: m.value for m in found.measures if m.group == BOUND and m.total}
     points = [AttackPoint(m.name, m.rate, bounds.get(m.name)) for m in found.measures if m.group == SUCCESS]
     if points:

@@ -50,6 +50,7 @@ class Attacks:
     """The panel. meaning: what its worst case stands for, or "". others: what else took passes or time."""
 
     title: ClassVar[str] = "Threat model and attacks"
+    place: ClassVar[int] = 50
     attacks: tuple[AttackRun, ...]
     meaning: str = ""
     others: tuple[AttackRun, ...] = ()

@@ -24,6 +24,7 @@ class ByAttack:
     """The success of every attack by the judge that decides."""
 
     title: ClassVar[str] = "Attack success by attack"
+    place: ClassVar[int] = 20
     points: tuple[AttackPoint, ...]
     kind: Literal["by_attack"] = "by_attack"
 

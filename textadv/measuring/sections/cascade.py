@@ -42,6 +42,7 @@ class Cascade:
     """Every stage of every attack in stages."""
 
     title: ClassVar[str] = "Stage by stage"
+    place: ClassVar[int] = 60
     stages: tuple[StageResult, ...]
     kind: Literal["cascade"] = "cascade"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from textadv.measuring.blocks import Block, Grid, Lines, Picture, Series, Text
 from textadv.measuring.rates import MISSING, rate_text
@@ -39,6 +39,7 @@ class Curve:
     """A rate by radius. what: the rate; across: the axis of radii; attack: what was run at each; told: what to know;
     caption: below the plot. points: by ascending radius, that without an attack among them."""
 
+    place: ClassVar[int] = 30
     what: str
     across: str
     attack: str

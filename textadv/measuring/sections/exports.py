@@ -50,6 +50,7 @@ class Exports:
     """Every folder that was written."""
 
     title: ClassVar[str] = "Exports"
+    place: ClassVar[int] = 110
     checks: tuple[ExportCheck, ...]
     kind: Literal["exports"] = "exports"
 

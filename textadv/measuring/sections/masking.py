@@ -34,8 +34,14 @@ class Masking:
     """Every check that was made, or why it was not."""
 
     title: ClassVar[str] = "Masked gradients"
+    place: ClassVar[int] = 70
     flags: tuple[MaskingFlag, ...]
     kind: Literal["masking"] = "masking"
+
+    @staticmethod
+    def of(masking: tuple[MaskingFlag, ...]) -> Masking | None:
+        """The checks of a classifier, where any was made."""
+        return Masking(masking) if masking else None
 
     @staticmethod
     def blocks(models: Mapping[str, Masking]) -> list[Block]:

@@ -57,10 +57,16 @@ class Outcomes:
     """
 
     title: ClassVar[str] = "Outcomes"
+    place: ClassVar[int] = 10
     attacks: tuple[AttackOutcomes, ...]
     fluency: str = ""
     behaviours: tuple[int, ...] = ()
     kind: Literal["outcomes"] = "outcomes"
+
+    @staticmethod
+    def of(outcomes: tuple[AttackOutcomes, ...], fluency: str, behaviours: tuple[int, ...]) -> Outcomes | None:
+        """Those of a chat model, where it was attacked."""
+        return Outcomes(outcomes, fluency, behaviours) if outcomes or fluency else None
 
     @staticmethod
     def blocks(models: Mapping[str, Outcomes]) -> list[Block]:

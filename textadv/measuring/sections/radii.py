@@ -38,6 +38,7 @@ class MinimumRadii:
     """
 
     title: ClassVar[str] = "Smallest radius that breaks a row"
+    place: ClassVar[int] = 80
     threat: str
     attack: str
     radius: float
@@ -49,6 +50,11 @@ class MinimumRadii:
     seconds: float
     quartiles: tuple[float | None, ...] = ()
     kind: Literal["minimum"] = "minimum"
+
+    @staticmethod
+    def of(minimum: MinimumRadii | None) -> MinimumRadii | None:
+        """Those of a classifier, where they were looked for."""
+        return minimum
 
     @property
     def scale(self) -> float:

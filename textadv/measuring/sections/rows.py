@@ -32,11 +32,17 @@ class Rows:
     calibration error without it."""
 
     title: ClassVar[str] = ""
+    place: ClassVar[int] = 100
     rows: tuple[RowOutcome, ...]
     split: str = "test"
     temperature: float = 1.0
     ece_before: float | None = None
     kind: Literal["rows"] = "rows"
+
+    @staticmethod
+    def of(rows_detail: tuple[RowOutcome, ...], split: str, temperature: float, ece_before: float) -> Rows:
+        """Those of a classifier."""
+        return Rows(rows_detail, split, temperature, ece_before)
 
     @staticmethod
     def blocks(models: Mapping[str, Rows]) -> list[Block]:

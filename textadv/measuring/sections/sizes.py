@@ -34,6 +34,7 @@ class Sizes:
     """Each minimal attack of the panel that does not stop early."""
 
     title: ClassVar[str] = "Sizes of the smallest perturbations"
+    place: ClassVar[int] = 90
     attacks: tuple[AttackSizes, ...]
     kind: Literal["sizes"] = "sizes"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from textadv.measuring.blocks import Block, Bullets, Grid, Text
 
@@ -13,6 +13,7 @@ from textadv.measuring.blocks import Block, Bullets, Grid, Text
 class Told:
     """Paragraphs, lines of a list, and the rows of a table, header first. on_screen: lines that a screen shows too."""
 
+    place: ClassVar[int] = 40
     title: str
     paragraphs: tuple[str, ...] = ()
     lines: tuple[str, ...] = ()
