@@ -14,11 +14,9 @@ from textadv.data.benchmarks import (
     Instruction,
     Question,
     read_arc,
-    read_gsm8k,
     read_instructed,
     read_lab_questions,
     read_mmlu,
-    read_responses,
     read_truthfulqa,
 )
 
@@ -84,19 +82,6 @@ def test_instructions_of_ifeval_and_of_the_lab(tmp_path: Path) -> None:
     )
 
 
-def test_responses_come_in_the_order_of_the_prompts(tmp_path: Path) -> None:
-    prompts = read_instructed(lines(tmp_path / "p.jsonl", *({"prompt": p, "answer": "x"} for p in "ab")))
-    path = lines(tmp_path / "r.jsonl", {"prompt": "b", "response": ""}, {"prompt": "a", "response": "one"})
-    assert read_responses(path, prompts) == ("one", "")
-    with pytest.raises(DataError, match=r"1 of 2 prompts have no response, first id 1\."):
-        read_responses(lines(tmp_path / "r.jsonl", {"prompt": "a", "response": "one"}), prompts)
-
-
-def test_gsm8k_answers_are_plain_numbers(tmp_path: Path) -> None:
-    path = lines(tmp_path / "g.jsonl", {"question": "How much?", "answer": "2 * 600\n#### 1,200"})
-    assert read_gsm8k(path)[0].answer == "1200"
-
-
 WRONG: list[tuple[Callable[..., object], object, str]] = [
     (read_arc, arc_row("9"), ":1: answerKey '9' must name one of the choices 1, 2, 3."),
     (read_arc, {"id": "x", "answerKey": "A"}, ":1: question is missing; there are id, answerKey."),
@@ -116,7 +101,6 @@ WRONG: list[tuple[Callable[..., object], object, str]] = [
     (read_instructed, {"prompt": "p", "instruction_id_list": ["a"], "kwargs": []}, "got 1 ids and 0 kwargs."),
     (read_instructed, {"prompt": "p", "checks": [{"id": "a"}]}, ":1: each of checks needs id and kwargs."),
     (read_instructed, {"prompt": "p", "checks": [{"id": "a", "kwargs": 3}]}, "the kwargs of a must be an object"),
-    (read_gsm8k, {"question": "q", "answer": "forty"}, ":1: the solution does not end with '#### ' and a number."),
     (read_lab_questions, {"prompt": "p", "choices": ["a", "b"], "answer": "c"}, "'c' must be exactly one of"),
 ]
 
@@ -153,5 +137,4 @@ def test_the_real_files(shared: Path) -> None:
     assert (len(questions), len({question.subject for question in questions})) == (14042, 57)
     several = read_truthfulqa(data / "truthfulqa" / "mc_task.json", "mc2")
     assert len(several) == 817 and max(len(question.true) for question in several) > 1
-    assert len(read_gsm8k(data / "gsm8k" / "gsm8ktest.jsonl")) == 1319
     assert len(read_instructed(data / "ifeval" / "input_data.jsonl")) == 540

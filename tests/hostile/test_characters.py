@@ -14,12 +14,12 @@ from tests.data.chats import CHATML, chat_tokenizer, turns
 from tests.hostile.bombs import picture
 from textadv.config.types import ConfigError
 from textadv.data import DataError, Examples, encode, load_chats, load_image_splits, load_splits, reviews_tokenizer
-from textadv.data.benchmarks import read_gsm8k, read_instructed, read_responses
+from textadv.data.benchmarks import read_instructed
 from textadv.data.characters import mended, unbroken
 from textadv.data.chat_template import encode_answered, encode_prompt
 from textadv.data.rendering import Template
 from textadv.measuring.judges.openai_compatible import _content
-from textadv.measuring.judges.refusal import load_or_bench, load_xstest
+from textadv.measuring.judges.refusal import load_xstest
 from textadv.measuring.judges.validation import load_labelled
 from textadv.tasks.chat.asked import benign_prompts, questions
 from textadv.tasks.file import load_config
@@ -213,15 +213,9 @@ FILES: dict[str, tuple[dict[str, Any], Callable[..., Any]]] = {
         {"prompt": "p", "checks": [{"id": "keywords:existence", "kwargs": {"keywords": [CUT]}}]},
         read_instructed,
     ),
-    "responses": ({"prompt": "p", "response": CUT}, lambda path, *a: read_responses(path, (), *a)),
-    "gsm8k": ({"question": CUT, "answer": "#### 3"}, read_gsm8k),
     "benign prompts": ({"prompt": CUT}, lambda *a: benign_prompts("b", *a)),
     "xstest": ({"prompt": CUT, "type": "t", "label": "safe"}, load_xstest),
     "xstest among benign prompts": ({"prompt": CUT, "type": "t", "label": "safe"}, lambda *a: benign_prompts("b", *a)),
-    "or-bench": (
-        {"prompt": CUT, "category": "c"},
-        lambda path, s="error": load_or_bench(path, safe=True, surrogates=s),
-    ),
     "a judge's validation": ({"prompt": "p", "completion": CUT, "final_label": "2_full_refusal"}, load_labelled),
 }
 

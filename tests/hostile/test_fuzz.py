@@ -33,10 +33,10 @@ from tests.hostile.test_templates import PROGRAMS
 from textadv.config.types import ConfigError
 from textadv.config.yaml import read_yaml
 from textadv.data import DataError, Examples, encode, load_chats, load_image_splits, load_splits
-from textadv.data.benchmarks import QUESTION_READERS, read_gsm8k, read_instructed
+from textadv.data.benchmarks import QUESTION_READERS, read_instructed
 from textadv.data.chat_template import encode_answered, encode_prompt
 from textadv.data.rendering import Template
-from textadv.measuring.judges.refusal import load_or_bench, load_xstest
+from textadv.measuring.judges.refusal import load_xstest
 from textadv.measuring.judges.validation import load_labelled
 from textadv.models import ModelError
 from textadv.models.causal import _tokenizer
@@ -160,7 +160,6 @@ MMLU = [{"question": "q", "subject": "s", "choices": ["a", "b"], "answer": 1}]
 TRUTH = [{"question": "q", "mc1_targets": {"a": 1, "b": 0}, "mc2_targets": {"choices": ["a", "b"], "labels": [1, 0]}}]
 LAB = [{"prompt": "p", "choices": ["a", "b"], "answer": "a", "id": 3}]
 IFEVAL = [{"key": 1, "prompt": "p", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{"a": None, "b": 3.0}]}]
-GSM = [{"question": "q", "answer": "so #### 1,000"}]
 JUDGED = [
     {
         "prompt": "p",
@@ -244,10 +243,8 @@ READERS: dict[str, tuple[str, Callable[[Any], bytes], Any, Callable[[Path], obje
     "truthfulqa, mc2": ("a.jsonl", jsonl_of, TRUTH, QUESTION_READERS["truthfulqa_mc2"]),
     "lab": ("a.jsonl", jsonl_of, LAB, QUESTION_READERS["lab"]),
     "instructions": ("a.jsonl", jsonl_of, IFEVAL, read_instructed),
-    "gsm8k": ("a.jsonl", jsonl_of, GSM, read_gsm8k),
     "judged": ("a.jsonl", jsonl_of, JUDGED, load_labelled),
     "xstest": ("a.csv", csv_of, JUDGED, load_xstest),
-    "or-bench": ("a.jsonl", jsonl_of, JUDGED, lambda path: load_or_bench(path, safe=True)),
 }
 readers = st.sampled_from(sorted(READERS))
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pydantic_core import to_jsonable_python
 from torch import nn
 
 from tests.measuring.talking import (
@@ -41,7 +42,7 @@ from textadv.measuring.safety.adversaries import (
     Round,
     behaviours_of,
 )
-from textadv.measuring.safety.elicitation import AttackSuccess, Elicitation, as_json, elicit
+from textadv.measuring.safety.elicitation import AttackSuccess, Elicitation, elicit
 from textadv.measuring.safety.generate import Decoding, Prompt
 from textadv.measuring.statistics import wilson
 from textadv.values.errors import GenerationError
@@ -219,7 +220,7 @@ def test_a_stored_evaluation_is_not_searched_or_generated_again(
 
 
 def test_results_are_json(found: Elicitation) -> None:
-    read = json.loads(json.dumps(as_json(found), allow_nan=False))
+    read = json.loads(json.dumps(to_jsonable_python(found, inf_nan_mode="null"), allow_nan=False))
     assert read["attacks"][0]["low"]["total"] == COUNT
     assert read["outcomes"][0]["answers"][0]["text"] == "sorry no"
     assert read["decoding"]["max_new_tokens"] == 8

@@ -10,7 +10,7 @@ import pytest
 
 from scripts.lab.corpus import SMALL, lab_data
 from textadv.data import DataError
-from textadv.data.benchmarks import Instructed, Instruction, read_instructed, read_responses
+from textadv.data.benchmarks import Instructed, Instruction, read_instructed
 from textadv.measuring.capability.instructions import CHECKS, follows, instruction_following
 from textadv.measuring.statistics import wilson
 
@@ -175,7 +175,9 @@ def test_gpt_4_on_ifeval_as_published(name: str, published: float, shared: Path)
     if not folder.is_dir():
         pytest.skip("no IFEval files: ../shared/data/ifeval with input_data.jsonl and GPT-4's responses")
     prompts = read_instructed(folder / "input_data.jsonl")
-    responses = read_responses(folder / "input_response_data_gpt4_20231107_145030.jsonl", prompts)
+    answers = folder / "input_response_data_gpt4_20231107_145030.jsonl"
+    given = {row["prompt"]: row["response"] for row in map(json.loads, answers.read_text("utf-8").splitlines())}
+    responses = [given[asked.prompt] for asked in prompts]
     found = instruction_following(prompts, responses)
     assert 100 * getattr(found, name).value == pytest.approx(published, abs=1.5)
     assert (found.instruction_strict.total, found.prompts_left_out) == (801, 31)

@@ -1,4 +1,4 @@
-"""What all judges keep to: rates over undecided rows, refusal lists as published, versions and errors by row."""
+"""What all judges keep to: refusal lists as published, versions and errors by row."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from textadv.measuring.judges.verdicts import (
     ClassifierJudge,
     RefusalList,
     Verdict,
-    summarise,
 )
 from textadv.models import load_classifier
 
@@ -26,21 +25,6 @@ YES = Verdict("ok", True, None, "")
 NO = Verdict("ok", False, None, "")
 UNPARSED = Verdict("unparsed", None, None, "perhaps")
 FAILED = Verdict("error", None, None, "no answer")
-
-
-def test_undecided_rows_are_in_the_denominator_and_on_either_side() -> None:
-    summary = summarise([YES, NO, NO, UNPARSED, FAILED])
-    assert (summary.ok, summary.unparsed, summary.errors) == (3, 1, 1)
-    assert (summary.low.count, summary.low.total) == (1, 5)
-    assert (summary.high.count, summary.high.total) == (3, 5)
-    assert str(summary).startswith("20.0 % [3.6, 62.4] to 60.0 % [23.1, 88.2] (n=5: 3 ok, 1 unparsed, 1 error)")
-
-
-def test_bounds_agree_where_every_row_is_decided() -> None:
-    summary = summarise([YES, NO])
-    assert summary.low == summary.high
-    assert str(summary) == "50.0 % [9.5, 90.5] (n=2: 2 ok, 0 unparsed, 0 error)"
-    assert math.isnan(summarise([]).low.value)
 
 
 # ---- refusal lists

@@ -10,20 +10,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.chats import MODELS, VOCABULARY, causal, chats
-from textadv.measuring.capability import likelihood
+from tests.chats import MODELS, VOCABULARY, causal
 from textadv.measuring.capability.likelihood import (
-    AnswerNLL,
     Pair,
     answer_nll,
-    answer_pairs,
     bootstrap_interval,
     perplexity,
-    perplexity_ratio,
 )
 from textadv.models import ModelError
 from textadv.values import processes
-from textadv.values.batch import Batch
 from textadv.values.errors import NonFiniteError
 
 SIZES = ((5, 3), (1, 1), (9, 2), (5, 7), (12, 1), (3, 4), (30, 20))
@@ -138,48 +133,12 @@ def test_perplexity_weighs_tokens_and_not_rows() -> None:
     assert perplexity(causal(), some_pairs(), seed=1).low != found.low
 
 
-def test_the_ratio_is_paired_by_row() -> None:
-    before = perplexity(causal(), some_pairs())
-    assert perplexity_ratio(before, before) == (1.0, 1.0, 1.0)
-    worse = tuple(AnswerNLL(row.nll + row.tokens * math.log(1.25), row.tokens) for row in before.rows)
-    after = likelihood.Perplexity(before.value * 1.25, 0.0, 0.0, before.tokens, worse)
-    assert perplexity_ratio(before, after) == pytest.approx((1.25, 1.25, 1.25))
-    other = perplexity(causal(), some_pairs(SIZES[:3]))
-    with pytest.raises(ValueError, match="the same answers before and after"):
-        perplexity_ratio(before, other)
-
-
 def test_the_bootstrap_finds_the_standard_error_of_a_mean() -> None:
     values = np.random.default_rng(3).normal(size=400)
     low, high = bootstrap_interval(lambda chosen: float(values[chosen].mean()), 400, resamples=2000)
     half = 1.96 * values.std() / 20
     assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.012)
     assert all(map(math.isnan, bootstrap_interval(lambda chosen: 1.0, 1)))
-
-
-class OneRow:
-    """A `Rows` over a batch of chats."""
-
-    def __init__(self, rows: Batch) -> None:
-        self.rows = rows
-        self.ids = tuple(rows.ids.tolist())
-        self.labels = tuple(rows.labels.tolist())
-        self.lengths = self.labels
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def batch(self, index: Sequence[int]) -> Batch:
-        return self.rows.rows(torch.tensor(list(index)))
-
-
-def test_pairs_of_chats() -> None:
-    rows = chats()
-    pairs = answer_pairs(OneRow(rows), "harmful")
-    assert [(len(prompt), len(answer)) for prompt, answer in pairs] == [(6, 3), (4, 4), (9, 3)]
-    assert pairs[1][0] == rows.inputs["input_ids"][1, :4].tolist()
-    assert pairs[1][1] == rows.answers["harmful"][1, :4].tolist()
-    assert answer_pairs(OneRow(rows), "harmful", [2]) == pairs[2:]
 
 
 def test_what_cannot_be_scored() -> None:

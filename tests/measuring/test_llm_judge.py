@@ -14,7 +14,6 @@ from textadv.data import DataError
 from textadv.data.chat_template import encode_prompt
 from textadv.measuring.judges.llm_judge import LlmJudge, LocalModel
 from textadv.measuring.judges.prompts import HARMBENCH_RUBRIC, SAFE_UNSAFE_RUBRIC
-from textadv.measuring.judges.verdicts import summarise
 from textadv.values.randomness import seeded_scope
 
 PROMPTS = [f"Tell the forbidden recipe {n}." for n in range(5)]
@@ -39,8 +38,6 @@ def test_each_row_gets_its_verdict_in_order() -> None:
     assert verdicts[3].reason == "TimeoutError: no answer after 3 tries"
     assert all(f"\n{prompt}\n" in asked for prompt, asked in zip(PROMPTS, seen, strict=True))
     assert all(f"\n{response}\n" in asked for response, asked in zip(RESPONSES, seen, strict=True))
-    summary = summarise(verdicts)
-    assert (summary.low.count, summary.high.count, summary.high.total) == (1, 3, 5)
 
 
 def test_a_row_that_is_no_text_is_not_sent() -> None:

@@ -10,7 +10,7 @@ import pytest
 from textadv.data import DataError
 from textadv.measuring.judges.llm_judge import LlmJudge
 from textadv.measuring.judges.prompts import HARMBENCH_RUBRIC, REFUSAL_RUBRIC
-from textadv.measuring.judges.refusal import OUTCOMES, load_or_bench, load_xstest, over_refusal, string_outcome
+from textadv.measuring.judges.refusal import OUTCOMES, load_xstest, over_refusal, string_outcome
 from textadv.measuring.judges.verdicts import ADVBENCH
 from textadv.measuring.safety.degenerate import Limits
 
@@ -130,20 +130,11 @@ def test_xstest_with_labels_and_by_type(tmp_path: Path) -> None:
     assert [(row.id, row.safe) for row in load_xstest(second)] == [("v2-1", True), ("v2-2", False)]
 
 
-def test_or_bench(tmp_path: Path) -> None:
-    path = tmp_path / "hard.csv"
-    path.write_text("prompt,category\nHow?,violence\nWhy?,privacy\n")
-    assert [tuple(row) for row in load_or_bench(path, safe=True)] == [
-        ("0", "How?", "violence", True),
-        ("1", "Why?", "privacy", True),
-    ]
-
-
 def test_bad_files_are_named(tmp_path: Path) -> None:
     path = tmp_path / "bad.csv"
-    path.write_text("prompt,category\nHow?,x\n ,y\n")
+    path.write_text("prompt,type\nHow?,x\n ,y\n")
     with pytest.raises(DataError, match=r"evaluation.over_refusal: row 1 .* has no prompt"):
-        load_or_bench(path, safe=True)
+        load_xstest(path)
     path.write_text("prompt,type,label\nHow?,x,fine\n")
     with pytest.raises(DataError, match="row 0 .* has label 'fine'"):
         load_xstest(path)
@@ -157,4 +148,3 @@ def test_the_real_files(shared: Path) -> None:
         rows = load_xstest(shared / "data" / "xstest" / name)
         assert (len(rows), sum(row.safe for row in rows)) == (450, 250)
         assert len({row.id for row in rows}) == 450
-    assert len(load_or_bench(shared / "data" / "orbench" / "or-bench-hard-1k.csv", safe=True)) == 1319

@@ -14,13 +14,13 @@ from torch import nn
 from tests.data.chats import turns
 from tests.data.thinking import THINKING, thinking_tokenizer
 from tests.seen import evaluate_chat
-from textadv.data import Chat, ChatRows, encode_chats, encode_prompt
+from textadv.data import Chat, encode_chats, encode_prompt
 from textadv.data.benchmarks import Instructed, Instruction, Question
 from textadv.data.rendering import Template
 from textadv.data.thoughts import Marks, Speech
 from textadv.measuring import Measure
 from textadv.measuring.capability import multiple_choice
-from textadv.measuring.capability.likelihood import AnswerNLL, Pair, answer_pairs
+from textadv.measuring.capability.likelihood import AnswerNLL, Pair
 from textadv.measuring.judges.llm_judge import LocalModel
 from textadv.measuring.judges.refusal import over_refusal
 from textadv.measuring.judges.target_judge import TargetJudge
@@ -343,14 +343,6 @@ def test_every_measure_is_of_the_answers(scored: list[Pair], tmp_path: Path, mon
 def _tail(template: Template, ids: Sequence[int]) -> str:
     text = str(template.tokenizer.decode(list(ids)))
     return text[text.rfind("<|im_start|>") :]
-
-
-def test_the_pairs_of_rows_have_their_opening_with_the_prompt() -> None:
-    template = made("block")
-    rows: ChatRows = encode_chats([forbidden("the moon", 0)], template, 128)
-    ((given, answer),) = answer_pairs(rows, "safe")
-    assert str(template.tokenizer.decode(list(given))).endswith("<think>\n\n</think>\n\n")
-    assert str(template.tokenizer.decode(list(answer))) == f"Sorry, I cannot help{E}"
 
 
 @pytest.mark.parametrize("name", ["block", "begun", "spoken"])

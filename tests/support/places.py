@@ -9,14 +9,16 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from transformers import AutoModelForTokenClassification
 
 from tests import chats, vision
-from tests.oracles import tiny_models, tiny_rows
+from tests.oracles import TEXT_CONFIGS, tiny_models, tiny_rows
 from textadv.attacks import L1, L2, Ball, Linf, ThreatModel
 from textadv.data import ImageRows
 from textadv.models import as_classifier, evaluating, forward, patch_positions
-from textadv.values.batch import Batch
+from textadv.values.batch import IGNORED, Batch
 from textadv.values.losses import margin
+from textadv.values.randomness import seeded_scope
 from textadv.values.spaces import Ablation, Embeddings, Hidden, Pixels, Several, Space
 
 DRAWN, ROWS = 24, 3
@@ -84,7 +86,10 @@ def _close(model: nn.Module, rows: Batch) -> Batch:
     """The rows, labelled with what the model predicts, that are easiest to break: those of the smallest lead."""
     with evaluating(model), torch.no_grad():
         logits = forward(model, rows)
-    rows = replace(rows, labels=logits.argmax(dim=1))
+    said = logits.argmax(dim=-1)
+    if said.dim() > 1:  # (B, S): words
+        said = said.masked_fill(~rows.editable, IGNORED)
+    rows = replace(rows, labels=said)
     return rows.rows(margin(logits, rows).argsort(descending=True)[:ROWS])
 
 
@@ -113,6 +118,18 @@ def text(seed: int) -> Subject:
     """A BERT of two blocks and three classes over rows of several lengths."""
     model = _other(tiny_models()["bert"](), seed)
     return Subject(model, _close(tiny_models()["bert"](), tiny_rows("bert", DRAWN)), 3)
+
+
+@cache
+def words(seed: int) -> Subject:
+    """The same BERT with three classes of every token."""
+    rows = tiny_rows("bert", DRAWN)
+    return Subject(_other(_tagger(), seed), _close(_tagger(), rows), 3)
+
+
+def _tagger() -> nn.Module:
+    with seeded_scope(0):
+        return AutoModelForTokenClassification.from_config(TEXT_CONFIGS["bert"]()).train()  # type: ignore[no-any-return]
 
 
 @cache
@@ -150,6 +167,8 @@ PLACES = {
         Place("text: embeddings", Embeddings(), text, "token"),
         Place("text: hidden", Hidden(0), text, "example"),
         Place("text: several", Several((Embeddings(), Hidden(0))), text, "token"),
+        Place("tokens: embeddings", Embeddings(), words, "token"),
+        Place("tokens: hidden", Hidden(0), words, "example"),
         Place("chat: embeddings", Embeddings(), chat, "token"),
         Place("chat: hidden", Hidden(0), chat, "example"),
         Place("chat: several", Several((Embeddings(), Hidden(0), Hidden(1))), chat, "token"),

@@ -124,6 +124,15 @@ def test_a_tag_that_train_lacks_is_refused_or_told(tmp_path: Path) -> None:
     assert any("no word has 1 of the 4 tags (B-ORG), and 0 words of validation and 1 of test" in n for n in found.notes)
 
 
+def test_blanks_around_a_tag_are_no_part_of_it(tmp_path: Path) -> None:
+    """As in CoNLL files: one tag spelled with and without them is one class, and spells the same spans."""
+    train = lines(tmp_path / "train.jsonl", ROW, {**ROW, "tags": ["B-PER ", "\tO", " B-LOC\r"]})
+    held, test = lines(tmp_path / "held.jsonl", ROW), lines(tmp_path / "test.jsonl", ROW)
+    found = load_tagged("files", train=train, validation=held, test=test)
+    assert found.labels == ("B-LOC", "B-PER", "O") and found.scheme == "bio"
+    assert found.train.tags == ((1, 2, 0), (1, 2, 0))
+
+
 def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
     rows = [ROW, {"tokens": [], "tags": []}, {"tokens": ["Nor"], "tags": [-100]}]
     train = lines(tmp_path / "train.jsonl", ROW, rows[1], {**ROW, "tags": ["B-PER", -100, "B-LOC"]}, {**ROW})

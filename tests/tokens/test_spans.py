@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from textadv.tasks.tokens.spans import Counts, Scheme, Span, f1, scheme_of, spans
+from textadv.tasks.tokens.measuring import f1
+from textadv.tasks.tokens.spans import Counts, Scheme, Span, scheme_of, spans
 
 # seqeval's README (version 1.2.2): its two rows, and the rows by which it tells strict mode from the other.
 TRUE = [["O", "O", "O", "B-MISC", "I-MISC", "I-MISC", "O"], ["B-PER", "I-PER", "O"]]
@@ -31,17 +32,17 @@ def test_spans_are_those_that_the_scheme_allows(scheme: Scheme, tags: str, found
 def test_the_f1_of_seqevals_readme() -> None:
     """One of two spans is right, of two answered: 0.50 in its report; and of strict mode 0.0 where it shows that."""
     counts = [Counts.of(answer, truth, "bio") for answer, truth in zip(ANSWERED, TRUE, strict=True)]
-    assert counts == [Counts(0, 1, 1), Counts(1, 1, 1)] and f1(counts) == 0.5
+    assert counts == [Counts(0, 1, 1), Counts(1, 1, 1)] and f1(counts).value == 0.5
     strict = Counts.of("B-NP I-NP I-NP".split(), "B-NP I-NP O".split(), "bio")
-    assert f1([strict]) == 0.0
-    assert f1([Counts.of(["O"], ["O"], "bio")]) == 0.0, "nothing there, nothing answered: zero, as seqeval's"
+    assert f1([strict]).value == 0.0
+    assert f1([Counts.of(["O"], ["O"], "bio")]).value == 0.0, "nothing there, nothing answered: zero, as seqeval's"
 
 
 def test_a_span_is_right_by_its_words_and_by_what_it_is_of() -> None:
     truth = "B-PER I-PER O B-LOC O B-ORG".split()
     answer = "B-PER I-PER O B-PER O B-ORG".split()
     assert Counts.of(answer, truth, "bio") == Counts(2, 3, 3)
-    assert f1([Counts(2, 3, 3), Counts(0, 1, 0)]) == pytest.approx(4 / 7)
+    assert f1([Counts(2, 3, 3), Counts(0, 1, 0)]).value == pytest.approx(4 / 7)
 
 
 @pytest.mark.parametrize(

@@ -84,19 +84,24 @@ class AdversarialConfig(LoweredConfig):
         return Adversarial(adversary)
 
 
-class TradesConfig(LoweredConfig):
+class DivergenceConfig(LoweredConfig):
+    """Of objectives that add a divergence from the clean prediction, which their adversary raises, to the clean loss."""
+
+    contains_clean = True
+
+    def problems(self, attack: AttackConfig, threat: ThreatConfig, mixing: MixingConfig) -> list[str]:
+        return [*divergence_problems(self.name, attack), *super().problems(attack, threat, mixing)]
+
+
+class TradesConfig(DivergenceConfig):
     """TRADES (arXiv:1901.08573)."""
 
     default_goal = "kl"
-    contains_clean = True
 
     name: Literal["trades"] = Field("trades", description="Clean cross-entropy + beta x KL between clean and attacked.")
     beta: NotNegative = Field(6.0, description="Weight of the divergence.")
     batch_norm: BatchNorm = "separate"
     weight_perturbation: WeightPerturbation = 0.0
-
-    def problems(self, attack: AttackConfig, threat: ThreatConfig, mixing: MixingConfig) -> list[str]:
-        return [*divergence_problems(self.name, attack), *super().problems(attack, threat, mixing)]
 
     def _of(self, adversary: Attack) -> Objective:
         from textadv.objectives import trades
@@ -122,19 +127,14 @@ class MartConfig(LoweredConfig):
         return Mart(adversary, self.weight, batch_norm=self.batch_norm)
 
 
-class AlumConfig(LoweredConfig):
+class AlumConfig(DivergenceConfig):
     """ALUM (arXiv:2004.08994)."""
 
     default_goal = "symmetric_kl"
 
-    contains_clean = True
-
     name: Literal["alum"] = Field("alum", description="Clean cross-entropy + weight x symmetric KL.")
     weight: NotNegative = Field(1.0, description="Weight of the divergence.")
     weight_perturbation: WeightPerturbation = 0.0
-
-    def problems(self, attack: AttackConfig, threat: ThreatConfig, mixing: MixingConfig) -> list[str]:
-        return [*divergence_problems(self.name, attack), *super().problems(attack, threat, mixing)]
 
     def _of(self, adversary: Attack) -> Objective:
         from textadv.objectives import alum
@@ -142,12 +142,10 @@ class AlumConfig(LoweredConfig):
         return alum(adversary, self.weight)
 
 
-class SmartConfig(LoweredConfig):
+class SmartConfig(DivergenceConfig):
     """SMART (arXiv:1911.03437)."""
 
     default_goal = "symmetric_kl"
-
-    contains_clean = True
 
     name: Literal["smart"] = Field("smart", description="Clean cross-entropy + weight x symmetric KL.")
     weight: NotNegative = Field(1.0, description="Weight of the divergence.")
@@ -170,9 +168,6 @@ class SmartConfig(LoweredConfig):
                 "and objective.bregman: 0 has none. Remove them, or set objective.bregman: 1."
             )
         return checked(self, lines)
-
-    def problems(self, attack: AttackConfig, threat: ThreatConfig, mixing: MixingConfig) -> list[str]:
-        return [*divergence_problems(self.name, attack), *super().problems(attack, threat, mixing)]
 
     def _maker(self) -> Callable[[Attack], Objective]:
         """One teacher for all groups of rows."""

@@ -61,16 +61,6 @@ class Instructed:
     instructions: tuple[Instruction, ...]
 
 
-@dataclass(frozen=True)
-class Problem:
-    """One arithmetic problem; answer: the number after "####", without thousands separators."""
-
-    id: str
-    question: str
-    solution: str
-    answer: str
-
-
 def read_arc(path: str | Path, surrogates: Surrogates = "error") -> tuple[Question, ...]:
     """The questions of an ARC file.
 
@@ -285,38 +275,6 @@ def _instructions(row: dict[str, Any], place: str) -> Iterator[Instruction]:
         # A column of numbers with gaps holds 3.0 where 3 was written.
         whole = {key: int(value) for key, value in known.items() if isinstance(value, float) and value.is_integer()}
         yield Instruction(str(name), known | whole)
-
-
-def read_responses(
-    path: str | Path, prompts: Sequence[Instructed], surrogates: Surrogates = "error"
-) -> tuple[str, ...]:
-    """The responses of a file of {prompt, response}, in the order of `prompts`, matched by the prompt's text."""
-    found: dict[str, str] = {}
-    for place, row in records(path):
-        response = row.get("response")
-        if not isinstance(response, str):
-            raise DataError(f"{place}: response must be text, got {response!r}.")
-        prompt = unbroken(_text(row, "prompt", place), place, surrogates)
-        found[prompt] = unbroken(response, place, surrogates)
-    missing = [prompt.id for prompt in prompts if prompt.prompt not in found]
-    if missing:
-        raise DataError(f"{path}: {len(missing)} of {len(prompts)} prompts have no response, first id {missing[0]}.")
-    return tuple(found[prompt.prompt] for prompt in prompts)
-
-
-def read_gsm8k(path: str | Path, surrogates: Surrogates = "error") -> tuple[Problem, ...]:
-    """The problems of a GSM8K file: a row is {question, answer}, or {prompt, response}."""
-    problems = []
-    for number, (place, row) in enumerate(records(path)):
-        flat = "prompt" in row
-        solution = _text(row, "response" if flat else "answer", place)
-        _, mark, answer = solution.rpartition("####")
-        if not mark or not answer.strip():
-            raise DataError(f"{place}: the solution does not end with '#### ' and a number.")
-        question = _text(row, "prompt" if flat else "question", place)
-        problem = Problem(str(row.get("id", number)), question, solution, answer.strip().replace(",", ""))
-        problems.append(unbroken(problem, place, surrogates))
-    return tuple(problems)
 
 
 def _question(

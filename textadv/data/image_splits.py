@@ -36,7 +36,6 @@ from textadv.values.host.phases import each
 from textadv.values.host.reading import machine_memory, size
 
 SHAPES_NAME, FILES = "builtin:shapes", "files"
-ROLES = ("train", "validation", "test")
 CONVERTED = {1: "L", 3: "RGB"}
 
 

@@ -20,6 +20,11 @@ def _whole(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters themselves that require a gradient, of any shape by name."""
+    return {name: value for name, value in bare(model).named_parameters() if value.requires_grad}
+
+
 def trainable_state(model: nn.Module) -> dict[str, Tensor]:
     """Copies on the CPU of what training changes: parameters that require a gradient, and all buffers that persist.
 

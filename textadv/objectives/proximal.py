@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
 from textadv.models import bare, evaluating, forward
+from textadv.models.state import trainable_parameters
 from textadv.objectives.terms import Moment
 from textadv.values.batch import Batch
 from textadv.values.losses import symmetric_kl
@@ -33,7 +34,7 @@ class Teacher:
         """Takes in the weights before optimizer step `step`, once: momentum x mean + (1 - momentum) x weights."""
         if self.means and self.step == step:
             return
-        for name, value in _trainable(model).items():
+        for name, value in trainable_parameters(model).items():
             fresh = value.detach().to(torch.promote_types(value.dtype, torch.float32))
             if name not in self.means:
                 self.means[name] = fresh.clone()
@@ -45,7 +46,7 @@ class Teacher:
     @contextmanager
     def shown(self, model: nn.Module) -> Iterator[None]:
         """Inside the block the model has these weights; afterwards, bit for bit, its own."""
-        parameters = _trainable(model)
+        parameters = trainable_parameters(model)
         own = {name: value.detach().clone() for name, value in parameters.items()}
         try:
             for name, value in parameters.items():
@@ -66,10 +67,6 @@ class Teacher:
         """Goes on from what `state` returned, of any shape; from nothing it begins anew with the next weights."""
         self.step = int(state["step"]) if state else -1
         self.means = {name.removeprefix("mean|"): mean for name, mean in state.items() if name.startswith("mean|")}
-
-
-def _trainable(model: nn.Module) -> dict[str, nn.Parameter]:
-    return {name: value for name, value in bare(model).named_parameters() if value.requires_grad}
 
 
 @dataclass(frozen=True)

@@ -17,24 +17,19 @@ from textadv.objectives import hardening
 from textadv.training.mixing import NO_ATTACK
 from textadv.training.rehearsal import Rehearsal, rehearse
 from textadv.training.sampling import OneStream, Sampler
-from textadv.values.randomness import permutation
+from textadv.values.randomness import drawn
 
 SELECTION_DRAW, TEST_DRAW = 11, 12
 
 
 def selecting_positions(config: ClassifierRunSection, size: int) -> tuple[int, ...]:
     """Which of `size` validation rows choose the checkpoint: a seeded subset, in order."""
-    return _drawn(config, SELECTION_DRAW, size, config.selection.rows)
+    return tuple(drawn(config.seed, SELECTION_DRAW, size=size, wanted=config.selection.rows))
 
 
 def reported_positions(config: ClassifierRunSection, size: int) -> tuple[int, ...]:
     """Which of `size` test rows are attacked: a seeded subset, in order."""
-    return _drawn(config, TEST_DRAW, size, config.evaluation.rows)
-
-
-def _drawn(config: ClassifierRunSection, draw: int, size: int, wanted: int | None) -> tuple[int, ...]:
-    """Positions of a seeded subset, in order."""
-    return tuple(sorted(permutation(config.seed, draw, size=size)[:wanted]))
+    return tuple(drawn(config.seed, TEST_DRAW, size=size, wanted=config.evaluation.rows))
 
 
 def check_selection(labels: Sequence[int], positions: Sequence[int], names: Sequence[str]) -> None:

@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from textadv.models import bare, device_of, evaluating, forward
 from textadv.models.split_norm import adversarial_norms
+from textadv.models.state import trainable_parameters
 from textadv.values.batch import Batch
 
 Batches = Callable[[int], Iterable[Batch]]
@@ -67,7 +68,7 @@ class Average:
         share = 1 / (self.taken + 1)
         if rule.kind == "ema":
             share = max(share, 1 - rule.decay)
-        for name, value in _trainable(model).items():
+        for name, value in trainable_parameters(model).items():
             fresh = value.detach().to(torch.promote_types(value.dtype, torch.float32))
             if not self.taken:
                 self.means[name] = fresh.clone()
@@ -84,7 +85,7 @@ class Average:
         if not self.taken:
             yield
             return
-        parameters = _trainable(model)
+        parameters = trainable_parameters(model)
         raw = {name: value.detach().clone() for name, value in parameters.items()}
         statistics = [(tensor, tensor.clone()) for norm in batch_norms(model) for tensor in norm.buffers()]
         try:
@@ -111,15 +112,11 @@ class Average:
     def load(self, model: nn.Module, state: dict[str, Tensor]) -> None:
         """Goes on from what `state` returned: tensors of any shape by name."""
         self.taken, self.means = int(state["taken"]) if state else 0, {}
-        for name, value in _trainable(model).items() if state else ():
+        for name, value in trainable_parameters(model).items() if state else ():
             mean = state[f"mean|{name}"].to(value.device, copy=True)
             if isinstance(value, DTensor):
                 mean = distribute_tensor(mean, value.device_mesh, value.placements)
             self.means[name] = mean
-
-
-def _trainable(model: nn.Module) -> dict[str, nn.Parameter]:
-    return {name: value for name, value in bare(model).named_parameters() if value.requires_grad}
 
 
 @torch.no_grad()

@@ -32,6 +32,11 @@ def permutation(seed: int, *parts: int, size: int) -> list[int]:
     return torch.randperm(size, generator=generator).tolist()
 
 
+def drawn(seed: int, *parts: int, size: int, wanted: int | None) -> list[int]:
+    """At most so many of range(size), all for None, in order: those that stand first in the `permutation`."""
+    return sorted(permutation(seed, *parts, size=size)[:wanted])
+
+
 def rng_state() -> dict[str, Tensor]:
     """The global generators of torch, CPU first, then each CUDA device, as uint8 tensors (N,)."""
     state = {"cpu": torch.get_rng_state()}

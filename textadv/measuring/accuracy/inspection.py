@@ -100,8 +100,8 @@ def inspect_rows(
                 tuple(token_names(ids)),
                 tuple(moved[place][kept].tolist()),
                 tuple(near),
-                _top(clean[place], labels),
-                _top(adversarial[place], labels),
+                top(clean[place], labels),
+                top(adversarial[place], labels),
             )
         )
     return found
@@ -115,7 +115,8 @@ def lengths(attacked: Attacked, threat: ThreatModel) -> Tensor:
     return threat.ball.geometry.norm(delta).squeeze(-1) / radius
 
 
-def _top(probabilities: Tensor, labels: Sequence[str]) -> tuple[str, float]:
+def top(probabilities: Tensor, labels: Sequence[str]) -> tuple[str, float]:
+    """The likeliest class and its probability, of probabilities (C,)."""
     best = int(probabilities.argmax())
     return labels[best], float(probabilities[best])
 

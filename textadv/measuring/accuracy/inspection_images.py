@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from textadv.attacks import Attack, ThreatModel
 from textadv.data import ImageRows
+from textadv.measuring.accuracy.inspection import top
 from textadv.measuring.arguments import require_scorable
 from textadv.models import bare, device_of, evaluating, forward, tempered
 from textadv.values.host.printable import printable
@@ -83,13 +84,8 @@ def inspect_images(
             adversarial[place],
             gauge[place],
             largest[place],
-            _top(clean[place], labels),
-            _top(attacked[place], labels),
+            top(clean[place], labels),
+            top(attacked[place], labels),
         )
         for place, position in enumerate(positions)
     ]
-
-
-def _top(probabilities: Tensor, labels: Sequence[str]) -> tuple[str, float]:
-    best = int(probabilities.argmax())
-    return labels[best], float(probabilities[best])

@@ -52,7 +52,7 @@ from textadv.measuring.sections.masking import MaskingFlag
 from textadv.models import PerturbationError, delta_shape, device_of, dtype_of, evaluating
 from textadv.values.host.phases import each
 from textadv.values.losses import cross_entropy, margin
-from textadv.values.randomness import permutation
+from textadv.values.randomness import drawn
 
 LEAST_ROWS = 2
 BOUND = 0.002
@@ -79,8 +79,7 @@ class Alarm:
 
     def sample(self, positions: Sequence[int]) -> list[int]:
         """At most `rows` of the positions, in order."""
-        drawn = permutation(self.seed, SAMPLE_DRAW, size=len(positions))[: self.rows]
-        return [positions[n] for n in sorted(drawn)]
+        return [positions[n] for n in drawn(self.seed, SAMPLE_DRAW, size=len(positions), wanted=self.rows)]
 
 
 class Ran(NamedTuple):

@@ -18,7 +18,7 @@ from textadv.measuring.accuracy.attacking import attack_rows, clean_logits, gues
 from textadv.measuring.sections.radii import MinimumRadii, RowRadius
 from textadv.measuring.statistics import quantile
 from textadv.values.batch import Batch
-from textadv.values.randomness import permutation
+from textadv.values.randomness import drawn
 
 SAMPLE_DRAW = 15
 QUARTERS = (0.25, 0.5, 0.75)
@@ -69,8 +69,7 @@ class RadiusSearch:
 
     def sample(self, positions: Sequence[int]) -> list[int]:
         """At most `rows` of the positions, in order."""
-        drawn = permutation(self.seed, SAMPLE_DRAW, size=len(positions))[: self.rows]
-        return [positions[n] for n in sorted(drawn)]
+        return [positions[n] for n in drawn(self.seed, SAMPLE_DRAW, size=len(positions), wanted=self.rows)]
 
 
 def quartiles_of(radii: Sequence[float | None]) -> tuple[float | None, ...]:

@@ -15,11 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from textadv.data import Rows
 from textadv.models import ModelError, bare, device_of, evaluating, forward
 from textadv.models.decoding import context_length
 from textadv.models.finite import overflow
-from textadv.values.batch import IGNORED, Batch, Role, padded
+from textadv.values.batch import Batch, Role, padded
 from textadv.values.errors import NonFiniteError
 from textadv.values.host.phases import phase
 from textadv.values.losses import sequence_nll
@@ -48,33 +47,6 @@ class Perplexity:
     high: float
     tokens: int
     rows: tuple[AnswerNLL, ...]
-
-
-class Change(NamedTuple):
-    """A ratio, after / before, with the bounds of its confidence interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-def answer_pairs(rows: Rows, answer: str, positions: Sequence[int] | None = None) -> list[Pair]:
-    """(prompt ids, answer ids) of the chats at `positions`, by default all; answer: a key of `Batch.answers`.
-
-    What the chat template writes between the two stands with the prompt.
-
-    Raises ValueError where the rows are no chats.
-    """
-    pairs: list[Pair] = []
-    for position in range(len(rows)) if positions is None else positions:
-        batch = rows.batch([position])
-        if batch.prompt_lengths is None:
-            raise ValueError("Only chats have answers, got rows without prompt_lengths.")
-        tokens, opening = batch.answers[answer][0], batch.opening(answer)[0]
-        prompt = batch.inputs["input_ids"][0, : int(batch.prompt_lengths[0])]
-        given = [*prompt.tolist(), *opening[opening != IGNORED].tolist()]
-        pairs.append((given, tokens[tokens != IGNORED].tolist()))
-    return pairs
 
 
 @torch.no_grad()
@@ -125,23 +97,6 @@ def perplexity(model: nn.Module, pairs: Sequence[Pair], batch_size: int = 16, *,
 
     low, high = bootstrap_interval(statistic, len(rows), seed=seed)
     return Perplexity(statistic(np.arange(len(rows))), low, high, int(tokens.sum()), rows)
-
-
-def perplexity_ratio(before: Perplexity, after: Perplexity, *, seed: int = 0) -> Change:
-    """The perplexity after over the one before on the same rows, with a paired 95 % bootstrap interval.
-
-    Raises ValueError where the rows are not the same.
-    """
-    lengths = [row.tokens for row in before.rows]
-    if lengths != [row.tokens for row in after.rows]:
-        raise ValueError("A ratio of perplexities needs the same answers before and after, got others.")
-    gained = np.array([b.nll - a.nll for b, a in zip(before.rows, after.rows, strict=True)])
-    tokens = np.array(lengths)
-
-    def statistic(chosen: np.ndarray) -> float:
-        return math.exp(-gained[chosen].sum() / tokens[chosen].sum())
-
-    return Change(statistic(np.arange(len(tokens))), *bootstrap_interval(statistic, len(tokens), seed=seed))
 
 
 def bootstrap_interval(

@@ -71,18 +71,6 @@ def load_xstest(path: str | Path, surrogates: Surrogates = "error") -> list[Bord
     return [BorderlinePrompt(number, text, kind, label == "safe") for number, text, kind, label in rows]
 
 
-def load_or_bench(path: str | Path, *, safe: bool, surrogates: Surrogates = "error") -> list[BorderlinePrompt]:
-    """The prompts of an OR-Bench file (arXiv:2405.20947): columns prompt and category.
-
-    safe: what the file itself does not say: true for Hard-1K, false for Toxic.
-    Raises DataError where a column is missing or a prompt is empty.
-    """
-    table = read_files([path], None, "evaluation.over_refusal")
-    kinds = table.column("category", "evaluation.over_refusal", "Rename one of them to category.")
-    rows = enumerate(zip(prompt_texts(table, surrogates=surrogates), kinds, strict=True))
-    return [BorderlinePrompt(str(row), text, str(kind), safe) for row, (text, kind) in rows]
-
-
 def prompt_texts(table: Table, key: str = "evaluation.over_refusal", surrogates: Surrogates = "error") -> list[str]:
     """The prompts of the column `prompt`: texts, or lists of one message or of parts.
 

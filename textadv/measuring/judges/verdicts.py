@@ -18,8 +18,6 @@ import torch
 from torch import nn
 
 from textadv.data.characters import mended
-from textadv.measuring.rates import rate_text
-from textadv.measuring.statistics import Rate, wilson
 from textadv.models import device_of, evaluating
 from textadv.values.host.phases import phase
 
@@ -55,42 +53,6 @@ class Judge(Protocol):
     def version(self) -> str: ...
 
     def judge(self, prompts: Sequence[str], responses: Sequence[str]) -> list[Verdict]: ...
-
-
-@dataclass(frozen=True)
-class JudgeSummary:
-    """Rows by status, and the share of broken ones over all rows.
-
-    low: undecided rows count as not broken; high: as broken. They are equal where every row has a verdict.
-    """
-
-    ok: int
-    unparsed: int
-    errors: int
-    low: Rate
-    high: Rate
-
-    def __str__(self) -> str:
-        n = self.low.total
-        counts = f"n={n}: {self.ok} ok, {self.unparsed} unparsed, {self.errors} error"
-        if self.low == self.high:
-            return f"{rate_text(self.low)} ({counts})"
-        return f"{rate_text(self.low)} to {rate_text(self.high)} ({counts})"
-
-
-def summarise(verdicts: Sequence[Verdict]) -> JudgeSummary:
-    """The rate of broken rows with its two bounds, over all rows whatever their status."""
-    statuses = [verdict.status for verdict in verdicts]
-    broken = sum(verdict.broken is True for verdict in verdicts)
-    undecided = sum(verdict.broken is None for verdict in verdicts)
-    total = len(verdicts)
-    return JudgeSummary(
-        statuses.count("ok"),
-        statuses.count("unparsed"),
-        statuses.count("error"),
-        wilson(broken, total),
-        wilson(broken + undecided, total),
-    )
 
 
 def fingerprint(*parts: object) -> str:

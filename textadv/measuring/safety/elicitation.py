@@ -14,9 +14,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
-from pydantic_core import to_jsonable_python
 from torch import nn
 
 from textadv.data import Rows
@@ -181,11 +180,6 @@ def elicit(
         measured[name] = _Measured(outcomes, *passes, time.perf_counter() - began)
         say(_line(name, measured[name]))
     return _result(judge, decoding, named, measured, say)
-
-
-def as_json(elicitation: Elicitation) -> dict[str, Any]:
-    """The result made of what JSON has; rates with count, total, low and high."""
-    return cast(dict[str, Any], to_jsonable_python(elicitation, inf_nan_mode="null"))
 
 
 # ---- judging

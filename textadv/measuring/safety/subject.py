@@ -27,7 +27,6 @@ LEAST_SHARE = 0.25
 CALIBRATION_SHARE = 0.99
 TARGET_WORDS = 3
 LEAST_NEW = 6
-NOTHING: frozenset[str] = frozenset()
 
 
 def words_of(text: str) -> list[str]:

@@ -96,7 +96,10 @@ class _Column(NamedTuple):
 
 
 def _read(table: Table, role: str, tokens: str, tags: str, surrogates: Surrogates) -> _Column:
-    """The words and tags of a split. Raises DataError where a row does not have one tag for each word."""
+    """The words and tags of a split, blanks around a tag left out as in CoNLL files.
+
+    Raises DataError where a row does not have one tag for each word.
+    """
     given, told = table.column(tokens, "data.tokens"), table.column(tags, "data.tags")
     words, own, ids, changed = [], [], [], 0
     for row, (texts, marks) in enumerate(zip(given, told, strict=True)):
@@ -120,7 +123,7 @@ def _read(table: Table, role: str, tokens: str, tags: str, surrogates: Surrogate
             kept = tuple(unbroken(text, f"data.tokens: {where}", surrogates) for text in texts)
             changed += kept != tuple(texts)
             words.append(kept)
-            own.append(tuple(marks))
+            own.append(tuple(mark.strip() if isinstance(mark, str) else mark for mark in marks))
             ids.append(row)
     empty = len(given) - len(ids)
     if not ids:

@@ -149,16 +149,16 @@ def _of_spans(
 
     counted = partial(Counts.of, scheme=scheme)
     clean = [counted(named(row.clean_prediction), named(row.label)) for row in rows]
-    yield _measure("span F1, clean", f"{SPANS}/clean", _f1(clean), over)
+    yield _measure("span F1, clean", f"{SPANS}/clean", f1(clean), over)
     under = {key: [counted(named(row.predictions[key]), named(row.label)) for row in rows] for key in attacks}
     for attack, counts in under.items():
-        yield _measure(f"span F1, {attack}", f"{SPANS}/robust/{attack}", _f1(counts), over)
+        yield _measure(f"span F1, {attack}", f"{SPANS}/robust/{attack}", f1(counts), over)
     if attacks:
         worst = [
             Counts(min(one.right for one in each), max(one.answered for one in each), each[0].true)
             for each in zip(clean, *under.values(), strict=True)
         ]
-        yield _measure("span F1, worst case", f"{SPANS}/worst_case", _f1(worst), _of_panel(over, attacks), WORST_SPANS)
+        yield _measure("span F1, worst case", f"{SPANS}/worst_case", f1(worst), _of_panel(over, attacks), WORST_SPANS)
 
 
 def _of_panel(over: str, attacks: Sequence[str]) -> str:
@@ -166,8 +166,8 @@ def _of_panel(over: str, attacks: Sequence[str]) -> str:
     return digest([over.encode(), str(sorted(attacks)).encode()])
 
 
-def _f1(counts: Sequence[Counts]) -> Share:
-    """F1 = 2 right / (answered + true), as a share of sums."""
+def f1(counts: Sequence[Counts]) -> Share:
+    """F1 of all rows' spans together (micro), 2 right / (answered + true), as a share of sums."""
     return Share(tuple(2 * one.right for one in counts), tuple(one.answered + one.true for one in counts))
 
 

@@ -130,10 +130,3 @@ class Counts:
         """A span is right where its words and what it is of are."""
         given, there = set(spans(answer, scheme)), set(spans(truth, scheme))
         return cls(len(given & there), len(given), len(there))
-
-
-def f1(counts: Iterable[Counts]) -> float:
-    """F1 of all rows' spans together (micro), in 0..1: 2 right / (answered + there are). 0 where there are none."""
-    rows = list(counts)
-    all_of_them = sum(row.answered + row.true for row in rows)
-    return 2 * sum(row.right for row in rows) / all_of_them if all_of_them else 0.0
