@@ -37,6 +37,7 @@ from textadv.config.adversary import AttackConfig
 from textadv.config.attacks import NamedAttackConfig
 from textadv.config.evaluation import EvaluationConfig
 from textadv.config.types import ConfigError
+from textadv.tasks.tokens.config import TokenEvaluationConfig
 
 TRAINING, EVALUATION, PYTHON = "training", "evaluation", "Python"
 ALL = ("linf", "l2", "l1")
@@ -73,11 +74,22 @@ class Row:
 DIRECTIONS = Refused("What searches moves vectors in a ball.", "got directions to ablate. Use RefusalDirection")
 NO_CLASSES = "It measures the distance to other classes, which chats do not have."
 CHATS = tuple(name for name in PLACES if name.startswith("chat") and name != "chat: directions")
+TOKENS = tuple(name for name in PLACES if name.startswith("tokens"))
 
 
 def on_chats(cell: Cell) -> dict[str, Cell]:
     """The same answer in every space of a chat model that can be searched."""
     return dict.fromkeys(CHATS, cell)
+
+
+def on_tokens(cell: Cell) -> dict[str, Cell]:
+    """The same answer in every space of a token classifier."""
+    return dict.fromkeys(TOKENS, cell)
+
+
+OF_ONE_CLASS = on_tokens(
+    Refused("It goes by the one class of a row.", "the other classes of a row, got rows of several labels. Use pgd")
+)
 
 
 def trained(name: str, python: str, cells: Mapping[str, Cell] | None = None, **keys: Any) -> Row:
@@ -106,14 +118,16 @@ def measured(
         subject = place.subject(0)
         parsed = TypeAdapter(NamedAttackConfig).validate_python(dict(config))
         surrogates = {SURROGATE: place.subject(1).model}
-        evaluation = EvaluationConfig().model_copy(update={"attacks": {"it": parsed}})
+        kind = TokenEvaluationConfig if place.name in TOKENS else EvaluationConfig
+        evaluation = kind().model_copy(update={"attacks": {"it": parsed}})
         return evaluation.panel(threat, 0, subject.classes, surrogates)["it"]
 
     return Row(name, EVALUATION, python, make, kind, norms, per, config, cells or {})
 
 
 def _by_rank(reason: str) -> dict[str, Cell]:
-    return on_chats(Refused(reason, "is a class, and chats have none. Use the goal Elicit"))
+    words = Refused("Its targets are the classes of a row.", "is a class, and rows of several labels have none. Use")
+    return on_chats(Refused(reason, "is a class, and chats have none. Use the goal Elicit")) | on_tokens(words)
 
 
 def carlini_wagner(form: str, python: str, norm: str) -> Row:
@@ -162,13 +176,21 @@ def autoattacks(version: str, cells: Mapping[str, Cell] | None = None, **keys: A
     config = {"name": "autoattack", "version": version, "steps": 4, **keys}
     refused = Refused("It measures classifiers.", "a chat model has no classes, got chats. Use apgd_ce or pgd")
     python = ("AutoAttack", "autoattack")
-    return measured(f"autoattack, {version}", python, config, "breaking", cells={**on_chats(refused), **(cells or {})})
+    return measured(
+        f"autoattack, {version}",
+        python,
+        config,
+        "breaking",
+        cells={**on_chats(refused), **OF_ONE_CLASS, **(cells or {})},
+    )
 
 
 FAB_CELLS: dict[str, Cell] = {
+    **OF_ONE_CLASS,
     **on_chats(Refused(NO_CLASSES, "a chat model has none, got chats. Use Carlini-Wagner")),
     "token": Refused("It measures whole rows.", "got threat.per: token. Set threat.per: example", ConfigError),
 }
+EARLY = on_tokens(Absent("It leaves a row at its first wrong word, and every word counts: `apgd_ce` does not."))
 L1_SQUARE = Refused("Square has no form for l1 balls.", "Linf and L2 balls, got L1. Set threat.norm", ConfigError)
 
 CONFIGURED = (
@@ -188,6 +210,9 @@ CONFIGURED = (
                 "The ratio needs 3 classes.", "at least 3 classes, got 2. Set name: apgd_ce", ConfigError
             ),
             **on_chats(Refused("It compares the logits of classes.", "chats have none. Use margin or cross_entropy")),
+            **on_tokens(
+                Refused("It compares the classes of a row.", "rows of several labels have none. Use margin or")
+            ),
         },
     ),
     measured(
@@ -205,13 +230,14 @@ CONFIGURED = (
         per=("example",),
         cells=FAB_CELLS,
     ),
-    measured("square", ("Square",), {"name": "square", "queries": 40}, norms=ALL[:2], cells={"l1": L1_SQUARE}),
+    measured("square", ("Square",), {"name": "square", "queries": 40}, norms=ALL[:2], cells={"l1": L1_SQUARE, **EARLY}),
     measured(
         "deepfool",
         ("DeepFool", "Within"),
         {"name": "deepfool", "steps": 40},
         "minimal",
-        cells=on_chats(Refused(NO_CLASSES, "a chat model has none, got rows with targets. Use Carlini-Wagner")),
+        cells=on_chats(Refused(NO_CLASSES, "a chat model has none, got rows with targets. Use Carlini-Wagner"))
+        | OF_ONE_CLASS,
     ),
     of_l2("ddn", "Ddn", "DDN"),
     of_l2("pdgd", "Pdgd", "PDGD"),

@@ -85,7 +85,7 @@ class AdversarialConfig(LoweredConfig):
 
 
 class DivergenceConfig(LoweredConfig):
-    """Of objectives that add a divergence from the clean prediction, which their adversary raises, to the clean loss."""
+    """Of objectives that add to the clean loss a divergence from the clean prediction, which their adversary raises."""
 
     contains_clean = True
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Literal
 
 from accelerate.utils import broadcast_object_list
@@ -103,21 +103,16 @@ def _trained(task: Task, name: str, loaded: Loaded, plan: Plan) -> TrainedModel:
 
 
 def _settings(task: Task, plan: Plan) -> Settings:
-    config, training, whole = task.config, task.config.training, plan.whole_every
+    """The section `training` as far as it names settings, and what the plan says of them."""
+    config, whole = task.config, plan.whole_every
+    named = {field.name for field in fields(Settings)} - {"steps"}
     return Settings(
         steps=plan.steps,
-        micro_batch_size=training.micro_batch_size,
-        learning_rate=training.learning_rate,
-        weight_decay=training.weight_decay,
-        warmup_ratio=training.warmup_ratio,
-        schedule=training.schedule,
-        clip_norm=training.clip_norm,
-        log_every=training.log_every,
         evaluate_every=config.selection.every or plan.period,
         checkpoint_every=config.checkpoint.every or -(-plan.period // whole) * whole,
         keep_last=config.checkpoint.keep_last,
-        liveness_window=training.liveness_window,
         select=plan.select,
         seed=config.seed,
         whole_every=whole,
+        **config.training.model_dump(include=named),
     )
