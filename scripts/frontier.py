@@ -22,9 +22,8 @@ def main() -> None:
     parser.add_argument("--output", required=True, type=Path, help="folder for the table and the plot")
     arguments = parser.parse_intermixed_args()
     # After the command line, which need not wait for the seconds that these take.
-    from run_points import run_of, runs_markdown, write_frontier
-
     from textadv.report import read_results
+    from textadv.report.frontier import run_of, runs_markdown, write_frontier
 
     try:
         runs = [run_of(read_results(folder), name) for name, folder in named_runs(arguments.runs)]

@@ -46,9 +46,8 @@ def wanted(path: str, ratio: float, seed: int, folder: Path, overrides: list[str
 def swept(runs: list[Wanted], output: Path) -> str:
     """The table of all runs, written after each: trained and measured, or read where an earlier call did that."""
     # Once the configurations are known to be right: torch and transformers take seconds.
-    from run_points import run_of, runs_markdown, write_frontier
-
     from textadv.report import read_results
+    from textadv.report.frontier import run_of, runs_markdown, write_frontier
     from textadv.runs.harden import train_hardened
     from textadv.runs.ready import prepare
     from textadv.runs.reporting import measured, report

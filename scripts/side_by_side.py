@@ -25,9 +25,8 @@ def main() -> None:
     parser.add_argument("--panel", required=True, type=Path, help="output folder of recipes/evaluate.py")
     arguments = parser.parse_intermixed_args()
     # After the command line, which need not wait for the seconds that these take.
-    from run_checkpoints import finished_run, side_by_side
-
     from textadv.report import read_results
+    from textadv.report.side_by_side import finished_run, side_by_side
 
     try:
         panel = read_results(arguments.panel)

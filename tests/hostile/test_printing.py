@@ -12,8 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-from scripts.run_checkpoints import FinishedRun, side_by_side
-from scripts.run_points import Run, runs_markdown
 from tests.report.made_up import evaluated as classified
 from tests.report.made_up import trained
 from tests.report.made_up_chat import evaluated, made
@@ -25,7 +23,9 @@ from textadv.measuring.accuracy.inspection_images import InspectedImage
 from textadv.measuring.judges import EndpointError
 from textadv.models import ModelError
 from textadv.report import from_json, report_html, report_markdown, screen_notes, screen_text, to_json
+from textadv.report.frontier import Run, runs_markdown
 from textadv.report.grid import write_grid
+from textadv.report.side_by_side import FinishedRun, side_by_side
 from textadv.runs.errors import ending
 from textadv.runs.exporting import printable_card
 from textadv.values.errors import CheckpointError, GenerationError

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from scripts.run_points import WORST, run_of
 from tests.report.made_up_chat import evaluated, made, rate
 from textadv.measuring.safety.caveats import changes
 from textadv.measuring.safety.measure_ids import measure_id
 from textadv.report import from_json, to_json
+from textadv.report.frontier import WORST, run_of
 from textadv.report.table import table
 
 IDS = {

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from scripts.run_points import run_of, runs_markdown
 from textadv.measuring import Curve, Rows
 from textadv.measuring.sections.outcomes import Outcomes
 from textadv.report import Results, comparison_table, doubts, from_json, report_html, to_json
+from textadv.report.frontier import run_of, runs_markdown
 from textadv.report.markdown import bullets
 
 FOLDER = Path(__file__).with_name("earlier")

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from pytest import CaptureFixture, MonkeyPatch
 
-from scripts.run_points import style_of
 from tests import chat_run
 from tests.recipes.running import ROOT
 from tests.seen import read_chat_results
+from textadv.report.frontier import style_of
 from textadv.report.plots import STYLES
 
 QUICK = ["training.steps=2", "selection.every=2", "evaluation.behaviours=2", "evaluation.benign=2", "selection.rows=1"]

@@ -256,11 +256,7 @@ def kept_at(checkpoint: Checkpoint, kind: str) -> Path:
     raise DamagedError(f"weights/{beside.name}, and {name} in it, are not what was kept")
 
 
-def _nothing(folder: Path) -> str | None:
-    return None
-
-
-def latest(folder: Path, against: Callable[[Path], str | None] = _nothing) -> Checkpoint | None:
+def latest(folder: Path, against: Callable[[Path], str | None] | None = None) -> Checkpoint | None:
     """The newest whole checkpoint under `folder`, newer damaged ones named in its notes; None where there is none.
 
     against: what speaks against a checkpoint that is whole, such as that it is of another run; None for nothing.
@@ -273,7 +269,7 @@ def latest(folder: Path, against: Callable[[Path], str | None] = _nothing) -> Ch
         wrong = None
         try:
             read = _read(path)
-            wrong = against(path)
+            wrong = None if against is None else against(path)
             found = found or (read if wrong is None else None)
         except DamagedError as error:
             wrong = f"is damaged ({error})"

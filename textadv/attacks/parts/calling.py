@@ -21,6 +21,7 @@ from textadv.values.kinds import told
 
 Found = TypeVar("Found", Attacked, BrokenAt)
 Result = TypeVar("Result", covariant=True)
+Array = TypeVar("Array", Tensor, NDArray[Any])
 Labels = Tensor | NDArray[Any] | list[int] | tuple[int, ...]
 
 
@@ -51,25 +52,13 @@ class Call(Protocol[Result]):
     def __call__(
         self,
         model: nn.Module,
-        batch: Tensor,
+        batch: Array,
         y: Labels,
         *,
         step: int = 0,
         radius_scale: float | Tensor = 1.0,
         measure: bool = True,
-    ) -> Tensor: ...
-
-    @overload
-    def __call__(
-        self,
-        model: nn.Module,
-        batch: NDArray[Any],
-        y: Labels,
-        *,
-        step: int = 0,
-        radius_scale: float | Tensor = 1.0,
-        measure: bool = True,
-    ) -> NDArray[Any]: ...
+    ) -> Array: ...
 
 
 class Method(Protocol[Result]):
