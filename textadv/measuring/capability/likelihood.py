@@ -13,9 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from textadv.data import Rows
+from textadv.measuring.statistics import Estimate
 from textadv.models import ModelError, bare, device_of, evaluating, forward
 from textadv.models.decoding import context_length
 from textadv.models.finite import overflow
@@ -48,14 +49,6 @@ class Perplexity:
     high: float
     tokens: int
     rows: tuple[AnswerNLL, ...]
-
-
-class Change(NamedTuple):
-    """A ratio, after / before, with the bounds of its confidence interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 def answer_pairs(rows: Rows, answer: str, positions: Sequence[int] | None = None) -> list[Pair]:
@@ -127,7 +120,7 @@ def perplexity(model: nn.Module, pairs: Sequence[Pair], batch_size: int = 16, *,
     return Perplexity(statistic(np.arange(len(rows))), low, high, int(tokens.sum()), rows)
 
 
-def perplexity_ratio(before: Perplexity, after: Perplexity, *, seed: int = 0) -> Change:
+def perplexity_ratio(before: Perplexity, after: Perplexity, *, seed: int = 0) -> Estimate:
     """The perplexity after over the one before on the same rows, with a paired 95 % bootstrap interval.
 
     Raises ValueError where the rows are not the same.
@@ -141,7 +134,7 @@ def perplexity_ratio(before: Perplexity, after: Perplexity, *, seed: int = 0) ->
     def statistic(chosen: np.ndarray) -> float:
         return math.exp(-gained[chosen].sum() / tokens[chosen].sum())
 
-    return Change(statistic(np.arange(len(tokens))), *bootstrap_interval(statistic, len(tokens), seed=seed))
+    return Estimate(statistic(np.arange(len(tokens))), *bootstrap_interval(statistic, len(tokens), seed=seed))
 
 
 def bootstrap_interval(
@@ -184,7 +177,7 @@ def _batch(pairs: Sequence[Pair]) -> Batch:
     """The pairs as chats whose only answer is the target; nothing is editable."""
     prompts = padded([prompt for prompt, _ in pairs], fill=0)
     lengths = torch.tensor([len(prompt) for prompt, _ in pairs])
-    inside = _inside(lengths, prompts.shape[1])
+    inside = torch.arange(prompts.shape[1]) < lengths.unsqueeze(1)
     return Batch(
         inputs={"input_ids": prompts, "attention_mask": inside.long()},
         labels=torch.zeros_like(lengths),
@@ -194,7 +187,3 @@ def _batch(pairs: Sequence[Pair]) -> Batch:
         answers={"answer": padded([answer for _, answer in pairs])},
         prompt_lengths=lengths,
     ).answering("answer")
-
-
-def _inside(lengths: Tensor, width: int) -> Tensor:
-    return torch.arange(width) < lengths.unsqueeze(1)
