@@ -6,9 +6,12 @@ import hashlib
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 def derived_seed(*parts: int) -> int:
@@ -30,6 +33,12 @@ def permutation(seed: int, *parts: int, size: int) -> list[int]:
     """A permutation of range(size) that is a function of (seed, *parts)."""
     generator = torch.Generator().manual_seed(derived_seed(seed, *parts))
     return torch.randperm(size, generator=generator).tolist()
+
+
+def seeded_sample(items: Sequence[T], most: int, seed: int, draw: int) -> list[T]:
+    """At most so many of the items, in their order: a function of (seed, draw)."""
+    chosen = permutation(seed, draw, size=len(items))[:most]
+    return [items[n] for n in sorted(chosen)]
 
 
 def rng_state() -> dict[str, Tensor]:
