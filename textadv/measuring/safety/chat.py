@@ -17,7 +17,7 @@ from typing import Any
 from torch import nn
 
 from textadv.data import Rows
-from textadv.data.rendering import Template, template_of
+from textadv.data.rendering import Template, one_turn, template_of
 from textadv.measuring.capability.instructions import instruction_following
 from textadv.measuring.capability.likelihood import perplexity
 from textadv.measuring.capability.multiple_choice import choice_result, score_choices
@@ -46,7 +46,7 @@ from textadv.measuring.safety.measures import (
 )
 from textadv.measuring.safety.outcomes import Grounds, as_outcomes, outcomes_of
 from textadv.measuring.safety.outcomes_calibrated import calibrated
-from textadv.measuring.safety.panel import Asked, Panel, one_turn
+from textadv.measuring.safety.panel import Asked, Panel
 from textadv.measuring.safety.radius_curve import BY_RADIUS, success_by_radius
 from textadv.measuring.safety.record import Talked
 from textadv.measuring.safety.sanity import (
