@@ -14,7 +14,7 @@ from textadv.data.chat_template import SEGMENTS
 from textadv.data.rendering import Message
 from textadv.data.thoughts import spelled
 from textadv.values.errors import DataError
-from textadv.values.host.printable import cut
+from textadv.values.host.printable import clipped
 from textadv.values.host.reading import literal_of
 
 ROLES = {name: name for name in SEGMENTS} | {"developer": "system", "human": "user", "prompter": "user"}
@@ -121,7 +121,9 @@ def earlier_turns(value: object, where: str) -> tuple[Message, ...]:
     if not isinstance(value, (list, tuple)) or not all(
         isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in value
     ):
-        raise DataError(f"{where} is {cut(value)}, which is no list of pairs (asked, answered). Correct or remove it.")
+        raise DataError(
+            f"{where} is {clipped(value)}, which is no list of pairs (asked, answered). Correct or remove it."
+        )
     turns: list[Message] = []
     for asked, said in value:
         turns += [{"role": "user", "content": text(asked, where)}, {"role": "assistant", "content": text(said, where)}]
@@ -172,7 +174,7 @@ def text(value: object, where: str) -> str:
         written = [part.get("text") for part in value]
         value = "\n".join(written) if all(isinstance(part, str) for part in written) else written
     if not isinstance(value, str):
-        raise DataError(f"{where} has {cut(value)}, which is not text. Correct or remove it.")
+        raise DataError(f"{where} has {clipped(value)}, which is not text. Correct or remove it.")
     if not value.strip():
         raise DataError(f"{where} is empty. Fill it in or remove it.")
     return value
@@ -233,7 +235,7 @@ def _listed(value: object, where: str) -> object:
     if found is not None:
         return found
     raise DataError(
-        f"{where} has {cut(value)}, a list that was written as text and cannot be read again. Write the rows as "
+        f"{where} has {clipped(value)}, a list that was written as text and cannot be read again. Write the rows as "
         "jsonl or parquet."
     )
 
@@ -250,7 +252,7 @@ def _turns(value: object, where: str) -> list[_Turn]:
     listed = _listed(value, where)
     if not isinstance(listed, (list, tuple)) or not all(isinstance(turn, Mapping) for turn in listed):
         raise DataError(
-            f"{where} has {cut(value)}, which is no list of messages with role and content (or from and value)."
+            f"{where} has {clipped(value)}, which is no list of messages with role and content (or from and value)."
         )
     return [_turn(turn, f"{where}, message {number},") for number, turn in enumerate(listed)]
 

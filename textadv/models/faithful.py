@@ -20,7 +20,7 @@ from textadv.models.sources import UNUSABLE, told
 from textadv.models.strangers import Opened
 from textadv.values.batch import IGNORED, Batch
 from textadv.values.decisions import fits_rows
-from textadv.values.host.printable import cut
+from textadv.values.host.printable import clipped
 
 NUDGES = 2
 BY_ROUNDING = 3
@@ -84,7 +84,7 @@ def compare(measured: Opened, reload: Callable[[], Opened]) -> Compared:
 
 def _require_same_reading(measured: Opened, other: Opened) -> None:
     wrong = [
-        f"{key} is {cut(other.facts.get(key))} and was {cut(value)}"
+        f"{key} is {clipped(other.facts.get(key))} and was {clipped(value)}"
         for key, value in measured.facts.items()
         if other.facts.get(key) != value
     ]

@@ -86,7 +86,7 @@ def shortened(text: object, limit: int = 80) -> str:
     return printable(told)
 
 
-def cut(value: object, limit: int = 80) -> str:
+def clipped(value: object, limit: int = 80) -> str:
     """`value` as Python prints it, its end left out beyond `limit` characters."""
     told = repr(value)
     return told if len(told) <= limit else f"{told[: limit - 3]}..."
