@@ -8,7 +8,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -77,7 +76,8 @@ def load_splits(
         check_unused(name, sources)
         splits = reviews()
     else:
-        tables = read_tables(name, config, sources, partial(_files, columns))
+        own = {role: _per_split(columns, role) for role in ROLES}
+        tables = read_tables(name, config, sources, lambda paths, role: read_files(paths, own[role], f"data.{role}"))
         columns_read = {role: _labels(table, _per_split(label, role), role) for role, table in tables.items()}
         read = read_labels(columns_read, labels, label_offset, unlabelled, surrogates)
         raw = {role: _examples(table, role, text, text_pair, read.ids[role]) for role, table in tables.items()}
@@ -114,12 +114,6 @@ def check_unused(name: str, sources: Mapping[str, Any]) -> None:
             f"{', '.join(given)} cannot be set for data.name: {name}, which has its own splits. "
             f"To read your own files set data.name: {FILES}."
         )
-
-
-def _files(
-    columns: Sequence[str] | Mapping[str, Sequence[str]] | None, paths: Sequence[str | Path], role: str
-) -> Table:
-    return read_files(paths, _per_split(columns, role), f"data.{role}")
 
 
 def read_tables(

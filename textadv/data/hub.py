@@ -129,13 +129,9 @@ def _sliced(loaded: Mapping[str, Any], chosen: str, at: str) -> Any:
 def _read_columns(rows: Any, place: str) -> tuple[dict[str, list[Any]], dict[str, tuple[str, ...]]]:
     try:
         with parsed():
-            return _columns(rows)
+            return {column: list(rows[column]) for column in rows.column_names}, declared(rows.features)
     except HostileError as error:
         raise DataError(f"data: {place} cannot be read: {error} Repair its files.") from error
-
-
-def _columns(rows: Any) -> tuple[dict[str, list[Any]], dict[str, tuple[str, ...]]]:
-    return {column: list(rows[column]) for column in rows.column_names}, declared(rows.features)
 
 
 def declared(features: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:

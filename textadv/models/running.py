@@ -50,10 +50,6 @@ def _parts(perturbation: Perturbation) -> list[tuple[Space, Tensor]]:
     return [(space, delta)]
 
 
-def _sum(tensor: Tensor, delta: Tensor) -> Tensor:
-    return tensor + delta.to(tensor.dtype)
-
-
 def _without(tensor: Tensor, direction: Tensor) -> Tensor:
     """The tensor (B, S, D) without its part along the row's direction (B, D)."""
     unit = direction.to(tensor.dtype).unsqueeze(1)
@@ -82,7 +78,7 @@ def _added(model: nn.Module, perturbation: Perturbation, skipped: int = 0) -> It
                     f"The {place} have shape {tuple(tensor.shape)} and the delta {tuple(delta.shape)}: the hook is not "
                     "on the module that produces this space."
                 )
-            moved = _without(tensor, delta) if ablated else _sum(tensor, delta)
+            moved = _without(tensor, delta) if ablated else tensor + delta.to(tensor.dtype)
             return (moved, *output[1:]) if isinstance(output, tuple) else moved
 
         return change  # type: ignore[return-value]
