@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import chain
 
 import torch
@@ -142,7 +141,6 @@ def attack_rows(
     unwritten: list[tuple[list[Hit], float]] = []
     own: dict[int, Row] | None = None if kept is None else {}
     threat = None if threat is None else threat.scaled(radius_scale)
-    search = _Search(model, rows, attack, threat, radius_scale, own)
     parts = _batches(rows, positions, batch_size, model)
     slopes = Slopes(sloped)
     with evaluating(model), phase(name, sum(map(len, parts))) as advance:
@@ -152,7 +150,7 @@ def attack_rows(
             slopes = slopes.plus(Slopes(bool(known)))
             began = time.perf_counter()
             left = [place for place in part if place not in done]
-            fresh, met = search.attacked(left)
+            fresh, met = _attacked(model, rows, left, attack, threat, radius_scale, own)
             slopes = slopes.plus(met)
             unwritten.append((fresh, time.perf_counter() - began))
             if not slopes.flat:
@@ -195,62 +193,72 @@ def _write(
     Rows without a gradient wait until another row has one: a model that none reaches must not look robust later.
     """
     for hits, seconds in batches:
-        sound = all(hit.prediction != NOT_FINITE and hit.gauge <= 1 + BALL_TOLERANCE for hit in hits)
-        if ledger is not None and hits and sound:
+        if ledger is not None and hits and all(map(_is_sound, hits)):
             ledger.write(hits, seconds, kept)
     batches.clear()
 
 
-@dataclass(frozen=True)
-class _Search:
-    """One attack on rows of one model. threat: at the radius that `radius_scale` makes. kept: gets adversarial rows."""
+def _is_sound(hit: Hit) -> bool:
+    return hit.prediction != NOT_FINITE and hit.gauge <= 1 + BALL_TOLERANCE
 
-    model: nn.Module
-    rows: Rows
-    attack: Attack
-    threat: ThreatModel | None
-    radius_scale: float
-    kept: dict[int, Row] | None
 
-    def attacked(self, part: Sequence[int]) -> tuple[list[Hit], Slopes]:
-        """The rows at `part`: those that can be moved as one batch under attack, the others as they are."""
-        found, slopes = list[Hit](), Slopes()
-        if not part:
-            return found, slopes
-        movable = self.rows.batch(part).editable.flatten(1).any(dim=1).tolist()
-        # An attack asked to move nothing would report, rightly, that it has no gradient.
-        for wanted in (True, False):
-            places = [place for place, moves in zip(part, movable, strict=True) if moves is wanted]
-            if places:
-                hits, met = self._hits(places, wanted)
-                found, slopes = found + hits, slopes.plus(met)
-        return found, slopes
+def _attacked(
+    model: nn.Module,
+    rows: Rows,
+    part: Sequence[int],
+    attack: Attack,
+    threat: ThreatModel | None,
+    radius_scale: float,
+    kept: dict[int, Row] | None,
+) -> tuple[list[Hit], Slopes]:
+    """The rows at `part`: those that can be moved as one batch under attack, the others as they are."""
+    if not part:
+        return [], Slopes()
+    movable = rows.batch(part).editable.flatten(1).any(dim=1).tolist()
+    found: list[Hit] = []
+    slopes = Slopes()
+    # An attack asked to move nothing would report, rightly, that it has no gradient.
+    for attacker, wanted in ((attack, True), (None, False)):
+        places = [place for place, moves in zip(part, movable, strict=True) if moves is wanted]
+        if places:
+            hits, met = _hits(model, rows, places, attacker, threat, radius_scale, samples_of(attack), kept)
+            found, slopes = found + hits, slopes.plus(met)
+    return found, slopes
 
-    def _hits(self, places: Sequence[int], moved: bool) -> tuple[list[Hit], Slopes]:
-        """The rows at `places` as one batch, and what the search met; rows that are not `moved` stay as they are."""
-        model, attack, threat, samples = self.model, self.attack, self.threat, samples_of(self.attack)
-        batch = self.rows.batch(places).to(device_of(model))
-        gauge, cost, slopes = torch.zeros(len(batch)), Cost.none(batch), Slopes()
-        sizes: list[float | None] = [None] * len(batch)
-        if moved:
-            attacked = searched(attack, model, batch, radius_scale=self.radius_scale)
-            slopes = attacked.slopes
-            space, delta = attacked.perturbation.space, attacked.perturbation.delta.detach()
-            if threat is not None and space != threat.space:
-                raise RuntimeError(f"{attack} perturbed {space}, the threat model allows {threat.space}.")
-            stray = delta.masked_fill(editable_mask(batch, tuple(delta.shape)), 0).flatten(1).any(dim=1)
-            found = attacked.gauge if threat is None else threat.ball.gauge(delta)
-            gauge, cost = found.masked_fill(stray, float("inf")), attacked.cost
-            if attacked.size is not None:
-                sizes = attacked.size.masked_fill(attacked.size.isinf(), NONE_FOUND).tolist()
-            batch = batch.perturbed(space, delta)
-        predictions = _predictions(model, batch, samples)
-        if self.kept is not None:
-            self.kept.update(zip(places, rows_of(batch if moved else _still(model, batch, threat)), strict=True))
-        queries = cost.queries + samples
-        values = (gauge, cost.forwards + queries, cost.backwards, queries)
-        columns = (value.tolist() for value in values)
-        return list(map(Hit._make, zip(places, predictions, *columns, sizes, strict=True))), slopes
+
+def _hits(
+    model: nn.Module,
+    rows: Rows,
+    places: Sequence[int],
+    attack: Attack | None,
+    threat: ThreatModel | None,
+    radius_scale: float,
+    samples: int,
+    kept: dict[int, Row] | None,
+) -> tuple[list[Hit], Slopes]:
+    """The rows at `places` as one batch, and what the search met; without an attack they stay as they are."""
+    batch = rows.batch(places).to(device_of(model))
+    gauge, cost, slopes = torch.zeros(len(batch)), Cost.none(batch), Slopes()
+    sizes: list[float | None] = [None] * len(batch)
+    if attack is not None:
+        attacked = searched(attack, model, batch, radius_scale=radius_scale)
+        slopes = attacked.slopes
+        space, delta = attacked.perturbation.space, attacked.perturbation.delta.detach()
+        if threat is not None and space != threat.space:
+            raise RuntimeError(f"{attack} perturbed {space}, the threat model allows {threat.space}.")
+        stray = delta.masked_fill(editable_mask(batch, tuple(delta.shape)), 0).flatten(1).any(dim=1)
+        found = attacked.gauge if threat is None else threat.ball.gauge(delta)
+        gauge, cost = found.masked_fill(stray, float("inf")), attacked.cost
+        if attacked.size is not None:
+            sizes = attacked.size.masked_fill(attacked.size.isinf(), NONE_FOUND).tolist()
+        batch = batch.perturbed(space, delta)
+    predictions = _predictions(model, batch, samples)
+    if kept is not None:
+        kept |= zip(places, rows_of(batch if attack is not None else _still(model, batch, threat)), strict=True)
+    queries = cost.queries + samples
+    values = (gauge, cost.forwards + queries, cost.backwards, queries)
+    columns = (value.tolist() for value in values)
+    return list(map(Hit._make, zip(places, predictions, *columns, sizes, strict=True))), slopes
 
 
 def _still(model: nn.Module, batch: Batch, threat: ThreatModel | None) -> Batch:
