@@ -26,17 +26,15 @@ from textadv.data.chat_forms import (
     prompt_messages,
     text,
 )
+from textadv.data.classification import FILES, Source, check_sizes, listed, split_names
 from textadv.data.hub import read_hub, unread
 from textadv.data.rendering import Message
 from textadv.data.tables import Table, read_files
 from textadv.values.batch import Role
 from textadv.values.errors import DataError
 
-FILES = "files"
 PARTS = ("train", "validation", "test")
 MEDIA = {"image", "images", "video", "videos", "audio", "audios"}
-
-Source = str | Path | Sequence[str | Path]
 
 
 @dataclass(frozen=True)
@@ -159,9 +157,7 @@ def _check_options(
     columns: Iterable[tuple[str, Mapping[str, str]]],
     safe_responses: Sequence[str],
 ) -> None:
-    for part, size in rows.items():
-        if size is not None and size < 1:
-            raise DataError(f"{key}.{part}_rows must be at least 1, got {size}. Leave it out to take all rows.")
+    check_sizes(rows, key)
     for part, fraction in fractions.items():
         if not 0 <= fraction < 1:
             raise DataError(f"{key}.{part}_fraction must be at least 0 and below 1, got {fraction}.")
@@ -185,23 +181,13 @@ def _check_options(
 def _read(key: str, name: str, config: str | None, sources: Mapping[str, Source | None]) -> dict[str, list[Table]]:
     """The tables of each part, one for each file."""
     if name == FILES:
-        files = {
-            part: [source] if isinstance(source, (str, Path)) else list(source)
-            for part, source in sources.items()
-            if source is not None
-        }
+        files = listed(sources)
         for part, paths in {"train": [], **files}.items():
             if not paths:
                 raise DataError(f"{key}.{part}: no file named. Name one of chats.")
         _check_distinct({part: {str(Path(path).resolve()) for path in paths} for part, paths in files.items()}, key)
         return {part: [read_files([path], None, f"{key}.{part}") for path in paths] for part, paths in files.items()}
-    wanted: dict[str, str | None] = {}
-    for part, source in sources.items():
-        if source is not None and not isinstance(source, str):
-            raise DataError(
-                f"{key}.{part} must be the name of one Hub split, got {source!r}. For files set {key}.name: {FILES}."
-            )
-        wanted[part] = source
+    wanted = split_names(sources, key)
     _check_distinct({part: {split} for part, split in wanted.items() if split is not None}, key)
     try:
         tables = read_hub(name, config, wanted)

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, KeysView, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from textadv.data.chat_template import SEGMENTS
 from textadv.data.rendering import Message
 from textadv.data.thoughts import spelled
 from textadv.values.errors import DataError
+from textadv.values.host.printable import clipped
 from textadv.values.host.reading import literal_of
 
 ROLES = {name: name for name in SEGMENTS} | {"developer": "system", "human": "user", "prompter": "user"}
@@ -121,7 +122,7 @@ def earlier_turns(value: object, where: str) -> tuple[Message, ...]:
         isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in value
     ):
         raise DataError(
-            f"{where} is {_shown(value)}, which is no list of pairs (asked, answered). Correct or remove it."
+            f"{where} is {clipped(value)}, which is no list of pairs (asked, answered). Correct or remove it."
         )
     turns: list[Message] = []
     for asked, said in value:
@@ -173,7 +174,7 @@ def text(value: object, where: str) -> str:
         written = [part.get("text") for part in value]
         value = "\n".join(written) if all(isinstance(part, str) for part in written) else written
     if not isinstance(value, str):
-        raise DataError(f"{where} has {_shown(value)}, which is not text. Correct or remove it.")
+        raise DataError(f"{where} has {clipped(value)}, which is not text. Correct or remove it.")
     if not value.strip():
         raise DataError(f"{where} is empty. Fill it in or remove it.")
     return value
@@ -191,19 +192,7 @@ def empty(value: object, where: str) -> str:
 
 def _is_parts(value: object) -> bool:
     """Whether this is a list of parts such as {"type": "text", "text": ...}."""
-    return (
-        isinstance(value, (list, tuple))
-        and bool(value)
-        and all(
-            isinstance(part, Mapping) and not {"role", "from"} & part.keys() and {"type", "text"} & part.keys()
-            for part in value
-        )
-    )
-
-
-def _shown(value: object) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 80 else f"{shown[:77]}..."
+    return _all_are(value, lambda keys: not {"role", "from"} & keys and bool({"type", "text"} & keys))
 
 
 # ---- messages
@@ -224,11 +213,14 @@ class _Turn(NamedTuple):
 
 def _is_chat(value: object) -> bool:
     """Whether this is a list of messages."""
-    return (
-        isinstance(value, (list, tuple))
-        and bool(value)
-        and all(isinstance(turn, Mapping) and {"role", "from"} & turn.keys() for turn in value)
-    )
+    return _all_are(value, lambda keys: bool({"role", "from"} & keys))
+
+
+def _all_are(value: object, fits: Callable[[KeysView[str]], bool]) -> bool:
+    """Whether this is a list of one mapping or more, whose keys all fit."""
+    if not isinstance(value, (list, tuple)) or not value:
+        return False
+    return all(isinstance(part, Mapping) and fits(part.keys()) for part in value)
 
 
 def _listed(value: object, where: str) -> object:
@@ -243,7 +235,7 @@ def _listed(value: object, where: str) -> object:
     if found is not None:
         return found
     raise DataError(
-        f"{where} has {_shown(value)}, a list that was written as text and cannot be read again. Write the rows as "
+        f"{where} has {clipped(value)}, a list that was written as text and cannot be read again. Write the rows as "
         "jsonl or parquet."
     )
 
@@ -260,7 +252,7 @@ def _turns(value: object, where: str) -> list[_Turn]:
     listed = _listed(value, where)
     if not isinstance(listed, (list, tuple)) or not all(isinstance(turn, Mapping) for turn in listed):
         raise DataError(
-            f"{where} has {_shown(value)}, which is no list of messages with role and content (or from and value)."
+            f"{where} has {clipped(value)}, which is no list of messages with role and content (or from and value)."
         )
     return [_turn(turn, f"{where}, message {number},") for number, turn in enumerate(listed)]
 

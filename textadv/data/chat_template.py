@@ -66,7 +66,8 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase | Template, messages: Seque
     _check_assistant_start(template, messages, rendered)
     tokens = tokenised(template.tokenizer, rendered)
     _check_round_trip(template, messages, tokens.ids, generation=True)
-    return Encoded(tokens.ids, tuple(_segment(messages, owner) for owner in tokens.owners))
+    own = [SEGMENTS[message["role"]] for message in messages]
+    return Encoded(tokens.ids, tuple(Segment.TEMPLATE if n == NOBODY else own[n] for n in tokens.owners))
 
 
 def encode_answered(
@@ -206,10 +207,6 @@ def _turn_ends(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """Control tokens, and tokens added as words of their own: some tokenizers add <|im_end|> as not special."""
     added = {token for token, word in tokenizer.added_tokens_decoder.items() if word.content.strip()}
     return control_ids(tokenizer) | frozenset(added - {tokenizer.unk_token_id})
-
-
-def _segment(messages: Sequence[Message], owner: int) -> Segment:
-    return Segment.TEMPLATE if owner == NOBODY else SEGMENTS[messages[owner]["role"]]
 
 
 def _check(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -28,6 +27,8 @@ BUILT_IN = "builtin:reviews"
 FILES = "files"
 ROLES = ("train", "validation", "test")
 
+Source = str | Path | Sequence[str | Path]
+
 T = TypeVar("T")
 
 
@@ -35,9 +36,9 @@ def load_splits(
     name: str,
     *,
     config: str | None = None,
-    train: str | Path | Sequence[str | Path] | None = None,
-    validation: str | Path | Sequence[str | Path] | None = None,
-    test: str | Path | Sequence[str | Path] | None = None,
+    train: Source | None = None,
+    validation: Source | None = None,
+    test: Source | None = None,
     validation_fraction: float = 0.1,
     text: str | Mapping[str, str] = "text",
     text_pair: str | Mapping[str, str] | None = None,
@@ -75,7 +76,8 @@ def load_splits(
         check_unused(name, sources)
         splits = reviews()
     else:
-        tables = read_tables(name, config, sources, partial(_files, columns))
+        own = {role: _per_split(columns, role) for role in ROLES}
+        tables = read_tables(name, config, sources, lambda paths, role: read_files(paths, own[role], f"data.{role}"))
         columns_read = {role: _labels(table, _per_split(label, role), role) for role, table in tables.items()}
         read = read_labels(columns_read, labels, label_offset, unlabelled, surrogates)
         raw = {role: _examples(table, role, text, text_pair, read.ids[role]) for role, table in tables.items()}
@@ -85,24 +87,23 @@ def load_splits(
             found["train"], found["validation"] = _hold_out(found["train"], validation_fraction, seed)
         left = () if name == FILES else unread(name, config)
         splits = Splits(**found, labels=read.names, notes=(*left, *read.notes, *notes))
-    splits = Splits(
-        train=sampled(splits.train, train_rows, seed),
-        validation=sampled(splits.validation, validation_rows, seed),
-        test=sampled(splits.test, test_rows, seed),
-        labels=splits.labels,
-        notes=splits.notes,
-    )
+    splits = replace(splits, **{role: sampled(vars(splits)[role], size, seed) for role, size in sizes.items()})
     _check_classes([splits.labels[label] for label in splits.train.labels], train_rows)
     return replace(splits, notes=(*splits.notes, *_lacking(splits)))
 
 
 def check_numbers(sizes: Mapping[str, int | None], validation_fraction: float) -> None:
     """Raises DataError for a number of rows below 1, by role, or a share that leaves nothing."""
-    for role, size in sizes.items():
-        if size is not None and size < 1:
-            raise DataError(f"data.{role}_rows must be at least 1, got {size}. Leave it out to take all rows.")
+    check_sizes(sizes)
     if not 0 < validation_fraction < 1:
         raise DataError(f"data.validation_fraction must lie between 0 and 1, got {validation_fraction}.")
+
+
+def check_sizes(sizes: Mapping[str, int | None], key: str = "data") -> None:
+    """Raises DataError, naming `key`, for a number of rows below 1, by role."""
+    for role, size in sizes.items():
+        if size is not None and size < 1:
+            raise DataError(f"{key}.{role}_rows must be at least 1, got {size}. Leave it out to take all rows.")
 
 
 def check_unused(name: str, sources: Mapping[str, Any]) -> None:
@@ -115,16 +116,10 @@ def check_unused(name: str, sources: Mapping[str, Any]) -> None:
         )
 
 
-def _files(
-    columns: Sequence[str] | Mapping[str, Sequence[str]] | None, paths: Sequence[str | Path], role: str
-) -> Table:
-    return read_files(paths, _per_split(columns, role), f"data.{role}")
-
-
 def read_tables(
     name: str,
     config: str | None,
-    sources: Mapping[str, str | Path | Sequence[str | Path] | None],
+    sources: Mapping[str, Source | None],
     read: Callable[[Sequence[str | Path], str], Table],
 ) -> dict[str, Table]:
     """The splits of a data set by role, train and test at least. read: the files of a role as a table.
@@ -132,12 +127,12 @@ def read_tables(
     Raises DataError where one is not there or has no rows, or two are the same.
     """
     if name == FILES:
-        paths = {role: _listed(source) for role, source in sources.items() if source is not None}
+        paths = listed(sources)
         _check_named(paths, "data.train: needed with data.name: files. Name a file of labelled rows.")
         _check_distinct({role: {str(Path(p).resolve()) for p in given} for role, given in paths.items()})
         tables = {role: read(given, role) for role, given in paths.items()}
     else:
-        wanted = {role: _split_name(source, role) for role, source in sources.items()}
+        wanted = split_names(sources)
         _check_distinct({role: {split} for role, split in wanted.items() if split is not None})
         tables = read_hub(name, config, wanted)
         _check_named(tables, f"data.train: {name} has no split of that name. Name one.")
@@ -147,14 +142,22 @@ def read_tables(
     return tables
 
 
-def _listed(source: str | Path | Sequence[str | Path]) -> list[str | Path]:
-    return [source] if isinstance(source, (str, Path)) else list(source)
+def listed(sources: Mapping[str, Source | None]) -> dict[str, list[str | Path]]:
+    """The files of each role that has some."""
+    named = {role: source for role, source in sources.items() if source is not None}
+    return {role: [files] if isinstance(files, (str, Path)) else list(files) for role, files in named.items()}
 
 
-def _split_name(source: str | Path | Sequence[str | Path] | None, role: str) -> str | None:
-    if source is None or isinstance(source, str):
-        return source
-    raise DataError(f"data.{role} must be the name of one Hub split, got {source!r}. For files set data.name: {FILES}.")
+def split_names(sources: Mapping[str, Source | None], key: str = "data") -> dict[str, str | None]:
+    """The Hub split of each role, None for the usual one. Raises DataError, naming `key`, where there are several."""
+    names: dict[str, str | None] = {}
+    for role, source in sources.items():
+        if source is not None and not isinstance(source, str):
+            raise DataError(
+                f"{key}.{role} must be the name of one Hub split, got {source!r}. For files set {key}.name: {FILES}."
+            )
+        names[role] = source
+    return names
 
 
 def _check_named(roles: Mapping[str, Any], train_message: str) -> None:

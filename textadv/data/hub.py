@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from textadv.data.folders import files_below
+from textadv.data.folders import endings_text, files_below, is_hidden
 from textadv.data.tables import Table
 from textadv.values.errors import DataError
 from textadv.values.host.reading import HostileError, parsed
@@ -61,16 +60,14 @@ def unread(name: str, config: str | None) -> tuple[str, ...]:
     sources = datasets.load_dataset_builder(name, config).config.data_files or {}
     read = {Path(str(file)).resolve() for files in sources.values() for file in files}
     shown = [file for file in files_below(folder, f"data.name: {name}") if not _is_description(file, folder)]
-    left = Counter(file.suffix.lower() or "no ending" for file in shown if file.resolve() not in read)
+    left = [file for file in shown if file.resolve() not in read]
     if not left:
         return ()
-    counts = ", ".join(f"{count} with {ending}" for ending, count in sorted(left.items()))
-    return (f"data.name: {name}: {left.total()} of {len(shown)} files are not read: {counts}.",)
+    return (f"data.name: {name}: {len(left)} of {len(shown)} files are not read: {endings_text(left)}.",)
 
 
 def _is_description(file: Path, folder: Path) -> bool:
-    parts = file.relative_to(folder).parts
-    hidden = any(part.startswith(HIDDEN) for part in parts)
+    hidden = is_hidden(file, folder, HIDDEN)
     return hidden or file.suffix.lower() in DESCRIPTIONS or file.stem.lower() in ("license", "dataset_infos")
 
 
@@ -132,13 +129,9 @@ def _sliced(loaded: Mapping[str, Any], chosen: str, at: str) -> Any:
 def _read_columns(rows: Any, place: str) -> tuple[dict[str, list[Any]], dict[str, tuple[str, ...]]]:
     try:
         with parsed():
-            return _columns(rows)
+            return {column: list(rows[column]) for column in rows.column_names}, declared(rows.features)
     except HostileError as error:
         raise DataError(f"data: {place} cannot be read: {error} Repair its files.") from error
-
-
-def _columns(rows: Any) -> tuple[dict[str, list[Any]], dict[str, tuple[str, ...]]]:
-    return {column: list(rows[column]) for column in rows.column_names}, declared(rows.features)
 
 
 def declared(features: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from textadv.data.folders import files_below
+from textadv.data.folders import endings_text, files_below, is_hidden
 from textadv.data.hub import SAVED
 from textadv.data.image_files import Labelled, check_distinct, pixels_of, readable
 from textadv.data.labels import LabelColumn
@@ -76,10 +75,11 @@ def read_folder(path: Path, key: str) -> Labelled:
     labels: list[str] = []
     others: list[Path] = []
     for folder in classes:
-        shown = [file for file in files_below(folder, key) if not _is_hidden(file, folder)]
+        # As what notebooks and macOS put there.
+        shown = [file for file in files_below(folder, key) if not is_hidden(file, folder, HIDDEN)]
         images = [file for file in shown if _is_image(file, endings)]
         if not images:
-            there = f", but {_counted(shown)}" if shown else ""
+            there = f", but {endings_text(shown)}" if shown else ""
             raise DataError(
                 f"{key}: the class {folder.name} is empty: {folder} holds no image that Pillow reads{there}."
             )
@@ -89,11 +89,6 @@ def read_folder(path: Path, key: str) -> Labelled:
     loose = [file for file in path.iterdir() if file.suffix.lower() in endings and not file.name.startswith(HIDDEN)]
     notes = _notes(f"{key}: {path}", others, loose)
     return Labelled(_Files(tuple(files)), LabelColumn(labels, str(path), complete=True), notes)
-
-
-def _is_hidden(file: Path, folder: Path) -> bool:
-    """Whether a file, or a folder around it, is hidden, as what notebooks and macOS put there is."""
-    return any(part.startswith(HIDDEN) for part in file.relative_to(folder).parts)
 
 
 def image_endings() -> frozenset[str]:
@@ -113,18 +108,13 @@ def _is_image(file: Path, endings: frozenset[str]) -> bool:
         return False
 
 
-def _counted(files: Sequence[Path]) -> str:
-    counts = Counter(file.suffix.lower() or "no ending" for file in files)
-    return ", ".join(f"{count} with {ending}" for ending, count in sorted(counts.items()))
-
-
 def _notes(place: str, others: Sequence[Path], loose: Sequence[Path]) -> tuple[str, ...]:
     """What was left out of a folder: files that are no images, and images outside the folders of the classes."""
     notes = []
     if others:
         notes.append(
             f"{place}: {len(others)} files in the class folders have no ending of an image, and are left out: "
-            f"{_counted(others)}."
+            f"{endings_text(others)}."
         )
     if loose:
         notes.append(f"{place}: {len(loose)} images in no class folder are left out, such as {min(loose).name}.")

@@ -14,7 +14,7 @@ from textadv.data.characters import Surrogates, unbroken
 from textadv.data.classes import Classes, found_classes, named_classes, shortened
 from textadv.data.spellings import BOOLEANS, Spelled, Unfit, folded, name_of, spelled
 from textadv.values.errors import DataError
-from textadv.values.host.printable import printable
+from textadv.values.host.printable import clipped, printable
 
 MARKS, SIGNS = (-1, -100), ("-", "?")
 MANY_CLASSES, FEW_ROWS = 100, 10
@@ -55,8 +55,7 @@ class _Split(NamedTuple):
 
     def refuse(self, row: int, what: str) -> NoReturn:
         """Raises DataError that names the row and its label."""
-        shown = repr(self.column.values[row])
-        shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
+        shown = clipped(self.column.values[row], 60)
         raise DataError(f"data.label: row {row} (counted from 0) of {self.column.place} has the label {shown}, {what}")
 
 

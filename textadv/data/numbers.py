@@ -69,7 +69,8 @@ def _whole(given: object, name: str, remedy: str) -> tuple[int, ...]:
     if array.ndim == 2:
         raise DataError(f"{name} must be {WHOLE}, got shape {array.shape}. One-hot rows are classes by argmax(1).")
     if array.ndim != 1 or (len(array) and not (array.dtype == bool or np.issubdtype(array.dtype, np.number))):
-        raise DataError(f"{name} must be {WHOLE}, got {_contents(given, array)}. {remedy}")
+        inside = "" if array.ndim != 1 else f", {array.dtype} in it"
+        raise DataError(f"{name} must be {WHOLE}, got {told(given)}{inside}. {remedy}")
     if np.iscomplexobj(array) or not bool(np.all(np.isfinite(array) & (array == np.floor(array)))):
         odd = int(np.nonzero(~(np.isfinite(array) & (array == np.floor(array.real))))[0][0])
         raise DataError(f"{name} must be {WHOLE}, got {array[odd]} in row {odd}.")
@@ -84,8 +85,3 @@ def _spelled(array: NDArray[Any]) -> NDArray[Any]:
     if not all(WRITTEN.fullmatch(text) for text in spelled):
         return array
     return np.asarray([int(text.partition(".")[0]) for text in spelled]).reshape(array.shape)
-
-
-def _contents(given: object, array: NDArray[Any]) -> str:
-    """What was given, with the kind of what is in it."""
-    return told(given) if array.ndim != 1 else f"{told(given)}, {array.dtype} in it"

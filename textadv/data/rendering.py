@@ -28,7 +28,11 @@ SUPPLY = "Supply another template with model.chat_template: the path of a Jinja 
 # Between them every part of a date and of a time of day changes.
 _LATER = (timedelta(days=400, hours=12), timedelta(days=33, hours=1, minutes=7, seconds=11))
 _PLACEHOLDER = re.compile(r"(textadv\d+content)")
-_ASKED: tuple[Message, ...] = ({"role": "user", "content": "textadv"},)
+
+
+def one_turn(text: str) -> list[Message]:
+    """A chat of which this is the user's first message."""
+    return [{"role": "user", "content": text}]
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +138,7 @@ class Template:
     def _asked(self) -> tuple[str, str]:
         """The prompt and the answered chat of a single question; of a template that refuses one, nothing."""
         try:
-            return self._parts(_ASKED)
+            return self._parts(one_turn("textadv"))
         except DataError:
             return "", ""
 

@@ -85,7 +85,8 @@ def _of_text(text: str) -> Spelled:
     if _SCORES.fullmatch(plain):
         return _of_parts([_of_text(part) for part in re.split(r"[|;,\s]+", plain)])
     if name.startswith("[") and name.endswith("]"):
-        return _of_parts([_of_text(part) for part in _entries(name)])
+        # As JSON, Python or numpy print a list.
+        return _of_parts([_of_text(entry.strip("'\"")) for entry in _ENTRY.findall(name[1:-1])])
     return name
 
 
@@ -101,8 +102,3 @@ def _of_parts(parts: list[Spelled]) -> Spelled:
     if not parts:
         return None
     return parts[0] if len(parts) == 1 else tuple(parts)
-
-
-def _entries(text: str) -> list[str]:
-    """The entries of a list as JSON, Python or numpy print it."""
-    return [entry.strip("'\"") for entry in _ENTRY.findall(text[1:-1])]

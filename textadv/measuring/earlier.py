@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
 
 from textadv.measuring.accuracy.record import Classified
 from textadv.measuring.accuracy.results import classifier_results
 from textadv.measuring.measured import Measure
-from textadv.measuring.results import Facts, Results, Training
+from textadv.measuring.results import Facts, Results, Training, typed
 from textadv.measuring.safety.elicitation import DIRECT, WORST_CASE
 from textadv.measuring.safety.measure_ids import measure_id
 from textadv.measuring.safety.record import BY_JUDGE, HEADINGS, SUCCESS, Talked
@@ -18,6 +19,8 @@ from textadv.measuring.sections.exports import ExportCheck
 from textadv.measuring.sections.outcomes import AttackOutcomes
 
 CHAT_VERSION = 2
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -42,20 +45,12 @@ class ClassifierTraining:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierResults:
-    """Results of a classifier in version 1, see `Results`."""
+    """Results of a classifier in version 1, but for its `Facts`, see `Results`."""
 
     schema_version: int
-    created: str
-    textadv_version: str
-    config: dict[str, Any]
-    seeds: dict[str, int]
-    hashes: dict[str, str]
-    environment: dict[str, str]
     evaluations: tuple[Classified, ...]
     trainings: tuple[ClassifierTraining, ...]
-    warnings: tuple[str, ...] = ()
     exports: tuple[ExportCheck, ...] = ()
-    models: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -93,45 +88,46 @@ class ChatEvaluation:
 
 @dataclass(frozen=True, kw_only=True)
 class ChatResults:
-    """Results of a chat run. threat: of training. attacks: what each did and its threat, by name. baselines: how the
-    plain fine-tunes were trained."""
+    """Results of a chat run, but for its `Facts`. threat: of training. attacks: what each did and its threat, by name.
+    baselines: how the plain fine-tunes were trained."""
 
     task: str
     schema_version: int
-    created: str
-    textadv_version: str
-    config: dict[str, Any]
-    seeds: dict[str, int]
-    hashes: dict[str, str]
-    environment: dict[str, str]
     threat: str
     attacks: dict[str, str]
     judges: tuple[str, ...]
     evaluations: tuple[ChatEvaluation, ...]
     training: ChatTraining | None
-    warnings: tuple[str, ...] = ()
     exports: tuple[ExportCheck, ...] = ()
     baselines: tuple[ChatTraining, ...] = ()
-    models: dict[str, str] = field(default_factory=dict)
 
 
-def upgraded(old: ClassifierResults) -> Results:
-    """The same in one record."""
+def upgraded(data: Mapping[str, Any]) -> Results:
+    """Results of a classifier in one record, of what their JSON holds. Raises ValueError as `typed`."""
+    facts, old = _parted(ClassifierResults, data)
     trainings = [
         Training(
             **_shared(run), best=run.best_robust, last=run.last_robust, overfitting=run.overfitting, notes=run.notes
         )
         for run in old.trainings
     ]
-    return classifier_results([found.record for found in old.evaluations], trainings, _facts(old), old.exports)
+    return classifier_results([found.record for found in old.evaluations], trainings, facts, old.exports)
 
 
-def upgraded_chat(old: ChatResults) -> Results:
-    """The same in one record."""
+def upgraded_chat(data: Mapping[str, Any]) -> Results:
+    """The same of a chat run."""
+    facts, old = _parted(ChatResults, data)
     runs = [*old.baselines, *([old.training] if old.training else [])]
     trainings = [Training(**_shared(r), best=r.best_score, last=r.last_score, notes=r.notes) for r in runs]
     models = [_talked(found, old).record for found in old.evaluations]
-    return chat_results(models, trainings, _facts(old), old.exports, threat=old.threat)
+    return chat_results(models, trainings, facts, old.exports, threat=old.threat)
+
+
+def _parted(kind: type[T], data: Mapping[str, Any]) -> tuple[Facts, T]:
+    """What is known of the run beside its models, and the rest."""
+    known = {field.name for field in fields(Facts)}
+    facts = typed(Facts, {name: value for name, value in data.items() if name in known}, "results")
+    return facts, typed(kind, {name: value for name, value in data.items() if name not in known}, "results")
 
 
 def _shared(run: ClassifierTraining | ChatTraining) -> dict[str, Any]:
@@ -139,24 +135,11 @@ def _shared(run: ClassifierTraining | ChatTraining) -> dict[str, Any]:
     return {name: vars(run)[name] for name in same.split()}
 
 
-def _facts(old: ClassifierResults | ChatResults) -> Facts:
-    return Facts(**{name: vars(old)[name] for name in Facts.__dataclass_fields__})
-
-
 def _talked(found: ChatEvaluation, old: ChatResults) -> Talked:
     attacks = [(name, *told.rpartition("; ")) for name, told in old.attacks.items()]
-    return Talked(
-        name=found.name,
-        measures=tuple(_measure(measure, [*old.attacks, DIRECT, WORST_CASE]) for measure in found.measures),
-        attacks=tuple(AttackRun(name, threat, attack) for name, attack, _, threat in attacks),
-        judges=old.judges,
-        cost=found.cost,
-        notes=found.notes,
-        outcomes=found.outcomes,
-        fluency=found.fluency,
-        curve=found.curve,
-        behaviours=found.behaviours,
-    )
+    measures = tuple(_measure(measure, [*old.attacks, DIRECT, WORST_CASE]) for measure in found.measures)
+    runs = tuple(AttackRun(name, threat, attack) for name, attack, _, threat in attacks)
+    return Talked(**{**vars(found), "measures": measures, "attacks": runs, "judges": old.judges})
 
 
 def _measure(measure: Measure, attacks: list[str]) -> Measure:

@@ -31,23 +31,15 @@ class Rate:
         return self.count / self.total if self.total else math.nan
 
 
-class Difference(NamedTuple):
-    """A difference of two rates, after minus before, with its confidence interval, all in -1..1."""
+class Estimate(NamedTuple):
+    """A number with the bounds of its confidence interval."""
 
     value: float
     low: float
     high: float
 
 
-class Quantile(NamedTuple):
-    """The smallest value that a given share of the rows does not exceed, with its confidence interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-def quantile(values: Sequence[float], share: float, confidence: float = 0.95) -> Quantile:
+def quantile(values: Sequence[float], share: float, confidence: float = 0.95) -> Estimate:
     """The smallest of the values that at least `share` of them do not exceed, with its distribution-free interval.
 
     values: inf is allowed, for rows of which only a lower bound is known. share, confidence: between 0 and 1, excluded.
@@ -66,7 +58,7 @@ def quantile(values: Sequence[float], share: float, confidence: float = 0.95) ->
     low = -math.inf if math.isnan(found.low) else float(found.low)
     high = math.inf if math.isnan(found.high) else float(found.high)
     # Less a rounding error, so that 0.1 of 30 values is the third and not the fourth.
-    return Quantile(ordered[math.ceil(share * len(ordered) - 1e-9) - 1], low, high)
+    return Estimate(ordered[math.ceil(share * len(ordered) - 1e-9) - 1], low, high)
 
 
 def wilson(count: int, total: int, confidence: float = 0.95) -> Rate:
@@ -125,7 +117,7 @@ def mcnemar(before: Sequence[bool], after: Sequence[bool]) -> float:
     return float(binomtest(won, lost + won, 0.5).pvalue)
 
 
-def paired_difference(before: Sequence[bool], after: Sequence[bool], confidence: float = 0.95) -> Difference:
+def paired_difference(before: Sequence[bool], after: Sequence[bool], confidence: float = 0.95) -> Estimate:
     """The rate of `after` minus the rate of `before` on the same rows, with Newcombe's paired score interval.
 
     before, after: row i of each is the same example, true where the model is right. Without rows the value is nan
@@ -140,12 +132,12 @@ def paired_difference(before: Sequence[bool], after: Sequence[bool], confidence:
     total = both + lost + won + neither
     first, second = wilson(both + lost, total, confidence), wilson(both + won, total, confidence)
     if total == 0:
-        return Difference(math.nan, -1.0, 1.0)
+        return Estimate(math.nan, -1.0, 1.0)
     value = (won - lost) / total
     phi = _corrected_phi(both, lost, won, neither)
     below = _square_and_add(second.value - second.low, first.high - first.value, phi)
     above = _square_and_add(second.high - second.value, first.value - first.low, phi)
-    return Difference(value, max(-1.0, value - below), min(1.0, value + above))
+    return Estimate(value, max(-1.0, value - below), min(1.0, value + above))
 
 
 def _paired_counts(before: Sequence[bool], after: Sequence[bool]) -> tuple[int, int, int, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from textadv.measuring.earlier import CHAT_VERSION, ChatResults, ClassifierResults, upgraded, upgraded_chat
+from textadv.measuring.earlier import CHAT_VERSION, upgraded, upgraded_chat
 from textadv.measuring.results import SCHEMA_VERSION, Results, typed
 from textadv.values.host.reading import json_of
 
@@ -16,9 +16,9 @@ def from_json(text: str) -> Results:
     data = json_of(text)
     found = (data.get("task"), data.get("schema_version")) if isinstance(data, dict) else (None, None)
     if found == ("chat", CHAT_VERSION):
-        return upgraded_chat(typed(ChatResults, data, "results"))
+        return upgraded_chat(data)
     if found == (None, 1):
-        return upgraded(typed(ClassifierResults, data, "results"))
+        return upgraded(data)
     if found != (None, SCHEMA_VERSION):
         of_chat = f" of task {found[0]}" if found[0] is not None else ""
         raise ValueError(

@@ -23,7 +23,7 @@ from transformers import (
 from textadv.data.text_files import content_of, text_of
 from textadv.models.adapters import Adapter, find_adapter
 from textadv.models.adapting import Lora, attach, new_adapter
-from textadv.models.filled import left_out, require_body, require_shapes, unfilled
+from textadv.models.filled import filled
 from textadv.models.finite import require_finite_weights
 from textadv.models.heads import return_logits
 from textadv.models.loading import (
@@ -42,7 +42,6 @@ from textadv.models.sources import (
     UNUSABLE,
     quiet,
     require_folder,
-    require_safetensors,
     require_tokenizer,
     told,
 )
@@ -198,21 +197,9 @@ def _base(
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     with usable(name, "the tokenizer", "as a causal language model", revision):
         _require_decoder(name, AutoConfig.from_pretrained(name, **options))
-        require_safetensors(name, "AutoModelForCausalLM")
-        found: tuple[nn.Module, dict[str, Any]] = AutoModelForCausalLM.from_pretrained(  # type: ignore[assignment]
-            name,
-            dtype=dtype,
-            use_safetensors=True,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            **options,
-            **extra,
-        )
-    model, report = found
-    require_shapes(name, report)
-    require_body(name, model, report["missing_keys"])
-    return_logits(pretrained(model).config)
-    return model, unfilled(report), left_out(name, model, report)
+        found = filled(name, AutoModelForCausalLM, dtype=dtype, **options, **extra)
+    return_logits(pretrained(found.model).config)
+    return found.model, found.new, found.spare
 
 
 def four_bits(dtype: torch.dtype) -> BitsAndBytesConfig:

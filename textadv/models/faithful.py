@@ -20,6 +20,7 @@ from textadv.models.sources import UNUSABLE, told
 from textadv.models.strangers import Opened
 from textadv.values.batch import IGNORED, Batch
 from textadv.values.decisions import fits_rows
+from textadv.values.host.printable import clipped
 
 NUDGES = 2
 BY_ROUNDING = 3
@@ -83,7 +84,7 @@ def compare(measured: Opened, reload: Callable[[], Opened]) -> Compared:
 
 def _require_same_reading(measured: Opened, other: Opened) -> None:
     wrong = [
-        f"{key} is {_shown(other.facts.get(key))} and was {_shown(value)}"
+        f"{key} is {clipped(other.facts.get(key))} and was {clipped(value)}"
         for key, value in measured.facts.items()
         if other.facts.get(key) != value
     ]
@@ -96,11 +97,6 @@ def _require_same_tokens(measured: Opened, other: Opened) -> None:
     odd = sum(first != second for first, second in zip(one, two, strict=True))
     if odd:
         raise UnfaithfulError(f"its tokenizer makes other tokens of {odd} of {len(one)} rows.")
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _formats(model: nn.Module) -> set[torch.dtype]:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
 from textadv.models.places import blocks, pretrained
+from textadv.models.sources import require_safetensors
 from textadv.values.errors import ModelError
 
 POOLER = "pooler."
@@ -20,12 +21,36 @@ COUNTED = "num_batches_tracked"
 CORRECT = "Correct config.json, or download the model again."
 
 
-def unfilled(report: Mapping[str, Any]) -> tuple[str, ...]:
-    """The names of the weights that a checkpoint lacked, or had in another shape, from transformers' loading report."""
-    return tuple(sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}))
+class Filled(NamedTuple):
+    """A model of transformers with the weights of its checkpoint.
+
+    new: the names of the weights that the checkpoint lacked, or had in another shape. random, spare: a sentence for the
+    report where some of those lie below the head, and where the checkpoint holds more blocks than config.json asks for.
+    """
+
+    model: nn.Module
+    new: tuple[str, ...]
+    random: tuple[str, ...]
+    spare: tuple[str, ...]
 
 
-def require_shapes(name: str, report: Mapping[str, Any], heads: Iterable[str] = ()) -> None:
+def filled(name: str, auto: Any, heads: Iterable[str] = (), **settings: Any) -> Filled:
+    """The model of `name` as the class `auto` of transformers loads it from safetensors. settings: for `auto`.
+
+    heads: parts of names of weights that a new one may take the place of. Raises ModelError where the checkpoint is a
+    pickle, does not fit config.json, or lacks most of the model.
+    """
+    require_safetensors(name, auto.__name__)
+    model, report = auto.from_pretrained(
+        name, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True, **settings
+    )
+    _require_shapes(name, report, heads)
+    new = sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
+    random = _require_body(name, model, report["missing_keys"])
+    return Filled(model, tuple(new), random, _left_out(name, model, report))
+
+
+def _require_shapes(name: str, report: Mapping[str, Any], heads: Iterable[str]) -> None:
     """Raises ModelError where the checkpoint holds a weight in another shape than config.json says.
 
     heads: parts of names of weights for which that is no fault, since a new one takes their place.
@@ -41,7 +66,7 @@ def require_shapes(name: str, report: Mapping[str, Any], heads: Iterable[str] = 
         )
 
 
-def require_body(name: str, model: nn.Module, missing: Iterable[str]) -> tuple[str, ...]:
+def _require_body(name: str, model: nn.Module, missing: Iterable[str]) -> tuple[str, ...]:
     """A sentence for the report where some weights below the head, other than a pooler's, are new; () where none is.
 
     missing: names of the weights that the checkpoint lacked.
@@ -75,7 +100,7 @@ def require_body(name: str, model: nn.Module, missing: Iterable[str]) -> tuple[s
     )
 
 
-def left_out(name: str, model: nn.Module, report: Mapping[str, Any]) -> tuple[str, ...]:
+def _left_out(name: str, model: nn.Module, report: Mapping[str, Any]) -> tuple[str, ...]:
     """A sentence for the report where the checkpoint holds more blocks than config.json asks for; () where not."""
     place = _place_of_blocks(model)
     if not place:

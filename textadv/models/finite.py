@@ -6,7 +6,8 @@ failed already.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, suppress
 from itertools import chain
 
 import torch
@@ -60,7 +61,7 @@ def odd_module(model: nn.Module, batch: Batch) -> str | None:
     """The module that is the first to return a number that is not finite, in evaluation mode; None where none is."""
     found: list[str] = []
 
-    def watch(name: str) -> object:
+    def watch(name: str) -> Callable[..., None]:
         def see(module: nn.Module, given: object, output: object) -> None:
             if not found and not all(map(is_finite, _tensors(output))):
                 largest = max((max(map(abs, extremes(value))) for value in _tensors(given)), default=0.0)
@@ -68,16 +69,11 @@ def odd_module(model: nn.Module, batch: Batch) -> str | None:
 
         return see
 
-    named = bare(model).named_modules()
-    handles = [module.register_forward_hook(watch(name)) for name, module in named]
-    try:
+    with ExitStack() as hooks, suppress(PerturbationError, *THIRD_PARTY):
+        for name, module in bare(model).named_modules():
+            hooks.enter_context(module.register_forward_hook(watch(name)))
         with evaluating(model), torch.no_grad():
             forward(model, batch)
-    except (PerturbationError, *THIRD_PARTY):
-        pass
-    finally:
-        for handle in handles:
-            handle.remove()
     return found[0] if found else None
 
 

@@ -16,7 +16,6 @@ from transformers import (
     AutoConfig,
     AutoTokenizer,
     BertConfig,
-    PretrainedConfig,
     PreTrainedTokenizerBase,
 )
 
@@ -24,7 +23,7 @@ from textadv.data import reviews_tokenizer
 from textadv.models.adapters import HEADS, Adapter, find_adapter
 from textadv.models.adapting import Lora, attach, new_adapter
 from textadv.models.export import save_adapter, save_merged
-from textadv.models.filled import left_out, require_body, require_shapes, unfilled
+from textadv.models.filled import filled
 from textadv.models.finite import require_finite_weights
 from textadv.models.heads import (
     OF_TEXTS,
@@ -45,7 +44,6 @@ from textadv.models.sources import (
     UNUSABLE,
     quiet,
     require_folder,
-    require_safetensors,
     require_tokenizer,
     told,
 )
@@ -151,49 +149,43 @@ def load_trained_classifier(name: str) -> LoadedModel:
 
 
 def _load_base(
-    name: str, labels: Sequence[str], revision: str | None, dtype: str, trust_remote_code: bool, head: Head
+    name: str,
+    labels: Sequence[str],
+    revision: str | None,
+    dtype: str,
+    trust_remote_code: bool,
+    head: Head,
+    adapter: Adapter | None = None,
 ) -> LoadedModel:
+    """adapter: whose base model it is; its own head may be for other classes where the adapter brings one."""
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     with usable(name, "the tokenizer of a text model", revision=revision):
         config = AutoConfig.from_pretrained(name, **options)
         require_classifier(name, config, head)
-        check_labels(name, config, labels, head.ending)
-        notes = read_as_classes(name, config, head.ending)
-        require_tokenizer(name)
-        tokenizer = AutoTokenizer.from_pretrained(name, **options)
-        require_words(name, tokenizer)
-        model, new, more = _classifying(name, config, labels, dtype, options, head)
-    return LoadedModel(model, tokenizer, new, (*notes, *more))
+        brought = adapter is not None and adapter.classes is not None
+        if adapter is None or not brought or (adapter.names is None and config.num_labels == len(labels)):
+            check_labels(name, config, labels, head.ending)
+        read = read_as_classes(name, config, head.ending)
+        if adapter is None:
+            tokenizer = _tokenizer(name, revision, trust_remote_code)
+        else:
+            tokenizer = _tokenizer(*adapter.tokenizer_source, trust_remote_code, config=config)
+        name_classes(config, labels)
+        return_logits(config)
+        heads = () if adapter is None else HEADS
+        found = filled(name, head.auto, heads, config=config, dtype=DTYPES[dtype], **options)
+    notes = (*(() if brought else read), *found.random, *found.spare)
+    return LoadedModel(found.model, tokenizer, found.new, notes)
 
 
-def _classifying(
-    name: str,
-    config: PretrainedConfig,
-    labels: Sequence[str],
-    dtype: str,
-    options: dict[str, Any],
-    head: Head,
-    another_head: bool = False,
-) -> tuple[nn.Module, tuple[str, ...], tuple[str, ...]]:
-    """A classifier over `labels`, the names of its weights that the checkpoint did not fill, and notes.
-
-    another_head: whether the checkpoint's head may be for other classes.
-    """
-    require_safetensors(name, head.auto.__name__)
-    name_classes(config, labels)
-    return_logits(config)
-    model, report = head.auto.from_pretrained(
-        name,
-        config=config,
-        dtype=DTYPES[dtype],
-        use_safetensors=True,
-        output_loading_info=True,
-        ignore_mismatched_sizes=True,
-        **options,
+def _tokenizer(name: str, revision: str | None, trust_remote_code: bool, **more: Any) -> PreTrainedTokenizerBase:
+    """more: for transformers, such as the configuration of the model that it goes with."""
+    require_tokenizer(name)
+    found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+        name, revision=revision, trust_remote_code=trust_remote_code, **more
     )
-    require_shapes(name, report, HEADS if another_head else ())
-    notes = (*require_body(name, model, report["missing_keys"]), *left_out(name, model, report))
-    return model, unfilled(report), notes
+    require_words(name, found)
+    return found
 
 
 @contextmanager
@@ -244,41 +236,16 @@ def _load_adapter(
     if adapter.names is not None:
         check_names(adapter.name, adapter.names, labels)
     with adapter.naming():
-        base = _base_of(adapter, labels, dtype, trust_remote_code, head)
+        if adapter.base == TINY_ENCODER:
+            # Only its head is new each time, whatever the seed.
+            built = _tiny_encoder(labels, TINY_SEED, head)
+            new = tuple(name for name in built.initialised if name.startswith(HEADS))
+            base = replace(built, model=built.model.to(DTYPES[dtype]), initialised=new)
+        else:
+            base = _load_base(adapter.base, labels, adapter.settings.revision, dtype, trust_remote_code, head, adapter)
     embeddings = fit_vocabulary(adapter, base.model, base.tokenizer)
     model, notes = attach(adapter, base.model, base.initialised), (*base.notes, *adapter.notes)
     return replace(base, model=model, initialised=(), notes=notes, embeddings=embeddings)
-
-
-def _base_of(adapter: Adapter, labels: Sequence[str], dtype: str, trust_remote_code: bool, head: Head) -> LoadedModel:
-    """An adapter's base model; its own head may be for other classes where the adapter brings one."""
-    if adapter.base == TINY_ENCODER:
-        # Only its head is new each time, whatever the seed.
-        built = _tiny_encoder(labels, TINY_SEED, head)
-        new = tuple(name for name in built.initialised if name.startswith(HEADS))
-        return replace(built, model=built.model.to(DTYPES[dtype]), initialised=new)
-    options: dict[str, Any] = {"revision": adapter.settings.revision, "trust_remote_code": trust_remote_code}
-    with usable(adapter.base, "the tokenizer of a text model", revision=adapter.settings.revision):
-        config = AutoConfig.from_pretrained(adapter.base, **options)
-        require_classifier(adapter.base, config, head)
-        if adapter.classes is None or (adapter.names is None and config.num_labels == len(labels)):
-            check_labels(adapter.base, config, labels, head.ending)
-        read = read_as_classes(adapter.base, config, head.ending)
-        notes = read if adapter.classes is None else ()
-        tokenizer = adapter_tokenizer(adapter, config, trust_remote_code)
-        model, new, more = _classifying(adapter.base, config, labels, dtype, options, head, another_head=True)
-    return LoadedModel(model, tokenizer, new, (*notes, *more))
-
-
-def adapter_tokenizer(adapter: Adapter, config: PretrainedConfig, trust_remote_code: bool) -> PreTrainedTokenizerBase:
-    """An adapter's own tokenizer, or that of its base model, whose configuration is `config`."""
-    name, revision = adapter.tokenizer_source
-    require_tokenizer(name)
-    found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-        name, config=config, revision=revision, trust_remote_code=trust_remote_code
-    )
-    require_words(name, found)
-    return found
 
 
 def require_words(name: str, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -7,7 +7,7 @@ LoRA, DDP, FSDP2 and scaled embeddings, and never touches a weight.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any, cast
 
@@ -50,10 +50,6 @@ def _parts(perturbation: Perturbation) -> list[tuple[Space, Tensor]]:
     return [(space, delta)]
 
 
-def _sum(tensor: Tensor, delta: Tensor) -> Tensor:
-    return tensor + delta.to(tensor.dtype)
-
-
 def _without(tensor: Tensor, direction: Tensor) -> Tensor:
     """The tensor (B, S, D) without its part along the row's direction (B, D)."""
     unit = direction.to(tensor.dtype).unsqueeze(1)
@@ -82,21 +78,17 @@ def _added(model: nn.Module, perturbation: Perturbation, skipped: int = 0) -> It
                     f"The {place} have shape {tuple(tensor.shape)} and the delta {tuple(delta.shape)}: the hook is not "
                     "on the module that produces this space."
                 )
-            moved = _without(tensor, delta) if ablated else _sum(tensor, delta)
+            moved = _without(tensor, delta) if ablated else tensor + delta.to(tensor.dtype)
             return (moved, *output[1:]) if isinstance(output, tuple) else moved
 
         return change  # type: ignore[return-value]
 
     parts = _parts(perturbation)
-    handles = []
-    try:
+    with ExitStack() as hooks:
         for place, delta in parts:
             own = delta if ablated else delta[:, skipped:]
-            handles.append(space_module(model, place).register_forward_hook(changer(place, own)))
+            hooks.enter_context(space_module(model, place).register_forward_hook(changer(place, own)))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
     if len(calls) != len(parts):
         raise PerturbationError(
             f"The module that should produce the {perturbation.space} ran {len(calls)} times in one forward pass, "
@@ -148,12 +140,10 @@ def _run(model: nn.Module, batch: Batch) -> Tensor:
     def told(_module: nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         return args, {**options, "batch": batch}
 
-    handles = [module.register_forward_pre_hook(told, with_kwargs=True) for module in _asking(model)]
-    try:
+    with ExitStack() as hooks:
+        for module in _asking(model):
+            hooks.enter_context(module.register_forward_pre_hook(told, with_kwargs=True))
         return _passed(model, batch)
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _asking(model: nn.Module) -> list[nn.Module]:
@@ -241,6 +231,18 @@ def unsynced(model: nn.Module) -> AbstractContextManager[None]:
     return nullcontext()
 
 
+@contextmanager
+def returned(module: nn.Module) -> Iterator[list[Tensor]]:
+    """Inside the block the list grows by what the module returns at each pass, (B, ...); of several, by the first."""
+    seen: list[Tensor] = []
+
+    def record(_module: nn.Module, _args: object, output: object) -> None:
+        seen.append(output if isinstance(output, Tensor) else output[0])  # type: ignore[index]
+
+    with module.register_forward_hook(record):
+        yield seen
+
+
 @torch.no_grad()
 def vectors(model: nn.Module, space: Space, batch: Batch | None = None) -> Iterator[Tensor]:
     """The space's vectors as the model sees them, in chunks (N, D), float32.
@@ -261,17 +263,8 @@ def vectors(model: nn.Module, space: Space, batch: Batch | None = None) -> Itera
     elif isinstance(space, Hidden):
         if batch is None:
             raise ModelError("A relative radius in hidden states is measured on rows: call resolved(model, batch).")
-        seen: list[Tensor] = []
-
-        def record(_module: nn.Module, _args: object, output: Tensor | tuple[Tensor, ...]) -> None:
-            seen.append(output[0] if isinstance(output, tuple) else output)
-
-        handle = module.register_forward_hook(record)
-        try:
-            with evaluating(model):
-                bare(model)(**batch.inputs)
-        finally:
-            handle.remove()
+        with returned(module) as seen, evaluating(model):
+            bare(model)(**batch.inputs)
         yield seen[0][batch.editable].float()
     else:
         raise ModelError(f"threat.relative_radius has no meaning for {space}: give threat.radius, e.g. 8/255.")
@@ -287,11 +280,8 @@ def tempered(model: nn.Module, temperature: float) -> Iterator[None]:
         output.logits = output.logits / temperature  # type: ignore[attr-defined]
         return output
 
-    handle = bare(model).register_forward_hook(divide)
-    try:
+    with bare(model).register_forward_hook(divide):
         yield
-    finally:
-        handle.remove()
 
 
 @contextmanager
@@ -318,40 +308,21 @@ def all_states(model: nn.Module, batch: Batch) -> tuple[Tensor, list[Tensor]]:
     """
     layers = range(len(blocks(model)))
     first: list[Tensor] = []
-    last: list[Tensor] = []
+    inner = body(model)
 
     def enter(_module: nn.Module, args: tuple[Tensor, ...], options: dict[str, Tensor]) -> None:
         first.append(args[0] if args else options["hidden_states"])
 
-    def leave(_module: nn.Module, _args: object, output: object) -> None:
-        last.append(output if isinstance(output, Tensor) else output[0])  # type: ignore[index]
-
-    handles = [space_module(model, Hidden(0)).register_forward_pre_hook(enter, with_kwargs=True)]
-    inner = body(model)
-    if inner is not None:
-        handles.append(inner.register_forward_hook(leave))
-    try:
+    with ExitStack() as hooks:
+        hooks.enter_context(space_module(model, Hidden(0)).register_forward_pre_hook(enter, with_kwargs=True))
+        last = [] if inner is None else hooks.enter_context(returned(inner))
         logits, found = hidden_states(model, batch, layers)
-    finally:
-        for handle in handles:
-            handle.remove()
     return logits, [first[0], *found[:-1], *(last[-1:] or found[-1:])]
 
 
 def hidden_states(model: nn.Module, batch: Batch, layers: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
     """The logits as `forward` gives them, and the hidden states (B, S, D) after each of `layers`, in that order."""
-    seen: dict[int, Tensor] = {}
-
-    def recorder(layer: int) -> Callable[..., None]:
-        def record(_module: nn.Module, _args: object, output: Tensor | tuple[Tensor, ...]) -> None:
-            seen[layer] = output[0] if isinstance(output, tuple) else output
-
-        return record
-
-    handles = [space_module(model, Hidden(layer)).register_forward_hook(recorder(layer)) for layer in layers]
-    try:
+    with ExitStack() as hooks:
+        seen = [hooks.enter_context(returned(space_module(model, Hidden(layer)))) for layer in layers]
         logits = forward(model, batch)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return logits, [seen[layer] for layer in layers]
+    return logits, [states[-1] for states in seen]

@@ -90,12 +90,8 @@ def bounded(name: str) -> Iterator[None]:
                 f"{type(module).__name__}). Correct {CONFIG_FILE}, or download the model again."
             )
 
-    handles = [register_module_parameter_registration_hook(count), register_module_buffer_registration_hook(count)]
-    try:
+    with register_module_parameter_registration_hook(count), register_module_buffer_registration_hook(count):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _allowed(name: str) -> tuple[int, int]:

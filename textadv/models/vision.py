@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from textadv.models.finite import is_finite, overflow
 from textadv.models.places import bare, dtype_of, pretrained, space_module
-from textadv.models.running import THIRD_PARTY, evaluating, forward, output_logits
+from textadv.models.running import THIRD_PARTY, evaluating, forward, output_logits, returned
 from textadv.values.batch import Batch
 from textadv.values.decisions import Decisions
 from textadv.values.errors import ModelError
@@ -177,16 +177,8 @@ def patch_positions(model: nn.Module, batch: Batch, layer: int) -> tuple[int, in
         raise ModelError(
             "threat.space: hidden needs a model with transformer blocks, such as ViT. Set threat.space: pixels."
         ) from error
-    seen: list[Tensor] = []
-
-    def record(_module: nn.Module, _args: object, output: Tensor | tuple[Tensor, ...]) -> None:
-        seen.append(output[0] if isinstance(output, tuple) else output)
-
-    handle = module.register_forward_hook(record)
-    try:
+    with returned(module) as seen:
         clean_outputs(model, batch)
-    finally:
-        handle.remove()
     known = settings.to_dict()
     height, width = batch.inputs["pixel_values"].shape[2:]
     patch = known.get("patch_size")

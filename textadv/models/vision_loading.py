@@ -19,14 +19,14 @@ from transformers import AutoConfig, AutoModelForImageClassification
 from textadv.models.adapters import Adapter, find_adapter
 from textadv.models.adapting import Lora, attach, new_adapter
 from textadv.models.export import merged_copy, save_configuration
-from textadv.models.filled import left_out, require_body, require_shapes, unfilled
+from textadv.models.filled import filled
 from textadv.models.finite import require_finite_weights
 from textadv.models.heads import check_labels, name_classes, read_as_classes, return_logits
 from textadv.models.loading import DTYPES, LoadedModel, refuse_second, usable
 from textadv.models.networks import NETWORKS, SMALLEST
 from textadv.models.places import bare, pretrained
 from textadv.models.preprocessing import PROCESSOR_FILE, ImageShape, Preprocessing
-from textadv.models.sources import UNUSABLE, quiet, refuse_pickles, require_safetensors, told
+from textadv.models.sources import UNUSABLE, quiet, refuse_pickles, told
 from textadv.models.vision import Normalised
 from textadv.values.errors import ModelError
 from textadv.values.host.reading import json_of
@@ -148,11 +148,7 @@ def _built(name: str, labels: tuple[str, ...], shape: ImageShape, seed: int) -> 
             f"model.name {name!r} takes images of {own.channels} channels and {own.height} x {own.width} pixels, got "
             f"{shape.channels} channels and {shape.height} x {shape.width}. Set data.channels and data.image_size."
         )
-    if known["labels"] != list(labels):
-        raise ModelError(
-            f"model.name {name!r} was trained for the classes {', '.join(known['labels'])} and the data has "
-            f"{', '.join(labels)}. Set data.labels to the model's."
-        )
+    _require_labels(name, known["labels"], labels)
     network = _channels_last(NETWORKS[kind](*own, len(labels)))
     if not (Path(name) / WEIGHTS_FILE).is_file():
         refuse_pickles(name, Path(name), WEIGHTS_FILE)
@@ -161,6 +157,14 @@ def _built(name: str, labels: tuple[str, ...], shape: ImageShape, seed: int) -> 
     except UNUSABLE as error:
         raise ModelError(f"model.name {name!r}: its {WEIGHTS_FILE} does not fit {kind}: {told(error)}") from error
     return network, ()
+
+
+def _require_labels(name: str, own: Sequence[str], labels: Sequence[str]) -> None:
+    if list(own) != list(labels):
+        raise ModelError(
+            f"model.name {name!r} was trained for the classes {', '.join(own)} and the data has {', '.join(labels)}. "
+            "Set data.labels to the model's."
+        )
 
 
 def _channels_last(network: nn.Module) -> nn.Module:
@@ -203,31 +207,18 @@ def _hugging_face(
         notes = read_as_classes(name, config, CLASSIFYING)
         name_classes(config, labels)
         return_logits(config)
-        require_safetensors(name, "AutoModelForImageClassification")
-        model, report = AutoModelForImageClassification.from_pretrained(
-            name,
-            config=config,
-            dtype=DTYPES[dtype],
-            use_safetensors=True,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-            **options,
-        )
-    require_shapes(name, report, (HEAD, "head"))
-    told_of = (*require_body(name, model, report["missing_keys"]), *left_out(name, model, report))
+        settings = {"config": config, "dtype": DTYPES[dtype], **options}
+        found = filled(name, AutoModelForImageClassification, (HEAD, "head"), **settings)
     kept = before == len(labels)
     replaced = before if trained and not kept else None
-    return _Found(model, unfilled(report), replaced, (*(notes if kept else ()), *told_of))
+    return _Found(found.model, found.new, replaced, (*(notes if kept else ()), *found.random, *found.spare))
 
 
 def _with_adapter(
     adapter: Adapter, labels: Sequence[str], shape: ImageShape, dtype: str, trust_remote_code: bool
 ) -> _Found:
-    if adapter.names is not None and adapter.names != tuple(labels):
-        raise ModelError(
-            f"model.name {adapter.name!r} was trained for the classes {', '.join(adapter.names)} and the data has "
-            f"{', '.join(labels)}. Set data.labels to the model's."
-        )
+    if adapter.names is not None:
+        _require_labels(adapter.name, adapter.names, labels)
     with adapter.naming():
         revision, named = adapter.settings.revision, adapter.names is not None
         found = _hugging_face(adapter.base, labels, shape, revision, dtype, trust_remote_code, named)

@@ -17,19 +17,19 @@ from textadv.objectives import hardening
 from textadv.training.mixing import NO_ATTACK
 from textadv.training.rehearsal import Rehearsal, rehearse
 from textadv.training.sampling import OneStream, Sampler
-from textadv.values.randomness import drawn
+from textadv.values.randomness import seeded_sample
 
 SELECTION_DRAW, TEST_DRAW = 11, 12
 
 
 def selecting_positions(config: ClassifierRunSection, size: int) -> tuple[int, ...]:
     """Which of `size` validation rows choose the checkpoint: a seeded subset, in order."""
-    return tuple(drawn(config.seed, SELECTION_DRAW, size=size, wanted=config.selection.rows))
+    return tuple(seeded_sample(range(size), config.selection.rows, config.seed, SELECTION_DRAW))
 
 
 def reported_positions(config: ClassifierRunSection, size: int) -> tuple[int, ...]:
     """Which of `size` test rows are attacked: a seeded subset, in order."""
-    return tuple(drawn(config.seed, TEST_DRAW, size=size, wanted=config.evaluation.rows))
+    return tuple(seeded_sample(range(size), config.evaluation.rows, config.seed, TEST_DRAW))
 
 
 def check_selection(labels: Sequence[int], positions: Sequence[int], names: Sequence[str]) -> None:

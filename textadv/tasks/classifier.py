@@ -30,7 +30,7 @@ from textadv.training.overfitting import Guard, Probe
 from textadv.training.progress import Scores, Trained
 from textadv.training.sampling import OneStream
 from textadv.values.host.writing import write_tensors
-from textadv.values.randomness import drawn
+from textadv.values.randomness import seeded_sample
 
 GUARD_DRAW, THREAT_ROWS = 13, 256
 FINISHED, ADVERSARIAL = "evaluated", "adversarial"
@@ -238,7 +238,7 @@ def guard_of(config: ClassifierRunSection, threat: ThreatModel, validation: Rows
         return None
     training = config.objective.adversary(config.attack, threat, config.seed)
     strong = wanted.attack.make(threat, config.seed)
-    positions = drawn(config.seed, GUARD_DRAW, size=len(validation), wanted=wanted.rows)
+    positions = seeded_sample(range(len(validation)), wanted.rows, config.seed, GUARD_DRAW)
     attacked = partial(probed, rows=validation, positions=positions, training=training, strong=strong)
     at_once = config.evaluation.batch_size
 

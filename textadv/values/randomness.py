@@ -6,9 +6,12 @@ import hashlib
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 def derived_seed(*parts: int) -> int:
@@ -32,9 +35,10 @@ def permutation(seed: int, *parts: int, size: int) -> list[int]:
     return torch.randperm(size, generator=generator).tolist()
 
 
-def drawn(seed: int, *parts: int, size: int, wanted: int | None) -> list[int]:
-    """At most so many of range(size), all for None, in order: those that stand first in the `permutation`."""
-    return sorted(permutation(seed, *parts, size=size)[:wanted])
+def seeded_sample(items: Sequence[T], most: int | None, seed: int, draw: int) -> list[T]:
+    """At most so many of the items, all for None, in their order: a function of (seed, draw)."""
+    chosen = permutation(seed, draw, size=len(items))[:most]
+    return [items[n] for n in sorted(chosen)]
 
 
 def rng_state() -> dict[str, Tensor]:

@@ -52,7 +52,7 @@ from textadv.measuring.sections.masking import MaskingFlag
 from textadv.models import PerturbationError, delta_shape, device_of, dtype_of, evaluating
 from textadv.values.host.phases import each
 from textadv.values.losses import cross_entropy, margin
-from textadv.values.randomness import drawn
+from textadv.values.randomness import seeded_sample
 
 LEAST_ROWS = 2
 BOUND = 0.002
@@ -79,7 +79,7 @@ class Alarm:
 
     def sample(self, positions: Sequence[int]) -> list[int]:
         """At most `rows` of the positions, in order."""
-        return [positions[n] for n in drawn(self.seed, SAMPLE_DRAW, size=len(positions), wanted=self.rows)]
+        return seeded_sample(positions, self.rows, self.seed, SAMPLE_DRAW)
 
 
 class Ran(NamedTuple):
@@ -122,6 +122,13 @@ class Looked:
     def several(self) -> bool:
         """Whether rows have several labels, which AutoAttack and Square are not for."""
         return isinstance(self.rows.labels[self.right[0]], tuple)
+
+    def broken_by(self, name: str, attack: Attack, left: Sequence[int]) -> _Tried:
+        """What a probe breaks of a sample of the rows that are left."""
+        sample = self.alarm.sample(left)
+        hits = self.hits(name, attack, sample)
+        broken = sum(hit.prediction != self.rows.labels[hit.position] for hit in hits)
+        return _Tried(name, broken, len(sample), len(left))
 
     def left_by(self, stages: Sequence[StageHits]) -> list[int]:
         """The rows right without an attack that none of the stages broke."""
@@ -194,12 +201,7 @@ def _without_gradients(looked: Looked) -> MaskingFlag:
             given = {hit.position for hit in stage.hits} & set(left)
             if stage not in gradient and given:
                 tried.append(_Tried(stage.name, len(stage.broken(looked.rows) & given), len(given), len(left)))
-    sample = looked.alarm.sample(left)
-    for probe_name, probe in _probes(looked):
-        broken = [
-            hit for hit in looked.hits(probe_name, probe, sample) if hit.prediction != looked.rows.labels[hit.position]
-        ]
-        tried.append(_Tried(probe_name, len(broken), len(sample), len(left)))
+    tried += [looked.broken_by(probe_name, probe, left) for probe_name, probe in _probes(looked)]
     who = f"{len(left)} rows are right after the gradient attacks"
     remedy = "Evaluate with autoattack, version: standard, and read that number."
     if looked.several:
@@ -221,21 +223,26 @@ def _probes(looked: Looked) -> list[tuple[str, Attack]]:
     return probes
 
 
+def _probed(
+    looked: Looked, name: str, probe: tuple[str, Attack], left: Sequence[int], who: str, remedy: str
+) -> MaskingFlag:
+    """The flag of a probe that follows gradients, by its name, on the rows that are left."""
+    try:
+        tried = looked.broken_by(*probe, left)
+    except PerturbationError as error:
+        return MaskingFlag(name, "not run", None, f"{probe[0]} has no gradient to follow: {error}")
+    return _judged(name, [tried], who, looked.total, remedy)
+
+
 def _single_step(looked: Looked) -> MaskingFlag:
     """Whether one large step breaks rows that attacks of many steps left."""
     name, iterative = "one step beats many", looked.gradient_stages(backwards=2)
     if not iterative:
         return MaskingFlag(name, "not run", None, "No attack of several steps ran on any row.")
     left = looked.left_by(iterative)
-    sample = looked.alarm.sample(left)
-    try:
-        hits = looked.hits("FGSM", fgsm(looked.threat), sample)
-    except PerturbationError as error:
-        return MaskingFlag(name, "not run", None, f"FGSM has no gradient to follow: {error}")
-    broken = sum(hit.prediction != looked.rows.labels[hit.position] for hit in hits)
     who = f"{len(left)} rows are right after the attacks of many steps"
-    tried = [_Tried("FGSM", broken, len(sample), len(left))]
-    return _judged(name, tried, who, looked.total, "Give the attacks more steps, restarts and smaller step sizes.")
+    remedy = "Give the attacks more steps, restarts and smaller step sizes."
+    return _probed(looked, name, ("FGSM", fgsm(looked.threat)), left, who, remedy)
 
 
 def _other_search(looked: Looked) -> MaskingFlag:
@@ -247,17 +254,10 @@ def _other_search(looked: Looked) -> MaskingFlag:
     if not looked.gradient_stages():
         return MaskingFlag(name, "not run", None, "No attack that takes gradients ran on any row.")
     left = looked.left_by([stage for ran in looked.panel.values() for stage in ran.stages])
-    sample = looked.alarm.sample(left)
     own = (ran.attack for ran in looked.panel.values() if not isinstance(ran.attack, Transfer))
-    told, probe = _of_another_family(looked, {type(part) for attack in own for part in _parts(attack)})
-    try:
-        hits = looked.hits(told, probe, sample)
-    except PerturbationError as error:
-        return MaskingFlag(name, "not run", None, f"{told} has no gradient to follow: {error}")
-    broken = sum(hit.prediction != looked.rows.labels[hit.position] for hit in hits)
-    who = f"{len(left)} rows are right after all attacks"
+    probe = _of_another_family(looked, {type(part) for attack in own for part in _parts(attack)})
     remedy = "Add apgd_ce to evaluation.attacks, or give the attacks more steps and restarts."
-    return _judged(name, [_Tried(told, broken, len(sample), len(left))], who, looked.total, remedy)
+    return _probed(looked, name, probe, left, f"{len(left)} rows are right after all attacks", remedy)
 
 
 def _of_another_family(looked: Looked, families: Collection[type]) -> tuple[str, Attack]:

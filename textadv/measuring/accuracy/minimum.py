@@ -15,13 +15,12 @@ from textadv.attacks.parts.within import minimal_in
 from textadv.data import Rows
 from textadv.measuring.accuracy.attacked_rows import NONE_FOUND, Finished, Hit
 from textadv.measuring.accuracy.attacking import attack_rows, clean_logits, guessed, samples_of
-from textadv.measuring.sections.radii import MinimumRadii, RowRadius
+from textadv.measuring.sections.radii import QUARTERS, MinimumRadii, RowRadius
 from textadv.measuring.statistics import quantile
 from textadv.values.batch import Batch
-from textadv.values.randomness import drawn
+from textadv.values.randomness import seeded_sample
 
 SAMPLE_DRAW = 15
-QUARTERS = (0.25, 0.5, 0.75)
 
 
 @dataclass(frozen=True)
@@ -66,10 +65,6 @@ class RadiusSearch:
         if self.with_fab is not None:
             return self.with_fab
         return threat.ball.geometry.name in ("L2", "L1") and threat.ball.per == "example"
-
-    def sample(self, positions: Sequence[int]) -> list[int]:
-        """At most `rows` of the positions, in order."""
-        return [positions[n] for n in drawn(self.seed, SAMPLE_DRAW, size=len(positions), wanted=self.rows)]
 
 
 def quartiles_of(radii: Sequence[float | None]) -> tuple[float | None, ...]:
@@ -150,7 +145,7 @@ def minimum_radii(
     upper = search.upper * radius
     widest = replace(threat, ball=replace(threat.ball, radius=upper, relative_radius=None))
     attack = _Bisected(search.attack, widest, search.tolerance, search.steps, search.begins_with_fab(threat))
-    sample = search.sample(positions)
+    sample = seeded_sample(positions, search.rows, search.seed, SAMPLE_DRAW)
     guesses = guessed(rows, sample, clean_logits(model, rows, sample, batch_size))
     right = [position for position, guess in guesses.items() if guess == rows.labels[position]]
     ledger = None if finished is None else finished.ledger(attack, widest)

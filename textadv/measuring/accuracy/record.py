@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 from textadv.measuring.beside import counted
 from textadv.measuring.measured import OWN, Measure, Measured, Number, Unit, share
@@ -172,17 +172,8 @@ def _sections(found: Classified) -> Iterator[Section]:
 
 
 def _run(attack: AttackResult) -> AttackRun:
-    return AttackRun(
-        attack.name,
-        attack.threat,
-        attack.attack,
-        attack.radius,
-        attack.relative_radius,
-        attack.forwards,
-        attack.backwards,
-        attack.seconds,
-        None if math.isnan(attack.norm_ratio) else attack.norm_ratio,
-    )
+    run = AttackRun(**{field.name: vars(attack)[field.name] for field in fields(AttackRun)})
+    return replace(run, norm_ratio=None) if math.isnan(attack.norm_ratio) else run
 
 
 def _curve(found: Classified) -> Curve:

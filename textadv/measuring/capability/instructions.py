@@ -163,14 +163,6 @@ def _texts(given: Arguments, name: str) -> list[str]:
 # ---- keywords
 
 
-def _keywords(text: str, given: Arguments) -> bool:
-    return all(_occurrences(keyword, text) for keyword in _texts(given, "keywords"))
-
-
-def _keyword_frequency(text: str, given: Arguments) -> bool:
-    return _compared(_occurrences(_text(given, "keyword"), text), given["relation"], _number(given, "frequency"))
-
-
 def _occurrences(keyword: str, text: str) -> int:
     return len(re.findall(re.escape(keyword), text, flags=re.IGNORECASE))
 
@@ -180,17 +172,7 @@ def _no_forbidden_words(text: str, given: Arguments) -> bool:
     return not any(re.search(rf"\b{re.escape(word)}\b", text, flags=re.IGNORECASE) for word in words)
 
 
-def _letter_frequency(text: str, given: Arguments) -> bool:
-    return _compared(
-        text.lower().count(_text(given, "letter").lower()), given["let_relation"], _number(given, "let_frequency")
-    )
-
-
 # ---- lengths
-
-
-def _number_of_sentences(text: str, given: Arguments) -> bool:
-    return _compared(_sentences(text), given["relation"], _number(given, "num_sentences"))
 
 
 def _sentences(text: str) -> int:
@@ -225,10 +207,6 @@ def _number_of_paragraphs(text: str, given: Arguments) -> bool:
     return all(inner) and sum(map(bool, parts)) == _number(given, "num_paragraphs")
 
 
-def _number_of_words(text: str, given: Arguments) -> bool:
-    return _compared(len(re.findall(r"\w+", text)), given["relation"], _number(given, "num_words"))
-
-
 def _first_word_of_paragraph(text: str, given: Arguments) -> bool:
     """Paragraphs stand between blank lines; the place counts empty ones, their number does not."""
     paragraphs = [part.strip() for part in text.split("\n\n")]
@@ -244,10 +222,6 @@ def _first_word_of_paragraph(text: str, given: Arguments) -> bool:
 # ---- content and format
 
 
-def _placeholders(text: str, given: Arguments) -> bool:
-    return len(re.findall(r"\[.*?\]", text)) >= _number(given, "num_placeholders")
-
-
 def _postscript(text: str, given: Arguments) -> bool:
     marker = _text(given, "postscript_marker")
     return re.search(POSTSCRIPTS.get(marker, re.escape(marker.lower())), text.lower()) is not None
@@ -257,10 +231,6 @@ def _bullets(text: str, given: Arguments) -> bool:
     stars = re.findall(r"^\s*\*[^*].*$", text, flags=re.MULTILINE)
     dashes = re.findall(r"^\s*-.*$", text, flags=re.MULTILINE)
     return len(stars) + len(dashes) == _number(given, "num_bullets")
-
-
-def _constrained(text: str, given: Arguments) -> bool:
-    return any(option in text for option in CONSTRAINED)
 
 
 def _highlights(text: str, given: Arguments) -> bool:
@@ -299,21 +269,9 @@ def _two_responses(text: str, given: Arguments) -> bool:
     return all(parts[1:-1]) and len(answers) == 2 and answers[0] != answers[1]
 
 
-def _repeats_prompt(text: str, given: Arguments) -> bool:
-    return text.strip().lower().startswith(_text(given, "prompt_to_repeat").strip().lower())
-
-
-def _ends_with(text: str, given: Arguments) -> bool:
-    return text.strip().strip('"').lower().endswith(_text(given, "end_phrase").strip().lower())
-
-
 def _quoted(text: str, given: Arguments) -> bool:
     body = text.strip()
     return len(body) > 1 and body[0] == body[-1] == '"'
-
-
-def _capital_word_frequency(text: str, given: Arguments) -> bool:
-    return _compared(_capital_words(text), given["capital_relation"], _number(given, "capital_frequency"))
 
 
 def _capital_words(text: str) -> int:
@@ -329,27 +287,43 @@ def _exact(text: str, given: Arguments) -> bool:
 
 
 CHECKS: dict[str, Check] = {
-    "keywords:existence": _keywords,
-    "keywords:frequency": _keyword_frequency,
+    "keywords:existence": lambda text, given: all(_occurrences(word, text) for word in _texts(given, "keywords")),
+    "keywords:frequency": lambda text, given: _compared(
+        _occurrences(_text(given, "keyword"), text), given["relation"], _number(given, "frequency")
+    ),
     "keywords:forbidden_words": _no_forbidden_words,
-    "keywords:letter_frequency": _letter_frequency,
-    "length_constraints:number_sentences": _number_of_sentences,
+    "keywords:letter_frequency": lambda text, given: _compared(
+        text.lower().count(_text(given, "letter").lower()), given["let_relation"], _number(given, "let_frequency")
+    ),
+    "length_constraints:number_sentences": lambda text, given: _compared(
+        _sentences(text), given["relation"], _number(given, "num_sentences")
+    ),
     "length_constraints:number_paragraphs": _number_of_paragraphs,
-    "length_constraints:number_words": _number_of_words,
+    "length_constraints:number_words": lambda text, given: _compared(
+        len(re.findall(r"\w+", text)), given["relation"], _number(given, "num_words")
+    ),
     "length_constraints:nth_paragraph_first_word": _first_word_of_paragraph,
-    "detectable_content:number_placeholders": _placeholders,
+    "detectable_content:number_placeholders": lambda text, given: (
+        len(re.findall(r"\[.*?\]", text)) >= _number(given, "num_placeholders")
+    ),
     "detectable_content:postscript": _postscript,
     "detectable_format:number_bullet_lists": _bullets,
-    "detectable_format:constrained_response": _constrained,
+    "detectable_format:constrained_response": lambda text, given: any(option in text for option in CONSTRAINED),
     "detectable_format:number_highlighted_sections": _highlights,
     "detectable_format:multiple_sections": _sections,
     "detectable_format:json_format": _json,
     "detectable_format:title": _title,
     "combination:two_responses": _two_responses,
-    "combination:repeat_prompt": _repeats_prompt,
-    "startend:end_checker": _ends_with,
+    "combination:repeat_prompt": lambda text, given: (
+        text.strip().lower().startswith(_text(given, "prompt_to_repeat").strip().lower())
+    ),
+    "startend:end_checker": lambda text, given: (
+        text.strip().strip('"').lower().endswith(_text(given, "end_phrase").strip().lower())
+    ),
     "startend:quotation": _quoted,
-    "change_case:capital_word_frequency": _capital_word_frequency,
+    "change_case:capital_word_frequency": lambda text, given: _compared(
+        _capital_words(text), given["capital_relation"], _number(given, "capital_frequency")
+    ),
     "change_case:english_capital": lambda text, given: text.isupper(),
     "change_case:english_lowercase": lambda text, given: text.islower(),
     "punctuation:no_comma": lambda text, given: "," not in text,

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from textadv.models import ModelError, bare, device_of, evaluating, forward
 from textadv.models.decoding import context_length
@@ -139,7 +139,7 @@ def _batch(pairs: Sequence[Pair]) -> Batch:
     """The pairs as chats whose only answer is the target; nothing is editable."""
     prompts = padded([prompt for prompt, _ in pairs], fill=0)
     lengths = torch.tensor([len(prompt) for prompt, _ in pairs])
-    inside = _inside(lengths, prompts.shape[1])
+    inside = torch.arange(prompts.shape[1]) < lengths.unsqueeze(1)
     return Batch(
         inputs={"input_ids": prompts, "attention_mask": inside.long()},
         labels=torch.zeros_like(lengths),
@@ -149,7 +149,3 @@ def _batch(pairs: Sequence[Pair]) -> Batch:
         answers={"answer": padded([answer for _, answer in pairs])},
         prompt_lengths=lengths,
     ).answering("answer")
-
-
-def _inside(lengths: Tensor, width: int) -> Tensor:
-    return torch.arange(width) < lengths.unsqueeze(1)

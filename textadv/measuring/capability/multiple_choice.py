@@ -27,7 +27,7 @@ from torch import nn
 
 from textadv.data.benchmarks import Question
 from textadv.data.chat_template import encode_prompt, encode_reply
-from textadv.data.rendering import Template, template_of
+from textadv.data.rendering import Template, one_turn, template_of
 from textadv.measuring.capability.likelihood import Pair, answer_nll, bootstrap_interval
 from textadv.measuring.statistics import Rate, wilson
 from textadv.models.decoding import context_length
@@ -223,7 +223,7 @@ def _plain(tokenizer: Any, question: Question, layout: Layout) -> list[Pair]:
 
 
 def _templated(template: Template, end: tuple[int, ...], question: Question, layout: Layout) -> list[Pair]:
-    messages = [{"role": "user", "content": _prompt(question, layout, chat_template=True)}]
+    messages = one_turn(_prompt(question, layout, chat_template=True))
     prompt = encode_prompt(template, messages)
     pairs: list[Pair] = []
     for answer in _answers(question, layout):
@@ -239,7 +239,7 @@ def _templated(template: Template, end: tuple[int, ...], question: Question, lay
 
 def _end_of_turn(template: Template) -> tuple[int, ...]:
     """The tokens that close the assistant's turn: what two answers without a common letter end alike in."""
-    messages = [{"role": "user", "content": "a or b?"}]
+    messages = one_turn("a or b?")
     prompt = encode_prompt(template, messages)
     one, other = (encode_reply(template, messages, prompt, answer).answer for answer in "ab")
     shared = 0

@@ -59,13 +59,9 @@ def secrets_of(url: str, parameters: Mapping[str, Any]) -> frozenset[str]:
 
 def forms_of(secret: str) -> frozenset[str]:
     """A secret as it stands, as addresses write it and as JSON does; none of one that is too short to be a secret."""
-    written = {form(secret) for form in (str, quote, quote_plus, unquote, _in_json)}
+    written = {form(secret) for form in (str, quote, quote_plus, unquote)} | {json.dumps(secret)[1:-1]}
     written |= {text.replace("/", "\\/") for text in written}
     return frozenset(text for text in written if len(text) >= SHORTEST)
-
-
-def _in_json(text: str) -> str:
-    return json.dumps(text)[1:-1]
 
 
 def _secret_values(value: Any, secret: bool) -> Iterator[str]:

@@ -15,7 +15,7 @@ from torch import nn
 
 from textadv.data import DataError
 from textadv.data.chat_template import encode_opening, encode_prompt
-from textadv.data.rendering import Template
+from textadv.data.rendering import Template, one_turn
 from textadv.measuring.judges.prompts import LONGEST_REASON, Rubric, parse, render
 from textadv.measuring.judges.verdicts import Verdict, check_rows, fingerprint
 from textadv.measuring.safety.generate import Decoding, Prompt, answers
@@ -128,7 +128,7 @@ class LocalModel:
         return Template(self.tokenizer)
 
     def _prompt(self, number: int, text: str) -> Prompt:
-        asked = _user(text)
+        asked = one_turn(text)
         prompt = encode_prompt(self._template, asked)
         return Prompt(number, prompt.ids, opening=encode_opening(self._template, asked, prompt))
 
@@ -139,7 +139,3 @@ class LocalModel:
             if len(token) > 1 and token.strip():
                 prompt = prompt.replace(token, f"{token[0]} {token[1:]}")
         return prompt
-
-
-def _user(prompt: str) -> list[dict[str, str]]:
-    return [{"role": "user", "content": prompt}]

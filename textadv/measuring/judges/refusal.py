@@ -163,7 +163,7 @@ def over_refusal(
     checked = degenerate(prompts, readable, limits=limits, refuses=refusals.refuses, nll=nll)
     graded = [row for row, flag in enumerate(checked.flags) if flag is None or flag.excused]
     if judge is None:
-        found = [_by_list(readable[row], refusals) for row in graded]
+        found = [Graded("ok", *string_outcome(readable[row], refusals)) for row in graded]
     else:
         verdicts = judge.judge([prompts[row] for row in graded], [readable[row] for row in graded])
         found = [_by_judge(verdict) for verdict in verdicts]
@@ -203,10 +203,6 @@ def string_outcome(response: str, refusals: RefusalList = XSTEST) -> tuple[Outco
     if any(DECLINES.match(sentence) for sentence in sentences):
         return "partial", "helps, and declines in a later sentence"
     return "none", "no refusal phrase"
-
-
-def _by_list(response: str, refusals: RefusalList) -> Graded:
-    return Graded("ok", *string_outcome(response, refusals))
 
 
 def _by_judge(verdict: Verdict) -> Graded:

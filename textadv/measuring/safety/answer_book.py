@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from pydantic_core import to_jsonable_python
 
@@ -18,7 +18,6 @@ from textadv.measuring.safety.elicitation import BehaviourOutcome, Elicitation
 from textadv.measuring.safety.kept_answers import (
     Answer,
     Line,
-    Status,
     answer_of,
     as_told,
     files_of,
@@ -29,6 +28,8 @@ from textadv.values.processes import raise_everywhere
 
 EARLIER = "earlier"
 """Stands in lines that the newest evaluation did not ask for: of other weights, searches or settings."""
+SAID = ("sample", "status", "text", "tokens", "thought", "search", "restart", "shared", "key")
+"""What an answer that was judged tells of itself."""
 
 
 @dataclass(frozen=True)
@@ -172,18 +173,6 @@ class AnswerBook:
 def _answers(outcome: BehaviourOutcome) -> list[Answer]:
     """The answers that were judged, without what their searches took."""
     return [
-        Answer(
-            outcome.id,
-            said.sample,
-            cast(Status, said.status),
-            said.text,
-            said.tokens,
-            outcome.attack,
-            thought=said.thought,
-            search=said.search,
-            restart=said.restart,
-            shared=said.shared,
-            key=said.key,
-        )
+        Answer(outcome.id, attack=outcome.attack, **{name: vars(said)[name] for name in SAID})
         for said in outcome.answers
     ]

@@ -9,7 +9,7 @@ from typing import Literal
 from textadv.measuring.measured import Compared, Measure, Measured, change, compared
 from textadv.measuring.rates import percent
 from textadv.measuring.safety.elicitation import WORST_CASE
-from textadv.measuring.safety.record import BOUND, BY_JUDGE, DEGENERATE, REFUSAL
+from textadv.measuring.safety.record import BY_JUDGE, DEGENERATE, REFUSAL
 from textadv.measuring.wording import value_text
 
 MARGIN = 0.02
@@ -28,6 +28,11 @@ State = Literal["held", "worse", "open"]
 def changes(models: Sequence[Measured], group: str) -> list[Compared]:
     """The measures of a group that the first and the last model have on the same rows, with their changes."""
     return compared(models[0], models[-1], group) if len(models) > 1 else []
+
+
+def worst_case(models: Sequence[Measured], group: str) -> Compared | None:
+    """The change of that group's worst case, as `changes`; None where it was not measured of both."""
+    return next((pair for pair in changes(models, group) if pair.after.name == WORST_CASE), None)
 
 
 def direction_of(pair: Compared) -> Direction:
@@ -96,7 +101,7 @@ def other_judges(models: Sequence[Measured]) -> list[str]:
 def judged_worst_cases(models: Sequence[Measured]) -> list[Compared]:
     """The worst case by each of the judges beside the one that decides; the judge is named in the group."""
     groups = dict.fromkeys(m.group for m in models[-1].measures if m.group.startswith(BY_JUDGE))
-    return [pair for group in groups for pair in changes(models, group) if pair.after.name == WORST_CASE]
+    return [pair for group in groups if (pair := worst_case(models, group)) is not None]
 
 
 def not_ruled_out(
@@ -126,8 +131,3 @@ def most_for_the_worse(pair: Compared) -> float:
     ends = (sign * pair.change.low, sign * pair.change.high)
     most = math.nan if any(map(math.isnan, ends)) else max(ends)
     return math.expm1(most) if pair.after.unit == "perplexity" else most
-
-
-def bound_of(models: Sequence[Measured]) -> Compared | None:
-    """What is not refused in the worst case, before and after; None where that was not measured."""
-    return next((pair for pair in changes(models, BOUND) if pair.after.name == WORST_CASE), None)

@@ -10,19 +10,20 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from textadv.data import Rows
-from textadv.data.rendering import Template, template_of
+from textadv.data.rendering import Template, one_turn, template_of
 from textadv.measuring.capability.instructions import instruction_following
 from textadv.measuring.capability.likelihood import perplexity
 from textadv.measuring.capability.multiple_choice import choice_result, score_choices
 from textadv.measuring.judges.refusal import RefusalReport, over_refusal
 from textadv.measuring.judges.validation import reliability
+from textadv.measuring.judges.verdicts import Judge
 from textadv.measuring.ledger import repaired
 from textadv.measuring.measured import Measure, Measured
 from textadv.measuring.safety.adversaries import Adversary, behaviours_of
@@ -45,7 +46,7 @@ from textadv.measuring.safety.measures import (
 )
 from textadv.measuring.safety.outcomes import Grounds, as_outcomes, outcomes_of
 from textadv.measuring.safety.outcomes_calibrated import calibrated
-from textadv.measuring.safety.panel import Asked, Panel, one_turn
+from textadv.measuring.safety.panel import Asked, Panel
 from textadv.measuring.safety.radius_curve import BY_RADIUS, success_by_radius
 from textadv.measuring.safety.record import Talked
 from textadv.measuring.safety.sanity import (
@@ -79,92 +80,252 @@ def evaluate_chat(
     tokenizer: or the `Template` that the panel was made with: what its model thinks is then told from what it says.
     key: a hash of the model's weights; answers in `folder` of the same weights are not written again.
     """
-    cost: dict[str, float] = {}
-    notes = _Notes(name, say)
-    began = time.perf_counter()
     # A saved model is named by its path, which must not lead out of the folder.
     store = folder / f"{re.sub(r'[^A-Za-z0-9_-]+', '_', name)}.jsonl"
     for line in repaired(files_of(store).there(), "answers", fits):
         say(f"note: {line}")
-    book, template = AnswerBook(store, name), template_of(tokenizer)
-    if (earlier := book.note()) is not None:
-        say(f"note: {earlier}")
-    base = panel.base or own_base(model, template)
-    limit = None if base is None else reference_limit(base, panel.useful, panel.utility.pairs)
-    if base is not None and limit is None:
-        notes.add(NOT_SCORED)
-    benign = _benign(model, template, panel, book, key, base, limit)
-    grounds = _grounds(panel, base, {label: report for label, (_, report) in benign.items()})
-    attacked = time.perf_counter()
-    measures, outcomes = _attack_success(model, template, panel, book, key, cost, notes, grounds)
-    reached = Reached()
-    curve = _by_radius(model, template, panel, book, key, cost, notes, grounds, reached)
-    measures, outcomes = _with_curve(panel, measures, outcomes, reached, notes)
-    cost["attack seconds"] = time.perf_counter() - attacked
-    for label, (given, report) in benign.items():
-        notes.add(said_doubt(f"{label} prompts", given))
-        graded = refusal_measures(label, report, given, panel.decoding, measured=limit is not None)
-        measures += [replace(measure, row_ids=panel.benign[label].row_ids) for measure in graded]
-        say(f"{name}: {label}: {report}")
-    measures += _capability(model, template, panel, book, key, notes)
-    book.write(last=True)
-    if (left := book.earlier()) is not None:
-        say(f"note: {left}")
-    cost["seconds"] = time.perf_counter() - began
-    return Talked(
-        name=name,
-        measures=tuple(measures),
-        attacks=tuple(AttackRun(key, attack.threat, str(attack)) for key, attack in panel.attacks.items()),
-        judges=tuple(reliability(judge) for judge in (panel.judge, *panel.others)),
-        cost=cost,
-        notes=tuple(notes.told),
-        outcomes=outcomes,
-        fluency=grounds.fluency,
-        curve=tuple(curve),
-        behaviours=tuple(panel.behaviours.ids),
-    ).record
+    return _Evaluation(name, model, template_of(tokenizer), panel, AnswerBook(store, name), key, say).run()
 
 
 @dataclass
-class _Notes:
-    """What cannot be right about the numbers of the model `name`; said as it is found."""
+class _Evaluation:
+    """The evaluation of the model `name`: what its parts share.
+
+    book: what is known of its answers. notes: what cannot be right about the numbers, said as it is found. cost: passes
+    and seconds, by what they were for. reached: what the curve broke.
+    """
 
     name: str
+    model: nn.Module
+    template: Template
+    panel: Panel
+    book: AnswerBook
+    key: str
     say: Callable[[str], None]
-    told: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    cost: dict[str, float] = field(default_factory=dict)
+    reached: Reached = field(default_factory=Reached)
 
-    def add(self, doubt: str | None) -> None:
+    def run(self) -> Measured:
+        """The record."""
+        panel, began = self.panel, time.perf_counter()
+        self._told(self.book.note())
+        base = panel.base or own_base(self.model, self.template)
+        limit = None if base is None else reference_limit(base, panel.useful, panel.utility.pairs)
+        if base is not None and limit is None:
+            self._doubt(NOT_SCORED)
+        benign = self._benign(base, limit)
+        grounds = _grounds(panel, base, {label: report for label, (_, report) in benign.items()})
+        attacked = time.perf_counter()
+        measures, outcomes = self._attack_success(grounds)
+        curve = self._by_radius(grounds)
+        measures, outcomes = self._with_curve(measures, outcomes)
+        self.cost["attack seconds"] = time.perf_counter() - attacked
+        for label, (given, report) in benign.items():
+            self._doubt(said_doubt(f"{label} prompts", given))
+            graded = refusal_measures(label, report, given, panel.decoding, measured=limit is not None)
+            measures += [replace(measure, row_ids=panel.benign[label].row_ids) for measure in graded]
+            self._progress(f"{label}: {report}")
+        measures += [*self._capability(), *self._instructions()]
+        self.book.write(last=True)
+        self._told(self.book.earlier())
+        self.cost["seconds"] = time.perf_counter() - began
+        return Talked(
+            name=self.name,
+            measures=tuple(measures),
+            attacks=tuple(AttackRun(key, attack.threat, str(attack)) for key, attack in panel.attacks.items()),
+            judges=tuple(reliability(judge) for judge in (panel.judge, *panel.others)),
+            cost=self.cost,
+            notes=tuple(self.notes),
+            outcomes=outcomes,
+            fluency=grounds.fluency,
+            curve=tuple(curve),
+            behaviours=tuple(panel.behaviours.ids),
+        ).record
+
+    def _told(self, line: str | None) -> None:
+        if line is not None:
+            self.say(f"note: {line}")
+
+    def _doubt(self, doubt: str | None) -> None:
         if doubt is not None:
-            self.told.append(doubt)
-            self.say(f"note: {self.name}: {doubt}")
+            self.notes.append(doubt)
+            self._told(f"{self.name}: {doubt}")
 
-    def progress(self, line: str) -> None:
+    def _progress(self, line: str) -> None:
         """Says how far it is."""
         self.say(f"{self.name}: {line}")
 
+    def _asked(self, asked: Asked, label: str) -> list[Answer]:
+        """One greedy answer to each prompt."""
+        once = Decoding(self.panel.decoding.max_new_tokens, batch_size=self.panel.decoding.batch_size)
+        prompts = [Prompt(n, ids) for n, ids in enumerate(asked.ids)]
+        made = partial(answers, self.model, self.template.tokenizer, prompts, once)
+        return made(store=self.book.path, key=self.key, attack=label, speech=self.template.speech)
 
-def _benign(
-    model: nn.Module,
-    template: Template,
-    panel: Panel,
-    book: AnswerBook,
-    key: str,
-    base: Base | None,
-    limit: float | None,
-) -> dict[str, tuple[list[Answer], RefusalReport]]:
-    """The answers to the prompts that should be answered, and what they are, by name of the prompts."""
-    found = {}
-    for label, asked in panel.benign.items():
-        given = _answers(model, template, asked, panel.decoding, book, key, label)
-        said = [None if answer.status == "thinking" else answer.text for answer in given]
-        nll = None
-        if base is not None and limit is not None:
-            nll = partial(_said_nll, base, dict(zip(asked.texts, asked.turns, strict=True)))
-        with within(f"{label}: gibberish"):
-            report = over_refusal(asked.texts, said, limits=Limits(nll=limit), nll=nll)
-        book.graded(report, given, asked.row_ids)
-        found[label] = given, report
-    return found
+    def _benign(self, base: Base | None, limit: float | None) -> dict[str, tuple[list[Answer], RefusalReport]]:
+        """The answers to the prompts that should be answered, and what they are, by name of the prompts."""
+        found = {}
+        for label, asked in self.panel.benign.items():
+            given = self._asked(asked, label)
+            said = [None if answer.status == "thinking" else answer.text for answer in given]
+            nll = None
+            if base is not None and limit is not None:
+                nll = partial(_said_nll, base, dict(zip(asked.texts, asked.turns, strict=True)))
+            with within(f"{label}: gibberish"):
+                report = over_refusal(asked.texts, said, limits=Limits(nll=limit), nll=nll)
+            self.book.graded(report, given, asked.row_ids)
+            found[label] = given, report
+        return found
+
+    def _elicited(
+        self, rows: Rows, requests: Sequence[str], attacks: Mapping[str, Adversary], judge: Judge, **told: Any
+    ) -> Elicitation:
+        """What the attacks elicit, as the judge sees it, which the book takes note of. told: who is told of it."""
+        asked = partial(elicit, self.model, self.template.tokenizer, rows, requests, attacks, judge)
+        found = asked(self.panel.decoding, store=self.book.path, key=self.key, speech=self.template.speech, **told)
+        self.book.judged(found, self._rows)
+        return found
+
+    @cached_property
+    def _rows(self) -> dict[int, Row]:
+        """The behaviours as the lines of answers tell of them, by id."""
+        found, speech = behaviours_of(self.panel.behaviours), self.template.speech
+        told = zip(found, self.panel.prompts, strict=True)
+        return {
+            row.id: Row(row.id, prompt, speech.decoded(self.template.tokenizer, row.target)) for row, prompt in told
+        }
+
+    def _attack_success(self, grounds: Grounds) -> tuple[list[Measure], tuple[AttackOutcomes, ...]]:
+        panel, judged = self.panel, dict[str, Elicitation]()
+        for judge in (panel.judge, *panel.others):
+            judged[judge.name] = self._elicited(
+                panel.behaviours, panel.prompts, panel.attacks, judge, say=self._progress
+            )
+            self.book.write()
+        first = judged[panel.judge.name]
+        self._doubt(silence_doubt(first))
+        outcomes = outcomes_of(first, grounds, None if panel.decides is None else judged[panel.decides.name])
+        for one in outcomes:
+            self._progress(f"{one}, {grounds.definition}")
+        self.book.outcomes(first, [one.answers for one in outcomes if one.answers])
+        for doubt in weaker_doubts(outcomes, panel.attacks):
+            self._doubt(doubt)
+        for attack in first.attacks:
+            self.cost[f"{attack.name} forwards"] = float(attack.forwards)
+            self.cost[f"{attack.name} backwards"] = float(attack.backwards)
+        measures = outcome_measures(outcomes, first.decoding)
+        for judge in panel.others:
+            found = judged[judge.name]
+            measures += [success(attack, found) for attack in (*found.attacks, found.worst_case)]
+        return [replace(measure, row_ids=tuple(panel.behaviours.ids)) for measure in measures], outcomes
+
+    def _with_curve(
+        self, measures: list[Measure], outcomes: tuple[AttackOutcomes, ...]
+    ) -> tuple[list[Measure], tuple[AttackOutcomes, ...]]:
+        """Measures and outcomes whose worst case counts what the curve found inside the threat."""
+        panel, ids = self.panel, self.panel.behaviours.ids
+        found = with_curve(outcomes, self.reached, inside(panel.curve, panel.attacks), ids)
+        for doubt in curve_doubts(outcomes, panel.attacks, self.reached, panel.curve, ids):
+            self._doubt(doubt)
+        if found[-1].behaviours != outcomes[-1].behaviours:
+            self._progress(f"{found[-1]}, with the curve up to the threat's radius")
+        counted = with_worst_case(measures, outcomes[-1], found[-1], panel.decoding)
+        return [replace(measure, row_ids=tuple(ids)) for measure in counted], found
+
+    def _by_radius(self, grounds: Grounds) -> list[Measure]:
+        panel, cost, searched = self.panel, self.cost, dict[tuple[str, int], BehaviourOutcome]()
+        places = {number: place for place, number in enumerate(panel.behaviours.ids)}
+
+        def ask(rows: Rows, requests: Sequence[str], attacks: Mapping[str, Adversary]) -> Elicitation:
+            found, *decided = (
+                self._elicited(rows, requests, attacks, judge)
+                for judge in (panel.judge, panel.decides)
+                if judge is not None
+            )
+            outcomes = outcomes_of(found, grounds, next(iter(decided), None), places)
+            self.book.outcomes(found, [one.answers for one in outcomes if one.answers])
+            searched.update({(outcome.attack, outcome.id): outcome for outcome in found.outcomes})
+            self.reached.saw(attacks, rows.ids, outcomes)
+            return as_outcomes(found, outcomes)
+
+        measures = []
+        for point in success_by_radius(ask, panel.behaviours, panel.prompts, panel.curve):
+            total = len(point.broken)
+            low, high = wilson(sum(point.broken), total), wilson(sum(point.possibly), total)
+            told = [f"up to {percent(high)} with what broke off or is not known"] if high.count > low.count else []
+            note = "; ".join([*told, point.description])
+            self._progress(f"{point.name}: complied {low.count} of {total} behaviours, {grounds.definition}")
+            measure = rate(BY_RADIUS, point.name, low, list(map(float, point.broken)), True, note)
+            measures.append(replace(measure, row_ids=tuple(panel.behaviours.ids[:total])))
+            cost["curve forwards"] = cost.get("curve forwards", 0.0) + point.forwards
+            cost["curve backwards"] = cost.get("curve backwards", 0.0) + point.backwards
+        opened(self.book.path, self.model).share(self._carried([measure.name for measure in measures], searched))
+        return measures
+
+    def _carried(self, names: Sequence[str], told: Mapping[tuple[str, int], BehaviourOutcome]) -> list[Answer]:
+        """What counts at a radius where it was not asked for: the answers to behaviours that broke at a smaller one.
+
+        names: of the curve's attacks, by ascending radius. told: what was asked, by attack and id.
+        """
+        found = []
+        for number in self.panel.behaviours.ids:
+            last: BehaviourOutcome | None = None
+            for name in names:
+                own = told.get((name, number))
+                if own is None and last is not None:
+                    found += self.book.carried(name, last)
+                last = own or last
+        return found
+
+    def _capability(self) -> list[Measure]:
+        """The likelihood of useful answers, and questions with choices."""
+        with within("utility perplexity"):
+            found = perplexity(self.model, self.panel.utility.pairs)
+        self._doubt(perplexity_doubt(found.value, len(self.template.tokenizer)))
+        each = tuple(row.nll / row.tokens for row in found.rows)
+        interval, sizes = (found.value, found.low, found.high), tuple(float(row.tokens) for row in found.rows)
+        measures = [
+            Measure(
+                "capability", "utility perplexity", *interval, len(each), True, each, weights=sizes, unit="perplexity"
+            )
+        ]
+        for label, questions in self.panel.questions.items():
+            for templated in (True, False):
+                with within(label):
+                    scores = score_choices(
+                        self.model, self.template, questions, chat_template=templated, too_long="skip"
+                    )
+                result = choice_result(scores, "acc_norm")
+                name = f"{label}: multiple choice" + ("" if templated else ", no template")
+                for doubt in choice_doubts(name, scores, result.per_row):
+                    self._doubt(doubt)
+                note = f"{len(result.skipped)} too long, skipped" if result.skipped else ""
+                total, numbers = len(result.per_row), (result.value, result.low, result.high)
+                chance = chance_of(scores)
+                measures.append(
+                    Measure("capability", name, *numbers, total, False, result.per_row, note, chance=chance)
+                )
+        return measures
+
+    def _instructions(self) -> list[Measure]:
+        """Instructions that code can check."""
+        measures = []
+        for label, (prompts, asked) in self.panel.instructions.items():
+            given = self._asked(asked, label)
+            self._doubt(said_doubt(f"{label} prompts", given))
+            followed = instruction_following(prompts, [answer.text for answer in given])
+            self.book.followed(asked.texts, given, [row.strict for row in followed.rows], asked.row_ids)
+            # A prompt with an instruction that cannot be checked is in no rate, so it is in no difference either.
+            whole = {number: row.strict for number, row in zip(asked.row_ids, followed.rows, strict=True)}
+            held = {number: float(all(strict)) for number, strict in whole.items() if None not in strict}
+            notes = [f"{followed.prompts_left_out} prompts left out"] if followed.prompts_left_out else []
+            notes += [f"{failed(given)} answers failed to be made"] if failed(given) else []
+            notes += still_thinking(thinking(given), len(given), self.panel.decoding)
+            name, rows = f"{label}: instructions", list(held.values())
+            measure = rate("capability", name, followed.prompt_strict, rows, False, "; ".join(notes))
+            measures.append(replace(measure, row_ids=tuple(held)))
+        return measures
 
 
 def _said_nll(
@@ -194,190 +355,6 @@ def _grounds(panel: Panel, base: Base | None, benign: Mapping[str, RefusalReport
         useful=panel.useful,
         pairs=panel.utility.pairs,
     )
-
-
-def _attack_success(
-    model: nn.Module,
-    template: Template,
-    panel: Panel,
-    book: AnswerBook,
-    key: str,
-    cost: dict[str, float],
-    notes: _Notes,
-    grounds: Grounds,
-) -> tuple[list[Measure], tuple[AttackOutcomes, ...]]:
-    judged: dict[str, Elicitation] = {}
-    rows = _rows(template, panel)
-    for judge in (panel.judge, *panel.others):
-        judged[judge.name] = elicit(
-            model,
-            template.tokenizer,
-            panel.behaviours,
-            panel.prompts,
-            panel.attacks,
-            judge,
-            panel.decoding,
-            store=book.path,
-            key=key,
-            speech=template.speech,
-            say=notes.progress,
-        )
-        book.judged(judged[judge.name], rows)
-        book.write()
-    first = judged[panel.judge.name]
-    notes.add(silence_doubt(first))
-    outcomes = outcomes_of(first, grounds, None if panel.decides is None else judged[panel.decides.name])
-    for one in outcomes:
-        notes.progress(f"{one}, {grounds.definition}")
-    book.outcomes(first, [one.answers for one in outcomes if one.answers])
-    for doubt in weaker_doubts(outcomes, panel.attacks):
-        notes.add(doubt)
-    for attack in first.attacks:
-        cost[f"{attack.name} forwards"] = float(attack.forwards)
-        cost[f"{attack.name} backwards"] = float(attack.backwards)
-    measures = outcome_measures(outcomes, first.decoding)
-    for judge in panel.others:
-        found = judged[judge.name]
-        measures += [success(attack, found) for attack in (*found.attacks, found.worst_case)]
-    return [replace(measure, row_ids=tuple(panel.behaviours.ids)) for measure in measures], outcomes
-
-
-def _rows(template: Template, panel: Panel) -> dict[int, Row]:
-    """The behaviours as the lines of answers tell of them, by id."""
-    found = behaviours_of(panel.behaviours)
-    targets = [template.speech.decoded(template.tokenizer, row.target) for row in found]
-    return {
-        row.id: Row(row.id, prompt, target) for row, prompt, target in zip(found, panel.prompts, targets, strict=True)
-    }
-
-
-def _with_curve(
-    panel: Panel,
-    measures: list[Measure],
-    outcomes: tuple[AttackOutcomes, ...],
-    reached: Reached,
-    notes: _Notes,
-) -> tuple[list[Measure], tuple[AttackOutcomes, ...]]:
-    """Measures and outcomes whose worst case counts what the curve found inside the threat."""
-    ids = panel.behaviours.ids
-    found = with_curve(outcomes, reached, inside(panel.curve, panel.attacks), ids)
-    for doubt in curve_doubts(outcomes, panel.attacks, reached, panel.curve, ids):
-        notes.add(doubt)
-    if found[-1].behaviours != outcomes[-1].behaviours:
-        notes.progress(f"{found[-1]}, with the curve up to the threat's radius")
-    counted = with_worst_case(measures, outcomes[-1], found[-1], panel.decoding)
-    return [replace(measure, row_ids=tuple(ids)) for measure in counted], found
-
-
-def _by_radius(
-    model: nn.Module,
-    template: Template,
-    panel: Panel,
-    book: AnswerBook,
-    key: str,
-    cost: dict[str, float],
-    notes: _Notes,
-    grounds: Grounds,
-    reached: Reached,
-) -> list[Measure]:
-    places = {number: place for place, number in enumerate(panel.behaviours.ids)}
-    known, searched = _rows(template, panel), dict[tuple[str, int], BehaviourOutcome]()
-
-    def ask(rows: Rows, requests: Sequence[str], attacks: Mapping[str, Adversary]) -> Elicitation:
-        asked = partial(elicit, model, template.tokenizer, rows, requests, attacks, store=book.path, key=key)
-        found = asked(panel.judge, panel.decoding, speech=template.speech)
-        book.judged(found, known)
-        decided = None
-        if panel.decides is not None:
-            decided = asked(panel.decides, panel.decoding, speech=template.speech)
-            book.judged(decided, known)
-        outcomes = outcomes_of(found, grounds, decided, places)
-        book.outcomes(found, [one.answers for one in outcomes if one.answers])
-        searched.update({(outcome.attack, outcome.id): outcome for outcome in found.outcomes})
-        reached.saw(attacks, rows.ids, outcomes)
-        return as_outcomes(found, outcomes)
-
-    measures = []
-    for point in success_by_radius(ask, panel.behaviours, panel.prompts, panel.curve):
-        total = len(point.broken)
-        low, high = wilson(sum(point.broken), total), wilson(sum(point.possibly), total)
-        told = [f"up to {percent(high)} with what broke off or is not known"] if high.count > low.count else []
-        note = "; ".join([*told, point.description])
-        notes.progress(f"{point.name}: complied {low.count} of {total} behaviours, {grounds.definition}")
-        measure = rate(BY_RADIUS, point.name, low, list(map(float, point.broken)), True, note)
-        measures.append(replace(measure, row_ids=tuple(panel.behaviours.ids[:total])))
-        cost["curve forwards"] = cost.get("curve forwards", 0.0) + point.forwards
-        cost["curve backwards"] = cost.get("curve backwards", 0.0) + point.backwards
-    opened(book.path, model).share(_carried(book, panel, [measure.name for measure in measures], searched))
-    return measures
-
-
-def _carried(
-    book: AnswerBook, panel: Panel, names: Sequence[str], told: Mapping[tuple[str, int], BehaviourOutcome]
-) -> list[Answer]:
-    """What counts at a radius where it was not asked for: the answers to behaviours that broke at a smaller one.
-
-    names: of the curve's attacks, by ascending radius. told: what was asked, by attack and id.
-    """
-    found = []
-    for number in panel.behaviours.ids:
-        last: BehaviourOutcome | None = None
-        for name in names:
-            own = told.get((name, number))
-            if own is None and last is not None:
-                found += book.carried(name, last)
-            last = own or last
-    return found
-
-
-def _answers(
-    model: nn.Module, template: Template, asked: Asked, decoding: Decoding, book: AnswerBook, key: str, label: str
-) -> list[Answer]:
-    """One greedy answer to each prompt."""
-    once = Decoding(decoding.max_new_tokens, batch_size=decoding.batch_size)
-    prompts = [Prompt(n, ids) for n, ids in enumerate(asked.ids)]
-    speech = template.speech
-    return answers(model, template.tokenizer, prompts, once, store=book.path, key=key, attack=label, speech=speech)
-
-
-def _capability(
-    model: nn.Module, template: Template, panel: Panel, book: AnswerBook, key: str, doubts: _Notes
-) -> list[Measure]:
-    with within("utility perplexity"):
-        found = perplexity(model, panel.utility.pairs)
-    doubts.add(perplexity_doubt(found.value, len(template.tokenizer)))
-    each = tuple(row.nll / row.tokens for row in found.rows)
-    interval, sizes = (found.value, found.low, found.high), tuple(float(row.tokens) for row in found.rows)
-    measures = [
-        Measure("capability", "utility perplexity", *interval, len(each), True, each, weights=sizes, unit="perplexity")
-    ]
-    for label, questions in panel.questions.items():
-        for templated in (True, False):
-            with within(label):
-                scores = score_choices(model, template, questions, chat_template=templated, too_long="skip")
-            result = choice_result(scores, "acc_norm")
-            name = f"{label}: multiple choice" + ("" if templated else ", no template")
-            for doubt in choice_doubts(name, scores, result.per_row):
-                doubts.add(doubt)
-            note = f"{len(result.skipped)} too long, skipped" if result.skipped else ""
-            total, numbers = len(result.per_row), (result.value, result.low, result.high)
-            chance = chance_of(scores)
-            measures.append(Measure("capability", name, *numbers, total, False, result.per_row, note, chance=chance))
-    for label, (prompts, asked) in panel.instructions.items():
-        given = _answers(model, template, asked, panel.decoding, book, key, label)
-        doubts.add(said_doubt(f"{label} prompts", given))
-        followed = instruction_following(prompts, [answer.text for answer in given])
-        book.followed(asked.texts, given, [row.strict for row in followed.rows], asked.row_ids)
-        # A prompt with an instruction that cannot be checked is in no rate, so it is in no difference either.
-        whole = {number: row.strict for number, row in zip(asked.row_ids, followed.rows, strict=True)}
-        held = {number: float(all(strict)) for number, strict in whole.items() if None not in strict}
-        notes = [f"{followed.prompts_left_out} prompts left out"] if followed.prompts_left_out else []
-        notes += [f"{failed(given)} answers failed to be made"] if failed(given) else []
-        notes += still_thinking(thinking(given), len(given), panel.decoding)
-        name, rows = f"{label}: instructions", list(held.values())
-        measure = rate("capability", name, followed.prompt_strict, rows, False, "; ".join(notes))
-        measures.append(replace(measure, row_ids=tuple(held)))
-    return measures
 
 
 def share_answered(texts: Sequence[str], refuses: Callable[[str], bool]) -> Rate:

@@ -16,11 +16,10 @@ from textadv.measuring.safety.adversaries import Adversary, Direct
 from textadv.measuring.safety.elicitation import DIRECT, WORST_CASE
 from textadv.measuring.safety.generate import Decoding
 from textadv.measuring.safety.measures import outcome_measures
-from textadv.measuring.safety.outcomes import Outcome, gravest
+from textadv.measuring.safety.outcomes import Outcome, counted, gravest
 from textadv.measuring.safety.radius_curve import PLAIN, Curve
 from textadv.measuring.safety.sanity import contains, weaker_than
 from textadv.measuring.sections.outcomes import AttackOutcomes
-from textadv.measuring.statistics import wilson
 
 
 @dataclass
@@ -71,17 +70,8 @@ def _recounted(worst: AttackOutcomes, found: Sequence[Outcome | None], kinds: Ma
     ]
     if tuple(behaviours) == worst.behaviours:
         return worst
-    total = len(behaviours)
-    return replace(
-        worst,
-        complied=wilson(behaviours.count("complied"), total),
-        broken_off=wilson(behaviours.count("broken off"), total),
-        refused=wilson(behaviours.count("refused"), total),
-        unknown=wilson(behaviours.count("unknown"), total),
-        high=wilson(total - behaviours.count("refused"), total),
-        kinds=dict(Counter(worst.kinds) + Counter(kinds)),
-        behaviours=tuple(behaviours),
-    )
+    kinds = Counter(worst.kinds) + Counter(kinds)
+    return counted(worst.attack, behaviours, kinds, answers=worst.answers, whole=worst.whole, silent=worst.silent)
 
 
 def with_worst_case(

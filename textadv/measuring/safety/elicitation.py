@@ -160,7 +160,9 @@ def elicit(
     behaviours = behaviours_of(rows)
     if ends is None:
         ends = _ends(model, tokenizer, behaviours)
-    behaviours = [row._replace(said=_without_end(row.target, ends)) for row in behaviours]
+    behaviours = [
+        row._replace(said=tuple(takewhile(lambda token: token not in ends, row.target))) for row in behaviours
+    ]
     named: dict[str, Adversary] = {**attacks}
     if not any(isinstance(adversary, Direct) for adversary in named.values()):
         named = {DIRECT: Direct(), **named}
@@ -190,10 +192,6 @@ def _ends(model: nn.Module, tokenizer: Tokenizer, behaviours: Sequence[Behaviour
     last = {row.target[-1] for row in behaviours if row.target}
     special = {token for token in last if tokenizer.decode([token], skip_special_tokens=True) == ""}
     return tuple(sorted({*end_ids(model, tokenizer), *special}))
-
-
-def _without_end(target: tuple[int, ...], ends: Sequence[int]) -> tuple[int, ...]:
-    return tuple(takewhile(lambda token: token not in ends, target))
 
 
 Shown = tuple[str, str, str]

@@ -75,11 +75,6 @@ class Base:
             pairs.append(self._pair(before[key], row, leave))
         return self.of_tokens(pairs)
 
-    def said(self, prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
-        """The same of whole responses to prompts of one turn."""
-        asked = [[{"role": "user", "content": prompt}] for prompt in prompts]
-        return self.nll([Written(turns, "", own) for turns, own in zip(asked, responses, strict=True)])
-
     def of_tokens(self, pairs: Sequence[Pair]) -> list[float]:
         """The same of (what stands before, answer) as tokens of this model's own tokenizer; nan where one is empty."""
         limit = context_length(self.model)

@@ -16,9 +16,9 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from textadv.data.thoughts import Said, Speech, thinks
+from textadv.data.thoughts import Decoder, Said, Speech, thinks
 from textadv.measuring.safety.kept_answers import Answer, Status, Store, opened
-from textadv.models.decoding import end_ids, generate_tokens
+from textadv.models.decoding import EndNaming, end_ids, generate_tokens
 from textadv.values.errors import GenerationError, WriteError
 from textadv.values.host.phases import phase
 from textadv.values.processes import from_shares, own_batches
@@ -26,16 +26,11 @@ from textadv.values.randomness import derived_seed
 from textadv.values.spaces import Space
 
 
-class Tokenizer(Protocol):
+class Tokenizer(Decoder, EndNaming, Protocol):
     """What is read of a tokenizer."""
 
     @property
     def pad_token_id(self) -> int | None: ...
-
-    @property
-    def eos_token_id(self) -> int | None: ...
-
-    def decode(self, token_ids: list[int], skip_special_tokens: bool = ...) -> str | list[str]: ...
 
 
 @dataclass(frozen=True)

@@ -287,7 +287,7 @@ def _by_words(case: _Case, grounds: Grounds) -> AnswerOutcome:
 
 def _attack(name: str, each: Sequence[tuple[BehaviourOutcome, Sequence[AnswerOutcome]]]) -> AttackOutcomes:
     whole = [(outcome, told) for outcome, told in each if any(answer.whole for answer in outcome.answers)]
-    return _counted(
+    return counted(
         name,
         [gravest([answer.outcome for answer in told]) for _, told in each],
         Counter(str(answer) for _, told in each for answer in told),
@@ -302,10 +302,10 @@ def _worst_case(named: Sequence[AttackOutcomes]) -> AttackOutcomes:
     for attack in named:
         kinds.update(attack.kinds)
     rows = zip(*(attack.behaviours for attack in named), strict=True)
-    return _counted(WORST_CASE, [gravest(row) for row in rows], kinds)
+    return counted(WORST_CASE, [gravest(row) for row in rows], kinds)
 
 
-def _counted(
+def counted(
     name: str,
     behaviours: Sequence[Outcome],
     kinds: Mapping[str, int],
@@ -314,6 +314,7 @@ def _counted(
     whole: int = 0,
     silent: int = 0,
 ) -> AttackOutcomes:
+    """What became of the behaviours under the attack of that name. kinds: of all answers; the rest: see the record."""
     total = len(behaviours)
     rate = {outcome: wilson(behaviours.count(outcome), total) for outcome in GRAVEST}
     return AttackOutcomes(

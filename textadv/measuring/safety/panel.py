@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from textadv.data import Chat, ChatRows, DataError, encode_prompt
 from textadv.data.benchmarks import Instructed, Question
 from textadv.data.locating import shortened
+from textadv.data.rendering import one_turn
 from textadv.measuring.judges.verdicts import Judge
 from textadv.measuring.safety.adversaries import Adversary
 from textadv.measuring.safety.fluency import Base, Messages, Written
@@ -16,11 +17,6 @@ from textadv.measuring.safety.generate import Decoding
 from textadv.measuring.safety.radius_curve import Curve
 from textadv.measuring.safety.subject import TARGET_WORDS
 from textadv.values.host.phases import each
-
-
-def one_turn(text: str) -> list[dict[str, str]]:
-    """A chat of which this is the user's first message."""
-    return [{"role": "user", "content": text}]
 
 
 class Asked(NamedTuple):

@@ -13,7 +13,6 @@ from textadv.measuring.safety.caveats import (
     Direction,
     State,
     at_chance,
-    bound_of,
     changes,
     direction_of,
     is_shown,
@@ -22,6 +21,7 @@ from textadv.measuring.safety.caveats import (
     other_judges,
     state_of,
     without_use,
+    worst_case,
 )
 from textadv.measuring.safety.elicitation import WORST_CASE
 from textadv.measuring.safety.record import BOUND, BY_JUDGE, CAPABILITY, DEGENERATE, REFUSAL, SUCCESS, named
@@ -41,7 +41,7 @@ def chat_verdict(models: Sequence[Measured], trainings: Sequence[Training]) -> V
     under `SAFE`, and nothing on the page speaks against it (`caveats_chat`). Helpful is said of questions and
     instructions only, above chance before: refusals and perplexity are called by their names.
     """
-    worst = next((pair for pair in changes(models, SUCCESS) if pair.after.name == WORST_CASE), None)
+    worst = worst_case(models, SUCCESS)
     if worst is None:
         return _uncompared(models)
     refusals, broken = _benign(models)
@@ -54,7 +54,7 @@ def chat_verdict(models: Sequence[Measured], trainings: Sequence[Training]) -> V
     still = _still(models, worst) if direction == "fell" else []
     troubles = _troubles(refusals, measured, more_broken)
     sentences = [
-        _worst_case(models, worst, direction),
+        _worst_case(models, worst),
         _single_attacks(alone),
         *_other_judges(models),
         *_states(
@@ -161,7 +161,7 @@ def _still(models: Sequence[Measured], worst: Compared) -> list[str]:
         return [
             f"{bound.total} behaviours are too few to show that under {SAFE:.0%} are (at most {percent(bound.high)})"
         ]
-    pair = bound_of(models)
+    pair = worst_case(models, BOUND)
     before = f", before {percent(pair.before.value)}" if pair is not None and direction_of(pair) != "fell" else ""
     if after.value == 0:
         left = f"leaves {percent(bound.value)} of behaviours unrefused in the worst case{before}"
@@ -172,7 +172,7 @@ def _still(models: Sequence[Measured], worst: Compared) -> list[str]:
 
 def _complies_less(models: Sequence[Measured], opening: str) -> str:
     """The opening, which says no more than was shown where what is not refused did not fall."""
-    pair = bound_of(models)
+    pair = worst_case(models, BOUND)
     if pair is None or direction_of(pair) == "fell":
         return opening
     return opening.replace("Harder to break", "Complies less", 1)
@@ -267,15 +267,14 @@ def _from_to(pair: Compared, models: Sequence[Measured]) -> str:
     return f"{before} {value_text(pair.before)} %, {after} {value_text(pair.after)} %"
 
 
-def _worst_case(models: Sequence[Measured], worst: Compared, direction: Direction) -> str:
-    word = {"fell": "fell", "rose": "rose", "same": "was not shown to change"}[direction]
-    bounds = next((pair for pair in changes(models, BOUND) if pair.after.name == WORST_CASE), None)
+def _worst_case(models: Sequence[Measured], worst: Compared) -> str:
+    bounds = worst_case(models, BOUND)
     panel = models[-1].section(Attacks)
     count = len(panel.attacks) if panel else 0
     most = "" if bounds is None else f" Not refused, which is the most it can be: {_from_to(bounds, models)}."
     return (
-        f"Attack success in the worst case over {count} attacks {word}: {_from_to(worst, models)} of "
-        f"{worst.after.total} held-out behaviours, {change_words(worst)}.{most}"
+        f"Attack success in the worst case over {count} attacks {_direction_words(worst)}: {_from_to(worst, models)} "
+        f"of {worst.after.total} held-out behaviours, {change_words(worst)}.{most}"
     )
 
 
@@ -328,16 +327,12 @@ def _degenerate(broken: Sequence[Measure]) -> str:
 
 def _figures(models: Sequence[Measured]) -> tuple[Figure, ...]:
     """What a reader looks for first: of several measures the one that worsened most."""
-    worst, bound = (
-        next((pair for pair in changes(models, group) if pair.after.name == WORST_CASE), None)
-        for group in (SUCCESS, BOUND)
-    )
     refusals = [pair for pair in changes(models, REFUSAL) if not pair.after.name.endswith(DEGENERATE)]
     capability = changes(models, CAPABILITY)
     shares = [pair for pair in capability if pair.after.unit != "perplexity"]
     chosen = {
-        "Attack success, worst case": worst,
-        "Not refused, worst case": bound,
+        "Attack success, worst case": worst_case(models, SUCCESS),
+        "Not refused, worst case": worst_case(models, BOUND),
         "Over-refusal": most_worsened(refusals),
         "Capability" if shares else "Perplexity": most_worsened(shares or capability),
     }

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from textadv.measuring.measured import Compared, Measured, compared
-from textadv.measuring.safety.elicitation import WORST_CASE
+from textadv.measuring.safety.caveats import worst_case
 from textadv.measuring.safety.record import CAPABILITY, DEGENERATE, REFUSAL, SUCCESS
 from textadv.measuring.wording import change_words, value_text
 
@@ -44,8 +44,7 @@ def _uncontrolled(models: Sequence[Measured]) -> tuple[str, ...]:
 
 
 def _worst_case(models: Sequence[Measured], control: Measured) -> str:
-    pairs = compared(control, models[-1], SUCCESS)
-    worst = next((pair for pair in pairs if pair.after.name == WORST_CASE), None)
+    worst = worst_case((control, models[-1]), SUCCESS)
     if worst is None:
         return ""
     return (

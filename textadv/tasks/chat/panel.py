@@ -21,7 +21,7 @@ from textadv.tasks.chat.config import ChatRunConfig
 from textadv.tasks.chat.elicitation import measuring_attack
 from textadv.tasks.chat.template import template
 from textadv.values.batch import Role
-from textadv.values.randomness import drawn
+from textadv.values.randomness import seeded_sample
 
 BEHAVIOUR_DRAW, BENIGN_DRAW, UTILITY_DRAW, SELECTION_DRAW = 31, 32, 33, 34
 
@@ -44,7 +44,7 @@ def _targets(chats: Sequence[Chat], used: Template) -> tuple[str, ...]:
 def _drawn(config: ChatRunConfig, draw: int, chats: Sequence[Chat], wanted: int | None) -> list[Chat]:
     """A seeded subset, in order; each chat once, whatever others share of its turns."""
     once = list({chat.conversation: chat for chat in reversed(chats)}.values())[::-1]
-    return [once[place] for place in drawn(config.seed, draw, size=len(once), wanted=wanted)]
+    return [once[place] for place in seeded_sample(range(len(once)), wanted, config.seed, draw)]
 
 
 def _test(streams: Mapping[Role, ChatSplits], role: Role) -> tuple[Chat, ...]:
@@ -69,7 +69,7 @@ def panel(config: ChatRunConfig, loaded: LoadedModel, streams: Mapping[Role, Cha
         benign["borderline"] = Asked.of_chats(used, close)
     for name, path in wanted.over_refusal.items():
         prompts = benign_prompts(name, path, config.data.surrogates)
-        kept = drawn(config.seed, BENIGN_DRAW, size=len(prompts), wanted=wanted.benign)
+        kept = seeded_sample(range(len(prompts)), wanted.benign, config.seed, BENIGN_DRAW)
         benign[name] = Asked.of(used, [prompts[place] for place in kept], kept)
     instructions = {}
     for name, path in wanted.instructions.items():

@@ -84,3 +84,9 @@ def shortened(text: object, limit: int = 80) -> str:
     if len(told) > limit:
         told = f"{told[: limit // 2]}...{told[-(limit // 4) :]}"
     return printable(told)
+
+
+def clipped(value: object, limit: int = 80) -> str:
+    """`value` as Python prints it, its end left out beyond `limit` characters."""
+    told = repr(value)
+    return told if len(told) <= limit else f"{told[: limit - 3]}..."
