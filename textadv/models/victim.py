@@ -131,7 +131,9 @@ class Victim:
         """The places of texts of like length, and their batch."""
         texts = tuple(one.text for one in asked)
         pairs = None if all(one.pair is None for one in asked) else tuple(one.pair or "" for one in asked)
-        rows = encode(Examples(texts, pairs, (0,) * len(texts), tuple(range(len(texts)))), self.tokenizer, self.max_length)
+        rows = encode(
+            Examples(texts, pairs, (0,) * len(texts), tuple(range(len(texts)))), self.tokenizer, self.max_length
+        )
         device = device_of(self.model)
         taken: list[int] = []
         for place in sorted(range(len(rows)), key=lambda n: -rows.lengths[n]):

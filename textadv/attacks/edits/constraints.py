@@ -68,7 +68,9 @@ class NotLabelWords:
         """Whether a text holds no name of a class more often than the original."""
         names = self._names()
         before = self._count(str(original), names)
-        return [all(now <= old for now, old in zip(self._count(str(one), names), before, strict=True)) for one in edited]
+        return [
+            all(now <= old for now, old in zip(self._count(str(one), names), before, strict=True)) for one in edited
+        ]
 
     def _names(self) -> list[str]:
         return sorted({word.lower() for label in self.labels for word in Passage.of(label).original})

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 from torch import Tensor
 
 from textadv.attacks.edits.passage import Passage
-from textadv.data.examples import Examples
 
 Oracle = Callable[[Sequence[Any]], Sequence[Any]]
 """Questions -> as many answers, each a function of its own question."""
@@ -104,10 +103,3 @@ class Goal(Protocol):
     def refusal(self, logits: Tensor, label: int) -> str | None:
         """Why a row whose own logits (C,) are these is not attacked; None where it is."""
         ...
-
-
-def require_classes(rows: Examples, classes: int) -> None:
-    """Raises ValueError where a row's label is no class of the model."""
-    for row, label in zip(rows.ids, rows.labels, strict=True):
-        if not 0 <= label < classes:
-            raise ValueError(f"row {row} has the label {label}, and the model has {classes} classes, from 0 on.")

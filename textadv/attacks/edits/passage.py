@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 # Between two letters these belong to the word: don't, well-known.
-JOINERS = "'’-"
+JOINERS = "'\u2019-"
 # Written without spaces, so that every sign is a word: kana, Chinese characters (several planes), Hangul has spaces.
 _ALONE = ((0x3040, 0x30FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x323AF))
 

@@ -103,17 +103,13 @@ class Oracles:
             found |= {(word, count, least): own for word, own in zip(words, near, strict=True)}
         return [found[one] for one in asked]
 
-    def flips(
-        self, asked: Sequence[tuple[Asked, int, Passage, tuple[int, ...], int]]
-    ) -> list[list[tuple[str, ...]]]:
+    def flips(self, asked: Sequence[tuple[Asked, int, Passage, tuple[int, ...], int]]) -> list[list[tuple[str, ...]]]:
         """Of each text, for each place, the words w with the largest e_w . g (arXiv:1712.06751, section 3)."""
         if self._table is None:
             self._table = self.victim.table()
         names = [name for name, _ in self.victim.words]
         found = []
-        for slopes, (_, _, passage, places, count) in zip(
-            self.slopes([one[:3] for one in asked]), asked, strict=True
-        ):
+        for slopes, (_, _, passage, places, count) in zip(self.slopes([one[:3] for one in asked]), asked, strict=True):
             own: list[tuple[str, ...]] = []
             for place in places:
                 token = slopes.first_of(*passage.spans[place])
@@ -216,12 +212,16 @@ class Row:
             if text not in taken and text.strip():
                 taken.add(text)
                 fresh.append(one)
+        return (yield from self.permitted(fresh))
+
+    def permitted(self, passages: Sequence[Passage]) -> Turns[list[Passage]]:
+        """Those texts that every constraint on texts allows."""
+        fresh = list(passages)
         for constraint in self.constraints:
-            if not isinstance(constraint, TextConstraint) or not fresh:
-                continue
-            known = yield from _answered(constraint.asks(self.original, fresh))
-            fine = constraint.allows(self.original, fresh, known)
-            fresh = [one for one, good in zip(fresh, fine, strict=True) if good]
+            if isinstance(constraint, TextConstraint) and fresh:
+                known = yield from _answered(constraint.asks(self.original, fresh))
+                fine = constraint.allows(self.original, fresh, known)
+                fresh = [one for one, good in zip(fresh, fine, strict=True) if good]
         return fresh
 
     def may_change(self, passage: Passage, place: int) -> bool:
@@ -235,14 +235,18 @@ class Row:
     def _values(self, passages: Sequence[Passage], logits: list[Tensor]) -> list[float]:
         if not passages:
             return []
-        return self.goal.values(torch.stack(logits), self.questions.label, passages).tolist()  # type: ignore[no-any-return]
+        stacked = torch.stack(logits)
+        values = self.goal.values(stacked, self.questions.label, passages)
+        # What is no number is never the best of anything.
+        return values.masked_fill(~stacked.isfinite().all(dim=1), -torch.inf).tolist()  # type: ignore[no-any-return]
 
     def _keep(self, passages: Sequence[Passage], logits: list[Tensor]) -> list[State]:
         if not passages:
             return []
         found = [State(*one) for one in zip(passages, self._values(passages, logits), strict=True)]
-        reached = self.goal.reached(torch.stack(logits), self.questions.label, passages).tolist()
-        for state, own, got in zip(found, logits, reached, strict=True):
+        stacked = torch.stack(logits)
+        got_there = self.goal.reached(stacked, self.questions.label, passages) & stacked.isfinite().all(dim=1)
+        for state, own, got in zip(found, logits, got_there.tolist(), strict=True):
             if (got, state.value) > (self.reached, self.best.value):
                 self.best, self.best_logits, self.reached, self.found_at = state, own, got, self.queries
         return found
