@@ -1,4 +1,4 @@
-"""Models beside the attacked one that read texts, from folders: one that fills gaps, one that tells how alike texts are."""
+"""Models beside the attacked one, from folders: one that fills gaps in texts, one that tells how alike they are."""
 
 from __future__ import annotations
 
@@ -111,8 +111,8 @@ def load_masked_model(folder: str, max_length: int = 128) -> MaskedModel:
     head = [name for name in missing if "pooler" not in name and "position_ids" not in name]
     if head:
         raise ModelError(
-            f"{folder!r} is no masked language model: its checkpoint lacks {head[0]}, so that what fills a gap would be "
-            "random. Name the folder of a model that was trained to fill gaps."
+            f"{folder!r} is no masked language model: its checkpoint lacks {head[0]}, so that what fills a gap would "
+            "be random. Name the folder of a model that was trained to fill gaps."
         )
     if tokenizer.mask_token_id is None:
         raise ModelError(f"The tokenizer of {folder!r} has no mask token. Name the folder of a masked language model.")
@@ -125,8 +125,8 @@ def load_text_encoder(folder: str, max_length: int = 128) -> TextEncoder:
     body = [name for name in missing if "pooler" not in name and "position_ids" not in name]
     if body:
         raise ModelError(
-            f"the encoder {folder!r}: its checkpoint lacks {len(body)} weights, such as {body[0]}, so that they would be "
-            "random. Name the folder of a whole encoder."
+            f"the encoder {folder!r}: its checkpoint lacks {len(body)} weights, such as {body[0]}, so that they would "
+            "be random. Name the folder of a whole encoder."
         )
     return TextEncoder(folder, weights_hash(model)[:SHOWN_HASH], model, tokenizer, max_length)
 

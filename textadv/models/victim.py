@@ -1,4 +1,4 @@
-"""A classifier asked by texts: tokenised anew each time, sorted by length, in batches of as many tokens as are allowed."""
+"""A classifier asked by texts: tokenised anew each time, sorted by length, in batches of so many tokens."""
 
 from __future__ import annotations
 

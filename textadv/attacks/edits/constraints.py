@@ -83,7 +83,7 @@ class NotLabelWords:
 
 @dataclass(frozen=True)
 class ChangedWords:
-    """At most so many words are changed: `most`, and a `share` of the text's words, rounded up, so that one always may be.
+    """At most so many words are changed: `most`, and a `share` of the text's words, rounded up to one at least.
 
     share: in 0..1.
     """
@@ -117,7 +117,7 @@ class ChangedWords:
 
 @dataclass(frozen=True)
 class EditDistance:
-    """At most `most` letters inserted, deleted or replaced (Levenshtein). Two letters that change places count as two."""
+    """At most `most` letters inserted, deleted or replaced (Levenshtein); two that change places count as two."""
 
     most: int
 

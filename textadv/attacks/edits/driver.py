@@ -12,8 +12,8 @@ from textadv.attacks.edits.row import Turns
 def run(searches: Iterator[Turns[None]], together: int, ended: Callable[[int], None]) -> None:
     """Runs every search to its end, up to `together` of them at a time, in their order.
 
-    ended: told how many more have ended. What a search is answered does not depend on those beside it, but for the last bits
-    of what a model computes in another batch.
+    ended: told how many more have ended. What a search is answered does not depend on those beside it, but for the last
+    bits of what a model computes in another batch.
     """
     waiting: list[tuple[Turns[None], tuple[Request, ...]]] = []
     more = True

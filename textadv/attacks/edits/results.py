@@ -117,8 +117,8 @@ class Edited:
         cached = sum(row.cached for row in own) / max(1, len(own))
         share = sum(row.changed / max(1, row.words) for row in own) / max(1, len(own))
         return (
-            f"{parts}; {self.mean_queries:.1f} queries a row ({cached:.1f} more from the cache), {100 * share:.1f} % of "
-            "words changed"
+            f"{parts}; {self.mean_queries:.1f} queries a row ({cached:.1f} more from the cache), {100 * share:.1f} % "
+            "of words changed"
         )
 
 

@@ -252,7 +252,7 @@ class Row:
         return found
 
     def _logits(self, texts: Sequence[str]) -> Turns[list[Tensor]]:
-        """The logits of texts, each asked for once; OutOfQueriesError with the logits of the first where not all fit."""
+        """The logits of texts, each asked for once; OutOfQueriesError with those of the first where not all fit."""
         keys = [blake2b(text.encode(), digest_size=16).digest() for text in texts]
         fresh: dict[bytes, str] = {}
         fits = len(texts)

@@ -51,7 +51,7 @@ class WordTable:
         return f"{self.name}: {len(self.bad)} rows were left out: {'; '.join(self.bad[:NAMED])}{more}"
 
 
-class _Entry(Exception):
+class BadRowError(Exception):
     """What is wrong with a row."""
 
 
@@ -77,9 +77,9 @@ def read_synonyms(path: Path | str) -> WordTable:
         try:
             key, own = _checked(word, others)
             if key in words and words[key] != own:
-                raise _Entry(f"{shortened(word, 30)!r} stands there a second time with other words")
+                raise BadRowError(f"{shortened(word, 30)!r} stands there a second time with other words")
             words[key] = own
-        except _Entry as error:
+        except BadRowError as error:
             bad.append(f"line {line}: {error}")
     table = WordTable(path.name, {word: own for word, own in words.items() if own}, tuple(bad))
     if not table.words:
@@ -91,16 +91,16 @@ def read_synonyms(path: Path | str) -> WordTable:
 
 
 def _checked(word: Any, others: Any) -> tuple[str, tuple[str, ...]]:
-    """The row's word in lower case and what may stand for it, each once and without the word; _Entry where it is bad."""
+    """The row's word in lower case and what may stand for it, each once and without the word; else BadRowError."""
     if not isinstance(word, str) or not word.strip():
-        raise _Entry("has no word")
+        raise BadRowError("has no word")
     if not isinstance(others, list):
-        raise _Entry(f"{shortened(word, 30)!r} has {shortened(json.dumps(others), 30)}, not a list of words")
+        raise BadRowError(f"{shortened(word, 30)!r} has {shortened(json.dumps(others), 30)}, not a list of words")
     odd = [one for one in others if not isinstance(one, str) or not one.strip()]
     if odd:
-        raise _Entry(f"{shortened(word, 30)!r} has {shortened(json.dumps(odd[0]), 30)} among its words")
+        raise BadRowError(f"{shortened(word, 30)!r} has {shortened(json.dumps(odd[0]), 30)} among its words")
     if any("\ud800" <= letter <= "\udfff" for one in (word, *others) for letter in one):
-        raise _Entry("has half of a character")
+        raise BadRowError("has half of a character")
     key = word.strip().lower()
     return key, tuple(one for one in dict.fromkeys(one.strip() for one in others) if one.lower() != key)
 
@@ -165,8 +165,8 @@ def read_wordnet(folder: Path | str) -> WordTable:
     files = [folder / f"data.{part}" for part in PARTS_OF_SPEECH if (folder / f"data.{part}").is_file()]
     if not files:
         raise DataError(
-            f"{folder} holds none of WordNet's files (data.noun, data.verb, data.adj, data.adv). Give the folder `dict` "
-            "of a WordNet 3 database."
+            f"{folder} holds none of WordNet's files (data.noun, data.verb, data.adj, data.adv). Give the folder "
+            "`dict` of a WordNet 3 database."
         )
     words: dict[str, dict[str, None]] = {}
     bad = []
@@ -176,7 +176,7 @@ def read_wordnet(folder: Path | str) -> WordTable:
                 continue
             try:
                 synset = _synset(line)
-            except _Entry as error:
+            except BadRowError as error:
                 bad.append(f"{file.name} line {number}: {error}")
                 continue
             for word in synset:
@@ -187,13 +187,13 @@ def read_wordnet(folder: Path | str) -> WordTable:
 
 
 def _synset(line: str) -> list[str]:
-    """The single words of a synset: offset, file, part of speech, count in hexadecimal, then word and number in turn."""
+    """The single words of a synset: offset, file, part of speech, count in hexadecimal, then word, number, word ..."""
     parts = line.split()
     try:
         count = int(parts[3], 16)
         words = [parts[4 + 2 * n] for n in range(count)]
     except (IndexError, ValueError) as error:
-        raise _Entry("is no synset") from error
+        raise BadRowError("is no synset") from error
     # An adjective may say where it stands, as in "galore(ip)".
     bare = (word.partition("(")[0] for word in words)
     return [word for word in bare if word and "_" not in word]
