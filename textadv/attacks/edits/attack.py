@@ -106,67 +106,6 @@ class EditAttack:
             lines.append(f"  rows            of class {', '.join(map(str, self.labels))}")
         return "\n".join(lines)
 
-    def __call__(self, row: Row) -> Turns[None]: ...
-
-
-@dataclass(frozen=True)
-class EditAttack:
-    """Edits of the text, up to a goal.
-
-    queries: the most texts that may go through the model for one row, its own among them; None: no limit.
-    labels: the classes whose rows are attacked; None: all.
-    seed: what is drawn for a row is drawn from (seed, step, row id).
-    together: rows that are searched side by side, whose questions share batches. No result depends on it.
-    """
-
-    transformation: Transformation | AnyOf
-    search: Search
-    constraints: tuple[Constraint, ...] = ()
-    goal: Goal = field(default_factory=Misclassify)
-    queries: int | None = None
-    labels: tuple[int, ...] | None = None
-    seed: int = 0
-    name: str = ""
-    together: int = field(default=64, repr=False)
-
-    def __post_init__(self) -> None:
-        for part in parts_of(self.transformation):
-            remedy = "Example: Letter('swap'). Several of them: AnyOf((Letter('swap'), Letter('delete')))."
-            require_kind("transformation", part, Transformation, "a transformation", remedy)
-        require_kind("search", self.search, Search, "a search", "Example: Greedy('delete').")
-        if not isinstance(self.constraints, tuple):
-            raise TypeError("constraints must be a tuple of constraints. Example: (NotTwice(), EditDistance(30)).")
-        for constraint in self.constraints:
-            remedy = "Example: NotTwice(), EditDistance(30)."
-            require_kind("constraints", constraint, (PlaceConstraint, TextConstraint), "constraints", remedy)
-        if self.search.by_word and not self.transformation.by_word:
-            raise ValueError(
-                f"search: {type(self.search).__name__} goes from word to word, and "
-                f"{type(self.transformation).__name__} edits the text as a whole. Take Exhaustive, Beam or RandomEdits."
-            )
-        if self.queries is not None and self.queries < 1:
-            raise ValueError(f"attack.queries must be at least 1, got {self.queries}.")
-        if self.together < 1:
-            raise ValueError(f"attack.together must be at least 1, got {self.together}.")
-
-    @property
-    def identity(self) -> str:
-        """SHA-256 of all that its results follow from: every part with its settings, word lists and models by hash."""
-        return digest([repr(self).encode()])
-
-    def __str__(self) -> str:
-        lines = [
-            f"{self.name or 'edits'} ({self.identity[:12]})",
-            f"  goal            {brief(self.goal)}",
-            *_listed("transformation", [brief(part) for part in parts_of(self.transformation)]),
-            *_listed("constraint", [brief(one) for one in self.constraints] or ["none"]),
-            f"  search          {brief(self.search)}",
-            f"  queries         {'no limit' if self.queries is None else f'at most {self.queries} a row'}, "
-            f"seed {self.seed}"
-            + ("" if self.labels is None else f", rows of class {', '.join(map(str, self.labels))}"),
-        ]
-        return "\n".join(lines)
-
     def __call__(self, victim: Victim, rows: Examples, *, step: int = 0) -> Edited:
         """One result for each row, in their order. A text that cannot be attacked is skipped with the reason.
 
