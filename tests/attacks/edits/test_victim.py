@@ -58,7 +58,7 @@ def test_batched_is_one_by_one_and_no_batch_exceeds_its_tokens(tokens: int) -> N
     handle.remove()
     assert torch.allclose(together, torch.cat([one.logits([text]) for text in asked]), atol=1e-5)
     assert all(count * width <= tokens or count == 1 for count, width in shapes)
-    assert len(shapes) == {1: 15, 60: len(shapes), 400: len(shapes)}[tokens] and len(shapes) < 15 or tokens == 1
+    assert (len(shapes) == 15) == (tokens == 1)
 
 
 def test_pairs_are_encoded_as_pairs() -> None:
