@@ -69,7 +69,7 @@ class MaskedModel:
     def _words(self, probabilities: Tensor, count: int) -> list[tuple[str, float]]:
         # Pieces of words and signs are passed over.
         top = probabilities.topk(min(len(probabilities), 4 * count))
-        named = [(self.tokenizer.decode([token]).strip(), token) for token in top.indices.tolist()]
+        named = [(str(self.tokenizer.decode([token])).strip(), token) for token in top.indices.tolist()]
         chances = dict(zip(top.indices.tolist(), top.values.tolist(), strict=True))
         return [(word, chances[token]) for word, token in named if word.isalpha()][:count]
 

@@ -149,7 +149,7 @@ class Victim:
     def words(self) -> tuple[tuple[str, int], ...]:
         """Every word of letters alone that is one token within a text, with that token, in the order of the tokens."""
         size = len(self.tokenizer)
-        spelled = [self.tokenizer.decode([token]).strip() for token in range(size)]
+        spelled = [str(self.tokenizer.decode([token])).strip() for token in range(size)]
         likely = [token for token in range(size) if spelled[token].isalpha()]
         if not likely:
             return ()
@@ -172,7 +172,7 @@ class Victim:
         names = [name for name, _ in self.words]
         own = every[torch.tensor([token for _, token in self.words], dtype=torch.long)]
         pieces = self.tokenizer([f" {word}" for word in words], add_special_tokens=False)["input_ids"]
-        found = []
+        found: list[tuple[str, ...]] = []
         for word, tokens in zip(words, pieces, strict=True):
             if not tokens or not names:
                 found.append(())

@@ -54,7 +54,7 @@ def test_every_edit_of_a_letter_by_hand() -> None:
     assert all_of("delete", "abb") == ["bb", "ab"] and all_of("delete", "a") == []
     assert len(all_of("insert", "ab")) == 3 * 26 - 2 and "abz" in all_of("insert", "ab")
     assert len(all_of("substitute", "ab")) == 2 * 25
-    assert set(all_of("keyboard", "S")) == set("WEADZX") | {"Q"} or set(all_of("keyboard", "S")) >= set("WEADZX")
+    assert set(all_of("keyboard", "S")) == set("WEADZX")
     assert all_of("space", "abc") == ["a bc", "ab c"]
     assert all_of("reorder", "ab") == ["\u202eba\u202c"]
     assert all_of("homoglyph", "ab")[0] == "\u0430b"
@@ -86,7 +86,7 @@ def test_tables_of_letters_are_what_they_say() -> None:
     for letter, same in HOMOGLYPHS.items():
         assert len(letter) == 1 and same and all(not one.isascii() for one in same)
     assert all(key in KEYBOARD[other] for key, others in KEYBOARD.items() for other in others)
-    assert set("qwsxz") <= set(KEYBOARD["a"]) and "d" not in KEYBOARD["a"]
+    assert set(KEYBOARD["a"]) == set("qwsz") and set(KEYBOARD["1"]) == set("2q")
 
 
 def test_words_deleted_exchanged_and_inserted() -> None:

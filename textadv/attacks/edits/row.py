@@ -238,7 +238,7 @@ class Row:
         stacked = torch.stack(logits)
         values = self.goal.values(stacked, self.questions.label, passages)
         # What is no number is never the best of anything.
-        return values.masked_fill(~stacked.isfinite().all(dim=1), -torch.inf).tolist()  # type: ignore[no-any-return]
+        return values.masked_fill(~stacked.isfinite().all(dim=1), -torch.inf).tolist()
 
     def _keep(self, passages: Sequence[Passage], logits: list[Tensor]) -> list[State]:
         if not passages:

@@ -124,21 +124,25 @@ def _json_rows(text: str, path: Path) -> Iterator[tuple[int, Any, Any]]:
             'word -> list of words, such as {"good": ["fine", "decent"]}.'
         )
 
+    def decoded(place: int) -> tuple[Any, int]:
+        try:
+            with parsed(json.JSONDecodeError):
+                return decoder.raw_decode(text, place)
+        except json.JSONDecodeError as error:
+            raise refuse(shortened(error.msg), error.pos) from error
+        except HostileError as error:
+            raise refuse(shortened(error), place) from error
+
     if text[at : at + 1] != "{":
         raise refuse("no object begins", at)
     at = _after(text, at + 1)
     while text[at : at + 1] != "}":
         line, counted = line + text.count("\n", counted, at), at
-        try:
-            with parsed(json.JSONDecodeError):
-                key, at = decoder.raw_decode(text, at)
-                at = _after(text, at)
-                if text[at : at + 1] != ":":
-                    raise refuse("a colon is missing", at)
-                value, at = decoder.raw_decode(text, _after(text, at + 1))
-        except (json.JSONDecodeError, HostileError) as error:
-            place = error.pos if isinstance(error, json.JSONDecodeError) else at
-            raise refuse(shortened(error), place) from error
+        key, at = decoded(at)
+        at = _after(text, at)
+        if text[at : at + 1] != ":":
+            raise refuse("a colon is missing", at)
+        value, at = decoded(_after(text, at + 1))
         yield line, key, value
         at = _after(text, at)
         if text[at : at + 1] == ",":
