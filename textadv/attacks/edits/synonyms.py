@@ -94,6 +94,8 @@ def _checked(word: Any, others: Any) -> tuple[str, tuple[str, ...]]:
     """The row's word in lower case and what may stand for it, each once and without the word; else BadRowError."""
     if not isinstance(word, str) or not word.strip():
         raise BadRowError("has no word")
+    if not word.isprintable():
+        raise BadRowError(f"{shortened(word, 30)!r} is no word that can be printed")
     if not isinstance(others, list):
         raise BadRowError(f"{shortened(word, 30)!r} has {shortened(json.dumps(others), 30)}, not a list of words")
     odd = [one for one in others if not isinstance(one, str) or not one.strip()]
