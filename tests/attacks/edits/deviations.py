@@ -25,9 +25,9 @@ population.Swarm
   a mutation takes a random candidate | test_populations.test_a_particle_costs_one_query
   velocities stay in -1..1 | test_populations.test_velocities_by_hand
 presets.deepwordbug
-  words are scored by what the unknown word | test_presets.test_deepwordbug_tries_one_of_each_edit_of_words_by_the_unknown_word
-  each word tries all four edits | test_presets.test_deepwordbug_tries_one_of_each_edit_of_words_by_the_unknown_word
-  stop words are left alone | test_presets.test_deepwordbug_tries_one_of_each_edit_of_words_by_the_unknown_word
+  words are scored by what the unknown word | test_presets.test_deepwordbug_tries_one_of_each_edit
+  each word tries all four edits | test_presets.test_deepwordbug_tries_one_of_each_edit
+  stop words are left alone | test_presets.test_deepwordbug_tries_one_of_each_edit
 presets.pruthi
   of an insertion one letter is drawn | test_presets.test_pruthi_changes_one_long_word_inside
   stop words are left alone | test_presets.test_pruthi_changes_one_long_word_inside
@@ -41,10 +41,10 @@ presets.bad_characters
   the budget counts words | test_presets.test_bad_characters_changes_what_readers_do_not_see
   all four kinds are tried at once | test_presets.test_bad_characters_changes_what_readers_do_not_see
 presets.textfooler
-  synonyms come from the table | test_presets.test_textfooler_takes_fifty_synonyms_by_importance_within_its_similarity
-  parts of speech are not compared | test_presets.test_textfooler_takes_fifty_synonyms_by_importance_within_its_similarity
-  of all candidates that break | test_presets.test_textfooler_takes_fifty_synonyms_by_importance_within_its_similarity
-  the encoder is the given one | test_presets.test_textfooler_takes_fifty_synonyms_by_importance_within_its_similarity
+  synonyms come from the table | test_presets.test_textfooler_takes_fifty_synonyms_by_importance
+  parts of speech are not compared | test_presets.test_textfooler_takes_fifty_synonyms_by_importance
+  of all candidates that break | test_presets.test_textfooler_takes_fifty_synonyms_by_importance
+  the encoder is the given one | test_presets.test_textfooler_takes_fifty_synonyms_by_importance
 presets.pwws
   named entities are not exchanged | test_presets.test_pwws_orders_words_by_saliency_times_gain
   parts of speech are not compared | test_presets.test_pwws_orders_words_by_saliency_times_gain
@@ -56,11 +56,11 @@ presets.bae
   stop words are left alone | test_presets.test_bae_takes_what_a_masked_model_finds_likely
   pieces of words are no candidates | test_presets.test_bae_takes_what_a_masked_model_finds_likely
 presets.hotflip
-  a flip need not be near | test_presets.test_hotflip_flips_to_the_token_with_the_steepest_gradient_by_a_beam_of_ten
-  stop words are left alone | test_presets.test_hotflip_flips_to_the_token_with_the_steepest_gradient_by_a_beam_of_ten
-  gradients are those of the margin | test_presets.test_hotflip_flips_to_the_token_with_the_steepest_gradient_by_a_beam_of_ten
+  a flip need not be near | test_presets.test_hotflip_flips_to_the_token_with_the_steepest_gradient
+  stop words are left alone | test_presets.test_hotflip_flips_to_the_token_with_the_steepest_gradient
+  gradients are those of the margin | test_presets.test_hotflip_flips_to_the_token_with_the_steepest_gradient
 presets.input_reduction
-  which word goes is decided | test_presets.test_input_reduction_keeps_the_class_with_as_few_words_as_possible
+  which word goes is decided | test_presets.test_input_reduction_keeps_the_class_with_few_words
 """,
     "attacks/edits",
 )

@@ -51,7 +51,7 @@ def parts(attack: EditAttack) -> tuple[object, ...]:
     return attack.transformation.parts
 
 
-def test_deepwordbug_tries_one_of_each_edit_of_words_by_the_unknown_word() -> None:
+def test_deepwordbug_tries_one_of_each_edit() -> None:
     attack = deepwordbug()
     assert [part.kind for part in parts(attack) if isinstance(part, Letter)] == [
         "swap",
@@ -100,7 +100,7 @@ def test_bad_characters_changes_what_readers_do_not_see() -> None:
     assert row.changed <= 2 and row.status is Status.SUCCEEDED
 
 
-def test_textfooler_takes_fifty_synonyms_by_importance_within_its_similarity() -> None:
+def test_textfooler_takes_fifty_synonyms_by_importance() -> None:
     attack = textfooler(TABLE, encoder())
     assert attack.transformation == Synonyms(TABLE, 50) and attack.search == Greedy("delete")
     similar = attack.constraints[-1]
@@ -161,14 +161,14 @@ def test_bae_takes_what_a_masked_model_finds_likely() -> None:
     assert row.edited == "the bad good"
 
 
-def test_hotflip_flips_to_the_token_with_the_steepest_gradient_by_a_beam_of_ten() -> None:
+def test_hotflip_flips_to_the_token_with_the_steepest_gradient() -> None:
     attack = hotflip()
     assert attack.search == Beam(10, steps=2) and ChangedWords(most=2) in attack.constraints
     (row,) = attack(victim(WEIGHTS, letters=True), rows("good film")).rows
     assert "bad" in row.edited.split() and row.slopes >= 1
 
 
-def test_input_reduction_keeps_the_class_with_as_few_words_as_possible() -> None:
+def test_input_reduction_keeps_the_class_with_few_words() -> None:
     attack = input_reduction()
     assert attack.search == Beam(5) and attack.constraints == ()
     (row,) = attack(victim(WEIGHTS | {"dull": -1.0}), rows("the good film dull nice")).rows

@@ -15,6 +15,8 @@ Kind = Literal[
     "swap", "insert", "delete", "substitute", "keyboard", "homoglyph", "space", "invisible", "reorder", "backspace"
 ]
 Choose = Literal["one", "places", "all"]
+LONGEST = 64
+"""Letters of a word, from its first, among which one is edited: what is longer is an address, or no word."""
 
 
 def _swap(word: str, at: int) -> list[str]:
@@ -132,11 +134,13 @@ class Letter:
         if between and self.inner:
             # A gap is inner if a letter that stays first and one that stays last are around it.
             last = len(word)
-        ways = [own for at in range(first, last) if (own := make(word, at))] if word else []
-        if not ways:
-            return []
+        spots = range(first, min(last, LONGEST)) if word else range(0)
         if self.choose == "one":
-            return [draw.choice(draw.choice(ways))]
+            for at in draw.sample(spots, len(spots)):
+                if own := make(word, at):
+                    return [draw.choice(own)]
+            return []
+        ways = [own for at in spots if (own := make(word, at))]
         if self.choose == "places":
             return list(dict.fromkeys(draw.choice(own) for own in ways))
         return list(dict.fromkeys(one for own in ways for one in own))
