@@ -96,7 +96,8 @@ def test_every_kind_of_text_has_a_status(name: str) -> None:
 @pytest.mark.parametrize("name", ["deepwordbug", "bad_characters", "hotflip", "input_reduction"])
 def test_ten_thousand_words(name: str) -> None:
     (row,) = PRESETS[name](queries=12)(own(), rows("good film " * 5_000)).rows
-    assert row.status is Status.FAILED and row.reason == "out of queries" and row.words == 10_000
+    assert row.status is (Status.SUCCEEDED if name == "input_reduction" else Status.FAILED)
+    assert row.reason == "out of queries" and row.words == 10_000
     assert row.queries <= 12
 
 

@@ -81,7 +81,7 @@ def test_the_shared_tables_are_read(shared: Path) -> None:
     table = read_synonyms(shared / "data" / "synonyms" / "counterfitted_neighbors.json")
     assert "film" in table.of("movie")
     # Some of its words end in a control character.
-    assert 0 < len(table.bad) < 200 and all("is no word that can be printed" in one for one in table.bad)
+    assert 0 < len(table.bad) < 200 and all("no word" in one for one in table.bad)
 
 
 WORDNET = """  1 a licence of the database

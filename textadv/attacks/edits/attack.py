@@ -153,7 +153,7 @@ class EditAttack:
         try:
             yield from self.search(row)
         except OutOfQueriesError:
-            reason = "" if row.reached else OUT_OF_QUERIES
+            reason = "" if row.done else OUT_OF_QUERIES
         found[n] = _told(bare, row, Status.SUCCEEDED if row.reached else Status.FAILED, reason)
 
     def _places(self, row: Row, read: int) -> tuple[int, ...]:

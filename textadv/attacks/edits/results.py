@@ -22,8 +22,8 @@ class EditedRow:
     """One row.
 
     id, label, text, pair: the row as it was given.
-    status, reason: succeeded (the edited text reaches the goal), failed (the search ended, or ran `out of queries`) or
-        skipped (it was not searched, and why).
+    status, reason: succeeded (the edited text reaches the goal), failed (the search ended) or skipped (it was not
+        searched, and why). `out of queries` where the search would have gone on.
     edited: the text with the highest value that was seen; the row's own where none is higher.
     before, after: the logits of both texts; empty where the model cannot be asked.
     words, changed: how many words the text has, and how many differ.

@@ -129,7 +129,7 @@ class Row:
 
     places: the words that may be edited at all: those that the model reads and no constraint forbids.
     queries, cached: texts that went through the model, and texts that were asked for again.
-    found_at: queries after which the best was seen.
+    slopes_taken: backward passes. found_at: queries after which the best was seen.
     """
 
     questions: Questions
@@ -203,7 +203,10 @@ class Row:
         edited: list[Passage] = []
         for part in self.transformations:
             if allowed or not part.by_word:
-                known = yield from _answered(part.asks(passage, allowed, self.questions))
+                asked = part.asks(passage, allowed, self.questions)
+                if asked is not None and asked.oracle == self.questions.oracles.flips:
+                    self.slopes_taken += len(asked.items)
+                known = yield from _answered(asked)
                 edited += part.edits(passage, allowed, self.draw, known)
         taken = {str(self.original), str(passage)}
         fresh = []
