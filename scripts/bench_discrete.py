@@ -1,8 +1,9 @@
 """How many texts per second an attack by edits asks a classifier for, beside one text at a time padded to the maximum.
 
-    python scripts/bench_discrete.py --model FOLDER --data FILE [--attack deepwordbug] [--rows 32] [--max-length 128]
+    python scripts/bench_discrete.py --model FOLDER --train FILE --data FILE [--attack deepwordbug] [--rows 32]
 
-FILE is a csv, tsv or jsonl file of texts and classes; --columns names them where it has no header. Both ways run the
+FILE is a csv, tsv or jsonl file of texts and classes; --columns names them where it has no header. The classes are
+those of --train, the rows that are attacked those of --data. Both ways run the
 same attack on the same rows in turn, part by part, so that a busy machine slows both. Prints a Markdown table: rows,
 queries, seconds and queries per second of either way, their ratio and its lowest and highest part, and how many rows
 end alike. A head that the checkpoint lacks is drawn at random: the speed is the same, the accuracy means nothing.
@@ -92,7 +93,8 @@ def arguments() -> argparse.Namespace:
     """The command line, checked."""
     parser = reader(__doc__)
     parser.add_argument("--model", required=True, help="folder or Hub id of a classifier of texts")
-    parser.add_argument("--data", type=Path, required=True, help="csv, tsv or jsonl file of texts and classes")
+    parser.add_argument("--train", type=Path, required=True, help="csv, tsv or jsonl file that has every class")
+    parser.add_argument("--data", type=Path, required=True, help="file of the texts that are attacked")
     parser.add_argument("--columns", nargs="*", default=None, help="names of the columns where there is no header")
     parser.add_argument("--text", default="text", help="column of the texts (default text)")
     parser.add_argument("--label", default="label", help="column of the classes (default label)")
@@ -114,7 +116,7 @@ def main() -> None:
     with one_message():
         splits = load_splits(
             "files",
-            train=given.data,
+            train=given.train,
             test=given.data,
             text=given.text,
             label=given.label,

@@ -12,12 +12,15 @@ from textadv.attacks.edits import (
     AnyOf,
     Base64,
     EditAttack,
+    Genetic,
     Pad,
     RandomEdits,
     Rot13,
     SpellOut,
     Split,
     Status,
+    Swarm,
+    Synonyms,
     Victim,
     WordTable,
     bad_characters,
@@ -119,6 +122,18 @@ def test_logits_that_are_no_numbers_are_told_and_never_win() -> None:
     table = WordTable("toy", {"good": ("plot",)})
     (row,) = textfooler(table)(victim, rows("good film")).rows
     assert row.status is Status.FAILED and row.edited == "good film"
+
+
+def test_a_population_of_texts_without_a_number_ends() -> None:
+    victim = own()
+    model = victim.model
+    assert isinstance(model, Sums)
+    with torch.no_grad():
+        model.embeddings.weight[victim.tokenizer.convert_tokens_to_ids("plot")] = float("nan")
+    table = WordTable("toy", {"good": ("plot",)})
+    for search in (Genetic(4, 2), Swarm(4, 2)):
+        (row,) = EditAttack(Synonyms(table), search)(victim, rows("good")).rows
+        assert row.status is Status.FAILED and row.edited == "good"
 
 
 def test_typos_of_every_kind_of_text() -> None:

@@ -122,9 +122,10 @@ def test_the_cache_counts_apart_what_is_asked_again() -> None:
     spec = EditAttack(Letter("swap", "all"), Greedy("unk"), (NotTwice(),))
     (row,) = spec(own, rows("film film good")).rows
     asked = sum(count for count, _ in model.rows)
-    assert row.queries == asked and row.status.value == "succeeded"
+    # One more text told how many classes there are.
+    assert row.queries == asked - 1 and row.status.value == "succeeded"
     texts = rows("film film good", "film film good")
-    assert [one.queries for one in spec(own, texts).rows] == [asked, asked]
+    assert [one.queries for one in spec(own, texts).rows] == [asked - 1, asked - 1]
 
 
 def test_what_is_no_victim_is_told() -> None:

@@ -21,7 +21,7 @@ from textadv.attacks.edits.parts import Constraint, Goal, PlaceConstraint, TextC
 from textadv.attacks.edits.passage import Passage
 from textadv.attacks.edits.replacing import AnyOf, parts_of
 from textadv.attacks.edits.results import Edited, EditedRow, Status
-from textadv.attacks.edits.row import Oracles, OutOfQueriesError, Questions, Row, Turns
+from textadv.attacks.edits.row import Oracles, OutOfQueriesError, Questions, Row, SearchEndedError, Turns
 from textadv.data import Examples
 from textadv.data.characters import unbroken
 from textadv.models.victim import Asked, Victim
@@ -116,6 +116,7 @@ class EditAttack:
         require_kind("victim", victim, Victim, "a victim: model, tokenizer and length", remedy)
         remedy = "Take a split, load_splits(...).train, or make them: Examples(texts, None, labels, ids)."
         require_kind("rows", rows, Examples, "Examples", remedy)
+        _require_classes(rows, victim)
         found: list[EditedRow | None] = [None] * len(rows)
         oracles = Oracles(victim, self.goal)
         with phase("editing texts", len(rows)) as advance:
@@ -154,6 +155,8 @@ class EditAttack:
             yield from self.search(row)
         except OutOfQueriesError:
             reason = "" if row.done else OUT_OF_QUERIES
+        except SearchEndedError as error:
+            reason = str(error)
         found[n] = _told(bare, row, Status.SUCCEEDED if row.reached else Status.FAILED, reason)
 
     def _places(self, row: Row, read: int) -> tuple[int, ...]:
@@ -163,9 +166,7 @@ class EditAttack:
 
     def _refusal(self, row: Row, text: str) -> str | None:
         """Why the row is not searched; None where it is."""
-        label, classes = row.questions.label, len(row.first_logits)
-        if not 0 <= label < classes:
-            raise ValueError(f"a row has the label {label}, and the model has {classes} classes, from 0 on.")
+        label = row.questions.label
         if not bool(row.first_logits.isfinite().all()):
             return "the model's logits are not finite"
         if self.labels is not None and label not in self.labels:
@@ -180,6 +181,17 @@ class EditAttack:
         if self.transformation.by_word and not row.places:
             return "the constraints leave no word to edit"
         return None
+
+
+def _require_classes(rows: Examples, victim: Victim) -> None:
+    """Raises ValueError where a row's label is no class of the model: before any search."""
+    classes = victim.logits([Asked("a")]).shape[1] if len(rows) else 0
+    for row, label in zip(rows.ids, rows.labels, strict=True):
+        if not 0 <= label < classes:
+            raise ValueError(
+                f"row {row} has the label {label}, and the model has {classes} classes, from 0 on. Number them as "
+                "the model's logits are, or load the model with the classes of the data."
+            )
 
 
 def _skipped(bare: EditedRow, reason: str) -> EditedRow:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from textadv.attacks.edits.passage import Passage
-from textadv.attacks.edits.row import Row, State, Turns
+from textadv.attacks.edits.row import Row, SearchEndedError, State, Turns
 
 AT_A_TIME = 256
 """Texts that one row asks for in one turn."""
@@ -60,7 +60,7 @@ class Beam:
 class Exhaustive:
     """Every text that is up to `edits` edits away: the oracle of the other searches, for small spaces.
 
-    most: texts at which it refuses to go on.
+    most: texts at which it refuses to go on; the row has failed then, with the reason.
     """
 
     edits: int
@@ -72,7 +72,7 @@ class Exhaustive:
             raise ValueError(f"search.edits must be at least 1, got {self.edits}.")
 
     def __call__(self, row: Row) -> Turns[None]:
-        """Searches the row. Raises ValueError where there are more than `most` texts."""
+        """Searches the row. Raises SearchEndedError where there are more than `most` texts."""
         frontier, known = [row.original], {str(row.original)}
         for _ in range(self.edits):
             fresh: list[Passage] = []
@@ -83,9 +83,9 @@ class Exhaustive:
                         known.add(str(one))
                         fresh.append(one)
                 if len(known) > self.most:
-                    raise ValueError(
-                        f"search: there are more than {self.most} texts within {self.edits} edits. Lower search.edits, "
-                        "take fewer candidates per word, or search by beam."
+                    raise SearchEndedError(
+                        f"there are more than {self.most} texts within {self.edits} edits: lower search.edits, take "
+                        "fewer candidates per word, or search by beam"
                     )
             yield from seen_in_parts(row, fresh)
             if row.done or not fresh:

@@ -45,6 +45,7 @@ class Genetic:
         """Searches the row."""
         people = yield from _first(row, self.population)
         for _ in range(self.generations):
+            people = [one for one in people if math.isfinite(one.value)]
             if row.done or not people:
                 return
             elite = max(people, key=lambda one: one.value)

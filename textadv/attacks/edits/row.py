@@ -34,6 +34,10 @@ class OutOfQueriesError(Exception):
     """The row's budget is spent: the search ends with the best that was seen."""
 
 
+class SearchEndedError(Exception):
+    """A search that cannot go on in this row, and why."""
+
+
 class State(NamedTuple):
     """A text that was asked for, and its value."""
 
