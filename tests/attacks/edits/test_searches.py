@@ -88,7 +88,7 @@ GAPS: list[tuple[Search, float]] = [
     (Beam(4), 0.02),
     (Genetic(20, 12), 0.08),
     (Swarm(20, 12), 0.08),
-    (RandomEdits(400), 0.3),
+    (RandomEdits(400), 0.15),
 ]
 
 
