@@ -48,9 +48,9 @@ def swept(runs: list[Wanted], output: Path) -> str:
     # Once the configurations are known to be right: torch and transformers take seconds.
     from textadv.report import read_results
     from textadv.report.frontier import run_of, runs_markdown, write_frontier
+    from textadv.runs.harden import train_hardened
     from textadv.runs.ready import prepare
     from textadv.runs.reporting import measured, report
-    from textadv.runs.training import train_hardened
 
     found = []
     for ratio, folder, config in runs:

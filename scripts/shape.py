@@ -25,6 +25,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from textadv.runs.screen import parser as reader
+from textadv.values.host.printable import printable, tell
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "textadv"
@@ -43,7 +44,7 @@ plain = torch.autograd.grad
 def watched(*args, **named):
     files = [frame.filename for frame in traceback.extract_stack()]
     if "attacks" in files[-2] and any(name.endswith("trainer.py") for name in files) and "objectives" in str(files):
-        print("STACK" + json.dumps(files[:-1]))
+        sys.stdout.write("STACK" + json.dumps(files[:-1]) + "\\n")
         sys.stdout.flush()
         import os
         os._exit(0)
@@ -58,7 +59,8 @@ def unpacked(commit: str, folder: Path) -> None:
     """Writes what a commit holds into a folder. Raises SystemExit where git does not know it."""
     done = subprocess.run(["git", "-C", str(ROOT), "archive", commit], capture_output=True, check=False)
     if done.returncode:
-        raise SystemExit(f"--before {commit}: {done.stderr.decode().strip()}. Give a commit of this repository.")
+        told = f"--before {commit}: {done.stderr.decode().strip()}. Give a commit of this repository."
+        raise SystemExit(printable(told))
     with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
         archive.extractall(folder, filter="data")
 
@@ -190,10 +192,10 @@ def main() -> None:
         for commit, root in trees.items():
             unpacked(commit, root)
         shapes = {name: shape(root) for name, root in {**trees, "now": ROOT}.items()}
-    print(table({name: figures for name, (figures, _) in shapes.items()}))
+    tell(table({name: figures for name, (figures, _) in shapes.items()}))
     if given.files:
         for name, (_, behind) in shapes.items():
-            print("", *(f"{name}, {what}: {' '.join(found)}" for what, found in behind.items()), sep="\n")
+            tell("\n".join(["", *(f"{name}, {what}: {' '.join(found)}" for what, found in behind.items())]))
 
 
 if __name__ == "__main__":

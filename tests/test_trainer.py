@@ -303,7 +303,7 @@ def test_a_hook_on_the_wrong_module_stops_the_run(
     def wrong(model: nn.Module, space: Space) -> nn.Module:
         return embeddings.word_embeddings.aside if ignored else embeddings.position_embeddings
 
-    for place in ("gradient", "parts.probe"):
+    for place in ("gradient", "parts.starts"):
         shape = f"textadv.attacks.{place}.delta_shape"
         monkeypatch.setattr(shape, lambda model, batch, space: (*batch.editable.shape, 16))
     monkeypatch.setattr(running, "space_module", wrong)

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from tests import chat_run
 from textadv.models import trainable_state
+from textadv.runs.harden import train_hardened
 from textadv.runs.ready import prepare
-from textadv.runs.training import train_hardened
 from textadv.tasks.chat.config import ChatRunConfig
 from textadv.tasks.file import load_config
 

@@ -15,9 +15,7 @@ from textadv.measuring.sections.told import Told
 from textadv.measuring.statistics import wilson
 from textadv.report import from_json, report_html, report_markdown, screen_notes, screen_text, to_json
 
-OF_ONE_TASK = re.compile(
-    r"^textadv\.(config|task|stages|evaluation\.(chat|classif|verdict|outcomes|judge|elicit|inspection))"
-)
+OF_ONE_TASK = re.compile(r"^textadv\.(config|tasks|runs|measuring\.(accuracy|safety|judges|capability|verdict))")
 # The picture of attacked images is made by a recipe and is no part of a report.
 PICTURES = {"textadv/report/grid.py", "textadv/report/__init__.py"}
 

@@ -33,8 +33,9 @@ from textadv.attacks import (
     worst_of,
 )
 from textadv.attacks.gradient import GradientAttack
-from textadv.config.adversary import Against, AttackConfig
+from textadv.config.adversary import AttackConfig
 from textadv.config.attacks import NamedAttackConfig
+from textadv.config.evaluation import EvaluationConfig
 from textadv.config.types import ConfigError
 
 TRAINING, EVALUATION, PYTHON = "training", "evaluation", "Python"
@@ -105,7 +106,8 @@ def measured(
         subject = place.subject(0)
         parsed = TypeAdapter(NamedAttackConfig).validate_python(dict(config))
         surrogates = {SURROGATE: place.subject(1).model}
-        return parsed.make(threat, 0, Against(subject.classes, surrogates=surrogates))
+        evaluation = EvaluationConfig().model_copy(update={"attacks": {"it": parsed}})
+        return evaluation.panel(threat, 0, subject.classes, surrogates)["it"]
 
     return Row(name, EVALUATION, python, make, kind, norms, per, config, cells or {})
 

@@ -16,7 +16,7 @@ from textadv.measuring.sections.exports import Exports
 from textadv.report import screen_notes, screen_text, write_results
 from textadv.runs.exporting import Exported
 from textadv.runs.output import finish
-from textadv.runs.training import TrainedModel
+from textadv.runs.trained import TrainedModel
 from textadv.tasks.protocol import Loaded, Task
 from textadv.values.digests import weights_hash
 from textadv.values.host.phases import stage, within

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import nn
 
 from textadv.config.types import ConfigError
@@ -26,11 +27,11 @@ def _benign_answers(model: nn.Module, used: Template, panel: Panel) -> list[Answ
     return answers(model, used.tokenizer, prompts, panel.decoding, speech=used.speech)
 
 
-def require_answers(model: nn.Module, used: Template, panel: Panel) -> None:
+def require_answers(model: nn.Module, used: Template, panel: Panel, device: torch.device) -> None:
     """Raises ConfigError where the untrained model thinks until every answer of the selection is cut off."""
     if used.speech.marks is None:
         return
-    given = _benign_answers(model, used, panel)
+    given = _benign_answers(model.to(device), used, panel)
     if all(answer.status == "thinking" for answer in given):
         raise ConfigError(
             [

@@ -115,7 +115,7 @@ class ChatTask:
         ConfigError where the model would answer nothing within selection.max_new_tokens.
         """
         used, held = template(self.config.model, loaded), self.config.objective.held_steps
-        require_answers(loaded.model.to(self.run.accelerator.device), used, self.selection)
+        require_answers(loaded.model, used, self.selection, self.run.accelerator.device)
         judges = f"{self.selection.judge.name}, those to benign prompts by {XSTEST.name}"
         self.run.say(f"hardened: validation answers to behaviours are judged by {judges}")
         size = self.config.training.batch_size

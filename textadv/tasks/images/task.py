@@ -147,7 +147,7 @@ def ready(config: ImageRunConfig, run: Run) -> Classifier:
         new_weights=found.loaded.initialised,
         load=found.load,
         opened=partial(_opened, config, parts.validation),
-        beside=_beside,
+        beside=partial(_beside, config, found.splits),
         warnings=(*run.notes, *reach_warnings(config, threat), *_warnings(found)),
         split_norm=config.model.split_norm,
         surrogates=found.surrogates,
@@ -166,13 +166,12 @@ def _opened(config: ImageRunConfig, validation: ImageRows, loaded: LoadedVision,
 
 
 @stage("making ready")
-def _beside(task: Classifier, name: str) -> Classifier:
+def _beside(config: ImageRunConfig, splits: ImageSplits, task: Classifier, name: str) -> Classifier:
     """The task for another model: the images in its size, the same rows and the same radius.
 
     Raises ConfigError, DataError or ModelError as `ready` does.
     """
-    config, splits = task.config.of_model(name), task.splits
-    assert isinstance(config, ImageRunConfig) and isinstance(splits, ImageSplits)
+    config = config.of_model(name)
     found = examined(config, splits, task.surrogates)
     if isinstance(task.threat.space, Hidden):
         space_module(found.loaded.model, task.threat.space)

@@ -81,7 +81,7 @@ def ready(config: RunConfig, run: Run) -> Classifier:
         warnings=(*run.notes, *_warnings(config, splits, threat, train, loaded), *doubts),
         load=partial(config.model.make, splits.labels, config.seed),
         opened=partial(_opened, config, splits),
-        beside=_beside,
+        beside=partial(_beside, config, splits),
         surrogates=surrogates,
     )
     if run.training:
@@ -97,13 +97,12 @@ def _opened(config: RunConfig, splits: Splits, loaded: LoadedModel, positions: S
 
 
 @stage("making ready")
-def _beside(task: Classifier, name: str) -> Classifier:
+def _beside(config: RunConfig, splits: Splits, task: Classifier, name: str) -> Classifier:
     """The task for another model: its own tokens and hashes, the same rows and the same radius.
 
     Raises ConfigError, DataError or ModelError as `ready` does.
     """
-    config, splits = task.config.of_model(name), task.splits
-    assert isinstance(config, RunConfig) and isinstance(splits, Splits)
+    config = config.of_model(name)
     loaded = config.model.make(splits.labels, config.seed)
     train, validation, test = encoded(splits, loaded, config)
     doubts = read_texts(config, loaded, (train, validation, test))
