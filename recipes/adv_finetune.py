@@ -2,7 +2,8 @@
 
     accelerate launch --quiet recipes/adv_finetune.py recipes/configs/quickstart.yaml [key=value ...]
 
-A config with `task: images` hardens an image classifier, one with `task: chat` a chat model. Writes to the config's
+A config with `task: images` hardens an image classifier, one with `task: tokens` a token classifier, one with
+`task: chat` a chat model. Writes to the config's
 `output`: adapter/ and merged/ (with the tokenizer or image processor), adapters/ (robust-best, clean-best, last),
 baselines/ (adapter/ and merged/ of each plain model), results.json, report.md, report.html, curve.svg, answers/ (of a
 chat model), config.yaml (re-runs this run), training/ (logs, checkpoints).

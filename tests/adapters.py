@@ -23,14 +23,14 @@ from peft import (
     VeraConfig,
     get_peft_model,
 )
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
-    PreTrainedModel,
 )
 
+from textadv.models import LoadedModel
 from textadv.models.sources import quiet
 from textadv.values.randomness import seeded_scope
 
@@ -64,13 +64,18 @@ VARIANTS: Mapping[str, Callable[[], PeftConfig]] = {
 }
 
 
-def shaken(model: PreTrainedModel | PeftModel, size: float = 0.1) -> None:
+def shaken(model: nn.Module, size: float = 0.1) -> None:
     """As after training: every trainable weight has moved."""
     draw = torch.Generator().manual_seed(7)
     with torch.no_grad():
         for value in model.parameters():
             if value.requires_grad:
                 value += size * torch.randn(value.shape, generator=draw).to(value.dtype)
+
+
+def shaken_loaded(loaded: LoadedModel, size: float = 0.1) -> LoadedModel:
+    shaken(loaded.model, size)
+    return loaded
 
 
 def trained(base: Path, folder: Path, config: PeftConfig, *, task: str = "text", tokenizer: bool = False) -> PeftModel:

@@ -317,3 +317,9 @@ def tiny_rows(name: str, count: int = 4) -> Batch:
     if name == "vit":
         return image_rows(count)
     return token_rows([5 + 2 * (row % 3) for row in range(count)], classes=3)
+
+
+def labelled(labels: list[int]) -> Batch:
+    """Rows of four tokens with these labels."""
+    batch = token_rows([4] * len(labels))
+    return Batch(batch.inputs, torch.tensor(labels), batch.editable, batch.ids, batch.role)

@@ -6,12 +6,14 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 ONE_PROCESS = tuple("--cpu --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no".split())
 """What `accelerate launch` is told, so that it asks nothing."""
+WORKER = str(ROOT / "tests" / "worker.py")
 
 
 def environment() -> dict[str, str]:
@@ -44,3 +46,36 @@ def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
+
+
+def name_of(work: Callable[..., object]) -> str:
+    """What `worker.py` calls a function of the tests."""
+    return f"{work.__module__}:{work.__qualname__}"
+
+
+def pair(*words: str) -> list[str]:
+    """The command that runs a script with its words in two processes on this machine."""
+    port = f"--master-port={free_port()}"
+    return [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", port, *words]
+
+
+def worked(work: Callable[..., object], *words: object) -> subprocess.CompletedProcess[str]:
+    """A function of the tests, called with these words in a process of its own."""
+    return finished([sys.executable, WORKER, name_of(work), *map(str, words)])
+
+
+def worked_in_two(work: Callable[..., object], *words: object) -> None:
+    """The same in two processes that know of one another; both must end well."""
+    result = finished(pair(WORKER, name_of(work), *map(str, words)), timeout=900)
+    assert result.returncode == 0, result.stdout[-4000:]
+
+
+def lines_of(command: Sequence[str]) -> tuple[int, list[str]]:
+    """How a command ends: its status, and what it said line by line."""
+    ended = finished(command)
+    return ended.returncode, [line for line in ended.stdout.splitlines() if line.strip()]
+
+
+def accelerate_launch(*words: str) -> tuple[int, list[str]]:
+    """The same of `accelerate launch` with these words."""
+    return lines_of([sys.executable, "-m", "accelerate.commands.launch", *words])

@@ -7,33 +7,34 @@ from pathlib import Path
 
 import pytest
 
+from tests.config_sample import small_chat
 from tests.support.config_keys import keys_in, sentences, tasks_with
-from tests.test_config_chat import small as small_chat
 from textadv.config.types import ConfigError
 from textadv.data import DataError
 from textadv.data.tables import Table, read_files
 from textadv.training.mixing import Constant, Mixing
 
 PACKAGE = Path(__file__).parents[1] / "textadv"
-TEXTS, IMAGES, CHAT = "classification", "images", "chat"
-EVERY = {TEXTS, IMAGES, CHAT}
-CLASSIFIERS, TEXTUAL = {TEXTS, IMAGES}, {TEXTS, CHAT}
+TEXTS, IMAGES, TOKENS, CHAT = "classification", "images", "tokens", "chat"
+EVERY = {TEXTS, IMAGES, TOKENS, CHAT}
+CLASSIFIERS, TEXTUAL, OF_ONE_CLASS = {TEXTS, IMAGES, TOKENS}, {TEXTS, TOKENS, CHAT}, {TEXTS, IMAGES}
 # The tasks that show the sentences of a file; of a file that no line matches, every task may.
 SHOWN_BY = {
     "config/classifier.py": CLASSIFIERS,
     "config/evaluation.py": CLASSIFIERS,
     "config/lowered.py": CLASSIFIERS,
-    "config/objective*.py": CLASSIFIERS,
+    "config/objective*.py": OF_ONE_CLASS,
     "config/attacks.py": CLASSIFIERS,
     "tasks/checks.py": CLASSIFIERS,
     "tasks/classifier.py": CLASSIFIERS,
     "tasks/text/*.py": {TEXTS},
     "tasks/images/*.py": {IMAGES},
+    "tasks/tokens/*.py": {TOKENS},
     "tasks/chat/*.py": {CHAT},
     "models/split_norm.py": {IMAGES},
-    "data/classification.py": {TEXTS},
-    "data/classes.py": CLASSIFIERS,
-    "data/labels.py": CLASSIFIERS,
+    "data/classification.py": {TEXTS, TOKENS},
+    "data/classes.py": OF_ONE_CLASS,
+    "data/labels.py": OF_ONE_CLASS,
     "data/image_*.py": {IMAGES},
     "data/encoding.py": TEXTUAL,
     "data/chat*.py": {CHAT},
@@ -48,11 +49,11 @@ SHOWN_BY = {
     "models/running.py": TEXTUAL,
     "models/loading.py": TEXTUAL,
     "objectives/alignment.py": {CHAT},
-    "objectives/distributional.py": CLASSIFIERS,
-    "objectives/margin_aware.py": CLASSIFIERS,
-    "objectives/predictor.py": CLASSIFIERS,
-    "objectives/proximal.py": CLASSIFIERS,
-    "objectives/regularised.py": CLASSIFIERS,
+    "objectives/distributional.py": OF_ONE_CLASS,
+    "objectives/margin_aware.py": OF_ONE_CLASS,
+    "objectives/predictor.py": OF_ONE_CLASS,
+    "objectives/proximal.py": OF_ONE_CLASS,
+    "objectives/regularised.py": OF_ONE_CLASS,
     "objectives/token_means.py": {CHAT},
     "objectives/weights.py": CLASSIFIERS,
     "measuring/accuracy/masking.py": CLASSIFIERS,
@@ -63,10 +64,10 @@ SHOWN_BY = {
     "measuring/safety/measures.py": {CHAT},
     "measuring/safety/panel.py": {CHAT},
     "measuring/safety/record.py": {CHAT},
-    "measuring/safety/earlier.py": {CHAT},
+    "measuring/safety/results.py": {CHAT},
     "measuring/safety/fluency.py": {CHAT},
     "measuring/accuracy/record.py": CLASSIFIERS,
-    "measuring/accuracy/earlier.py": CLASSIFIERS,
+    "measuring/accuracy/results.py": CLASSIFIERS,
     "measuring/verdict.py": CLASSIFIERS,
     "measuring/safety/verdict*.py": {CHAT},
     "measuring/judges/refusal.py": {CHAT},
@@ -75,23 +76,24 @@ SHOWN_BY = {
 # Sentences of shared files that one kind of run shows, and so names its keys: file -> beginnings of keys -> tasks.
 ONE_KIND = {
     "attacks/wrappers/curriculum.py": {"mixing.adaptive_radius": CLASSIFIERS},
-    "attacks/penalty.py": {"objective.": CLASSIFIERS},
+    "attacks/penalty.py": {"objective.": OF_ONE_CLASS},
     "attacks/contrast.py": {"objective.parts": {CHAT}},
     "attacks/wrappers/held.py": {"objective.defence_steps": {CHAT}},
     "config/mixing.py": {"mixing.adaptive_radius": CLASSIFIERS},
     "config/errors.py": {"objective.name": CLASSIFIERS},
     "tasks/file.py": {"data.name": CLASSIFIERS},
     "config/labels.py": {"data.borderline": {CHAT}, "evaluation.elicitation": {CHAT}},
-    "config/training.py": {"objective.": CLASSIFIERS},
+    "config/training.py": {"objective.replays": OF_ONE_CLASS, "objective.": CLASSIFIERS},
+    "data/classification.py": {"data.text": {TEXTS}, "data.label": {TEXTS}, "data.columns": {TEXTS}},
     "data/tables.py": {"data.columns": {TEXTS}, "data.name": CLASSIFIERS},
     # Of a chat run's stream, `data.chat` puts the stream's key in place of data.
     "data/hub.py": {"data.": CLASSIFIERS},
-    "objectives/free.py": {"objective.": CLASSIFIERS},
+    "objectives/free.py": {"objective.": OF_ONE_CLASS},
     "objectives/pairs.py": {"objective.": CLASSIFIERS, "model.gradient": TEXTUAL},
     "training/rehearsal.py": {"data.image_size": {IMAGES}, "data.max_length": TEXTUAL, "model.gradient": TEXTUAL},
     "training/sampling.py": {
         "data.train": CLASSIFIERS,
-        "objective.replays": CLASSIFIERS,
+        "objective.replays": OF_ONE_CLASS,
         "mixing.borderline_share": {CHAT},
         "data.borderline": {CHAT},
         "objective.defence_steps": {CHAT},
@@ -135,7 +137,7 @@ def _tasks_with(file: str, key: str) -> set[str]:
     own = key.removeprefix("attack.")
     if own != key and tasks_with(key) == set() and file.startswith(("attacks/", "config/attacks")):
         named, searching = (tasks_with(f"evaluation.{at}.{own}") for at in ("attacks.mine", "minimum_radius"))
-        return EVERY if named | searching == CLASSIFIERS else set()
+        return EVERY if named | searching >= OF_ONE_CLASS else set()
     return tasks_with(key)
 
 
@@ -175,6 +177,7 @@ def test_a_folder_or_a_column_is_advised_in_the_keys_of_its_stream(tmp_path: Pat
 
 def test_keys_are_looked_up_below_keys_of_the_users_choice() -> None:
     assert tasks_with("evaluation.attacks.mine.steps") == CLASSIFIERS
+    assert tasks_with("data.tags") == {TOKENS} and tasks_with("evaluation.attacks.mine.queries") == OF_ONE_CLASS
     assert tasks_with("data.adversarial.columns.prompt") == {CHAT} and tasks_with("objective.nothing") == set()
     assert keys_in("Set model.name: x (or mixing.ratio), not model.to(device).") == [
         "model.name",

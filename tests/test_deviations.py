@@ -7,26 +7,26 @@ from tests.deviations import ELSEWHERE, PACKAGE, WHY, clauses, stated, table, un
 TABLE = table(
     """
 overfitting.Guard
-  it probes with PGD-5 on the epoch's first | test_overfitting.test_the_probe_is_told_how_training_attacks
-  here held-out rows decide, every few steps | test_overfitting.test_the_verdict
+  it probes with PGD-5 on the epoch's first | training/test_overfitting.test_the_probe_is_told_how_training_attacks
+  here held-out rows decide, every few steps | training/test_overfitting.test_the_verdict
 averaging.Averaging
-  the paper's SWA takes in the weights once | test_averaging.test_start_and_every_say_which_weights_are_taken_in
-  here the schedule is the run's own | test_averaging.test_start_and_every_say_which_weights_are_taken_in
+  the paper's SWA takes in the weights | training/test_averaging.test_start_and_every_say_which_weights_are_taken_in
+  here the schedule is the run's own | training/test_averaging.test_start_and_every_say_which_weights_are_taken_in
 calibration.fit_temperature
-  the labels are smoothed | evaluation/test_calibration.test_temperature_is_the_optimum_of_a_worked_case
-  Where every row is right | evaluation/test_calibration.test_rows_all_right_are_not_sharpened_until_gradients_vanish
-  with a few hundred rows | evaluation/test_calibration.test_temperature_undoes_a_known_scaling
+  the labels are smoothed | measuring/test_calibration.test_temperature_is_the_optimum_of_a_worked_case
+  Where every row is right | measuring/test_calibration.test_rows_all_right_are_not_sharpened_until_gradients_vanish
+  with a few hundred rows | measuring/test_calibration.test_temperature_undoes_a_known_scaling
 instructions
-  - language:response_language | evaluation/test_instructions.test_every_instruction_has_a_case
-  english_capital and english_lowercase | evaluation/test_instructions.test_what_follows_and_what_does_not
-  - sentences and capital words | evaluation/test_instructions.test_sentences
-  + evaluation/test_instructions.test_capital_words
-  Keywords are taken letter for letter | evaluation/test_instructions.test_what_follows_and_what_does_not
+  - language:response_language | measuring/test_instructions.test_every_instruction_has_a_case
+  english_capital and english_lowercase | measuring/test_instructions.test_what_follows_and_what_does_not
+  - sentences and capital words | measuring/test_instructions.test_sentences
+  + measuring/test_instructions.test_capital_words
+  Keywords are taken letter for letter | measuring/test_instructions.test_what_follows_and_what_does_not
 verdicts.RefusalList
-  a typographic apostrophe counts | evaluation/test_judges.test_lists_match_as_published
-  an empty response is not broken | evaluation/test_judges.test_an_empty_response_breaks_nothing_and_refuses_nothing
+  a typographic apostrophe counts | measuring/test_judges.test_lists_match_as_published
+  an empty response is not broken | measuring/test_judges.test_an_empty_response_breaks_nothing_and_refuses_nothing
 refusal.over_refusal
-  an empty response is degenerate | evaluation/test_refusal.test_each_row_has_one_outcome_over_all_rows
+  an empty response is degenerate | measuring/test_refusal.test_each_row_has_one_outcome_over_all_rows
 """
 )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState
 from peft import LoraConfig, TaskType, get_peft_model
 from torch import Tensor, nn
 from transformers import BertConfig, BertForSequenceClassification
@@ -151,6 +152,12 @@ def largest_difference(one: dict[str, Tensor], other: dict[str, Tensor]) -> floa
 def settings(**changes: object) -> Settings:
     """`SETTINGS` with some values changed."""
     return replace(SETTINGS, **changes)  # type: ignore[arg-type]
+
+
+def forget_accelerator() -> None:
+    """So that the next accelerator of this process is made anew."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
 
 
 def accelerator() -> Accelerator:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from tests.oracles import CurvedBag
+from tests.oracles import CurvedBag, token_rows
 from textadv.attacks import (
     Adam,
     Attack,
@@ -134,3 +134,27 @@ class PixelsAlone(nn.Module):
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         return torch.stack([torch.sin(self.inner @ (image.flatten() - 0.5)) @ self.head.T for image in pixel_values])
+
+
+def require_nothing_changed(attack: Callable[..., Batch]) -> None:
+    """That an attack leaves weights, gradients, modes, inputs and the global generator as they are."""
+    model, rows = CurvedBag(), token_rows([5, 9, 7, 3], classes=3)
+    model.train()
+    model.embeddings.eval()
+    model.bias.requires_grad_(False)
+    model.head.grad = torch.full_like(model.head, 0.125)
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    modes = [module.training for module in model.modules()]
+    inputs = {name: value.clone() for name, value in rows.inputs.items()}
+    before = torch.get_rng_state()
+    attacked = attack(model, rows, step=3)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(model.head.grad, torch.full_like(model.head, 0.125))
+    assert all(value.grad is None for name, value in model.named_parameters() if name != "head")
+    assert [module.training for module in model.modules()] == modes
+    assert [name for name, value in model.named_parameters() if not value.requires_grad] == ["bias"]
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+    assert all(torch.equal(value, inputs[name]) for name, value in rows.inputs.items())
+    assert not model.embeddings._forward_hooks
+    assert rows.perturbation is None
+    assert not attacked.perturbation.delta.requires_grad

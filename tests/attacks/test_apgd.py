@@ -31,7 +31,7 @@ norms = pytest.mark.parametrize("norm", NORMS)
         (1, (1,)),
     ],
 )
-def test_the_checkpoints_are_the_papers_fractions_of_the_steps(steps, marks):
+def test_the_checkpoints_are_the_papers_fractions_of_the_steps(steps: int, marks: tuple[int, ...]) -> None:
     assert checkpoints(steps) == marks
 
 
@@ -83,7 +83,7 @@ def by_the_paper(norm: str, start: list[float], offset: list[float], radius: flo
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("place", [(0.3, 0.1), (-1.0, 0.7), (0.0, 0.0)])
-def test_every_point_is_the_one_of_the_papers_algorithm(norm, place):
+def test_every_point_is_the_one_of_the_papers_algorithm(norm: str, place: tuple[float, float]) -> None:
     model, radius, steps = Waves(), 0.7, 40
     Apgd(plane(norm, radius), steps, MARGIN, early_stop=False)(model, points(place))
     asked = torch.cat(model.asked) - torch.tensor(place, dtype=torch.float64)
@@ -94,7 +94,7 @@ def test_every_point_is_the_one_of_the_papers_algorithm(norm, place):
 
 
 @norms
-def test_the_start_is_drawn_on_the_boundary_of_the_ball(norm):
+def test_the_start_is_drawn_on_the_boundary_of_the_ball(norm: str) -> None:
     model, batch = Waves(), points(*[(0.0, 0.0)] * 40)
     Apgd(plane(norm, 0.5), 1, MARGIN, early_stop=False)(model, batch)
     size = torch.linalg.vector_norm(model.asked[0], {"l2": 2.0, "linf": float("inf"), "l1": 1.0}[norm], dim=1)
@@ -110,7 +110,7 @@ def climb(best_values: list[float], rises: list[int], halved: list[bool], best_b
     return Climb(one, value, 3 * one, 0 * one, 5 * one, best, 7 * one, value + 2, torch.tensor(rises), memory)
 
 
-def test_a_row_halves_its_step_and_returns_to_its_best_point_by_itself():
+def test_a_row_halves_its_step_and_returns_to_its_best_point_by_itself() -> None:
     """Of 8 steps: 7 rises; 6 rises; 7 rises without a new best; the same after a checkpoint that halved already."""
     before = climb([2, 2, 1, 1], [7, 6, 7, 7], [False, False, False, True], [1, 1, 1, 1])
     after = Halving().adapted(before, THREAT, 8)
@@ -124,7 +124,7 @@ def test_a_row_halves_its_step_and_returns_to_its_best_point_by_itself():
     assert after.memory[1].tolist() == [False, True, True, False]
 
 
-def test_rises_are_counted_between_consecutive_points_and_not_above_the_best():
+def test_rises_are_counted_between_consecutive_points_and_not_above_the_best() -> None:
     here = torch.zeros(1, 1, 1, dtype=torch.float64)
     now = Climb.begin(here, point(1.0), 2.0, ())
     for turn, value in enumerate([3.0, 2.0, 2.5, 2.5, 2.75], start=1):
@@ -142,7 +142,7 @@ def point(value: float) -> Point:
     return Point(torch.tensor([value], dtype=torch.float64), torch.tensor([False]), torch.zeros(1), grad)
 
 
-def test_the_step_in_an_l1_ball_follows_how_sparse_the_best_point_is():
+def test_the_step_in_an_l1_ball_follows_how_sparse_the_best_point_is() -> None:
     batch = image_batch(torch.zeros(2, 1, 1, 9, dtype=torch.float64), torch.zeros(2, dtype=torch.int64))
     threat = ThreatModel(Pixels(-1, 1), L1(1.0, per="example"))
     dense = torch.full((2, 1, 1, 9), 0.1, dtype=torch.float64)
@@ -170,7 +170,7 @@ def test_the_step_in_an_l1_ball_follows_how_sparse_the_best_point_is():
 
 
 @pytest.mark.parametrize("norm", ["linf", "l1"])
-def test_the_optimum_of_a_linear_model_of_pixels_takes_the_image_box_into_account(norm):
+def test_the_optimum_of_a_linear_model_of_pixels_takes_the_image_box_into_account(norm: str) -> None:
     generator = torch.Generator().manual_seed(0)
     pixels = torch.rand((6, 3, 4, 4), generator=generator, dtype=torch.float64)
     weight = torch.randn(48, generator=generator, dtype=torch.float64)
@@ -198,7 +198,7 @@ def test_the_optimum_of_a_linear_model_of_pixels_takes_the_image_box_into_accoun
 
 
 @norms
-def test_a_curved_case_in_two_dimensions_is_solved_as_well_as_by_a_grid(norm):
+def test_a_curved_case_in_two_dimensions_is_solved_as_well_as_by_a_grid(norm: str) -> None:
     places = [(0.3, 0.1), (-1.0, 0.7), (0.9, -1.3), (2.0, 2.0)]
     batch, radius, model = points(*places), 0.8, Waves()
     axis = torch.linspace(-radius, radius, 401, dtype=torch.float64)
@@ -231,7 +231,7 @@ def by_alternation(vector: Tensor, radius: float, low: Tensor, high: Tensor) -> 
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_the_projection_is_the_nearest_point_of_ball_and_box(seed):
+def test_the_projection_is_the_nearest_point_of_ball_and_box(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     size = 2 + seed % 5
     vector = 2 * torch.randn(size, generator=generator, dtype=torch.float64)
@@ -245,7 +245,7 @@ def test_the_projection_is_the_nearest_point_of_ball_and_box(seed):
     assert torch.allclose(found, by_alternation(vector, radius, low, high), atol=1e-6)
 
 
-def test_the_projection_without_a_box_is_that_on_the_ball():
+def test_the_projection_without_a_box_is_that_on_the_ball() -> None:
     generator = torch.Generator().manual_seed(0)
     vectors = torch.randn((20, 7), generator=generator, dtype=torch.float64)
     radii = torch.linspace(0, 12, 20, dtype=torch.float64)
@@ -256,7 +256,7 @@ def test_the_projection_without_a_box_is_that_on_the_ball():
     assert torch.equal(found[-1], vectors[-1])
 
 
-def test_the_projection_works_with_ties_zeros_and_closed_boxes():
+def test_the_projection_works_with_ties_zeros_and_closed_boxes() -> None:
     vector = torch.tensor([[1.0, 1.0, -1.0, 0.0], [2.0, -2.0, 0.5, 0.5]])
     low = torch.tensor([[-1.0, -1.0, -1.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
     high = torch.tensor([[0.2, 1.0, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0]])

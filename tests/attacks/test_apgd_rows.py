@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -25,10 +26,12 @@ from textadv.attacks import (
     apgd_dlr,
     apgd_targeted,
 )
+from textadv.attacks.parts.balls import Per
+from textadv.attacks.parts.goals import Goal
 from textadv.models import PerturbationError
 from textadv.values.batch import Batch
 from textadv.values.losses import dlr, margin
-from textadv.values.spaces import Embeddings, Hidden, Pixels, Several
+from textadv.values.spaces import Embeddings, Hidden, Pixels, Several, Space
 
 THREAT = ThreatModel(Embeddings(), L2(0.2))
 MARGIN = Untargeted(margin)
@@ -44,7 +47,7 @@ def rows() -> Batch:
 
 @norms
 @pytest.mark.parametrize("per", ["token", "example"])
-def test_a_row_is_the_same_alone_and_in_any_company_while_broken_rows_are_dropped(norm, per):
+def test_a_row_is_the_same_alone_and_in_any_company_while_broken_rows_are_dropped(norm: str, per: Per) -> None:
     model, batch = CurvedBag(), rows()
     threat = ThreatModel(Embeddings(), NORMS[norm](0.5 if norm == "l1" else 0.2, per=per))
     attack = Apgd(threat, 12, restarts=2)
@@ -61,7 +64,7 @@ def test_a_row_is_the_same_alone_and_in_any_company_while_broken_rows_are_droppe
         assert [int(count[row]) for count in together.cost] == [int(count[0]) for count in alone.cost]
 
 
-def test_rows_that_are_wrong_already_are_left_alone_and_not_attacked():
+def test_rows_that_are_wrong_already_are_left_alone_and_not_attacked() -> None:
     model, batch = CurvedBag(), rows()
     wrong = torch.arange(len(batch)) % 2 == 0
     mixed = replace(batch, labels=torch.where(wrong, (batch.labels + 1) % 3, batch.labels))
@@ -76,7 +79,7 @@ def test_rows_that_are_wrong_already_are_left_alone_and_not_attacked():
     assert bool(none.success.all())
 
 
-def test_a_row_keeps_its_most_damaging_point():
+def test_a_row_keeps_its_most_damaging_point() -> None:
     model, batch = CurvedBag(), rows()
     for options in ({}, {"restarts": 3}, {"early_stop": False}, {"early_stop": False, "restarts": 3}):
         attacked = Apgd(THREAT, 9, MARGIN, **options)(model, batch)
@@ -90,7 +93,7 @@ def test_a_row_keeps_its_most_damaging_point():
         assert bool((attacked.outcome.climb >= 0).all())
 
 
-def test_the_cost_is_counted_and_restarts_are_spent_on_unbroken_rows_only():
+def test_the_cost_is_counted_and_restarts_are_spent_on_unbroken_rows_only() -> None:
     model, batch = CurvedBag(), rows()
     plain = Apgd(THREAT, 8, restarts=3, early_stop=False)(model, batch)
     assert plain.cost.forwards.tolist() == plain.cost.backwards.tolist() == [24] * len(batch)
@@ -105,14 +108,14 @@ def test_the_cost_is_counted_and_restarts_are_spent_on_unbroken_rows_only():
     assert l1.cost.queries.tolist() == [5] * len(batch)
 
 
-def test_measure_false_gives_the_same_perturbation():
+def test_measure_false_gives_the_same_perturbation() -> None:
     model, batch = CurvedBag(), rows()
     measured, silent = (Apgd(THREAT, 4)(model, batch, measure=flag) for flag in (True, False))
     assert torch.equal(measured.perturbation.delta, silent.perturbation.delta)
     assert silent.measured is None
 
 
-def test_a_perturbation_that_the_batch_carries_is_where_the_first_search_starts():
+def test_a_perturbation_that_the_batch_carries_is_where_the_first_search_starts() -> None:
     model, batch = Waves(), points((0.3, 0.1), (-1.0, 0.7))
     given = torch.tensor([[0.1, -0.2], [0.3, 0.05]], dtype=torch.float64).reshape(2, 1, 1, 2)
     carried = batch.perturbed(Pixels(-9, 9), given)
@@ -124,7 +127,7 @@ def test_a_perturbation_that_the_batch_carries_is_where_the_first_search_starts(
 
 
 @pytest.mark.parametrize("classes", [2, 3, 4, 10])
-def test_targets_are_tried_for_any_number_of_classes(classes):
+def test_targets_are_tried_for_any_number_of_classes(classes: int) -> None:
     model = CurvedBag(classes=classes)
     batch = rightly_labelled(model, token_rows([5, 9, 7, 6] * 3, classes=classes))
     attack = apgd_targeted(THREAT, classes, steps=6)
@@ -139,7 +142,7 @@ def test_targets_are_tried_for_any_number_of_classes(classes):
     assert bool((attacked.success >= first.success).all())
 
 
-def test_dlr_needs_three_classes():
+def test_dlr_needs_three_classes() -> None:
     two = CurvedBag(classes=2)
     with pytest.raises(ValueError, match="dlr needs at least 3 classes, got 2. Use margin"):
         apgd_dlr(THREAT)(two, token_rows([5, 7]))
@@ -148,7 +151,7 @@ def test_dlr_needs_three_classes():
     assert bool((apgd_dlr(THREAT, steps=5)(CurvedBag(), rows()).outcome.loss_gain > 0).all())
 
 
-def test_goals_with_a_slope_at_the_clean_row_need_no_random_start():
+def test_goals_with_a_slope_at_the_clean_row_need_no_random_start() -> None:
     attacked = Apgd(THREAT, 5, TargetedMargin(1), random_start=False, early_stop=False)(CurvedBag(), rows())
     assert bool((attacked.outcome.loss_gain > 0).all())
     with pytest.raises(PerturbationError, match="Diverge is smallest at the clean row"):
@@ -158,7 +161,7 @@ def test_goals_with_a_slope_at_the_clean_row_need_no_random_start():
 
 @pytest.mark.parametrize("space", [Hidden(0), Several((Embeddings(), Hidden(0)))], ids=["hidden", "several"])
 @norms
-def test_it_works_in_hidden_states_and_in_several_places(space, norm):
+def test_it_works_in_hidden_states_and_in_several_places(space: Space, norm: str) -> None:
     model, batch = tiny_models()["bert"](), token_rows([5, 9, 7], classes=3)
     threat = ThreatModel(space, NORMS[norm](relative_radius=0.1))
     attacked = Apgd(threat, 8, early_stop=False)(model, batch)
@@ -167,7 +170,7 @@ def test_it_works_in_hidden_states_and_in_several_places(space, norm):
 
 
 @norms
-def test_pixels_stay_in_the_box_and_frozen_pixels_where_they_are(norm):
+def test_pixels_stay_in_the_box_and_frozen_pixels_where_they_are(norm: str) -> None:
     model, batch = tiny_models()["vit"](), image_rows(4)
     radius = {"linf": 0.1, "l2": 1.0, "l1": 8.0}[norm]
     threat = ThreatModel(Pixels(), NORMS[norm](radius, per="example"))
@@ -180,7 +183,7 @@ def test_pixels_stay_in_the_box_and_frozen_pixels_where_they_are(norm):
 
 
 @pytest.mark.parametrize("goal", [Untargeted(), MARGIN, Elicit()], ids=str)
-def test_it_works_on_chats_where_the_goal_does(goal):
+def test_it_works_on_chats_where_the_goal_does(goal: Goal) -> None:
     model, batch = causal(), chats().answering("harmful")
     attack = Apgd(ThreatModel(Embeddings(), L2(relative_radius=0.2)), 5, goal, early_stop=False)
     attacked = attack(model, batch)
@@ -193,7 +196,7 @@ def test_it_works_on_chats_where_the_goal_does(goal):
 
 @norms
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_models_keep_exact_bounds(norm, dtype):
+def test_half_precision_models_keep_exact_bounds(norm: str, dtype: torch.dtype) -> None:
     model, batch = CurvedBag(dtype=dtype), rows()
     radius = 0.3
     attacked = Apgd(ThreatModel(Embeddings(), NORMS[norm](radius)), 8, early_stop=False)(model, batch)
@@ -206,7 +209,7 @@ def test_half_precision_models_keep_exact_bounds(norm, dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_rows_saturated_at_a_margin_of_60_still_get_the_right_direction(dtype):
+def test_rows_saturated_at_a_margin_of_60_still_get_the_right_direction(dtype: torch.dtype) -> None:
     exact, batch = BagOfEmbeddings(), token_rows([5, 9, 7, 6])
     batch = replace(batch, labels=torch.zeros(4, dtype=torch.int64))
     logits = exact(**batch.inputs).detach()
@@ -226,7 +229,7 @@ class Constant(CurvedBag):
         return 0 * super().forward(input_ids, attention_mask) + torch.tensor([2.0, 0.0, 0.0])
 
 
-def test_a_gradient_that_is_zero_or_not_finite_is_named():
+def test_a_gradient_that_is_zero_or_not_finite_is_named() -> None:
     batch = replace(rows(), labels=torch.zeros(16, dtype=torch.int64))
     with pytest.raises(PerturbationError, match="exactly zero for every row's perturbation of the word embeddings"):
         Apgd(THREAT, 3)(Constant(), batch)
@@ -236,7 +239,7 @@ def test_a_gradient_that_is_zero_or_not_finite_is_named():
         Apgd(THREAT, 3, early_stop=False)(model, batch)
 
 
-def test_rows_that_cannot_move_are_no_fault():
+def test_rows_that_cannot_move_are_no_fault() -> None:
     model, batch = CurvedBag(), rows()
     for frozen, scale in ((replace(batch, editable=torch.zeros_like(batch.editable)), 1.0), (batch, 0.0)):
         attacked = Apgd(THREAT, 3)(model, frozen, radius_scale=scale)
@@ -255,12 +258,12 @@ def test_rows_that_cannot_move_are_no_fault():
         ({"momentum": 1.5}, "attack.momentum must be above 0 and at most 1, got 1.5"),
     ],
 )
-def test_bad_arguments_say_which_key_is_wrong(arguments, message):
+def test_bad_arguments_say_which_key_is_wrong(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Apgd(THREAT, **arguments)
 
 
-def test_descriptions_name_the_goal_and_the_effort():
+def test_descriptions_name_the_goal_and_the_effort() -> None:
     assert str(apgd_ce(THREAT)) == (
         "APGD (cross_entropy), 100 steps, 1 restart, random start, early stop, most damaging"
     )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -71,7 +74,7 @@ def robust(attack: Attack, model: nn.Module, batch: Batch) -> int:
     return int((~attack(model, batch).success).sum())
 
 
-def test_strength_fgsm_then_pgd_then_apgd_then_targeted_apgd_on_a_trained_network(trained):
+def test_strength_fgsm_then_pgd_then_apgd_then_targeted_apgd_on_a_trained_network(trained: nn.Module) -> None:
     batch = clusters(200, seed=2)
     assert robust(fgsm(plane("l2", 1e-3)), trained, batch) == 200
     for norm, radius in (("linf", 0.5), ("l2", 1.5)):
@@ -90,7 +93,9 @@ def test_strength_fgsm_then_pgd_then_apgd_then_targeted_apgd_on_a_trained_networ
 
 @pytest.mark.parametrize("norm, radius", [("linf", 0.5), ("l2", 1.5)])
 @pytest.mark.parametrize("relative", [0.01, 0.05, 4.0])
-def test_a_small_budget_beats_fixed_steps_of_a_bad_size(trained, norm, radius, relative):
+def test_a_small_budget_beats_fixed_steps_of_a_bad_size(
+    trained: nn.Module, norm: str, radius: float, relative: float
+) -> None:
     batch, threat = clusters(200, seed=2), plane(norm, radius)
     options = {"select": "most_damaging", "random_start": False}
     fixed = pgd(threat, steps=20, relative_step_size=relative, **options)(trained, batch)
@@ -101,7 +106,7 @@ def test_a_small_budget_beats_fixed_steps_of_a_bad_size(trained, norm, radius, r
 
 
 @norms
-def test_more_steps_restarts_and_radius_do_more(trained, norm):
+def test_more_steps_restarts_and_radius_do_more(trained: nn.Module, norm: str) -> None:
     batch, threat = clusters(100, seed=2), plane(norm, {"linf": 0.4, "l2": 1.2, "l1": 3.0}[norm])
 
     def gain(steps: int, restarts: int, scale: float) -> float:
@@ -119,14 +124,14 @@ def mnist_threat() -> ThreatModel:
     return ThreatModel(Pixels(), Linf(0.3, per="example"))
 
 
-def test_the_fgsm_rs_network_is_as_robust_as_the_authors_code_finds(shared):
+def test_the_fgsm_rs_network_is_as_robust_as_the_authors_code_finds(shared: Path) -> None:
     """87.5 % of 200 after APGD-CE."""
     attacked = apgd_ce(mnist_threat())(fgsm_rs_mnist(shared), mnist(shared, 200))
     assert float((~attacked.success).double().mean()) <= 0.88
     assert float(attacked.gauge.max()) <= 1
 
 
-def test_the_standard_resnet_has_no_robust_image_left(shared):
+def test_the_standard_resnet_has_no_robust_image_left(shared: Path) -> None:
     threat = ThreatModel(Pixels(), Linf(8 / 255, per="example"))
     attacked = apgd_ce(threat, steps=10)(resnet20_cifar10(shared), cifar10(shared, 20))
     assert bool(attacked.success.all())
@@ -136,7 +141,9 @@ def test_the_standard_resnet_has_no_robust_image_left(shared):
 @pytest.mark.parametrize(
     "network, after_ce, after_targeted", [(trades_mnist, 0.92, 0.92), (fgsm_rs_mnist, 0.88, 0.865)]
 )
-def test_published_networks_after_each_stage(shared, network, after_ce, after_targeted):
+def test_published_networks_after_each_stage(
+    shared: Path, network: Callable[[Path], nn.Module], after_ce: float, after_targeted: float
+) -> None:
     """TRADES 91.5 and 91.5 %, FGSM-RS 87.5 and 86.0 %."""
     model, batch = network(shared), mnist(shared, 200)
     first = apgd_ce(mnist_threat())(model, batch)

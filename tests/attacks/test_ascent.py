@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
-from textadv.attacks import L1, L2, Adam, FixedStep, Linf, Momentum, StepSize, ThreatModel, pgd, reach_warning
+from textadv.attacks import (
+    L1,
+    L2,
+    Adam,
+    Ascent,
+    Ball,
+    FixedStep,
+    Linf,
+    Momentum,
+    StepSize,
+    ThreatModel,
+    pgd,
+    reach_warning,
+)
 from textadv.values.spaces import Embeddings
 
 DELTA = torch.zeros(1, 1, 2, dtype=torch.float64)
@@ -15,7 +31,7 @@ GRAD = torch.tensor([[[3.0, 4.0]]], dtype=torch.float64)
 ASCENTS = [FixedStep, Momentum, Adam]
 
 
-def moved(ascent, grads, ball, delta=DELTA):
+def moved(ascent: Ascent, grads: list[Tensor], ball: Ball, delta: Tensor = DELTA) -> Tensor:
     state = ascent.init(delta)
     for grad in grads:
         delta, state = ascent.update(delta, grad, ball, state)
@@ -25,12 +41,12 @@ def moved(ascent, grads, ball, delta=DELTA):
 @pytest.mark.parametrize(
     "ball, expected", [(L2(1.0), [0.3, 0.4]), (Linf(1.0), [0.5, 0.5]), (L1(1.0), [0.0, 0.5])], ids=["l2", "linf", "l1"]
 )
-def test_a_fixed_step_goes_step_size_along_the_steepest_direction(ball, expected):
+def test_a_fixed_step_goes_step_size_along_the_steepest_direction(ball: Ball, expected: list[float]) -> None:
     step = moved(FixedStep(StepSize(absolute=0.5)), [GRAD], ball)
     assert step.flatten().tolist() == pytest.approx(expected)
 
 
-def test_momentum_adds_up_normalised_gradients():
+def test_momentum_adds_up_normalised_gradients() -> None:
     """Gradients (3, 4) and (-8, 0) become (0.75, 1) and (-1, 0); with decay 0.5 the velocity is (-0.625, 0.5)."""
     grads = [GRAD, torch.tensor([[[-8.0, 0.0]]], dtype=torch.float64)]
     ascent = Momentum(StepSize(absolute=1.0), decay=0.5)
@@ -40,7 +56,7 @@ def test_momentum_adds_up_normalised_gradients():
     assert moved(ascent, grads, Linf(10.0)).flatten().tolist() == pytest.approx([0.0, 2.0])
 
 
-def test_adam_follows_the_published_recurrence_up_to_the_step_length():
+def test_adam_follows_the_published_recurrence_up_to_the_step_length() -> None:
     """Normalised gradients (0.75, 1), (-1, 0.5): two steps of Adam by hand, each rescaled to norm 1."""
     grads = [GRAD, torch.tensor([[[-8.0, 4.0]]], dtype=torch.float64)]
     first, second = torch.zeros(2).double(), torch.zeros(2).double()
@@ -59,7 +75,7 @@ def test_adam_follows_the_published_recurrence_up_to_the_step_length():
     [L2(2.0), Linf(2.0), L1(2.0), L2(2.0, per="example")],
     ids=lambda ball: f"{ball.geometry.name} per {ball.per}",
 )
-def test_every_step_has_the_step_size_in_the_balls_own_norm(ascent, ball):
+def test_every_step_has_the_step_size_in_the_balls_own_norm(ascent: Callable[[StepSize], Ascent], ball: Ball) -> None:
     grad = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     delta = torch.zeros_like(grad)
     step = moved(ascent(StepSize(relative=0.25)), [grad], ball, delta)
@@ -68,7 +84,7 @@ def test_every_step_has_the_step_size_in_the_balls_own_norm(ascent, ball):
 
 
 @pytest.mark.parametrize("ascent", ASCENTS)
-def test_the_length_of_the_gradient_does_not_matter_nor_does_another_row(ascent):
+def test_the_length_of_the_gradient_does_not_matter_nor_does_another_row(ascent: Callable[[StepSize], Ascent]) -> None:
     grad = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
     delta, rule, ball = torch.zeros_like(grad), ascent(StepSize(absolute=1.0)), L2(1.0)
     plain = moved(rule, [grad, grad.flip(1)], ball, delta)
@@ -82,12 +98,12 @@ def test_the_length_of_the_gradient_does_not_matter_nor_does_another_row(ascent)
 
 
 @pytest.mark.parametrize("ascent", ASCENTS)
-def test_a_state_has_one_row_per_row(ascent):
+def test_a_state_has_one_row_per_row(ascent: Callable[[StepSize], Ascent]) -> None:
     state = ascent(StepSize(absolute=1.0)).init(torch.zeros(4, 2, 3))
     assert all(len(part) == 4 for part in state)
 
 
-def test_a_relative_step_follows_the_radius_of_its_row_and_an_absolute_one_does_not():
+def test_a_relative_step_follows_the_radius_of_its_row_and_an_absolute_one_does_not() -> None:
     ball = L2(torch.tensor([1.0, 3.0]))
     grad = torch.ones(2, 1, 1)
     delta = torch.zeros_like(grad)
@@ -104,12 +120,12 @@ def test_a_relative_step_follows_the_radius_of_its_row_and_an_absolute_one_does_
         ({"relative": math.nan}, "attack.relative_step_size must be finite and not negative, got nan"),
     ],
 )
-def test_a_bad_step_size_says_which_key_is_wrong(arguments, message):
+def test_a_bad_step_size_says_which_key_is_wrong(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         StepSize(**arguments)
 
 
-def test_the_reach_warning_appears_where_the_steps_cannot_cover_the_radius():
+def test_the_reach_warning_appears_where_the_steps_cannot_cover_the_radius() -> None:
     threat = ThreatModel(Embeddings(), L2(1.0))
     assert "3 steps reach only 0.3 of the radius" in (reach_warning(pgd(threat, steps=3, step_size=0.1)) or "")
     assert reach_warning(pgd(threat, steps=10, step_size=0.1)) is None
@@ -117,7 +133,7 @@ def test_the_reach_warning_appears_where_the_steps_cannot_cover_the_radius():
     assert reach_warning(pgd(threat, steps=2)) is None
 
 
-def test_the_reach_of_an_unresolved_or_zero_radius_is_judged_only_where_it_can_be():
+def test_the_reach_of_an_unresolved_or_zero_radius_is_judged_only_where_it_can_be() -> None:
     relative = ThreatModel(Embeddings(), L2(relative_radius=0.1))
     assert reach_warning(pgd(relative, steps=3, step_size=0.1)) is None
     assert "reach only 0.3" in (reach_warning(pgd(relative, steps=3, relative_step_size=0.1)) or "")

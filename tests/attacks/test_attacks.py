@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.attacks.every import require_nothing_changed
 from tests.oracles import (
     BagOfEmbeddings,
     CurvedBag,
@@ -47,8 +48,9 @@ from textadv.attacks import (
     then,
     worst_of,
 )
+from textadv.attacks.parts.balls import Per
 from textadv.values.batch import Batch
-from textadv.values.losses import cross_entropy, dlr, margin
+from textadv.values.losses import Loss, cross_entropy, dlr, margin
 from textadv.values.spaces import Embeddings
 
 NORMS: dict[str, Callable[..., Ball]] = {"l2": L2, "linf": Linf, "l1": L1}
@@ -114,7 +116,7 @@ balls = pytest.mark.parametrize(("norm", "per"), BALLS)
 
 @balls
 @pytest.mark.parametrize("loss", [margin, cross_entropy])
-def test_pgd_reaches_the_optimum_in_just_enough_steps_and_not_in_half(norm, per, loss):
+def test_pgd_reaches_the_optimum_in_just_enough_steps_and_not_in_half(norm: str, per: Per, loss: Loss) -> None:
     model, rows = BagOfEmbeddings(), token_rows([5, 9, 7, 3])
     threat = threat_of(norm, per)
     best = (bag_margin_gain if loss is margin else bag_loss_gain)(model, rows, threat.ball)
@@ -128,7 +130,7 @@ def test_pgd_reaches_the_optimum_in_just_enough_steps_and_not_in_half(norm, per,
 
 
 @pytest.mark.parametrize("name, norm, per", [(name, *ball) for name, (_, found) in EXACT.items() for ball in found])
-def test_exact_attacks_reach_the_optimum_of_a_linear_model(name, norm, per):
+def test_exact_attacks_reach_the_optimum_of_a_linear_model(name: str, norm: str, per: Per) -> None:
     model, rows = BagOfEmbeddings(seed=3), token_rows([5, 9, 7, 3], seed=3)
     threat = threat_of(norm, per)
     attacked = replace(EXACT[name][0](threat), goal=MARGIN)(model, rows)
@@ -138,7 +140,7 @@ def test_exact_attacks_reach_the_optimum_of_a_linear_model(name, norm, per):
 
 
 @balls
-def test_pgd_finds_the_best_of_three_classes_in_most_rows(norm, per):
+def test_pgd_finds_the_best_of_three_classes_in_most_rows(norm: str, per: Per) -> None:
     """The best point is the larger of two linear optima, one per wrong class; PGD may climb the lower one."""
     model, rows = BagOfEmbeddings(classes=3), token_rows([5, 9, 7, 3] * 4, classes=3)
     threat = threat_of(norm, per)
@@ -160,7 +162,9 @@ def test_pgd_finds_the_best_of_three_classes_in_most_rows(norm, per):
 
 @attacks
 @balls
-def test_never_leaves_the_ball_and_never_touches_a_frozen_position(attack, norm, per):
+def test_never_leaves_the_ball_and_never_touches_a_frozen_position(
+    attack: Callable[[ThreatModel], Attack], norm: str, per: Per
+) -> None:
     model, rows = CurvedBag(dtype=torch.float32), token_rows([5, 9, 7, 3, 4], classes=3)
     radius = torch.tensor([0.5, 1.0, 0.01, 100.0, 2.0])
     attacked = attack(threat_of(norm, per, 1.0))(model, rows, radius_scale=radius)
@@ -176,31 +180,12 @@ def test_never_leaves_the_ball_and_never_touches_a_frozen_position(attack, norm,
 
 
 @attacks
-def test_changes_nothing_but_its_own_delta(attack):
-    model, rows = CurvedBag(), token_rows([5, 9, 7, 3], classes=3)
-    model.train()
-    model.embeddings.eval()
-    model.bias.requires_grad_(False)
-    model.head.grad = torch.full_like(model.head, 0.125)
-    weights = {name: value.clone() for name, value in model.state_dict().items()}
-    modes = [module.training for module in model.modules()]
-    inputs = {name: value.clone() for name, value in rows.inputs.items()}
-    before = torch.get_rng_state()
-    attacked = attack(threat_of("l2", "token"))(model, rows, step=3)
-    assert torch.equal(torch.get_rng_state(), before)
-    assert torch.equal(model.head.grad, torch.full_like(model.head, 0.125))
-    assert all(value.grad is None for name, value in model.named_parameters() if name != "head")
-    assert [module.training for module in model.modules()] == modes
-    assert [name for name, value in model.named_parameters() if not value.requires_grad] == ["bias"]
-    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
-    assert all(torch.equal(value, inputs[name]) for name, value in rows.inputs.items())
-    assert not model.embeddings._forward_hooks
-    assert rows.perturbation is None
-    assert not attacked.perturbation.delta.requires_grad
+def test_changes_nothing_but_its_own_delta(attack: Callable[[ThreatModel], Attack]) -> None:
+    require_nothing_changed(attack(threat_of("l2", "token")))
 
 
 @attacks
-def test_changes_nothing_where_it_fails(attack):
+def test_changes_nothing_where_it_fails(attack: Callable[[ThreatModel], Attack]) -> None:
     model, rows = CurvedBag(), token_rows([5, 9], classes=3)
     model.head.grad = torch.full_like(model.head, 0.125)
     before = torch.get_rng_state()
@@ -227,7 +212,9 @@ def same_row(together: Attacked, row: int, alone: Attacked, model: nn.Module) ->
 
 @attacks
 @balls
-def test_a_row_does_not_depend_on_its_batch_nor_on_padding(attack, norm, per):
+def test_a_row_does_not_depend_on_its_batch_nor_on_padding(
+    attack: Callable[[ThreatModel], Attack], norm: str, per: Per
+) -> None:
     model, rows = CurvedBag(), token_rows([5, 9, 7, 3], classes=3)
     scale = torch.tensor([0.5, 1.0, 1.5, 2.0], dtype=torch.float64)
     run = attack(threat_of(norm, per))
@@ -240,7 +227,7 @@ def test_a_row_does_not_depend_on_its_batch_nor_on_padding(attack, norm, per):
             same_row(together, row, alone, model)
 
 
-def test_the_random_start_is_a_function_of_seed_step_and_row_id():
+def test_the_random_start_is_a_function_of_seed_step_and_row_id() -> None:
     model, rows = CurvedBag(), token_rows([6, 6], classes=3)
     start = Noise(threat_of("l2", "token"))
 
@@ -256,7 +243,7 @@ def test_the_random_start_is_a_function_of_seed_step_and_row_id():
     assert not torch.allclose(base[0], base[1])
 
 
-def test_strength_noise_then_fgsm_then_pgd_then_more_of_it():
+def test_strength_noise_then_fgsm_then_pgd_then_more_of_it() -> None:
     model, rows = CurvedBag(), token_rows([5, 9, 7, 8] * 8, classes=3)
     threat = threat_of("l2", "token", 0.4)
     ladder = [
@@ -273,7 +260,7 @@ def test_strength_noise_then_fgsm_then_pgd_then_more_of_it():
 
 
 @balls
-def test_strength_more_radius_and_more_steps_do_more(norm, per):
+def test_strength_more_radius_and_more_steps_do_more(norm: str, per: Per) -> None:
     model, rows = CurvedBag(), token_rows([5, 9, 7, 8] * 4, classes=3)
     threat = threat_of(norm, per, 0.2)
 
@@ -285,7 +272,7 @@ def test_strength_more_radius_and_more_steps_do_more(norm, per):
     assert gain(1, 1.0) < gain(4, 1.0)
 
 
-def test_strength_more_restarts_are_never_worse_in_any_row():
+def test_strength_more_restarts_are_never_worse_in_any_row() -> None:
     model, rows = CurvedBag(), token_rows([5, 9, 7, 8] * 8, classes=3)
     threat = threat_of("linf", "token", 0.6)
     fewer, more = (
@@ -297,7 +284,7 @@ def test_strength_more_restarts_are_never_worse_in_any_row():
     assert float(more.loss_gain.mean()) > 1.01 * float(fewer.loss_gain.mean())
 
 
-def test_strength_the_most_damaging_iterate_is_never_worse_than_the_last():
+def test_strength_the_most_damaging_iterate_is_never_worse_than_the_last() -> None:
     model, rows = CurvedBag(), token_rows([5, 9, 7, 8] * 8, classes=3)
     threat = threat_of("l2", "token", 2.0)
     last, worst = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 
@@ -25,6 +26,7 @@ from tests.oracles import (
 from textadv.attacks import (
     L1,
     L2,
+    Attack,
     AutoAttack,
     Ball,
     CarliniWagner,
@@ -63,7 +65,7 @@ def curved(count: int = 8, dtype: torch.dtype = torch.float64) -> tuple[CurvedBa
 # ---- the stages
 
 
-def test_the_stages_and_budgets_are_those_of_the_paper():
+def test_the_stages_and_budgets_are_those_of_the_paper() -> None:
     threat = ThreatModel(Pixels(), Linf(0.3, per="example"))
     told = {version: str(autoattack(threat, 10, version=version)) for version in ("standard", "rand", "fast")}
     assert told["standard"] == (
@@ -87,24 +89,24 @@ def test_the_stages_and_budgets_are_those_of_the_paper():
 @pytest.mark.parametrize(
     "classes, targets", [(2, "1 target "), (3, "2 targets "), (4, "3 targets "), (40, "9 targets ")]
 )
-def test_small_numbers_of_classes_have_fewer_targets(classes, targets):
+def test_small_numbers_of_classes_have_fewer_targets(classes: int, targets: str) -> None:
     assert f"APGD-T ({targets}of" in str(autoattack(at(L2(1.0, per="example")), classes))
     assert ("APGD-margin" if classes == 2 else "APGD-DLR") in str(autoattack(at(L2(1.0)), classes, version="rand"))
 
 
-def test_in_l1_balls_the_first_stage_has_five_restarts():
+def test_in_l1_balls_the_first_stage_has_five_restarts() -> None:
     assert "APGD-CE (5 restarts of 100 steps); APGD-T (9 targets of 100 steps)" in str(autoattack(at(L1(1.0)), 10))
     (first, *_), (other, *_) = autoattack(at(L1(1.0)), 10).stages, autoattack(at(L2(1.0)), 10).stages
     assert (first.attack.restarts, other.attack.restarts) == (5, 1)
 
 
-def test_no_search_of_rand_stops_at_a_lucky_mean():
+def test_no_search_of_rand_stops_at_a_lucky_mean() -> None:
     for classes in (2, 3):
         searches = [stage.attack.attack for stage in autoattack(at(L2(1.0)), classes, version="rand").stages]
         assert [search.early_stop for search in searches] == [False, False]
 
 
-def test_what_the_threat_model_does_not_allow_is_left_out_and_said():
+def test_what_the_threat_model_does_not_allow_is_left_out_and_said() -> None:
     token, example = autoattack(at(L1(1.0)), 3), autoattack(at(L1(1.0, per="example")), 3)
     assert [stage.name for stage in token.stages] == ["APGD-CE", "APGD-T"]
     assert "left out: FAB-T, which measures a whole row" in str(token) and "left out: Square, which has" in str(token)
@@ -116,7 +118,7 @@ def test_what_the_threat_model_does_not_allow_is_left_out_and_said():
 
 
 @balls
-def test_breaks_a_linear_model_beyond_its_distance_and_not_before(ball):
+def test_breaks_a_linear_model_beyond_its_distance_and_not_before(ball: Ball) -> None:
     model = BagOfEmbeddings()
     rows = rightly_labelled(model, token_rows([4 + row % 6 for row in range(12)]))
     logits = model(**rows.inputs).detach()
@@ -130,7 +132,9 @@ def test_breaks_a_linear_model_beyond_its_distance_and_not_before(ball):
 
 @pytest.mark.parametrize("norm, shape", [("l2", L2), ("linf", Linf), ("l1", L1)])
 @pytest.mark.parametrize("classes", [2, 3, 4])
-def test_breaks_images_beyond_their_distance_and_not_before(norm, shape, classes):
+def test_breaks_images_beyond_their_distance_and_not_before(
+    norm: str, shape: Callable[..., Ball], classes: int
+) -> None:
     model = LinearPixels(classes)
     rows = pixel_rows(model, 8)
     rows = rows.rows(distance(model, rows, norm) < 0.29)  # beyond that an L1 perturbation meets the box
@@ -142,7 +146,7 @@ def test_breaks_images_beyond_their_distance_and_not_before(norm, shape, classes
     assert len(rows) > 2
 
 
-def test_breaks_a_linear_model_in_half_precision_near_its_distance():
+def test_breaks_a_linear_model_in_half_precision_near_its_distance() -> None:
     """The distance is that of the same weights in float64; where the lead is 4 or more, rounding is a few percent."""
     model = BagOfEmbeddings(dtype=torch.bfloat16)
     exact = deepcopy(model).double()
@@ -160,7 +164,7 @@ def test_breaks_a_linear_model_in_half_precision_near_its_distance():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("classes", [2, 3])
-def test_texts_of_two_and_three_classes_through_a_transformer(classes, dtype):
+def test_texts_of_two_and_three_classes_through_a_transformer(classes: int, dtype: torch.dtype) -> None:
     config = TEXT_CONFIGS["bert"]()
     config.num_labels = classes
     with seeded_scope(1):
@@ -183,7 +187,7 @@ def test_texts_of_two_and_three_classes_through_a_transformer(classes, dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @balls
-def test_never_leaves_the_ball_in_any_precision(ball, dtype):
+def test_never_leaves_the_ball_in_any_precision(ball: Ball, dtype: torch.dtype) -> None:
     model = CurvedBag(dtype=torch.float32).to(dtype)
     rows = rightly_labelled(model, token_rows([5, 9, 7, 3, 6, 8], classes=3))
     scale = torch.tensor([0.01, 0.1, 0.5, 1.0, 2.0, 20.0])
@@ -198,7 +202,7 @@ def test_never_leaves_the_ball_in_any_precision(ball, dtype):
     assert not bool(wrong.any())
 
 
-def test_changes_nothing_but_its_own_delta():
+def test_changes_nothing_but_its_own_delta() -> None:
     model, rows = curved()
     model.train()
     model.head.grad = torch.full_like(model.head, 0.125)
@@ -216,7 +220,7 @@ def test_changes_nothing_but_its_own_delta():
 
 @pytest.mark.parametrize("version", ["standard", "fast"])
 @balls
-def test_a_row_does_not_depend_on_its_batch(ball, version):
+def test_a_row_does_not_depend_on_its_batch(ball: Ball, version: str) -> None:
     model, rows = curved()
     attack = small(ball, version=version, steps=4, queries=10)
     together = attack(model, padded(rows, 2, 1))
@@ -228,7 +232,7 @@ def test_a_row_does_not_depend_on_its_batch(ball, version):
         assert [int(count[row]) for count in together.cost] == [int(count[0]) for count in alone.cost]
 
 
-def test_more_stages_and_steps_break_no_fewer_rows_and_more_in_all():
+def test_more_stages_and_steps_break_no_fewer_rows_and_more_in_all() -> None:
     model, rows = curved(60)
     ball = L2(1.0, per="example")
     plain = pgd(at(ball), steps=3, relative_step_size=0.1)(model, rows).success
@@ -243,7 +247,7 @@ def test_more_stages_and_steps_break_no_fewer_rows_and_more_in_all():
 # ---- how the stages follow one another
 
 
-def test_stages_start_from_the_clean_row_on_rows_that_are_not_broken():
+def test_stages_start_from_the_clean_row_on_rows_that_are_not_broken() -> None:
     model, rows = curved(20)
     attack = small(L2(0.7, per="example"))
     attacked = attack(model, rows)
@@ -258,7 +262,7 @@ def test_stages_start_from_the_clean_row_on_rows_that_are_not_broken():
     assert torch.equal(attack(model, moved).perturbation.delta, attacked.perturbation.delta)
 
 
-def test_square_breaks_what_a_misleading_gradient_hides():
+def test_square_breaks_what_a_misleading_gradient_hides() -> None:
     model = MisleadingBag()
     rows = rightly_labelled(model, token_rows([4 + row % 6 for row in range(20)]))
     ball = Linf(0.2)
@@ -267,7 +271,7 @@ def test_square_breaks_what_a_misleading_gradient_hides():
     assert int(standard.sum()) >= int(fast.sum()) + 5
 
 
-def test_rand_attacks_the_mean_of_a_random_output_and_repeats_itself():
+def test_rand_attacks_the_mean_of_a_random_output_and_repeats_itself() -> None:
     model = Noisy()
     rows = rightly_labelled(BagOfEmbeddings(), token_rows([4 + row % 6 for row in range(20)]))
     attack = small(L2(0.4), 2, version="rand", samples=6)
@@ -291,7 +295,7 @@ def test_rand_attacks_the_mean_of_a_random_output_and_repeats_itself():
         lambda threat: CarliniWagner(threat, search_steps=2, steps=60, initial_constant=1.0, learning_rate=0.1),
     ],
 )
-def test_a_minimal_attack_is_brought_back_into_the_ball(make):
+def test_a_minimal_attack_is_brought_back_into_the_ball(make: Callable[[ThreatModel], Attack]) -> None:
     model, rows = curved(20)
     threat = at(L2(0.6, per="example"))
     free, bound = make(threat)(model, rows), Within(make(threat), threat)(model, rows)
@@ -312,7 +316,7 @@ def test_a_minimal_attack_is_brought_back_into_the_ball(make):
 # ---- errors
 
 
-def test_what_it_cannot_do_is_said():
+def test_what_it_cannot_do_is_said() -> None:
     with pytest.raises(ValueError, match="chat model has no classes"):
         small(L2(1.0), 60)(causal(), chats().answering("harmful"))
     with pytest.raises(ValueError, match="directions to ablate"):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from scipy.optimize import brentq, minimize
 from torch import Tensor
 
 from textadv.attacks import L1, L2, Ball, Linf
-from textadv.attacks.parts.balls import GEOMETRIES
+from textadv.attacks.parts.balls import GEOMETRIES, Per
 from textadv.values.randomness import row_generators
 
 NORMS = {"l2": (L2, 2.0), "linf": (Linf, math.inf), "l1": (L1, 1.0)}
@@ -44,14 +46,14 @@ def draws(ball: Ball, rows: int, tokens: int, width: int) -> Tensor:
 
 
 @norms
-def test_projection_is_the_point_that_a_general_solver_finds(norm):
+def test_projection_is_the_point_that_a_general_solver_finds(norm: str) -> None:
     radius, order = 0.7, NORMS[norm][1]
     for vector in drawn(6, 4):
         projected = ball_of(norm, radius).project(vector.reshape(1, 1, -1)).flatten()
         # A norm is not smooth: x = plus - minus with both non-negative makes every ball a smooth constraint.
         n = len(vector)
 
-        def split(z, n=n):
+        def split(z: np.ndarray, n: int = n) -> np.ndarray:
             return z[:n] - z[n:]
 
         limits = {
@@ -74,7 +76,7 @@ def test_projection_is_the_point_that_a_general_solver_finds(norm):
 
 
 @balls
-def test_projection_satisfies_the_optimality_condition(norm, per):
+def test_projection_satisfies_the_optimality_condition(norm: str, per: Per) -> None:
     """p is nearest to x exactly where <x - p, q - p> <= 0 for every q of the (convex) ball."""
     ball = ball_of(norm, 0.9, per)
     points = drawn(5, 3, 4)
@@ -89,7 +91,7 @@ def test_projection_satisfies_the_optimality_condition(norm, per):
     assert bool((size_of(ball, points) > 0.9).any())
 
 
-def test_l1_projection_agrees_with_a_bisection_solver():
+def test_l1_projection_agrees_with_a_bisection_solver() -> None:
     for seed in range(10):
         vector = drawn(7, seed=seed)
         radius = 0.3 + 0.2 * seed
@@ -106,7 +108,7 @@ def test_l1_projection_agrees_with_a_bisection_solver():
 
 @balls
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_projection_is_idempotent_and_leaves_the_inside_alone(norm, per, dtype):
+def test_projection_is_idempotent_and_leaves_the_inside_alone(norm: str, per: Per, dtype: torch.dtype) -> None:
     ball = ball_of(norm, 0.9, per)
     for scale in (1e-3, 1.0, 1e3):
         once = ball.project(scale * drawn(20, 5, 8, dtype=dtype))
@@ -117,7 +119,7 @@ def test_projection_is_idempotent_and_leaves_the_inside_alone(norm, per, dtype):
 
 
 @norms
-def test_projection_of_worked_points(norm):
+def test_projection_of_worked_points(norm: str) -> None:
     point = torch.tensor([[[3.0, -4.0]]], dtype=torch.float64)
     expected = {"l2": [0.6, -0.8], "linf": [1.0, -1.0], "l1": [0.0, -1.0]}[norm]
     assert torch.allclose(
@@ -126,7 +128,7 @@ def test_projection_of_worked_points(norm):
 
 
 @norms
-def test_per_token_balls_are_one_per_position_and_per_example_balls_one_per_row(norm):
+def test_per_token_balls_are_one_per_position_and_per_example_balls_one_per_row(norm: str) -> None:
     delta = 5 * drawn(2, 3, 4)
     token, example = ball_of(norm, 1.0).project(delta), ball_of(norm, 1.0, "example").project(delta)
     assert torch.allclose(size_of(ball_of(norm), token), torch.ones(2, 3, dtype=torch.float64))
@@ -134,7 +136,7 @@ def test_per_token_balls_are_one_per_position_and_per_example_balls_one_per_row(
 
 
 @balls
-def test_each_row_may_have_a_radius_of_its_own(norm, per):
+def test_each_row_may_have_a_radius_of_its_own(norm: str, per: Per) -> None:
     radius = torch.tensor([0.5, 2.0, 0.0])
     ball = ball_of(norm, radius, per)
     delta = 10 * drawn(3, 4, 5)
@@ -152,7 +154,7 @@ def test_each_row_may_have_a_radius_of_its_own(norm, per):
 
 
 @balls
-def test_a_radius_of_zero_leaves_exactly_nothing(norm, per):
+def test_a_radius_of_zero_leaves_exactly_nothing(norm: str, per: Per) -> None:
     ball = ball_of(norm, 0.0, per)
     delta = drawn(2, 3, 4, dtype=torch.float32)
     assert not ball.project(delta).any()
@@ -160,7 +162,7 @@ def test_a_radius_of_zero_leaves_exactly_nothing(norm, per):
     assert torch.equal(ball.gauge(torch.zeros(2, 3, 4)), torch.zeros(2))
 
 
-def test_the_gauge_is_the_worst_token_of_a_row():
+def test_the_gauge_is_the_worst_token_of_a_row() -> None:
     delta = torch.zeros(2, 3, 2)
     delta[0, 1] = torch.tensor([3.0, 4.0])
     delta[0, 2] = torch.tensor([0.0, 1.0])
@@ -175,7 +177,7 @@ def test_the_gauge_is_the_worst_token_of_a_row():
 
 
 @balls
-def test_steepest_beats_every_other_unit_vector_and_equals_the_dual_norm(norm, per):
+def test_steepest_beats_every_other_unit_vector_and_equals_the_dual_norm(norm: str, per: Per) -> None:
     ball = ball_of(norm, 1.0, per)
     grad = drawn(3, 4, 5)
     best = ball.steepest(grad)
@@ -191,14 +193,14 @@ def test_steepest_beats_every_other_unit_vector_and_equals_the_dual_norm(norm, p
 
 
 @balls
-def test_steepest_and_unit_of_zero_are_zero(norm, per):
+def test_steepest_and_unit_of_zero_are_zero(norm: str, per: Per) -> None:
     ball = ball_of(norm, 1.0, per)
     assert not ball.steepest(torch.zeros(2, 3, 4)).any()
     assert not ball.unit(torch.zeros(2, 3, 4)).any()
 
 
 @balls
-def test_unit_keeps_the_direction(norm, per):
+def test_unit_keeps_the_direction(norm: str, per: Per) -> None:
     ball = ball_of(norm, 1.0, per)
     direction = drawn(3, 4, 5)
     unit = ball.unit(direction)
@@ -212,7 +214,9 @@ def test_unit_keeps_the_direction(norm, per):
 @pytest.mark.parametrize(
     "dtype, scale", [(torch.float16, 6e4), (torch.float16, 1e-7), (torch.float32, 1e38), (torch.float32, 1e-44)]
 )
-def test_huge_and_tiny_gradients_give_a_finite_direction_of_full_length(norm, per, dtype, scale):
+def test_huge_and_tiny_gradients_give_a_finite_direction_of_full_length(
+    norm: str, per: Per, dtype: torch.dtype, scale: float
+) -> None:
     ball = ball_of(norm, 1.0, per)
     grad = torch.tensor([1.0, -0.5, 0.25, 0.0]).mul(scale).to(dtype).expand(2, 3, 4)
     best = ball.steepest(grad.float())
@@ -230,7 +234,7 @@ def test_huge_and_tiny_gradients_give_a_finite_direction_of_full_length(norm, pe
 
 
 @norms
-def test_samples_are_uniform_in_the_ball(norm):
+def test_samples_are_uniform_in_the_ball(norm: str) -> None:
     """A uniform point's norm to the power n is uniform in 0..1; a cube's corner or a shell would show."""
     n, count = 3, 20_000
     noise = draws(ball_of(norm, 2.0), 1, count, n)[0]
@@ -246,7 +250,7 @@ def test_samples_are_uniform_in_the_ball(norm):
 
 
 @norms
-def test_one_ball_per_example_is_sampled_as_one_vector(norm):
+def test_one_ball_per_example_is_sampled_as_one_vector(norm: str) -> None:
     noise = draws(ball_of(norm, 1.0, "example"), 4000, 2, 2)
     share = size_of(ball_of(norm, 1.0, "example"), noise).pow(4).sort().values
     expected = (torch.arange(4000) + 0.5) / 4000
@@ -254,7 +258,7 @@ def test_one_ball_per_example_is_sampled_as_one_vector(norm):
 
 
 @balls
-def test_samples_keep_to_the_mask_and_to_their_own_generator(norm, per):
+def test_samples_keep_to_the_mask_and_to_their_own_generator(norm: str, per: Per) -> None:
     ball = ball_of(norm, 1.0, per)
     ids = torch.tensor([7, 8])
     mask = torch.zeros((2, 5, 3), dtype=torch.bool)
@@ -287,19 +291,19 @@ def test_samples_keep_to_the_mask_and_to_their_own_generator(norm, per):
         ({"radius": 1.0, "per": "word"}, "threat.per must be 'token' or 'example', got 'word'"),
     ],
 )
-def test_a_bad_ball_says_which_key_is_wrong(arguments, message):
+def test_a_bad_ball_says_which_key_is_wrong(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         L2(**arguments)
 
 
-def test_an_unresolved_relative_radius_cannot_be_used():
+def test_an_unresolved_relative_radius_cannot_be_used() -> None:
     ball = L2(relative_radius=0.1)
     for use in (lambda: ball.project(torch.ones(1, 1, 2)), lambda: ball.scaled(2.0)):
         with pytest.raises(ValueError, match=r"relative and not resolved: call ThreatModel.resolved"):
             use()
 
 
-def test_scaling_by_one_keeps_what_is_printed():
+def test_scaling_by_one_keeps_what_is_printed() -> None:
     ball = Ball(GEOMETRIES["l2"], radius=0.3, relative_radius=0.1)
     assert ball.scaled(1) is ball
     assert ball.scaled(2).radius == pytest.approx(0.6)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -34,6 +36,7 @@ from textadv.attacks import (
     pgd,
     worst_of,
 )
+from textadv.attacks.parts.balls import Per
 from textadv.attacks.parts.within import minimal_in
 from textadv.values.batch import Batch
 from textadv.values.spaces import Embeddings, Pixels
@@ -47,7 +50,7 @@ def search(threat: ThreatModel) -> Attack:
 
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("per", ["token", "example"])
-def test_the_radius_of_a_linear_model_within_the_tolerance(norm, per):
+def test_the_radius_of_a_linear_model_within_the_tolerance(norm: str, per: Per) -> None:
     model = BagOfEmbeddings()
     rows = rightly_labelled(model, token_rows([5, 9, 7, 4]))
     threat = ThreatModel(Embeddings(), NORMS[norm](1.0, per=per))
@@ -63,7 +66,7 @@ def test_the_radius_of_a_linear_model_within_the_tolerance(norm, per):
         assert bool((found.attacked.outcome.margin > 0).all())
 
 
-def test_pixels_and_a_relative_radius():
+def test_pixels_and_a_relative_radius() -> None:
     model = LinearPixels(seed=1)
     rows = pixel_rows(model, 8)
     found = MinimumRadius(search, ThreatModel(Pixels(), Linf(8 / 255, per="example")), upper=0.3)(model, rows)
@@ -78,7 +81,7 @@ def test_pixels_and_a_relative_radius():
     assert torch.equal(*radii)
 
 
-def test_rows_wrong_already_and_rows_that_upper_does_not_break():
+def test_rows_wrong_already_and_rows_that_upper_does_not_break() -> None:
     model = BagOfEmbeddings()
     rows = rightly_labelled(model, token_rows([5, 9, 7, 4]))
     rows.labels[1] = 1 - rows.labels[1]
@@ -131,7 +134,7 @@ def lottery(*breaks: tuple[float, float], upper: float = 8.0, **options: float) 
     return MinimumRadius(lambda within: _Lottery(within, breaks, asked), threat, upper, **options), asked
 
 
-def test_the_bracket_is_halved_and_the_cost_summed():
+def test_the_bracket_is_halved_and_the_cost_summed() -> None:
     model = BagOfEmbeddings()
     rows = rightly_labelled(model, token_rows([5]))
     run, asked = lottery((3.0, 100.0), tolerance=0.0, steps=5)
@@ -144,7 +147,7 @@ def test_the_bracket_is_halved_and_the_cost_summed():
     assert found.attacked.outcome.margin.tolist() == [1]
 
 
-def test_a_row_is_done_within_the_tolerance():
+def test_a_row_is_done_within_the_tolerance() -> None:
     model = BagOfEmbeddings()
     rows = rightly_labelled(model, token_rows([5]))
     run, asked = lottery((3.0, 100.0), tolerance=0.3, steps=20)
@@ -152,7 +155,7 @@ def test_a_row_is_done_within_the_tolerance():
     assert asked == [[8.0], [4.0], [2.0], [3.0], [2.5]]
 
 
-def test_luck_at_a_small_radius_counts_though_larger_ones_failed():
+def test_luck_at_a_small_radius_counts_though_larger_ones_failed() -> None:
     """An inner attack that needs less than it was given: the upper end is the norm of what it found."""
     model = BagOfEmbeddings()
     rows = rightly_labelled(model, token_rows([5]))
@@ -163,7 +166,15 @@ def test_luck_at_a_small_radius_counts_though_larger_ones_failed():
     class Short:
         within: ThreatModel
 
-        def __call__(self, model, batch, *, step=0, radius_scale=1.0, measure=True):
+        def __call__(
+            self,
+            model: nn.Module,
+            batch: Batch,
+            *,
+            step: int = 0,
+            radius_scale: float | Tensor = 1.0,
+            measure: bool = True,
+        ) -> Attacked:
             attacked = _Lottery(self.within, ((6.0, 100.0),), asked)(model, batch, radius_scale=radius_scale)
             delta = attacked.perturbation.delta * (0.25 if float(radius_scale) < 7.5 else 1.0)
             return Attacked(batch.perturbed(Embeddings(), delta), attacked.gauge, attacked.cost, attacked.measured)
@@ -173,7 +184,7 @@ def test_luck_at_a_small_radius_counts_though_larger_ones_failed():
     assert found.radius.tolist() == [1.5]
 
 
-def test_rows_do_not_depend_on_each_other():
+def test_rows_do_not_depend_on_each_other() -> None:
     model, rows = plane(3)
     threat = ThreatModel(Embeddings(), L2(1.0, per="example"))
     run = MinimumRadius(lambda within: pgd(within, restarts=2, select="most_damaging"), threat, upper=1.5)
@@ -185,7 +196,7 @@ def test_rows_do_not_depend_on_each_other():
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_in_the_plane_it_finds_the_best_and_never_better(norm):
+def test_in_the_plane_it_finds_the_best_and_never_better(norm: str) -> None:
     model, rows = plane()
     best = smallest_on_grid(model, rows, norm)
     threat = ThreatModel(Embeddings(), NORMS[norm](1.0, per="example"))
@@ -202,7 +213,7 @@ def test_in_the_plane_it_finds_the_best_and_never_better(norm):
     assert bool((weak > 1.2 * best).any())
 
 
-def test_an_answer_elicited_from_a_chat_model():
+def test_an_answer_elicited_from_a_chat_model() -> None:
     model, rows = causal(), chats(((6, 4), (5, 3))).answering("harmful").rows(torch.tensor([0]))
     threat = ThreatModel(Embeddings(), L2(1.0))
 
@@ -215,7 +226,7 @@ def test_an_answer_elicited_from_a_chat_model():
     assert bool((found.attacked.outcome.margin < 0).all())
 
 
-def test_what_it_refuses():
+def test_what_it_refuses() -> None:
     threat = ThreatModel(Embeddings(), L2(1.0))
     for upper in (0.0, float("inf")):
         with pytest.raises(ValueError, match="attack.upper must be finite and above 0"):
@@ -227,7 +238,7 @@ def test_what_it_refuses():
     assert str(MinimumRadius(search, threat, 1.0)).startswith("minimum radius up to 1 within 0.01, by 20 bisections of")
 
 
-def test_on_the_network_of_trades(shared):
+def test_on_the_network_of_trades(shared: Path) -> None:
     """All eight images stand at 0.3, the radius it was trained at, and none at half as much again."""
     model, rows = trades_mnist(shared), mnist(shared, 8)
     threat = ThreatModel(Pixels(), Linf(0.3, per="example"))
@@ -254,7 +265,7 @@ def test_on_the_network_of_trades(shared):
     ],
     ids=["fab", "fab within", "deepfool", "ddn", "pdgd", "carlini-wagner"],
 )
-def test_a_minimal_attack_runs_once_and_to_the_end(attack_of):
+def test_a_minimal_attack_runs_once_and_to_the_end(attack_of: Callable[[ThreatModel], Attack]) -> None:
     """What it costs and finds is what the attack alone does, in the threat's own unit and without an early stop."""
     model, rows = plane()
     threat = ThreatModel(Embeddings(), L2(0.4, per="example"))
@@ -272,7 +283,7 @@ def test_a_minimal_attack_runs_once_and_to_the_end(attack_of):
 
 
 @pytest.mark.parametrize("norm", ["l2", "l1"])
-def test_a_bisection_begins_with_fab_and_takes_the_smaller(norm):
+def test_a_bisection_begins_with_fab_and_takes_the_smaller(norm: str) -> None:
     """An attack that breaks nothing leaves FAB's radius, and one that is better lowers it."""
     model, rows = plane(4)
     threat = ThreatModel(Embeddings(), NORMS[norm](1.0, per="example"))
@@ -291,7 +302,7 @@ def test_a_bisection_begins_with_fab_and_takes_the_smaller(norm):
     assert "by FAB, 100 steps" in str(both)
 
 
-def test_fab_is_refused_where_it_knows_nothing():
+def test_fab_is_refused_where_it_knows_nothing() -> None:
     for ball, options in ((L2(1.0), {}), (L2(1.0, per="example"), {"goal": Elicit()})):
         with pytest.raises(ValueError, match=r"attack.with_fab: true needs threat.per: example"):
             MinimumRadius(search, ThreatModel(Embeddings(), ball), 1.0, with_fab=True, **options)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -25,6 +27,7 @@ from textadv.attacks import (
     ThreatModel,
     changed_units,
 )
+from textadv.attacks.parts.hinge import Problem, Schedule
 from textadv.models import forward
 from textadv.values.batch import IGNORED, Batch
 from textadv.values.spaces import Embeddings, Pixels
@@ -51,7 +54,7 @@ def near(attacked: Attacked, best: Tensor, share: float = 0.05) -> bool:
 # ---- L2
 
 
-def test_l2_of_embeddings_and_the_radius_as_unit():
+def test_l2_of_embeddings_and_the_radius_as_unit() -> None:
     model = BagOfEmbeddings()
     rows = rightly_labelled(model, token_rows([5, 9, 7, 4]))
     for radius in (1.0, 2.0):
@@ -60,7 +63,7 @@ def test_l2_of_embeddings_and_the_radius_as_unit():
 
 
 @pytest.mark.parametrize("bias", [0.0, -100.0, 100.0])
-def test_l2_of_pixels_in_five_classes_with_all_logits_negative_or_positive(bias):
+def test_l2_of_pixels_in_five_classes_with_all_logits_negative_or_positive(bias: float) -> None:
     model = LinearPixels(classes=5, seed=1)
     model.bias.data = model.bias.data * 5 + bias
     rows = pixel_rows(model, 8)
@@ -69,7 +72,7 @@ def test_l2_of_pixels_in_five_classes_with_all_logits_negative_or_positive(bias)
     assert near(attacked, distance(model, rows, "l2"))
 
 
-def test_l2_from_pixels_at_the_edge_of_the_box():
+def test_l2_from_pixels_at_the_edge_of_the_box() -> None:
     model = LinearPixels(seed=1)
     rows = saturated_rows(model, 6)
     attacked = CarliniWagner(PIXELS, **QUICK)(model, rows)
@@ -78,7 +81,7 @@ def test_l2_from_pixels_at_the_edge_of_the_box():
     assert float(moved.min()) >= 0 and float(moved.max()) <= 1
 
 
-def test_l2_in_another_range_of_pixels_is_the_same_picture():
+def test_l2_in_another_range_of_pixels_is_the_same_picture() -> None:
     model, wide = LinearPixels(seed=1), LinearPixels(seed=1)
     wide.weight.data = wide.weight.data / 255
     wide.bias.data = wide.bias.data - 0.5 * 254 * wide.weight.data.sum(dim=1)
@@ -91,7 +94,7 @@ def test_l2_in_another_range_of_pixels_is_the_same_picture():
     assert torch.allclose(large.perturbation.delta, 255 * small.perturbation.delta, atol=1e-6)
 
 
-def test_confidence_moves_the_boundary():
+def test_confidence_moves_the_boundary() -> None:
     model = BagOfEmbeddings()
     rows = rightly_labelled(model, token_rows([5, 9, 7]))
     attacked = CarliniWagner(IN_L2, confidence=4.0, **QUICK)(model, rows)
@@ -102,7 +105,7 @@ def test_confidence_moves_the_boundary():
     assert bool((attacked.outcome.margin >= 4).all())
 
 
-def test_every_search_step_starts_afresh():
+def test_every_search_step_starts_afresh() -> None:
     """The second constant is ten times the first, and what it finds is what it finds as the first."""
     model, rows = plane()
     options = {"steps": 30, "learning_rate": 0.05}
@@ -118,13 +121,15 @@ def test_every_search_step_starts_afresh():
         assert bool(alone.perturbation.delta[fresh].any())
 
 
-def test_the_constant_grows_tenfold_until_it_breaks_the_row_and_is_bisected_then(monkeypatch):
+def test_the_constant_grows_tenfold_until_it_breaks_the_row_and_is_bisected_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     from textadv.attacks.minimal import carlini_wagner
 
     seen: list[list[float]] = []
     original = carlini_wagner.minimise
 
-    def watched(problem, index, start, constant, schedule):
+    def watched(problem: Problem, index: Tensor, start: Tensor, constant: Tensor, schedule: Schedule) -> Tensor:
         seen.append(constant.tolist())
         original(problem, index, start, constant, schedule)
         return torch.tensor([constant[0] >= 0.5, constant[1] >= 2e-3])
@@ -141,7 +146,7 @@ def test_the_constant_grows_tenfold_until_it_breaks_the_row_and_is_bisected_then
     assert min(c for c in [step[0] for step in seen[:-1]] if c >= 0.5) == seen[-1][0]
 
 
-def test_a_row_stops_where_its_own_objective_stalls():
+def test_a_row_stops_where_its_own_objective_stalls() -> None:
     model, rows = plane()
     options = {"steps": 60, "learning_rate": 0.05, "search_steps": 3, "initial_constant": 1.0}
     early = CarliniWagner(IN_L2, **options)(model, rows)
@@ -152,7 +157,7 @@ def test_a_row_stops_where_its_own_objective_stalls():
 
 
 @pytest.mark.parametrize("norm", ["l2", "linf"])
-def test_in_the_plane_it_finds_the_best_in_most_rows_and_never_better(norm):
+def test_in_the_plane_it_finds_the_best_in_most_rows_and_never_better(norm: str) -> None:
     model, rows = plane()
     best = smallest_on_grid(model, rows, norm)
     linf = CarliniWagnerLinf(
@@ -167,7 +172,7 @@ def test_in_the_plane_it_finds_the_best_in_most_rows_and_never_better(norm):
 # ---- Linf
 
 
-def test_linf_of_pixels_and_of_embeddings_per_token_or_example():
+def test_linf_of_pixels_and_of_embeddings_per_token_or_example() -> None:
     model = LinearPixels(classes=3, seed=1)
     model.bias.data = torch.tensor([4.0, -2.0, -2.0], dtype=torch.float64)
     rows = pixel_rows(model, 4)
@@ -187,7 +192,7 @@ def test_linf_of_pixels_and_of_embeddings_per_token_or_example():
 
 
 @pytest.mark.parametrize("images", [pixel_rows, saturated_rows])
-def test_l0_of_pixels_is_the_fewest_or_one_more(images):
+def test_l0_of_pixels_is_the_fewest_or_one_more(images: Callable[[LinearPixels], Batch]) -> None:
     model = LinearPixels(seed=1)
     model.bias.data = torch.tensor([8.0, -8.0], dtype=torch.float64)
     rows = images(model, 6)
@@ -202,7 +207,7 @@ def test_l0_of_pixels_is_the_fewest_or_one_more(images):
     assert bool((attacked.perturbation.delta != 0).any(dim=1).flatten(1).sum(dim=1).eq(count).all())
 
 
-def test_l0_of_embeddings_needs_one_entry():
+def test_l0_of_embeddings_needs_one_entry() -> None:
     """A linear model without bounds: one entry is enough."""
     model = BagOfEmbeddings()
     rows = rightly_labelled(model, token_rows([5, 9, 7]))
@@ -212,7 +217,7 @@ def test_l0_of_embeddings_needs_one_entry():
     assert bool((attacked.outcome.margin > 0).all())
 
 
-def test_l0_in_the_plane_changes_one_entry_where_the_grid_can():
+def test_l0_in_the_plane_changes_one_entry_where_the_grid_can() -> None:
     """One of a row's two entries is enough where an axis of the grid leaves the class."""
     model, rows = plane()
     fewest = smallest_on_grid(model, rows, "l2", fewest=True)
@@ -223,7 +228,7 @@ def test_l0_in_the_plane_changes_one_entry_where_the_grid_can():
     assert int((attacked.success & (count == fewest)).sum()) >= 7
 
 
-def test_changed_units_counts_pixels_with_all_their_channels_or_entries():
+def test_changed_units_counts_pixels_with_all_their_channels_or_entries() -> None:
     delta = torch.zeros(2, 3, 2, 2)
     delta[0, :, 0, 1] = torch.tensor([0.5, -0.5, 0.0])
     delta[1, 2] = 1.0
@@ -234,7 +239,7 @@ def test_changed_units_counts_pixels_with_all_their_channels_or_entries():
 # ---- chats, refusals, a real network
 
 
-def test_a_chat_model_is_moved_off_its_answer():
+def test_a_chat_model_is_moved_off_its_answer() -> None:
     """The answer is what greedy decoding says, one token: the model then says another one."""
     model, rows = causal(), chats(((6, 3), (5, 4)))
     one = rows.answering(torch.full((2, 1), 7))
@@ -253,7 +258,7 @@ def _first(rows: Batch) -> list[int]:
     return (rows.kept_targets != IGNORED).long().argmax(dim=1).tolist()
 
 
-def test_what_it_refuses():
+def test_what_it_refuses() -> None:
     for attack in (CarliniWagner, CarliniWagnerL0):
         with pytest.raises(ValueError, match="threat.norm: l2, got linf"):
             attack(PIXELS_LINF)
@@ -283,7 +288,7 @@ def test_what_it_refuses():
         CarliniWagner(ThreatModel(Embeddings(), L2(torch.zeros(1), per="example")))(BagOfEmbeddings(), rows)
 
 
-def test_on_the_network_of_trades(shared):
+def test_on_the_network_of_trades(shared: Path) -> None:
     """A flat landscape, most pixels at 0: a constant of 1e4 breaks every image, nearer than DeepFool does."""
     model, rows = trades_mnist(shared), mnist(shared, 6)
     attack = CarliniWagner(PIXELS, search_steps=1, steps=300, initial_constant=1e4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from tests.chats import causal, chats
 from tests.networks import mnist, trades_mnist
 from tests.oracles import BagOfEmbeddings, bag_margin_gain, rightly_labelled, token_rows
 from textadv.attacks import L1, L2, DeepFool, Linf, ThreatModel
+from textadv.attacks.parts.balls import Per
 from textadv.values.batch import Batch
 from textadv.values.spaces import Embeddings, Pixels
 
@@ -28,7 +30,7 @@ def pixels(norm: str) -> ThreatModel:
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("per", ["token", "example"])
 @pytest.mark.parametrize("overshoot", [0.02, 0.5])
-def test_one_step_to_the_boundary_of_two_classes(norm, per, overshoot):
+def test_one_step_to_the_boundary_of_two_classes(norm: str, per: Per, overshoot: float) -> None:
     """The optimum is the margin over what a ball of radius 1 gains, per token too."""
     model = BagOfEmbeddings()
     rows = rightly_labelled(model, token_rows([5, 9, 7, 4]))
@@ -45,7 +47,7 @@ def test_one_step_to_the_boundary_of_two_classes(norm, per, overshoot):
 
 
 @pytest.mark.parametrize("norm", ["l2", "linf"])
-def test_the_nearest_of_five_classes_and_pixels_at_the_edge_of_the_box(norm):
+def test_the_nearest_of_five_classes_and_pixels_at_the_edge_of_the_box(norm: str) -> None:
     model = LinearPixels(classes=5, seed=1)
     rows = pixel_rows(model, 12)
     attacked = DeepFool(pixels(norm))(model, rows)
@@ -55,7 +57,7 @@ def test_the_nearest_of_five_classes_and_pixels_at_the_edge_of_the_box(norm):
     assert torch.allclose(attacked.gauge, 1.02 * distance(model, rows, norm), rtol=1e-9)
 
 
-def test_the_nearest_class_is_not_always_the_second_best():
+def test_the_nearest_class_is_not_always_the_second_best() -> None:
     model = LinearPixels(classes=5, seed=1)
     with torch.no_grad():
         model.weight[1:] *= torch.tensor([0.2, 0.5, 1.0, 4.0]).unsqueeze(1)
@@ -80,7 +82,7 @@ class _Cubic(nn.Module):
 
 
 @pytest.mark.parametrize("overshoot", [0.0, 0.02, 0.3])
-def test_the_overshoot_is_not_compounded(overshoot):
+def test_the_overshoot_is_not_compounded(overshoot: float) -> None:
     """The paper's recursion by hand: every point is the start plus (1 + overshoot) x the sum of plain Newton steps."""
     start, total, at = 0.75, 0.0, 0.75
     for _ in range(20):
@@ -100,7 +102,7 @@ def test_the_overshoot_is_not_compounded(overshoot):
     assert bool(attacked.success.all())
 
 
-def test_the_overshoot_is_not_compounded_over_several_steps():
+def test_the_overshoot_is_not_compounded_over_several_steps() -> None:
     """From below the bend of a root the first Newton step falls short, so that more than one is taken."""
 
     class Root(_Cubic):
@@ -124,7 +126,7 @@ def test_the_overshoot_is_not_compounded_over_several_steps():
     assert attacked.cost.backwards.tolist() == [steps + 2]
 
 
-def test_a_tie_in_half_precision_does_not_stall_it():
+def test_a_tie_in_half_precision_does_not_stall_it() -> None:
     """Logits of bfloat16 are equal over whole intervals, and argmax then says the label."""
     model = LinearPixels(classes=2, seed=3).to(torch.bfloat16)
     rows = pixel_rows(model, 16)
@@ -137,7 +139,7 @@ def test_a_tie_in_half_precision_does_not_stall_it():
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_in_the_plane_it_is_near_the_best_and_never_better(norm):
+def test_in_the_plane_it_is_near_the_best_and_never_better(norm: str) -> None:
     model, rows = plane()
     best = smallest_on_grid(model, rows, norm)
     attacked = DeepFool(ThreatModel(Embeddings(), NORMS[norm](1.0, per="example")))(model, rows)
@@ -147,7 +149,7 @@ def test_in_the_plane_it_is_near_the_best_and_never_better(norm):
     assert bool((attacked.gauge < 2 * best).all())
 
 
-def test_what_it_refuses():
+def test_what_it_refuses() -> None:
     with pytest.raises(ValueError, match="attack.steps must be at least 1, got 0"):
         DeepFool(pixels("l2"), steps=0)
     with pytest.raises(ValueError, match="attack.candidates .* at least 2, got 1"):
@@ -160,7 +162,7 @@ def test_what_it_refuses():
     assert str(DeepFool(pixels("l2"))) == "DeepFool, 50 steps, 10 candidates, overshoot 0.02"
 
 
-def test_on_the_network_of_trades(shared):
+def test_on_the_network_of_trades(shared: Path) -> None:
     """It breaks every image in L2, further away than 1.5, where this network is trained to stand."""
     model, rows = trades_mnist(shared), mnist(shared, 8)
     attacked = DeepFool(pixels("l2"))(model, rows, radius_scale=10.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -14,6 +15,7 @@ from textadv.attacks import (
     L2,
     Attack,
     Attacked,
+    Ball,
     DeepFool,
     Linf,
     MinimumRadius,
@@ -63,7 +65,7 @@ def unbroken(attacked: Attacked) -> list[int]:
     return attacked.batch.ids[~attacked.success].tolist()
 
 
-def test_a_minimal_attack_that_ends_outside_the_ball_does_not_replace_what_is_inside():
+def test_a_minimal_attack_that_ends_outside_the_ball_does_not_replace_what_is_inside() -> None:
     """DeepFool's point lies over the border, so its margin is larger; the row is not broken inside the ball."""
     model, batch = CurvedBag(), rows()
     far, near = DeepFool(THREAT), fgsm(THREAT)
@@ -75,7 +77,7 @@ def test_a_minimal_attack_that_ends_outside_the_ball_does_not_replace_what_is_in
         assert torch.equal(found.outcome.margin[left], near(model, batch).outcome.margin[left])
 
 
-def test_the_worst_of_several_is_at_least_as_bad_as_each_in_every_row():
+def test_the_worst_of_several_is_at_least_as_bad_as_each_in_every_row() -> None:
     model, batch = CurvedBag(), rows()
     worst = worst_of(*PARTS)(model, batch)
     singles = [attack(model, batch) for attack in PARTS]
@@ -88,7 +90,7 @@ def test_the_worst_of_several_is_at_least_as_bad_as_each_in_every_row():
     assert 0 < int(worst.success.sum()) < len(batch)
 
 
-def test_every_row_of_the_worst_of_is_one_of_its_parts_whole():
+def test_every_row_of_the_worst_of_is_one_of_its_parts_whole() -> None:
     model, batch = CurvedBag(), rows()
     worst = worst_of(*PARTS)(model, batch)
     singles = [attack(model, batch) for attack in PARTS]
@@ -102,7 +104,7 @@ def test_every_row_of_the_worst_of_is_one_of_its_parts_whole():
             assert torch.allclose(mine[row].double(), theirs[row].double(), equal_nan=True)
 
 
-def test_worst_of_drops_broken_rows_and_counts_what_each_row_cost():
+def test_worst_of_drops_broken_rows_and_counts_what_each_row_cost() -> None:
     model, batch = CurvedBag(), rows()
     first, second = Watched(pgd(THREAT, steps=2)), Watched(pgd(THREAT, steps=5))
     scale = torch.linspace(1.0, 2.0, len(batch), dtype=torch.float64)
@@ -117,7 +119,7 @@ def test_worst_of_drops_broken_rows_and_counts_what_each_row_cost():
     assert torch.equal(result.cost.queries, torch.where(alone.success, 2, 4))
 
 
-def test_worst_of_stops_when_every_row_is_broken():
+def test_worst_of_stops_when_every_row_is_broken() -> None:
     model, batch = CurvedBag(), rows()
     last = Watched(fgsm(THREAT))
     wrong = replace(batch, labels=(batch.labels + 1) % 3)
@@ -126,7 +128,7 @@ def test_worst_of_stops_when_every_row_is_broken():
     assert last.calls == []
 
 
-def test_rows_that_nothing_can_move_are_not_passed_on():
+def test_rows_that_nothing_can_move_are_not_passed_on() -> None:
     """An empty text has no editable token; alone in the second attack it would look like a dead adversary."""
     model = CurvedBag()
     batch = rightly_labelled(model, token_rows([9, 2], classes=3))
@@ -136,7 +138,7 @@ def test_rows_that_nothing_can_move_are_not_passed_on():
     assert result.gauge[1] == 0
 
 
-def test_then_starts_where_the_first_attack_ended():
+def test_then_starts_where_the_first_attack_ended() -> None:
     model, batch = CurvedBag(), rows()
     first = pgd(THREAT, steps=3, relative_step_size=0.2, random_start=False)
     half = first(model, batch)
@@ -151,7 +153,7 @@ def test_then_starts_where_the_first_attack_ended():
     assert torch.equal(both.cost.backwards, torch.where(half.success, 3, 6))
 
 
-def test_then_keeps_the_first_result_where_the_second_is_worse():
+def test_then_keeps_the_first_result_where_the_second_is_worse() -> None:
     model, batch = CurvedBag(), rows()
     strong = pgd(THREAT, steps=10)
     result = then(strong, Noise(THREAT))(model, batch)
@@ -160,7 +162,7 @@ def test_then_keeps_the_first_result_where_the_second_is_worse():
     assert torch.equal(result.cost.queries, torch.where(alone.success, 2, 4))
 
 
-def test_then_overrides_a_random_start_too():
+def test_then_overrides_a_random_start_too() -> None:
     model, batch = CurvedBag(), rows()
     given = fgsm(THREAT)(model, batch)
     onward = pgd(THREAT, steps=1, step_size=0.0)
@@ -168,7 +170,7 @@ def test_then_overrides_a_random_start_too():
     assert not torch.allclose(onward(model, batch).perturbation.delta, given.perturbation.delta)
 
 
-def test_a_start_outside_the_threat_is_brought_inside():
+def test_a_start_outside_the_threat_is_brought_inside() -> None:
     model, batch = CurvedBag(), rows()
     stray = batch.perturbed(Embeddings(), torch.ones(16, 9, 8, dtype=torch.float64))
     attacked = pgd(THREAT, steps=1, step_size=0.0)(model, stray)
@@ -177,7 +179,7 @@ def test_a_start_outside_the_threat_is_brought_inside():
     assert torch.allclose(attacked.perturbation.delta[batch.editable], torch.tensor(0.2 / 8**0.5).double())
 
 
-def test_repeat_draws_anew_on_the_rows_that_are_left():
+def test_repeat_draws_anew_on_the_rows_that_are_left() -> None:
     model, batch = CurvedBag(), rows()
     watched = Watched(Noise(THREAT))
     result = repeat(watched, 3)(model, batch, step=4)
@@ -192,7 +194,7 @@ def test_repeat_draws_anew_on_the_rows_that_are_left():
     assert repeat(Noise(THREAT), 1)(model, batch, step=4).perturbation.delta.equal(first.perturbation.delta)
 
 
-def test_bad_combinations_are_refused():
+def test_bad_combinations_are_refused() -> None:
     with pytest.raises(ValueError, match="worst_of needs at least one attack"):
         worst_of()
     with pytest.raises(ValueError, match="times of at least 1, got 0"):
@@ -210,14 +212,14 @@ class Elsewhere:
         return replace(found, batch=found.batch.perturbed(Hidden(0), found.perturbation.delta))
 
 
-def test_descriptions_name_the_parts():
+def test_descriptions_name_the_parts() -> None:
     assert str(worst_of(Noise(THREAT), fgsm(THREAT))).startswith("worst of: uniform noise, no search; 1 steps of 1 x")
     assert str(then(Noise(THREAT), Noise(THREAT))) == "uniform noise, no search; then uniform noise, no search"
     assert str(repeat(Noise(THREAT), 3)) == "3 x (uniform noise, no search)"
 
 
 @pytest.mark.parametrize("norm", [L2, Linf], ids=["l2", "linf"])
-def test_they_go_on_where_one_of_them_meets_no_slope(norm):
+def test_they_go_on_where_one_of_them_meets_no_slope(norm: Callable[..., Ball]) -> None:
     """After the first, only rows without a gradient are left: alone in the second they would be an error."""
     model = PartlyFlat().eval()
     batch = rightly_labelled(model, token_rows([6] * 8, seed=3))

@@ -57,7 +57,9 @@ def surrogate(kind: str, dtype: torch.dtype = SINGLE) -> nn.Module:
 @kinds
 @precisions
 @over(EVERY)
-def test_stays_in_ball_and_box_and_off_frozen_positions_to_the_last_digit(norm, make, dtype, kind):
+def test_stays_in_ball_and_box_and_off_frozen_positions_to_the_last_digit(
+    norm: str, make: Maker, dtype: torch.dtype, kind: str
+) -> None:
     model, rows, threat = setting(kind, norm, dtype)
     scale = torch.tensor([1.0, 0.03, 2.0, 30.0])
     attack = make(threat, surrogate(kind, dtype))
@@ -81,7 +83,7 @@ def test_stays_in_ball_and_box_and_off_frozen_positions_to_the_last_digit(norm, 
 
 @pytest.mark.parametrize("dtype", [HALF])
 @over({name: entry for name, entry in BOUNDED.items() if name != "autoattack"})
-def test_balls_per_token_hold_in_half_precision_too(norm, make, dtype):
+def test_balls_per_token_hold_in_half_precision_too(norm: str, make: Maker, dtype: torch.dtype) -> None:
     model, rows, threat = setting("texts", norm, dtype, per="token")
     delta = make(threat, surrogate("texts", dtype))(model, rows).perturbation.delta
     size = torch.linalg.vector_norm(delta.double(), ORDERS[norm], dim=-1)
@@ -94,7 +96,9 @@ def test_balls_per_token_hold_in_half_precision_too(norm, make, dtype):
 @kinds
 @precisions
 @over(EVERY)
-def test_a_row_is_the_same_to_the_last_bit_alone_and_among_rows_of_other_lengths(norm, make, dtype, kind):
+def test_a_row_is_the_same_to_the_last_bit_alone_and_among_rows_of_other_lengths(
+    norm: str, make: Maker, dtype: torch.dtype, kind: str
+) -> None:
     model, rows, threat = setting(kind, norm, dtype)
     attack = make(threat, surrogate(kind, dtype))
     together = attack(model, rows, step=3)
@@ -113,7 +117,7 @@ def test_a_row_is_the_same_to_the_last_bit_alone_and_among_rows_of_other_lengths
 
 
 @over(EVERY)
-def test_a_caller_that_switched_gradients_off_changes_nothing(norm, make):
+def test_a_caller_that_switched_gradients_off_changes_nothing(norm: str, make: Maker) -> None:
     model, rows, threat = setting("texts", norm, SINGLE)
     attack = make(threat, surrogate("texts"))
     plain = attack(model, rows)
@@ -125,7 +129,7 @@ def test_a_caller_that_switched_gradients_off_changes_nothing(norm, make):
 
 
 @over(EVERY)
-def test_inference_mode_is_named_where_gradients_are_needed(norm, make):
+def test_inference_mode_is_named_where_gradients_are_needed(norm: str, make: Maker) -> None:
     model, rows, threat = setting("texts", norm, SINGLE)
     attack = make(threat, surrogate("texts"))
     with torch.inference_mode():
@@ -155,14 +159,14 @@ class Ending(nn.Module):
 
 @kinds
 @over(EVERY)
-def test_probabilities_are_named(norm, make, kind):
+def test_probabilities_are_named(norm: str, make: Maker, kind: str) -> None:
     model, rows, threat = setting(kind, norm, SINGLE)
     attack = make(threat, surrogate(kind))
     with pytest.raises(ModelError, match="returns probabilities, not logits: all of .* Remove the softmax"):
         attack(Ending(model), rows)
 
 
-def test_rows_that_add_up_to_1_by_chance_are_no_probabilities():
+def test_rows_that_add_up_to_1_by_chance_are_no_probabilities() -> None:
     """One row, numbers of half precision, or one that is negative say nothing."""
     _, rows, threat = setting("texts", "linf", SINGLE)
     for dtype, kept, shift in ((SINGLE, 1, 0.0), (HALF, 4, 0.0), (SINGLE, 4, 2.0)):
@@ -182,7 +186,7 @@ class Coloured(PixelsAlone):
 
 
 @over(EVERY)
-def test_a_wrong_number_of_channels_is_named(norm, make):
+def test_a_wrong_number_of_channels_is_named(norm: str, make: Maker) -> None:
     _, rows, threat = setting("pixels", norm, SINGLE)
     grey = replace(rows, inputs={"pixel_values": rows.inputs["pixel_values"][:, :1]})
     with pytest.raises(ModelError, match="does not take images of 1 channels and 4 x 4 pixels: .*Set data.channels"):
@@ -191,14 +195,14 @@ def test_a_wrong_number_of_channels_is_named(norm, make):
 
 @pytest.mark.parametrize("wrong", [255.0, -0.2, float("nan")])
 @over({name: (norms[:1], make) for name, (norms, make) in EVERY.items()})
-def test_pixels_outside_their_range_are_named(norm, make, wrong):
+def test_pixels_outside_their_range_are_named(norm: str, make: Maker, wrong: float) -> None:
     model, rows, threat = setting("pixels", norm, SINGLE)
     rows.inputs["pixel_values"][2, 1, 3, 3] = wrong
     with pytest.raises(ValueError, match=r"Pixels in \[0, 1\] are to be .* row ids \[102\]. Divide bytes by 255"):
         make(threat, surrogate("pixels"))(model, rows)
 
 
-def test_rounding_at_the_edge_and_frozen_pixels_outside_are_no_fault():
+def test_rounding_at_the_edge_and_frozen_pixels_outside_are_no_fault() -> None:
     model, rows, threat = setting("pixels", "linf", SINGLE)
     rows.inputs["pixel_values"][1, 0, 0, 0] = -2.98e-8
     rows.inputs["pixel_values"][2, 0, 1, 2] = 7.0

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from tests.attacks.every import require_nothing_changed
 from tests.attacks.linear_pixels import LinearPixels, pixel_rows
 from tests.attacks.nearest_points import (
     NORMS,
@@ -38,14 +42,14 @@ from tests.oracles import (
 from textadv.attacks import L2, ThreatModel, pgd
 from textadv.attacks.minimal.fab import FINAL_STEPS, Fab, fab_targeted
 from textadv.models import PerturbationError
-from textadv.values.spaces import Embeddings, Hidden, Pixels, Several
+from textadv.values.spaces import Embeddings, Hidden, Pixels, Several, Space
 
 norms = pytest.mark.parametrize("norm", NORMS)
 
 
 @norms
 @pytest.mark.parametrize("classes", [2, 3, 10])
-def test_one_step_finds_the_nearest_point_of_a_linear_model(norm, classes):
+def test_one_step_finds_the_nearest_point_of_a_linear_model(norm: str, classes: int) -> None:
     model = BagOfEmbeddings(classes=classes)
     rows = right(model, token_rows([5, 9, 7, 3]))
     threat = threat_of(norm, 1000.0)
@@ -59,7 +63,7 @@ def test_one_step_finds_the_nearest_point_of_a_linear_model(norm, classes):
 
 
 @norms
-def test_only_the_class_aimed_at_is_looked_for(norm):
+def test_only_the_class_aimed_at_is_looked_for(norm: str) -> None:
     model = BagOfEmbeddings(classes=6, seed=1)
     rows = right(model, token_rows([9] * 20, seed=1))
     ranks = (1, 2, 3, 4, 5)
@@ -72,7 +76,7 @@ def test_only_the_class_aimed_at_is_looked_for(norm):
 
 
 @norms
-def test_the_nearest_point_of_a_linear_model_inside_the_image_box(norm):
+def test_the_nearest_point_of_a_linear_model_inside_the_image_box(norm: str) -> None:
     model, rows = linear_images(40)
     best = boxed_distance(model, rows, norm)
     attacked = Fab(threat_of(norm, 0.3, Pixels()), steps=5)(model, rows)
@@ -86,7 +90,7 @@ def test_the_nearest_point_of_a_linear_model_inside_the_image_box(norm):
 
 
 @norms
-def test_a_curved_boundary_solved_by_a_grid(norm):
+def test_a_curved_boundary_solved_by_a_grid(norm: str) -> None:
     """The linearisation at the start points elsewhere: one step alone is more than a twentieth off in some row."""
     model, generator = Bowl(), torch.Generator().manual_seed(0)
     pixels = torch.rand((30, 1, 1, 2), generator=generator, dtype=torch.float64)
@@ -110,7 +114,7 @@ def test_a_curved_boundary_solved_by_a_grid(norm):
 
 
 @norms
-def test_the_smallest_perturbation_comes_back_however_long_but_counts_inside_the_radius_only(norm):
+def test_the_smallest_perturbation_comes_back_however_long_but_counts_inside_the_radius_only(norm: str) -> None:
     model = CurvedBag()
     rows = right(model, token_rows([5, 9, 7, 8], classes=3))
     attack = Fab(threat_of(norm), steps=10)
@@ -127,7 +131,7 @@ def test_the_smallest_perturbation_comes_back_however_long_but_counts_inside_the
     assert not bool(none.success.any()) and bool(none.gauge.isinf().all())
 
 
-def test_rows_that_are_wrong_already_and_rows_that_cannot_be_broken_carry_nothing():
+def test_rows_that_are_wrong_already_and_rows_that_cannot_be_broken_carry_nothing() -> None:
     """The first class leads wherever the pixels go in their box."""
     model = Slopes(2, 4)
     model.head.data = torch.tensor([[0.5, 0.5, 0.5, 0.5], [0.1, 0.1, 0.1, 0.1]])
@@ -142,7 +146,7 @@ def test_rows_that_are_wrong_already_and_rows_that_cannot_be_broken_carry_nothin
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_pixels_stay_in_their_box_and_frozen_ones_where_they_are(dtype):
+def test_pixels_stay_in_their_box_and_frozen_ones_where_they_are(dtype: torch.dtype) -> None:
     model = tiny_models()["vit"]().to(dtype)
     rows = image_rows(6)
     rows = replace(rows, inputs={"pixel_values": rows.inputs["pixel_values"].round(decimals=1).to(dtype)})
@@ -160,7 +164,7 @@ def test_pixels_stay_in_their_box_and_frozen_ones_where_they_are(dtype):
 
 @pytest.mark.parametrize("space", [Embeddings(), Hidden(0), Several((Embeddings(), Hidden(0)))], ids=str)
 @norms
-def test_every_space_of_a_transformer(space, norm):
+def test_every_space_of_a_transformer(space: Space, norm: str) -> None:
     model = tiny_models()["bert"]()
     rows = right(model, tiny_rows("bert"))
     attacked = Fab(threat_of(norm, 1.0, space), steps=10)(model, rows)
@@ -172,31 +176,13 @@ def test_every_space_of_a_transformer(space, norm):
     assert float(more.success.double().mean()) >= 0.5 or norm == "l1"
 
 
-def test_changes_nothing_but_its_own_delta():
-    model, rows = CurvedBag(), token_rows([5, 9, 7, 3], classes=3)
-    model.train()
-    model.embeddings.eval()
-    model.bias.requires_grad_(False)
-    model.head.grad = torch.full_like(model.head, 0.125)
-    weights = {name: value.clone() for name, value in model.state_dict().items()}
-    modes = [module.training for module in model.modules()]
-    inputs = {name: value.clone() for name, value in rows.inputs.items()}
-    before = torch.get_rng_state()
-    attacked = Fab(threat_of("l2"), steps=5, restarts=2)(model, rows, step=3)
-    assert torch.equal(torch.get_rng_state(), before)
-    assert torch.equal(model.head.grad, torch.full_like(model.head, 0.125))
-    assert all(value.grad is None for name, value in model.named_parameters() if name != "head")
-    assert [module.training for module in model.modules()] == modes
-    assert [name for name, value in model.named_parameters() if not value.requires_grad] == ["bias"]
-    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
-    assert all(torch.equal(value, inputs[name]) for name, value in rows.inputs.items())
-    assert not model.embeddings._forward_hooks
-    assert rows.perturbation is None and not attacked.perturbation.delta.requires_grad
+def test_changes_nothing_but_its_own_delta() -> None:
+    require_nothing_changed(Fab(threat_of("l2"), steps=5, restarts=2))
 
 
 @norms
 @pytest.mark.parametrize("options", [{}, {"targets": (1, 2), "early_stop": True}], ids=["nearest", "targeted"])
-def test_a_row_does_not_depend_on_its_batch_nor_on_padding(norm, options):
+def test_a_row_does_not_depend_on_its_batch_nor_on_padding(norm: str, options: dict[str, Any]) -> None:
     model, rows = CurvedBag(), token_rows([5, 9, 7, 8, 3], classes=3)
     scale = torch.tensor([1.0, 0.2, 5.0, 2.0, 1.0], dtype=torch.float64)
     attack = Fab(threat_of(norm), steps=12, restarts=2, **options)
@@ -214,7 +200,7 @@ def test_a_row_does_not_depend_on_its_batch_nor_on_padding(norm, options):
 
 
 @norms
-def test_strength_more_steps_more_restarts_and_more_targets_find_shorter_ones(norm):
+def test_strength_more_steps_more_restarts_and_more_targets_find_shorter_ones(norm: str) -> None:
     model = CurvedBag()
     rows = right(model, token_rows([5, 9, 7, 8] * 3, classes=3))
 
@@ -229,7 +215,7 @@ def test_strength_more_steps_more_restarts_and_more_targets_find_shorter_ones(no
     assert bool((all_targets <= one).all()) and bool((all_targets < 0.99 * one).any())
 
 
-def test_early_stop_breaks_the_same_rows_for_less():
+def test_early_stop_breaks_the_same_rows_for_less() -> None:
     model = CurvedBag()
     rows = right(model, token_rows([5, 9, 7, 8] * 6, classes=3))
     threat = threat_of("l2", 0.4)
@@ -243,7 +229,7 @@ def test_early_stop_breaks_the_same_rows_for_less():
     assert bool((stopped.gauge[stopped.success] <= 1).all())
 
 
-def test_cost_counts_every_pass():
+def test_cost_counts_every_pass() -> None:
     model = CurvedBag()
     rows = right(model, token_rows([5, 9], classes=3))
     start, final, clean = 1, 3, 1
@@ -256,7 +242,7 @@ def test_cost_counts_every_pass():
 
 @norms
 @pytest.mark.parametrize(("alpha_max", "second"), [(0.0, 1.00275), (0.02, 1.003695), (1.0, 1.005213)])
-def test_the_second_step_worked_by_hand(norm, alpha_max, second):
+def test_the_second_step_worked_by_hand(norm: str, alpha_max: float, second: float) -> None:
     """With d the way to the plane of a linear model, the first step ends at 1.05 d and goes back to 0.945 d. From there
     the plane is 0.055 d away and d from the clean row: a = min(0.055 / 1.055, alpha_max), and the next step ends at
     (1 - a) (0.945 + 1.05 x 0.055) d + a 1.05 d."""
@@ -273,7 +259,7 @@ def test_the_second_step_worked_by_hand(norm, alpha_max, second):
 
 
 @norms
-def test_a_restart_begins_at_half_of_what_is_known_or_allowed(norm):
+def test_a_restart_begins_at_half_of_what_is_known_or_allowed(norm: str) -> None:
     model, seen = Slopes(2, 24), []
     model.register_forward_pre_hook(
         lambda module, _, given: seen.append(given["pixel_values"].detach()), with_kwargs=True
@@ -295,7 +281,7 @@ def test_a_restart_begins_at_half_of_what_is_known_or_allowed(norm):
     assert torch.equal(start(0), start(0)) and not torch.allclose(start(0), start(1))
 
 
-def test_measuring_is_optional():
+def test_measuring_is_optional() -> None:
     model, rows = CurvedBag(), token_rows([5, 9], classes=3)
     attacked = Fab(threat_of("l2"), steps=3)(model, rows, measure=False)
     assert attacked.measured is None
@@ -316,12 +302,12 @@ def test_measuring_is_optional():
         ({"targets": (0, 1)}, "attack.targets must name ranks from 1 on"),
     ],
 )
-def test_bad_settings_are_named(options, message):
+def test_bad_settings_are_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Fab(threat_of("l2"), **options)
 
 
-def test_a_ball_per_token_chats_and_missing_classes_are_refused():
+def test_a_ball_per_token_chats_and_missing_classes_are_refused() -> None:
     with pytest.raises(ValueError, match="threat.per: token. Set threat.per: example"):
         Fab(ThreatModel(Embeddings(), L2(1.0)))
     with pytest.raises(ValueError, match="got chats"):
@@ -330,7 +316,7 @@ def test_a_ball_per_token_chats_and_missing_classes_are_refused():
         Fab(threat_of("l2"), targets=(1, 3))(CurvedBag(), token_rows([5, 9], classes=3))
 
 
-def test_a_model_without_a_slope_is_an_error():
+def test_a_model_without_a_slope_is_an_error() -> None:
     model = CurvedBag()
     model.head.data.zero_()
     rows = right(model, token_rows([5, 9], classes=3))
@@ -338,7 +324,7 @@ def test_a_model_without_a_slope_is_an_error():
         Fab(threat_of("l2"))(model, rows)
 
 
-def test_targets_are_the_strongest_other_classes_and_say_so():
+def test_targets_are_the_strongest_other_classes_and_say_so() -> None:
     assert fab_targeted(threat_of("l2"), 2).targets == (1,)
     assert (
         fab_targeted(threat_of("l2"), 10).targets == fab_targeted(threat_of("l2"), 100).targets == tuple(range(1, 10))
@@ -348,7 +334,7 @@ def test_targets_are_the_strongest_other_classes_and_say_so():
 
 
 @pytest.mark.parametrize("norm", ["l2", "linf"])
-def test_a_tie_of_half_precision_logits_does_not_stall_it(norm):
+def test_a_tie_of_half_precision_logits_does_not_stall_it(norm: str) -> None:
     """With biases of 100 the logits of bfloat16 lie half a unit apart: many rows start at a tie, or come to one."""
     model = LinearPixels(classes=2, seed=3).bfloat16()
     with torch.no_grad():
@@ -359,7 +345,7 @@ def test_a_tie_of_half_precision_logits_does_not_stall_it(norm):
     assert bool(Fab(threat_of(norm, 100.0, Pixels()))(model, rows).success.all())
 
 
-def test_a_row_that_is_broken_inside_the_radius_gets_no_final_search():
+def test_a_row_that_is_broken_inside_the_radius_gets_no_final_search() -> None:
     model = BagOfEmbeddings(classes=3)
     rows = right(model, token_rows([5, 9, 7, 3], classes=3))
     stopped, whole = (Fab(threat_of("l2", 1000.0), 1, early_stop=stop)(model, rows) for stop in (True, False))
@@ -368,7 +354,7 @@ def test_a_row_that_is_broken_inside_the_radius_gets_no_final_search():
     assert bool((stopped.gauge > whole.gauge).any())
 
 
-def test_on_the_network_of_trades_a_few_images(shared):
+def test_on_the_network_of_trades_a_few_images(shared: Path) -> None:
     """Every perturbation changes the decision when it is tried by itself; these images hold a little past 0.3."""
     model, rows = trades_mnist(shared), mnist(shared, 8)
     attacked = Fab(threat_of("linf", 0.3, Pixels()), steps=20, targets=(1, 2))(model, rows)
@@ -380,7 +366,7 @@ def test_on_the_network_of_trades_a_few_images(shared):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("network", "most"), [(trades_mnist, 93.0), (fgsm_rs_mnist, 88.0)], ids=["trades", "fgsm_rs"])
-def test_published_networks_at_linf_0_3(shared, network, most):
+def test_published_networks_at_linf_0_3(shared: Path, network: Callable[[Path], nn.Module], most: float) -> None:
     """The authors of AutoAttack leave 91.5 % and 83.0 % of these images in the end; 85.5 % of the second with FAB-T."""
     attack = fab_targeted(threat_of("linf", 0.3, Pixels()), 10)
     attacked = attack(network(shared), mnist(shared, 200))

@@ -61,7 +61,7 @@ def inside(pixels: Tensor, delta: Tensor, norm: str, radius: float) -> Tensor:
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_pgd_is_the_sign_or_the_unit_gradient_and_a_projection(norm):
+def test_pgd_is_the_sign_or_the_unit_gradient_and_a_projection(norm: str) -> None:
     """arXiv:1706.06083, section 2.1: x <- projection of x + step * sign(gradient), in L2 of gradient / |gradient|."""
     model, rows, pixels, threat = setting(norm)
     radius, delta = float(threat.ball.radius), torch.zeros_like(pixels)
@@ -73,7 +73,7 @@ def test_pgd_is_the_sign_or_the_unit_gradient_and_a_projection(norm):
     assert torch.allclose(found.perturbation.delta, delta, atol=1e-6)
 
 
-def test_fgsm_and_its_random_start_are_one_step():
+def test_fgsm_and_its_random_start_are_one_step() -> None:
     """arXiv:1412.6572, section 4, and arXiv:2001.03994, algorithm 3, with a step of 1.25 radii."""
     model, rows, pixels, threat = setting("linf")
     one = inside(pixels, 0.1 * slope(model, pixels, rows.labels).sign(), "linf", 0.1)
@@ -88,7 +88,7 @@ def test_fgsm_and_its_random_start_are_one_step():
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_the_adaptive_radius_is_the_margin_over_what_the_ball_takes_from_it(norm):
+def test_the_adaptive_radius_is_the_margin_over_what_the_ball_takes_from_it(norm: str) -> None:
     """To first order (arXiv:1812.02637): (own logit - largest other) / (radius x dual norm of its gradient)."""
     model, rows, pixels, threat = setting(norm)
     leaf = pixels.clone().requires_grad_()
@@ -101,7 +101,7 @@ def test_the_adaptive_radius_is_the_margin_over_what_the_ball_takes_from_it(norm
     assert torch.allclose(factors, ahead.detach() / (float(threat.ball.radius) * dual), rtol=1e-9)
 
 
-def test_the_virtual_adversarial_direction_is_a_power_iteration():
+def test_the_virtual_adversarial_direction_is_a_power_iteration() -> None:
     """arXiv:1704.03976, algorithm 1: d <- gradient of KL(p(x) || p(x + xi d)) / its norm, here with xi in radii."""
     model, rows, pixels, threat = setting("l2")
     delta = uniform_start(model, rows, threat, torch.float64, 0, 0)
@@ -115,7 +115,7 @@ def test_the_virtual_adversarial_direction_is_a_power_iteration():
     assert torch.allclose(found.perturbation.delta, delta, atol=1e-6)
 
 
-def test_ddn_scales_the_norm_by_whether_the_row_is_broken():
+def test_ddn_scales_the_norm_by_whether_the_row_is_broken() -> None:
     """arXiv:1811.09600, algorithm 1, with steps annealed from 1 to 0.01 along a cosine."""
     model, rows, pixels, threat = setting("l2")
     delta, norm, best = torch.zeros_like(pixels), torch.ones(5, 1, 1, 1).double(), torch.full((5,), math.inf).double()
@@ -133,7 +133,7 @@ def test_ddn_scales_the_norm_by_whether_the_row_is_broken():
     assert torch.allclose(found.size, best, atol=1e-5)
 
 
-def test_pdgd_descends_by_adam_while_the_multiplier_ascends():
+def test_pdgd_descends_by_adam_while_the_multiplier_ascends() -> None:
     """arXiv:2106.01538, algorithm 1 for the L2 norm; the primal step is torch's own Adam."""
     model, rows, pixels, threat = setting("l2")
     delta = torch.zeros_like(pixels).requires_grad_()
@@ -191,7 +191,7 @@ class Sum(nn.Module):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_square_in_l2_starts_on_tiles_and_moves_the_mass_of_windows(channels):
+def test_square_in_l2_starts_on_tiles_and_moves_the_mass_of_windows(channels: int) -> None:
     """arXiv:1912.00049, algorithm 3, one query after the start, with the numbers that the attack draws.
 
     Of several channels each has the mass of its own windows, and its share of what is left, as in the paper's code.

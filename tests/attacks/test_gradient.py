@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 from tests.oracles import BagOfEmbeddings, CurvedBag, rightly_labelled, tiny_models, token_rows
 from textadv.attacks import (
     L2,
+    Attack,
     FixedStep,
     GradientAttack,
     Noise,
@@ -22,6 +25,7 @@ from textadv.attacks import (
     pgd,
     r_fgsm,
 )
+from textadv.attacks.parts.record import Select
 from textadv.models import PerturbationError, running
 from textadv.values.batch import Batch
 from textadv.values.spaces import Embeddings, Hidden
@@ -63,19 +67,21 @@ class Constant(CurvedBag):
 @pytest.mark.parametrize("model", [Detached, DetachedEmbeddings])
 @pytest.mark.parametrize("measure", [True, False])
 @pytest.mark.parametrize("attack", [fgsm(THREAT), pgd(THREAT), VirtualAdversarial(THREAT)], ids=["fgsm", "pgd", "vat"])
-def test_a_missing_gradient_raises_and_names_the_space(model, measure, attack):
+def test_a_missing_gradient_raises_and_names_the_space(
+    model: Callable[[], nn.Module], measure: bool, attack: Attack
+) -> None:
     with pytest.raises(PerturbationError, match="does not depend on the perturbation of the word embeddings"):
         attack(model(), rows(), measure=measure)
 
 
 @pytest.mark.parametrize("attack", [fgsm(THREAT), pgd(THREAT), VirtualAdversarial(THREAT)], ids=["fgsm", "pgd", "vat"])
-def test_a_zero_gradient_raises_and_names_the_space(attack):
+def test_a_zero_gradient_raises_and_names_the_space(attack: Attack) -> None:
     with pytest.raises(PerturbationError, match="zero.* perturbation of the word embeddings"):
         attack(Constant(), rows())
 
 
 @pytest.mark.parametrize("attack", [fgsm(THREAT), pgd(THREAT), VirtualAdversarial(THREAT)], ids=["fgsm", "pgd", "vat"])
-def test_rows_without_any_editable_position_stay_as_they_are(attack):
+def test_rows_without_any_editable_position_stay_as_they_are(attack: Attack) -> None:
     """A micro-batch of empty texts must not stop a run; a run of nothing else is the liveness gate's affair."""
     batch = rows()
     frozen = replace(batch, editable=torch.zeros_like(batch.editable))
@@ -85,7 +91,7 @@ def test_rows_without_any_editable_position_stay_as_they_are(attack):
     assert attacked.outcome.loss_gain.tolist() == [0.0] * len(batch)
 
 
-def test_one_row_without_an_editable_position_stays_as_it_is():
+def test_one_row_without_an_editable_position_stays_as_it_is() -> None:
     batch = rows()
     batch.editable[2] = False
     attacked = pgd(THREAT)(CurvedBag(), batch)
@@ -94,7 +100,7 @@ def test_one_row_without_an_editable_position_stays_as_it_is():
     assert bool((attacked.outcome.loss_gain[:2] > 0).all())
 
 
-def test_a_hook_on_a_module_that_the_output_ignores_raises(monkeypatch):
+def test_a_hook_on_a_module_that_the_output_ignores_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     model = CurvedBag()
     model.ignored = nn.Embedding(64, 8, dtype=torch.float64)
     monkeypatch.setattr(running, "space_module", lambda model, space: model.ignored)
@@ -102,7 +108,7 @@ def test_a_hook_on_a_module_that_the_output_ignores_raises(monkeypatch):
         pgd(THREAT)(model, rows())
 
 
-def test_a_hook_on_a_module_of_another_shape_raises(monkeypatch):
+def test_a_hook_on_a_module_of_another_shape_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "space_module", lambda model, space: model.dropout)
     batch = rows()
     wide = Batch(batch.inputs, batch.labels, batch.editable, batch.ids, batch.role)
@@ -111,7 +117,7 @@ def test_a_hook_on_a_module_of_another_shape_raises(monkeypatch):
         running.forward(CurvedBag().eval(), wide)
 
 
-def test_the_last_block_of_a_model_that_reads_one_special_token_raises():
+def test_the_last_block_of_a_model_that_reads_one_special_token_raises() -> None:
     model = tiny_models()["bert"]()
     batch = token_rows([5, 7], classes=3)
     with pytest.raises(PerturbationError, match="hidden states after layer 1.*reads one special token only"):
@@ -119,7 +125,7 @@ def test_the_last_block_of_a_model_that_reads_one_special_token_raises():
     assert bool((pgd(ThreatModel(Hidden(0), L2(1.0)))(model, batch).gauge > 0.9).all())
 
 
-def test_a_gradient_that_overflows_raises_and_names_the_rows():
+def test_a_gradient_that_overflows_raises_and_names_the_rows() -> None:
     model, batch = CurvedBag(), rows()
     model.embeddings.weight.data[batch.inputs["input_ids"][3, 1]] = float("inf")
     affected = (batch.inputs["input_ids"] == batch.inputs["input_ids"][3, 1]).any(dim=1)
@@ -129,7 +135,7 @@ def test_a_gradient_that_overflows_raises_and_names_the_rows():
         pgd(THREAT, random_start=False)(model, batch)
 
 
-def test_a_radius_of_zero_is_no_wiring_fault_and_moves_nothing():
+def test_a_radius_of_zero_is_no_wiring_fault_and_moves_nothing() -> None:
     model, batch = CurvedBag(), rows()
     for attack in (fgsm(THREAT), pgd(THREAT), VirtualAdversarial(THREAT)):
         attacked = attack(model, batch, radius_scale=0.0)
@@ -142,7 +148,7 @@ def test_a_radius_of_zero_is_no_wiring_fault_and_moves_nothing():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_rows_saturated_at_a_margin_of_60_still_get_the_right_direction(dtype):
+def test_rows_saturated_at_a_margin_of_60_still_get_the_right_direction(dtype: torch.dtype) -> None:
     """In float32 softmax - 1 is exactly 0 here, in float16 so is exp(-60); the float64 model says what is right."""
     exact, batch = BagOfEmbeddings(), token_rows([5, 9, 7, 6])
     logits = exact(**batch.inputs).detach()
@@ -164,7 +170,7 @@ def test_rows_saturated_at_a_margin_of_60_still_get_the_right_direction(dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("measure", [True, False])
-def test_half_precision_models_keep_a_float32_delta(dtype, measure):
+def test_half_precision_models_keep_a_float32_delta(dtype: torch.dtype, measure: bool) -> None:
     model, batch = CurvedBag(dtype=dtype), rows()
     for attack in (pgd(THREAT, steps=3), VirtualAdversarial(THREAT), Noise(THREAT)):
         attacked = attack(model, batch, measure=measure)
@@ -178,7 +184,7 @@ def test_half_precision_models_keep_a_float32_delta(dtype, measure):
 # ---- options
 
 
-def test_early_stop_drops_a_row_once_it_is_broken_and_leaves_the_others_alone():
+def test_early_stop_drops_a_row_once_it_is_broken_and_leaves_the_others_alone() -> None:
     model, batch = CurvedBag(), rows()
     options = {"steps": 8, "relative_step_size": 0.1, "random_start": False}
     plain = pgd(THREAT, **options)(model, batch)
@@ -194,7 +200,7 @@ def test_early_stop_drops_a_row_once_it_is_broken_and_leaves_the_others_alone():
     assert plain.cost.backwards.tolist() == [8] * len(batch)
 
 
-def test_a_row_that_is_wrong_already_costs_one_step():
+def test_a_row_that_is_wrong_already_costs_one_step() -> None:
     model, batch = CurvedBag(), rows()
     batch = replace(batch, labels=(batch.labels + 1) % 3)
     attacked = pgd(THREAT, early_stop=True, random_start=False)(model, batch)
@@ -203,7 +209,7 @@ def test_a_row_that_is_wrong_already_costs_one_step():
     assert not attacked.perturbation.delta.any()
 
 
-def test_restarts_multiply_the_cost_except_for_rows_that_early_stop_dropped():
+def test_restarts_multiply_the_cost_except_for_rows_that_early_stop_dropped() -> None:
     model, batch = CurvedBag(), rows()
     options = {"steps": 4, "restarts": 3, "select": "most_damaging"}
     plain = pgd(THREAT, **options)(model, batch)
@@ -219,7 +225,7 @@ def test_restarts_multiply_the_cost_except_for_rows_that_early_stop_dropped():
     assert bool((early.cost.backwards[early.success] < 12).all())
 
 
-def test_measure_false_gives_the_same_perturbation_without_the_passes_that_only_measure():
+def test_measure_false_gives_the_same_perturbation_without_the_passes_that_only_measure() -> None:
     model, batch = CurvedBag(), rows()
     measured, silent = (pgd(THREAT, steps=3)(model, batch, measure=flag) for flag in (True, False))
     assert torch.equal(measured.perturbation.delta, silent.perturbation.delta)
@@ -233,7 +239,7 @@ def test_measure_false_gives_the_same_perturbation_without_the_passes_that_only_
 
 
 @pytest.mark.parametrize("select", ["last", "most_damaging"])
-def test_the_outcome_is_what_a_forward_pass_at_the_delta_shows(select):
+def test_the_outcome_is_what_a_forward_pass_at_the_delta_shows(select: Select) -> None:
     model, batch = CurvedBag(), rows()
     attacked = pgd(THREAT, steps=3, select=select)(model, batch)
     model.eval()
@@ -250,7 +256,7 @@ def test_the_outcome_is_what_a_forward_pass_at_the_delta_shows(select):
     assert torch.allclose(attacked.outcome.climb, attacked.outcome.loss_gain - start.outcome.loss_gain)
 
 
-def test_radius_scale_is_a_factor_on_the_radius_for_all_rows_or_for_each():
+def test_radius_scale_is_a_factor_on_the_radius_for_all_rows_or_for_each() -> None:
     model, batch = CurvedBag(), rows()
     scale = torch.linspace(0.5, 2.0, len(batch), dtype=torch.float64)
     attack = pgd(THREAT, steps=3)
@@ -262,7 +268,7 @@ def test_radius_scale_is_a_factor_on_the_radius_for_all_rows_or_for_each():
     assert torch.allclose(twice.perturbation.delta, direct.perturbation.delta)
 
 
-def test_named_constructors_are_the_published_settings():
+def test_named_constructors_are_the_published_settings() -> None:
     assert fgsm(THREAT).steps == 1
     assert not fgsm(THREAT).random_start
     assert fgsm(THREAT).ascent == FixedStep(StepSize(relative=1.0))
@@ -283,12 +289,12 @@ def test_named_constructors_are_the_published_settings():
         ({"restarts": 2}, "set attack.select: most_damaging"),
     ],
 )
-def test_bad_arguments_say_which_key_is_wrong(arguments, message):
+def test_bad_arguments_say_which_key_is_wrong(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         pgd(THREAT, **arguments)
 
 
-def test_a_goal_of_ones_own_needs_only_the_protocol():
+def test_a_goal_of_ones_own_needs_only_the_protocol() -> None:
     class Confuse:
         needs_clean = False
         flat_at_clean = False

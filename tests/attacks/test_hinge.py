@@ -13,7 +13,7 @@ from textadv.values.losses import margin
 from textadv.values.spaces import Embeddings
 
 
-def test_one_search_step_takes_the_steps_of_torchs_adam():
+def test_one_search_step_takes_the_steps_of_torchs_adam() -> None:
     """Written out: |delta / radius|^2 + c (confidence - margin)^+, with delta = radius / sqrt(n) x variable."""
     model = CurvedBag().eval()
     rows = rightly_labelled(model, token_rows([6], classes=3))
@@ -39,7 +39,7 @@ def test_one_search_step_takes_the_steps_of_torchs_adam():
     assert torch.allclose(attacked.perturbation.delta, best, rtol=0, atol=1e-9)
 
 
-def test_tanh_coordinates_stay_in_the_box_and_come_back():
+def test_tanh_coordinates_stay_in_the_box_and_come_back() -> None:
     low, high = -1.0, 3.0
     pixels = torch.tensor([[-1.0, -0.5, 1.0, 2.9, 3.0]], dtype=torch.float64)
     coordinates = Tanh(pixels, low, high)
@@ -59,7 +59,7 @@ def test_tanh_coordinates_stay_in_the_box_and_come_back():
     assert float(coordinates.slope(start).min()) > 1e-3
 
 
-def test_scaled_coordinates():
+def test_scaled_coordinates() -> None:
     unit = torch.tensor([[[2.0]], [[0.5]]])
     coordinates = Scaled(unit)
     delta = torch.arange(12.0).reshape(2, 3, 2)

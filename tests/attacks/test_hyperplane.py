@@ -68,7 +68,7 @@ def least_norm(norm: str, point: Tensor, weight: Tensor, offset: float, low: Ten
 
 @norms
 @pytest.mark.parametrize("size", [1, 2, 3, 6])
-def test_the_nearest_point_of_random_boxes(norm, size):
+def test_the_nearest_point_of_random_boxes(norm: str, size: int) -> None:
     point, weight, offset, low, high = random_boxes(size, 60, seed=size)
     projected = PROJECTIONS[norm](point, weight, offset, low, high)
     assert bool(((projected >= low) & (projected <= high)).all())
@@ -95,7 +95,7 @@ def row(*values: float) -> Tensor:
     return torch.tensor([values], dtype=torch.float64)
 
 
-def test_worked_by_hand():
+def test_worked_by_hand() -> None:
     """<(3, 1), z> = 5 from the origin with z_1 <= 1: without the box Linf 1.25, L2 (1.5, 0.5), L1 (5/3, 0)."""
     point, weight, offset, low, high = row(0, 0), row(3, 1), torch.tensor([5.0]), row(-9, -9), row(1, 9)
     free = row(9, 9)
@@ -109,7 +109,7 @@ def test_worked_by_hand():
 
 
 @norms
-def test_unbounded_boxes_give_the_dual_norm(norm):
+def test_unbounded_boxes_give_the_dual_norm(norm: str) -> None:
     generator = torch.Generator().manual_seed(0)
     point, weight = (torch.randn((50, 7), generator=generator, dtype=torch.float64) for _ in range(2))
     wall = torch.full_like(point, torch.inf)
@@ -121,7 +121,7 @@ def test_unbounded_boxes_give_the_dual_norm(norm):
 
 
 @norms
-def test_a_point_on_the_hyperplane_and_a_weight_of_zero_stay(norm):
+def test_a_point_on_the_hyperplane_and_a_weight_of_zero_stay(norm: str) -> None:
     point, low, high = row(0.25, 0.5), row(0, 0), row(1, torch.inf)
     on = PROJECTIONS[norm](point, row(2, 1), torch.tensor([1.0]), low, high)
     nothing = PROJECTIONS[norm](point, row(0, 0), torch.tensor([3.0]), low, high)
@@ -130,14 +130,14 @@ def test_a_point_on_the_hyperplane_and_a_weight_of_zero_stay(norm):
 
 @norms
 @pytest.mark.parametrize("scale", [1e-200, 1e-30, 1e30])
-def test_the_scale_of_the_hyperplane_does_not_matter(norm, scale):
+def test_the_scale_of_the_hyperplane_does_not_matter(norm: str, scale: float) -> None:
     point, weight, offset, low, high = random_boxes(5, 30, seed=9)
     plain = PROJECTIONS[norm](point, weight, offset, low, high)
     assert torch.allclose(PROJECTIONS[norm](point, weight * scale, offset * scale, low, high), plain)
 
 
 @norms
-def test_a_row_does_not_depend_on_its_batch_nor_on_closed_entries(norm):
+def test_a_row_does_not_depend_on_its_batch_nor_on_closed_entries(norm: str) -> None:
     point, weight, offset, low, high = random_boxes(5, 20, seed=4)
     together = PROJECTIONS[norm](point, weight, offset, low, high)
     for one in range(20):
@@ -150,7 +150,7 @@ def test_a_row_does_not_depend_on_its_batch_nor_on_closed_entries(norm):
 
 
 @norms
-def test_float32_points_stay_in_their_box_exactly(norm):
+def test_float32_points_stay_in_their_box_exactly(norm: str) -> None:
     point, weight, offset, low, high = (tensor.float() for tensor in random_boxes(40, 50, seed=5))
     projected = PROJECTIONS[norm](point, weight, offset * 4, low, high)
     assert projected.dtype == torch.float32

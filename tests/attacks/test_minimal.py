@@ -81,7 +81,7 @@ def norms(attacked: Attacked, norm: str) -> Tensor:
 
 
 @attacks
-def test_every_row_is_broken_and_the_radius_only_judges(norm, attack):
+def test_every_row_is_broken_and_the_radius_only_judges(norm: str, attack: Callable[[ThreatModel], Attack]) -> None:
     model, rows = curved()
     attacked = attack(threat_of(norm))(model, rows)
     size = norms(attacked, norm)
@@ -101,7 +101,9 @@ def test_every_row_is_broken_and_the_radius_only_judges(norm, attack):
 
 
 @attacks
-def test_the_radius_changes_the_verdict_and_not_the_perturbation(norm, attack):
+def test_the_radius_changes_the_verdict_and_not_the_perturbation(
+    norm: str, attack: Callable[[ThreatModel], Attack]
+) -> None:
     model, rows = curved()
     whole = attack(threat_of(norm))(model, rows)
     size = norms(whole, norm)
@@ -114,7 +116,7 @@ def test_the_radius_changes_the_verdict_and_not_the_perturbation(norm, attack):
 
 
 @attacks
-def test_rows_that_are_wrong_already_stay_as_they_are(norm, attack):
+def test_rows_that_are_wrong_already_stay_as_they_are(norm: str, attack: Callable[[ThreatModel], Attack]) -> None:
     model, rows = curved()
     rows = replace(
         rows, labels=torch.where(torch.tensor([True, False, True, False, True]), rows.labels, 2 - rows.labels)
@@ -130,7 +132,7 @@ def test_rows_that_are_wrong_already_stay_as_they_are(norm, attack):
 
 
 @attacks
-def test_rows_that_cannot_be_broken_carry_nothing(norm, attack):
+def test_rows_that_cannot_be_broken_carry_nothing(norm: str, attack: Callable[[ThreatModel], Attack]) -> None:
     """The bias outweighs whatever the sines of the embeddings can do, though their gradient is not zero."""
     model, rows = curved()
     model.bias.data = model.bias.data + nn.functional.one_hot(rows.labels[0], 3) * 400
@@ -144,7 +146,9 @@ def test_rows_that_cannot_be_broken_carry_nothing(norm, attack):
 
 
 @attacks
-def test_pixels_stay_in_the_box_and_frozen_pixels_and_positions_at_zero(norm, attack):
+def test_pixels_stay_in_the_box_and_frozen_pixels_and_positions_at_zero(
+    norm: str, attack: Callable[[ThreatModel], Attack]
+) -> None:
     model = LinearPixels(seed=2, dtype=torch.float32)
     model.bias.data = torch.tensor([4.0, -4.0])
     rows = pixel_rows(model, 5, low=0, high=1)
@@ -163,7 +167,7 @@ def test_pixels_stay_in_the_box_and_frozen_pixels_and_positions_at_zero(norm, at
 
 
 @attacks
-def test_changes_nothing_but_its_own_delta(norm, attack):
+def test_changes_nothing_but_its_own_delta(norm: str, attack: Callable[[ThreatModel], Attack]) -> None:
     model, rows = curved()
     model.train()
     model.embeddings.eval()
@@ -185,7 +189,7 @@ def test_changes_nothing_but_its_own_delta(norm, attack):
 
 
 @attacks
-def test_a_row_does_not_depend_on_its_batch_nor_on_padding(norm, attack):
+def test_a_row_does_not_depend_on_its_batch_nor_on_padding(norm: str, attack: Callable[[ThreatModel], Attack]) -> None:
     model, rows = curved()
     run = attack(threat_of(norm))
     together = [run(model, padded(rows, left, right), step=5) for left, right in ((0, 0), (2, 3))]
@@ -201,7 +205,7 @@ def test_a_row_does_not_depend_on_its_batch_nor_on_padding(norm, attack):
 
 
 @attacks
-def test_the_gradient_must_reach_the_delta(norm, attack):
+def test_the_gradient_must_reach_the_delta(norm: str, attack: Callable[[ThreatModel], Attack]) -> None:
     model, rows = curved()
     with torch.no_grad():
         model.head.zero_()
@@ -210,7 +214,7 @@ def test_the_gradient_must_reach_the_delta(norm, attack):
 
 
 @attacks
-def test_not_measured_on_request(norm, attack):
+def test_not_measured_on_request(norm: str, attack: Callable[[ThreatModel], Attack]) -> None:
     model, rows = curved()
     if isinstance(attack(threat_of(norm)), Bisected):
         pytest.skip("a minimum radius is a measurement")
@@ -244,7 +248,9 @@ STRONGER: dict[str, tuple[str, Callable[[ThreatModel], Attack], Callable[[Threat
 
 
 @pytest.mark.parametrize(("norm", "weaker", "stronger"), STRONGER.values(), ids=STRONGER)
-def test_strength_a_weaker_setting_breaks_fewer_rows_within_a_radius(norm, weaker, stronger):
+def test_strength_a_weaker_setting_breaks_fewer_rows_within_a_radius(
+    norm: str, weaker: Callable[[ThreatModel], Attack], stronger: Callable[[ThreatModel], Attack]
+) -> None:
     model = CurvedBag(classes=4, seed=1)
     rows = rightly_labelled(model, token_rows([5, 9, 7, 4] * 4, classes=4, seed=1))
     best = stronger(threat_of(norm))(model, rows)
@@ -265,7 +271,9 @@ def test_strength_a_weaker_setting_breaks_fewer_rows_within_a_radius(norm, weake
         (torch.bfloat16, Hidden(0)),
     ],
 )
-def test_a_transformer_in_any_space(norm, attack, dtype, space):
+def test_a_transformer_in_any_space(
+    norm: str, attack: Callable[[ThreatModel], Attack], dtype: torch.dtype, space: Space
+) -> None:
     """The decision really changes with the perturbation that is returned, also in half precision."""
     model = tiny_models()["llama"]().to(dtype)
     rows = tiny_rows("llama", 3)

@@ -32,6 +32,7 @@ from textadv.attacks import (
     pgd,
     r_fgsm,
 )
+from textadv.attacks.parts.balls import Per
 from textadv.values.batch import Batch
 from textadv.values.spaces import Embeddings
 
@@ -85,7 +86,9 @@ def linear_distance(model: BagOfEmbeddings, rows: Batch, threat: ThreatModel) ->
 
 @pytest.mark.parametrize("per", ["token", "example"])
 @strong
-def test_a_linear_model_breaks_within_1_percent_of_its_distance_and_not_before(norm, make, per):
+def test_a_linear_model_breaks_within_1_percent_of_its_distance_and_not_before(
+    norm: str, make: Maker, per: Per
+) -> None:
     model, rows = of_three()
     threat = ThreatModel(Embeddings(), NORMS[norm](1.0, per=per))
     nearest, attack = linear_distance(model, rows, threat), make(threat, model, 1)
@@ -94,7 +97,7 @@ def test_a_linear_model_breaks_within_1_percent_of_its_distance_and_not_before(n
 
 
 @pytest.mark.parametrize("norm", ALL)
-def test_one_step_breaks_a_linear_model_and_one_from_noise_goes_where_the_formula_says(norm):
+def test_one_step_breaks_a_linear_model_and_one_from_noise_goes_where_the_formula_says(norm: str) -> None:
     """r_fgsm: the noise plus 1.25 radii along the steepest direction, projected; for fgsm see `test_attacks`."""
     model, rows = of_three()
     threat = ThreatModel(Embeddings(), NORMS[norm](0.3))
@@ -109,7 +112,7 @@ def test_one_step_breaks_a_linear_model_and_one_from_noise_goes_where_the_formul
 
 
 @pytest.mark.parametrize("norm", ALL)
-def test_a_transfer_gains_what_its_surrogates_direction_is_worth(norm):
+def test_a_transfer_gains_what_its_surrogates_direction_is_worth(norm: str) -> None:
     """The delta is the surrogate's optimum; of it the attacked model counts its own slope, here half another's."""
     model, rows = of_three()
     surrogate, _ = of_three()
@@ -130,7 +133,7 @@ def test_a_transfer_gains_what_its_surrogates_direction_is_worth(norm):
 
 
 @strong
-def test_a_curved_plane_breaks_where_the_grid_does_and_not_before(norm, make):
+def test_a_curved_plane_breaks_where_the_grid_does_and_not_before(norm: str, make: Maker) -> None:
     model, rows = plane()
     best = smallest_on_grid(model, rows, norm)
     attack = make(ThreatModel(Embeddings(), NORMS[norm](1.0, per="example")), model, 6)
@@ -140,7 +143,7 @@ def test_a_curved_plane_breaks_where_the_grid_does_and_not_before(norm, make):
 
 
 @pytest.mark.parametrize("norm", ALL)
-def test_one_step_does_not_solve_the_curved_plane(norm):
+def test_one_step_does_not_solve_the_curved_plane(norm: str) -> None:
     model, rows = plane()
     best = smallest_on_grid(model, rows, norm)
     one_step = fgsm(ThreatModel(Embeddings(), NORMS[norm](1.0, per="example")))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.attacks.every import EVERY, cases
+from tests.attacks.every import EVERY, Maker, cases
 from tests.oracles import CurvedBag, rightly_labelled, token_rows
 from textadv.attacks import L1, L2, Linf, ThreatModel, Transfer
 from textadv.values.batch import Batch
@@ -43,7 +43,7 @@ def rows_of() -> Batch:
 
 @pytest.mark.parametrize("measure", [True, False], ids=["measured", "unmeasured"])
 @pytest.mark.parametrize(("norm", "make"), cases(EVERY).values(), ids=cases(EVERY))
-def test_what_is_claimed_is_what_is_counted(norm, make, measure):
+def test_what_is_claimed_is_what_is_counted(norm: str, make: Maker, measure: bool) -> None:
     model, surrogate, rows = CountedBag(), CountedBag(seed=1), rows_of()
     attack = make(ThreatModel(Embeddings(), NORMS[norm]), surrogate)
     attacked = attack(model, rows, measure=measure)

@@ -13,6 +13,7 @@ from tests.oracles import CurvedBag, rightly_labelled, token_rows
 from textadv.attacks import (
     L2,
     Apgd,
+    Attack,
     Attacked,
     Elicit,
     Eot,
@@ -72,7 +73,7 @@ def best_gain(model: NoisyBag, batch: Batch, radius: float) -> Tensor:
     return radius * (weight.sum(dim=1) * slope.norm(dim=1)).detach()
 
 
-def test_beats_single_passes_on_a_noisy_linear_model_and_comes_near_the_optimum():
+def test_beats_single_passes_on_a_noisy_linear_model_and_comes_near_the_optimum() -> None:
     model, best = NoisyBag(), best_gain(NoisyBag(), rows(), 0.5)
     attack = fgsm(THREAT, goal=MARGIN)
     shares = [
@@ -88,14 +89,14 @@ def test_beats_single_passes_on_a_noisy_linear_model_and_comes_near_the_optimum(
     [Apgd(THREAT, steps=6, goal=MARGIN), Square(THREAT, 100, goal=MARGIN), worst_of(pgd(THREAT, steps=3))],
     ids=["apgd", "square", "worst_of"],
 )
-def test_works_with_every_attack_that_asks_for_points(attack):
+def test_works_with_every_attack_that_asks_for_points(attack: Attack) -> None:
     model, batch = NoisyBag(noise=1.0), rightly_labelled(NoisyBag(noise=0.0), rows())
     alone, many = (Eot(attack, samples)(model, batch) for samples in (1, 30))
     assert float(expected_gain(model, many).mean()) > float(expected_gain(model, alone).mean())
     assert bool((many.gauge <= 1).all())
 
 
-def test_the_outcome_is_measured_on_new_passes_of_the_mean():
+def test_the_outcome_is_measured_on_new_passes_of_the_mean() -> None:
     """A search keeps the luckiest of its noisy values, so its own verdict is higher than what it found is worth."""
     model, batch = NoisyBag(), rows()
     attack = pgd(ThreatModel(Embeddings(), L2(0.01)), steps=20, goal=MARGIN, select="most_damaging")
@@ -112,7 +113,7 @@ def test_the_outcome_is_measured_on_new_passes_of_the_mean():
 
 
 @pytest.mark.parametrize("measure", [True, False])
-def test_every_pass_is_counted(measure):
+def test_every_pass_is_counted(measure: bool) -> None:
     model, batch = NoisyBag(), rows()
     attacked = Eot(pgd(THREAT, steps=3, random_start=False), 5)(model, batch, measure=measure)
     assert attacked.cost.forwards.tolist() == [15] * 16
@@ -123,7 +124,7 @@ def test_every_pass_is_counted(measure):
     assert (attacked.measured is not None) == measure
 
 
-def test_is_reproducible_and_leaves_the_global_generators_alone():
+def test_is_reproducible_and_leaves_the_global_generators_alone() -> None:
     model, batch = NoisyBag(), rows()
     model.train()
     attack = Eot(pgd(THREAT, steps=3), 4)
@@ -142,7 +143,7 @@ def test_is_reproducible_and_leaves_the_global_generators_alone():
     assert not torch.equal(first.perturbation.delta, reseeded.perturbation.delta)
 
 
-def test_a_deterministic_model_gets_what_the_attack_alone_finds():
+def test_a_deterministic_model_gets_what_the_attack_alone_finds() -> None:
     model, batch = CurvedBag(), token_rows([5, 9, 7, 6], classes=3)
     attack = pgd(THREAT, steps=5, select="most_damaging")
     alone, many = attack(model, batch), Eot(attack, 3)(model, batch)
@@ -169,7 +170,7 @@ class Two(nn.Module):
         return torch.stack([torch.zeros_like(other), other], dim=1)
 
 
-def test_gradients_of_different_passes_are_weighed_by_their_length():
+def test_gradients_of_different_passes_are_weighed_by_their_length() -> None:
     batch = replace(token_rows([3]), labels=torch.tensor([0]))
     model, delta = Two(), torch.zeros((1, 3, 2), dtype=torch.float64)
     with evaluating(model):
@@ -185,7 +186,7 @@ def test_gradients_of_different_passes_are_weighed_by_their_length():
     assert float(point.grad[0, 1, 1] / point.grad[0, 1, 0]) == pytest.approx(float(second / first), rel=1e-6)
 
 
-def test_means_are_of_the_model_that_is_given_as_one():
+def test_means_are_of_the_model_that_is_given_as_one() -> None:
     model, other = NoisyBag(), NoisyBag()
     batch, delta = rows(), torch.zeros((16, 9, 8), dtype=torch.float64)
     mean = Averaged(model, 3)
@@ -199,14 +200,14 @@ def test_means_are_of_the_model_that_is_given_as_one():
     assert model.passes == 9
 
 
-def test_chats_are_averaged_too():
+def test_chats_are_averaged_too() -> None:
     model, batch = causal(dtype=torch.float32), chats().answering("harmful")
     attack = pgd(ThreatModel(Embeddings(), Linf(0.2)), steps=3, goal=Elicit())
     attacked = Eot(attack, 2, goal=Elicit())(model, batch)
     assert torch.allclose(attacked.outcome.loss_gain, attack(model, batch).outcome.loss_gain, atol=1e-3)
 
 
-def test_settings_are_checked_and_printed():
+def test_settings_are_checked_and_printed() -> None:
     with pytest.raises(ValueError, match=r"attack.samples must be at least 1, got 0"):
         Eot(pgd(THREAT), 0)
     assert str(Eot(pgd(THREAT))) == f"{pgd(THREAT)}, each point the mean of 20 passes"
@@ -221,7 +222,7 @@ class RandomLogits(CurvedBag):
         return logits + ahead + 10.0 * torch.randn_like(logits)
 
 
-def test_the_searches_towards_each_class_by_rank_are_towards_different_classes(monkeypatch):
+def test_the_searches_towards_each_class_by_rank_are_towards_different_classes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ranked anew by every search, the 9 ranks of a noisy model would be some 6 classes."""
     aims: dict[int, list[int]] = {row: [] for row in rows().ids.tolist()}
     inner = goals.targeted_dlr
@@ -245,7 +246,7 @@ def test_the_searches_towards_each_class_by_rank_are_towards_different_classes(m
     assert not torch.equal(clean_logits(Averaged(model, 3), batch), first)
 
 
-def test_searching_on_after_a_lucky_mean_breaks_more_and_rows_whose_clean_mean_is_wrong_too():
+def test_searching_on_after_a_lucky_mean_breaks_more_and_rows_whose_clean_mean_is_wrong_too() -> None:
     model = NoisyBag(noise=2.0)
     batch = rightly_labelled(NoisyBag(noise=0.0), token_rows([5, 9, 7, 6] * 10))
     stopped, whole = (

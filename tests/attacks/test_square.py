@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.attacks.unending import Unending
 from tests.chats import causal, chats
 from tests.networks import fgsm_rs_mnist, image_batch, mnist
 from tests.oracles import (
@@ -23,11 +25,12 @@ from tests.oracles import (
     unpadded,
 )
 from textadv.attacks import L1, L2, Attacked, Elicit, Linf, Noise, Square, ThreatModel, Untargeted, fgsm, pgd, then
+from textadv.attacks.parts.balls import Per
 from textadv.attacks.square import window_share
 from textadv.models import PerturbationError
 from textadv.values.batch import Batch
 from textadv.values.losses import cross_entropy, margin
-from textadv.values.spaces import Ablation, Embeddings, Hidden, Pixels, Several
+from textadv.values.spaces import Ablation, Embeddings, Hidden, Pixels, Several, Space
 
 NORMS = {"l2": L2, "linf": Linf}
 BALLS = [(norm, per) for norm in NORMS for per in ("token", "example")]
@@ -54,18 +57,6 @@ def pictures(shape: tuple[int, ...], count: int = 4, classes: int = 2) -> Batch:
     return image_batch(pixels, torch.randint(0, classes, (count,), generator=draw))
 
 
-class Unending:
-    """The margin as a goal that is never reached, so that no row is dropped."""
-
-    needs_clean, flat_at_clean = False, False
-
-    def value(self, logits: Tensor, batch: Batch, clean: Tensor | None) -> Tensor:
-        return margin(logits, batch)
-
-    def reached(self, logits: Tensor, batch: Batch) -> Tensor:
-        return torch.zeros(len(batch), dtype=torch.bool)
-
-
 def pixel_threat(norm: str, radius: float | Tensor = 0.3) -> ThreatModel:
     return ThreatModel(Pixels(), NORMS[norm](radius, per="example"))
 
@@ -77,7 +68,7 @@ def text_threat(norm: str, per: str, radius: float | Tensor = 0.5) -> ThreatMode
 # ---- schedule
 
 
-def test_the_schedule_is_the_published_table():
+def test_the_schedule_is_the_published_table() -> None:
     after = [0, 10, 11, 50, 51, 200, 201, 500, 501, 1000, 1001, 2000, 2001, 4000, 4001, 6000, 6001, 8000, 8001, 9999]
     halved = [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 8, 9, 9]
     assert [window_share(0.8, done, 10_000) for done in after] == [0.8 / 2**n for n in halved]
@@ -99,7 +90,7 @@ def best_linf_gain(model: LinearPixels, rows: Batch, radius: float) -> Tensor:
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 5, 5), (1, 4, 14)])
-def test_linf_comes_within_5_percent_of_the_optimum_of_a_linear_model_with_a_box(shape):
+def test_linf_comes_within_5_percent_of_the_optimum_of_a_linear_model_with_a_box(shape: tuple[int, int, int]) -> None:
     model, rows = LinearPixels(shape), pictures(shape)
     best = best_linf_gain(model, rows, 0.3)
     many, few, one = (
@@ -115,7 +106,7 @@ def test_linf_comes_within_5_percent_of_the_optimum_of_a_linear_model_with_a_box
 
 
 @balls
-def test_texts_come_near_the_optimum_of_a_linear_model(norm, per):
+def test_texts_come_near_the_optimum_of_a_linear_model(norm: str, per: Per) -> None:
     model, rows = BagOfEmbeddings(), token_rows([5, 6, 4, 3])
     threat = text_threat(norm, per)
     best = bag_margin_gain(model, rows, threat.ball)
@@ -125,7 +116,7 @@ def test_texts_come_near_the_optimum_of_a_linear_model(norm, per):
     assert float(few.loss_gain.mean()) < 0.9 * float(many.loss_gain.mean())
 
 
-def test_l2_on_pixels_climbs_towards_the_optimum_and_more_queries_climb_further():
+def test_l2_on_pixels_climbs_towards_the_optimum_and_more_queries_climb_further() -> None:
     """The last row and column are in no window, as in the authors' code, which costs 9 x 9 pixels a little."""
     model, rows = LinearPixels((3, 9, 9)), pictures((3, 9, 9))
     rows = replace(rows, inputs={"pixel_values": rows.inputs["pixel_values"] * 0.2 + 0.4})
@@ -139,7 +130,7 @@ def test_l2_on_pixels_climbs_towards_the_optimum_and_more_queries_climb_further(
     assert bool((gains[2] < best).all())
 
 
-def test_a_proposal_always_changes_something():
+def test_a_proposal_always_changes_something() -> None:
     """In a picture of one pixel the second query is the other sign, whatever was drawn."""
     model, rows = LinearPixels((1, 1, 1)), pictures((1, 1, 1), count=16)
     rows = replace(rows, inputs={"pixel_values": rows.inputs["pixel_values"] * 0.2 + 0.4})
@@ -147,7 +138,7 @@ def test_a_proposal_always_changes_something():
     assert torch.allclose(attacked.outcome.loss_gain, best_linf_gain(model, rows, 0.1), rtol=1e-5)
 
 
-def test_l2_spends_what_the_box_left_over():
+def test_l2_spends_what_the_box_left_over() -> None:
     """Nothing can be taken off black pixels: half of the start is clipped, and the search puts it elsewhere."""
     model, rows = LinearPixels((1, 9, 9)), pictures((1, 9, 9))
     rows = replace(rows, inputs={"pixel_values": rows.inputs["pixel_values"] * 0})
@@ -156,7 +147,7 @@ def test_l2_spends_what_the_box_left_over():
     assert bool((end > 0.95).all())
 
 
-def test_strength_beats_noise_of_as_many_draws():
+def test_strength_beats_noise_of_as_many_draws() -> None:
     model, rows = CurvedBag(), token_rows([5, 9, 7, 8] * 4, classes=3)
     threat = text_threat("linf", "token", 0.3)
     searched = Square(threat, 200, goal=Unending())(model, rows).outcome.loss_gain
@@ -171,7 +162,7 @@ class Rounding(LinearPixels):
         return super().forward((pixel_values * 8).round() / 8)
 
 
-def test_breaks_a_model_that_masks_its_gradient():
+def test_breaks_a_model_that_masks_its_gradient() -> None:
     model, rows = Rounding((1, 8, 8)), pictures((1, 8, 8), count=8)
     rows = replace(rows, labels=model(**rows.inputs).argmax(dim=1))
     with pytest.raises(PerturbationError, match="zero"):
@@ -185,7 +176,7 @@ def test_breaks_a_model_that_masks_its_gradient():
 
 
 @norms
-def test_pixels_stay_in_ball_and_box_and_off_frozen_pixels(norm):
+def test_pixels_stay_in_ball_and_box_and_off_frozen_pixels(norm: str) -> None:
     model, rows = tiny_models()["vit"](), image_rows(3)
     radius = torch.tensor([0.02, 0.3, 2.0])
     attacked = Square(pixel_threat(norm, 1.0), 15, goal=Unending())(model, rows, radius_scale=radius)
@@ -202,7 +193,7 @@ def test_pixels_stay_in_ball_and_box_and_off_frozen_pixels(norm):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("space", [Embeddings(), Hidden(0), Several((Embeddings(), Hidden(0)))], ids=str)
 @balls
-def test_texts_stay_in_the_ball_and_off_frozen_positions(space, norm, per, dtype):
+def test_texts_stay_in_the_ball_and_off_frozen_positions(space: Space, norm: str, per: Per, dtype: torch.dtype) -> None:
     model, rows = tiny_models()["bert"]().to(dtype), tiny_rows("bert")
     threat = ThreatModel(space, NORMS[norm](1.0, per=per))
     radius = torch.tensor([0.5, 1.0, 0.01, 20.0])
@@ -218,7 +209,7 @@ def test_texts_stay_in_the_ball_and_off_frozen_positions(space, norm, per, dtype
     assert bool(delta[~frozen].any(dim=-1).all())
 
 
-def test_a_row_without_an_editable_position_stays_as_it_is_and_costs_one_query():
+def test_a_row_without_an_editable_position_stays_as_it_is_and_costs_one_query() -> None:
     rows = token_rows([5, 9], classes=3)
     rows.editable[1] = False
     attacked = Square(text_threat("linf", "token"), 50, goal=Unending())(CurvedBag(), rows)
@@ -231,7 +222,7 @@ def test_a_row_without_an_editable_position_stays_as_it_is_and_costs_one_query()
 
 @pytest.mark.parametrize("space", [Embeddings(), Pixels()], ids=str)
 @pytest.mark.parametrize("measure", [True, False])
-def test_changes_nothing_but_its_own_delta(space, measure):
+def test_changes_nothing_but_its_own_delta(space: Space, measure: bool) -> None:
     model, rows = tiny_models()["vit" if isinstance(space, Pixels) else "bert"](), image_rows(3)
     rows = rows if isinstance(space, Pixels) else tiny_rows("bert", 3)
     first = next(model.parameters())
@@ -263,7 +254,7 @@ class Counting(LinearPixels):
         return super().forward(pixel_values)
 
 
-def test_rows_that_are_broken_are_dropped_and_every_pass_is_counted_as_a_query():
+def test_rows_that_are_broken_are_dropped_and_every_pass_is_counted_as_a_query() -> None:
     model, rows = Counting((1, 8, 8)), pictures((1, 8, 8), count=8)
     rows = replace(rows, labels=LinearPixels((1, 8, 8))(**rows.inputs).argmax(dim=1))
     attacked = Square(pixel_threat("linf", 0.1), 60)(model, rows)
@@ -292,7 +283,7 @@ def same_row(together: Attacked, row: int, alone: Attacked, kept: Tensor) -> Non
 
 
 @balls
-def test_a_text_gets_the_same_alone_in_a_batch_and_under_any_padding(norm, per):
+def test_a_text_gets_the_same_alone_in_a_batch_and_under_any_padding(norm: str, per: Per) -> None:
     model, rows = CurvedBag(), rightly_labelled(CurvedBag(), token_rows([5, 9, 7, 3], classes=3))
     scale = torch.tensor([0.5, 1.0, 1.5, 2.0], dtype=torch.float64)
     attack = Square(text_threat(norm, per, 0.5 if (norm, per) == ("l2", "example") else 0.2), 60)
@@ -310,7 +301,7 @@ def test_a_text_gets_the_same_alone_in_a_batch_and_under_any_padding(norm, per):
 
 @norms
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_an_image_gets_the_same_alone_and_in_a_batch(norm, dtype):
+def test_an_image_gets_the_same_alone_and_in_a_batch(norm: str, dtype: torch.dtype) -> None:
     shape = (3, 6, 9)
     model, rows = LinearPixels(shape, classes=3), pictures(shape, count=5, classes=3)
     rows = replace(rows, inputs={"pixel_values": rows.inputs["pixel_values"].to(dtype)})
@@ -323,7 +314,7 @@ def test_an_image_gets_the_same_alone_and_in_a_batch(norm, dtype):
         same_row(together, row, attack(model, rows.rows(torch.tensor([row]))), torch.ones(3, dtype=torch.bool))
 
 
-def test_what_is_drawn_is_a_function_of_seed_step_and_row_id():
+def test_what_is_drawn_is_a_function_of_seed_step_and_row_id() -> None:
     model, rows = LinearPixels((1, 6, 6)), pictures((1, 6, 6))
     attack = Square(pixel_threat("linf"), 20, goal=Unending())
 
@@ -340,7 +331,7 @@ def test_what_is_drawn_is_a_function_of_seed_step_and_row_id():
 # ---- starts, goals, errors
 
 
-def test_continues_from_a_given_perturbation():
+def test_continues_from_a_given_perturbation() -> None:
     model, rows = CurvedBag(), rightly_labelled(CurvedBag(), token_rows([5, 9, 7, 6], classes=3))
     threat = text_threat("linf", "token", 0.05)
     first = fgsm(threat)(model, rows)
@@ -351,7 +342,7 @@ def test_continues_from_a_given_perturbation():
     assert bool((more.outcome.margin > first.outcome.margin).any())
 
 
-def test_elicits_an_answer_from_a_chat_model():
+def test_elicits_an_answer_from_a_chat_model() -> None:
     model, rows = causal(), chats().answering("harmful")
     threat = ThreatModel(Embeddings(), Linf(0.5))
     few, many = (Square(threat, queries, goal=Elicit())(model, rows).outcome for queries in (2, 150))
@@ -359,7 +350,7 @@ def test_elicits_an_answer_from_a_chat_model():
     assert float(many.loss_gain.mean()) > float(few.loss_gain.mean()) + 0.3
 
 
-def test_climbs_a_loss_that_has_all_but_vanished():
+def test_climbs_a_loss_that_has_all_but_vanished() -> None:
     model, rows = LinearPixels((1, 6, 6)), pictures((1, 6, 6))
     model.weight.data *= 20
     rows = replace(rows, labels=model(**rows.inputs).argmax(dim=1))
@@ -367,7 +358,7 @@ def test_climbs_a_loss_that_has_all_but_vanished():
     assert bool((attacked.outcome.margin > Noise(pixel_threat("linf", 0.05))(model, rows).outcome.margin).all())
 
 
-def test_what_it_cannot_do_is_said():
+def test_what_it_cannot_do_is_said() -> None:
     with pytest.raises(ValueError, match=r"Linf and L2 balls, got L1. Set threat.norm"):
         Square(ThreatModel(Embeddings(), L1(1.0)))
     with pytest.raises(ValueError, match=r"attack.queries must be at least 1, got 0"):
@@ -382,7 +373,7 @@ def test_what_it_cannot_do_is_said():
 # ---- real networks
 
 
-def test_breaks_images_that_fgsm_training_hides_from_gradients(shared):
+def test_breaks_images_that_fgsm_training_hides_from_gradients(shared: Path) -> None:
     model, rows = fgsm_rs_mnist(shared), mnist(shared, 40)
     attacked = Square(pixel_threat("linf"), 400)(model, rows)
     assert int((~attacked.success).sum()) <= 38
@@ -390,7 +381,7 @@ def test_breaks_images_that_fgsm_training_hides_from_gradients(shared):
 
 
 @pytest.mark.slow
-def test_on_the_published_fgsm_network_square_alone_comes_within_2_points_of_autoattack(shared):
+def test_on_the_published_fgsm_network_square_alone_comes_within_2_points_of_autoattack(shared: Path) -> None:
     """The authors' AutoAttack leaves 83.0 % of the first 200 images in the end, and 86.0 % before Square."""
     attacked = Square(pixel_threat("linf"))(fgsm_rs_mnist(shared), mnist(shared, 200))
     assert float(attacked.success.double().mean()) >= 0.15

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from tests.attacks.linear_pixels import LinearPixels, pixel_rows, rises
+from tests.attacks.unending import Unending
 from tests.attacks.waves import Waves, plane, points
 from tests.networks import image_batch
 from tests.oracles import BagOfEmbeddings, CurvedBag, rightly_labelled, token_rows
@@ -170,7 +173,7 @@ def test_fabs_targets_share_a_rows_random_starts(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("make", [lambda threat: pgd(threat, steps=3), fgsm, r_fgsm], ids=["pgd", "fgsm", "r_fgsm"])
-def test_a_row_is_attacked_in_evaluation_mode_also_in_training(make) -> None:
+def test_a_row_is_attacked_in_evaluation_mode_also_in_training(make: Callable[[ThreatModel], Attack]) -> None:
     rows = token_rows([5, 9, 7], classes=3)
     training, evaluating = (make(WORDS)(model, rows) for model in (CurvedBag().train(), CurvedBag().eval()))
     assert torch.equal(training.perturbation.delta, evaluating.perturbation.delta)
@@ -217,7 +220,9 @@ def test_a_search_of_few_steps_in_an_l1_ball_has_no_wide_stages() -> None:
 def test_every_stage_in_an_l1_ball_looks_back_after_4_percent_of_all_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     seen, real = [], Apgd._climb
 
-    def watched(self: Apgd, model: nn.Module, searched, rule: Sparse, delta: Tensor, steps: int, *rest, **options):
+    def watched(
+        self: Apgd, model: nn.Module, searched: Any, rule: Sparse, delta: Tensor, steps: int, *rest: Any, **options: Any
+    ) -> object:
         seen.append((rule.every, steps, round(float(searched.threat.ball.radius), 9)))
         return real(self, model, searched, rule, delta, steps, *rest, **options)
 
@@ -246,18 +251,6 @@ def test_targeted_apgd_of_few_classes_raises_the_difference_of_logits() -> None:
 
 
 # ---- Square
-
-
-class Unending:
-    """The margin as a goal that is never reached, so that no row is dropped."""
-
-    needs_clean, flat_at_clean = False, False
-
-    def value(self, logits: Tensor, batch: Batch, clean: Tensor | None) -> Tensor:
-        return margin(logits, batch)
-
-    def reached(self, logits: Tensor, batch: Batch) -> Tensor:
-        return torch.zeros(len(batch), dtype=torch.bool)
 
 
 class Shown(nn.Module):

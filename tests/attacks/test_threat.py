@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from tests.oracles import CurvedBag, image_rows, tiny_models, token_rows
-from textadv.attacks import L1, L2, Linf, ThreatModel, pgd, radius_unit
+from textadv.attacks import L1, L2, Ball, Linf, ThreatModel, pgd, radius_unit
 from textadv.models import running
 from textadv.values.batch import Batch
 from textadv.values.spaces import Embeddings, Hidden, Pixels, radius_words
@@ -25,7 +27,9 @@ class Scaled(nn.Embedding):
 
 
 @pytest.mark.parametrize(("ball", "order"), [(L2, 2.0), (Linf, float("inf")), (L1, 1.0)], ids=["l2", "linf", "l1"])
-def test_a_relative_radius_is_in_units_of_the_mean_norm_as_the_model_sees_it(ball, order):
+def test_a_relative_radius_is_in_units_of_the_mean_norm_as_the_model_sees_it(
+    ball: Callable[..., Ball], order: float
+) -> None:
     model = CurvedBag()
     unit = float(torch.linalg.vector_norm(model.embeddings.weight.detach(), order, dim=1).mean())
     threat = ThreatModel(Embeddings(), ball(relative_radius=0.1))
@@ -39,7 +43,7 @@ def test_a_relative_radius_is_in_units_of_the_mean_norm_as_the_model_sees_it(bal
     assert torch.allclose(size, torch.tensor(0.1 * unit * 8**0.5).double(), rtol=1e-5)
 
 
-def test_a_relative_radius_in_hidden_states_is_measured_on_the_editable_positions():
+def test_a_relative_radius_in_hidden_states_is_measured_on_the_editable_positions() -> None:
     model = tiny_models()["bert"]()
     batch = token_rows([5, 9], classes=3)
     threat = ThreatModel(Hidden(0), L2(relative_radius=0.5))
@@ -53,14 +57,14 @@ def test_a_relative_radius_in_hidden_states_is_measured_on_the_editable_position
         threat.resolved(model)
 
 
-def test_the_vocabulary_is_measured_in_chunks_whose_size_does_not_matter(monkeypatch):
+def test_the_vocabulary_is_measured_in_chunks_whose_size_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     model, ball = CurvedBag(), L2(relative_radius=1.0)
     whole = radius_unit(model, Embeddings(), ball)
     monkeypatch.setattr(running, "VOCABULARY_CHUNK", 7)
     assert radius_unit(model, Embeddings(), ball) == pytest.approx(whole)
 
 
-def test_a_threat_prints_what_it_is():
+def test_a_threat_prints_what_it_is() -> None:
     assert str(ThreatModel(Embeddings(), L2(relative_radius=0.1))) == (
         "L2 ball per token, relative radius 0.1, in word embeddings"
     )
@@ -73,13 +77,13 @@ def test_a_threat_prints_what_it_is():
     assert "radius per row" in str(ThreatModel(Embeddings(), L1(torch.ones(3))))
 
 
-def test_a_radius_is_written_as_people_write_it():
+def test_a_radius_is_written_as_people_write_it() -> None:
     written = {8 / 255: "8/255", 1 / 255: "1/255", 0.2: "0.2", 0.3: "0.3", 0.123456: "0.1235", 1.0: "1", 2.5: "2.5"}
     written |= {0.2 * (1 + 1e-7): "0.2", 16 / 255 * (1 - 1e-7): "16/255"}
     assert {radius: radius_words(radius) for radius in written} == written
 
 
-def test_pixels_take_no_radius_per_token_nor_a_relative_one():
+def test_pixels_take_no_radius_per_token_nor_a_relative_one() -> None:
     with pytest.raises(ValueError, match="threat.per: token has no meaning for pixels"):
         ThreatModel(Pixels(), Linf(0.1))
     with pytest.raises(ValueError, match="threat.relative_radius has no meaning for pixels"):
@@ -95,7 +99,7 @@ def test_pixels_take_no_radius_per_token_nor_a_relative_one():
     [Linf(8 / 255, per="example"), L2(2.0, per="example"), L1(10.0, per="example")],
     ids=lambda ball: ball.geometry.name,
 )
-def test_pixels_stay_in_the_image_box_in_the_ball_and_in_the_mask(ball):
+def test_pixels_stay_in_the_image_box_in_the_ball_and_in_the_mask(ball: Ball) -> None:
     model, batch = tiny_models()["vit"](), image_rows(3)
     batch.inputs["pixel_values"][0] = 0.0
     batch.inputs["pixel_values"][1] = 1.0
@@ -125,7 +129,9 @@ class Watched(CurvedBag):
 
 
 @pytest.mark.parametrize(("dtype", "unit"), [(torch.bfloat16, 2**-8), (torch.float16, 2**-11)])
-def test_a_model_in_half_precision_moves_by_the_delta_up_to_the_rounding_that_is_stated(dtype, unit):
+def test_a_model_in_half_precision_moves_by_the_delta_up_to_the_rounding_that_is_stated(
+    dtype: torch.dtype, unit: float
+) -> None:
     model, batch = Watched(dtype=torch.float32).to(dtype).eval(), rows()
     attacked = pgd(ThreatModel(Embeddings(), Linf(0.05)), steps=2)(model, batch)
     delta = attacked.perturbation.delta.double()
@@ -138,7 +144,7 @@ def test_a_model_in_half_precision_moves_by_the_delta_up_to_the_rounding_that_is
     assert unit / 2 < float(share.max()) <= unit
 
 
-def test_a_range_of_bytes_is_refused_for_rows_of_images():
+def test_a_range_of_bytes_is_refused_for_rows_of_images() -> None:
     batch = image_rows(2)
     told = r"Pixels in \[0, 255\] are to be attacked, got values of at most .* Pixels\(\)"
     with pytest.raises(ValueError, match=told):

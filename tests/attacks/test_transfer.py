@@ -33,7 +33,7 @@ def rows() -> Batch:
 
 @attacks
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_onto_the_same_model_it_is_the_attack_itself(attack, dtype):
+def test_onto_the_same_model_it_is_the_attack_itself(attack: Attack, dtype: torch.dtype) -> None:
     model = CurvedBag(dtype=dtype)
     scale = torch.rand(16, generator=torch.Generator().manual_seed(0)) + 0.5
     itself = attack(THREAT)(model, rows(), step=3, radius_scale=scale)
@@ -45,7 +45,7 @@ def test_onto_the_same_model_it_is_the_attack_itself(attack, dtype):
     assert bool(carried.outcome.climb.isnan().all())
 
 
-def test_the_outcome_is_that_of_the_attacked_model():
+def test_the_outcome_is_that_of_the_attacked_model() -> None:
     model, surrogate = CurvedBag(), CurvedBag(seed=7)
     attacked = Transfer(surrogate, pgd(THREAT, steps=10), THREAT, "bag 7")(model, rows())
     model.eval()
@@ -62,7 +62,7 @@ def test_the_outcome_is_that_of_the_attacked_model():
     assert torch.allclose(attacked.outcome.loss_gain, gain)
 
 
-def test_strength_a_likeness_carries_over_better_than_a_stranger_and_worse_than_the_model_itself():
+def test_strength_a_likeness_carries_over_better_than_a_stranger_and_worse_than_the_model_itself() -> None:
     model, batch = BagOfEmbeddings(seed=3), token_rows([5, 9, 7, 6] * 8, seed=3)
     alike = BagOfEmbeddings(seed=3)
     noise = torch.randn(alike.head.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -81,7 +81,7 @@ def test_strength_a_likeness_carries_over_better_than_a_stranger_and_worse_than_
 
 
 @attacks
-def test_passes_through_the_surrogate_and_through_the_attacked_model_are_counted_apart(attack):
+def test_passes_through_the_surrogate_and_through_the_attacked_model_are_counted_apart(attack: Attack) -> None:
     model, surrogate = CurvedBag(), CurvedBag(seed=7)
     alone = attack(THREAT)(surrogate, rows(), measure=False).cost
     cost = Transfer(surrogate, attack(THREAT), THREAT, "bag 7")(model, rows()).cost
@@ -93,7 +93,7 @@ def test_passes_through_the_surrogate_and_through_the_attacked_model_are_counted
     assert not unmeasured.cost.queries.any()
 
 
-def test_leaves_both_models_as_they_were():
+def test_leaves_both_models_as_they_were() -> None:
     model, surrogate = CurvedBag(), CurvedBag(seed=7)
     surrogate.train()
     model.train()
@@ -124,7 +124,7 @@ class Wide(CurvedBag):
         self.embeddings.weight.data *= 10
 
 
-def test_never_leaves_the_ball_of_the_attacked_model():
+def test_never_leaves_the_ball_of_the_attacked_model() -> None:
     relative = ThreatModel(Embeddings(), L2(relative_radius=0.1))
     attacked = Transfer(Wide(), pgd(relative, steps=5), relative, "a wide bag")(CurvedBag(dtype=torch.float32), rows())
     radius = relative.resolved(CurvedBag()).ball.radius
@@ -134,7 +134,7 @@ def test_never_leaves_the_ball_of_the_attacked_model():
     assert not attacked.perturbation.delta[~rows().editable].any()
 
 
-def test_images_carry_over_between_architectures():
+def test_images_carry_over_between_architectures() -> None:
     class Flat(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -149,7 +149,7 @@ def test_images_carry_over_between_architectures():
     assert torch.isfinite(attacked.outcome.loss_gain).all()
 
 
-def test_what_does_not_fit_is_said():
+def test_what_does_not_fit_is_said() -> None:
     with pytest.raises(ValueError, match=r"shape \(9, 16\) there and \(9, 8\) in the attacked model"):
         Transfer(CurvedBag(width=16), pgd(THREAT), THREAT, "a wide bag")(CurvedBag(), rows())
     model = tiny_models()["bert"]()
@@ -161,7 +161,7 @@ def test_what_does_not_fit_is_said():
 
 
 @pytest.mark.parametrize("measure", [True, False])
-def test_models_over_different_classes_are_refused(measure):
+def test_models_over_different_classes_are_refused(measure: bool) -> None:
     for classes in (2, 4):
         attack = Transfer(CurvedBag(classes=classes), pgd(THREAT), THREAT, "a stranger")
         told = (
@@ -171,14 +171,14 @@ def test_models_over_different_classes_are_refused(measure):
             attack(CurvedBag(), rows(), measure=measure)
 
 
-def test_is_labelled_as_a_transfer():
+def test_is_labelled_as_a_transfer() -> None:
     attack = pgd(THREAT, steps=10)
     printed = str(Transfer(CurvedBag(), attack, THREAT, "bag 7"))
     assert printed == f"{attack}, transferred from bag 7"
     assert "CurvedBag" not in repr(Transfer(CurvedBag(), attack, THREAT, "bag 7"))
 
 
-def test_a_row_does_not_depend_on_its_batch():
+def test_a_row_does_not_depend_on_its_batch() -> None:
     model, surrogate, batch = CurvedBag(), CurvedBag(seed=7), rows()
     attack = Transfer(surrogate, pgd(THREAT, steps=3), THREAT, "bag 7")
     together = attack(model, batch)

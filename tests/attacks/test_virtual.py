@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.oracles import BagOfEmbeddings, CurvedBag, rightly_labelled, token_rows
-from textadv.attacks import L2, Diverge, Linf, Noise, ThreatModel, Untargeted, VirtualAdversarial, pgd
+from textadv.attacks import L2, Ball, Diverge, Linf, Noise, ThreatModel, Untargeted, VirtualAdversarial, pgd
 from textadv.values.batch import Batch
 from textadv.values.losses import margin
 from textadv.values.spaces import Embeddings
@@ -19,7 +19,7 @@ def rows(classes: int = 3) -> Batch:
 @pytest.mark.parametrize(
     "ball", [L2(0.1), Linf(0.05), L2(0.2, per="example")], ids=lambda ball: f"{ball.geometry.name} per {ball.per}"
 )
-def test_on_a_linear_model_one_iteration_finds_the_only_direction_that_matters(ball):
+def test_on_a_linear_model_one_iteration_finds_the_only_direction_that_matters(ball: Ball) -> None:
     """With two classes the output depends on W_1 - W_0 alone: the direction is its steepest vector, up to its sign."""
     model, batch = BagOfEmbeddings(), rows(2)
     attacked = VirtualAdversarial(ThreatModel(Embeddings(), ball))(model, batch)
@@ -30,7 +30,7 @@ def test_on_a_linear_model_one_iteration_finds_the_only_direction_that_matters(b
     assert torch.allclose(delta, sign * expected, atol=1e-8)
 
 
-def test_the_direction_diverges_more_than_noise_and_less_than_the_search():
+def test_the_direction_diverges_more_than_noise_and_less_than_the_search() -> None:
     model, batch = CurvedBag(), rows()
     threat = ThreatModel(Embeddings(), L2(0.1))
     noise, virtual, search = (
@@ -45,7 +45,7 @@ def test_the_direction_diverges_more_than_noise_and_less_than_the_search():
     assert virtual < search
 
 
-def test_more_power_iterations_diverge_more():
+def test_more_power_iterations_diverge_more() -> None:
     """At a tiny radius the divergence is a quadratic form, whose top eigenvector the iterations approach."""
     model, batch = CurvedBag(), rows()
     threat = ThreatModel(Embeddings(), L2(1e-3, per="example"))
@@ -55,7 +55,7 @@ def test_more_power_iterations_diverge_more():
 
 
 @pytest.mark.parametrize("measure, queries", [(True, 3), (False, 1)])
-def test_it_counts_every_pass_once(measure, queries):
+def test_it_counts_every_pass_once(measure: bool, queries: int) -> None:
     """Two power iterations; queries: the clean rows, and the start and the end where they are measured."""
     model, batch = CurvedBag(), rows()
     calls = []
@@ -67,7 +67,7 @@ def test_it_counts_every_pass_once(measure, queries):
     assert len(calls) == 2 + queries
 
 
-def test_it_fills_the_radius_and_takes_one_per_row():
+def test_it_fills_the_radius_and_takes_one_per_row() -> None:
     model, batch = CurvedBag(), rows()
     scale = torch.linspace(0.5, 2, len(batch), dtype=torch.float64)
     attacked = VirtualAdversarial(ThreatModel(Embeddings(), L2(0.1)))(model, batch, radius_scale=scale)
@@ -75,12 +75,12 @@ def test_it_fills_the_radius_and_takes_one_per_row():
     assert torch.allclose(attacked.gauge, torch.ones(()).double())
 
 
-def test_it_says_which_key_is_wrong():
+def test_it_says_which_key_is_wrong() -> None:
     with pytest.raises(ValueError, match="attack.steps must be at least 1, got 0"):
         VirtualAdversarial(ThreatModel(Embeddings(), L2(0.1)), steps=0)
 
 
-def test_noise_searches_nothing():
+def test_noise_searches_nothing() -> None:
     model = CurvedBag()
     batch = rightly_labelled(model, rows())
     calls = []
@@ -97,7 +97,7 @@ def test_noise_searches_nothing():
     assert silent.cost.queries.tolist() == [0] * len(batch)
 
 
-def test_noise_with_one_generator_per_row_is_not_the_same_for_all_rows():
+def test_noise_with_one_generator_per_row_is_not_the_same_for_all_rows() -> None:
     batch = token_rows([6, 6], classes=3)
     delta = Noise(ThreatModel(Embeddings(), L2(0.1)))(CurvedBag(), batch, step=1).perturbation.delta
     assert not torch.allclose(delta[0], delta[1])

@@ -10,7 +10,7 @@ from textadv.attacks.parts.windows import Draws, bump, canvas_of, drawn_window, 
 from textadv.values.randomness import row_generators
 
 
-def test_windows_have_their_share_of_the_area_and_reach_the_last_offset_of_oblong_pictures():
+def test_windows_have_their_share_of_the_area_and_reach_the_last_offset_of_oblong_pictures() -> None:
     canvas = canvas_of(torch.ones((1, 3, 6, 20), dtype=torch.bool))
     for share, sides in ((0.3, (6, 6)), (0.8, (6, 16)), (0.05, (2, 2)), (0.001, (1, 1)), (1.0, (6, 20))):
         assert tuple(int(side) for side in window_sides(canvas, share)) == sides
@@ -27,7 +27,7 @@ def test_windows_have_their_share_of_the_area_and_reach_the_last_offset_of_oblon
     assert corners == {(0, 0), (0, 18), (2, 0), (2, 18), (4, 0), (4, 18)}
 
 
-def test_only_lines_with_an_editable_cell_are_places():
+def test_only_lines_with_an_editable_cell_are_places() -> None:
     mask = torch.zeros((2, 1, 5, 6), dtype=torch.bool)
     mask[0, :, 1:4, 2:] = True
     mask[1, :, [0, 4], 3] = True
@@ -47,7 +47,7 @@ def nested(tall: int, wide: int) -> Tensor:
 
 
 @pytest.mark.parametrize("sides", [(3, 3), (5, 5), (4, 7), (9, 6), (1, 4), (1, 1)])
-def test_a_bump_is_the_papers_each_half_of_norm_1(sides):
+def test_a_bump_is_the_papers_each_half_of_norm_1(sides: tuple[int, int]) -> None:
     tall, wide = sides
     sizes, shape = (torch.tensor([tall]), torch.tensor([wide])), (10, 8)
     above = torch.cat([nested(tall // 2, wide), -nested(tall - tall // 2, wide)])
@@ -58,7 +58,7 @@ def test_a_bump_is_the_papers_each_half_of_norm_1(sides):
         assert not found[tall:].any() and not found[:, wide:].any()
 
 
-def test_tiles_of_a_fifth_rounded_down_stand_in_the_middle_each_with_its_own_sign_and_way():
+def test_tiles_of_a_fifth_rounded_down_stand_in_the_middle_each_with_its_own_sign_and_way() -> None:
     canvas = canvas_of(torch.ones((1, 2, 13, 15), dtype=torch.bool))
     signs, upright = torch.ones((1, 2, 25), dtype=torch.int64), torch.ones((1, 25), dtype=torch.bool)
     signs[0, 1, 7], upright[0, 3] = -1, False
@@ -74,7 +74,7 @@ def test_tiles_of_a_fifth_rounded_down_stand_in_the_middle_each_with_its_own_sig
     assert int((small != 0).sum()) == 12
 
 
-def test_the_last_offset_can_be_left_out_but_where_it_is_the_only_one():
+def test_the_last_offset_can_be_left_out_but_where_it_is_the_only_one() -> None:
     canvas = canvas_of(torch.ones((1, 1, 6, 8), dtype=torch.bool))
     nearly = torch.tensor([1 - 2**-24])
     for side, last, corner in ((3, True, (3, 5)), (3, False, (2, 4)), (6, False, (0, 1))):
@@ -82,7 +82,7 @@ def test_the_last_offset_can_be_left_out_but_where_it_is_the_only_one():
         assert (int(window.top), int(window.left)) == corner
 
 
-def test_a_rows_numbers_do_not_depend_on_which_rows_are_dropped():
+def test_a_rows_numbers_do_not_depend_on_which_rows_are_dropped() -> None:
     ids = torch.tensor([5, 6, 7])
     together, alone = (Draws.of(row_generators(0, 0, rows, 0), 3) for rows in (ids, ids[2:]))
     assert torch.equal(together.numbers(4)[2], alone.numbers(4)[0])

@@ -152,3 +152,17 @@ def turns(*contents: str, system: str | None = None) -> Chat:
     first = [] if system is None else [{"role": "system", "content": system}]
     roles = ("user", "assistant")
     return first + [{"role": roles[i % 2], "content": content} for i, content in enumerate(contents)]
+
+
+WORDS = ["<s>", "</s>", "<pad>", "<|im_start|>", "<|im_end|>", "<unk>", "system", "user", "assistant"]
+WORDS += ["the", "film", "was", "good", "be", "kind", "!", "[INST]", "[/INST]"]
+
+
+def word_level(template: str = CHATML) -> PreTrainedTokenizerFast:
+    """Ids are the places in WORDS; new lines and blanks have no token."""
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.add_special_tokens(WORDS[:5])
+    built = wrapped(tokenizer, unk_token="<unk>")
+    built.chat_template = template
+    return built

@@ -1,3 +1,5 @@
+"""Chat data of every kind of file: which columns give prompts, targets, safe responses and whole conversations."""
+
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,17 +11,11 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from tests.recipes.running import write_csv
 from textadv.data import ChatSplits, DataError, load_chats
 from textadv.values.batch import Role
 
 Rows = list[dict[str, Any]]
-
-
-def write_csv(path: Path, rows: Rows) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 WRITERS: dict[str, Callable[[Path, Rows], object]] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.data.chats import CHATML
+from tests.data.chats import CHATML, WORDS, word_level
 from tests.data.test_chat_rows import (
     AFTER,
     BE,
@@ -15,12 +15,10 @@ from tests.data.test_chat_rows import (
     KIND,
     THE,
     WAS,
-    WORDS,
     U,
     encoded,
     harmful,
     helpful,
-    words,
 )
 from textadv.data.chat import Chat
 from textadv.data.chat_rows import ChatRows, encode_chats
@@ -33,7 +31,7 @@ BLOCK = CHATML.replace("{{ m.content }}", "{{ '<think> </think> ' if m.role == '
 
 def thinking(*chats: Chat, max_length: int = 64, template: str = BLOCK) -> tuple[ChatRows, dict[str, int]]:
     """The rows under a template with a block before answers, and the ids of its marks."""
-    tokenizer = words(template)
+    tokenizer = word_level(template)
     tokenizer.add_tokens([THINK, ENDED])
     return encode_chats(chats, tokenizer, max_length), {mark: len(WORDS) + n for n, mark in enumerate((THINK, ENDED))}
 

@@ -1,3 +1,5 @@
+"""Encoded chat rows: tokens worked out by hand, what is editable, where the loss counts, batches and their padding."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -6,10 +8,8 @@ from itertools import groupby
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
-from tests.data.chats import CHATML, KINDS, LLAMA2, TEMPLATES, chat_tokenizer, turns, wrapped
+from tests.data.chats import KINDS, LLAMA2, TEMPLATES, chat_tokenizer, turns, word_level
 from textadv.data import Rows
 from textadv.data.chat import Chat
 from textadv.data.chat_rows import ChatRows, JoinedRows, encode_chats, joined
@@ -17,22 +17,10 @@ from textadv.data.chat_template import Segment
 from textadv.values.batch import IGNORED, Role
 from textadv.values.errors import DataError
 
-WORDS = ["<s>", "</s>", "<pad>", "<|im_start|>", "<|im_end|>", "<unk>", "system", "user", "assistant"]
-WORDS += ["the", "film", "was", "good", "be", "kind", "!", "[INST]", "[/INST]"]
 START, END, USER, ASSISTANT = 3, 4, 7, 8
 THE, FILM, WAS, GOOD, BE, KIND, SLOT = 9, 10, 11, 12, 13, 14, 15
 S, T, U, A = Segment.SYSTEM, Segment.TEMPLATE, Segment.USER, Segment.ASSISTANT
 BEFORE, AFTER = (START, USER), (END, START, ASSISTANT)
-
-
-def words(template: str = CHATML) -> PreTrainedTokenizerFast:
-    """Ids are the places in WORDS; new lines and blanks have no token."""
-    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.add_special_tokens(WORDS[:5])
-    built = wrapped(tokenizer, unk_token="<unk>")
-    built.chat_template = template
-    return built
 
 
 def harmful(*contents: str, target: str = "film", safe: str = "was", id: int = 0, system: str | None = None) -> Chat:
@@ -45,7 +33,7 @@ def helpful(*contents: str, response: str = "good", id: int = 0, role: Role = Ro
 
 
 def encoded(*chats: Chat, max_length: int = 64, **options: object) -> ChatRows:
-    return encode_chats(chats, words(), max_length, **options)
+    return encode_chats(chats, word_level(), max_length, **options)
 
 
 def test_rows_worked_out_by_hand() -> None:
@@ -141,7 +129,7 @@ def test_control_token_that_the_user_spells_out_is_not_editable() -> None:
 def test_control_tokens_that_users_spell_out_are_kept_by_row() -> None:
     rows = encoded(harmful("the </s> film", id=7), harmful("was", id=9))
     assert rows.spelled == ((1,), ())
-    slots = encode_chats([harmful("was")], words(), 64, editable="suffix", suffix_slots=2, suffix_token="!")
+    slots = encode_chats([harmful("was")], word_level(), 64, editable="suffix", suffix_slots=2, suffix_token="!")
     assert slots.spelled == ((),)
 
 
@@ -151,7 +139,7 @@ def test_tokens_of_a_row_are_its_prompt_and_all_its_answers() -> None:
 
 
 def test_template_can_be_editable_but_not_bos_nor_system_nor_earlier_answers() -> None:
-    tokenizer = words(LLAMA2.replace("<<SYS>>", "<|im_start|>").replace("<</SYS>>", "<|im_end|>"))
+    tokenizer = word_level(LLAMA2.replace("<<SYS>>", "<|im_start|>").replace("<</SYS>>", "<|im_end|>"))
     chat = harmful("the film", "good", "was", system="be kind")
     rows = encode_chats([chat], tokenizer, 64, editable="user_and_template")
     told = zip(tokenizer.convert_ids_to_tokens(list(rows.prompts[0])), rows.editable[0], strict=True)
@@ -284,7 +272,7 @@ def test_target_longer_than_the_context_is_refused() -> None:
 
 
 def test_errors_name_the_row() -> None:
-    tokenizer = words()
+    tokenizer = word_level()
     tokenizer.chat_template = None
     with pytest.raises(DataError, match="data.adversarial: row 4: the tokenizer has no chat template"):
         encode_chats([harmful("the", id=4)], tokenizer, 64)
@@ -298,7 +286,7 @@ def test_chats_of_several_streams_are_refused() -> None:
 
 
 def test_padding_is_the_end_token_where_there_is_no_padding_token() -> None:
-    tokenizer = words()
+    tokenizer = word_level()
     tokenizer.pad_token = None
     assert encode_chats([harmful("the")], tokenizer, 64).pad_id == 1
 

@@ -1,12 +1,13 @@
+"""The segments that a chat template is cut into, worked out by hand for templates of several families."""
+
 from __future__ import annotations
 
 from itertools import groupby
 
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from tests.data.chats import CHATML, KINDS, TEMPLATES, Chat, chat_tokenizer, turns, wrapped
+from tests.data.chats import CHATML, KINDS, TEMPLATES, WORDS, Chat, chat_tokenizer, turns, word_level
 from textadv.data.chat_template import Encoded, Segment, control_ids, encode_answer, encode_answered, encode_prompt
 from textadv.values.errors import DataError
 
@@ -71,20 +72,6 @@ def test_an_answer_is_its_text_and_the_end_of_turn(template: str, kind: str, nam
         assert tokenizer.eos_token_id not in whole
     else:
         assert whole[: len(told)] == told
-
-
-WORDS = ["<s>", "</s>", "<pad>", "<|im_start|>", "<|im_end|>", "<unk>", "system", "user", "assistant"]
-WORDS += ["the", "film", "was", "good", "be", "kind"]
-
-
-def word_level(template: str = CHATML) -> PreTrainedTokenizerFast:
-    """Ids are the places in WORDS; new lines and blanks have no token."""
-    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.add_special_tokens(WORDS[:5])
-    built = wrapped(tokenizer, unk_token="<unk>")
-    built.chat_template = template
-    return built
 
 
 def test_ids_and_segments_worked_out_by_hand() -> None:

@@ -1,3 +1,5 @@
+"""Classification data: the same rows from every kind of file, their columns, labels and splits."""
+
 from __future__ import annotations
 
 import csv

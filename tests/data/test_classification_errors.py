@@ -1,3 +1,5 @@
+"""Classification data that cannot be used is refused in a sentence that names the file and the remedy."""
+
 from __future__ import annotations
 
 from pathlib import Path

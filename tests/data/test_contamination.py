@@ -1,3 +1,5 @@
+"""Overlap of evaluation prompts with training prompts, by shared n-grams worked out by hand."""
+
 from __future__ import annotations
 
 import pytest

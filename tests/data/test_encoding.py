@@ -1,3 +1,5 @@
+"""Encoded texts: what is editable, padding, truncation, and control tokens that a text spells out."""
+
 from __future__ import annotations
 
 import pytest

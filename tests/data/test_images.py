@@ -1,3 +1,5 @@
+"""Image rows: batches in the order of the index, values and shapes that are refused, bytes and half precision."""
+
 from __future__ import annotations
 
 from typing import Any

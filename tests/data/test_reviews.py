@@ -1,3 +1,5 @@
+"""The built-in made-up reviews: sizes, seeds, words and templates apart by split, labels that follow from the text."""
+
 from __future__ import annotations
 
 import random

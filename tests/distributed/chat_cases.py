@@ -1,11 +1,18 @@
-"""The steps on three streams of chats whose gradient two processes must share with one."""
+"""The steps on three streams of chats whose gradient two processes must share with one.
+
+The main process leaves the gradients of every case, and how often they were synchronised, in FOLDER.
+"""
 
 from __future__ import annotations
+
+import json
+from pathlib import Path
 
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from tests import streams
+from tests.distributed.pairs import accelerator_of_two, counted_synchronisations, keep
 from tests.streams import FIRST, Cut
 from textadv.models import bare
 
@@ -21,3 +28,14 @@ def steps(model: nn.Module, name: str, micro_batch_size: int) -> dict[str, Tenso
         streams.backpropagated(model, goal, cut, step, repeat=2)
         found |= {f"{step} {weight}": value for weight, value in streams.descended(bare(model)).items()}
     return found
+
+
+def at_two(folder: str) -> None:
+    """The gradients of every case under DistributedDataParallel."""
+    accelerator, counts = accelerator_of_two(views=False), {}
+    for name, micro_batch_size in CASES.items():
+        model = accelerator.prepare(streams.model())
+        counts[name] = counted_synchronisations(model)
+        keep(Path(folder) / f"{name}.safetensors", steps(model, name, micro_batch_size))
+    if dist.get_rank() == 0:
+        (Path(folder) / "counts.json").write_text(json.dumps(counts))

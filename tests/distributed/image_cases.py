@@ -1,4 +1,7 @@
-"""A short adversarial training run on images, for one process or several."""
+"""A short adversarial training run on images, for one process or several.
+
+Of two the main process leaves the weights after it in FOLDER, a file for each number format.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from tests import tiny
+from tests.distributed.pairs import accelerator_of_two, keep
 from textadv.attacks import Linf, ThreatModel, pgd
 from textadv.data import Fitting, fitted, shapes
 from textadv.models import ImageShape, load_image_classifier, read_preprocessing, trainable_state
@@ -40,3 +44,10 @@ def trained(accelerator: Accelerator, folder: Path, dtype: torch.dtype, steps: i
     run = trainer.run().progress
     assert run.adversarial_rows * accelerator.num_processes == 4 * steps
     return {name: value.detach().clone().contiguous() for name, value in trainable_state(trainer.model).items()}
+
+
+def at_two(folder: str) -> None:
+    """The run in each number format."""
+    accelerator = accelerator_of_two(views=False)
+    for name, dtype in DTYPES.items():
+        keep(Path(folder) / f"{name}.safetensors", trained(accelerator, Path(folder) / name, dtype))

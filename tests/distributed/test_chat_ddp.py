@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
 from tests import streams, tiny
+from tests.distributed import chat_cases
 from tests.distributed.chat_cases import CASES, steps
-from tests.processes import ROOT, finished, free_port
 from textadv.values.batch import Role
 
-
-@pytest.fixture(scope="module")
-def left(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder in which two processes left what they found."""
-    folder = tmp_path_factory.mktemp("chats")
-    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port())]
-    worker = str(ROOT / "tests" / "distributed" / "chat_worker.py")
-    result = finished([sys.executable, *launcher, worker, str(folder)])
-    assert result.returncode == 0, result.stdout[-4000:]
-    return folder
+at_two = chat_cases.at_two
 
 
 @pytest.mark.parametrize("name", CASES)

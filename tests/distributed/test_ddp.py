@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,19 +11,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tests import tiny
-from tests.distributed.cases import CASES, DTYPE, Case
-from tests.processes import ROOT, finished, free_port
+from tests.distributed import gradient_cases
+from tests.distributed.gradient_cases import CASES, DTYPE, Case
 
-
-@pytest.fixture(scope="module")
-def left(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder in which two processes left what they found."""
-    folder = tmp_path_factory.mktemp("distributed")
-    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port())]
-    worker = str(ROOT / "tests" / "distributed" / "worker.py")
-    result = finished([sys.executable, *launcher, worker, str(folder)])
-    assert result.returncode == 0, result.stdout[-4000:]
-    return folder
+at_two = gradient_cases.at_two
 
 
 def alone(case: Case) -> dict[str, Tensor]:

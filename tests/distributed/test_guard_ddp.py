@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,18 +9,9 @@ import torch
 from safetensors.torch import load_file
 
 from tests import tiny
-from tests.processes import ROOT, finished, free_port
+from tests.distributed import guard_cases
 
-
-@pytest.fixture(scope="module")
-def left(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder in which two processes left their ends."""
-    folder = tmp_path_factory.mktemp("guarded")
-    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port())]
-    worker = str(ROOT / "tests" / "distributed" / "guard_worker.py")
-    result = finished([sys.executable, *launcher, worker, str(folder)])
-    assert result.returncode == 0, result.stdout[-4000:]
-    return folder
+at_two = guard_cases.at_two
 
 
 def end(folder: Path, name: str, rank: int) -> dict[str, torch.Tensor]:

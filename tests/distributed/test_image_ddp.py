@@ -7,28 +7,17 @@ that a difference of 3e-10 between gradients moves such a weight by 1e-5. In flo
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
-import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
 from tests import tiny
+from tests.distributed import image_cases
 from tests.distributed.image_cases import DTYPES, trained
-from tests.processes import ROOT, finished, free_port
 
-
-@pytest.fixture(scope="module")
-def left(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder in which two processes left their weights."""
-    folder = tmp_path_factory.mktemp("images")
-    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port())]
-    worker = str(ROOT / "tests" / "distributed" / "image_worker.py")
-    result = finished([sys.executable, *launcher, worker, str(folder)])
-    assert result.returncode == 0, result.stdout[-4000:]
-    return folder
+at_two = image_cases.at_two
 
 
 def differences(left: Path, name: str, folder: Path) -> Tensor:

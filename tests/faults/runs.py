@@ -206,6 +206,8 @@ def cleared(run: Run) -> Run:
 
 
 TIMED = ("seconds", "created")
+# How a verdict and a measure write times, thousands with commas.
+TOLD = re.compile(r"\b[\d,]+ s\b")
 
 
 def signature(run: Run) -> dict[str, str]:
@@ -253,9 +255,11 @@ def _content(path: Path, name: str) -> bytes:
 def _timeless(value: Any) -> Any:
     """Without times, without what a manifest says of a file with times, and without what tells of the interruption."""
     if isinstance(value, dict):
-        gone = ("checkpoint", "sha256", "bytes", "environment")
+        gone = {"checkpoint", "sha256", "bytes", "environment"}
+        if value.get("id") == "training/training_time":
+            gone.add("value")
         kept = {key: part for key, part in value.items() if key not in gone and not key.endswith(TIMED)}
         return {key: _timeless(part) for key, part in kept.items()}
     if isinstance(value, list):
         return [_timeless(part) for part in value if not str(part).startswith("resumed from ")]
-    return value
+    return TOLD.sub("TIME", value) if isinstance(value, str) else value

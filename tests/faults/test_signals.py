@@ -14,12 +14,14 @@ import pytest
 from safetensors.torch import load_file
 
 from tests.processes import ROOT, free_port
+from textadv.measuring.sections.rows import Rows
+from textadv.report import read_results
 
 OPTIONS = ("training.steps=12", "training.learning_rate=1e-4", "checkpoint.every=5", "selection.every=12")
 
 
-def command(output: Path, *options: str) -> list[str]:
-    recipe = ["recipes/adv_finetune.py", "tests/recipes/small.yaml", *OPTIONS, f"output={output}", *options]
+def command(output: Path, *options: str, config: str = "small") -> list[str]:
+    recipe = ["recipes/adv_finetune.py", f"tests/recipes/{config}.yaml", *OPTIONS, f"output={output}", *options]
     return [sys.executable, "-u", *recipe]
 
 
@@ -48,6 +50,13 @@ def ended(process: subprocess.Popen[str], at: str = "", number: int = 0) -> list
     return lines
 
 
+def section_of(output: Path) -> list[object]:
+    """What became of every row of the hardened model."""
+    (model,) = read_results(output).evaluations
+    found = model.section(Rows)
+    return [] if found is None else list(found.rows)
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 @pytest.mark.slow
 def test_a_run_that_is_told_to_end_says_how_to_go_on_and_comes_to_the_same_end(
@@ -68,6 +77,24 @@ def test_a_run_that_is_told_to_end_says_how_to_go_on_and_comes_to_the_same_end(
     ended(whole)
     one, other = (load_file(tmp_path / name / "adapter/model.safetensors") for name in ("run", "whole"))
     assert all(value.equal(other[name]) for name, value in one.items()) and one.keys() == other.keys()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.slow
+def test_a_token_classifiers_run_that_is_ended_comes_to_the_same_end(tmp_path: Path, number: int) -> None:
+    process = started(command(tmp_path / "run", config="small_tokens"))
+    lines = ended(process, "step  7/12", number)
+    assert process.returncode == (143 if number == signal.SIGTERM else -number), lines
+    assert not any("Traceback" in line for line in lines) and not (tmp_path / "run" / "results.json").exists()
+    again = started(command(tmp_path / "run", "checkpoint.resume=true", config="small_tokens"))
+    lines = ended(again)
+    assert again.returncode == 0 and any("step 12/12" in line for line in lines), lines
+    assert not any("step  1/12" in line for line in lines), "it goes on from step 5 or later"
+    ended(started(command(tmp_path / "whole", config="small_tokens")))
+    one, other = (load_file(tmp_path / name / "adapter/model.safetensors") for name in ("run", "whole"))
+    assert all(value.equal(other[name]) for name, value in one.items()) and one.keys() == other.keys()
+    rows = [section_of(tmp_path / name) for name in ("run", "whole")]
+    assert rows[0] == rows[1] and rows[0]
 
 
 @pytest.mark.slow

@@ -25,11 +25,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import folders
+from tests.config_sample import SMALL_CHAT as SMALL
 from tests.data.chats import TEMPLATES, chat_tokenizer, turns
 from tests.hostile import mutations
 from tests.hostile.bombs import picture
 from tests.hostile.test_templates import PROGRAMS
-from tests.test_config_chat import SMALL
 from textadv.config.types import ConfigError
 from textadv.config.yaml import read_yaml
 from textadv.data import DataError, Examples, encode, load_chats, load_image_splits, load_splits

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.test_config_chat import SMALL
+from tests.config_sample import SMALL_CHAT as SMALL
 from textadv.config.types import ConfigError
 from textadv.measuring.judges import ChatEndpoint, EndpointError
 from textadv.measuring.judges.hiding import plain_parameters, plain_url

@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState, GradientState
 from safetensors.torch import load_file
 
+from recipes import adv_finetune
 from tests import chat_run
-from tests.processes import ROOT, finished
+from tests.invariants.mortal import Mortal
+from tests.processes import worked
 from tests.seen import read_chat_results
+from tests.tiny import forget_accelerator
 from textadv.measuring.safety import generate
+from textadv.measuring.safety.kept_answers import Answer
+from textadv.objectives import Objectives
 from textadv.runs import harden as run
 from textadv.tasks.chat.config import ChatRunConfig
+from textadv.tasks.chat.objective import ChatObjectiveConfig
 from textadv.tasks.file import load_config
+from textadv.values.batch import Role
 
 pytestmark = pytest.mark.slow
-WORKER = str(ROOT / "tests" / "invariants" / "chat_resume_worker.py")
 # Checkpoints after steps 2 and 4, a measurement after 3: the fifth step undoes nothing but itself, the fourth a search.
 STEPS = (
     "training.steps=5",
@@ -46,11 +52,6 @@ class Folders(NamedTuple):
     generated: int
 
 
-def forget_accelerator() -> None:
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
-
-
 def harden(config: Path, output: Path, *extra: str) -> None:
     """The recipe, in this process."""
     forget_accelerator()
@@ -59,9 +60,41 @@ def harden(config: Path, output: Path, *extra: str) -> None:
     run.harden(loaded)
 
 
-def killed(how: str, number: int, config: Path, output: Path) -> None:
+def recipe(*arguments: str) -> None:
+    sys.argv = ["adv_finetune.py", *arguments]
+    adv_finetune.main()
+
+
+def die_in_step(number: str, *arguments: str) -> None:
+    """The recipe with these arguments, killing itself between two backward passes of that optimizer step."""
+    whole = ChatObjectiveConfig.make
+
+    def mortal(*given: Any) -> Objectives:
+        found = whole(*given)
+        return {**found, Role.ADVERSARIAL: Mortal(found[Role.ADVERSARIAL], int(number))}
+
+    ChatObjectiveConfig.make = mortal  # type: ignore[method-assign]
+    recipe(*arguments)
+
+
+def die_after_answers(number: str, *arguments: str) -> None:
+    """The recipe, killing itself once so many answers are in files."""
+    add, count = generate.Store.add, 0
+
+    def mortal(store: generate.Store, found: Mapping[str, Answer]) -> None:
+        nonlocal count
+        add(store, found)
+        count += len(found) if store.path is not None else 0
+        if count >= int(number):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    generate.Store.add = mortal  # type: ignore[assignment, method-assign]
+    recipe(*arguments)
+
+
+def killed(how: Callable[..., None], number: int, config: Path, output: Path) -> None:
     """The recipe in a process that ends itself."""
-    result = finished([sys.executable, WORKER, how, str(number), str(config), f"output={output}", *STEPS])
+    result = worked(how, number, config, f"output={output}", *STEPS)
     assert result.returncode == -signal.SIGKILL, result.stdout[-4000:]
 
 
@@ -73,13 +106,13 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Folders]:
     whole, in_training, answering = (folder / name for name in ("whole", "killed", "silenced"))
     harden(config, whole)
 
-    killed("step", LAST_BREATH, config, in_training)
+    killed(die_in_step, LAST_BREATH, config, in_training)
     checkpoints = in_training / "training" / "hardened" / "checkpoints"
     assert [path.name for path in checkpoints.iterdir()] == ["step-00000002"]
     assert not (in_training / "adapter").exists() and not (in_training / "answers" / "hardened.jsonl").exists()
     harden(config, in_training, "checkpoint.resume=true")
 
-    killed("answer", KEPT, config, answering)
+    killed(die_after_answers, KEPT, config, answering)
     assert not (answering / "training").exists(), "it must have been killed while the untrained model was measured"
     with open(answering / "answers" / "before.jsonl", "a", encoding="utf-8") as file:
         file.write('{"key": "cut off in the mid')

@@ -4,24 +4,70 @@ from __future__ import annotations
 
 import json
 import signal
-import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from tests import tiny
-from tests.invariants.resume_worker import CHECKPOINT_EVERY, EVALUATE_EVERY, LAST_BREATH, STEPS
-from tests.processes import ROOT, finished
+from tests.invariants.mortal import Mortal
+from tests.processes import worked
+from textadv.attacks import pgd
+from textadv.measuring.accuracy.classify import scores
+from textadv.models import trainable_state
+from textadv.objectives import Adversarial, hardening
+from textadv.training.checkpoint import latest, optimizer_state
+from textadv.training.sampling import OneStream
+from textadv.training.trainer import Trainer
+
+# Checkpoints after steps 5 and 10, evaluations after 4 and 8: the ninth step undoes an evaluation and no checkpoint.
+STEPS, CHECKPOINT_EVERY, EVALUATE_EVERY, LAST_BREATH = 12, 5, 4, 9
 
 
 def steps_logged(folder: Path) -> list[int]:
     return [record["step"] for record in map(json.loads, tiny.log_of(folder).splitlines()) if "loss" in record]
 
 
-def worker(mode: str, folder: Path) -> int:
-    result = finished([sys.executable, str(ROOT / "tests" / "invariants" / "resume_worker.py"), mode, str(folder)])
+def run(folder: Path, dies_in: int | None = None) -> None:
+    """Trains with dropout, from the last checkpoint in `folder` where there is one, and leaves all that can differ."""
+    held_out = tiny.rows(24, seed=1, first_id=2000)
+    attack = pgd(tiny.threat(0.2), steps=3, select="most_damaging")
+    settings = tiny.settings(
+        steps=STEPS, checkpoint_every=CHECKPOINT_EVERY, evaluate_every=EVALUATE_EVERY, select="last", clip_norm=0.5
+    )
+    trainer = Trainer(
+        tiny.accelerator(),
+        tiny.bert(dropout=0.2, live_adapters=False),
+        OneStream(tiny.rows(), tiny.HALF, tiny.BATCH_SIZE, settings.seed),
+        hardening(Mortal(Adversarial(pgd(tiny.threat(0.2), steps=2)), dies_in)),
+        settings,
+        partial(scores, rows=held_out, positions=range(24), attack=attack),
+        folder,
+        bar=False,
+    )
+    trained = trainer.run(latest(folder / "checkpoints"))
+    save_file(
+        trainable_state(trainer.model) | optimizer_state(trainer.model, trainer.optimizer.optimizer),
+        folder / "end.safetensors",
+    )
+    (folder / "end.txt").write_text(f"{trained.progress.best}\n{trained.progress.history}\n{trained.progress.forwards}")
+
+
+def killed(place: str) -> None:
+    run(Path(place) / "killed", LAST_BREATH)
+
+
+def resumed_and_whole(place: str) -> None:
+    run(Path(place) / "killed")
+    run(Path(place) / "whole")
+
+
+def code_of(work: Callable[[str], None], folder: Path) -> int:
+    """How a process of its own ends with that."""
+    result = worked(work, folder)
     assert result.returncode in (0, -signal.SIGKILL), result.stdout[-4000:]
     return result.returncode
 
@@ -30,11 +76,11 @@ def worker(mode: str, folder: Path) -> int:
 def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the runs `killed` (and resumed) and `whole`."""
     folder = tmp_path_factory.mktemp("resume")
-    assert worker("die", folder) == -signal.SIGKILL
+    assert code_of(killed, folder) == -signal.SIGKILL
     assert CHECKPOINT_EVERY < EVALUATE_EVERY * 2 < LAST_BREATH < CHECKPOINT_EVERY * 2
     assert steps_logged(folder / "killed") == list(range(1, LAST_BREATH))
     assert [path.name for path in (folder / "killed" / "checkpoints").iterdir()] == ["step-00000005"]
-    assert worker("go", folder) == 0
+    assert code_of(resumed_and_whole, folder) == 0
     return folder
 
 

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from torch import Tensor, nn
 
 from tests.chats import MODELS, causal, chats
 from textadv.attacks import L2, FixedStep, GradientAttack, StepSize, ThreatModel
 from textadv.attacks.parts.goals import Elicit
 from textadv.models import ModelError, PerturbationError, as_reference, forward, with_prefix
-from textadv.values.batch import IGNORED, Perturbation
+from textadv.values.batch import IGNORED, Batch, Perturbation
 from textadv.values.losses import cross_entropy, kl, margin, sequence_nll
-from textadv.values.spaces import Ablation, Embeddings, Hidden, Several
+from textadv.values.spaces import Ablation, Embeddings, Hidden, Several, Space
 
 SPACES = [Embeddings(), Hidden(1), Several((Embeddings(), Hidden(0), Hidden(2)))]
 
 
-def by_hand(model, batch):
+def by_hand(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """Sum and mean loss of each row's answer, and its margin, from the full logits of the row alone."""
     sums, means, margins = [], [], []
     for n in range(len(batch)):
@@ -40,7 +42,7 @@ def by_hand(model, batch):
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("answer", ["safe", "harmful"])
-def test_losses_of_a_padded_batch_are_those_of_each_row_alone(name, answer):
+def test_losses_of_a_padded_batch_are_those_of_each_row_alone(name: str, answer: str) -> None:
     model, batch = causal(name), chats().answering(answer)
     with torch.no_grad():
         logits = forward(model, batch)
@@ -51,7 +53,7 @@ def test_losses_of_a_padded_batch_are_those_of_each_row_alone(name, answer):
     assert torch.allclose(margin(logits, batch), margins, atol=1e-9)
 
 
-def test_divergence_counts_a_rows_own_tokens_only():
+def test_divergence_counts_a_rows_own_tokens_only() -> None:
     model, batch = causal(), chats()
     other = causal(seed=1)
     with torch.no_grad():
@@ -64,7 +66,7 @@ def test_divergence_counts_a_rows_own_tokens_only():
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("space", SPACES, ids=str)
-def test_the_prefix_cache_changes_no_delta(name, space):
+def test_the_prefix_cache_changes_no_delta(name: str, space: Space) -> None:
     model, batch = causal(name), chats().answering("harmful")
     ball = L2(relative_radius=0.3)
     attack = GradientAttack(
@@ -80,10 +82,10 @@ def test_the_prefix_cache_changes_no_delta(name, space):
     assert used.prefix[0][0].shape[2] == 2
 
 
-def test_a_cache_that_lies_is_found_out_and_left_alone():
+def test_a_cache_that_lies_is_found_out_and_left_alone() -> None:
     model, batch = causal(), chats()
 
-    def spoil(module, args, kwargs, output):
+    def spoil(module: nn.Module, args: object, kwargs: dict[str, Any], output: Any) -> Any:
         if kwargs.get("past_key_values") is not None and output.past_key_values.get_seq_length() > 2:
             output.logits = output.logits + torch.arange(output.logits.shape[-1])
         return output
@@ -96,7 +98,7 @@ def test_a_cache_that_lies_is_found_out_and_left_alone():
 
 
 @pytest.mark.parametrize("space", SPACES, ids=str)
-def test_the_attack_touches_editable_positions_of_its_own_row_only(space):
+def test_the_attack_touches_editable_positions_of_its_own_row_only(space: Space) -> None:
     model, batch = causal(), chats().answering("harmful")
     attack = GradientAttack(ThreatModel(space, L2(2.0)), FixedStep(StepSize(relative=0.3)), 5, Elicit(), seed=3)
     found = attack(model, batch)
@@ -112,7 +114,7 @@ def test_the_attack_touches_editable_positions_of_its_own_row_only(space):
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_one_delta_serves_both_answers():
+def test_one_delta_serves_both_answers() -> None:
     model, batch = causal(), chats()
     delta = torch.randn(3, batch.editable.shape[1], 32, dtype=torch.float64) * batch.editable.unsqueeze(-1)
     with torch.no_grad():
@@ -124,7 +126,7 @@ def test_one_delta_serves_both_answers():
     assert torch.allclose(again, direct, atol=1e-12)
 
 
-def test_ablation_takes_one_direction_out_of_every_position():
+def test_ablation_takes_one_direction_out_of_every_position() -> None:
     model, batch = causal(), chats()
     direction = torch.nn.functional.normalize(torch.randn(32, dtype=torch.float64), dim=0)
     seen = []
@@ -142,7 +144,7 @@ def test_ablation_takes_one_direction_out_of_every_position():
     assert torch.allclose(forward(model, none), forward(model, batch))
 
 
-def test_the_reference_is_the_model_without_its_adapter():
+def test_the_reference_is_the_model_without_its_adapter() -> None:
     base, batch = causal(), chats()
     with torch.no_grad():
         before = forward(base, batch)
@@ -155,7 +157,7 @@ def test_the_reference_is_the_model_without_its_adapter():
         pass
 
 
-def test_a_delta_of_the_wrong_place_is_refused():
+def test_a_delta_of_the_wrong_place_is_refused() -> None:
     model, batch = causal(), chats()
     with pytest.raises(PerturbationError, match="have shape"):
         forward(model, batch.perturbed(Embeddings(), torch.zeros(3, 4, 32, dtype=torch.float64)))

@@ -12,6 +12,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 
 from tests import folders
+from tests.adapters import shaken_loaded
 from tests.chats import MODELS, WIDTH, chats, saved
 from textadv.attacks import L2, Elicit, ThreatModel, pgd
 from textadv.models import (
@@ -61,16 +62,6 @@ def logits(loaded: LoadedModel, batch: Batch = BATCH) -> Tensor:
         return forward(loaded.model, batch)
 
 
-def shaken(loaded: LoadedModel, size: float = 0.3) -> LoadedModel:
-    """As after training: every trainable weight has moved."""
-    generator = torch.Generator().manual_seed(7)
-    with torch.no_grad():
-        for value in loaded.model.parameters():
-            if value.requires_grad:
-                value += size * torch.randn(value.shape, generator=generator)
-    return loaded
-
-
 # ---- what is trained
 
 
@@ -92,7 +83,7 @@ def test_a_new_adapter_changes_nothing_and_switches_off(name: str, base: Callabl
     plain = logits(load_causal(base(name)))
     loaded = load_causal(base(name), lora=Lora(r=2))
     assert torch.allclose(logits(loaded), plain, atol=1e-5)
-    moved = shaken(loaded)
+    moved = shaken_loaded(loaded, 0.3)
     assert not torch.allclose(logits(moved), plain, atol=1e-2)
     with as_reference(moved.model):
         assert torch.allclose(logits(moved), plain, atol=1e-5)
@@ -132,7 +123,7 @@ def test_new_weights_are_a_function_of_the_seed_and_the_callers_random_numbers_s
 def test_an_adapter_folder_gives_the_same_logits_and_is_trained_on(
     name: str, base: Callable[[str], str], tmp_path: Path
 ) -> None:
-    loaded = shaken(load_causal(base(name), lora=Lora(r=2), seed=1))
+    loaded = shaken_loaded(load_causal(base(name), lora=Lora(r=2), seed=1), 0.3)
     save_adapter(loaded.model, loaded.tokenizer, tmp_path)
     assert "model.safetensors" not in {path.name for path in tmp_path.iterdir()}
     again = load_causal(str(tmp_path), seed=2)
@@ -144,7 +135,7 @@ def test_an_adapter_folder_gives_the_same_logits_and_is_trained_on(
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_merged_model_agrees_with_the_adapter(name: str, base: Callable[[str], str], tmp_path: Path) -> None:
-    loaded = shaken(load_causal(base(name), lora=Lora(r=2)), 0.1)
+    loaded = shaken_loaded(load_causal(base(name), lora=Lora(r=2)), 0.1)
     expected = logits(loaded)
     save_merged(loaded.model, loaded.tokenizer, tmp_path)
     merged = load_causal(str(tmp_path))
@@ -240,7 +231,7 @@ def quietened(model: nn.Module) -> nn.Module:
 
 def gradients(loaded: LoadedModel, layers: tuple[int, ...] = ()) -> tuple[dict[str, Tensor], int]:
     """Of the loss at a perturbed prompt, or of the hidden states after `layers`; and how often block 1's MLP ran."""
-    model, calls = quietened(shaken(loaded).model), []
+    model, calls = quietened(shaken_loaded(loaded, 0.3).model), []
     block = blocks(model)[1]
     assert isinstance(block.mlp, nn.Module)
     block.mlp.register_forward_pre_hook(lambda *_: calls.append(1))
@@ -269,8 +260,8 @@ def test_gradient_checkpointing_changes_no_gradient(
 
 
 def test_under_checkpointing_an_attack_works_and_hidden_states_are_refused(base: Callable[[str], str]) -> None:
-    loaded = shaken(load_causal(base("llama"), lora=Lora(r=2), gradient_checkpointing=True))
-    model, plain = loaded.model.train(), shaken(load_causal(base("llama"), lora=Lora(r=2))).model.train()
+    loaded = shaken_loaded(load_causal(base("llama"), lora=Lora(r=2), gradient_checkpointing=True), 0.3)
+    model, plain = loaded.model.train(), shaken_loaded(load_causal(base("llama"), lora=Lora(r=2)), 0.3).model.train()
     attack = pgd(ThreatModel(Embeddings(), L2(0.003)), steps=3, goal=Elicit())
     found, expected = attack(model, BATCH), attack(plain, BATCH)
     assert torch.allclose(found.perturbation.delta, expected.perturbation.delta, atol=1e-6)
@@ -281,10 +272,10 @@ def test_under_checkpointing_an_attack_works_and_hidden_states_are_refused(base:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_bfloat16_runs_attacks_and_trains_with_finite_numbers(name: str, base: Callable[[str], str]) -> None:
-    loaded = shaken(load_causal(base(name), lora=Lora(r=2), dtype="bfloat16"), 0.05)
+    loaded = shaken_loaded(load_causal(base(name), lora=Lora(r=2), dtype="bfloat16"), 0.05)
     frozen = {value.dtype for value in loaded.model.parameters() if not value.requires_grad}
     assert frozen == {torch.bfloat16}
-    exact = logits(shaken(load_causal(base(name), lora=Lora(r=2)), 0.05))
+    exact = logits(shaken_loaded(load_causal(base(name), lora=Lora(r=2)), 0.05))
     near = logits(loaded).float()
     assert float((near - exact).abs().max() / exact.abs().max()) < 0.1
     found = pgd(ThreatModel(Embeddings(), L2(0.3)), steps=3, goal=Elicit())(loaded.model, BATCH)

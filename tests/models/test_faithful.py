@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from tests import folders
+from tests.adapters import shaken
 from tests.models.test_vision_loading import loaded as load_vision
 from tests.models.test_vision_loading import trained as trained_vision
 from tests.vision import FAMILIES as VISION
@@ -52,14 +53,6 @@ BASES = {
     "gpt2": folders.gpt2,
     "llama": folders.llama,
 }
-
-
-def shaken(model: nn.Module, size: float = 0.1) -> None:
-    draw = torch.Generator().manual_seed(7)
-    with torch.no_grad():
-        for value in model.parameters():
-            if value.requires_grad:
-                value += size * torch.randn(value.shape, generator=draw).to(value.dtype)
 
 
 def texts(base: Path | str, size: float = 0.1, **options: Any) -> Texts:

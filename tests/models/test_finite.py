@@ -14,7 +14,7 @@ from torch import nn
 
 from tests import chat_run, folders, tiny, vision
 from tests.oracles import token_rows
-from tests.test_task_images import configured, write_images
+from tests.tasks.test_images import configured, write_images
 from textadv.attacks import L2, ThreatModel, pgd
 from textadv.models import (
     ImageShape,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging
 
 from tests import folders
-from textadv.data import Examples, encode
+from tests.adapters import shaken_loaded
+from textadv.data import EncodedRows, Examples, encode
 from textadv.models import (
     LoadedModel,
     Lora,
@@ -48,18 +50,8 @@ def logits(loaded: LoadedModel) -> Tensor:
         return forward(loaded.model, rows.batch(range(4)))
 
 
-def shaken(loaded: LoadedModel) -> LoadedModel:
-    """As after training: every trainable weight has moved."""
-    generator = torch.Generator().manual_seed(7)
-    with torch.no_grad():
-        for value in loaded.model.parameters():
-            if value.requires_grad:
-                value += 0.1 * torch.randn(value.shape, generator=generator)
-    return loaded
-
-
 @pytest.mark.parametrize("make", BASES.values(), ids=BASES)
-def test_under_lora_only_adapters_and_what_is_new_are_trained(tmp_path: Path, make) -> None:  # type: ignore[no-untyped-def]
+def test_under_lora_only_adapters_and_what_is_new_are_trained(tmp_path: Path, make: Callable[[Path], Path]) -> None:
     base = str(make(tmp_path / "base"))
     loaded = load_classifier(base, LABELS, lora=Lora(r=4))
     new = {name.rpartition(".")[0].rpartition(".")[2] for name in loaded.initialised}
@@ -115,9 +107,11 @@ def test_the_new_head_is_named_and_a_whole_checkpoint_has_none(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("make", BASES.values(), ids=BASES)
-def test_an_adapter_folder_gives_the_same_logits_whatever_the_seed(tmp_path: Path, make) -> None:  # type: ignore[no-untyped-def]
+def test_an_adapter_folder_gives_the_same_logits_whatever_the_seed(
+    tmp_path: Path, make: Callable[[Path], Path]
+) -> None:
     base = str(make(tmp_path / "base"))
-    loaded = shaken(load_classifier(base, LABELS, lora=Lora(), seed=1))
+    loaded = shaken_loaded(load_classifier(base, LABELS, lora=Lora(), seed=1))
     save_adapter(loaded.model, loaded.tokenizer, tmp_path / "adapter")
     again = load_classifier(str(tmp_path / "adapter"), LABELS, seed=2)
     assert torch.equal(logits(again), logits(loaded))
@@ -126,14 +120,16 @@ def test_an_adapter_folder_gives_the_same_logits_whatever_the_seed(tmp_path: Pat
 
 
 def test_an_adapter_of_the_built_in_encoder_finds_its_base_whatever_the_seed(tmp_path: Path) -> None:
-    loaded = shaken(load_classifier(TINY_ENCODER, LABELS, lora=Lora(), seed=1))
+    loaded = shaken_loaded(load_classifier(TINY_ENCODER, LABELS, lora=Lora(), seed=1))
     save_adapter(loaded.model, loaded.tokenizer, tmp_path)
     assert torch.equal(logits(load_classifier(str(tmp_path), LABELS, seed=2)), logits(loaded))
 
 
 @pytest.mark.parametrize("make", BASES.values(), ids=BASES)
-def test_the_merged_model_loads_without_peft_and_agrees_with_the_adapter(tmp_path: Path, make) -> None:  # type: ignore[no-untyped-def]
-    loaded = shaken(load_classifier(str(make(tmp_path / "base")), LABELS, lora=Lora()))
+def test_the_merged_model_loads_without_peft_and_agrees_with_the_adapter(
+    tmp_path: Path, make: Callable[[Path], Path]
+) -> None:
+    loaded = shaken_loaded(load_classifier(str(make(tmp_path / "base")), LABELS, lora=Lora()))
     expected = logits(loaded)
     save_merged(loaded.model, loaded.tokenizer, tmp_path / "merged")
     assert torch.equal(logits(loaded), expected), "merging changed the model in training"
@@ -147,7 +143,7 @@ def test_the_merged_model_loads_without_peft_and_agrees_with_the_adapter(tmp_pat
 def test_a_whole_model_is_saved_whole_and_without_a_progress_bar(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    loaded = shaken(load_classifier(TINY_ENCODER, LABELS, seed=1))
+    loaded = shaken_loaded(load_classifier(TINY_ENCODER, LABELS, seed=1))
     save_adapter(loaded.model, loaded.tokenizer, tmp_path / "model")
     save_merged(loaded.model, loaded.tokenizer, tmp_path / "merged")
     for folder in ("model", "merged"):
@@ -176,7 +172,7 @@ def test_a_decoder_without_a_pad_token_pads_with_its_end_token(tmp_path: Path) -
     assert torch.allclose(torch.cat(alone), logits(loaded), atol=1e-5), "padding changes the prediction"
 
 
-def logits_of(model: nn.Module, rows) -> Tensor:  # type: ignore[no-untyped-def]
+def logits_of(model: nn.Module, rows: EncodedRows) -> Tensor:
     with evaluating(model), torch.no_grad():
         return forward(model, rows.batch([0]))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from typing import NoReturn
 
 import pytest
 import torch
@@ -88,7 +89,7 @@ def perturbed(model: nn.Module, batch: Batch, space: Space, seed: int = 0) -> Ba
 
 @texts
 @pytest.mark.parametrize("layer", [0, 1])
-def test_hidden_is_a_manual_edit_of_that_blocks_output(name, layer, monkeypatch):
+def test_hidden_is_a_manual_edit_of_that_blocks_output(name: str, layer: int, monkeypatch: pytest.MonkeyPatch) -> None:
     model, batch = text_model(name).eval(), token_rows([5, 9, 7], classes=3)
     assert name in BLOCKS
     rows = perturbed(model, batch, Hidden(layer))
@@ -112,7 +113,7 @@ def test_hidden_is_a_manual_edit_of_that_blocks_output(name, layer, monkeypatch)
 
 
 @texts
-def test_embeddings_is_a_sum_before_positions_and_types(name):
+def test_embeddings_is_a_sum_before_positions_and_types(name: str) -> None:
     model, batch = text_model(name).eval(), token_rows([7, 7], classes=3)
     rows = perturbed(model, batch, Embeddings())
     with torch.no_grad():
@@ -124,7 +125,7 @@ def test_embeddings_is_a_sum_before_positions_and_types(name):
     assert float((hooked - clean).abs().min()) > 1e-5
 
 
-def test_pixels_is_a_sum_before_the_model():
+def test_pixels_is_a_sum_before_the_model() -> None:
     model, batch = tiny_models()["vit"]().eval(), image_rows(2)
     rows = perturbed(model, batch, Pixels())
     with torch.no_grad():
@@ -134,7 +135,7 @@ def test_pixels_is_a_sum_before_the_model():
 
 
 @texts
-def test_a_delta_of_zero_changes_nothing_and_has_a_gradient(name):
+def test_a_delta_of_zero_changes_nothing_and_has_a_gradient(name: str) -> None:
     model, batch = text_model(name).eval(), token_rows([5, 9, 7], classes=3)
     for space in (Embeddings(), Hidden(0)):
         delta = torch.zeros(delta_shape(model, batch, space), requires_grad=True)
@@ -148,14 +149,14 @@ def test_a_delta_of_zero_changes_nothing_and_has_a_gradient(name):
         assert float(grad[~batch.inputs["attention_mask"].bool()].abs().sum()) == 0
 
 
-def test_a_half_precision_model_takes_a_single_precision_delta():
+def test_a_half_precision_model_takes_a_single_precision_delta() -> None:
     model, batch = text_model().to(torch.bfloat16).eval(), token_rows([5, 9], classes=3)
     rows = perturbed(model, batch, Embeddings())
     assert rows.perturbation.delta.dtype == torch.float32
     assert forward(model, rows).dtype == torch.bfloat16
 
 
-def test_the_delta_has_the_shape_of_its_space():
+def test_the_delta_has_the_shape_of_its_space() -> None:
     batch = token_rows([5, 9], classes=3)
     electra = text_model("electra")
     assert delta_shape(electra, batch, Embeddings()) == (2, 9, 16)
@@ -169,7 +170,7 @@ def test_the_delta_has_the_shape_of_its_space():
 # ---- what it refuses
 
 
-def test_a_model_without_the_place_that_was_asked_for_is_refused():
+def test_a_model_without_the_place_that_was_asked_for_is_refused() -> None:
     batch, vit = token_rows([5], classes=3), tiny_models()["vit"]()
     model = text_model()
     with pytest.raises(ModelError, match="threat.layer must be at most 1 for this model of 2 blocks, got 2"):
@@ -187,7 +188,7 @@ def test_a_model_without_the_place_that_was_asked_for_is_refused():
         next(vectors(vit, Pixels()))
 
 
-def test_a_block_that_runs_more_than_once_is_refused():
+def test_a_block_that_runs_more_than_once_is_refused() -> None:
     model, batch = CurvedBag().eval(), token_rows([5, 9], classes=3)
 
     class Twice(nn.Module):
@@ -203,7 +204,7 @@ def test_a_block_that_runs_more_than_once_is_refused():
 
 
 @pytest.mark.parametrize("space", [Embeddings(), Hidden(0)], ids=str)
-def test_hooks_are_removed_whatever_happens(space):
+def test_hooks_are_removed_whatever_happens(space: Space) -> None:
     model, batch = text_model(), token_rows([5, 9], classes=3)
     before = hooks(model)
     rows = perturbed(model, batch, space)
@@ -228,7 +229,7 @@ def test_hooks_are_removed_whatever_happens(space):
 # ---- modes and synchronisation
 
 
-def test_evaluating_gives_every_module_back_the_mode_it_had():
+def test_evaluating_gives_every_module_back_the_mode_it_had() -> NoReturn:
     model = text_model().train()
     model.bert.encoder.eval()
     modes = [module.training for module in model.modules()]
@@ -241,13 +242,13 @@ def test_evaluating_gives_every_module_back_the_mode_it_had():
     assert [module.training for module in model.modules()] == modes
 
 
-def test_a_plain_model_has_nothing_to_unwrap_or_to_hold_back():
+def test_a_plain_model_has_nothing_to_unwrap_or_to_hold_back() -> None:
     model = text_model()
     assert bare(model) is model
     assert isinstance(unsynced(model), nullcontext)
 
 
-def test_tempered_divides_the_logits_inside_the_block_alone():
+def test_tempered_divides_the_logits_inside_the_block_alone() -> NoReturn:
     for model in (text_model().eval(), CurvedBag().eval()):
         batch = token_rows([5, 9], classes=3)
         plain = forward(model, batch).detach()
@@ -262,7 +263,7 @@ def test_tempered_divides_the_logits_inside_the_block_alone():
 
 @checkpointing
 @pytest.mark.parametrize("name", ["bert", "gpt2", "llama", "modernbert"])
-def test_gradient_checkpointing_recomputes_with_the_same_embeddings(name):
+def test_gradient_checkpointing_recomputes_with_the_same_embeddings(name: str) -> None:
     batch = token_rows([5, 9, 7], classes=3)
 
     def gradients(recompute: bool) -> dict[str, Tensor]:
@@ -285,7 +286,7 @@ def test_gradient_checkpointing_recomputes_with_the_same_embeddings(name):
 
 
 @checkpointing
-def test_gradient_checkpointing_with_hidden_states_is_refused_in_training():
+def test_gradient_checkpointing_with_hidden_states_is_refused_in_training() -> None:
     model, batch = text_model(), token_rows([5, 9], classes=3)
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     rows = perturbed(model, batch, Hidden(0))
@@ -297,7 +298,7 @@ def test_gradient_checkpointing_with_hidden_states_is_refused_in_training():
 # ---- trainable state
 
 
-def test_trainable_state_under_lora_is_the_adapter_and_the_head_and_comes_back():
+def test_trainable_state_under_lora_is_the_adapter_and_the_head_and_comes_back() -> None:
     model = text_model(lora=True)
     state = trainable_state(model)
     wanted = {name for name, value in model.named_parameters() if value.requires_grad}
@@ -316,7 +317,7 @@ def test_trainable_state_under_lora_is_the_adapter_and_the_head_and_comes_back()
     assert {name: id(value) for name, value in model.named_parameters()} == kept
 
 
-def test_trainable_state_keeps_buffers_that_change():
+def test_trainable_state_keeps_buffers_that_change() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     state = trainable_state(model)
     assert {"0.weight", "1.weight", "1.running_mean", "1.num_batches_tracked"} <= set(state)
@@ -326,7 +327,7 @@ def test_trainable_state_keeps_buffers_that_change():
     assert torch.equal(model[1].running_mean, state["1.running_mean"])
 
 
-def test_a_state_of_another_model_is_refused_before_anything_changes():
+def test_a_state_of_another_model_is_refused_before_anything_changes() -> None:
     model = text_model(lora=True)
     state = trainable_state(model)
     name = list(state)[-1]
@@ -342,7 +343,7 @@ def test_a_state_of_another_model_is_refused_before_anything_changes():
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
-def test_embeddings_frozen_by_lora_can_still_be_attacked():
+def test_embeddings_frozen_by_lora_can_still_be_attacked() -> None:
     model, batch = text_model(lora=True), token_rows([5, 9], classes=3)
     table = model.get_input_embeddings().weight
     assert not table.requires_grad

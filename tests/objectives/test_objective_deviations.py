@@ -126,7 +126,7 @@ losses.log_1_minus_p
 losses.margin
   none (Carlini and Wagner's f6 | test_published_norms.test_margin_and_the_difference_of_logits_ratio
 losses.wrong
-  none | ./test_decisions.test_pgd_raises_the_loss_of_labels_and_counts_a_row_where_any_changed
+  none | values/test_decisions.test_pgd_raises_the_loss_of_labels_and_counts_a_row_where_any_changed
 losses.token_losses
   none | attacks/test_chat_goals.test_begin_is_minus_the_weighted_cross_entropy_of_the_first_tokens
 losses.dlr

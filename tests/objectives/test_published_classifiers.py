@@ -50,7 +50,9 @@ class Given:
     space: Space
     delta: Tensor
 
-    def __call__(self, model: nn.Module, batch: Batch, *, step=0, radius_scale=1.0, measure=True) -> Attacked:
+    def __call__(
+        self, model: nn.Module, batch: Batch, *, step: int = 0, radius_scale: float | Tensor = 1.0, measure: bool = True
+    ) -> Attacked:
         gauge = self.delta.flatten(1).norm(dim=1)
         return Attacked(batch.perturbed(self.space, self.delta), gauge, Cost.none(batch), None)
 

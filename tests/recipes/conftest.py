@@ -8,15 +8,10 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from accelerate.state import AcceleratorState, GradientState
 
-from tests import folders
+from tests import chat_run, folders
 from tests.recipes.running import ROOT, Ended, Recipe
-
-
-def _forget_accelerator() -> None:
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
+from tests.tiny import forget_accelerator
 
 
 @pytest.fixture
@@ -25,7 +20,7 @@ def recipe(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
     monkeypatch.chdir(ROOT)
 
     def run(module: ModuleType, *arguments: str) -> Ended:
-        _forget_accelerator()
+        forget_accelerator()
         monkeypatch.setattr(sys, "argv", [f"{module.__name__}.py", *arguments])
         capsys.readouterr()
         code, error = 0, ""
@@ -37,10 +32,16 @@ def recipe(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
         return Ended(code, printed.out, error + printed.err)
 
     yield run
-    _forget_accelerator()
+    forget_accelerator()
 
 
 @pytest.fixture(scope="session")
 def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny BERT without a head, with its tokenizer."""
     return folders.bert(tmp_path_factory.mktemp("models") / "bert")
+
+
+@pytest.fixture(scope="session")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The configuration of a small chat run, in a folder with its model and its rows; nothing is written there."""
+    return chat_run.prepared(tmp_path_factory.mktemp("chat"))

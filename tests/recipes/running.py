@@ -12,13 +12,14 @@ from typing import NamedTuple
 
 import torch
 
-from tests.processes import ONE_PROCESS, free_port
+from recipes import adv_finetune
+from tests.processes import ONE_PROCESS, pair
 from tests.seen import Taken, taken
 from textadv.data import reviews
 from textadv.report import read_results
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = "tests/recipes/small.yaml"
+SMALL, IMAGES = "tests/recipes/small.yaml", "tests/recipes/small_images.yaml"
 
 
 class Ended(NamedTuple):
@@ -32,6 +33,26 @@ class Ended(NamedTuple):
 Recipe = Callable[..., Ended]
 
 
+def hardened_run(recipe: Recipe, config: str, output: Path, *overrides: str) -> Taken:
+    """The results of a run that ended well, whose numbers do not contradict one another."""
+    ended = recipe(adv_finetune, config, f"output={output}", *overrides)
+    assert ended.code == 0, ended.error
+    results = results_of(output)
+    check_consistent(results)
+    return results
+
+
+def refused(recipe: Recipe, output: Path, *words: str) -> str:
+    """The message of a run that must not start: one error before anything is measured or trained, and no file of it."""
+    config, *overrides = words
+    ended = recipe(adv_finetune, config, f"output={output}", *overrides)
+    assert ended.code == 1, ended.printed
+    assert ended.error.startswith("error: ") and "Traceback" not in ended.error
+    assert [path for path in output.rglob("*") if path.is_file()] == []
+    assert "breaks" not in ended.printed and "step" not in ended.printed
+    return ended.error
+
+
 def launched(script: str, *arguments: str) -> Ended:
     """`accelerate launch` of a script, offline, on the CPU, as `make quickstart` does."""
     return _ended([sys.executable, "-m", "accelerate.commands.launch", *ONE_PROCESS, script, *arguments])
@@ -39,8 +60,7 @@ def launched(script: str, *arguments: str) -> Ended:
 
 def in_two_processes(script: str, *arguments: str) -> Ended:
     """The script in two processes on the CPU, where `accelerate launch --cpu` starts one whatever it is told."""
-    port = f"--master-port={free_port()}"
-    return _ended([sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", port, script, *arguments])
+    return _ended(pair(script, *arguments))
 
 
 def _ended(command: list[str]) -> Ended:

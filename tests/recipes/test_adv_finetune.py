@@ -16,13 +16,13 @@ from tests.recipes.running import (
     Recipe,
     check_consistent,
     file_overrides,
+    hardened_run,
     in_two_processes,
     launched,
     results_of,
     review_rows,
     write_csv,
 )
-from tests.seen import Taken
 from textadv.models import load_classifier
 from textadv.tasks.file import load_config
 
@@ -110,14 +110,6 @@ def test_lora_on_a_model_folder_leaves_an_adapter_and_a_plain_model_that_agree(
     assert torch.allclose(one, other, atol=1e-5) and torch.equal(one.argmax(1), other.argmax(1))
 
 
-def small_run(recipe: Recipe, output: Path, *extra: str) -> Taken:
-    ended = recipe(adv_finetune, SMALL, f"output={output}", *extra)
-    assert ended.code == 0, ended.error
-    results = results_of(output)
-    check_consistent(results)
-    return results
-
-
 OBJECTIVES = {
     "clean": ["objective.name=clean"],
     "adversarial": ["objective.name=adversarial"],
@@ -133,7 +125,7 @@ OBJECTIVES = {
 
 @pytest.mark.parametrize("extra", OBJECTIVES.values(), ids=OBJECTIVES)
 def test_every_objective(tmp_path: Path, recipe: Recipe, bert: Path, extra: list[str]) -> None:
-    results = small_run(recipe, tmp_path, f"model.name={bert}", LORA, *extra)
+    results = hardened_run(recipe, SMALL, tmp_path, f"model.name={bert}", LORA, *extra)
     run = results.trainings[0]
     name = load_config(tmp_path / "config.yaml").objective.name
     assert run.objective == name
@@ -166,7 +158,7 @@ OPTIONS = {
 
 @pytest.mark.parametrize("extra", OPTIONS.values(), ids=OPTIONS)
 def test_every_option(tmp_path: Path, recipe: Recipe, bert: Path, extra: list[str]) -> None:
-    results = small_run(recipe, tmp_path, f"model.name={bert}", LORA, *extra, "evaluation.radii=[0.05, 0.2]")
+    results = hardened_run(recipe, SMALL, tmp_path, f"model.name={bert}", LORA, *extra, "evaluation.radii=[0.05, 0.2]")
     assert results.trainings[0].adversarial_rows == 6
     assert all(line["gauge"] > 0 for line in log_of(tmp_path) if "gauge" in line)
     assert results.evaluations[-1].temperature != 1 or "evaluation.calibrate=false" in extra
@@ -178,7 +170,7 @@ def test_pairs_warm_up_and_schedules(tmp_path: Path, recipe: Recipe, bert: Path)
         "mixing.ratio_schedule={kind: linear, start: 0.0, end: 1.0, steps: 4}",
         "mixing.radius_schedule={kind: step, values: {0: 0.5, 3: 1.0}}",
     ]
-    small_run(recipe, tmp_path, f"model.name={bert}", LORA, *extra, *ramps)
+    hardened_run(recipe, SMALL, tmp_path, f"model.name={bert}", LORA, *extra, *ramps)
     steps = [line for line in log_of(tmp_path) if "loss" in line]
     assert [line["ratio"] for line in steps] == [0.0, 0.25, 0.5, 0.75, 1.0]
 
@@ -192,7 +184,7 @@ def test_three_classes_and_pairs_of_texts_from_files(tmp_path: Path, recipe: Rec
     train = write_csv(tmp_path / "train.csv", rows)
     test = write_csv(tmp_path / "test.csv", [row | {"first": f"so {row['first']}"} for row in rows[:24]])
     data = [*file_overrides(train=train, test=test), "data.text=first", "data.text_pair=second", "data.label=tag"]
-    results = small_run(recipe, tmp_path / "run", f"model.name={bert}", LORA, *data)
+    results = hardened_run(recipe, SMALL, tmp_path / "run", f"model.name={bert}", LORA, *data)
     assert {row.label for row in results.evaluations[-1].rows_detail} == {0, 1, 2}
     assert json.loads((tmp_path / "run/merged/config.json").read_text())["id2label"] == {
         "0": "contradicts",
@@ -217,13 +209,15 @@ def test_data_from_files(tmp_path: Path, recipe: Recipe, kind: str) -> None:
         else:
             datasets.Dataset.from_list(rows).to_parquet(path)
         paths[role] = path
-    results = small_run(recipe, tmp_path / "run", *file_overrides(**paths))
+    results = hardened_run(recipe, SMALL, tmp_path / "run", *file_overrides(**paths))
     assert results.evaluations[-1].rows == 12
 
 
 def test_an_adapter_can_be_trained_further_and_is_measured_before(tmp_path: Path, recipe: Recipe, bert: Path) -> None:
-    small_run(recipe, tmp_path / "first", f"model.name={bert}", LORA)
-    results = small_run(recipe, tmp_path / "second", f"model.name={tmp_path / 'first/adapter'}", "model.lora=null")
+    hardened_run(recipe, SMALL, tmp_path / "first", f"model.name={bert}", LORA)
+    results = hardened_run(
+        recipe, SMALL, tmp_path / "second", f"model.name={tmp_path / 'first/adapter'}", "model.lora=null"
+    )
     assert [found.name for found in results.evaluations] == ["before", "hardened"]
     first = results_of(tmp_path / "first")
     assert results.hashes["weights.initial"] == first.hashes["weights.hardened"]
@@ -231,10 +225,10 @@ def test_an_adapter_can_be_trained_further_and_is_measured_before(tmp_path: Path
 
 
 def test_running_twice_and_resuming_a_finished_run_give_the_same(tmp_path: Path, recipe: Recipe) -> None:
-    first = small_run(recipe, tmp_path)
+    first = hardened_run(recipe, SMALL, tmp_path)
     assert not (tmp_path / ".unfinished").exists()
-    second = small_run(recipe, tmp_path)
-    resumed = small_run(recipe, tmp_path, "checkpoint.resume=true")
+    second = hardened_run(recipe, SMALL, tmp_path)
+    resumed = hardened_run(recipe, SMALL, tmp_path, "checkpoint.resume=true")
     assert first.hashes == second.hashes == resumed.hashes
     assert first.evaluations[0].rows_detail == resumed.evaluations[0].rows_detail
 
@@ -246,7 +240,7 @@ def test_two_processes_attack_as_many_rows_as_one_and_write_one_report(tmp_path:
     assert ended.code == 0, ended.error
     assert ended.printed.count("clean accuracy") == 1, "each process prints"
     check_folder(tmp_path / "two", "model.safetensors")
-    one, two = small_run(recipe, tmp_path / "one", *extra), results_of(tmp_path / "two")
+    one, two = hardened_run(recipe, SMALL, tmp_path / "one", *extra), results_of(tmp_path / "two")
     check_consistent(two)
     assert (one.environment["processes"], two.environment["processes"]) == ("1", "2")
     first, second = one.trainings[0], two.trainings[0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -12,61 +11,147 @@ import pytest
 from transformers import BertForSequenceClassification
 
 from recipes import adv_finetune, attack, evaluate
-from tests import folders
-from tests.recipes.running import SMALL, Recipe, file_overrides, in_two_processes, review_rows, write_csv
+from tests import chat_run, folders
+from tests.recipes.running import (
+    IMAGES,
+    SMALL,
+    Recipe,
+    file_overrides,
+    in_two_processes,
+    refused,
+    review_rows,
+    write_csv,
+)
 from textadv.models import Lora, load_classifier, save_adapter
 from textadv.models.networks import SmallCnn
 
-
-def refused(recipe: Recipe, output: Path, *extra: str, config: str = SMALL) -> str:
-    """The message of a run that must not start."""
-    ended = recipe(adv_finetune, config, f"output={output}", *extra)
-    assert ended.code == 1, ended.printed
-    assert ended.error.startswith("error: ") and "Traceback" not in ended.error
-    assert not (output / "training").exists() and not (output / "results.json").exists()
-    assert "step" not in ended.printed
-    return ended.error
-
-
-CONFIGURATION = {
-    "an unknown key": (["attack.stepz=3"], "attack.steps"),
-    "an unknown section": (["trainig.steps=3"], "training"),
-    "a ratio above 1": (["mixing.ratio=1.5"], "mixing.ratio must be"),
-    "a ratio below 0": (["mixing.ratio=-0.1"], "mixing.ratio must be"),
-    "a ratio of no row": (["mixing.ratio=0.01"], "mixing.ratio 0.01 of training.batch_size 8 gives none"),
-    "no attack steps": (["attack.steps=0"], "attack.steps must be at least 1, got 0"),
-    "no training steps": (["training.steps=0"], "training.steps must be at least 1, got 0"),
-    "a micro batch above the batch": (["training.micro_batch_size=16"], "training.micro_batch_size must be at most"),
-    "more restarts than kept": (["attack.restarts=2"], "attack.select"),
-    "more restarts in evaluation": (
-        ["evaluation.attacks={mine: {restarts: 3, select: last}}"],
-        "evaluation.attacks.mine: ",
-    ),
-    "a batch above the rows": (["training.batch_size=64"], "training.batch_size must be at most the 48 training rows"),
-    "no radius": (["threat={radius: 0}"], "threat.radius must be greater than 0, got 0"),
-    "no relative radius": (["threat.relative_radius=0"], "threat.relative_radius must be greater than 0, got 0"),
-    "a negative radius": (["threat={radius: -0.5}"], "threat.radius must be greater than 0, got -0.5"),
-    "pixels of a text": (["threat={space: pixels, radius: 0.1, per: example}"], "threat.space: embeddings"),
-    "a layer that is not there": (
-        ["threat={space: hidden, layer: 7, relative_radius: 0.1}"],
-        "threat.layer must be at most 1 for this model of 2 blocks, got 7",
-    ),
-    "the same with an absolute radius": (
-        ["threat={space: hidden, layer: 7, radius: 0.1}"],
-        "threat.layer must be at most 1",
-    ),
-    "a tracker that is not installed": (["tracking.log_with=[aim]"], "tracking.log_with: aim cannot be imported"),
-    "half precision without a GPU": (["training.precision=fp16"], "training.precision: fp16 needs a GPU"),
-    "a missing model folder": (["model.name=runs/nothing/here"], "there is no folder runs/nothing/here"),
-    "a data set that is not on this machine": (["data={name: nobody/nothing}"], "use data.name: files"),
-    "a resume of nothing": (["checkpoint.resume=true"], "holds no run. Set checkpoint.resume: false"),
+CASES: dict[str, dict[str, tuple[list[str], str]]] = {
+    "text": {
+        "an unknown key": (["attack.stepz=3"], "attack.steps"),
+        "a ratio of no row": (["mixing.ratio=0.01"], "mixing.ratio 0.01 of training.batch_size 8 gives none"),
+        "more restarts than kept": (["attack.restarts=2"], "attack.select"),
+        "more restarts in evaluation": (
+            ["evaluation.attacks={mine: {restarts: 3, select: last}}"],
+            "evaluation.attacks.mine: ",
+        ),
+        "a batch above the rows": (
+            ["training.batch_size=64"],
+            "training.batch_size must be at most the 48 training rows",
+        ),
+        "pixels of a text": (["threat={space: pixels, radius: 0.1, per: example}"], "threat.space: embeddings"),
+        "a layer that is not there": (
+            ["threat={space: hidden, layer: 7, relative_radius: 0.1}"],
+            "threat.layer must be at most 1 for this model of 2 blocks, got 7",
+        ),
+        "the same with an absolute radius": (
+            ["threat={space: hidden, layer: 7, radius: 0.1}"],
+            "threat.layer must be at most 1",
+        ),
+        "a tracker that is not installed": (["tracking.log_with=[aim]"], "tracking.log_with: aim cannot be imported"),
+        "half precision without a GPU": (["training.precision=fp16"], "training.precision: fp16 needs a GPU"),
+        "a missing model folder": (["model.name=runs/nothing/here"], "there is no folder runs/nothing/here"),
+        "a data set that is not on this machine": (["data={name: nobody/nothing}"], "use data.name: files"),
+        "a resume of nothing": (["checkpoint.resume=true"], "holds no run. Set checkpoint.resume: false"),
+    },
+    "images": {
+        "blocks that are not there": (
+            ["threat={space: hidden, layer: 0, radius: 1}"],
+            "threat.space: hidden needs transformer",
+        ),
+        "an unknown key": (["data.pth=x"], "unknown key data.pth"),
+        "a file that is not there": (
+            ["data={name: files, path: no.npz}"],
+            "data.path: there is no file or folder no.npz",
+        ),
+        "a folder that is not there": (["model.name=runs/no/where"], "there is no folder runs/no/where"),
+        "adapters on a built-in network": (["model.lora={}"], "model.lora: builtin:small-cnn is trained whole"),
+        "images that are too small": (["data.image_size=12"], "needs images of 20 pixels a side or more, got 12 x 12"),
+        "split norms of a network without any": (["model.split_norm=clean"], "model.split_norm needs batch norms"),
+        "split norms without an attack": (
+            ["model={name: builtin:small-resnet, split_norm: clean}", "mixing.ratio=0"],
+            "model.split_norm keeps batch norms for attacked rows, and this run attacks none",
+        ),
+        "a batch above the rows": (
+            ["training.batch_size=65"],
+            "training.batch_size must be at most the 64 training rows",
+        ),
+    },
+    "chat": {
+        "an unknown part": (["objective.parts=[{name: catt}]"], "Did you mean cat?"),
+        "a layer that is not there": (
+            ["threat={space: hidden, layer: 7, radius: 0.1}"],
+            "threat.layer must be at most 1 for this model of 2 blocks, got 7",
+        ),
+        "the last layer": (["threat={space: hidden, layer: 1, radius: 0.1}"], "reaches no token of the answer"),
+        "the last layer of several": (["threat={space: several, layers: [0, 1], radius: 0.1}"], "Name blocks 0 to 0"),
+        "blocks that are not rerouted": (
+            ["objective.parts=[{name: rerouting, layers: [2]}]"],
+            "must name blocks 0 to 1",
+        ),
+        "no block to ablate": (
+            ["objective.parts=[{name: refusal_direction, first_layer: 1}]"],
+            "leaves none of 2 blocks",
+        ),
+        "a recovery without its attack": (
+            ["objective.parts=[{name: prefill_recovery, perturbed: true}]"],
+            "needs a part that attacks, such as cat",
+        ),
+        "parts without weight": (["objective.parts=[{name: cat, away: 0, toward: 0}]"], "objective.parts is empty"),
+        "nothing on utility": (["objective.utility=0"], "objective.utility: 0 leaves nothing to train on utility rows"),
+        "a goal of its own": (["attack.goal=margin"], "attack.goal: margin is not for cat, capo and lat"),
+        "a clean loss twice": (
+            ["objective.parts=[{name: supervised}]", "mixing.policy=pair"],
+            "mixing.policy: pair counts the safe answer at the plain prompt twice",
+        ),
+        "noise as a measuring attack": (
+            ["evaluation.elicitation={attack: {name: noise}}"],
+            "evaluation.elicitation.attack.name must be pgd, fgsm or r_fgsm, got noise",
+        ),
+        "restarts of a measuring attack": (
+            ["selection.attack={steps: 2, restarts: 2}"],
+            "selection.attack: leave restarts",
+        ),
+        "questions of an unknown format": (
+            ["evaluation.questions={riddles: riddles.csv}"],
+            "evaluation.questions.riddles: the name must begin with the format of the file, one of",
+        ),
+        "questions that are not there": (["evaluation.questions={arc_mine: runs/no.jsonl}"], "runs/no.jsonl"),
+        "a benign file that is not there": (["evaluation.over_refusal={mine: runs/no.csv}"], "runs/no.csv"),
+        "a missing model folder": (["model.name=runs/nothing/here"], "there is no folder runs/nothing/here"),
+        "a judge that is not there": (
+            ["evaluation.llm_judge={model: runs/no/judge}"],
+            "evaluation.llm_judge: ",
+        ),
+        "a judge's key that is not set": (
+            ["evaluation.llm_judge={endpoint: 'http://127.0.0.1:9/v1', endpoint_model: m, key_variable: NO_SUCH_KEY}"],
+            "evaluation.llm_judge: the environment variable NO_SUCH_KEY (key_variable) is not set",
+        ),
+        "a judge's address": (
+            ["evaluation.llm_judge={endpoint: 'ftp://x', endpoint_model: m, key_variable: null}"],
+            "must start with http:// or https://",
+        ),
+        "a template that is not there": (["model.chat_template=runs/no.jinja"], "model.chat_template: runs/no.jinja"),
+        "4 bits of a whole model": (
+            ["model.quantization=4bit"],
+            "model.quantization: 4bit needs the package bitsandbytes",
+        ),
+        "too short rows": (["data.max_length=8"], "data.max_length: 8"),
+        "a target longer than a row": (["data.max_length=20"], "data.max_length: 20. Raise it"),
+    },
 }
+"""By task and name: what is added to the small run, and a part of what is said. One case that reading the configuration
+refuses stands for all of them: their sentences are those of the tests of the configuration."""
 
 
-@pytest.mark.parametrize(("extra", "told"), CONFIGURATION.values(), ids=CONFIGURATION)
-def test_configuration(tmp_path: Path, recipe: Recipe, extra: Sequence[str], told: str) -> None:
-    assert told in refused(recipe, tmp_path / "run", *extra)
-    assert not (tmp_path / "run" / "config.yaml").exists(), "the folder would be held against the next attempt"
+@pytest.mark.parametrize(("task", "case"), [(task, case) for task, cases in CASES.items() for case in cases])
+def test_what_cannot_work_is_told_first(
+    task: str, case: str, tmp_path: Path, recipe: Recipe, request: pytest.FixtureRequest
+) -> None:
+    extra, told = CASES[task][case]
+    small = {"text": [SMALL], "images": [IMAGES], "chat": ["", *chat_run.BRIEF]}[task]
+    if task == "chat":
+        small[0] = str(request.getfixturevalue("config"))
+    assert told in refused(recipe, tmp_path / "run", *small, *extra)
 
 
 def test_a_configuration_file_that_is_missing_or_a_folder(tmp_path: Path, recipe: Recipe) -> None:
@@ -92,7 +177,7 @@ def data_problem(recipe: Recipe, folder: Path, rows: list[dict[str, str]], *extr
             train.write_text("text,label\n")
     else:
         train.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return refused(recipe, folder / "run", *file_overrides(train=train, test=test), *extra)
+    return refused(recipe, folder / "run", SMALL, *file_overrides(train=train, test=test), *extra)
 
 
 def test_data(tmp_path: Path, recipe: Recipe) -> None:
@@ -111,7 +196,7 @@ def test_data(tmp_path: Path, recipe: Recipe) -> None:
 
 
 def test_after_a_mistake_the_same_folder_can_be_used(tmp_path: Path, recipe: Recipe) -> None:
-    refused(recipe, tmp_path / "run", "model.name=runs/nothing/here")
+    refused(recipe, tmp_path / "run", SMALL, "model.name=runs/nothing/here")
     ended = recipe(adv_finetune, SMALL, f"output={tmp_path / 'run'}", "training.steps=1")
     assert ended.code == 0, ended.error
 
@@ -129,7 +214,7 @@ def test_an_output_folder_with_another_run_is_not_overwritten(tmp_path: Path, re
 
 def test_models(tmp_path: Path, recipe: Recipe, bert: Path) -> None:
     def told(name: Path, *extra: str) -> str:
-        return refused(recipe, tmp_path / "run", f"model.name={name}", *extra)
+        return refused(recipe, tmp_path / "run", SMALL, f"model.name={name}", *extra)
 
     no_pad = folders.gpt2(tmp_path / "gpt2", end=None)
     assert "neither a pad nor an end token" in told(no_pad)
@@ -156,7 +241,7 @@ def test_a_text_classifier_that_returns_probabilities(
         return output
 
     monkeypatch.setattr(BertForSequenceClassification, "forward", ending)
-    told = refused(recipe, tmp_path / "run", f"model.name={bert}")
+    told = refused(recipe, tmp_path / "run", SMALL, f"model.name={bert}")
     assert "The model returns probabilities, not logits: all of" in told and "Remove the softmax" in told
 
 
@@ -165,7 +250,7 @@ def test_an_image_classifier_that_returns_probabilities(
 ) -> None:
     logits_of = SmallCnn.forward
     monkeypatch.setattr(SmallCnn, "forward", lambda self, pixels: logits_of(self, pixels).softmax(dim=1))
-    told = refused(recipe, tmp_path / "run", config="tests/recipes/small_images.yaml")
+    told = refused(recipe, tmp_path / "run", IMAGES)
     assert "The model returns probabilities, not logits: all of" in told and "Remove the softmax" in told
 
 

@@ -35,11 +35,6 @@ class Ran(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return chat_run.prepared(tmp_path_factory.mktemp("chat"))
-
-
-@pytest.fixture(scope="module")
 def ran(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Ran:
     """The script as users launch it."""
     output = tmp_path_factory.mktemp("runs") / "run"

@@ -34,11 +34,6 @@ class Ran(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return chat_run.prepared(tmp_path_factory.mktemp("chat"))
-
-
-@pytest.fixture(scope="module")
 def ran(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Ran:
     output = tmp_path_factory.mktemp("runs") / "run"
     ended = launched("recipes/adv_finetune.py", str(config), f"output={output}", *WITH)

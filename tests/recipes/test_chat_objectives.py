@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState, GradientState
 from torch import Tensor
 
 from tests import chat_run
+from tests.tiny import forget_accelerator
 from textadv.models import trainable_state
 from textadv.runs.harden import train_hardened
 from textadv.runs.ready import prepare
@@ -77,11 +77,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield chat_run.prepared(tmp_path_factory.mktemp("chat")).parent
     trained.cache_clear()
     forget_accelerator()
-
-
-def forget_accelerator() -> None:
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
 
 
 @cache

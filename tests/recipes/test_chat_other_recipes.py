@@ -17,11 +17,6 @@ from textadv.measuring.safety.record import Talked
 WITH_KL = "objective.parts=[{name: cat}, {name: kl}]"
 
 
-@pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return chat_run.prepared(tmp_path_factory.mktemp("chat"))
-
-
 @pytest.fixture
 def trained(config: Path, recipe: Recipe, tmp_path: Path) -> Iterator[Path]:
     """The folder of a run whose objective needs an adapter."""

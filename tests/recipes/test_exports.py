@@ -13,14 +13,13 @@ from safetensors.torch import load_file, save_file
 from recipes import adv_finetune, evaluate
 from tests import chat_run, folders
 from tests.models.test_vocabulary import grown
-from tests.recipes.running import SMALL, Recipe, check_consistent, in_two_processes, results_of
+from tests.recipes.running import IMAGES, SMALL, Recipe, check_consistent, in_two_processes, results_of
 from tests.seen import Taken, read_chat_results
 from tests.vision import saved, tiny
 from textadv.models import loading, save_merged
 from textadv.runs.exporting import MARK
 
 LORA = "model.lora={r: 4}"
-IMAGES = "tests/recipes/small_images.yaml"
 
 
 def run(recipe: Recipe, output: Path, *extra: str, config: str = SMALL) -> tuple[Taken, str]:

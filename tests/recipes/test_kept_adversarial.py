@@ -9,12 +9,11 @@ import torch
 from safetensors.torch import load_file
 
 from recipes import adv_finetune, evaluate
-from tests.recipes.running import SMALL, Recipe, in_two_processes, results_of
+from tests.recipes.running import IMAGES, SMALL, Recipe, in_two_processes, results_of
 from textadv.config.types import ConfigError
 from textadv.tasks.file import load_config
 
 KEPT = "evaluation.keep_adversarial=true"
-IMAGES = "tests/recipes/small_images.yaml"
 
 
 def agree(folder: Path, name: str, model: str) -> dict[str, torch.Tensor]:

@@ -10,7 +10,7 @@ import pytest
 
 from recipes import adv_finetune
 from tests import chat_run
-from tests.recipes.running import SMALL, Recipe
+from tests.recipes.running import IMAGES, SMALL, Recipe
 from textadv.values.host.phases import Advance, Phases, untold
 
 STRONG = (
@@ -75,7 +75,7 @@ def test_a_run_on_texts_tells_of_its_phases(recipe: Recipe, told: Told, tmp_path
 
 
 def test_a_run_on_images_tells_of_its_phases(recipe: Recipe, told: Told, tmp_path: Path) -> None:
-    small = "tests/recipes/small_images.yaml"
+    small = IMAGES
     ended = recipe(adv_finetune, small, f"output={tmp_path / 'run'}", "tracking.progress=true")
     assert ended.code == 0, ended.error
     assert not told.wrong

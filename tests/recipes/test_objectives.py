@@ -9,8 +9,7 @@ import pytest
 from safetensors.torch import load_file
 
 from recipes import adv_finetune
-from tests.recipes.running import SMALL, Recipe, check_consistent, results_of
-from tests.seen import Taken
+from tests.recipes.running import SMALL, Recipe, hardened_run
 from textadv.models import TRAINING_ONLY, load_classifier
 
 LORA, LINF = "model.lora={r: 4}", "threat={norm: linf, radius: 0.05}"
@@ -29,14 +28,6 @@ OBJECTIVES = {
 }
 
 
-def run(recipe: Recipe, output: Path, *extra: str) -> Taken:
-    ended = recipe(adv_finetune, SMALL, f"output={output}", *extra)
-    assert ended.code == 0, ended.error
-    results = results_of(output)
-    check_consistent(results)
-    return results
-
-
 def steps_of(output: Path) -> list[dict[str, float]]:
     lines = [json.loads(line) for line in (output / "training/hardened/log.jsonl").read_text().splitlines()]
     return [line for line in lines if "loss" in line]
@@ -48,7 +39,7 @@ def keys(folder: Path) -> set[str]:
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_it_trains_measures_and_exports(name: str, tmp_path: Path, recipe: Recipe, bert: Path) -> None:
-    results = run(recipe, tmp_path, f"model.name={bert}", LORA, *OBJECTIVES[name])
+    results = hardened_run(recipe, SMALL, tmp_path, f"model.name={bert}", LORA, *OBJECTIVES[name])
     hardened = results.trainings[0]
     assert (hardened.adversarial_rows, hardened.steps) == (6, 3)
     assert all(line["gain"] > 0 and line["gauge"] > 0.01 for line in steps_of(tmp_path))
@@ -63,24 +54,24 @@ def test_it_trains_measures_and_exports(name: str, tmp_path: Path, recipe: Recip
 
 def test_all_of_a_models_weights_are_exported_without_its_predictor(tmp_path: Path, recipe: Recipe) -> None:
     extra = ("objective={name: predictor, hidden: 8}", "training.steps=4", "selection.every=2")
-    first = run(recipe, tmp_path, *extra)
+    first = hardened_run(recipe, SMALL, tmp_path, *extra)
     assert not [key for key in keys(tmp_path / "adapter") | keys(tmp_path / "merged") if TRAINING_ONLY in key]
-    resumed = run(recipe, tmp_path, *extra, "checkpoint.resume=true")
+    resumed = hardened_run(recipe, SMALL, tmp_path, *extra, "checkpoint.resume=true")
     assert first.hashes == resumed.hashes
-    plain = run(recipe, tmp_path / "plain", "training.steps=4", "selection.every=2")
+    plain = hardened_run(recipe, SMALL, tmp_path / "plain", "training.steps=4", "selection.every=2")
     assert plain.hashes["weights.hardened"] != first.hashes["weights.hardened"]
 
 
 def test_the_weights_perturbation_costs_a_pass_more(tmp_path: Path, recipe: Recipe) -> None:
-    plain = run(recipe, tmp_path / "plain").trainings[0]
-    moved = run(recipe, tmp_path / "moved", "objective.weight_perturbation=0.01").trainings[0]
+    plain = hardened_run(recipe, SMALL, tmp_path / "plain").trainings[0]
+    moved = hardened_run(recipe, SMALL, tmp_path / "moved", "objective.weight_perturbation=0.01").trainings[0]
     assert (moved.forwards - plain.forwards, moved.backwards - plain.backwards) == (6, 6)
 
 
 def test_a_schedule_of_steps_changes_the_number_of_steps(tmp_path: Path, recipe: Recipe) -> None:
     """Two attacked rows in each of three optimizer steps: 2 steps each, or 1, 1 and 5."""
-    plain = run(recipe, tmp_path / "plain").trainings[0]
-    staged = run(recipe, tmp_path / "staged", "attack.steps_schedule={0: 1, 2: 5}").trainings[0]
+    plain = hardened_run(recipe, SMALL, tmp_path / "plain").trainings[0]
+    staged = hardened_run(recipe, SMALL, tmp_path / "staged", "attack.steps_schedule={0: 1, 2: 5}").trainings[0]
     assert staged.backwards - plain.backwards == 2 * ((1 + 1 + 5) - 3 * 2)
 
 

@@ -8,6 +8,7 @@ import re
 import runpy
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -138,7 +139,7 @@ def test_the_minimal_loop_is_short_and_runs(
 
 
 @pytest.mark.parametrize("module", [adv_finetune, attack, evaluate], ids=["adv_finetune", "attack", "evaluate"])
-def test_the_help_shows_a_command_and_explains_every_argument(recipe: Recipe, module) -> None:  # type: ignore[no-untyped-def]
+def test_the_help_shows_a_command_and_explains_every_argument(recipe: Recipe, module: ModuleType) -> None:
     ended = recipe(module, "--help")
     assert ended.code == 0
     assert "recipes/configs/quickstart.yaml" in ended.printed

@@ -13,14 +13,13 @@ from torch.nn.functional import cross_entropy
 
 from recipes import adv_finetune, attack, evaluate
 from tests import chat_run
-from tests.recipes.running import Ended, Recipe, file_overrides, results_of, write_csv
+from tests.recipes.running import IMAGES, SMALL, Ended, Recipe, file_overrides, results_of, write_csv
 from tests.seen import read_chat_results
 from textadv.data import ImageSplits, shapes
 from textadv.models import load_classifier
 from textadv.models.places import pretrained
 from textadv.models.sources import quiet
 
-SMALL, IMAGES = "tests/recipes/small.yaml", "tests/recipes/small_images.yaml"
 OTHER = "its classes seem to be in another order than the labels'"
 WORDS = {"negative": ["awful", "boring", "bad"], "positive": ["superb", "lovely", "good"]}
 SWAPPED = {"negative": "positive", "positive": "negative"}

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from recipes import adv_finetune, attack, evaluate
+from tests.recipes.running import IMAGES as SMALL_IMAGES
 from tests.recipes.running import SMALL as SMALL_TEXTS
 from tests.recipes.running import Recipe, check_consistent, results_of
 
-SMALL_IMAGES = "tests/recipes/small_images.yaml"
 ALL = (
     "evaluation.attacks={aa: {name: autoattack, steps: 3, queries: 12}, fast: {name: autoattack, version: fast, "
     "steps: 3}, ce: {name: apgd_ce, steps: 3}, dlr: {name: apgd_dlr, steps: 3}, targeted: {name: apgd_targeted, "

@@ -9,21 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from recipes import adv_finetune
-from tests.recipes.running import SMALL, Recipe, check_consistent, results_of
-from tests.seen import Taken
+from tests.recipes.running import IMAGES, SMALL, Recipe, hardened_run
 
-IMAGES = "tests/recipes/small_images.yaml"
 FREE = ("objective.name=free", "objective.replays=2", "attack.steps=1")
 GUARD = "training.guard={every: 2, rows: 8, attack: {steps: 3}, action: rollback}"
-
-
-def run(recipe: Recipe, config: str, output: Path, *extra: str) -> Taken:
-    ended = recipe(adv_finetune, config, f"output={output}", *extra)
-    assert ended.code == 0, ended.error
-    results = results_of(output)
-    check_consistent(results)
-    return results
 
 
 def log_of(output: Path) -> list[dict[str, float]]:
@@ -33,7 +22,7 @@ def log_of(output: Path) -> list[dict[str, float]]:
 @pytest.mark.parametrize("config", [SMALL, IMAGES], ids=["texts", "images"])
 def test_everything_at_once(config: str, tmp_path: Path, recipe: Recipe) -> None:
     extra = ["training.steps=4", "selection.every=2", "training.averaging={kind: swa, start: 0.5}", GUARD]
-    results = run(recipe, config, tmp_path / "run", *FREE, *extra, "baselines=[same_steps]")
+    results = hardened_run(recipe, config, tmp_path / "run", *FREE, *extra, "baselines=[same_steps]")
     plain, hardened = results.trainings
     assert (hardened.objective, hardened.steps, hardened.rows_seen) == ("free", 4, 32)
     assert plain.forwards == plain.backwards == 32, "baselines are neither guarded nor replayed"
@@ -56,6 +45,6 @@ def log_lines(output: Path, name: str) -> list[str]:
 def test_a_guarded_run_with_averages_is_resumed(tmp_path: Path, recipe: Recipe) -> None:
     extra = [*FREE, "training.steps=4", "checkpoint.every=2", "training.averaging.decay=0.5", GUARD]
     output = tmp_path / "run"
-    first = run(recipe, IMAGES, output, *extra)
-    again = run(recipe, IMAGES, output, *extra, "checkpoint.resume=true")
+    first = hardened_run(recipe, IMAGES, output, *extra)
+    again = hardened_run(recipe, IMAGES, output, *extra, "checkpoint.resume=true")
     assert first.hashes == again.hashes and first.evaluations[0].clean == again.evaluations[0].clean

@@ -60,24 +60,19 @@ def test_a_token_without_an_embedding_in_any_split(tmp_path: Path, recipe: Recip
     assert not (tmp_path / "run" / "config.yaml").exists()
 
 
-@pytest.fixture(scope="module")
-def chats(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return chat_run.prepared(tmp_path_factory.mktemp("chat"))
-
-
-def test_a_token_without_an_embedding_in_a_chat(tmp_path: Path, recipe: Recipe, chats: Path) -> None:
+def test_a_token_without_an_embedding_in_a_chat(tmp_path: Path, recipe: Recipe, config: Path) -> None:
     folder, size = extended(chat_run.save_untaught(tmp_path / "model", "llama"))
     rows = chat_run.data()["utility_train"]
     rows = [row | {"response": f"<user> {row['response']}"} if n == 3 else row for n, row in enumerate(rows)]
     mine = chat_run.write_rows(tmp_path / "utility.jsonl", rows)
     extra = [*chat_run.BRIEF, f"model.name={folder}", f"data.utility.train={mine}", "data.utility.train_rows=null"]
     told = UNKNOWN.format(place="utility train row 3", size=size)
-    ended = recipe(adv_finetune, str(chats), f"output={tmp_path / 'run'}", *extra)
+    ended = recipe(adv_finetune, str(config), f"output={tmp_path / 'run'}", *extra)
     assert ended.code == 1 and told in ended.error, ended.error
     benign = chat_run.write_rows(tmp_path / "benign.jsonl", [{"prompt": "Who is <user>?"}])
     extra = [*chat_run.BRIEF, f"model.name={folder}", f"evaluation.over_refusal={{mine: {benign}}}"]
     told = UNKNOWN.format(place="mine prompt row 0", size=size)
-    ended = recipe(adv_finetune, str(chats), f"output={tmp_path / 'run'}", *extra)
+    ended = recipe(adv_finetune, str(config), f"output={tmp_path / 'run'}", *extra)
     assert ended.code == 1 and told in ended.error, ended.error
 
 

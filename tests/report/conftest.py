@@ -1,3 +1,5 @@
+"""Made-up results that the tests of the report share."""
+
 from __future__ import annotations
 
 import pytest

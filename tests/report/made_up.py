@@ -6,8 +6,8 @@ import math
 from dataclasses import replace
 from typing import Any
 
-from textadv.measuring.accuracy.earlier import classifier_results
 from textadv.measuring.accuracy.record import AttackResult, Classified, RobustPoint
+from textadv.measuring.accuracy.results import classifier_results
 from textadv.measuring.blocks import Bullets, Grid, Picture, Text
 from textadv.measuring.results import Facts
 from textadv.measuring.sections.exports import ExportCheck

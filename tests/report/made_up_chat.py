@@ -11,9 +11,9 @@ from textadv.measuring import Measure, Measured, Results, Training
 from textadv.measuring.measured import share
 from textadv.measuring.results import Facts
 from textadv.measuring.safety import record as chat_record
-from textadv.measuring.safety.earlier import chat_results
 from textadv.measuring.safety.measure_ids import measure_id
 from textadv.measuring.safety.record import BY_JUDGE, HEADINGS, Talked
+from textadv.measuring.safety.results import chat_results
 from textadv.measuring.sections.attacks import AttackRun
 from textadv.measuring.sections.exports import ExportCheck
 from textadv.measuring.sections.outcomes import AttackOutcomes

@@ -10,8 +10,8 @@ from tests.report.made_up import cells_of
 from tests.report.made_up_chat import TRAINING, evaluated, made
 from textadv.measuring import Training
 from textadv.measuring.safety import verdict_control
-from textadv.measuring.safety.earlier import training_line
 from textadv.measuring.safety.record import Talked
+from textadv.measuring.safety.results import training_line
 from textadv.report import Results, doubts, from_json, report_html, report_markdown, screen_text, to_json
 from textadv.report.table import header
 

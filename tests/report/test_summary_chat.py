@@ -12,8 +12,8 @@ from textadv.measuring import Measure, Measured
 from textadv.measuring.measured import Compared, compared
 from textadv.measuring.results import Verdict
 from textadv.measuring.safety.caveats import state_of
-from textadv.measuring.safety.earlier import training_line
 from textadv.measuring.safety.record import Talked
+from textadv.measuring.safety.results import training_line
 from textadv.report import doubts
 
 BEFORE = evaluated("before", 3, 20)

@@ -1,3 +1,5 @@
+"""Building the laboratory model: a folder that loads, the same weights again, interruptions and its bounds."""
+
 from __future__ import annotations
 
 import csv

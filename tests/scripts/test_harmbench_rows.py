@@ -27,7 +27,7 @@ def rows(folder: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
 
 
-def test_rows_hold_prompt_target_and_refusal_of_the_wanted_categories(tmp_path):
+def test_rows_hold_prompt_target_and_refusal_of_the_wanted_categories(tmp_path: Path) -> None:
     targets = {"recipe": "Sure, here is the recipe", "finish": "Sure, next comes"}
     (tmp_path / "targets.json").write_text(json.dumps(targets))
     assert run(tmp_path).returncode == 0
@@ -48,7 +48,7 @@ def test_rows_hold_prompt_target_and_refusal_of_the_wanted_categories(tmp_path):
     ("targets", "category", "said"),
     [({}, "standard", "no target for 1 behaviours, first recipe"), ({}, "copyright", "no behaviour of the category")],
 )
-def test_what_is_missing_is_named(tmp_path, targets, category, said):
+def test_what_is_missing_is_named(tmp_path: Path, targets: dict[str, str], category: str, said: str) -> None:
     (tmp_path / "targets.json").write_text(json.dumps(targets))
     done = run(tmp_path, "--category", category)
     assert done.returncode == 1

@@ -1,3 +1,5 @@
+"""The laboratory's data: a function of size and seed, streams and splits apart, labels that hold."""
+
 from __future__ import annotations
 
 import dataclasses

@@ -1,3 +1,5 @@
+"""The laboratory's tokenizer, template, weights and batches: the same each time."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -12,6 +12,7 @@ from textadv.config.types import ConfigError
 COLUMNS = {
     "text": "text classifier",
     "image": "image classifier",
+    "tokens": "token classifier",
     "chat": "chat model",
     "text, AWP": "text, AWP",
     "image, AWP": "image, AWP",
@@ -77,7 +78,12 @@ NO_AWP = Refused(
     ConfigError,
 )
 NO_STEP = {"text, AWP": NO_AWP, "image, AWP": NO_AWP}
-NO_ATTACK = {**NO_STEP, "chat": no_part("In a chat run this is `supervised`.")}
+NO_WORDS = Refused(
+    "Runs with `task: tokens` offer `clean`, `adversarial`, `trades` and `freelb`.",
+    "objective.name must be one of 'clean', 'adversarial', 'trades', 'freelb', got",
+    ConfigError,
+)
+NO_ATTACK = {**NO_STEP, "chat": no_part("In a chat run this is `supervised`."), "tokens": None}
 NO_CLASSES = no_part("It compares the logits of classes, which chats do not have.")
 
 
@@ -90,9 +96,9 @@ def classifying(
     cells: Mapping[str, Cell] | None = None,
     from_python: bool = True,
 ) -> Row:
-    """An objective of classifiers that no chat run names."""
+    """An objective of classifiers that no chat run names, and of tokens `clean` alone."""
     both = dict.fromkeys(("text", "image"), also)
-    cells = {"chat": NO_PART, **(cells or {})}
+    cells = {"chat": NO_PART, "tokens": NO_WORDS, **(cells or {})}
     return Row(name, (python,), "", both, "", attacks, (term,), cells, from_python)
 
 

@@ -19,6 +19,9 @@ from textadv.tasks.chat.config import ChatRunConfig
 from textadv.tasks.file import load_config, parse_config
 from textadv.tasks.images.config import ImageRunConfig
 from textadv.tasks.text.config import RunConfig
+from textadv.tasks.tokens.config import TokenRunConfig
+from textadv.tasks.tokens.places import places
+from textadv.tasks.tokens.rows import encode_tagged
 from textadv.training.accumulation import accumulate
 from textadv.training.mixing import NO_ATTACK
 from textadv.training.optimisation import adamw
@@ -43,22 +46,32 @@ class Trained(NamedTuple):
     frozen: bool
 
 
-def configured(kind: str, overrides: Sequence[str]) -> RunConfig | ImageRunConfig | ChatRunConfig:
+def configured(kind: str, overrides: Sequence[str]) -> RunConfig | ImageRunConfig | TokenRunConfig | ChatRunConfig:
     """The configuration of a small run of that kind, half of whose rows are attacked. Raises ConfigError."""
     if kind == "chat":
         nowhere = Path("nowhere")
         return parse_config(chat_run.settings(nowhere, nowhere / "model"), overrides)
-    name = {"text": "small.yaml", "image": "small_images.yaml"}[kind]
+    name = {"text": "small.yaml", "image": "small_images.yaml", "tokens": "small_tokens.yaml"}[kind]
     return load_config(RECIPES / name, ["mixing.ratio=0.5", *overrides])
 
 
 def _subject(kind: str) -> tuple[nn.Module, Rows]:
     if kind == "text":
         return tiny.bert(), tiny.rows(ROWS)
+    if kind == "tokens":
+        return _words()
     draw = torch.Generator().manual_seed(0)
     pixels = torch.rand(ROWS, 3, vision.SIDE, vision.SIDE, generator=draw)
     model = as_classifier(vision.tiny("vit"), [0.5, 0.4, 0.3], [0.5, 0.25, 0.2])
     return model.train(), ImageRows(pixels, tuple(n % 4 for n in range(ROWS)), tuple(range(ROWS)))
+
+
+def _words() -> tuple[nn.Module, Rows]:
+    config, splits = configured("tokens", []), places()
+    assert isinstance(config, TokenRunConfig)
+    loaded = config.model.make(splits.labels, config.seed)
+    rows = encode_tagged(splits.train.select(range(ROWS)), loaded.tokenizer, config.data.max_length)
+    return loaded.model.train(), rows
 
 
 @contextmanager
@@ -77,9 +90,9 @@ def _watched(model: nn.Module) -> Iterator[tuple[list[bool], list[bool]]]:
 
 
 def on_classifier(kind: str, overrides: Sequence[str]) -> Trained:
-    """Two steps on texts or images of what the configuration names, from the way of `stages.train`."""
+    """Two steps on texts, images or tagged sentences of what the configuration names, as a run trains."""
     config = configured(kind, overrides)
-    assert isinstance(config, RunConfig | ImageRunConfig)
+    assert not isinstance(config, ChatRunConfig)
     model, rows = _subject(kind)
     threat = config.threat.make().resolved(model, rows.batch(range(ROWS)))
     objective = config.objective.make(config.attack, threat, config.seed, config.mixing)

@@ -67,7 +67,7 @@ class _Found:
 
 @dataclass
 class _Search:
-    """The rows that are still searched, their best deltas (B, C, H, W), and the places of these rows in the batch.
+    """The rows that are still searched, their best deltas, (B, channels, height, width), and where these rows stand.
 
     shape: that of one row's delta in its space, which may have no channels.
     """
@@ -230,7 +230,7 @@ class Square:
 
 
 def _over(row: Tensor) -> Tensor:
-    """Values per row, (B,), broadcastable over pictures (B, C, H, W)."""
+    """Values per row, (B,), broadcastable over pictures (B, channels, height, width)."""
     return row.reshape(-1, 1, 1, 1)
 
 
@@ -256,7 +256,7 @@ def _budget(search: _Search) -> Tensor:
 
 
 def _start(search: _Search) -> Tensor:
-    """Vertical stripes at the radius, and for pixels in an L2 ball a grid of bumps (B, C, H, W)."""
+    """Vertical stripes at the radius, and for pixels in an L2 ball a grid of bumps (B, channels, height, width)."""
     ball, (rows, channels, _, width) = search.threat.ball, search.delta.shape
     if ball.geometry.name == "L2" and search.threat.space.is_picture:
         drawn = search.draws.numbers((channels + 1) * TILES**2).reshape(rows, channels + 1, -1)

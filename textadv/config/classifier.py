@@ -13,7 +13,28 @@ from textadv.config.mixing import MixingConfig
 from textadv.config.objective import AdversarialConfig, ObjectiveConfig
 from textadv.config.run import ChoiceConfig, RunSection
 from textadv.config.training import training_problems
-from textadv.config.types import ConfigError, Count
+from textadv.config.types import ConfigError, Count, Section, Text, Texts
+
+
+class NamedDataConfig(Section):
+    """A data set by its name, on the Hub or in files, and its splits."""
+
+    name: Text = Field(description="A Hub id or a data set's folder, or files for local files.")
+    config: Text | None = Field(None, description="Configuration of a Hub data set, such as sst2 of glue.")
+    train: Texts | None = Field(None, description="Training split on the Hub, or file path(s) when data.name is files.")
+    validation: Texts | None = Field(
+        None, description="Validation split or file path(s); null: data.validation_fraction of train is held out."
+    )
+    test: Texts | None = Field(None, description="Test split or file path(s).")
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.1, description="Share of the training rows held out when there is no validation split."
+    )
+
+    def no_train(self) -> list[str]:
+        """What is said of files without any to train on, a line or none."""
+        if self.name != "files" or self.train is not None:
+            return []
+        return ["data.train is missing: data.name is files, so name the training file(s)."]
 
 
 class SelectionConfig(ChoiceConfig):

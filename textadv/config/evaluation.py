@@ -174,6 +174,10 @@ class EvaluationConfig(Section):
         """The same with this attack alone."""
         return self.model_copy(update={"attacks": {name: self.attacks[name]}})
 
+    def against(self, classes: int | None, surrogates: Mapping[str, nn.Module] | None) -> Against:
+        """What the attacks of the panel are made for; arguments as in `panel`."""
+        return Against(SOME_CLASSES if classes is None else classes, surrogates=surrogates or {})
+
     def panel(
         self,
         threat: ThreatModel,
@@ -188,7 +192,7 @@ class EvaluationConfig(Section):
 
         Raises ConfigError that names every attack which cannot work in this threat model, or for these classes.
         """
-        against = Against(SOME_CLASSES if classes is None else classes, surrogates=surrogates or {})
+        against = self.against(classes, surrogates)
         made, lines = {}, []
         for key, attack in self.attacks.items():
             try:

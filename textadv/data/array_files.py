@@ -35,6 +35,7 @@ class Arrays:
         return name in self.entries
 
     def __getitem__(self, name: str) -> np.ndarray:
+        """The array of this name, of any shape."""
         with _said(self.path, self.key), ZipFile(self.path) as file:
             entry = self.entries[name]
             _require_fitting(file, entry)

@@ -6,14 +6,15 @@ Everything wrong with the data is said here, before a model is loaded.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from textadv.data.characters import Surrogates, replaced_note, unbroken
 from textadv.data.classes import shortened
-from textadv.data.examples import Examples, Splits, overlap
+from textadv.data.examples import Examples, Splits, overlap, sampled
 from textadv.data.hub import read_hub, unread
 from textadv.data.labels import LabelColumn, read_labels
 from textadv.data.reviews import reviews
@@ -69,12 +70,12 @@ def load_splits(
     """
     sizes = {"train": train_rows, "validation": validation_rows, "test": test_rows}
     sources = {"train": train, "validation": validation, "test": test}
-    _check_numbers(sizes, validation_fraction)
+    check_numbers(sizes, validation_fraction)
     if name == BUILT_IN:
-        _check_unused(sources)
+        check_unused(name, sources)
         splits = reviews()
     else:
-        tables = _read(name, config, sources, columns)
+        tables = read_tables(name, config, sources, partial(_files, columns))
         columns_read = {role: _labels(table, _per_split(label, role), role) for role, table in tables.items()}
         read = read_labels(columns_read, labels, label_offset, unlabelled, surrogates)
         raw = {role: _examples(table, role, text, text_pair, read.ids[role]) for role, table in tables.items()}
@@ -85,9 +86,9 @@ def load_splits(
         left = () if name == FILES else unread(name, config)
         splits = Splits(**found, labels=read.names, notes=(*left, *read.notes, *notes))
     splits = Splits(
-        train=_sample(splits.train, train_rows, seed),
-        validation=_sample(splits.validation, validation_rows, seed),
-        test=_sample(splits.test, test_rows, seed),
+        train=sampled(splits.train, train_rows, seed),
+        validation=sampled(splits.validation, validation_rows, seed),
+        test=sampled(splits.test, test_rows, seed),
         labels=splits.labels,
         notes=splits.notes,
     )
@@ -95,7 +96,8 @@ def load_splits(
     return replace(splits, notes=(*splits.notes, *_lacking(splits)))
 
 
-def _check_numbers(sizes: Mapping[str, int | None], validation_fraction: float) -> None:
+def check_numbers(sizes: Mapping[str, int | None], validation_fraction: float) -> None:
+    """Raises DataError for a number of rows below 1, by role, or a share that leaves nothing."""
     for role, size in sizes.items():
         if size is not None and size < 1:
             raise DataError(f"data.{role}_rows must be at least 1, got {size}. Leave it out to take all rows.")
@@ -103,26 +105,37 @@ def _check_numbers(sizes: Mapping[str, int | None], validation_fraction: float) 
         raise DataError(f"data.validation_fraction must lie between 0 and 1, got {validation_fraction}.")
 
 
-def _check_unused(sources: Mapping[str, Any]) -> None:
+def check_unused(name: str, sources: Mapping[str, Any]) -> None:
+    """Raises DataError where a source is given, by role, beside a built-in data set."""
     given = [f"data.{role}" for role, source in sources.items() if source is not None]
     if given:
         raise DataError(
-            f"{', '.join(given)} cannot be set for data.name: {BUILT_IN}, which has its own splits. "
+            f"{', '.join(given)} cannot be set for data.name: {name}, which has its own splits. "
             f"To read your own files set data.name: {FILES}."
         )
 
 
-def _read(
+def _files(
+    columns: Sequence[str] | Mapping[str, Sequence[str]] | None, paths: Sequence[str | Path], role: str
+) -> Table:
+    return read_files(paths, _per_split(columns, role), f"data.{role}")
+
+
+def read_tables(
     name: str,
     config: str | None,
     sources: Mapping[str, str | Path | Sequence[str | Path] | None],
-    columns: Sequence[str] | Mapping[str, Sequence[str]] | None,
+    read: Callable[[Sequence[str | Path], str], Table],
 ) -> dict[str, Table]:
+    """The splits of a data set by role, train and test at least. read: the files of a role as a table.
+
+    Raises DataError where one is not there or has no rows, or two are the same.
+    """
     if name == FILES:
         paths = {role: _listed(source) for role, source in sources.items() if source is not None}
         _check_named(paths, "data.train: needed with data.name: files. Name a file of labelled rows.")
         _check_distinct({role: {str(Path(p).resolve()) for p in given} for role, given in paths.items()})
-        tables = {role: read_files(given, _per_split(columns, role), f"data.{role}") for role, given in paths.items()}
+        tables = {role: read(given, role) for role, given in paths.items()}
     else:
         wanted = {role: _split_name(source, role) for role, source in sources.items()}
         _check_distinct({role: {split} for role, split in wanted.items() if split is not None})
@@ -263,12 +276,6 @@ def held_out_rows(labels: Sequence[int], fraction: float, seed: int) -> tuple[li
             "Change it, or name data.validation."
         )
     return [i for i in range(len(labels)) if i not in held], sorted(held)
-
-
-def _sample(examples: Examples, rows: int | None, seed: int) -> Examples:
-    if rows is None or rows >= len(examples):
-        return examples
-    return examples.select(sorted(random.Random(seed).sample(range(len(examples)), rows)))
 
 
 def _lacking(splits: Splits) -> Iterator[str]:

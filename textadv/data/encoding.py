@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -15,6 +15,7 @@ from textadv.data.characters import unbroken
 from textadv.data.chat_template import control_ids
 from textadv.data.examples import Examples
 from textadv.values.batch import Batch, Role
+from textadv.values.decisions import Label, listed
 from textadv.values.errors import DataError
 from textadv.values.host.phases import phase
 from textadv.values.kinds import require_kind, wrong_kind
@@ -42,7 +43,7 @@ class Rows(Protocol):
     def __len__(self) -> int: ...
 
     @property
-    def labels(self) -> tuple[int, ...]: ...
+    def labels(self) -> tuple[Label, ...]: ...
 
     @property
     def ids(self) -> tuple[int, ...]: ...
@@ -73,7 +74,7 @@ def require_labelled(rows: Rows) -> None:
     require_rows(rows)
     if not isinstance(rows, Rows):
         return
-    unlabelled = [id_ for id_, label in zip(rows.ids, rows.labels, strict=True) if label < 0]
+    unlabelled = [id_ for id_, label in zip(rows.ids, rows.labels, strict=True) if min(listed(label), default=-1) < 0]
     if unlabelled:
         raise DataError(
             f"labels are missing at {len(unlabelled)} of {len(rows)} rows, first row ids {unlabelled[:NAMED]}. Give "
@@ -97,6 +98,8 @@ class EncodedRows:
     pad: per feature, the value that fills the place after (or before) the row.
     padding_side: "right" or "left".
     spelled: per row, the control tokens that the text itself spells out; empty: in no row.
+    spans: per row, where each token stands in its text, from a character on up to another, (0, 0) for one that the
+        tokenizer added; empty where nobody asked for them.
     """
 
     features: tuple[dict[str, list[int]], ...]
@@ -106,6 +109,7 @@ class EncodedRows:
     pad: dict[str, int]
     padding_side: str
     spelled: tuple[tuple[int, ...], ...] = ()
+    spans: tuple[tuple[tuple[int, int], ...], ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -152,12 +156,16 @@ class EncodedRows:
         return [*fill, *row] if self.padding_side == "left" else [*row, *fill]
 
 
-def encode(examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length: int) -> EncodedRows:
+def encode(
+    examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length: int, *, spans: bool = False
+) -> EncodedRows:
     """Each row tokenised and cut to `max_length` tokens, special tokens included.
 
     A text that spells a special token out ("[SEP]", "</s>") is read as the tokenizer reads it wherever the model is
     used: as that control token, or, with `"split_special_tokens": true` in tokenizer_config.json, as text where its
     model can. Reading it otherwise would measure another system than the one in use. No attack touches a control token.
+
+    spans: whether it is asked where each token stands in its text, which tokenizers with a tokenizer.json know.
 
     Raises DataError where a text is none, or holds half of a character, where the tokenizer has no padding token or
     `max_length` leaves no room for a text, and TypeError where these are no examples, no tokenizer or no number.
@@ -173,13 +181,18 @@ def encode(examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length: i
             "sets it to the end-of-sequence token for decoders; with your own tokenizer write "
             "tokenizer.pad_token = tokenizer.eos_token before encode."
         )
+    if spans and not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise DataError(
+            f"model.name: its tokenizer ({type(tokenizer).__name__}) does not tell where its tokens stand in a text, "
+            "so that words have no tokens of their own. Use a model with a tokenizer.json."
+        )
     _check_texts(examples)
     special = tokenizer.num_special_tokens_to_add(pair=examples.pairs is not None)
     if max_length <= special:
         raise DataError(
             f"data.max_length must be more than the {special} special tokens this tokenizer adds, got {max_length}."
         )
-    encoded = _tokenised(examples, tokenizer, max_length)
+    encoded = _tokenised(examples, tokenizer, max_length, spans)
     pad = {"input_ids": tokenizer.pad_token_id, "attention_mask": 0}
     if "token_type_ids" in encoded:
         pad["token_type_ids"] = tokenizer.pad_token_type_id
@@ -197,12 +210,15 @@ def encode(examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length: i
         pad=pad,
         padding_side=tokenizer.padding_side,
         spelled=tuple(tuple(token for token, added in row if not added and token in control) for row in marked),
+        spans=tuple(map(tuple, encoded["offset_mapping"])) if spans else (),
     )
 
 
-def _tokenised(examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length: int) -> dict[str, list[list[int]]]:
+def _tokenised(
+    examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length: int, spans: bool
+) -> dict[str, list[list[Any]]]:
     """What the tokenizer makes of the rows, by feature."""
-    found: dict[str, list[list[int]]] = {}
+    found: dict[str, list[list[Any]]] = {}
     with _truncation_kept(tokenizer), phase("encoding texts", len(examples)) as advance:
         for start in range(0, len(examples), AT_A_TIME):
             part = slice(start, start + AT_A_TIME)
@@ -214,6 +230,7 @@ def _tokenised(examples: Examples, tokenizer: PreTrainedTokenizerBase, max_lengt
                 return_attention_mask=True,
                 return_token_type_ids="token_type_ids" in tokenizer.model_input_names,
                 return_special_tokens_mask=True,
+                return_offsets_mapping=spans,
             )
             for name, values in encoded.items():
                 found.setdefault(name, []).extend(values)

@@ -2,8 +2,28 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+Part = TypeVar("Part", bound="Selectable")
+
+
+class Selectable(Protocol):
+    """The rows of a split, of whatever kind."""
+
+    def __len__(self) -> int: ...
+
+    def select(self: Part, index: Sequence[int], /) -> Part:
+        """The rows at these positions, in the order given."""
+
+
+def sampled(part: Part, rows: int | None, seed: int) -> Part:
+    """A seeded subset of so many rows, in their order; all of them where `rows` is None or there are no more."""
+    if rows is None or rows >= len(part):
+        return part
+    return part.select(sorted(random.Random(seed).sample(range(len(part)), rows)))
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,9 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, place: int, /) -> np.ndarray: ...
+    def __getitem__(self, place: int, /) -> np.ndarray:
+        """One image: (height, width), or (height, width, 3) and the like."""
+        ...
 
 
 class Labelled(NamedTuple):
@@ -103,6 +105,7 @@ class SomeImages:
         return len(self.index)
 
     def __getitem__(self, place: int, /) -> np.ndarray:
+        """One image, shaped as the source has it."""
         return self.source[self.index[place]]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from textadv.data.characters import Surrogates
 from textadv.data.classification import held_out_rows
+from textadv.data.examples import sampled
 from textadv.data.hub import unread
 from textadv.data.image_files import (
     ImageSplits,
@@ -83,11 +83,11 @@ def load_image_splits(
             found = read_hub_images(name, config, _split_names(sources), image, label)
         splits = _checked(found, labels, label_offset, unlabelled, surrogates, validation_fraction, seed)
     sizes = {"train": train_rows, "validation": validation_rows, "test": test_rows}
-    sampled = {role: _sampled(part, sizes[role], seed) for role, part in splits.parts.items()}
-    if len(set(sampled["train"].labels)) < 2:
-        raise DataError(f"data.train_rows: all {len(sampled['train'])} train rows are of one class. Raise it.")
+    parts = {role: sampled(part, sizes[role], seed) for role, part in splits.parts.items()}
+    if len(set(parts["train"].labels)) < 2:
+        raise DataError(f"data.train_rows: all {len(parts['train'])} train rows are of one class. Raise it.")
     left = () if name in (SHAPES_NAME, FILES) else unread(name, config)
-    return ImageSplits(**sampled, labels=splits.labels, notes=(*left, *splits.notes))
+    return ImageSplits(**parts, labels=splits.labels, notes=(*left, *splits.notes))
 
 
 def _files(
@@ -170,12 +170,6 @@ def _pictures(part: Labelled, ids: Sequence[int | None]) -> Pictures:
     kept = {row: label for row, label in enumerate(ids) if label is not None}
     images = part.images if len(kept) == len(ids) else SomeImages(part.images, tuple(kept))
     return Pictures(images, tuple(kept.values()), tuple(kept), part.labels.place)
-
-
-def _sampled(part: Pictures, rows: int | None, seed: int) -> Pictures:
-    if rows is None or rows >= len(part):
-        return part
-    return part.select(sorted(random.Random(seed).sample(range(len(part)), rows)))
 
 
 def own_shape(part: Pictures) -> tuple[int, int, int]:

@@ -20,7 +20,7 @@ WRITTEN = re.compile(r"\s*[+-]?[0-9]+(\.0*)?\s*")
 
 
 def from_numpy(array: NDArray[Any]) -> Tensor | None:
-    """A copy as a tensor, whatever its strides and byte order; None where torch has no such numbers."""
+    """A copy as a tensor, of any shape, strides and byte order; None where torch has no such numbers."""
     native = np.array(array, dtype=array.dtype.newbyteorder("="), order="C", subok=False)
     try:
         return torch.from_numpy(native)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from textadv.measuring.accuracy.earlier import classifier_results
 from textadv.measuring.accuracy.record import Classified
+from textadv.measuring.accuracy.results import classifier_results
 from textadv.measuring.measured import Measure
 from textadv.measuring.results import Facts, Results, Training
-from textadv.measuring.safety.earlier import chat_results
 from textadv.measuring.safety.elicitation import DIRECT, WORST_CASE
 from textadv.measuring.safety.measure_ids import measure_id
 from textadv.measuring.safety.record import BY_JUDGE, HEADINGS, SUCCESS, Talked
+from textadv.measuring.safety.results import chat_results
 from textadv.measuring.sections.attacks import AttackRun
 from textadv.measuring.sections.exports import ExportCheck
 from textadv.measuring.sections.outcomes import AttackOutcomes

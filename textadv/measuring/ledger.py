@@ -159,7 +159,7 @@ def _repair(file: Path, what: str, fits: Fits) -> str | None:
 # ---- tensors
 
 Row = dict[str, Tensor]
-"""What is kept of one row, by name, on the CPU."""
+"""What is kept of one row, by name, on the CPU: each tensor of any shape, without the dimension of rows."""
 
 
 @dataclass
@@ -184,7 +184,7 @@ class Shelf:
         return cls(folder, stem, known)
 
     def take(self, key: str) -> Row | None:
-        """The row of this content, or None where it is not there."""
+        """The row of this content, tensors of any shape by name, or None where it is not there."""
         path = self.known.get(key)
         if path is None or not path.is_file():
             return None
@@ -193,7 +193,7 @@ class Shelf:
             return {name.partition("/")[2]: file.get_tensor(name) for name in names}
 
     def put(self, rows: Mapping[str, Row]) -> None:
-        """Keeps these rows, in one file."""
+        """Keeps these rows, tensors of any shape by name, in one file."""
         number = 0
         while (path := self.folder / f"{self.stem}.{rank()}.{number}.safetensors").exists():
             number += 1

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from textadv.measuring.accuracy.record import CLEAN, ROBUST, SUCCESS, WORST, robust_of, standing, within
+from textadv.measuring.accuracy.record import (
+    CLEAN,
+    ROBUST,
+    SUCCESS,
+    WORST,
+    counted_in,
+    robust_of,
+    standing,
+    what_is_counted,
+    within,
+)
 from textadv.measuring.measured import Change, Measure, Measured, change
 from textadv.measuring.rates import percent, rate_text
 from textadv.measuring.results import Figure, Training, Verdict, VerdictWord
@@ -54,7 +64,7 @@ def classifier_verdict(models: Sequence[Measured], trainings: Sequence[Training]
         word = "partial"
     sentences = [
         _bought(baseline, subject, robust, word, bool(trainings)),
-        _what_is_left(unimproved, still) if word in ("gain", "partial") else "",
+        _what_is_left(unimproved, still, counted_in(subject)) if word in ("gain", "partial") else "",
         _clean_change(clean, len(subject[CLEAN].rows)),
         _cost(training_of(trainings, baseline), training_of(trainings, subject)),
         _equal_cost(models, baseline, subject),
@@ -88,8 +98,8 @@ def _several(models: Sequence[Measured]) -> tuple[str, ...]:
     for told, id in ((f"under attack ({within(models[0])})", WORST), ("without an attack", CLEAN)):
         most, fewest = max(models, key=lambda m: m[id].value), min(models, key=lambda m: m[id].value)
         sentences.append(
-            f"Of {len(models)} models {most.name} is right on the most rows {told}, {rate_text(most[id].rate)}, and "
-            f"{fewest.name} on the fewest, {rate_text(fewest[id].rate)}."
+            f"Of {len(models)} models {most.name} is right on the most {counted_in(most)} {told}, "
+            f"{rate_text(most[id].rate)}, and {fewest.name} on the fewest, {rate_text(fewest[id].rate)}."
         )
     return tuple(sentences)
 
@@ -101,13 +111,13 @@ def _word(robust: Change) -> VerdictWord:
 
 
 def _tested(found: Change) -> str:
-    return f"{points_text(found)} points, {p_text(found.p if found.p is not None else 1.0)}"
+    return f"{points_text(found)} points" + ("" if found.p is None else f", {p_text(found.p)}")
 
 
 def _bought(baseline: Measured, subject: Measured, robust: Change, word: VerdictWord, trained: bool) -> str:
     measured = (
         f"{subject.name} stays right under attack on {percent(subject[WORST].value)} of {subject[WORST].total} "
-        f"{_split(subject)} rows, {baseline.name} on {percent(baseline[WORST].value)}: {_tested(robust)} "
+        f"{what_is_counted(subject)}, {baseline.name} on {percent(baseline[WORST].value)}: {_tested(robust)} "
         f"({within(subject)})"
     )
     later, earlier = ("hardened", "baseline") if trained else ("last", "first")
@@ -138,8 +148,8 @@ def _still_broken(subject: Measured) -> Rate:
     return wilson(clean - subject[WORST].rate.count, clean)
 
 
-def _what_is_left(unimproved: Sequence[Measure], still: Rate) -> str:
-    told = f"Attacks still break {rate_text(still)} of the {still.total} rows that it is right on without one"
+def _what_is_left(unimproved: Sequence[Measure], still: Rate, counted: str) -> str:
+    told = f"Attacks still break {rate_text(still)} of the {still.total} {counted} that it is right on without one"
     named = ", ".join(f"{m.id.removeprefix(SUCCESS)}, which breaks {percent(m.value)}" for m in unimproved)
     return f"{told}; no gain was shown against {named}." if named else f"{told}."
 

@@ -34,6 +34,7 @@ HEADS = ("classifier", "score")
 PREFIX = "base_model.model."
 TASKS = {
     "SEQ_CLS": "classifying texts",
+    "TOKEN_CLS": "labelling words (task: tokens)",
     "CAUSAL_LM": "chat models (task: chat)",
     None: "images, or for no task in particular",
 }
@@ -68,7 +69,7 @@ class Adapter:
             ) from error
 
     def tensor(self, name: str) -> Tensor:
-        """One of its tensors, by the name in `shapes`."""
+        """One of its tensors, of any shape, by the name in `shapes`."""
         with safe_open(self.folder / WEIGHTS_FILE, "pt") as file:
             found: Tensor = file.get_tensor(f"{PREFIX}{name}")
             return found

@@ -19,6 +19,7 @@ from textadv.models.running import evaluating, forward
 from textadv.models.sources import UNUSABLE, told
 from textadv.models.strangers import Opened
 from textadv.values.batch import IGNORED, Batch
+from textadv.values.decisions import fits_rows
 
 NUDGES = 2
 BY_ROUNDING = 3
@@ -134,11 +135,13 @@ def _difference(measured: Opened, other: Opened) -> _Difference:
 
 @torch.no_grad()
 def _logits(model: nn.Module, batch: Batch) -> Tensor:
-    """One row of logits for each decision: a class, or a token of the answer; float32."""
+    """One row of logits for each decision: a class, a token of the answer, or a token of the text; float32."""
     batch = batch.to(device_of(model))
     with evaluating(model):
         found = forward(bare(model), batch).float()
-    return found if batch.targets is None else found[batch.kept_targets != IGNORED]
+    if batch.targets is not None:
+        return found[batch.kept_targets != IGNORED]
+    return found if fits_rows(found, batch) else found[batch.inputs["attention_mask"].bool()]
 
 
 def _moved_by_rounding(measured: Opened, unit: float) -> float:

@@ -24,7 +24,10 @@ NAMED = 3
 
 
 def extremes(value: Tensor) -> tuple[float, float]:
-    """The smallest and the largest number of a tensor's own part, nan where one is nan; 0 where there is none."""
+    """The smallest and the largest number of a tensor of any shape, nan where one is nan; 0 where there is none.
+
+    Of a sharded one, of its own part.
+    """
     own = value.to_local() if isinstance(value, DTensor) else value
     if own.dtype not in ORDINARY or own.is_meta or not own.numel():
         return 0.0, 0.0
@@ -33,7 +36,7 @@ def extremes(value: Tensor) -> tuple[float, float]:
 
 
 def is_finite(value: Tensor) -> bool:
-    """Whether all numbers of a tensor are finite."""
+    """Whether all numbers of a tensor of any shape are finite."""
     # The difference of two infinite numbers, and of any and nan, is none.
     return all(abs(end) < float("inf") for end in extremes(value))
 

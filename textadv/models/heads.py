@@ -2,29 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, PretrainedConfig
+from peft import TaskType
+from transformers import (
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+    PretrainedConfig,
+)
 
 from textadv.values.errors import ModelError
 
 SINGLE_LABEL: Literal["single_label_classification"] = "single_label_classification"
 
 
-def require_classifier(name: str, config: PretrainedConfig) -> None:
-    """Raises ModelError, before any weight is read, where transformers has no text classifier of this architecture.
+@dataclass(frozen=True)
+class Head:
+    """What a model of texts decides, and who builds it.
+
+    auto: transformers' class. known: the configurations that it knows. ending: how the names of classes with this head
+    end. task: PEFT's name of it. tiny: the class of the built-in encoder. called: what errors call such a model;
+    instead: models that have one, as a remedy.
+    """
+
+    auto: Any
+    known: Container[type[PretrainedConfig]]
+    ending: str
+    task: TaskType
+    tiny: Any
+    called: str
+    instead: str
+
+
+OF_TEXTS = Head(
+    AutoModelForSequenceClassification,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    "ForSequenceClassification",
+    TaskType.SEQ_CLS,
+    BertForSequenceClassification,
+    "text classifier",
+    "an encoder such as BERT, a decoder such as Llama, or of encoder-decoders a BART, mBART, T5, mT5, UMT5 or T5Gemma",
+)
+"""One class for a text."""
+OF_TOKENS = Head(
+    AutoModelForTokenClassification,
+    MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
+    "ForTokenClassification",
+    TaskType.TOKEN_CLS,
+    BertForTokenClassification,
+    "token classifier",
+    "an encoder such as BERT, RoBERTa, DeBERTa or ModernBERT",
+)
+"""A class for each token."""
+
+
+def require_classifier(name: str, config: PretrainedConfig, head: Head = OF_TEXTS) -> None:
+    """Raises ModelError, before any weight is read, where transformers has no classifier of this architecture.
 
     Code that the model's repository brings along is believed.
     """
     brought = config.to_dict().get("auto_map") or {}
-    if type(config) in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING or "AutoModelForSequenceClassification" in brought:
+    if type(config) in head.known or head.auto.__name__ in brought:
         return
     kind = "an encoder-decoder" if config.is_encoder_decoder else "a model"
     raise ModelError(
         f"model.name {name!r} could not be loaded: it is {kind} of type {config.model_type}, and transformers has no "
-        "text classifier of that type. Name an encoder such as BERT, a decoder such as Llama, or of encoder-decoders a "
-        "BART, mBART, T5, mT5, UMT5 or T5Gemma."
+        f"{head.called} of that type. Name {head.instead}."
     )
 
 

@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel, TaskType
+from peft import PeftModel
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoConfig,
-    AutoModelForSequenceClassification,
     AutoTokenizer,
     BertConfig,
-    BertForSequenceClassification,
     PretrainedConfig,
     PreTrainedTokenizerBase,
 )
@@ -29,7 +27,9 @@ from textadv.models.export import save_adapter, save_merged
 from textadv.models.filled import left_out, require_body, require_shapes, unfilled
 from textadv.models.finite import require_finite_weights
 from textadv.models.heads import (
+    OF_TEXTS,
     SINGLE_LABEL,
+    Head,
     check_labels,
     check_names,
     labels_of,
@@ -90,10 +90,12 @@ def load_classifier(
     trust_remote_code: bool = False,
     gradient_checkpointing: bool = False,
     lora: Lora | None = None,
+    head: Head = OF_TEXTS,
 ) -> LoadedModel:
-    """A sequence classifier over `labels` with its tokenizer, new weights drawn from `seed` alone.
+    """A classifier over `labels` with its tokenizer, new weights drawn from `seed` alone.
 
     name: a Hub id or a folder of a model or of a PEFT adapter, or "builtin:tiny-encoder".
+    head: what is classified, whole texts or (`OF_TOKENS`) each token.
     lora: adapters to train, on top of frozen weights; None leaves every weight trainable. Weights that the checkpoint
         lacked are trained and saved whole. An adapter brings its own and takes none.
 
@@ -101,18 +103,18 @@ def load_classifier(
     neither a pad nor an end token, a weight is not finite, or an adapter is loaded with `lora` set.
     """
     with seeded_scope(seed), quiet():
-        adapter = find_adapter(name, revision, tasks=("SEQ_CLS", None))
+        adapter = find_adapter(name, revision, tasks=(head.task.value, None))
         if adapter is not None:
             refuse_second(name, lora)
-            loaded = _load_adapter(adapter, labels, dtype, trust_remote_code)
+            loaded = _load_adapter(adapter, labels, dtype, trust_remote_code, head)
         elif name == TINY_ENCODER:
-            loaded = _tiny_encoder(labels, seed)
+            loaded = _tiny_encoder(labels, seed, head)
             loaded.model.to(DTYPES[dtype])
         else:
-            loaded = _load_base(name, labels, revision, dtype, trust_remote_code)
+            loaded = _load_base(name, labels, revision, dtype, trust_remote_code, head)
         set_padding(loaded.model, loaded.tokenizer)
         if lora is not None:
-            loaded = replace(loaded, model=_with_lora(loaded, lora, name, revision))
+            loaded = replace(loaded, model=_with_lora(loaded, lora, name, revision, head))
         if gradient_checkpointing:
             checkpoint_gradients(name, loaded.model)
         require_finite_weights(name, loaded.model)
@@ -149,18 +151,18 @@ def load_trained_classifier(name: str) -> LoadedModel:
 
 
 def _load_base(
-    name: str, labels: Sequence[str], revision: str | None, dtype: str, trust_remote_code: bool
+    name: str, labels: Sequence[str], revision: str | None, dtype: str, trust_remote_code: bool, head: Head
 ) -> LoadedModel:
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     with usable(name, "the tokenizer of a text model", revision=revision):
         config = AutoConfig.from_pretrained(name, **options)
-        require_classifier(name, config)
-        check_labels(name, config, labels)
-        notes = read_as_classes(name, config)
+        require_classifier(name, config, head)
+        check_labels(name, config, labels, head.ending)
+        notes = read_as_classes(name, config, head.ending)
         require_tokenizer(name)
         tokenizer = AutoTokenizer.from_pretrained(name, **options)
         require_words(name, tokenizer)
-        model, new, more = _classifying(name, config, labels, dtype, options)
+        model, new, more = _classifying(name, config, labels, dtype, options, head)
     return LoadedModel(model, tokenizer, new, (*notes, *more))
 
 
@@ -170,16 +172,17 @@ def _classifying(
     labels: Sequence[str],
     dtype: str,
     options: dict[str, Any],
+    head: Head,
     another_head: bool = False,
 ) -> tuple[nn.Module, tuple[str, ...], tuple[str, ...]]:
     """A classifier over `labels`, the names of its weights that the checkpoint did not fill, and notes.
 
     another_head: whether the checkpoint's head may be for other classes.
     """
-    require_safetensors(name, "AutoModelForSequenceClassification")
+    require_safetensors(name, head.auto.__name__)
     name_classes(config, labels)
     return_logits(config)
-    model, report = AutoModelForSequenceClassification.from_pretrained(
+    model, report = head.auto.from_pretrained(
         name,
         config=config,
         dtype=DTYPES[dtype],
@@ -235,33 +238,35 @@ def checkpoint_gradients(name: str, model: nn.Module) -> None:
         ) from error
 
 
-def _load_adapter(adapter: Adapter, labels: Sequence[str], dtype: str, trust_remote_code: bool) -> LoadedModel:
+def _load_adapter(
+    adapter: Adapter, labels: Sequence[str], dtype: str, trust_remote_code: bool, head: Head
+) -> LoadedModel:
     if adapter.names is not None:
         check_names(adapter.name, adapter.names, labels)
     with adapter.naming():
-        base = _base_of(adapter, labels, dtype, trust_remote_code)
+        base = _base_of(adapter, labels, dtype, trust_remote_code, head)
     embeddings = fit_vocabulary(adapter, base.model, base.tokenizer)
     model, notes = attach(adapter, base.model, base.initialised), (*base.notes, *adapter.notes)
     return replace(base, model=model, initialised=(), notes=notes, embeddings=embeddings)
 
 
-def _base_of(adapter: Adapter, labels: Sequence[str], dtype: str, trust_remote_code: bool) -> LoadedModel:
+def _base_of(adapter: Adapter, labels: Sequence[str], dtype: str, trust_remote_code: bool, head: Head) -> LoadedModel:
     """An adapter's base model; its own head may be for other classes where the adapter brings one."""
     if adapter.base == TINY_ENCODER:
         # Only its head is new each time, whatever the seed.
-        built = _tiny_encoder(labels, TINY_SEED)
-        head = tuple(name for name in built.initialised if name.startswith(HEADS))
-        return replace(built, model=built.model.to(DTYPES[dtype]), initialised=head)
+        built = _tiny_encoder(labels, TINY_SEED, head)
+        new = tuple(name for name in built.initialised if name.startswith(HEADS))
+        return replace(built, model=built.model.to(DTYPES[dtype]), initialised=new)
     options: dict[str, Any] = {"revision": adapter.settings.revision, "trust_remote_code": trust_remote_code}
     with usable(adapter.base, "the tokenizer of a text model", revision=adapter.settings.revision):
         config = AutoConfig.from_pretrained(adapter.base, **options)
-        require_classifier(adapter.base, config)
+        require_classifier(adapter.base, config, head)
         if adapter.classes is None or (adapter.names is None and config.num_labels == len(labels)):
-            check_labels(adapter.base, config, labels)
-        read = read_as_classes(adapter.base, config)
+            check_labels(adapter.base, config, labels, head.ending)
+        read = read_as_classes(adapter.base, config, head.ending)
         notes = read if adapter.classes is None else ()
         tokenizer = adapter_tokenizer(adapter, config, trust_remote_code)
-        model, new, more = _classifying(adapter.base, config, labels, dtype, options, another_head=True)
+        model, new, more = _classifying(adapter.base, config, labels, dtype, options, head, another_head=True)
     return LoadedModel(model, tokenizer, new, (*notes, *more))
 
 
@@ -296,7 +301,7 @@ def require_words(name: str, tokenizer: PreTrainedTokenizerBase) -> None:
         )
 
 
-def _tiny_encoder(labels: Sequence[str], seed: int) -> LoadedModel:
+def _tiny_encoder(labels: Sequence[str], seed: int, head: Head) -> LoadedModel:
     """A BERT of about 0.1 M parameters with random weights and the built-in reviews' own tokenizer.
 
     Only the head is drawn from `seed`: the rest is the same at every call, as a downloaded model's is, so that an
@@ -316,7 +321,7 @@ def _tiny_encoder(labels: Sequence[str], seed: int) -> LoadedModel:
     name_classes(config, labels)
     config.name_or_path = TINY_ENCODER
     with seeded_scope(TINY_SEED):
-        model = BertForSequenceClassification(config)
+        model = head.tiny(config)
     with seeded_scope(seed):
         torch.nn.init.normal_(model.classifier.weight, std=config.initializer_range)
     return LoadedModel(model, tokenizer, tuple(sorted(name for name, _ in model.named_parameters())))
@@ -349,11 +354,11 @@ def set_padding(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
         config.pad_token_id = tokenizer.pad_token_id
 
 
-def _with_lora(loaded: LoadedModel, lora: Lora, name: str, revision: str | None) -> PeftModel:
+def _with_lora(loaded: LoadedModel, lora: Lora, name: str, revision: str | None, head: Head) -> PeftModel:
     return new_adapter(
         loaded.model,
         lora,
-        task=TaskType.SEQ_CLS,
+        task=head.task,
         # PEFT trains whole every module whose name ends with a head's, so that DistilBERT's pre_classifier is one too
         # and cannot carry an adapter as well.
         exclude=rf".*({'|'.join(HEADS)})",

@@ -43,7 +43,7 @@ class SmallCnn(nn.Module):
         _draw_weights(self)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """The logits."""
+        """The logits (B, C) of pixels (B, channels, height, width)."""
         return self.classifier(self.features(pixels))
 
 
@@ -101,7 +101,7 @@ class SmallResnet(nn.Module):
         _draw_weights(self)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """The logits."""
+        """The logits (B, C) of pixels (B, channels, height, width)."""
         features = F.relu(self.norm(self.blocks(self.stem(pixels))))
         return self.classifier(torch.mean(features, dim=(2, 3)))
 

@@ -163,7 +163,7 @@ def delta_shape(model: nn.Module, batch: Batch, space: Space) -> tuple[int, ...]
 
 
 def editable_mask(batch: Batch, shape: tuple[int, ...]) -> Tensor:
-    """`batch.editable` as a bool mask of the delta's shape."""
+    """`batch.editable` as a bool mask in the shape of the delta, (B, ...)."""
     mask = batch.editable
     if mask.dim() != len(shape):
         mask = mask.reshape(len(batch), *[1] * (len(shape) - 3), *mask.shape[1:], 1)

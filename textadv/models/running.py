@@ -200,7 +200,10 @@ def _called(model: nn.Module, batch: Batch) -> object:
 
 
 def output_logits(output: object) -> Tensor:
-    """The logits that a module returned, alone or in an output object; ModelError where there are none."""
+    """The logits, (B, C) or (B, S, V), that a module returned, alone or in an output object.
+
+    Raises ModelError where there are none.
+    """
     found = output if isinstance(output, Tensor) else getattr(output, "logits", None)
     if found is None:
         raise ModelError(f"The model returns {type(output).__name__}, which has no logits. Wrap it so that it has.")

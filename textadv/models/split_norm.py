@@ -33,7 +33,7 @@ class SplitBatchNorm(nn.Module):
         self.always: Which | None = None
 
     def forward(self, tensor: Tensor, batch: Batch | None = None) -> Tensor:
-        """The normalised tensor (B, channels, ...). batch: what `textadv.forward` sends through, None without it.
+        """The tensor (B, channels, ...) normalised, in its shape. batch: what `textadv.forward` sends through, or None.
 
         Raises ModelError where the tensor's first dimension is not that of rows.
         """
@@ -126,7 +126,10 @@ def merge(model: nn.Module, which: Which = "clean") -> nn.Module:
 
 
 def merged_state(model: nn.Module, state: dict[str, Tensor], which: Which = "clean") -> dict[str, Tensor]:
-    """The saved state of a split model as that of the model after `merge(model, which)`; to be called before it."""
+    """The saved state of a split model as that of the model after `merge(model, which)`; to be called before it.
+
+    state, and what comes back: tensors of any shape by name.
+    """
     places = [name for name, module in bare(model).named_modules() if isinstance(module, SplitBatchNorm)]
     other = "adversarial" if which == "clean" else "clean"
     dropped = tuple(f"{place}.{other}." for place in places)

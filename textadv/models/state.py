@@ -23,7 +23,7 @@ def _whole(tensor: Tensor) -> Tensor:
 def trainable_state(model: nn.Module) -> dict[str, Tensor]:
     """Copies on the CPU of what training changes: parameters that require a gradient, and all buffers that persist.
 
-    Under FSDP2 every process must call it.
+    Tensors of any shape by name: whole where the model has parts. Under FSDP2 every process must call it.
     """
     inner = bare(model)
     persistent = inner.state_dict(keep_vars=True)
@@ -35,7 +35,9 @@ def trainable_state(model: nn.Module) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def load_trainable_state(model: nn.Module, state: dict[str, Tensor]) -> None:
-    """Puts back what `trainable_state` returned, in place. Raises ModelError where names or shapes differ.
+    """Puts back what `trainable_state` returned, in place: tensors of any shape by name.
+
+    Raises ModelError where names or shapes differ.
 
     What a training-only submodule left in `state` is passed over where the model has no such submodule any more.
     """

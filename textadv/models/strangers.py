@@ -23,7 +23,6 @@ from transformers import (
     AutoImageProcessor,
     AutoModelForCausalLM,
     AutoModelForImageClassification,
-    AutoModelForSequenceClassification,
     AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
@@ -35,7 +34,7 @@ from textadv.data import Chat, Examples, ImageRows, Rows, encode, encode_chats
 from textadv.data.rendering import Template
 from textadv.models.adapters import BUILT_IN, Adapter, find_adapter
 from textadv.models.causal import four_bits
-from textadv.models.heads import return_logits
+from textadv.models.heads import OF_TEXTS, Head, return_logits
 from textadv.models.loading import LoadedModel, load_classifier
 from textadv.models.places import device_of, dtype_of, pretrained
 from textadv.models.preprocessing import read_preprocessing
@@ -76,13 +75,14 @@ class Reader(Protocol):
 
 @dataclass(frozen=True)
 class Texts:
-    """Texts for a classifier."""
+    """Texts for a classifier. head: what it classifies."""
 
     loaded: LoadedModel
     rows: Examples
     max_length: int
     batch_size: int
     trust_remote_code: bool = False
+    head: Head = OF_TEXTS
 
     def measured(self) -> Opened:
         """The classifier as it was measured."""
@@ -97,13 +97,12 @@ class Texts:
         like = pretrained(self.loaded.model)
         adapter = _adapter(folder)
         if adapter is not None and adapter.base.startswith(BUILT_IN):
-            found = load_classifier(
-                str(folder), [str(name) for name in (like.config.id2label or {}).values()], dtype=_dtype_name(like)
-            )
+            names = [str(name) for name in (like.config.id2label or {}).values()]
+            found = load_classifier(str(folder), names, dtype=_dtype_name(like), head=self.head)
             return found.model, found.tokenizer
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=self.trust_remote_code)
         classes = {"num_labels": like.config.num_labels, "ignore_mismatched_sizes": True}
-        model = _model(folder, AutoModelForSequenceClassification, like, tokenizer, self.trust_remote_code, classes)
+        model = _model(folder, self.head.auto, like, tokenizer, self.trust_remote_code, classes)
         if adapter is not None and model.config.pad_token_id is None:
             # As everyone does with a decoder on batches, whose base model knows of no padding.
             model.config.pad_token_id = tokenizer.pad_token_id
@@ -218,7 +217,7 @@ def _batches(rows: Rows, size: int) -> Iterator[Batch]:
 
 def _adapter(folder: Path) -> Adapter | None:
     """The adapter in a folder; None where it holds a whole model."""
-    return find_adapter(str(folder), None, tasks=("SEQ_CLS", "CAUSAL_LM", None))
+    return find_adapter(str(folder), None, tasks=("SEQ_CLS", "TOKEN_CLS", "CAUSAL_LM", None))
 
 
 def _configuration(folder: Path, trust_remote_code: bool) -> PretrainedConfig:

@@ -18,6 +18,7 @@ from textadv.models.loading import LoadedModel
 from textadv.models.places import delta_shape, device_of, dtype_of, embedding_table, encoder_of, pretrained
 from textadv.models.running import THIRD_PARTY, evaluating, forward
 from textadv.values.batch import Batch
+from textadv.values.decisions import fits_rows
 from textadv.values.errors import ModelError, PerturbationError
 from textadv.values.spaces import Space
 
@@ -164,20 +165,27 @@ def _kinds(name: str, loaded: LoadedModel, part: str, rows: EncodedRows) -> str 
     shortest, marked = _least([length or math.inf for length in rows.lengths]), _least([-count for count in others])
     bare_text = _least([any(row) for row in rows.editable])
     places = sorted({_least([-length for length in rows.lengths]), shortest, marked, _least(others), bare_text})
-    together = _outcome(model, rows.batch(places).to(device_of(model)))
+    batch = rows.batch(places).to(device_of(model))
+    together = _outcome(model, batch)
     if not isinstance(together, Tensor):
         told = f"{part} {_listed('row', [rows.ids[place] for place in places])} in one batch"
         reason = _unequal_ends(name, loaded, part, rows)
-        raise ModelError(reason or _refusal(name, model, rows.batch(places).to(device_of(model)), together, told))
+        raise ModelError(reason or _refusal(name, model, batch, together, told))
     _require_finite(name, model, part, rows, places, together)
     for place in {shortest, marked}:
-        apart = _apart(model, rows, place, together[places.index(place)], together.abs().max())
+        own = _own(together, batch, places.index(place))
+        apart = _apart(model, rows, place, own, together.abs().max())
         if apart is not None:
             unequal = _unequal_ends(name, loaded, part, rows)
             if unequal is not None:
                 raise ModelError(unequal)
             return _of_padding(name, part, rows, place, apart)
     return None
+
+
+def _own(logits: Tensor, batch: Batch, row: int) -> Tensor:
+    """The logits of one row; of a model that gives each token some, without those of padding."""
+    return logits[row] if fits_rows(logits, batch) else logits[row][batch.inputs["attention_mask"][row].bool()]
 
 
 def _require_finite(

@@ -12,6 +12,7 @@ from textadv.models.finite import is_finite, overflow
 from textadv.models.places import bare, dtype_of, pretrained, space_module
 from textadv.models.running import THIRD_PARTY, evaluating, forward, output_logits
 from textadv.values.batch import Batch
+from textadv.values.decisions import Decisions
 from textadv.values.errors import ModelError
 from textadv.values.kinds import require_kind
 from textadv.values.spaces import Hidden
@@ -83,7 +84,7 @@ def as_classifier(
 
 @torch.no_grad()
 def clean_outputs(model: nn.Module, batch: Batch) -> Tensor:
-    """What the model returns for these rows, (B, C) float32, in evaluation mode.
+    """What the model returns for these rows' N decisions, (N, C) float32, in evaluation mode; of one class N = B.
 
     Raises ModelError where it does not take images, or returns anything but one row of numbers per row.
     """
@@ -102,12 +103,13 @@ def clean_outputs(model: nn.Module, batch: Batch) -> Tensor:
         ) from error
     if not is_finite(output):
         raise ModelError(f"The model returns numbers that are not finite. {overflow(model, batch)}")
-    require_logits(output, len(batch))
-    return output.float()
+    if batch.one_each:
+        require_logits(output, len(batch))
+    return Decisions.of(output, batch).logits.float()
 
 
 def require_logits(output: Tensor, rows: int) -> None:
-    """Raises ModelError unless this is what a classifier returns for so many rows: a number for each class."""
+    """Raises ModelError unless this is what a classifier returns for so many rows: logits (B, C)."""
     if output.dim() != 2 or len(output) != rows:
         raise ModelError(
             f"The model returns {tuple(output.shape)} for {rows} rows, and a classifier returns logits of shape "

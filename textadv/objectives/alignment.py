@@ -29,7 +29,8 @@ RECOVERY_DRAW = 23
 def beyond(value: Tensor, edge: float, slope: float, *, above: bool) -> Tensor:
     """`value` up to `edge`, and from there on `slope` times as steep: continuous, bounded but never without gradient.
 
-    above: whether the gentle side lies above the edge; with edge 5 and slope 0.001 a value of 7 becomes 5.002.
+    value, and the result: of any shape. above: whether the gentle side lies above the edge; with edge 5 and slope 0.001
+    a value of 7 becomes 5.002.
     """
     gentle = edge + slope * (value - edge)
     return torch.where(value > edge if above else value < edge, gentle, value)

@@ -28,7 +28,7 @@ from textadv.values.randomness import preserved_rng, rng_state, set_rng_state
 
 
 def left_gradient(delta: Tensor, rows: Batch, threat: ThreatModel) -> Tensor:
-    """The gradient that the trainer's backward pass left at the delta, zero where it may not move.
+    """The gradient, (B, ...), that the trainer's backward pass left at the delta (B, ...), zero where it may not move.
 
     Raises PerturbationError where there is none.
     """
@@ -52,11 +52,11 @@ class LargestEntryStep:
     step_size: StepSize
 
     def init(self, delta: Tensor) -> State:
-        """No state."""
+        """No tensors for a delta of any shape."""
         return ()
 
     def update(self, delta: Tensor, grad: Tensor, ball: Ball, state: State) -> tuple[Tensor, State]:
-        """The next delta, before it is confined."""
+        """From delta and grad, (B, ...), to the next delta (B, ...), before it is confined."""
         largest = per_row(grad.abs().flatten(1).amax(dim=1), grad)
         unit = grad / torch.where(largest > 0, largest, 1)
         return delta + self.step_size.length(ball, delta) * unit, state
@@ -176,7 +176,8 @@ class _Replayed:
 class Carried:
     """The perturbations of the batch that is replayed, by the ids of the rows that stand in a group.
 
-    started: the optimizer step at which the batch was new. before: the batch before, in the order of its groups.
+    started: the optimizer step at which the batch was new. before: (N, ...), the deltas of
+    the batch before, in the order of its groups.
     """
 
     started: int = -1
@@ -190,7 +191,7 @@ class Carried:
         self.found.clear()
 
     def next(self, like: Tensor) -> Tensor:
-        """`like` (B, ...), with the rows that the batch before has for the next B places."""
+        """`like` (B, ...), with the rows that the batch before has for the next B places: (B, ...)."""
         place, self.taken = self.taken, self.taken + len(like)
         if self.before is None or self.before.shape[1:] != like.shape[1:]:
             return like
@@ -205,12 +206,12 @@ class Carried:
         return torch.cat(deltas)
 
     def state(self) -> dict[str, Tensor]:
-        """What a checkpoint has to hold, at the end of a batch."""
+        """What a checkpoint has to hold, at the end of a batch: deltas (N, ...)."""
         deltas = self._together()
         return {} if deltas is None else {"delta": deltas.cpu().clone().contiguous()}
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Goes on from what `state` returned, with a new batch."""
+        """Goes on from what `state` returned, deltas (N, ...), with a new batch."""
         self.started, self.found = -1, {}
         if state:
             self.found[()] = _Replayed(state["delta"], state["delta"], ())

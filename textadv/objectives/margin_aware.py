@@ -37,7 +37,8 @@ def _boosted(logits: Tensor, labels: Tensor) -> Tensor:
 def boosted_cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
     """-log p_y - log(1 - max over k != y of p_k), in nats, (B,); for chats the mean over the answer's tokens.
 
-    With p = (0.5, 0.3, 0.2) and label 0: -log 0.5 - log 0.7 = 1.05. For two classes it is twice the cross-entropy.
+    logits: (B, C) or (B, K, C). With p = (0.5, 0.3, 0.2) and label 0: -log 0.5 - log 0.7 = 1.05. For two classes it is
+    twice the cross-entropy.
     """
     decided = Decisions.of(_wide(logits), batch)
     return decided.means(_boosted(decided.logits, decided.labels))

@@ -22,7 +22,7 @@ EARLY = 0.1
 class Teacher:
     """A running mean of a model's trainable weights, and the optimizer step before which it was taken last.
 
-    Kept in float32 where the weights are half precision.
+    means: by the name of a weight, in the shape of it; float32 where the weights are half precision.
     """
 
     step: int = -1
@@ -56,14 +56,14 @@ class Teacher:
                 value.data.copy_(own[name])
 
     def state(self) -> dict[str, Tensor]:
-        """What a checkpoint has to hold; nothing before anything was taken in."""
+        """What a checkpoint has to hold, of any shape; nothing before anything was taken in."""
         if not self.means:
             return {}
         means = {f"mean|{name}": mean.detach().cpu().clone().contiguous() for name, mean in self.means.items()}
         return {"step": torch.tensor(self.step), **means}
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Goes on from what `state` returned; from nothing it begins anew with the weights that it sees next."""
+        """Goes on from what `state` returned, of any shape; from nothing it begins anew with the next weights."""
         self.step = int(state["step"]) if state else -1
         self.means = {name.removeprefix("mean|"): mean for name, mean in state.items() if name.startswith("mean|")}
 
@@ -100,7 +100,10 @@ class Proximal:
                 raise ValueError(f"objective.{name} must be at least 0 and below 1, got {value}.")
 
     def prediction(self, model: nn.Module, batch: Batch, moment: Moment) -> Tensor:
-        """The teacher's logits of the clean rows, without a gradient. Raises ValueError under FSDP."""
+        """The teacher's logits, (B, C) or (B, K, C), of the clean rows, without a gradient.
+
+        Raises ValueError under FSDP.
+        """
         if isinstance(model, FSDPModule):
             raise ValueError("objective.bregman keeps whole weights, and FSDP shards them. Use DDP.")
         self.memory.follow(model, moment.step, self.early if moment.progress < EARLY else self.momentum)
@@ -108,5 +111,5 @@ class Proximal:
             return forward(bare(model), batch.clean())
 
     def losses(self, taught: Tensor, clean: Tensor, batch: Batch) -> Tensor:
-        """The term (B,) of the model's logits of the clean rows."""
+        """The term (B,) of the teacher's and the model's logits, (B, C) or (B, K, C), of the clean rows."""
         return self.weight * symmetric_kl(taught, clean, batch)

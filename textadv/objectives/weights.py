@@ -20,12 +20,12 @@ from textadv.values.batch import Batch
 from textadv.values.randomness import preserved_rng
 
 Shift = Mapping[str, Tensor]
-"""What is added to the weights, by parameter name."""
+"""What is added to the weights, by parameter name, each in the shape of its weight."""
 
 
 @contextmanager
 def shifted(model: nn.Module, shift: Shift) -> Iterator[None]:
-    """Inside the block the named weights are larger by `shift`; afterwards they are bit for bit what they were."""
+    """Inside the block the named weights, of any shape, are larger by `shift`; afterwards bit for bit as they were."""
     parameters = dict(bare(model).named_parameters())
     before = {name: parameters[name].detach().clone() for name in shift}
     try:
@@ -44,7 +44,8 @@ def shifted(model: nn.Module, shift: Shift) -> Iterator[None]:
 def relative_shift(weight: Tensor, gradient: Tensor, gamma: float) -> Tensor:
     """gamma |weight| / |gradient| times the gradient, Frobenius norms; zero where either is (arXiv:2004.05884, eq. 10).
 
-    With weight (3, 4), gradient (0, 2) and gamma 0.1: 0.1 x 5 / 2 x (0, 2) = (0, 0.5).
+    weight and gradient have any shape, one for both. With weight (3, 4), gradient (0, 2) and gamma 0.1:
+    0.1 x 5 / 2 x (0, 2) = (0, 0.5).
     """
     size, slope = torch.linalg.vector_norm(weight.detach()), torch.linalg.vector_norm(gradient)
     return gradient * (gamma * size / torch.where(slope > 0, slope, 1))

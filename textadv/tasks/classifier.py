@@ -6,17 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from safetensors.torch import load_file
 from torch import nn
 
 from textadv.attacks import Attack, ThreatModel
 from textadv.config.classifier import ClassifierRunSection
-from textadv.data import ImageSplits, Rows, Splits
+from textadv.data import Rows
 from textadv.measuring import Finished, Measured, Results, Training, calibrated, evaluate, scores
 from textadv.measuring.accuracy.adversarial_rows import as_file
-from textadv.measuring.accuracy.earlier import classifier_results
+from textadv.measuring.accuracy.results import classifier_results
 from textadv.measuring.probing import probed
 from textadv.measuring.results import Facts
 from textadv.measuring.sections.exports import ExportCheck
@@ -36,20 +36,33 @@ GUARD_DRAW, THREAT_ROWS = 13, 256
 FINISHED, ADVERSARIAL = "evaluated", "adversarial"
 
 
+class Labelled(Protocol):
+    """Splits whose classes have names, in the order of their ids."""
+
+    @property
+    def labels(self) -> tuple[str, ...]: ...
+
+
+def as_measured(measured: Measured) -> Measured:
+    """The record as it is."""
+    return measured
+
+
 @dataclass(frozen=True)
 class Classifier:
-    """The task of texts and of images, see `Task`.
+    """The task of texts, of images and of words in sentences, see `Task`.
 
     train, validation, test: tokenised texts, or images of the model's size. selection: positions in `validation` that
     choose the checkpoint. tested: positions in `test` that are reported. load: gives the untrained model, the same
     weights each time. opened: gives the `Reader` of a loaded model for those positions. beside: gives the task for
     another model. split_norm: which of two batch norms is measured and kept where attacked rows train their own; None:
-    there is one. surrogates: the models that attacks of the evaluation are transferred from, by name.
+    there is one. surrogates: the models that attacks of the evaluation are transferred from, by name. told: makes of
+    the record of a model what the report shows.
     """
 
     config: ClassifierRunSection
     run: Run
-    splits: Splits | ImageSplits
+    splits: Labelled
     train: Rows
     validation: Rows
     test: Rows
@@ -64,6 +77,7 @@ class Classifier:
     beside: Callable[[Classifier, str], Classifier]
     split_norm: Which | None = None
     surrogates: Mapping[str, LoadedModel | LoadedVision] = field(default_factory=dict)
+    told: Callable[[Measured], Measured] = as_measured
 
     def rows_text(self) -> str:
         """How many rows do what, for the screen."""
@@ -105,7 +119,7 @@ class Classifier:
         attacks = config.panel(self.threat, seed, len(names), surrogates)
         radius = config.minimum_radius
         smallest = None if radius is None else radius.make(self.threat, seed, len(names))
-        return evaluate(
+        measured = evaluate(
             model.to(device),
             self.test,
             attacks,
@@ -123,6 +137,7 @@ class Classifier:
             minimum=smallest,
             names=names,
         )
+        return self.told(measured)
 
     def results(
         self, models: Sequence[Measured], trainings: Sequence[Training], facts: Facts, exports: Sequence[ExportCheck]

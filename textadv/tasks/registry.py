@@ -15,6 +15,7 @@ PACKAGES = {
     "classification": "textadv.tasks.text",
     "images": "textadv.tasks.images",
     "chat": "textadv.tasks.chat",
+    "tokens": "textadv.tasks.tokens",
 }
 """Each has `config.py` with `SCHEMA`, without torch; `task.py` with `ready`; and `inspection.py` with `look`."""
 DEFAULT = "classification"

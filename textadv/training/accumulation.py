@@ -35,7 +35,7 @@ def accumulate(
     objectives: what to minimise on the rows of each role.
     positions: the rows of the step's batch, over all processes; a group names places in it. Each loss is summed over
     rows and divided once, by len(positions): the result depends neither on the groups nor on the number of processes
-    (whose mean DDP and FSDP take). Only the last term synchronises gradients.
+    (whose mean DDP and FSDP take). Only the last term synchronises gradients. backward: of a loss, ().
 
     Raises NonFiniteError before any optimizer step could be taken, and RuntimeError where an objective yields another
     number of terms than it announced.

@@ -98,7 +98,7 @@ class Average:
                 tensor.copy_(value)
 
     def state(self) -> dict[str, Tensor]:
-        """What a checkpoint has to hold, whole and on the CPU; nothing before anything was taken in.
+        """What a checkpoint has to hold, of any shape, whole and on the CPU; nothing before anything was taken in.
 
         Under FSDP2 every process must call it.
         """
@@ -109,7 +109,7 @@ class Average:
         return {"taken": torch.tensor(self.taken), **means}
 
     def load(self, model: nn.Module, state: dict[str, Tensor]) -> None:
-        """Goes on from what `state` returned."""
+        """Goes on from what `state` returned: tensors of any shape by name."""
         self.taken, self.means = int(state["taken"]) if state else 0, {}
         for name, value in _trainable(model).items() if state else ():
             mean = state[f"mean|{name}"].to(value.device, copy=True)

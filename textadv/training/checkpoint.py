@@ -37,6 +37,7 @@ UNREADABLE = (OSError, ValueError, KeyError, TypeError, SafetensorError)
 class Checkpoint:
     """What was saved: progress (JSON values), and the folder that holds the tensors.
 
+    rng: of each process what `rng_state` returned, uint8 tensors (N,).
     hashes: SHA-256 of each file by its name; empty where an older version of textadv wrote the checkpoint.
     told: sentences about newer checkpoints that are damaged.
     """
@@ -60,7 +61,7 @@ class Checkpoint:
 class Memory(Protocol):
     """What one process carries from optimizer step to optimizer step, beside weights and optimizer.
 
-    Loading an empty state forgets it.
+    state, load: tensors of any shape by name. Loading an empty state forgets it.
     """
 
     def state(self) -> dict[str, Tensor]: ...
@@ -69,7 +70,7 @@ class Memory(Protocol):
 
 
 def optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's tensors as {"parameter name|key": tensor}, whole and on the CPU."""
+    """The optimizer's tensors, of any shape, as {"parameter name|key": tensor}, whole and on the CPU."""
     names = {id(value): name for name, value in model.named_parameters()}
     flat = {}
     for parameter, values in optimizer.state.items():
@@ -80,7 +81,7 @@ def optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[
 
 
 def load_optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer, flat: dict[str, Tensor]) -> None:
-    """Puts back what `optimizer_state` returned."""
+    """Puts back what `optimizer_state` returned: tensors of any shape by name."""
     parameters = dict(model.named_parameters())
     optimizer.state.clear()
     for name, value in flat.items():
@@ -109,6 +110,7 @@ def save(
 ) -> Path:
     """Writes `folder`/step-N whole or not at all, then removes all but the last `keep_last` up to this step.
 
+    weights, optimizer: tensors of any shape by name. rng: of each process what `rng_state` returned.
     more: further tensors by the name of their file; empty ones are left out. `extra` reads them. carried: further files
     by name. kept: the files of kept weights by kind; they are linked, and take no room while they stay as they are.
     Checkpoints of later steps are removed too: they belong to a run that was given up for this one.
@@ -302,7 +304,7 @@ def intact(folder: Path, name: str) -> Path | None:
 
 
 def extra(checkpoint: Checkpoint, name: str) -> dict[str, Tensor]:
-    """The tensors that were saved under `name` in `more`; empty where there were none."""
+    """The tensors, of any shape, that were saved under `name` in `more`; empty where there were none."""
     file = f"{name}.safetensors"
     return load_file(checkpoint.folder / file) if checkpoint.holds(file) else {}
 

@@ -78,7 +78,7 @@ class KeptWeights:
         return self.folder / f"{kind}.safetensors"
 
     def save(self, kinds: Iterable[str], weights: Mapping[str, Tensor]) -> None:
-        """Keeps these weights as each of the kinds. Raises WriteError where the system refuses."""
+        """Keeps these weights, of any shape, as each of the kinds. Raises WriteError where the system refuses."""
         problem = None
         if self.accelerator.is_main_process:
             try:

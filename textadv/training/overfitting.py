@@ -111,13 +111,13 @@ class Guard:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Weights, optimizer and average of a good probe, by part and name, on the CPU."""
+    """What a good probe had. tensors: weights, optimizer and average by part and name, of any shape, on the CPU."""
 
     step: int
     tensors: dict[str, Tensor]
 
     def part(self, name: str) -> dict[str, Tensor]:
-        """Copies of the tensors of one part."""
+        """Copies of the tensors of one part, of any shape."""
         start = f"{name}|"
         return {key[len(start) :]: value.clone() for key, value in self.tensors.items() if key.startswith(start)}
 
@@ -197,10 +197,10 @@ class Watch:
             self.average.load(self.model, snapshot.part("average"))
 
     def state(self) -> dict[str, Tensor]:
-        """What a checkpoint has to hold: the good probe's snapshot."""
+        """What a checkpoint has to hold: the good probe's snapshot, tensors of any shape."""
         return {} if self.good is None else {"step": torch.tensor(self.good.step), **self.good.tensors}
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Goes on from what `state` returned."""
+        """Goes on from what `state` returned, tensors of any shape."""
         if state:
             self.good = Snapshot(int(state["step"]), {name: value for name, value in state.items() if name != "step"})

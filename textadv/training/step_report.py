@@ -21,7 +21,9 @@ from textadv.values.processes import everywhere
 class StepReport:
     """What one process saw in one optimizer step; sums over its own rows, kept on the device.
 
-    adversarial_size, total_size: of the terms' magnitudes, since a term that drives away from something is negative.
+    losses: by term, each (). total_loss: (). adversarial_size, total_size: (), of the terms' magnitudes, since a term
+    that drives away from something is negative. forwards, backwards: () int64, passes of rows. suspects: the terms,
+    losses and row ids, (B,).
     """
 
     device: torch.device

@@ -1,6 +1,7 @@
 """The two values that travel through every layer: a batch of rows and the perturbation it carries.
 
-Shape letters, here and everywhere: B batch, S positions, T answer tokens, D hidden, V vocabulary, C classes.
+Shape letters, here and everywhere: B batch, S positions, D hidden, V vocabulary, C classes, K candidates or places of
+decisions, N decisions or rows of no batch, T tokens of an answer, G of its opening, P positions of a prefix.
 """
 
 from __future__ import annotations
@@ -36,8 +37,7 @@ class Role(IntEnum):
 class Perturbation:
     """What the adversary adds, and where.
 
-    `delta` has the shape of the tensor that `space` names: (B, S, D) for tokens, (B, channels, height, width)
-    for pixels.
+    delta: of the shape of the tensor that `space` names: (B, S, D) for tokens, (B, channels, height, width) for pixels.
     """
 
     space: Space
@@ -129,7 +129,7 @@ class Batch:
         return self._mapped(lambda tensor: tensor[index])
 
     def perturbed(self, space: Space, delta: Tensor) -> Batch:
-        """These rows carrying `delta` in `space`, in place of any earlier perturbation."""
+        """These rows carrying `delta` (B, ...) in `space`, in place of any earlier perturbation."""
         return replace(self, perturbation=Perturbation(space, delta))
 
     def carrying(self, perturbation: Perturbation) -> Batch:
@@ -278,7 +278,10 @@ def _write(into: Tensor, tokens: Tensor, starts: Tensor) -> None:
 
 
 def following(first: Tensor, second: Tensor) -> Tensor:
-    """Each row's tokens of `second` after its tokens of `first`, both ragged as in `answers`: (B, T1 + T2)."""
+    """Each row's tokens of `second` after its tokens of `first`, both ragged as in `answers`.
+
+    first: (B, T1). second: (B, T2). The result: (B, T1 + T2).
+    """
     joined = first.new_full((len(first), first.shape[1] + second.shape[1]), IGNORED)
     lengths = (first != IGNORED).sum(dim=1)
     _write(joined, first, torch.zeros_like(lengths))

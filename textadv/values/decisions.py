@@ -5,12 +5,37 @@ A loss is taken decision by decision and then made one number per row, so that i
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from textadv.values.batch import IGNORED, Batch
+
+Label = int | tuple[int, ...]
+"""The class of a row; of a row of several decisions the class of each, in their order."""
+
+
+def listed(label: Label) -> tuple[int, ...]:
+    """The classes of a row's decisions."""
+    return label if isinstance(label, tuple) else (label,)
+
+
+def in_line(labels: Iterable[Label]) -> list[int]:
+    """The classes of the decisions of all rows, row after row."""
+    return [one for label in labels for one in listed(label)]
+
+
+def of_rows(classes: Sequence[int], like: Iterable[Label]) -> list[Label]:
+    """What stood in line as labels of rows again, each of as many decisions as that of `like` in its place."""
+    rest = iter(classes)
+    return [tuple(next(rest) for _ in label) if isinstance(label, tuple) else next(rest) for label in like]
+
+
+def right_in_all(label: Label, *answers: Label) -> int:
+    """How many decisions of a row every one of these answers has right."""
+    return sum(all(one == own for one in ones) for own, *ones in zip(*map(listed, (label, *answers)), strict=True))
 
 
 @dataclass(frozen=True)
@@ -52,6 +77,11 @@ class Decisions:
             return torch.arange(len(self.labels), device=self.labels.device)
         return self.counted.nonzero()[:, 0]
 
+    @property
+    def counts(self) -> list[int]:
+        """How many decisions each row has."""
+        return [1] * len(self.labels) if self.counted is None else self.counted.sum(dim=1).tolist()
+
     def sums(self, values: Tensor) -> Tensor:
         """The sum over each row's decisions of values (N,): (B,), 0 where a row has none."""
         if self.counted is None:
@@ -60,7 +90,7 @@ class Decisions:
         return zero.index_add(0, self.row, values)
 
     def means(self, values: Tensor) -> Tensor:
-        """Their mean, (B,): rows of many and of few decisions count alike. 0 where a row has none."""
+        """The mean of a row's values (N,): (B,), many decisions count as few. 0 where a row has none."""
         return values if self.counted is None else self.sums(values) / self.counted.sum(dim=1).clamp_min(1)
 
     def placed(self, values: Tensor, fill: float = 0) -> Tensor:
@@ -87,7 +117,10 @@ def fits_rows(logits: Tensor, batch: Batch) -> bool:
 
 
 def require_classes(what: str, logits: Tensor, batch: Batch, remedy: str = "") -> None:
-    """Raises ValueError unless every row is one decision. what: which comparison of classes it is that others lack."""
+    """Raises ValueError unless every row is one decision, so that the logits are (B, C).
+
+    what: which comparison of classes it is that others lack.
+    """
     if not fits_rows(logits, batch):
         others = "chats" if batch.labels.shape == batch.ids.shape else "rows of several labels"
         raise ValueError(f"{what}, and {others} have none.{remedy}")

@@ -18,7 +18,7 @@ def digest(parts: Iterable[bytes]) -> str:
 
 
 def tensor_bytes(tensor: Tensor) -> bytes:
-    """The numbers of a tensor of any dtype and device, as they lie in memory in the order of its indices."""
+    """The numbers of a tensor of any shape, dtype and device, as they lie in memory in the order of its indices."""
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 

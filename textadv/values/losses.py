@@ -27,7 +27,7 @@ Loss = Callable[[Tensor, Batch], Tensor]
 """(logits (B, C) or (B, K, C), batch) -> (B,)."""
 
 Divergence = Callable[[Tensor, Tensor, Batch], Tensor]
-"""(logits of the clean rows, logits of the perturbed rows, batch) -> (B,)."""
+"""(logits of the clean rows, logits of the perturbed rows, batch) -> (B,); logits are (B, C) or (B, K, C)."""
 
 
 def _full(logits: Tensor) -> Tensor:
@@ -58,7 +58,9 @@ def _label_margin(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
-    """-log softmax(logits)[label] in nats, (B,); for chats the mean over the answer's tokens, in nats per token.
+    """-log softmax(logits)[label] in nats, (B,), of logits (B, C) or (B, K, C).
+
+    For chats the mean over the answer's tokens, in nats per token.
 
     Deviations: none for classes; for chats a mean per row, where released code has one over the batch's tokens.
     """
@@ -67,7 +69,7 @@ def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
 
 
 def sequence_nll(logits: Tensor, batch: Batch) -> Tensor:
-    """Minus the log-likelihood of each row's whole answer, (B,): the sum over its tokens, in nats.
+    """Minus the log-likelihood of each row's whole answer, (B,): the sum over its tokens, in nats, of logits (B, K, V).
 
     Deviations: none.
     """
@@ -81,7 +83,7 @@ def bounded_nll(logits: Tensor, batch: Batch, least: Tensor, most: Tensor, *, me
     With 0.2, 3 and 9 nats at its tokens, least 0.5 and most 5 an answer costs 3, and 1 per token where `mean`: the
     tokens left out still count as tokens. A token left out has no gradient.
 
-    least, most: (B,) nats of one token, each row's own. mean: per token; otherwise the sum.
+    logits: (B, K, V). least, most: (B,) nats of one token, each row's own. mean: per token; otherwise the sum.
 
     Deviations: none: CAPO's released bounds (arXiv:2405.15589), which set such a token's log-likelihood to 0.
     """
@@ -97,6 +99,8 @@ def log_1_minus_p(logits: Tensor, batch: Batch, cutoff: float = math.inf) -> Ten
     Where p is 0.5, 0.9 and 0.001 a row has (0.693 + 2.303 + 0.001) / 3, and with cutoff 5 the last token, which costs
     6.9 nats, adds 0 and has no gradient. It is taken of log-odds, so that it keeps its slope where p rounds to 1.
 
+    logits: (B, K, V).
+
     Deviations: a mean per row, where released code (HarmBench, targeted LAT) has one over the batch's tokens.
     """
     decided = Decisions.of(logits, batch)
@@ -109,7 +113,8 @@ def log_1_minus_p(logits: Tensor, batch: Batch, cutoff: float = math.inf) -> Ten
 def margin(logits: Tensor, batch: Batch) -> Tensor:
     """Largest other logit minus the label's logit, (B,): positive exactly where the row is misclassified.
 
-    For chats the largest over the answer's tokens: negative exactly where greedy decoding says the whole answer.
+    logits: (B, C) or (B, K, C). For chats the largest over the answer's tokens: negative exactly where greedy decoding
+    says the whole answer.
 
     Deviations: none (Carlini and Wagner's f6 without its bound, arXiv:1608.04644).
     """
@@ -120,7 +125,8 @@ def margin(logits: Tensor, batch: Batch) -> Tensor:
 def wrong(logits: Tensor, batch: Batch) -> Tensor:
     """Where a row's decision is not its label, (B,) bool; of several, where any is not.
 
-    For chats, where greedy decoding leaves the answer at some token: there a tie counts as said.
+    logits: (B, C) or (B, K, C). For chats, where greedy decoding leaves the answer at some token: there a tie counts as
+    said.
 
     Deviations: none, this is no paper's.
     """
@@ -130,6 +136,8 @@ def wrong(logits: Tensor, batch: Batch) -> Tensor:
 def token_losses(logits: Tensor, batch: Batch, loss: Literal["cross_entropy", "margin"]) -> Tensor:
     """The loss of each token of chats' answers, (B, K), 0 where a row has none: -log softmax, or the token's margin.
 
+    logits: (B, K, V).
+
     Deviations: none, these are no paper's.
     """
     decided = Decisions.of(logits, batch)
@@ -137,7 +145,7 @@ def token_losses(logits: Tensor, batch: Batch, loss: Literal["cross_entropy", "m
 
 
 def dlr(logits: Tensor, batch: Batch) -> Tensor:
-    """Difference of logits ratio, (B,): the margin over the gap of the first to the third largest logit.
+    """Difference of logits ratio, (B,): the margin over the gap of the first to the third largest of logits (B, C).
 
     -(z_y - max over i != y of z_i) / (z_(1) - z_(3) + 1e-12), arXiv:2003.01690 equation 6: at most 1, and the same for
     logits shifted or multiplied. Logits (4, 2, 0) of label 0 give -(4 - 2) / (4 - 0) = -0.5. The denominator carries a
@@ -159,7 +167,7 @@ def targeted_dlr(logits: Tensor, batch: Batch, targets: Tensor) -> Tensor:
     arXiv:2003.01690 equation 7; the ranks are over all logits, the label's included. Logits (4, 2, 1, 0) of label 0
     with target 1 give -(4 - 2) / (4 - 0.5) = -0.571.
 
-    targets: (B,) int64 class ids.
+    logits: (B, C). targets: (B,) int64 class ids.
     Deviations: none; the 1e-12 is the released code's.
 
     Raises ValueError for fewer than 4 classes and for chats.
@@ -180,7 +188,7 @@ def _require_classes(name: str, logits: Tensor, batch: Batch, least: int) -> Non
 def kl(clean: Tensor, perturbed: Tensor, batch: Batch) -> Tensor:
     """KL(softmax(clean) || softmax(perturbed)) in nats, (B,): the term of TRADES (arXiv:1901.08573).
 
-    For chats the mean over the answer's tokens.
+    clean, perturbed: logits (B, C) or (B, K, C). For chats the mean over the answer's tokens.
 
     Deviations: none; a value per row, whose mean is the released code's sum over the batch's size.
     """
@@ -212,6 +220,8 @@ def _log_of_all_over_top(logits: Tensor, top: Tensor) -> Tensor:
 def symmetric_kl(clean: Tensor, perturbed: Tensor, batch: Batch) -> Tensor:
     """KL(clean || perturbed) + KL(perturbed || clean) in nats, (B,): SMART's (arXiv:1911.03437, section 3.1).
 
+    clean, perturbed: logits (B, C) or (B, K, C).
+
     Deviations: none from the paper; SMART's and ALUM's released code holds both targets constant
     (`detached_symmetric_kl`), R3F's does not.
     """
@@ -222,6 +232,8 @@ def detached_symmetric_kl(clean: Tensor, perturbed: Tensor, batch: Batch) -> Ten
     """Symmetric KL in which each direction's target is a constant, in nats, (B,): the value is `symmetric_kl`'s.
 
     Its gradient with respect to the logits of nearby predictions is half of that one's.
+
+    clean, perturbed: logits (B, C) or (B, K, C).
 
     Deviations: none from the released code of SMART (arXiv:1911.03437) and ALUM (arXiv:2004.08994).
     """

@@ -33,7 +33,7 @@ def permutation(seed: int, *parts: int, size: int) -> list[int]:
 
 
 def rng_state() -> dict[str, Tensor]:
-    """The global generators of torch, CPU first, then each CUDA device, as uint8 tensors."""
+    """The global generators of torch, CPU first, then each CUDA device, as uint8 tensors (N,)."""
     state = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         state |= {f"cuda{n}": value for n, value in enumerate(torch.cuda.get_rng_state_all())}
@@ -41,7 +41,7 @@ def rng_state() -> dict[str, Tensor]:
 
 
 def set_rng_state(state: dict[str, Tensor]) -> None:
-    """Puts back what `rng_state` returned."""
+    """Puts back what `rng_state` returned, uint8 tensors (N,)."""
     torch.set_rng_state(state["cpu"])
     cuda: Sequence[Tensor] = [value for name, value in state.items() if name.startswith("cuda")]
     if cuda:

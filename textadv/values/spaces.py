@@ -32,7 +32,7 @@ OUTSIDE = 1e-4
 
 
 class Box(NamedTuple):
-    """The values (B, ...) that a delta is added to, and the range that they must stay in."""
+    """clean: the values (B, ...) that a delta is added to. low, high: the range that they must stay in."""
 
     clean: Tensor
     low: float
@@ -109,7 +109,7 @@ class Embeddings:
     def perturbed_inputs(
         self, _inputs: Mapping[str, Tensor], _delta: Tensor, embedded: Callable[[], dict[str, Tensor]]
     ) -> dict[str, Tensor]:
-        """The embeddings in place of the tokens."""
+        """The embeddings (B, S, D) in place of the tokens (B, S)."""
         return embedded()
 
 
@@ -206,7 +206,7 @@ class Pixels:
         return f"pixels in [{self.low:g}, {self.high:g}]"
 
     def box(self, inputs: Mapping[str, Tensor]) -> Box | None:
-        """The range of the images, where there are any."""
+        """The range of the images (B, channels, height, width), where there are any."""
         pixels = inputs.get("pixel_values")
         return None if pixels is None else Box(pixels, self.low, self.high)
 
@@ -220,7 +220,7 @@ class Pixels:
     def perturbed_inputs(
         self, inputs: Mapping[str, Tensor], delta: Tensor, _embedded: Callable[[], dict[str, Tensor]]
     ) -> dict[str, Tensor]:
-        """The images moved."""
+        """The images (B, channels, height, width) with the delta, (B, channels, height, width), added."""
         pixels = inputs["pixel_values"]
         return {**inputs, "pixel_values": pixels + delta.detach().to(pixels.dtype)}
 

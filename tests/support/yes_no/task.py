@@ -28,6 +28,7 @@ LENGTH, ROWS = 32, range(12)
 
 
 def model_of(config: YesNoConfig, splits: Splits) -> LoadedModel:
+    """The tiny encoder, the same weights each time."""
     return load_classifier(config.model.name, splits.labels, seed=config.seed)
 
 

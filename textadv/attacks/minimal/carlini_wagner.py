@@ -273,7 +273,7 @@ def _per_unit(size: Tensor, space: Space) -> Tensor:
 
 
 def changed_units(delta: Tensor, space: Space) -> Tensor:
-    """How many units `delta` changes in every row, (B,) int64: pixels, or dimensions of positions; its L0 norm."""
+    """How many units `delta` (B, ...) changes in every row, (B,) int64: pixels, or dimensions of positions; its L0."""
     return (_per_unit(delta.abs(), space) > 0).flatten(1).sum(dim=1)
 
 

@@ -37,7 +37,7 @@ def unbounded(threat: ThreatModel) -> ThreatModel:
 
 
 def size_of(ball: Ball, delta: Tensor) -> Tensor:
-    """The norm of each row's delta in the ball's geometry, (B,) float64; per token that of the longest token."""
+    """The norm of each row's delta (B, ...) in the ball's geometry, (B,) float64; per token that of the longest."""
     return replace(ball, radius=1.0, relative_radius=None).gauge(delta.double())
 
 
@@ -56,7 +56,7 @@ def require_ball(threat: ThreatModel, norm: str, name: str) -> None:
 
 
 def logits_at(model: nn.Module, rows: Batch, threat: ThreatModel, delta: Tensor) -> tuple[Tensor, Tensor]:
-    """The logits at `delta` with their graph, and the leaf that stands for the delta in it."""
+    """The logits, (B, C) or (B, K, C), at `delta` (B, ...) with their graph, and the leaf that is the delta in it."""
     leaf = delta.detach().requires_grad_()
     with differentiable():
         return forward(bare(model), rows.perturbed(threat.space, leaf)), leaf
@@ -65,7 +65,7 @@ def logits_at(model: nn.Module, rows: Batch, threat: ThreatModel, delta: Tensor)
 def slope(
     model: nn.Module, values: Tensor, leaf: Tensor, rows: Batch, threat: ThreatModel, *, keep_graph: bool = False
 ) -> Tensor:
-    """The gradient of each row's value (B,) with respect to its own delta, shaped as the leaf; 0 where frozen.
+    """The gradient of each row's value (B,) with respect to its own delta, as the leaf (B, ...); 0 where frozen.
 
     Unlike the gradient of `evaluate_at` it is right in length. Raises PerturbationError where it is not finite.
     """
@@ -88,10 +88,13 @@ def _require_finite(model: nn.Module, grad: Tensor, rows: Batch, threat: ThreatM
 class Smallest:
     """The smallest perturbation known for every row that changes the decision, and the passes spent on it.
 
-    rows: without a perturbation. clean: their logits. low, high: what every entry of a delta must lie between: 0 where
-    frozen, and for pixels the box. measure: (delta (n, ...)) -> (n,) float64, what is to be small; the norm in the
-    threat's ball, if nothing else is put here. size: (B,) float64, its value at `delta`, inf where nothing is known.
-    gain, climb, margin: (B,) float64, as in `Outcome`, at `delta`. slopes: what the searches met so far.
+    rows: without a perturbation. clean: their logits, (B, C) or (B, K, C). low, high: (B, ...), what every entry of a
+    delta must lie between: 0 where frozen, and for pixels the box. measure: (delta (N, ...)) -> (N,) float64, what is
+    to be small; the norm in the threat's ball, if nothing else is put here. delta: (B, ...), the smallest known.
+    reached: (B,) bool, whether one is. size: (B,) float64, its value at `delta`, inf where nothing is known. gain,
+    climb, margin: (B,) float64, as in `Outcome`, at `delta`. slopes: what the searches met so far.
+
+    The methods take N of the rows: index (N,) int64, their positions; delta (N, ...).
     """
 
     rows: Batch
@@ -129,20 +132,23 @@ class Smallest:
         return cls(rows, threat, goal, clean, low, high, measure, delta, reached, size, zero, zero.clone(), lead, cost)
 
     def open(self) -> Tensor:
-        """The positions (int64) of the rows that are not wrong already and that an adversary may touch."""
+        """The positions, (N,) int64, of the rows that are not wrong already and that an adversary may touch."""
         return (~self.reached & self.rows.editable.flatten(1).any(dim=1)).nonzero().squeeze(1)
 
     def spend(self, index: Tensor, *, forwards: int = 0, backwards: int = 0, queries: int = 0) -> None:
-        """Counts passes for the rows `index`."""
+        """Counts passes for the rows `index`, (N,)."""
         for total, passes in zip(self.cost, (forwards, backwards, queries), strict=True):
             total[index] += passes
 
     def confine(self, index: Tensor, delta: Tensor) -> Tensor:
-        """The delta of the rows `index` on the editable positions and, for pixels, in the box; of any norm."""
+        """The delta (N, ...) of the rows `index` (N,) on the editable positions and, for pixels, in the box."""
         return torch.minimum(torch.maximum(delta, self.low[index]), self.high[index])
 
     def see(self, index: Tensor, rows: Batch, delta: Tensor, logits: Tensor, broken: Tensor) -> None:
-        """Takes note of a `delta` of the rows `index` where it is `broken` and smaller than what is known."""
+        """Takes note of a `delta` of the rows `index` where it is `broken`, (N,) bool, and smaller than what is known.
+
+        logits: (N, C) or (N, K, C), at `delta`.
+        """
         if not bool(broken.any()):
             return
         size = self.measure(delta)
@@ -155,7 +161,7 @@ class Smallest:
         self.take(index[better], delta[better], size[better], gain[better], gain[better], lead[better])
 
     def see_point(self, index: Tensor, delta: Tensor, point: Point) -> None:
-        """The same for a point at which this record's goal was evaluated."""
+        """The same for a point, a `delta` (N, ...), at which this record's goal was evaluated."""
         size = self.measure(delta)
         better = point.reached & (size < self.size[index])
         gain = point.value - value_at_clean(self.goal, self.rows, self.clean)[index]
@@ -163,13 +169,13 @@ class Smallest:
         self.take(index[better], *(part[better] for part in seen))
 
     def take(self, index: Tensor, delta: Tensor, size: Tensor, gain: Tensor, climb: Tensor, lead: Tensor) -> None:
-        """Takes these perturbations of the rows `index` for the smallest known."""
+        """Takes these perturbations for the smallest known. size, gain, climb, lead: (N,) float64."""
         self.delta[index] = delta.detach().to(self.delta.dtype)
         self.reached[index] = True
         self.size[index], self.gain[index], self.climb[index], self.margin[index] = size, gain, climb, lead
 
     def note_slope(self, model: nn.Module, index: Tensor) -> None:
-        """Takes note of the slope of the margin at the clean rows `index`."""
+        """Takes note of the slope of the margin at the clean rows `index`, (N,)."""
         rows = self.rows.rows(index)
         self.spend(index, forwards=1, backwards=1)
         point = evaluate_at(model, rows, self.threat, self.delta[index], Untargeted(margin), None, ascend=True)
@@ -177,10 +183,9 @@ class Smallest:
         self._note(point.grad, "margin")
 
     def gradient(self, model: nn.Module, index: Tensor, rows: Batch, delta: Tensor, *, first: bool) -> Point:
-        """The goal and its gradient at a `delta` of the rows `index`, which is counted and taken note of.
+        """The goal and its gradient at a `delta` (N, ...) of the rows `index`, which is counted and taken note of.
 
-        first: whether the slope is to be noted. Raises PerturbationError where a gradient is not
-        finite.
+        first: whether the slope is to be noted. Raises PerturbationError where a gradient is not finite.
         """
         point = evaluate_at(model, rows, self.threat, delta, self.goal, None, ascend=True)
         assert point.grad is not None
@@ -225,7 +230,7 @@ def search_open(
     """The record of a minimal attack's call, after `search(record, index, base)` of the rows that are `open`, if any.
 
     The record's threat has the radius that counts; base is the threat before any `radius_scale`, whose radius is the
-    unit of spaces without a natural one.
+    unit of spaces without a natural one. index: (N,) int64. radius_scale: a number or one per row, (B,).
     """
     base = threat.resolved(model, batch)
     with evaluating(model):

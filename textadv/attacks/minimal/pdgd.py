@@ -31,11 +31,11 @@ SHARPNESS, VOICE = 0.25, 0.04
 
 
 class Units(NamedTuple):
-    """What the numbers of one row are counted in, (n, 1, ...) float64 each, so that settings mean the same everywhere.
+    """What the numbers of one row are counted in, so that settings mean the same everywhere.
 
-    entry: of one entry of the delta, which Adam moves. length: of the norm. lead: of the logits' difference.
-    voice: what the constraint weighs beside the norm, a number. shared: whether the second moment of Adam is the mean
-    over a row's entries.
+    entry, length, lead: (N, 1, ...) float64, of one entry of the delta, which Adam moves; of the norm; of the logits'
+    difference. voice: what the constraint weighs beside the norm, a number. shared: whether the second moment of Adam
+    is the mean over a row's entries.
     """
 
     entry: Tensor

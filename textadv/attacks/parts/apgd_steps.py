@@ -35,11 +35,11 @@ def checkpoints(steps: int) -> tuple[int, ...]:
 class Climb(NamedTuple):
     """Where the search of every row stands, one entry per row; goal values are float64.
 
-    delta, value, grad: the point to step from. previous: the point before it.
-    best, best_value, best_grad: the highest point so far.
+    delta, grad: (B, ...), the point to step from. previous: (B, ...), the point before it. value: (B,), the goal there.
+    best, best_grad: (B, ...), the highest point so far. best_value: (B,).
     share: (B,) the step size as a share of the radius.
     rises: (B,) int64, the steps since the last checkpoint after which the goal was higher than before.
-    memory: what the rule keeps besides.
+    memory: what the rule keeps besides, each (B, ...).
     """
 
     delta: Tensor
@@ -55,13 +55,13 @@ class Climb(NamedTuple):
 
     @classmethod
     def begin(cls, delta: Tensor, point: Point, share: float, memory: tuple[Tensor, ...]) -> Climb:
-        """The first point of a search."""
+        """The first point of a search: delta (B, ...). memory: of the rule, each (B, ...)."""
         value, grad = point.value, _gradient(point)
         shares = torch.full_like(value, share)
         return cls(delta, value, grad, delta, delta, value, grad, shares, torch.zeros_like(value).long(), memory)
 
     def seen(self, delta: Tensor, point: Point) -> Climb:
-        """After a step to `delta`. A point that did not move has not risen, whatever rounding says."""
+        """After a step to `delta` (B, ...). A point that did not move has not risen, whatever rounding says."""
         moved = (delta != self.delta).flatten(1).any(dim=1)
         rose = moved & _above(point.value, self.value, delta.dtype)
         better = moved & _above(point.value, self.best_value, delta.dtype)
@@ -107,10 +107,13 @@ def _above(value: Tensor, reference: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 class Rule(Protocol):
-    """How a search begins, when it looks back, what it does then, and the next point."""
+    """How a search begins, when it looks back, what it does then, and the next point; a delta is (B, ...).
+
+    moved: the next delta (B, ...). first: whether it is the first step.
+    """
 
     def begin(self, rows: Batch, threat: ThreatModel, delta: Tensor, point: Point, fresh: bool) -> Climb:
-        """fresh: whether the start is random or zero, and not what an earlier search found."""
+        """delta: (B, ...), the start. fresh: whether it is random or zero, and not what an earlier search found."""
         ...
 
     def windows(self, steps: int) -> dict[int, int]:
@@ -140,7 +143,10 @@ class Halving:
     rho: float = 0.75
 
     def begin(self, rows: Batch, threat: ThreatModel, delta: Tensor, point: Point, fresh: bool) -> Climb:
-        """Steps of twice the radius. memory: best value at the last checkpoint, whether the step was halved there."""
+        """Steps of twice the radius from a delta (B, ...).
+
+        memory: best value at the last checkpoint, whether the step was halved there, (B,) both.
+        """
         return Climb.begin(delta, point, 2.0, (point.value, torch.ones_like(point.reached)))
 
     def windows(self, steps: int) -> dict[int, int]:
@@ -159,7 +165,7 @@ class Halving:
         )
 
     def moved(self, rows: Batch, threat: ThreatModel, climb: Climb, first: bool) -> Tensor:
-        """The next point: a projected step, then momentum (from the second step on), projected again."""
+        """The next delta (B, ...): a projected step, then momentum (from the second step on), projected again."""
         delta, length = climb.delta, _length(climb, threat.ball)
         ahead = threat.confine(rows, delta + length * threat.ball.steepest(climb.grad.to(delta.dtype)))
         if first:
@@ -197,7 +203,10 @@ class Sparse:
     every: int = 1
 
     def begin(self, rows: Batch, threat: ThreatModel, delta: Tensor, point: Point, fresh: bool) -> Climb:
-        """Steps of the radius. memory: entries of the next step, per group; entries that the best point changes."""
+        """Steps of the radius from a delta (B, ...).
+
+        memory: entries of the next step per group, (B, ..., 1); entries that the best point changes, (B,).
+        """
         editable = _groups(threat.ball, editable_mask(rows, tuple(delta.shape))).sum(dim=-1, keepdim=True)
         changed = _changed(threat.ball, delta)
         anew = (changed.flatten(1).sum(dim=1) == 0) | fresh
@@ -220,7 +229,7 @@ class Sparse:
         )
 
     def moved(self, rows: Batch, threat: ThreatModel, climb: Climb, first: bool) -> Tensor:
-        """The next point."""
+        """The next delta, (B, ...)."""
         grad = _groups(threat.ball, climb.grad.to(climb.delta.dtype))
         size = grad.abs()
         last = (climb.memory[0] - 1).clamp(0, size.shape[-1] - 1)
@@ -243,7 +252,7 @@ def _two_thirds(count: Tensor) -> Tensor:
 
 
 def confined(rows: Batch, threat: ThreatModel, delta: Tensor) -> Tensor:
-    """`threat.confine`, and for an L1 ball of pixels the nearest point of ball and image box together."""
+    """`threat.confine` of a delta (B, ...), in its shape; in an L1 ball of pixels the nearest point of ball and box."""
     box = threat.space.box(rows.inputs)
     if box is not None and threat.ball.geometry.name == "L1":
         low, high = box.bounds(delta.dtype)
@@ -260,7 +269,7 @@ def project_l1_box(vector: Tensor, radius: Tensor, low: Tensor, high: Tensor) ->
     x_i and t >= 0 the threshold that brings the sum to the radius (arXiv:2103.01208, proposition 3.1). The sum falls
     piecewise linearly in t, with a bend where an entry leaves its bound and where it becomes 0: the bends are sorted.
 
-    vector: (..., n), float32 or float64. radius: (..., 1). low, high: (..., n).
+    vector and the result: (..., n), float32 or float64. radius: (..., 1). low, high: (..., n).
     """
     magnitude = vector.abs().double()
     room = torch.where(vector >= 0, high, -low).double().minimum(magnitude)

@@ -28,7 +28,10 @@ class Attackable(NamedTuple):
 
 
 def attackable(attack: object, model: nn.Module, x: Tensor | NDArray[Any], y: object) -> Attackable:
-    """Images and labels as one batch on the model's device; see `Call` for what they are, and for the errors."""
+    """Images and labels as one batch on the model's device; see `Call` for errors.
+
+    x: (N, channels, height, width). y: their N classes.
+    """
     built_for = threats(attack)
     odd = [threat for threat in built_for if not threat.space.is_picture]
     if odd or not built_for:
@@ -97,7 +100,7 @@ def _require_classes(model: nn.Module, batch: Batch) -> None:
 
 
 def like(given: Tensor | NDArray[Any], clean: Tensor, moved: Tensor) -> Tensor | NDArray[Any]:
-    """The perturbed images `moved` as an array of the type, number format and device of `given`.
+    """The perturbed images `moved` as an array of the type, number format and device of `given`: all of any shape.
 
     clean: the same images unperturbed; where the format is narrower, rounding goes towards them.
     """

@@ -16,6 +16,8 @@ from textadv.attacks.parts.balls import Ball
 from textadv.values.batch import per_row
 
 State = tuple[Tensor, ...]
+"""Tensors (B, ...), of the shape of the delta."""
+
 # Relative to a row's largest gradient entry: smaller ones are rounding, which Adam would blow up to full size.
 ADAM_EPS = 1e-8
 
@@ -38,7 +40,7 @@ class StepSize:
                 raise ValueError(f"attack.{name} must be finite and not negative, got {value}.")
 
     def length(self, ball: Ball, delta: Tensor) -> Tensor | float:
-        """The step length, broadcastable over `delta`."""
+        """The step length: a number, or one per row, (B, 1, ...), for deltas (B, ...)."""
         if self.absolute is not None:
             return self.absolute
         assert self.relative is not None
@@ -51,7 +53,11 @@ class StepSize:
 
 
 class Ascent(Protocol):
-    """init(delta) -> state; update(delta, grad, ball, state) -> (next delta before projection, next state)."""
+    """init(delta) -> state; update(delta, grad, ball, state) -> (next delta before projection, next state).
+
+    init: of a delta (B, ...), a state of tensors (B, ...).
+    update: of a delta and its gradient, (B, ...) both; the next delta and the tensors of its state are (B, ...) too.
+    """
 
     @property
     def step_size(self) -> StepSize: ...
@@ -68,9 +74,11 @@ class FixedStep:
     step_size: StepSize
 
     def init(self, delta: Tensor) -> State:
+        """No tensors for a delta of any shape."""
         return ()
 
     def update(self, delta: Tensor, grad: Tensor, ball: Ball, state: State) -> tuple[Tensor, State]:
+        """From delta and grad, (B, ...), to the next delta (B, ...)."""
         return delta + self.step_size.length(ball, delta) * ball.steepest(grad), state
 
 
@@ -91,9 +99,11 @@ class Momentum:
     decay: float = 1.0
 
     def init(self, delta: Tensor) -> State:
+        """The gradient accumulated for a delta (B, ...), none yet: (B, ...)."""
         return (torch.zeros_like(delta),)
 
     def update(self, delta: Tensor, grad: Tensor, ball: Ball, state: State) -> tuple[Tensor, State]:
+        """From delta and grad, (B, ...), to the next delta and the accumulated gradient, (B, ...)."""
         velocity = self.decay * state[0] + _row_normalised(grad)
         return delta + self.step_size.length(ball, delta) * ball.steepest(velocity), (velocity,)
 
@@ -112,9 +122,11 @@ class Adam:
     beta2: float = 0.999
 
     def init(self, delta: Tensor) -> State:
+        """First and second moment for a delta (B, ...), both zero: (B, ...)."""
         return torch.zeros_like(delta), torch.zeros_like(delta)
 
     def update(self, delta: Tensor, grad: Tensor, ball: Ball, state: State) -> tuple[Tensor, State]:
+        """From delta and grad, (B, ...), to the next delta and both moments, (B, ...)."""
         grad = _row_normalised(grad)
         first = self.beta1 * state[0] + (1 - self.beta1) * grad
         second = self.beta2 * state[1] + (1 - self.beta2) * grad.square()

@@ -54,7 +54,7 @@ def slope_met(met: bool, complaint: str) -> Slopes:
 
 
 class Cost(NamedTuple):
-    """Passes through the model per row, (B,) int64 each; `queries` counts forward passes without a gradient."""
+    """Passes through the model per row. forwards, backwards, queries: (B,) int64; queries have no gradient."""
 
     forwards: Tensor
     backwards: Tensor
@@ -147,7 +147,7 @@ class BrokenAt(NamedTuple):
 
     @property
     def inputs(self) -> dict[str, Tensor]:
-        """The adversarial rows as the model's own forward takes them, see `Attacked.inputs`."""
+        """The adversarial rows as the model's own forward takes them, each (B, ...), see `Attacked.inputs`."""
         return self.attacked.inputs
 
 

@@ -18,6 +18,7 @@ from textadv.values.kinds import require_kind
 
 Per = Literal["token", "example"]
 Draw = Callable[[tuple[int, int], torch.Generator], Tensor]
+"""((N, n), generator) -> (N, n)."""
 
 # A projected vector is scaled by this much inside the ball, so that rounding never leaves it outside.
 INSIDE = {torch.float32: 1 - 1e-6, torch.float64: 1 - 1e-12}
@@ -27,9 +28,9 @@ class Geometry(NamedTuple):
     """One norm: each function works on (..., n) along the last dimension.
 
     norm: (..., n) -> (..., 1).
-    steepest: the v with |v| <= 1 that maximises <g, v>; zero where g is zero.
+    steepest: (..., n) -> (..., n), the v with |v| <= 1 that maximises <g, v>; zero where g is zero.
     project: (vector, radius (..., 1)) -> the Euclidean nearest point of the ball; float32 or float64.
-    draw: ((rows, n), generator) -> rows points uniform in the unit ball, float32.
+    draw: ((rows, n), generator) -> (N, n), N = rows points uniform in the unit ball, float32.
     """
 
     name: str
@@ -172,7 +173,7 @@ class Ball:
         return replace(self, radius=self.radius * factor, relative_radius=None)
 
     def rows(self, index: Tensor) -> Ball:
-        """The ball for the rows that `index` names, where the radius differs between rows."""
+        """The ball for the rows that `index`, (N,) int64 or (B,) bool, names, where the radius differs between rows."""
         return replace(self, radius=self.radius[index]) if isinstance(self.radius, Tensor) else self
 
     def _groups(self, delta: Tensor) -> Tensor:
@@ -191,34 +192,34 @@ class Ball:
         return per_row(radius, groups) if radius.dim() else radius
 
     def bound(self, delta: Tensor) -> Tensor:
-        """The radius, broadcastable over `delta`."""
+        """The radius: (), or (B, 1, ...) where it differs between rows, for deltas (B, ...)."""
         radius = self._bound(self._groups(delta))
         return per_row(radius, delta) if radius.dim() else radius
 
     def steepest(self, grad: Tensor) -> Tensor:
-        """The v of unit norm that maximises <grad, v>, shaped as `grad`; zero where the gradient is."""
+        """The v of unit norm that maximises <grad, v>, (B, ...) as grad (B, ...); zero where the gradient is."""
         return self.geometry.steepest(self._groups(grad)).reshape(grad.shape)
 
     def unit(self, direction: Tensor) -> Tensor:
-        """`direction` scaled to norm 1, per token or per example; zero stays zero."""
+        """`direction` (B, ...) scaled to norm 1 per token or per example, in its shape; zero stays zero."""
         groups = self._groups(direction)
         length = self.geometry.norm(groups)
         return (groups / torch.where(length > 0, length, 1)).reshape(direction.shape)
 
     def project(self, delta: Tensor) -> Tensor:
-        """The Euclidean nearest point of the ball, shaped as `delta`."""
+        """The Euclidean nearest point of the ball, (B, ...) as `delta` (B, ...)."""
         groups = self._groups(delta)
         return self.geometry.project(groups, self._bound(groups)).reshape(delta.shape)
 
     def gauge(self, delta: Tensor) -> Tensor:
-        """Norm over radius, (B,): the largest over a row's tokens; at most 1 inside the ball, 0 where radius is 0."""
+        """Norm of delta (B, ...) over radius, (B,): the largest of a row's tokens; at most 1 inside, 0 at radius 0."""
         groups = self._groups(delta)
         length = self.geometry.norm(groups)
         bound = self._bound(groups)
         return torch.where(bound > 0, length / torch.where(bound > 0, bound, 1), 0).flatten(1).amax(dim=1)
 
     def sample(self, mask: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-        """A point uniform in the ball, float64, zero outside `mask` (bool, shaped as the delta), a generator per row.
+        """A point uniform in the ball, (B, ...) float64, zero outside `mask` (B, ...) bool; a generator per row.
 
         A row's noise fills its masked positions in order, so padding on either side does not change it.
         """
@@ -249,19 +250,19 @@ def _ball(norm: str, radius: float | Tensor | None, relative_radius: float | Non
 def L2(  # noqa: N802 the field's own name
     radius: float | Tensor | None = None, *, relative_radius: float | None = None, per: Per = "token"
 ) -> Ball:
-    """The Euclidean ball."""
+    """The Euclidean ball. radius: a number, or one per row, (B,)."""
     return _ball("l2", radius, relative_radius, per)
 
 
 def Linf(  # noqa: N802 the field's own name
     radius: float | Tensor | None = None, *, relative_radius: float | None = None, per: Per = "token"
 ) -> Ball:
-    """The maximum-norm ball."""
+    """The maximum-norm ball. radius: a number, or one per row, (B,)."""
     return _ball("linf", radius, relative_radius, per)
 
 
 def L1(  # noqa: N802 the field's own name
     radius: float | Tensor | None = None, *, relative_radius: float | None = None, per: Per = "token"
 ) -> Ball:
-    """The L1 ball (sum of magnitudes)."""
+    """The L1 ball (sum of magnitudes). radius: a number, or one per row, (B,)."""
     return _ball("l1", radius, relative_radius, per)

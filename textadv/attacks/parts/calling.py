@@ -28,9 +28,9 @@ class Call(Protocol[Result]):
     """An attack, called: a batch gives what the attack hands back, an array the adversarial array of the same type.
 
     batch: rows; or images (N, channels, height, width), a torch tensor or numpy array of floating point in the range
-        of the attack's pixels, and with them `y`, their N classes. The array is returned perturbed, of its own type,
-        number format and device. In half precision it is rounded towards the clean image, so that it stays in the ball.
-        Rows are numbered from 0, as in `ImageRows`, so that both calls give the same images bit for bit.
+        of the attack's pixels, and with them `y`, their N classes. The array is returned perturbed, of the same
+        shape, type, number format and device. In half precision it is rounded towards the clean image, so that it stays
+        in the ball. Rows are numbered from 0, as in `ImageRows`, so that both calls give the same images bit for bit.
     model: for arrays it may be any module that maps such images to logits; it need not have been wrapped.
 
     Raises TypeError, ValueError or ModelError, in one sentence, at what is not that.

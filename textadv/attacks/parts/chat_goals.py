@@ -81,11 +81,11 @@ class Begin:
         return f"first {self.tokens} tokens{beside}, {self.loss.replace('_', '-')}"
 
     def value(self, logits: Tensor, batch: Batch, clean: Tensor | None) -> Tensor:
-        """Minus the weighted mean loss of the first tokens, (B,)."""
+        """Minus the weighted mean loss of the first tokens, (B,), of logits (B, K, V)."""
         return -_weighted(logits, batch, self.loss, self)
 
     def reached(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Where greedy decoding says all of the first tokens, (B,) bool."""
+        """Where greedy decoding says all of the first tokens, (B,) bool, by logits (B, K, V)."""
         return _worst_early(logits, batch, self.tokens) < 0
 
 
@@ -108,9 +108,9 @@ class Avoid:
         return f"away from the first {self.tokens} tokens"
 
     def value(self, logits: Tensor, batch: Batch, clean: Tensor | None) -> Tensor:
-        """The weighted mean cross-entropy of the first tokens, (B,)."""
+        """The weighted mean cross-entropy of the first tokens, (B,), of logits (B, K, V)."""
         return _weighted(logits, batch, "cross_entropy", self)
 
     def reached(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Where greedy decoding leaves the answer at one of its first tokens, (B,) bool."""
+        """Where greedy decoding leaves the answer at one of its first tokens, (B,) bool, by logits (B, K, V)."""
         return _worst_early(logits, batch, self.tokens) > 0

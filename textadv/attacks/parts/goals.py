@@ -20,6 +20,8 @@ class Goal(Protocol):
     """needs_clean: whether `value` reads the logits of the unperturbed rows, detached.
 
     flat_at_clean: whether its gradient is zero at delta = 0, so that a search cannot start there.
+    value: of logits and clean logits, (B, C) or (B, K, C), what is maximised, (B,).
+    reached: of logits, (B, C) or (B, K, C), where the row counts as broken, (B,) bool.
     """
 
     @property
@@ -63,11 +65,11 @@ class Untargeted:
         return next((name for name, loss in LOSSES.items() if loss is self.loss), "untargeted")
 
     def value(self, logits: Tensor, batch: Batch, clean: Tensor | None) -> Tensor:
-        """The loss of the true label, (B,)."""
+        """The loss of the true label, (B,), of logits (B, C) or (B, K, C)."""
         return self.loss(logits / self.temperature, batch)
 
     def reached(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Where the prediction is not the label, (B,) bool."""
+        """Where the prediction is not the label, (B,) bool, by logits (B, C) or (B, K, C)."""
         return wrong(logits, batch)
 
 
@@ -92,11 +94,14 @@ class Targeted:
         return Batch(batch.inputs, aimed, batch.editable, batch.ids, batch.role)
 
     def value(self, logits: Tensor, batch: Batch, clean: Tensor | None) -> Tensor:
-        """Minus the loss of the target class, (B,)."""
+        """Minus the loss of the target class, (B,), of logits (B, C) or (B, K, C)."""
         return -self.loss(logits / self.temperature, self._aimed(batch))
 
     def reached(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Where the prediction is the target, (B,) bool; of several decisions of a row, where all are."""
+        """Where the prediction is the target, (B,) bool; of several decisions of a row, where all are.
+
+        logits: (B, C) or (B, K, C).
+        """
         decided = Decisions.of(logits, batch)
         return decided.every(decided.logits.argmax(dim=1) == self.target)
 
@@ -120,13 +125,13 @@ class Diverge:
         return "diverge"
 
     def value(self, logits: Tensor, batch: Batch, clean: Tensor | None) -> Tensor:
-        """The divergence in nats, (B,)."""
+        """The divergence in nats, (B,), of logits from clean logits, (B, C) or (B, K, C)."""
         if clean is None:
             raise ValueError("Diverge compares with the clean logits, got none.")
         return self.divergence(clean / self.temperature, logits / self.temperature, batch)
 
     def reached(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Where the prediction is not the label, (B,) bool."""
+        """Where the prediction is not the label, (B,) bool, by logits (B, C) or (B, K, C)."""
         return wrong(logits, batch)
 
 
@@ -144,11 +149,11 @@ class Elicit:
         return "elicit"
 
     def value(self, logits: Tensor, batch: Batch, clean: Tensor | None) -> Tensor:
-        """Minus the mean loss of the answer's tokens, in nats per token, (B,)."""
+        """Minus the mean loss of the answer's tokens, in nats per token, (B,), of logits (B, K, V)."""
         return -cross_entropy(logits, batch)
 
     def reached(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Where greedy decoding says the whole answer, (B,) bool."""
+        """Where greedy decoding says the whole answer, (B,) bool, by logits (B, K, V)."""
         return margin(logits, batch) < 0
 
 
@@ -203,13 +208,13 @@ class TargetedMargin:
         return f"targeted margin, rank {self.rank}"
 
     def value(self, logits: Tensor, batch: Batch, clean: Tensor | None) -> Tensor:
-        """The target's logit minus the label's, (B,)."""
+        """The target's logit minus the label's, (B,), of logits (B, C)."""
         target = ranked_target(clean, batch, self.rank)
         apart = logits.gather(1, target.unsqueeze(1)) - logits.gather(1, batch.labels.unsqueeze(1))
         return apart.squeeze(1)
 
     def reached(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Where the prediction is not the label, (B,) bool."""
+        """Where the prediction is not the label, (B,) bool, by logits (B, C)."""
         return wrong(logits, batch)
 
 
@@ -231,9 +236,9 @@ class TargetedDlr:
         return f"targeted dlr, rank {self.rank}"
 
     def value(self, logits: Tensor, batch: Batch, clean: Tensor | None) -> Tensor:
-        """`targeted_dlr` towards the target, (B,)."""
+        """`targeted_dlr` towards the target, (B,), of logits (B, C)."""
         return targeted_dlr(logits, batch, ranked_target(clean, batch, self.rank))
 
     def reached(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Where the prediction is not the label, (B,) bool."""
+        """Where the prediction is not the label, (B,) bool, by logits (B, C)."""
         return wrong(logits, batch)

@@ -26,7 +26,12 @@ BETA1, BETA2, ADAM_EPS = 0.9, 0.999, 1e-8
 
 
 class Coordinates(Protocol):
-    """A variable without bounds that stands for the delta, entry by entry; `slope` is d delta / d variable."""
+    """A variable without bounds that stands for the delta, entry by entry, both (N, ...).
+
+    start: the variable (N, ...) of a delta (N, ...). delta: the delta (N, ...) of a variable (N, ...).
+    slope: d delta / d variable, (N, ...), at a variable (N, ...). rows: for the rows that an index, (N,) int64 or bool,
+    names.
+    """
 
     def start(self, delta: Tensor) -> Tensor: ...
 
@@ -46,6 +51,8 @@ class Tanh:
     most of MNIST, moves at all. The price is 0.0005 of the box in each such pixel.
 
     In float64: float32 kernels of tanh round the last entries of a tensor differently.
+
+    pixels: (N, channels, height, width), the clean ones. low, high: the box.
     """
 
     pixels: Tensor
@@ -53,44 +60,47 @@ class Tanh:
     high: float
 
     def start(self, delta: Tensor) -> Tensor:
-        """The variable of a delta."""
+        """The variable (N, ...) of a delta (N, ...)."""
         share = (self.pixels + delta - (self.high + self.low) / 2) / ((self.high - self.low) / 2)
         return share.clamp(-GUARD, GUARD).double().atanh().to(delta.dtype)
 
     def delta(self, variable: Tensor) -> Tensor:
-        """The delta of a variable."""
+        """The delta (N, ...) of a variable (N, ...)."""
         moved = (self.high + self.low) / 2 + (self.high - self.low) / 2 * variable.double().tanh()
         return (moved - self.pixels).to(variable.dtype)
 
     def slope(self, variable: Tensor) -> Tensor:
-        """The change of delta with the variable."""
+        """The change of delta with the variable (N, ...), (N, ...) too."""
         return ((self.high - self.low) / 2 * (1 - variable.double().tanh().square())).to(variable.dtype)
 
     def rows(self, index: Tensor) -> Tanh:
-        """The coordinates of the rows that `index` names."""
+        """The coordinates of the rows that `index`, (N,) int64 or bool, names."""
         return replace(self, pixels=self.pixels[index])
 
 
 @dataclass(frozen=True)
 class Scaled:
-    """delta = unit * variable, with one unit per row (B, 1, ...): for spaces without bounds."""
+    """delta = unit * variable, with a unit per row: for spaces without bounds.
+
+    unit: (N, 1, ...).
+    """
 
     unit: Tensor
 
     def start(self, delta: Tensor) -> Tensor:
-        """The variable of a delta."""
+        """The variable (N, ...) of a delta (N, ...)."""
         return delta / self.unit
 
     def delta(self, variable: Tensor) -> Tensor:
-        """The delta of a variable."""
+        """The delta (N, ...) of a variable (N, ...)."""
         return variable * self.unit
 
     def slope(self, variable: Tensor) -> Tensor:
-        """The change of delta with the variable."""
+        """The change of delta with the variable (N, ...), (N, ...) too."""
         return self.unit.expand(variable.shape)
 
     def rows(self, index: Tensor) -> Scaled:
-        """The coordinates of the rows that `index` names."""
+        """The coordinates of the rows that `index`, (N,) int64 or bool, names."""
         return Scaled(self.unit[index])
 
 
@@ -143,7 +153,8 @@ class Schedule(NamedTuple):
 class Problem:
     """What stays the same over all optimisations of one call.
 
-    penalty: (delta in units of `length` (n, ...), the rows' index (n,)) -> (n,), differentiable.
+    length: (B, 1, ...), the unit in which sizes are counted.
+    penalty: (delta in units of `length` (N, ...), the rows' index (N,)) -> (N,), differentiable.
     solved_below: a row stops where it is broken and its penalty is at most this times its constant; None: it never
         stops for that reason.
     """
@@ -187,11 +198,13 @@ def minimise(
     schedule: Schedule,
     allowed: Tensor | None = None,
 ) -> Tensor:
-    """Where the rows `index` were broken, (n,) bool (with `solved_below`: solved), by one run of Adam from `start`.
+    """Where the rows `index` were broken, (N,) bool (with `solved_below`: solved), by one run of Adam from `start`.
 
     Adam (arXiv:1412.6980) begins afresh in every call. What was found is in `problem.found`. A row's objective is
     compared every tenth of the steps, and the row dropped where it fell by less than 1e-4 of itself; no row's fate
-    depends on another's. allowed: (n, ...) bool, the entries that may be changed.
+    depends on another's.
+
+    index: (N,) int64. start: (N, ...), a delta. constant: (N,). allowed: (N, ...) bool, the entries that may change.
     """
     rows, coordinates = problem.found.rows.rows(index), problem.coordinates.rows(index)
     variable = coordinates.start(start)

@@ -20,7 +20,10 @@ import torch
 from torch import Tensor
 
 Amounts = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(slope (B, n), room (B, n), target (B, 1)) -> (B, n), how far each entry moves."""
+
 Projection = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
+"""(point, weight (B, n), offset (B,), low, high (B, n)) -> (B, n)."""
 
 
 def _times(slope: Tensor, room: Tensor) -> Tensor:
@@ -86,12 +89,12 @@ def project_linf(point: Tensor, weight: Tensor, offset: Tensor, low: Tensor, hig
 
 
 def project_l2(point: Tensor, weight: Tensor, offset: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """The same in the L2 norm; see `project_linf`."""
+    """The same in the L2 norm, (B, n) and offset (B,); see `project_linf`."""
     return _projected(point, weight, offset, low, high, _l2_amounts)
 
 
 def project_l1(point: Tensor, weight: Tensor, offset: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """The same in the L1 norm, moving as few entries as possible; see `project_linf`."""
+    """The same in the L1 norm, (B, n) and offset (B,), moving as few entries as possible; see `project_linf`."""
     return _projected(point, weight, offset, low, high, _l1_amounts)
 
 

@@ -19,7 +19,7 @@ from textadv.values.losses import margin
 
 
 class Point(NamedTuple):
-    """The goal at one delta: value (B,), reached (B,) bool, margin (B,), and the gradient, shaped as the delta."""
+    """The goal at one delta. value, margin: (B,). reached: (B,) bool. grad: (B, ...) as the delta, or None."""
 
     value: Tensor
     reached: Tensor
@@ -45,7 +45,7 @@ def differentiable(wanted: bool = True) -> Iterator[None]:
 def evaluate_at(
     model: nn.Module, batch: Batch, threat: ThreatModel, delta: Tensor, goal: Goal, clean: Tensor | None, ascend: bool
 ) -> Point:
-    """The goal at `delta`, with its gradient where `ascend`.
+    """The goal at `delta` (B, ...), with its gradient where `ascend`. clean: logits, (B, C) or (B, K, C), if known.
 
     The gradient is right in direction per row, not in length: what flows back from the logits is scaled per row to a
     largest entry of 1, in float64 (float32 for chats, whose logits are many). No ascent here depends on the length, and
@@ -129,9 +129,9 @@ def assess(
     clean: Tensor | None,
     cost: Cost,
 ) -> Attacked:
-    """The rows at `delta`, measured against the clean rows where their logits are given.
+    """The rows at `delta` (B, ...), measured against the clean rows where their logits are given.
 
-    start: where the search began, None where there was no search.
+    clean: (B, C) or (B, K, C). start: (B, ...), where the search began, None where there was no search.
     """
     outcome = None
     if clean is not None:

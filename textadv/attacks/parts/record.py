@@ -22,8 +22,9 @@ Select = Literal["last", "most_damaging"]
 class Record:
     """The point chosen so far for every row, each field with one entry per row; written to by the search.
 
-    start: the goal's value at the first point noted, nan before. moved: where a gradient was not zero.
-    overflowed: where a gradient was not finite.
+    delta: (B, ...). value, margin: (B,) float64. reached: (B,) bool. forwards, backwards, queries: (B,) int64, passes.
+    start: (B,), the goal's value at the first point noted, nan before. moved: (B,) bool, where a gradient was not zero.
+    overflowed: (B,) bool, where a gradient was not finite.
     """
 
     delta: Tensor
@@ -54,12 +55,12 @@ class Record:
         return Cost(self.forwards, self.backwards, self.queries)
 
     def see(self, index: Tensor, delta: Tensor, point: Point, select: Select) -> None:
-        """Counts a point that was evaluated for the rows `index` (int64 positions), and takes note of it."""
+        """Counts a point, delta (N, ...), that was evaluated for the rows `index` (N,) int64, and takes note of it."""
         self.count(index, point)
         self.note(index, delta, point, select)
 
     def count(self, index: Tensor, point: Point) -> None:
-        """Counts the passes of a point without choosing it: one that is outside the threat model, say."""
+        """Counts the passes of a point of the rows `index` (N,) without choosing it: one that is not allowed, say."""
         if point.grad is None:
             self.queries[index] += 1
             return
@@ -70,7 +71,10 @@ class Record:
         self.overflowed[index] |= ~rows.isfinite().all(dim=1)
 
     def note(self, index: Tensor, delta: Tensor, point: Point, select: Select) -> None:
-        """Chooses the point where it does more damage (reached first, then the goal's value), or always: `last`."""
+        """Chooses the point where it does more damage (reached first, then the goal's value), or always: `last`.
+
+        index: (N,) int64. delta: (N, ...).
+        """
         fresh = self.start[index].isnan()
         self.start[index] = torch.where(fresh, point.value, self.start[index])
         reached, value = self.reached[index], self.value[index]

@@ -18,7 +18,7 @@ RADIUS = 1
 def uniform_start(
     model: nn.Module, rows: Batch, threat: ThreatModel, dtype: torch.dtype, seed: int, step: int, draw: int = 0
 ) -> Tensor:
-    """A delta uniform in the ball on the editable positions, drawn per row from (seed, step, row id, draw)."""
+    """A delta (B, ...) uniform in the ball on the editable positions, drawn per row from (seed, step, row id, draw)."""
     shape = delta_shape(model, rows, threat.space)
     noise = threat.ball.sample(editable_mask(rows, shape), row_generators(seed, step, rows.ids, draw))
     return threat.confine(rows, noise.to(half_to_single(dtype)))
@@ -27,7 +27,7 @@ def uniform_start(
 def spread_start(
     model: nn.Module, rows: Batch, threat: ThreatModel, dtype: torch.dtype, seed: int, step: int, draw: int
 ) -> Tensor:
-    """`uniform_start` times a factor that is uniform in 0..1, one for each row, drawn from the same four numbers."""
+    """`uniform_start`, (B, ...), times a factor per row, uniform in 0..1 and drawn from the same four numbers."""
     start = uniform_start(model, rows, threat, dtype, seed, step, draw)
     makers = [torch.Generator().manual_seed(derived_seed(seed, step, row, draw, RADIUS)) for row in rows.ids.tolist()]
     factor = torch.stack([torch.rand((), generator=maker) for maker in makers]).to(start)

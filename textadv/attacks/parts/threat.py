@@ -66,13 +66,15 @@ class ThreatModel:
         return replace(self, ball=self.ball.scaled(factor))
 
     def rows(self, index: Tensor) -> ThreatModel:
-        """The threat for the rows that `index` names, where the radius differs between rows."""
+        """The threat for the rows that `index`, (N,) int64 or (B,) bool, names, where each has its radius."""
         return replace(self, ball=self.ball.rows(index))
 
     def confine(self, batch: Batch, delta: Tensor) -> Tensor:
         """The delta zeroed outside the editable positions, projected on the ball and, for pixels, on the image box.
 
         For L2 and L1 balls the box comes after the ball: the result lies in both but is not the nearest such point.
+
+        delta: (B, ...), and (B, ...) comes back.
         """
         delta = delta.masked_fill(~editable_mask(batch, tuple(delta.shape)), 0)
         delta = self.ball.project(delta)

@@ -25,7 +25,7 @@ def passes_of(model: nn.Module) -> int:
 
 
 def one_pass(model: nn.Module, batch: Batch) -> Tensor:
-    """The logits of the batch, detached, from a single pass.
+    """The logits of the batch, (B, C) or (B, K, C), detached, from a single pass.
 
     Raises ModelError where the model does not take such images, or returns probabilities. The latter is told from two
     rows or more that are no half-precision numbers: fewer digits or rows could add up to 1 by chance.
@@ -45,7 +45,10 @@ def one_pass(model: nn.Module, batch: Batch) -> Tensor:
 
 
 def mean_logits(model: nn.Module, batch: Batch) -> Tensor:
-    """The logits of the batch, detached; of an `Averaged` model their mean over its passes. Raises as `one_pass`."""
+    """The logits of the batch, (B, C) or (B, K, C), detached; of an `Averaged` model their mean over its passes.
+
+    Raises as `one_pass`.
+    """
     passes = passes_of(model)
     logits = one_pass(model, batch)
     with torch.no_grad():
@@ -57,10 +60,10 @@ def mean_logits(model: nn.Module, batch: Batch) -> Tensor:
 
 
 def clean_logits(model: nn.Module, rows: Batch) -> Tensor:
-    """The logits of unperturbed rows, detached; of an `Averaged` model a mean that it takes once per row id.
+    """The logits of unperturbed rows, (B, C) or (B, K, C); of an `Averaged` model a mean taken once per row id.
 
-    So that several searches of a random model rank its classes alike; chats have no classes, and get a mean of their
-    own each time. Raises as `one_pass`.
+    Detached, and so that several searches of a random model rank its classes alike; chats have no classes, and get a
+    mean of their own each time. Raises as `one_pass`.
     """
     if not isinstance(model, Averaged) or model.passes == 1:
         return one_pass(model, rows)
@@ -79,11 +82,11 @@ def clean_is_known(model: nn.Module, rows: Batch) -> bool:
 
 
 def precision(logits: Tensor, batch: Batch) -> torch.dtype:
-    """The dtype that a goal is computed in: float64, and float32 for chats, whose logits are many."""
+    """The dtype that a goal of logits, (B, C) or (B, K, C), is computed in: float64, and float32 for chats."""
     return half_to_single(logits.dtype) if batch.is_chat else torch.float64
 
 
 def value_at_clean(goal: Goal, rows: Batch, clean: Tensor) -> Tensor:
-    """The goal's value (B,), float64, at rows whose unperturbed logits are known."""
+    """The goal's value (B,), float64, at rows whose unperturbed logits, (B, C) or (B, K, C), are known."""
     precise = clean if rows.is_chat else clean.double()
     return goal.value(precise, rows, precise).double()

@@ -1,7 +1,7 @@
 """Windows on the picture that a delta is: where they are, what is in them, and the random numbers that place them.
 
-A picture is (B, C, H, W). Only its rows and columns with an editable cell count as places, in order, so that neither
-padding nor a frozen frame changes what is drawn for a row.
+A picture is (B, channels, height, width). Only its rows and columns with an editable cell count as places, in order, so
+that neither padding nor a frozen frame changes what is drawn for a row.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ STEPS_AT_A_TIME = 256
 class Canvas(NamedTuple):
     """The editable part of each row's picture.
 
-    y: (B, H) and x: (B, W) int64, the place of a line among those with an editable cell, -1 for others.
-    height, width: (B,) int64, how many places there are. editable: (B, 1, H, W) bool.
+    y: (B, height), int64, the place of a line among those with an editable cell, -1 for others. x: (B, width), that of
+    a column. height, width: (B,) int64, how many places there are. editable: (B, 1, height, width) bool.
     """
 
     y: Tensor
@@ -39,7 +39,7 @@ class Canvas(NamedTuple):
 
 
 def canvas_of(mask: Tensor) -> Canvas:
-    """The canvas of deltas (B, ..., H, W) whose editable cells `mask`, bool and of the same shape, tells."""
+    """The canvas of deltas (B, ..., height, width) whose editable cells `mask`, bool and of the same shape, tells."""
     editable = mask.reshape(len(mask), -1, *mask.shape[-2:])[:, :1]
     used_y, used_x = editable.any(dim=3).squeeze(1), editable.any(dim=2).squeeze(1)
     y = (used_y.cumsum(dim=1) - 1).masked_fill(~used_y, -1)
@@ -66,7 +66,7 @@ def window_sides(canvas: Canvas, share: float, *, odd: bool = False) -> tuple[Te
 
 
 class Window(NamedTuple):
-    """A rectangle of places per row, (B,) int64 each."""
+    """A rectangle of places per row. top, left, height, width: (B,) int64."""
 
     top: Tensor
     left: Tensor
@@ -74,7 +74,7 @@ class Window(NamedTuple):
     width: Tensor
 
     def mask(self, canvas: Canvas) -> Tensor:
-        """The editable cells inside, (B, 1, H, W) bool."""
+        """The editable cells inside, (B, 1, height, width) bool."""
         down, right = canvas.y - self.top[:, None], canvas.x - self.left[:, None]
         in_y = (down >= 0) & (down < self.height[:, None])
         in_x = (right >= 0) & (right < self.width[:, None])
@@ -111,13 +111,13 @@ def _whole(place: Tensor, size: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def bump(sides: tuple[Tensor, Tensor], upright: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Two bumps of opposite sign side by side, each of L2 norm 1, (B, H, W) float64, their corner at place (0, 0).
+    """Two bumps of opposite sign side by side, each of norm 1, (B, height, width) float64, from place (0, 0) on.
 
     At distance d (the larger of both axes) from its half's centre, a bump is the sum of 1 / j^2 over j from d + 1 to
     the half's reach + 1, over the norm of that: the eta of arXiv:1912.00049 as its authors' code has it.
 
-    sides: height and width (B,) int64. upright: (B,) bool, whether the halves lie above each other. shape: (H, W) of
-    what comes back, no smaller than any window; 0 outside it.
+    sides: height and width (B,) int64. upright: (B,) bool, whether the halves lie above each other. shape: height
+    and width of what comes back, no smaller than any window; 0 outside it.
     """
     down = torch.arange(shape[0], device=upright.device).expand(len(upright), -1)
     right = torch.arange(shape[1], device=upright.device).expand(len(upright), -1)
@@ -141,9 +141,9 @@ def bump(sides: tuple[Tensor, Tensor], upright: Tensor, shape: tuple[int, int]) 
 
 
 def placed(pattern: Tensor, down: Tensor, right: Tensor) -> Tensor:
-    """`pattern` (B, H, W) read at `down` (B, H) and `right` (B, W), int64: places from the corner of a window.
+    """`pattern` (B, height, width) read at `down` (B, height) and `right` (B, width), int64, from a window's corner.
 
-    What lies outside the window has no meaning.
+    It comes back in its shape. What lies outside the window has no meaning.
     """
     height, width = pattern.shape[1:]
     index = down.clamp(0, height - 1)[:, :, None] * width + right.clamp(0, width - 1)[:, None, :]
@@ -152,7 +152,10 @@ def placed(pattern: Tensor, down: Tensor, right: Tensor) -> Tensor:
 
 @dataclass
 class Draws:
-    """Random numbers, each row's from its own generator in the order of the queries, whatever rows are beside it."""
+    """Random numbers, each row's from its own generator in the order of the queries, whatever rows are beside it.
+
+    ahead: (B, N), those drawn for the next queries, of which `used` queries are taken; (0,) before the first.
+    """
 
     generators: Sequence[torch.Generator]
     per_query: int
@@ -184,16 +187,18 @@ class Draws:
 
 
 def signs_of(numbers: Tensor) -> Tensor:
-    """+1 or -1, int64, for numbers uniform in [0, 1)."""
+    """+1 or -1, int64, for numbers of any shape, uniform in [0, 1)."""
     return (numbers < 0.5).long() * 2 - 1
 
 
 def tiles(canvas: Canvas, signs: Tensor, upright: Tensor) -> Tensor:
-    """Bumps on a grid of 5 x 5 tiles in the middle of each canvas, (B, C, H, W) float64: each tile of norm sqrt(2).
+    """Bumps on a grid of 5 x 5 tiles in the middle of each canvas, (B, channels, height, width) float64.
+
+    Each tile has norm sqrt(2).
 
     A tile has a fifth of the canvas' sides, rounded down; what is left over at the edges is 0.
 
-    signs: (B, C, 25), one per tile and channel. upright: (B, 25) bool, how the halves of each tile's bump lie.
+    signs: (B, channels, 25), one per tile and channel. upright: (B, 25) bool, how the halves of each tile's bump lie.
     """
     sides = [(size // TILES).clamp_min(1) for size in (canvas.height, canvas.width)]
     edges = [(canvas.height - TILES * sides[0]).clamp_min(0) // 2, (canvas.width - TILES * sides[1]).clamp_min(0) // 2]
@@ -201,7 +206,7 @@ def tiles(canvas: Canvas, signs: Tensor, upright: Tensor) -> Tensor:
     tall, wide = sides[0][:, None], sides[1][:, None]
     covered = ((y >= 0) & (y < TILES * tall))[:, :, None] & ((x >= 0) & (x < TILES * wide))[:, None, :]
     y, x = y.clamp_min(0), x.clamp_min(0)
-    tile = ((y // tall)[:, :, None] * TILES + (x // wide)[:, None, :]).clamp_max(TILES**2 - 1)  # (B, H, W)
+    tile = ((y // tall)[:, :, None] * TILES + (x // wide)[:, None, :]).clamp_max(TILES**2 - 1)  # (B, height, width)
     stands = torch.ones_like(canvas.height, dtype=torch.bool)
     shape = (y.shape[1], x.shape[1])
     above, beside = (placed(bump((sides[0], sides[1]), way, shape), y % tall, x % wide) for way in (stands, ~stands))

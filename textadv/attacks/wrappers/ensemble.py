@@ -83,7 +83,7 @@ class WorstOf:
         radius_scale: float | Tensor = 1.0,
         measure: bool = True,
     ) -> Attacked:
-        """The rows of `batch` perturbed; always measured, since choosing needs it."""
+        """The rows of `batch` perturbed; see `Attack` for the arguments. Always measured, since choosing needs it."""
         result = searched(self.attacks[0], model, batch, step=step, radius_scale=radius_scale)
         for attack in self.attacks[1:]:
             index = _unbroken(result)
@@ -121,7 +121,7 @@ class Then:
         radius_scale: float | Tensor = 1.0,
         measure: bool = True,
     ) -> Attacked:
-        """The rows of `batch` perturbed; always measured, since choosing needs it."""
+        """The rows of `batch` perturbed; see `Attack` for the arguments. Always measured, since choosing needs it."""
         result = searched(self.first, model, batch, step=step, radius_scale=radius_scale)
         index = _unbroken(result)
         if not len(index):
@@ -159,7 +159,7 @@ class Repeat:
         radius_scale: float | Tensor = 1.0,
         measure: bool = True,
     ) -> Attacked:
-        """The rows of `batch` perturbed; always measured, since choosing needs it."""
+        """The rows of `batch` perturbed; see `Attack` for the arguments. Always measured, since choosing needs it."""
         result = searched(self.attack, model, batch, step=step, radius_scale=radius_scale)
         for turn in range(1, self.times):
             index = _unbroken(result)

@@ -13,7 +13,8 @@ from textadv.attacks import Attack, ThreatModel
 from textadv.data import Rows
 from textadv.measuring.accuracy.attacked_rows import Hit
 from textadv.measuring.ledger import Row
-from textadv.values.batch import Batch
+from textadv.values.batch import Batch, padded
+from textadv.values.decisions import Label, listed
 from textadv.values.errors import WriteError
 from textadv.values.host.writing import require_writable, write_tensors
 
@@ -21,7 +22,10 @@ BY_POSITION = ("input_ids", "attention_mask", "token_type_ids", "delta")
 
 
 def rows_of(batch: Batch) -> list[Row]:
-    """What is kept of each row of a perturbed batch, without padding."""
+    """What is kept of each row of a perturbed batch, without padding.
+
+    Of images `pixel_values`, (channels, height, width); of others `delta` and the tokens, (S, D) and (S,) say.
+    """
     kept = batch.perturbation
     assert kept is not None
     if kept.space.is_picture:
@@ -66,20 +70,28 @@ def write_rows(
 ) -> None:
     """Writes the attacked rows of one attack as a safetensors file, in the order of `hits`.
 
-    ids, labels, predictions (under attack): (N,) int64. gauge: (N,) float32, norm over radius. Images:
-    `pixel_values` (N, channels, height, width), adversarial. Other spaces: `delta`, (N, S, D) or (N, places, S, D),
-    what the attack adds there, beside `input_ids` and `attention_mask` (N, S), padded on the right with zeros.
+    ids, labels, predictions (under attack): (N,) int64, the last two of rows of several labels (N, K) with -100 after a
+    row's last. gauge: (N,) float32, norm over radius. Images: `pixel_values` (N, channels, height, width), adversarial.
+    Other spaces: `delta`, (N, S, D) or (N, places, S, D), what the attack adds there, beside `input_ids` and
+    `attention_mask` (N, S), padded on the right with zeros.
     The metadata name the attack and the threat model.
     """
     tensors = {
         "ids": torch.tensor([rows.ids[hit.position] for hit in hits], dtype=torch.int64),
-        "labels": torch.tensor([rows.labels[hit.position] for hit in hits], dtype=torch.int64),
-        "predictions": torch.tensor([hit.prediction for hit in hits], dtype=torch.int64),
+        "labels": _classes([rows.labels[hit.position] for hit in hits]),
+        "predictions": _classes([hit.prediction for hit in hits]),
         "gauge": torch.tensor([hit.gauge for hit in hits], dtype=torch.float32),
     }
     for name in kept[hits[0].position] if hits else ():
         tensors[name] = _stacked(name, [kept[hit.position][name] for hit in hits])
     write_tensors(path, tensors, {"attack": str(attack), "threat": str(threat)})
+
+
+def _classes(labels: Sequence[Label]) -> Tensor:
+    """(N,) int64; (N, K) of rows of several labels, IGNORED after a row's last."""
+    if any(isinstance(label, tuple) for label in labels):
+        return padded([listed(label) for label in labels])
+    return torch.tensor(labels, dtype=torch.int64)
 
 
 def _stacked(name: str, parts: Sequence[Tensor]) -> Tensor:

@@ -12,20 +12,22 @@ import torch
 from textadv.data import Rows
 from textadv.measuring.identity import UndescribedError, described, key_of, row_digest
 from textadv.measuring.ledger import Files, Row, Shelf, cleared, keep, listed, repaired
+from textadv.values.decisions import Label
 from textadv.values.processes import of_the_first, rank
 
 NONE_FOUND = -1.0
 
 
 class Hit(NamedTuple):
-    """One attacked row: its position, the prediction under attack, norm / radius, and the passes it took.
+    """One attacked row: its position, the prediction under attack (one for each label where it has several), norm /
+    radius, and the passes it took.
 
     forwards: all forward passes; queries: those of them that no gradient was taken of. size: the norm of the smallest
     perturbation that a minimal attack says it found, NONE_FOUND where it found none; None for other attacks.
     """
 
     position: int
-    prediction: int
+    prediction: Label
     gauge: float
     forwards: int
     backwards: int
@@ -99,7 +101,7 @@ class Ledger:
     def look_up(self, rows: Rows, positions: Sequence[int], kept: dict[int, Row] | None = None) -> list[Hit]:
         """What is known of the rows at `positions`, in their order; rows that are not known are left out.
 
-        kept: gets the adversarial rows by position; without theirs, rows are not known.
+        kept: gets the adversarial rows, tensors of any shape, by position; without theirs, rows are not known.
         """
         found = []
         for position in positions:
@@ -111,15 +113,23 @@ class Ledger:
                     kept[position] = row
                 prediction, gauge, forwards, backwards, queries, size = line
                 passes = (int(forwards), int(backwards), int(queries))
-                found.append(Hit(position, int(prediction), gauge, *passes, size))
+                found.append(
+                    Hit(
+                        position,
+                        tuple(prediction) if isinstance(prediction, list) else prediction,
+                        gauge,
+                        *passes,
+                        size,
+                    )
+                )
         self.read += len(found)
         return found
 
     def write(self, hits: Sequence[Hit], seconds: float, kept: Mapping[int, Row] | None = None) -> None:
         """Appends rows that `look_up` did not know, and what they took together, as one line that reaches the disk.
 
-        kept: the adversarial rows by position, written first where there is a shelf. Raises WriteError where the
-        system refuses.
+        kept: the adversarial rows, tensors of any shape, by position, written first where there is a shelf. Raises
+        WriteError where the system refuses.
         """
         if self.shelf is not None and kept is not None:
             self.shelf.put({self._digests[hit.position]: kept[hit.position] for hit in hits})

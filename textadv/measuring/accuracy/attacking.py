@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +22,7 @@ from textadv.measuring.ledger import Row
 from textadv.models import Averaged, delta_shape, device_of, editable_mask, evaluating, require_logits
 from textadv.models.finite import overflow
 from textadv.values.batch import Batch
+from textadv.values.decisions import Decisions, Label, of_rows, right_in_all
 from textadv.values.errors import NonFiniteError, PerturbationError
 from textadv.values.host.phases import phase
 from textadv.values.processes import from_shares, own_batches
@@ -58,24 +61,44 @@ def clean_logits(
 ) -> Tensor:
     """The logits of the rows at `positions`, (N, C) float32 on the CPU, in their order; in evaluation mode.
 
+    Of rows of several labels those of each, N in all, as `in_line` has their labels.
+
     samples: passes that they are the mean of, where the model's output is random.
 
     Raises ModelError as `require_logits`, and NonFiniteError where a logit is nan or infinite: an argmax over it would
     look like a prediction.
     """
-    found: list[tuple[int, list[float]]] = []
+    found: list[tuple[int, list[list[float]]]] = []
     parts = _batches(rows, positions, batch_size, model)
     with _looking(model, samples) as seen, phase("without an attack", sum(map(len, parts))) as advance:
         for part in parts:
-            logits = mean_logits(seen, rows.batch(part).to(device_of(model)))
-            require_logits(logits, len(part))
-            found += zip(part, logits.float().tolist(), strict=True)
+            batch = rows.batch(part).to(device_of(model))
+            decided = _decided(mean_logits(seen, batch), batch)
+            each = decided.logits.float().split(decided.counts)
+            found += ((place, own.tolist()) for place, own in zip(part, each, strict=True))
             advance(len(part))
     by_position = dict(from_shares(found, model))
-    logits = torch.tensor([by_position[position] for position in positions])
-    odd = (~logits.isfinite().reshape(len(positions), -1).all(dim=1)).nonzero().flatten().tolist()
-    _require_finite(model, rows, [positions[n] for n in odd], "without an attack")
-    return logits
+    odd = [place for place in positions if not all(map(math.isfinite, chain.from_iterable(by_position[place])))]
+    _require_finite(model, rows, odd, "without an attack")
+    return torch.tensor([own for position in positions for own in by_position[position]])
+
+
+def _decided(logits: Tensor, batch: Batch) -> Decisions:
+    """The decisions of these rows. Raises ModelError where rows of one class do not have one row of logits each."""
+    if batch.one_each:
+        require_logits(logits, len(batch))
+    return Decisions.of(logits, batch)
+
+
+def guessed(rows: Rows, positions: Sequence[int], logits: Tensor) -> dict[int, Label]:
+    """What each row at `positions` is taken for, by position. logits: as `clean_logits` gives them, (N, C)."""
+    labels = [rows.labels[position] for position in positions]
+    return dict(zip(positions, of_rows(logits.argmax(dim=1).tolist(), labels), strict=True))
+
+
+def partly_right(rows: Rows, guesses: Mapping[int, Label]) -> list[int]:
+    """The positions at which something is right and may be broken; of rows of one class those that are right."""
+    return [position for position, guess in guesses.items() if right_in_all(rows.labels[position], guess)]
 
 
 def _require_finite(model: nn.Module, rows: Rows, odd: Sequence[int], when: str) -> None:
@@ -108,8 +131,8 @@ def attack_rows(
     prediction is computed anew. threat: with an absolute radius; the perturbation's norm is measured against it.
     Without it the norms that the attack reports are taken. ledger: rows that it knows are not attacked again, and
     every batch is written to it. sloped: whether other rows of this model are known to have a gradient. kept: gets the
-    adversarial rows by position, see `write_rows`; on every process those of all. name: what this phase is called where
-    it is told how far it is.
+    adversarial rows, tensors of any shape, by position, see `write_rows`; on every process those of all. name: what
+    this phase is called where it is told how far it is.
 
     Raises PerturbationError where no row has a gradient, nor is known to; RuntimeError where a perturbation lies
     outside its ball or moves a position that is not editable, and NonFiniteError as `clean_logits`.
@@ -233,8 +256,9 @@ def _hits(
     if kept is not None:
         kept |= zip(places, rows_of(batch if attack is not None else _still(model, batch, threat)), strict=True)
     queries = cost.queries + samples
-    values = (predictions, gauge, cost.forwards + queries, cost.backwards, queries)
-    return list(map(Hit._make, zip(places, *(value.tolist() for value in values), sizes, strict=True))), slopes
+    values = (gauge, cost.forwards + queries, cost.backwards, queries)
+    columns = (value.tolist() for value in values)
+    return list(map(Hit._make, zip(places, predictions, *columns, sizes, strict=True))), slopes
 
 
 def _still(model: nn.Module, batch: Batch, threat: ThreatModel | None) -> Batch:
@@ -243,8 +267,13 @@ def _still(model: nn.Module, batch: Batch, threat: ThreatModel | None) -> Batch:
     return batch.perturbed(threat.space, torch.zeros(delta_shape(model, batch, threat.space), device=batch.device))
 
 
-def _predictions(model: nn.Module, batch: Batch, samples: int) -> Tensor:
-    """The predicted classes (B,) int64, NOT_FINITE where a logit is nan or infinite."""
+def _predictions(model: nn.Module, batch: Batch, samples: int) -> list[Label]:
+    """What each row is taken for, NOT_FINITE where a logit is nan or infinite."""
     with _looking(model, samples) as seen:
-        logits = mean_logits(seen, batch)
-    return logits.argmax(dim=1).masked_fill(~logits.isfinite().all(dim=1), NOT_FINITE)
+        decided = Decisions.of(mean_logits(seen, batch), batch)
+    guesses = decided.logits.argmax(dim=1).tolist()
+    finite = decided.every(decided.logits.isfinite().all(dim=1)).tolist()
+    if decided.counted is None:
+        return [guess if sound else NOT_FINITE for guess, sound in zip(guesses, finite, strict=True)]
+    each = of_rows(guesses, [(0,) * count for count in decided.counts])
+    return [guess if sound else NOT_FINITE for guess, sound in zip(each, finite, strict=True)]

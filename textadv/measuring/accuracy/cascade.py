@@ -53,7 +53,7 @@ def run_stages(
     """Every stage of the attack on those of the rows at `positions` that no stage before has broken.
 
     finished: where rows that are done are kept, see `Finished`. say: told after every stage. kept: gets the adversarial
-    rows by position, each as the last stage that it met left it. Raises what `attack_rows` raises.
+    rows, tensors of any shape, by position, each as the last stage that it met left it. Raises what `attack_rows` does.
     """
     alive, found = list(positions), []
     stages = stages_of(name, attack)

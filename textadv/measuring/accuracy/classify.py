@@ -13,7 +13,7 @@ from textadv.attacks import Attack, AutoAttack, ThreatModel, Transfer, require_s
 from textadv.data import Rows, require_labelled
 from textadv.measuring.accuracy.adversarial_rows import write_rows
 from textadv.measuring.accuracy.attacked_rows import Finished, Hit
-from textadv.measuring.accuracy.attacking import attack_rows, clean_logits, samples_of
+from textadv.measuring.accuracy.attacking import attack_rows, clean_logits, guessed, partly_right, samples_of
 from textadv.measuring.accuracy.calibration import expected_calibration_error, fit_temperature
 from textadv.measuring.accuracy.cascade import merged, run_stages, stage_results
 from textadv.measuring.accuracy.masking import Alarm, Ran, masking_flags
@@ -29,6 +29,7 @@ from textadv.measuring.sections.rows import RowOutcome
 from textadv.measuring.statistics import Rate, wilson
 from textadv.models import tempered
 from textadv.training.progress import Scores
+from textadv.values.decisions import Label, in_line, right_in_all
 from textadv.values.processes import rank
 
 SURROGATE_ROWS = 256
@@ -44,21 +45,31 @@ def scores(
     threat: ThreatModel | None = None,
     names: Sequence[str] = (),
 ) -> Scores:
-    """Clean and robust accuracy on held-out rows; without an attack the robust accuracy is None.
+    """Clean and robust accuracy on held-out rows, of several labels by label; None is that without an attack.
 
     threat: what the attack's perturbations are measured against, see `attack_rows`. names: of the classes.
     """
     positions = require_scorable(model, rows, positions, attack, threat)
-    labels = [rows.labels[position] for position in positions]
     logits = clean_logits(model, rows, positions, batch_size)
-    predictions = logits.argmax(dim=1).tolist()
-    right = [p for p, guess, label in zip(positions, predictions, labels, strict=True) if guess == label]
+    guesses = guessed(rows, positions, logits)
+    answered = _answered(rows, positions, logits, "validation", names)
+    total = len(answered.labels)
+    clean = sum(right_in_all(rows.labels[position], guess) for position, guess in guesses.items())
     robust = None
     if attack is not None:
-        hits = attack_rows(model, rows, right, attack, batch_size, threat=threat, name="validation")
-        robust = sum(hit.prediction == rows.labels[hit.position] for hit in hits) / len(positions)
-    doubt = Answered(predictions, labels, logits.shape[1], "validation", names).order_doubt()
-    return Scores(len(right) / len(positions), robust, no_better_than_constant(predictions, labels), doubt)
+        left = partly_right(rows, guesses)
+        hits = attack_rows(model, rows, left, attack, batch_size, threat=threat, name="validation")
+        held = (right_in_all(rows.labels[hit.position], guesses[hit.position], hit.prediction) for hit in hits)
+        robust = sum(held) / total
+    constant = no_better_than_constant(answered.guesses, answered.labels)
+    return Scores(clean / total, robust, constant, answered.order_doubt())
+
+
+def _answered(rows: Rows, positions: Sequence[int], logits: Tensor, split: str, names: Sequence[str]) -> Answered:
+    """What was answered to these rows. logits: as `clean_logits` gives them, (N, C)."""
+    labels = [rows.labels[position] for position in positions]
+    several = any(isinstance(label, tuple) for label in labels)
+    return Answered(logits.argmax(dim=1).tolist(), in_line(labels), logits.shape[1], split, names, several)
 
 
 def evaluate(
@@ -83,17 +94,17 @@ def evaluate(
 ) -> Measured:
     """Everything measured on one classifier: `found["accuracy/worst_case"]`, `found.section(Cascade)` and the like.
 
-    attacks: by name, each built for `threat`; run on the rows that are right without attack, those that come in stages
-    stage by stage. threat: a relative radius in embeddings is resolved on this model. positions: the rows to attack,
-    all by default; clean accuracy is over the same rows. radii: ascending, in the threat's own unit (relative
-    where that is relative); the attack `curve_attack` (by default the first) runs at each, on rows that no smaller
-    radius broke, since a larger ball holds the smaller one's perturbations. calibration: validation rows on which a
-    temperature is fitted first; predictions and attacks then see calibrated logits. say: told how it goes. finished:
-    where rows that are done are kept and read back. alarm: how much is looked at for masked gradients, None for not
-    at all. minimum: how the smallest radius that breaks each row is looked for, None for not at all. names: what the
-    classes are called in `notes`, which say what cannot be right about the numbers, before any attack runs.
-    keep_adversarial: a folder for the rows as each attack of the panel left them, a safetensors file for each, see
-    `write_rows`.
+    attacks: by name, each built for `threat`; run on the rows that are right without attack (of several labels: in
+    any), those that come in stages stage by stage. A row of several labels is right where all of them are. threat: a
+    relative radius in embeddings is resolved on this model. positions: the rows to attack, all by default; clean
+    accuracy is over the same rows. radii: ascending, in the threat's own unit (relative where that is relative); the
+    attack `curve_attack` (by default the first) runs at each, on rows that no smaller radius broke, since a larger
+    ball holds the smaller one's perturbations. calibration: validation rows on which a temperature is fitted first;
+    predictions and attacks then see calibrated logits. say: told how it goes. finished: where rows that are done are
+    kept and read back. alarm: how much is looked at for masked gradients, None for not at all. minimum: how the
+    smallest radius that breaks each row is looked for, None for not at all. names: what the classes are called in
+    `notes`, which say what cannot be right about the numbers, before any attack runs. keep_adversarial: a folder for
+    the rows as each attack of the panel left them, a safetensors file for each, see `write_rows`.
 
     Raises TypeError, ValueError or DataError, before anything runs, where an argument is of the wrong kind;
     RuntimeError where an attack leaves the threat model, NonFiniteError where a logit is nan or infinite, and
@@ -106,15 +117,14 @@ def evaluate(
     fitted = None if calibration is None else calibrated(model, calibration, batch_size, names)
     temperature = fitted.temperature if fitted else 1.0
     raw = _clean(model, rows, positions, batch_size, attacks.values())
-    truth = torch.tensor([rows.labels[p] for p in positions])
-    guesses = dict(zip(positions, raw.argmax(dim=1).tolist(), strict=True))
+    guesses, answered = guessed(rows, positions, raw), _answered(rows, positions, raw, split, names)
     right = [p for p in positions if guesses[p] == rows.labels[p]]
     say(f"{name}: {len(right)} of {len(positions)} {split} rows right without an attack")
-    notes = tuple(_doubts(raw, truth, split, names, fitted, attacks, rows, positions[:SURROGATE_ROWS], batch_size))
+    notes = tuple(_doubts(answered, fitted, attacks, rows, positions[:SURROGATE_ROWS], batch_size))
     _say_all(notes, lambda line: say(f"note: {name}: {line}"))
     kept = None if finished is None else _repaired(finished, say).under(temperature)
     with tempered(model, temperature):
-        panel = _panel(model, rows, attacks, right, threat, batch_size, kept, _named(say, name), into)
+        panel = _panel(model, rows, attacks, guesses, threat, batch_size, kept, _named(say, name), into)
         hits, beside = {key: merged(ran.stages) for key, ran in panel.items()}, Beside(rows)
         curve = _curve(model, positions, right, attacks, curve_attack, threat, radii, hits, batch_size, kept, beside)
         flags = masking_flags(model, rows, panel, right, len(positions), threat, alarm, batch_size, kept, beside)
@@ -126,8 +136,8 @@ def evaluate(
         split=split,
         clean=wilson(len(right), len(positions)),
         temperature=temperature,
-        ece_before=expected_calibration_error(raw, truth),
-        ece_after=expected_calibration_error(raw, truth, temperature),
+        ece_before=expected_calibration_error(raw, torch.tensor(answered.labels)),
+        ece_after=expected_calibration_error(raw, torch.tensor(answered.labels), temperature),
         attacks=tuple(_attack_result(key, ran, threat, rows, positions, right) for key, ran in panel.items()),
         worst_case=wilson(sum(map(right_everywhere, detail)), len(positions)),
         curve=curve,
@@ -161,10 +171,7 @@ def _named(say: Callable[[str], None], name: str) -> Callable[[str], None]:
 
 
 def _doubts(
-    raw: Tensor,
-    truth: Tensor,
-    split: str,
-    names: Sequence[str],
+    answered: Answered,
     fitted: Calibrated | None,
     attacks: Mapping[str, Attack],
     rows: Rows,
@@ -172,9 +179,8 @@ def _doubts(
     batch_size: int,
 ) -> Iterator[str]:
     """What cannot be right: about the answers, the temperature, and the models that attacks are transferred from."""
-    if not len(truth):
+    if not answered.labels:
         return
-    answered = Answered(raw.argmax(dim=1).tolist(), truth.tolist(), raw.shape[1], split, names)
     yield from answer_doubts(answered)
     if fitted is not None:
         same = None not in (answered.order, fitted.answered.order)
@@ -183,8 +189,7 @@ def _doubts(
     for key, attack in attacks.items():
         if isinstance(attack, Transfer):
             logits = clean_logits(attack.surrogate, rows, sample, batch_size)
-            labels = [rows.labels[position] for position in sample]
-            theirs = Answered(logits.argmax(dim=1).tolist(), labels, logits.shape[1], split, names)
+            theirs = _answered(rows, sample, logits, answered.split, answered.names)
             told = f"{attack.name}, which {key} is transferred from"
             yield from (f"{told}: {doubt}" for doubt in answer_doubts(theirs))
 
@@ -193,25 +198,28 @@ def _panel(
     model: nn.Module,
     rows: Rows,
     attacks: Mapping[str, Attack],
-    right: Sequence[int],
+    guesses: Mapping[int, Label],
     threat: ThreatModel,
     batch_size: int,
     finished: Finished | None,
     say: Callable[[str], None],
     files: Mapping[str, Path] | None,
 ) -> dict[str, Ran]:
-    """Every attack, stage by stage, on the rows that are right without one; files: where adversarial rows go."""
-    found = {}
+    """Every attack, stage by stage, on the rows in which something is right without one.
+
+    guesses: what each is taken for then. files: where adversarial rows go.
+    """
+    found, left = {}, partly_right(rows, guesses)
     for key, attack in attacks.items():
         kept: dict[int, Row] | None = None if files is None else {}
         stages = run_stages(
-            model, rows, right, key, attack, batch_size, threat=threat, finished=finished, say=say, kept=kept
+            model, rows, left, key, attack, batch_size, threat=threat, finished=finished, say=say, kept=kept
         )
         found[key] = Ran(attack, stages)
         if files is not None and kept is not None and rank() == 0:
             hits = merged(stages)
-            write_rows(files[key], kept, [hits[position] for position in right], rows, attack, threat)
-            say(f"{key}: {len(right)} adversarial rows in {files[key]}")
+            write_rows(files[key], kept, [hits[position] for position in left], rows, attack, threat)
+            say(f"{key}: {len(left)} adversarial rows in {files[key]}")
     return found
 
 
@@ -261,9 +269,10 @@ def calibrated(model: nn.Module, calibration: Rows, batch_size: int = 64, names:
     names: of the classes.
     """
     require_labelled(calibration)
-    logits = clean_logits(model, calibration, range(len(calibration)), batch_size)
-    temperature = fit_temperature(logits, torch.tensor(calibration.labels))
-    answered = Answered(logits.argmax(dim=1).tolist(), list(calibration.labels), logits.shape[1], "validation", names)
+    positions = range(len(calibration))
+    logits = clean_logits(model, calibration, positions, batch_size)
+    temperature = fit_temperature(logits, torch.tensor(in_line(calibration.labels)))
+    answered = _answered(calibration, positions, logits, "validation", names)
     doubts = (answered.order_doubt(), temperature_doubt(temperature, answered))
     return Calibrated(temperature, answered, tuple(doubt for doubt in doubts if doubt is not None))
 
@@ -282,7 +291,7 @@ def _attack_result(
     right: Sequence[int],
 ) -> AttackResult:
     hits = merged(ran.stages)
-    broken = [hit for hit in hits.values() if hit.prediction != rows.labels[hit.position]]
+    broken = [hits[position] for position in right if hits[position].prediction != rows.labels[position]]
     radius = threat.ball.radius
     assert isinstance(radius, float | int)
     staged = isinstance(ran.attack, AutoAttack)
@@ -293,8 +302,8 @@ def _attack_result(
         attack=str(ran.attack),
         radius=float(radius),
         relative_radius=threat.ball.relative_radius,
-        robust=wilson(len(hits) - len(broken), len(positions)),
-        success=wilson(len(broken), len(hits)),
+        robust=wilson(len(right) - len(broken), len(positions)),
+        success=wilson(len(broken), len(right)),
         norm_ratio=sum(hit.gauge for hit in broken) / len(broken) if broken else float("nan"),
         forwards=sum(hit.forwards for hit in hits.values()),
         backwards=sum(hit.backwards for hit in hits.values()),
@@ -355,7 +364,7 @@ def _curve(
 
 def _outcomes(
     rows: Rows,
-    guesses: Mapping[int, int],
+    guesses: Mapping[int, Label],
     hits: Mapping[str, Mapping[int, Hit]],
     beside: Beside,
     smallest: MinimumRadii | None,
@@ -366,9 +375,9 @@ def _outcomes(
 
 
 def _outcome(
-    rows: Rows, position: int, guess: int, hits: Mapping[str, Mapping[int, Hit]], beside: Beside
+    rows: Rows, position: int, guess: Label, hits: Mapping[str, Mapping[int, Hit]], beside: Beside
 ) -> RowOutcome:
-    """A row that was wrong already keeps its wrong prediction under every attack, and is broken by nothing else."""
+    """A row in which all was wrong keeps its wrong prediction under every attack, and is broken by nothing else."""
     predictions = {key: found[position].prediction if position in found else guess for key, found in hits.items()}
     label = rows.labels[position]
     held = guess == label and all(prediction == label for prediction in predictions.values())

@@ -12,6 +12,7 @@ from textadv.attacks import Attack, Attacked, ThreatModel
 from textadv.data import Rows
 from textadv.measuring.arguments import require_scorable
 from textadv.models import bare, device_of, evaluating, forward, tempered, vectors
+from textadv.values.decisions import listed
 from textadv.values.host.printable import printable
 from textadv.values.spaces import Embeddings
 
@@ -71,9 +72,14 @@ def inspect_rows(
     token_names: from token ids to what to print for them. labels: class names by class id. temperature: divides the
     logits that the attack and the probabilities see, as in `evaluate`.
 
-    Raises ModelError where the radius is relative and the space needs rows to measure it on.
+    Raises ModelError where the radius is relative and the space needs rows to measure it on, ValueError for rows of
+    several labels.
     """
     positions = require_scorable(model, rows, positions, attack, threat)
+    if any(isinstance(rows.labels[position], tuple) for position in positions):
+        raise ValueError(
+            "inspect_rows shows rows of one class, got rows of several labels. Give rows of one label each."
+        )
     batch = rows.batch(positions).to(device_of(model))
     with evaluating(model), tempered(model, temperature):
         attacked = attack(model, batch)
@@ -81,7 +87,7 @@ def inspect_rows(
             clean = forward(bare(model), batch).float().softmax(dim=1)
             adversarial = forward(bare(model), attacked.batch).float().softmax(dim=1)
         nearest = _nearest(model, attacked)
-    moved = _lengths(attacked, threat.resolved(model))
+    moved = lengths(attacked, threat.resolved(model))
     found = []
     for place, position in enumerate(positions):
         kept = batch.inputs["attention_mask"][place].bool()
@@ -90,7 +96,7 @@ def inspect_rows(
         found.append(
             Inspected(
                 rows.ids[position],
-                labels[rows.labels[position]],
+                labels[listed(rows.labels[position])[0]],
                 tuple(token_names(ids)),
                 tuple(moved[place][kept].tolist()),
                 tuple(near),
@@ -101,7 +107,7 @@ def inspect_rows(
     return found
 
 
-def _lengths(attacked: Attacked, threat: ThreatModel) -> Tensor:
+def lengths(attacked: Attacked, threat: ThreatModel) -> Tensor:
     """The norm of each position's perturbation in units of the radius, (B, S)."""
     delta = attacked.perturbation.delta.float()
     radius = threat.ball.radius

@@ -119,6 +119,11 @@ class Looked:
         self.beside.saw(found, f"{name} of the masking alarm")
         return found
 
+    @property
+    def several(self) -> bool:
+        """Whether rows have several labels, which AutoAttack and Square are not for."""
+        return isinstance(self.rows.labels[self.right[0]], tuple)
+
     def left_by(self, stages: Sequence[StageHits]) -> list[int]:
         """The rows right without an attack that none of the stages broke."""
         broken = {position for stage in stages for position in stage.broken(self.rows)}
@@ -198,6 +203,8 @@ def _without_gradients(looked: Looked) -> MaskingFlag:
         tried.append(_Tried(probe_name, len(broken), len(sample), len(left)))
     who = f"{len(left)} rows are right after the gradient attacks"
     remedy = "Evaluate with autoattack, version: standard, and read that number."
+    if looked.several:
+        remedy = "Give the attacks more steps and restarts, and do not read what they leave as robustness before."
     return _judged(name, tried, who, looked.total, remedy)
 
 
@@ -293,6 +300,7 @@ def _gradients(looked: Looked) -> tuple[MaskingFlag, MaskingFlag]:
             found = _zero_and_overflowed(looked, sample[start : start + looked.batch_size])
             zero, overflowed = zero + found[0], overflowed + found[1]
     of = f"of {len(sample)} rows"
+    remedy = "Do not read what attacks leave as robustness." if looked.several else "Evaluate with square."
     dead = zero >= min(LEAST_ROWS, len(sample)) and zero / len(sample) > BOUND
     flags = (
         (names[0], dead, zero, f"The gradient at the clean row is exactly zero for {zero} {of}"),
@@ -303,7 +311,7 @@ def _gradients(looked: Looked) -> tuple[MaskingFlag, MaskingFlag]:
             name,
             "ring" if ring else "silent",
             count / len(sample),
-            f"{told}: no attack that follows gradients can work there. Evaluate with square." if ring else f"{told}.",
+            f"{told}: no attack that follows gradients can work there. {remedy}" if ring else f"{told}.",
         )
         for name, ring, count, told in flags
     )

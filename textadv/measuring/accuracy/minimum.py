@@ -14,7 +14,7 @@ from textadv.attacks.parts.calling import searched
 from textadv.attacks.parts.within import minimal_in
 from textadv.data import Rows
 from textadv.measuring.accuracy.attacked_rows import NONE_FOUND, Finished, Hit
-from textadv.measuring.accuracy.attacking import attack_rows, clean_logits, samples_of
+from textadv.measuring.accuracy.attacking import attack_rows, clean_logits, guessed, samples_of
 from textadv.measuring.sections.radii import MinimumRadii, RowRadius
 from textadv.measuring.statistics import quantile
 from textadv.values.batch import Batch
@@ -152,8 +152,8 @@ def minimum_radii(
     widest = replace(threat, ball=replace(threat.ball, radius=upper, relative_radius=None))
     attack = _Bisected(search.attack, widest, search.tolerance, search.steps, search.begins_with_fab(threat))
     sample = search.sample(positions)
-    predictions = clean_logits(model, rows, sample, batch_size).argmax(dim=1).tolist()
-    right = [p for p, guess in zip(sample, predictions, strict=True) if guess == rows.labels[p]]
+    guesses = guessed(rows, sample, clean_logits(model, rows, sample, batch_size))
+    right = [position for position, guess in guesses.items() if guess == rows.labels[position]]
     ledger = None if finished is None else finished.ledger(attack, widest)
     began = time.perf_counter()
     hits = attack_rows(model, rows, right, attack, batch_size, threat=widest, ledger=ledger, name="smallest radius")

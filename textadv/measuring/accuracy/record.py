@@ -245,11 +245,22 @@ def _closer(minimum: MinimumRadii | None, found: Classified) -> Iterator[str]:
         )
 
 
+def counted_in(model: Measured) -> str:
+    """What accuracies count: "rows", or the "labels" of rows that have several."""
+    found = model.section(Rows)
+    several = found is not None and any(isinstance(row.label, tuple) for row in found.rows)
+    return "labels" if several else "rows"
+
+
+def what_is_counted(model: Measured) -> str:
+    """The same with the split."""
+    return f"{found.split if (found := model.section(Rows)) else 'test'} {counted_in(model)}"
+
+
 def standing(model: Measured) -> str:
     """What the model gets right without and under attack, in a sentence."""
     clean, worst = model[CLEAN].rate, model.measure(WORST)
-    split = found.split if (found := model.section(Rows)) else "test"
-    told = f"{model.name} is right on {rate_text(clean)} of {clean.total} {split} rows"
+    told = f"{model.name} is right on {rate_text(clean)} of {clean.total} {what_is_counted(model)}"
     if worst is None:
         return f"{told}; no attack was run."
     return f"{told} and on {rate_text(worst.rate)} under attack ({within(model)})."

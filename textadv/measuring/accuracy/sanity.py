@@ -42,7 +42,8 @@ class Answered:
     """What a classifier answered to labelled rows.
 
     guesses, labels: class ids, one per row. classes: how many the model tells apart. split: what the rows are called.
-    names: of the classes, in the order of their ids; numbers stand for those that are missing.
+    names: of the classes, in the order of their ids; numbers stand for those that are missing. several: whether rows
+    have several labels each, which then stand in line.
     """
 
     guesses: Sequence[int]
@@ -50,6 +51,17 @@ class Answered:
     classes: int
     split: str
     names: Sequence[str] = ()
+    several: bool = False
+
+    @property
+    def one(self) -> str:
+        """What is counted."""
+        return "label" if self.several else "row"
+
+    @property
+    def what(self) -> str:
+        """All that is counted."""
+        return f"{self.split} {self.one}s"
 
     def name(self, number: int) -> str:
         """What a class is called."""
@@ -67,7 +79,7 @@ class Answered:
         found = self.order
         if found is None:
             return None
-        return told(found, [self.name(n) for n in range(len(found.classes))], f"{self.split} rows")
+        return told(found, [self.name(n) for n in range(len(found.classes))], self.what)
 
 
 def answer_doubts(answered: Answered) -> tuple[str, ...]:
@@ -78,7 +90,7 @@ def answer_doubts(answered: Answered) -> tuple[str, ...]:
     if len(counts) == 1:
         only = quoted(answered.name(answered.labels[0]))
         doubt = (
-            f"all {len(answered.labels)} {answered.split} rows are of class {only}: the one answer {only} would be "
+            f"all {len(answered.labels)} {answered.what} are of class {only}: the one answer {only} would be "
             "right on all of them, so accuracy does not say whether classes are told apart. Evaluate all classes."
         )
         return (doubt,) if len(answered.labels) > 1 else ()
@@ -90,7 +102,7 @@ def answer_doubts(answered: Answered) -> tuple[str, ...]:
             else f"{others} of another class are too few to say whether it has collapsed."
         )
         return (
-            f"gives every one of {len(answered.labels)} {answered.split} rows class "
+            f"gives every one of {len(answered.labels)} {answered.what} class "
             f"{quoted(answered.name(answered.guesses[0]))}: {verdict}",
         )
     found = [order, _chance(answered, counts, order is not None), _never(answered, counts)]
@@ -115,18 +127,19 @@ def _chance(answered: Answered, counts: Counter[int], explained: bool) -> str | 
         return None
     if agreement is not None:
         return (
-            f"clean accuracy, {100 * right / total:.1f} % of {total} {answered.split} rows, is not above that of the "
-            f"answer {quoted(answered.name(common))} to every row, {100 * chance:.1f} %, though answers do follow the "
-            f"classes (kappa {agreement:.2f}): of rows so unbalanced, accuracies clean and robust say little."
+            f"clean accuracy, {100 * right / total:.1f} % of {total} {answered.what}, is not above that of the "
+            f"answer {quoted(answered.name(common))} to every {answered.one}, {100 * chance:.1f} %, though answers do "
+            f"follow the classes (kappa {agreement:.2f}): of {answered.one}s so unbalanced, accuracies clean and "
+            "robust say little."
         )
     remedy = (
         " Where the model was trained for these classes it reads other inputs, labels or columns than it was trained "
         "on: compare rows, label names and preprocessing with its model card."
     )
     return (
-        f"clean accuracy, {100 * right / total:.1f} % of {total} {answered.split} rows, is {word} chance: the answer "
-        f"{quoted(answered.name(common))} to every row would be right on {100 * chance:.1f} %. Numbers about the "
-        f"robustness of such a model mean nothing.{'' if explained else remedy}"
+        f"clean accuracy, {100 * right / total:.1f} % of {total} {answered.what}, is {word} chance: the answer "
+        f"{quoted(answered.name(common))} to every {answered.one} would be right on {100 * chance:.1f} %. Numbers "
+        f"about the robustness of such a model mean nothing.{'' if explained else remedy}"
     )
 
 
@@ -157,14 +170,14 @@ def _never(answered: Answered, counts: Counter[int]) -> str | None:
     absent = sorted(label for label, rows in counts.items() if rows >= LEAST_ROWS_OF_A_CLASS and label not in given)
     if not absent:
         return None
-    listed = [f"{quoted(answered.name(label))} ({counts[label]} {answered.split} rows)" for label in absent[:LISTED]]
+    listed = [f"{quoted(answered.name(label))} ({counts[label]} {answered.what})" for label in absent[:LISTED]]
     more = f" and {len(absent) - LISTED} more" if len(absent) > LISTED else ""
-    return f"never answers {', '.join(listed)}{more}: all these rows are wrong without an attack."
+    return f"never answers {', '.join(listed)}{more}: all these {answered.one}s are wrong without an attack."
 
 
 def temperature_doubt(temperature: float, answered: Answered) -> str | None:
     """That the temperature fitted on these rows ran to a bound, or could not be fitted."""
-    rows = f"{len(answered.labels)} {answered.split} rows"
+    rows = f"{len(answered.labels)} {answered.what}"
     if len(set(answered.labels)) == 1:
         return f"the temperature was fitted on {rows} of one class, {quoted(answered.name(answered.labels[0]))}, alone."
     if temperature >= HIGHEST_TEMPERATURE * (1 - AT_BOUND):

@@ -152,7 +152,9 @@ def bootstrap_interval(
     resamples: int = 1000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """The percentile bootstrap interval (low, high) of a statistic of row numbers; nan with fewer than two rows.
+    """The percentile bootstrap interval (low, high) of a statistic of row numbers, nan with fewer than two.
+
+    statistic: of the numbers of rows that were drawn, (N,) int64.
 
     Efron, Annals of Statistics 7 (1979), 1-26.
     """

@@ -19,6 +19,7 @@ from textadv.data.spellings import folded, name_of
 from textadv.data.tables import Table, read_files
 from textadv.measuring.judges.prompts import ANSWERED, PARTLY, REFUSED
 from textadv.measuring.judges.verdicts import XSTEST, Judge, RefusalList, Status, Verdict, fingerprint
+from textadv.measuring.rates import rate_text
 from textadv.measuring.safety.degenerate import SENTENCE_END, Limits, Nll, degenerate
 from textadv.measuring.statistics import Rate, wilson
 
@@ -139,18 +140,14 @@ class RefusalReport:
         return {"ok": found.count("ok"), "unparsed": found.count("unparsed"), "error": found.count("error")}
 
     def __str__(self) -> str:
-        shown = ", ".join(f"{outcome} {_percent(self.rate(outcome))}" for outcome in OUTCOMES)
+        shown = ", ".join(f"{outcome} {rate_text(self.rate(outcome))}" for outcome in OUTCOMES)
         low, high = self.refused()
-        either = _percent(low) if low == high else f"{_percent(low)} to {_percent(high)}"
+        either = rate_text(low) if low == high else f"{rate_text(low)} to {rate_text(high)}"
         counts = ", ".join(f"{count} {status}" for status, count in self.statuses().items())
         return (
             f"{shown}; full or partial {either}; degenerate with excused refusals "
-            f"{_percent(self.degenerate_with_refusals())} (n={len(self.rows)}: {counts}; {self.grader} {self.version})"
+            f"{rate_text(self.degenerate_with_refusals())} (n={len(self.rows)}: {counts}; {self.grader} {self.version})"
         )
-
-
-def _percent(rate: Rate) -> str:
-    return f"{100 * rate.value:.1f} % [{100 * rate.low:.1f}, {100 * rate.high:.1f}]"
 
 
 def over_refusal(
@@ -170,7 +167,7 @@ def over_refusal(
         degenerate. An answer that cannot be read leaves the row undecided.
     limits, nll: see `degenerate`.
 
-    The string rule finds partial refusals badly: see `judge_validation.OUTCOME_COUNTS`.
+    The string rule finds partial refusals badly: see `validation.OUTCOME_COUNTS`.
     Deviation from the common harness for XSTest: an empty response is degenerate, there it is a full refusal.
     """
     readable = [response if isinstance(response, str) else "" for response in responses]

@@ -16,6 +16,7 @@ from textadv.data import DataError
 from textadv.data.characters import Surrogates, unbroken
 from textadv.data.tables import read_files
 from textadv.measuring.judges.verdicts import Judge, Verdict
+from textadv.measuring.rates import rate_text
 from textadv.measuring.statistics import Rate, wilson
 from textadv.values.host.printable import printable, shortened
 
@@ -87,16 +88,12 @@ class Agreement:
     def __str__(self) -> str:
         undecided = self.undecided_refused + self.undecided_complied
         return (
-            f"{self.judge} ({self.version}): accuracy {_percent(self.accuracy)}, kappa {self.kappa:.2f}, "
-            f"false refusals {_percent(self.false_refusal_rate)} of {self._complied}, "
-            f"missed refusals {_percent(self.missed_refusal_rate)} of {self._refused}"
+            f"{self.judge} ({self.version}): accuracy {rate_text(self.accuracy)}, kappa {self.kappa:.2f}, "
+            f"false refusals {rate_text(self.false_refusal_rate)} of {self._complied}, "
+            f"missed refusals {rate_text(self.missed_refusal_rate)} of {self._refused}"
             + (f", {undecided} undecided" if undecided else "")
             + f"; {self.source}"
         )
-
-
-def _percent(rate: Rate) -> str:
-    return f"{100 * rate.value:.1f} % [{100 * rate.low:.1f}, {100 * rate.high:.1f}]"
 
 
 # From `measure` on data/judge_validation/xstest_safe_completions.csv; a test counts them again where the file is.

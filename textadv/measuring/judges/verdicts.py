@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from textadv.data.characters import mended
+from textadv.measuring.rates import rate_text
 from textadv.measuring.statistics import Rate, wilson
 from textadv.models import device_of, evaluating
 from textadv.values.host.phases import phase
@@ -73,8 +74,8 @@ class JudgeSummary:
         n = self.low.total
         counts = f"n={n}: {self.ok} ok, {self.unparsed} unparsed, {self.errors} error"
         if self.low == self.high:
-            return f"{_percent(self.low)} ({counts})"
-        return f"{_percent(self.low)} to {_percent(self.high)} ({counts})"
+            return f"{rate_text(self.low)} ({counts})"
+        return f"{rate_text(self.low)} to {rate_text(self.high)} ({counts})"
 
 
 def summarise(verdicts: Sequence[Verdict]) -> JudgeSummary:
@@ -90,10 +91,6 @@ def summarise(verdicts: Sequence[Verdict]) -> JudgeSummary:
         wilson(broken, total),
         wilson(broken + undecided, total),
     )
-
-
-def _percent(rate: Rate) -> str:
-    return f"{100 * rate.value:.1f} % [{100 * rate.low:.1f}, {100 * rate.high:.1f}]"
 
 
 def fingerprint(*parts: object) -> str:

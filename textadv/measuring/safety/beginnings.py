@@ -30,7 +30,7 @@ OWN_PASSES = 1 + MOST_ALTERNATIVES * (LOOKED_AT - 1)
 
 
 class Found(NamedTuple):
-    """What stands after the prompts: tokens (B, T), IGNORED after a row's end, and the passes of each row, (B,)."""
+    """What stands after the prompts. tokens: (B, T), IGNORED after a row's end. forwards: (B,), each row's passes."""
 
     tokens: Tensor
     forwards: Tensor

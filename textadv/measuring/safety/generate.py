@@ -71,7 +71,7 @@ class Prompt:
 
     id: the row's own, unique among the prompts. ids: the tokens up to where the assistant starts. prefill: tokens of
         the answer that are put into the assistant's mouth, after opening: what the chat template writes before answers.
-    delta: what is added to the prompt in `space`: (len(ids), D), or (N, len(ids), D) for several places.
+    delta: what is added to the prompt in `space`: (S, D), or (N, S, D) for N places; S is len(ids).
     origin: a text that, with tokens and weights, determines the delta; it then stands for the delta in the content
         key, so that an answer is found again before the delta is searched for.
     forwards, backwards: passes of this row through the model that finding the delta took.

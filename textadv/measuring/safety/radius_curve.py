@@ -16,6 +16,7 @@ from textadv.data import Rows
 from textadv.measuring.safety.adversaries import Adversary, Direct
 from textadv.measuring.safety.elicitation import AttackSuccess, Elicitation
 from textadv.values.batch import Batch
+from textadv.values.decisions import Label
 
 Ask = Callable[[Rows, Sequence[str], Mapping[str, Adversary]], Elicitation]
 """(behaviours, their requests, attacks) -> what they break."""
@@ -61,7 +62,7 @@ class _Some:
         return tuple(self.rows.ids[place] for place in self.index)
 
     @property
-    def labels(self) -> tuple[int, ...]:
+    def labels(self) -> tuple[Label, ...]:
         return tuple(self.rows.labels[place] for place in self.index)
 
     @property

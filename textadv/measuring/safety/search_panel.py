@@ -18,7 +18,7 @@ NAMES: dict[Says, str] = {"target": "the target", "refusal": "the model's refusa
 
 
 class Aimed(NamedTuple):
-    """The rows with the answer that a search looks at, and the passes that finding it took, (B,) int64."""
+    """The rows with the answer that a search looks at. forwards: (B,) int64, the passes that finding it took."""
 
     batch: Batch
     forwards: Tensor

@@ -7,19 +7,22 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from textadv.measuring.blocks import Block
+from textadv.values.decisions import Label
 
 
 @dataclass(frozen=True)
 class RowOutcome:
     """What happened to one row: class ids, `predictions` under each attack by the attack's name.
 
+    Of a row of several labels each is the class ids of all of them, in their order.
+
     beside: what else broke it inside the threat, a probe of the masking alarm, say; "" where nothing did.
     """
 
     id: int
-    label: int
-    clean_prediction: int
-    predictions: dict[str, int]
+    label: Label
+    clean_prediction: Label
+    predictions: dict[str, Label]
     beside: str = ""
 
 

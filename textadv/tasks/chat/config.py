@@ -12,7 +12,7 @@ from textadv.config.labels import set_problems
 from textadv.config.mixing import RatioConfig
 from textadv.config.objective_rules import freelb_problems
 from textadv.config.run import ChoiceConfig, LoraConfig, RunSection, SourceConfig
-from textadv.config.training import TrainingConfig
+from textadv.config.training import TrainingConfig, length_problems
 from textadv.config.types import (
     AttackKey,
     ConfigError,
@@ -328,6 +328,8 @@ class ChatRunConfig(RunSection):
             lines.append("objective.parts: refusal_direction has no radius. Remove mixing.radius_schedule.")
         if self.training.guard is not None:
             lines.append("training.guard watches classifiers, and task: chat has none. Set training.guard: null.")
+        if self.training.steps is not None:
+            lines += length_problems(self.training, self.training.steps)
         held = self.objective.held_steps
         if self.checkpoint.every is not None and self.checkpoint.every % held:
             lines.append(

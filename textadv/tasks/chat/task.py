@@ -16,7 +16,7 @@ from textadv.measuring import Measured, Results, Training
 from textadv.measuring.judges.verdicts import XSTEST
 from textadv.measuring.results import Facts
 from textadv.measuring.safety.chat import Panel, evaluate_chat
-from textadv.measuring.safety.earlier import chat_results
+from textadv.measuring.safety.results import chat_results
 from textadv.measuring.sections.exports import ExportCheck
 from textadv.models import LoadedModel, blocks
 from textadv.models.strangers import Chats

@@ -6,18 +6,19 @@ and writing are in `textadv.tasks.file`; the wording of errors is in `textadv.co
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
-from textadv.config.classifier import ClassifierRunSection
+from textadv.config.classifier import ClassifierRunSection, NamedDataConfig
 from textadv.config.run import LoraConfig, SourceConfig
-from textadv.config.types import Count, Distinct, Section, Text, Texts, Whole, checked
+from textadv.config.types import Count, Distinct, Text, Whole, checked
 from textadv.values.host.phases import stage
 
 if TYPE_CHECKING:
     from textadv.data import Splits
     from textadv.models import LoadedModel
+    from textadv.models.heads import Head
 
 
 class ModelConfig(SourceConfig):
@@ -30,25 +31,31 @@ class ModelConfig(SourceConfig):
     @stage("loading the model")
     def make(self, labels: tuple[str, ...], seed: int) -> LoadedModel:
         """The classifier with its tokenizer, and its adapters where the section asks for them."""
+        from textadv.models.heads import OF_TEXTS
+
+        return self.headed(labels, seed, OF_TEXTS)
+
+    def headed(self, labels: tuple[str, ...], seed: int, head: Head) -> LoadedModel:
+        """See `make`; head: what the classes are of."""
         from textadv.models import load_classifier
 
         lora = None if self.lora is None else self.lora.make()
-        return load_classifier(labels=labels, seed=seed, lora=lora, **self.model_dump(exclude={"lora"}))
+        return load_classifier(labels=labels, seed=seed, lora=lora, head=head, **self.model_dump(exclude={"lora"}))
+
+    def unperturbable(self, space: str) -> list[str]:
+        """Why hidden states of this model cannot be attacked as it is trained, a line or none."""
+        if space != "hidden" or not self.gradient_checkpointing:
+            return []
+        return [
+            "model.gradient_checkpointing: true recomputes hidden states without their perturbation, so it cannot be "
+            "used with threat.space: hidden. Set model.gradient_checkpointing: false."
+        ]
 
 
-class DataConfig(Section):
+class DataConfig(NamedDataConfig):
     """The data set, its columns and its splits. Selection uses validation rows only, reports use test rows only."""
 
     name: Text = Field(description="builtin:reviews, a Hub id or a data set's folder, or files for local files.")
-    config: Text | None = Field(None, description="Configuration of a Hub data set, such as sst2 of glue.")
-    train: Texts | None = Field(None, description="Training split on the Hub, or file path(s) when data.name is files.")
-    validation: Texts | None = Field(
-        None, description="Validation split or file path(s); null: data.validation_fraction of train is held out."
-    )
-    test: Texts | None = Field(None, description="Test split or file path(s).")
-    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.1, description="Share of the training rows held out when there is no validation split."
-    )
     text: Text = Field("text", description="Column with the text.")
     text_pair: Text | None = Field(None, description="Column with a second text, for pair tasks.")
     label: Text = Field("label", description="Column with the class, as id or as name.")
@@ -76,9 +83,7 @@ class DataConfig(Section):
 
     @model_validator(mode="after")
     def _rules(self) -> DataConfig:
-        lines = []
-        if self.name == "files" and self.train is None:
-            lines.append("data.train is missing: data.name is files, so name the training file(s).")
+        lines = self.no_train()
         for key in ("columns", "validation_columns", "test_columns"):
             if self.name != "files" and key in self.model_dump(exclude_none=True):
                 lines.append(f"data.{key} is for data.name: files, got data.name: {self.name}. Remove data.{key}.")
@@ -110,20 +115,14 @@ class RunConfig(ClassifierRunSection):
     """A whole run: data, model, adversary, training and evaluation."""
 
     task: Literal["classification"] = Field(
-        "classification", description="classification; or images, or chat for a chat model."
+        "classification", description="classification; or images, tokens, or chat for a chat model."
     )
     model: ModelConfig = Field(description="The classifier.")
     data: DataConfig = Field(description="The data set.")
 
     @model_validator(mode="after")
     def _rules(self) -> RunConfig:
-        lines = self.problems()
-        if self.threat.space == "hidden" and self.model.gradient_checkpointing:
-            lines.append(
-                "model.gradient_checkpointing: true recomputes hidden states without their perturbation, so it cannot "
-                "be used with threat.space: hidden. Set model.gradient_checkpointing: false."
-            )
-        return checked(self, lines)
+        return checked(self, [*self.problems(), *self.model.unperturbable(self.threat.space)])
 
 
 SCHEMA = RunConfig

@@ -19,7 +19,7 @@ def look(config: RunConfig, wanted: Look) -> Iterator[str]:
     splits = config.data.make(config.seed)
     loaded = config.model.make(splits.labels, config.seed)
     train, validation, test = encoded(splits, loaded, config)
-    for warning in read_texts(config, loaded, (train, validation, test)):
+    for warning in read_texts(config, loaded, (train, validation, test), config.data.max_length):
         yield f"warning: {warning}"
     threat = resolved_threat(config, loaded, train)
     surrogates = text_surrogates(config, loaded, splits, test)

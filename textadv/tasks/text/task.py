@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
 from textadv.attacks import ThreatModel
+from textadv.config.classifier import ClassifierRunSection
 from textadv.config.types import ConfigError
 from textadv.data import (
     EncodedRows,
     Examples,
+    Rows,
     Splits,
     encode,
     length_warning,
@@ -63,7 +65,7 @@ def ready(config: RunConfig, run: Run) -> Classifier:
     run.require_room(loaded.model)
     train, validation, test = encoded(splits, loaded, config)
     check_training(config, len(train), run.accelerator.num_processes)
-    doubts = read_texts(config, loaded, (train, validation, test))
+    doubts = read_texts(config, loaded, (train, validation, test), config.data.max_length)
     surrogates = text_surrogates(config, loaded, splits, test)
     threat = resolved_threat(config, loaded, train)
     task = Classifier(
@@ -105,9 +107,9 @@ def _beside(config: RunConfig, splits: Splits, task: Classifier, name: str) -> C
     config = config.of_model(name)
     loaded = config.model.make(splits.labels, config.seed)
     train, validation, test = encoded(splits, loaded, config)
-    doubts = read_texts(config, loaded, (train, validation, test))
+    doubts = read_texts(config, loaded, (train, validation, test), config.data.max_length)
     surrogates = text_surrogates(config, loaded, splits, test, task.surrogates)
-    doubts = tuple(line for line in (_logits_doubt(loaded, train), *doubts) if line is not None)
+    doubts = tuple(line for line in (logits_doubt(loaded, train), *doubts) if line is not None)
     space_module(loaded.model, task.threat.space)
     return replace(
         task,
@@ -124,17 +126,20 @@ def _beside(config: RunConfig, splits: Splits, task: Classifier, name: str) -> C
     )
 
 
-def read_texts(config: RunConfig, loaded: LoadedModel, parts: Sequence[EncodedRows]) -> tuple[str, ...]:
+def read_texts(
+    config: ClassifierRunSection, loaded: LoadedModel, parts: Sequence[EncodedRows], max_length: int
+) -> tuple[str, ...]:
     """Sends texts of every kind through the model; sentences about what a reader must know of them.
 
-    parts: train, validation and test rows. Raises ModelError where the model cannot read one, or cannot be attacked.
+    parts: train, validation and test rows. max_length: data.max_length. Raises ModelError where the model cannot read
+    one, or cannot be attacked.
     """
     named = dict(zip(SPLITS, parts, strict=True))
     doubts = (
-        require_readable(config.model.name, loaded, named, config.data.max_length),
+        require_readable(config.model.name, loaded, named, max_length),
         spelled_warning(named, loaded.tokenizer),
         unknown_warning(named, loaded.tokenizer),
-        length_warning(config.data.max_length, named, loaded.tokenizer),
+        length_warning(max_length, named, loaded.tokenizer),
     )
     require_movable(config.model.name, loaded.model, named, config.threat.make().space)
     return tuple(doubt for doubt in doubts if doubt is not None)
@@ -146,7 +151,7 @@ def encoded(splits: Splits, loaded: LoadedModel, config: RunConfig) -> tuple[Enc
     return parts[0], parts[1], parts[2]
 
 
-def resolved_threat(config: RunConfig, loaded: LoadedModel, train: EncodedRows) -> ThreatModel:
+def resolved_threat(config: ClassifierRunSection, loaded: LoadedModel, train: Rows) -> ThreatModel:
     """The threat with an absolute radius; one relative to hidden states is measured on the first training rows.
 
     Raises ModelError where the model has no such layer.
@@ -157,15 +162,18 @@ def resolved_threat(config: RunConfig, loaded: LoadedModel, train: EncodedRows) 
     return threat.resolved(loaded.model, sample)
 
 
-def _logits_doubt(loaded: LoadedModel, rows: EncodedRows) -> str | None:
+def logits_doubt(loaded: LoadedModel, rows: Rows) -> str | None:
     """See `logits_warning`; on the first rows."""
     sample = rows.batch(range(min(len(rows), LOOKED_AT))).to(device_of(loaded.model))
     return logits_warning(loaded.model, sample)
 
 
-def _hashes(splits: Splits, loaded: LoadedModel) -> dict[str, str]:
-    """SHA-256 of each split's rows, of the tokenizer and of the weights that the run starts from."""
-    found = {f"data.{name}": digest([_rows_text(part)]) for name, part in _named(splits)}
+def hashes_of(parts: Mapping[str, object], loaded: LoadedModel) -> dict[str, str]:
+    """SHA-256 of each split's rows, of the tokenizer and of the weights that the run starts from.
+
+    parts: by the split's name what its rows are, as JSON can hold it.
+    """
+    found = {f"data.{name}": digest([json.dumps(part).encode()]) for name, part in parts.items()}
     found["tokenizer"] = digest([json.dumps(sorted(loaded.tokenizer.get_vocab().items())).encode()])
     found["weights.initial"] = weights_hash(loaded.model)
     return found
@@ -175,8 +183,9 @@ def _named(splits: Splits) -> list[tuple[str, Examples]]:
     return [("train", splits.train), ("validation", splits.validation), ("test", splits.test)]
 
 
-def _rows_text(part: Examples) -> bytes:
-    return json.dumps([part.texts, part.pairs, part.labels, part.ids]).encode()
+def _hashes(splits: Splits, loaded: LoadedModel) -> dict[str, str]:
+    parts = {name: [part.texts, part.pairs, part.labels, part.ids] for name, part in _named(splits)}
+    return hashes_of(parts, loaded)
 
 
 def _warnings(
@@ -186,7 +195,7 @@ def _warnings(
     yield from splits.notes
     yield from reach_warnings(config, threat)
     yield from loaded.notes
-    doubt = _logits_doubt(loaded, train)
+    doubt = logits_doubt(loaded, train)
     if doubt is not None:
         yield doubt
     for name, part in _named(splits)[1:]:

@@ -214,20 +214,23 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str] | None = None) -> None:
-    """Writes a safetensors file whole or not at all. about: texts for its header. Raises WriteError."""
+    """Writes tensors of any shape as a safetensors file, whole or not at all.
+
+    about: texts for its header. Raises WriteError.
+    """
     with replacing(path, size_of(tensors)) as partial:
         put_tensors(partial, tensors, about)
 
 
 def put_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str] | None = None) -> None:
-    """Writes a safetensors file into a folder that is not whole yet, see `replacing`."""
+    """Writes tensors of any shape as a safetensors file into a folder that is not whole yet, see `replacing`."""
     from safetensors.torch import save_file  # it loads torch, which most files of a run do without
 
     save_file(dict(tensors), path, metadata=None if about is None else dict(about))
 
 
 def size_of(tensors: Mapping[str, Tensor]) -> int:
-    """Bytes of all tensors together."""
+    """Bytes of all tensors, of any shape, together."""
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 
 

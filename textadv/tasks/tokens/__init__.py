@@ -1,0 +1,1 @@
+"""Runs on token classifiers: a label for every word of a sentence."""
