@@ -2,6 +2,7 @@
 
 from textadv.attacks.edits.attack import EditAttack, Search
 from textadv.attacks.edits.augmenting import StochasticTokens, Typos, typos
+from textadv.attacks.edits.batches import TextEdits
 from textadv.attacks.edits.beam import Beam, Exhaustive, RandomEdits
 from textadv.attacks.edits.characters import Letter
 from textadv.attacks.edits.constraints import (
@@ -86,6 +87,7 @@ __all__ = [
     "StochasticTokens",
     "Swarm",
     "Synonyms",
+    "TextEdits",
     "TextEncoder",
     "Toward",
     "Typos",

@@ -17,9 +17,10 @@ from typing import Protocol, runtime_checkable
 
 from textadv.attacks.edits.driver import run
 from textadv.attacks.edits.goals import Misclassify
+from textadv.attacks.edits.greedy import Greedy
 from textadv.attacks.edits.parts import Constraint, Goal, PlaceConstraint, TextConstraint, Transformation
 from textadv.attacks.edits.passage import Passage
-from textadv.attacks.edits.replacing import AnyOf, parts_of
+from textadv.attacks.edits.replacing import AnyOf, GradientWords, parts_of
 from textadv.attacks.edits.results import Edited, EditedRow, Status
 from textadv.attacks.edits.row import Oracles, OutOfQueriesError, Questions, Row, SearchEndedError, Turns
 from textadv.data import Examples
@@ -91,6 +92,12 @@ class EditAttack:
     def identity(self) -> str:
         """SHA-256 of all that its results follow from: every part with its settings, word lists and models by hash."""
         return digest([repr(self).encode()])
+
+    @property
+    def follows_gradients(self) -> bool:
+        """Whether it asks for gradients of the attacked model, and not only for its logits."""
+        by_gradient = isinstance(self.search, Greedy) and self.search.importance == "gradient"
+        return by_gradient or any(isinstance(part, GradientWords) for part in parts_of(self.transformation))
 
     def __str__(self) -> str:
         lines = [

@@ -10,9 +10,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from textadv.attacks.edits.batches import TextEdits
 from textadv.attacks.parts.accepting import require_attack
 from textadv.attacks.parts.attacked import Attack, Attacked, Cost, Outcome
 from textadv.attacks.parts.calling import on_arrays, searched
+from textadv.attacks.wrappers.edited import OnEdited
 from textadv.values.batch import Batch
 from textadv.values.randomness import derived_seed
 
@@ -22,6 +24,8 @@ def _merged(kept: Attacked, index: Tensor, other: Attacked) -> Attacked:
 
     A minimal attack may hand back a delta outside the ball: one inside is preferred, whatever their margins.
     """
+    for one in (kept, other):
+        one.of_same_tokens("A choice between attacks")
     mine, theirs = kept.outcome, other.outcome
     outside, leaves = kept.gauge[index] > 1, other.gauge > 1
     more = (theirs.success & ~mine.success[index]) | (
@@ -179,11 +183,18 @@ def worst_of(*attacks: Attack) -> WorstOf:
     return WorstOf(attacks)
 
 
-def then(first: Attack, second: Attack) -> Then:
+def then(first: Attack, second: Attack) -> Then | OnEdited:
     """`second` starts where `first` ended, on the rows that `first` did not break; the worse of both counts.
+
+    Where `first` edits texts (`TextEdits`), `second` attacks all the edited rows: see `OnEdited`. Raises ValueError
+    where `second` alone does, since edits change the tokens that a perturbation is of.
 
     Deviations: none; it follows no paper.
     """
+    if isinstance(first, TextEdits | OnEdited):
+        return OnEdited(first, second)
+    if isinstance(second, TextEdits | OnEdited):
+        raise ValueError("Edits come before a perturbation, whose tokens they change: then(edits, attack).")
     return Then(first, second)
 
 
