@@ -34,7 +34,6 @@ from textadv.attacks.pgd import fgsm, pgd, r_fgsm, reach_warning
 from textadv.attacks.square import Square
 from textadv.attacks.virtual import Noise, VirtualAdversarial
 from textadv.attacks.wrappers.curriculum import AdaptiveRadius, Stages
-from textadv.attacks.wrappers.edited import OnEdited
 from textadv.attacks.wrappers.ensemble import repeat, then, worst_of
 from textadv.attacks.wrappers.foreign import Foreign, foreign, require_any_radius
 from textadv.attacks.wrappers.held import Held
@@ -75,7 +74,6 @@ __all__ = [
     "MinimumRadius",
     "Momentum",
     "Noise",
-    "OnEdited",
     "Outcome",
     "Pdgd",
     "PenalisedAscent",

@@ -87,7 +87,7 @@ class LoweredConfig(Section):
 
         mixing: says whether each row has a radius of its own. edits: of the texts, before they are perturbed.
         """
-        from textadv.attacks import OnEdited
+        from textadv.attacks.wrappers.edited import OnEdited
         from textadv.objectives import WeightPerturbation
 
         adversary: Attack

@@ -231,7 +231,7 @@ class FreelbConfig(LoweredConfig):
         return lines + freelb_problems(self, attack, threat.space, threat.norm)
 
     def _of(self, adversary: Attack) -> Objective:
-        from textadv.attacks import OnEdited
+        from textadv.attacks.wrappers.edited import OnEdited
         from textadv.objectives import FreeLB
 
         ascent, edits = (adversary.attack, adversary.edits) if isinstance(adversary, OnEdited) else (adversary, None)
