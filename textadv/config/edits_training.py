@@ -22,7 +22,7 @@ ENCODER = Field(None, description="Folder of an encoder that holds the texts sim
 class TyposConfig(Section):
     """Typos of fingers, at random: no pass through the model."""
 
-    name: Literal["typos"] = Field(description="A swap, a letter less or more, a wrong key.")
+    name: Literal["typos"] = Field("typos", description="A swap, a letter less or more, a wrong key.")
     share: Part = Field(0.2, description="Share of a row's words that get one.")
     count: Literal["up to", "share"] = Field(
         "up to", description="up to: a share drawn for each row, from 0 to that; share: always that, one word at least."
@@ -57,7 +57,9 @@ class TyposConfig(Section):
 class StochasticTokensConfig(Section):
     """The same text in other tokens of the vocabulary, at random: no pass through the model."""
 
-    name: Literal["stochastic_tokens"] = Field(description="Tokens cut into smaller ones of the vocabulary.")
+    name: Literal["stochastic_tokens"] = Field(
+        "stochastic_tokens", description="Tokens cut into smaller ones of the vocabulary."
+    )
     rate: Part = Field(0.1, description="Chance that a token is cut in two; so are its parts.")
 
     def make(self, seed: int) -> StochasticTokens:
@@ -92,7 +94,7 @@ class SearchedEditsConfig(Section):
 class DeepWordBugConfig(SearchedEditsConfig):
     """DeepWordBug (arXiv:1801.04354)."""
 
-    name: Literal["deepwordbug"] = Field(description="One letter of the most important words.")
+    name: Literal["deepwordbug"] = Field("deepwordbug", description="One letter of the most important words.")
 
     def _preset(self, seed: int) -> EditAttack:
         from textadv.attacks.edits import deepwordbug
@@ -103,7 +105,7 @@ class DeepWordBugConfig(SearchedEditsConfig):
 class PruthiConfig(SearchedEditsConfig):
     """Typos inside of words (arXiv:1905.11268)."""
 
-    name: Literal["pruthi"] = Field(description="The worst typos inside of a few words.")
+    name: Literal["pruthi"] = Field("pruthi", description="The worst typos inside of a few words.")
     words: Count = Field(1, description="Words that are changed.")
 
     def _preset(self, seed: int) -> EditAttack:
@@ -115,7 +117,9 @@ class PruthiConfig(SearchedEditsConfig):
 class TextBuggerConfig(SearchedEditsConfig):
     """TextBugger (arXiv:1812.05271)."""
 
-    name: Literal["textbugger"] = Field(description="Letters of the most important words, or a near word.")
+    name: Literal["textbugger"] = Field(
+        "textbugger", description="Letters of the most important words, or a near word."
+    )
     table: Text | None = Field(None, description=f"{TABLE} null: near words of the model's own embeddings.")
     encoder: Text | None = ENCODER
 
@@ -129,7 +133,9 @@ class TextBuggerConfig(SearchedEditsConfig):
 class BadCharactersConfig(SearchedEditsConfig):
     """Edits that readers do not see (arXiv:2106.09898)."""
 
-    name: Literal["bad_characters"] = Field(description="Look-alikes, signs without width, reordered and deleted ones.")
+    name: Literal["bad_characters"] = Field(
+        "bad_characters", description="Look-alikes, signs without width, reordered and deleted ones."
+    )
     perturbations: Count = Field(1, description="Words that are changed.")
 
     def _preset(self, seed: int) -> EditAttack:
@@ -141,7 +147,7 @@ class BadCharactersConfig(SearchedEditsConfig):
 class HotFlipConfig(SearchedEditsConfig):
     """HotFlip on words (arXiv:1712.06751)."""
 
-    name: Literal["hotflip"] = Field(description="Words flipped by the gradient; needs a fast tokenizer.")
+    name: Literal["hotflip"] = Field("hotflip", description="Words flipped by the gradient; needs a fast tokenizer.")
     words: Count = Field(2, description="Words that are changed.")
 
     def _preset(self, seed: int) -> EditAttack:
@@ -153,7 +159,7 @@ class HotFlipConfig(SearchedEditsConfig):
 class TextFoolerConfig(SearchedEditsConfig):
     """TextFooler (arXiv:1907.11932)."""
 
-    name: Literal["textfooler"] = Field(description="The most important words replaced by synonyms.")
+    name: Literal["textfooler"] = Field("textfooler", description="The most important words replaced by synonyms.")
     table: Text = Field(description=TABLE)
     encoder: Text | None = ENCODER
 
@@ -166,7 +172,7 @@ class TextFoolerConfig(SearchedEditsConfig):
 class PwwsConfig(SearchedEditsConfig):
     """PWWS (ACL 2019, P19-1103)."""
 
-    name: Literal["pwws"] = Field(description="Words replaced by WordNet synonyms, by saliency times gain.")
+    name: Literal["pwws"] = Field("pwws", description="Words replaced by WordNet synonyms, by saliency times gain.")
     wordnet: Text = Field(description="Folder with WordNet's database files (data.noun, ...).")
 
     def _preset(self, seed: int) -> EditAttack:
@@ -178,7 +184,7 @@ class PwwsConfig(SearchedEditsConfig):
 class BaeConfig(SearchedEditsConfig):
     """BAE-R (arXiv:2004.01970)."""
 
-    name: Literal["bae"] = Field(description="Words replaced by what a masked language model finds likely.")
+    name: Literal["bae"] = Field("bae", description="Words replaced by what a masked language model finds likely.")
     model: Text = Field(description="Folder or Hub id of the masked language model.")
     encoder: Text | None = ENCODER
 
