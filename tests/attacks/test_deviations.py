@@ -120,6 +120,9 @@ deepfool.DeepFool
 direction.RefusalDirection
   every layer has a direction | test_direction.test_every_layer_has_its_own_direction_from_the_unpadded_prompts
   A search has no | test_direction.test_ablation_takes_it_out_of_every_position_and_with_it_the_refusal
+edited.OnEdited
+  none | attacks/edits/test_batches.test_an_attack_after_edits_moves_all_the_edited_rows
+  it follows no paper | why
 ensemble.WorstOf
   none | test_ensemble.test_every_row_of_the_worst_of_is_one_of_its_parts_whole
   it follows no paper | why

@@ -14,6 +14,9 @@ augmenting.Typos
 augmenting.typos
   none from a paper | test_augmenting.test_a_share_of_the_words_has_one_typo_each
   see `Typos` | elsewhere
+batches.TextEdits
+  none | test_batches.test_the_edit_that_raises_the_loss_most_comes_back_in_tokens
+  it follows no paper | why
 goals.Misclassify
   harnesses climb | test_populations.test_the_goal_is_a_margin_of_logits_that_does_not_saturate
   the margin of logits has the same sign | test_populations.test_the_goal_is_a_margin_of_logits_that_does_not_saturate

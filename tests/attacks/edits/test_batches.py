@@ -20,7 +20,6 @@ from textadv.attacks.edits import (
     WordTable,
     hotflip,
 )
-from textadv.attacks.wrappers.edited import OnEdited
 from textadv.data import Examples, encode
 from textadv.measuring import attack_rows
 from textadv.models import ModelError, evaluating, forward
@@ -163,7 +162,6 @@ def test_an_attack_after_edits_moves_all_the_edited_rows() -> None:
     model, batch = edited.bert(OWN), edited.rows(OWN, 8).batch(range(8))
     edits, climbs = edited.typos(OWN), pgd(THREAT, steps=3)
     attack = then(edits, climbs)
-    assert isinstance(attack, OnEdited)
     found, alone = attack(model, batch, step=1), edits(model, batch, step=1)
     assert torch.equal(found.batch.inputs["input_ids"], alone.batch.inputs["input_ids"])
     assert found.clean is batch

@@ -13,6 +13,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from textadv.attacks.edits.attack import EditAttack
 from textadv.attacks.edits.augmenting import StochasticTokens, Typos
+from textadv.attacks.edits.replacing import Synonyms, parts_of
 from textadv.attacks.parts.attacked import Attacked, Cost, Outcome
 from textadv.attacks.parts.calling import on_arrays
 from textadv.attacks.parts.goals import Goal, Untargeted
@@ -95,6 +96,19 @@ class TextEdits:
     def __str__(self) -> str:
         name = self.editor.name or "edits" if isinstance(self.editor, EditAttack) else repr(self.editor)
         return f"{name} on {100 * self.share:g} % of the rows"
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """Of a search SHA-256 of all that it follows from, words and models included; what is drawn has no files."""
+        return {"attack.edits": self.editor.identity} if isinstance(self.editor, EditAttack) else {}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was left out of the tables of words, a sentence for each that lacks something."""
+        if not isinstance(self.editor, EditAttack):
+            return ()
+        tables = [part.table for part in parts_of(self.editor.transformation) if isinstance(part, Synonyms)]
+        return tuple(table.note for table in tables if table.note is not None)
 
     @on_arrays
     def __call__(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor, nn
 
-from textadv.attacks.edits.batches import TextEdits, measured
+from textadv.attacks.edits.batches import measured
 from textadv.attacks.parts.accepting import require_attack
 from textadv.attacks.parts.attacked import Attack, Attacked
 from textadv.attacks.parts.calling import on_arrays, searched
@@ -16,7 +16,7 @@ from textadv.values.batch import Batch
 
 @dataclass(frozen=True)
 class OnEdited:
-    """The texts edited, and then `attack` on all the edited rows: what `then(edits, attack)` makes.
+    """The texts edited, and then `attack` on all the edited rows: what `then(edits, attack)` does.
 
     `Attacked.batch` holds the edited rows with the perturbation, `Attacked.origin` the rows as they were given. The
     outcome compares these two by `goal`; its climb and the gauge are those of `attack`. The cost is that of both.
@@ -24,11 +24,12 @@ class OnEdited:
     Deviations: none; it follows no paper.
     """
 
-    edits: TextEdits | OnEdited
+    edits: Attack
     attack: Attack
     goal: Goal = field(default_factory=Untargeted)
 
     def __post_init__(self) -> None:
+        require_attack("edits", self.edits)
         require_attack("attack", self.attack)
 
     def __str__(self) -> str:
@@ -45,7 +46,7 @@ class OnEdited:
         measure: bool = True,
     ) -> Attacked:
         """The rows of `batch` edited and perturbed; see `Attack` for the arguments."""
-        edited = self.edits(model, batch, step=step, radius_scale=radius_scale, measure=False)
+        edited = searched(self.edits, model, batch, step=step, radius_scale=radius_scale, measure=False)
         found = searched(self.attack, model, edited.batch, step=step, radius_scale=radius_scale, measure=measure)
         cost = edited.cost.plus(found.cost)
         if not measure:

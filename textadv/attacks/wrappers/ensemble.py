@@ -102,6 +102,9 @@ class WorstOf:
 class Then:
     """The second attack starts where the first ended, on rows that the first did not break; the worse one counts.
 
+    Where the first edits texts, the second attacks all the edited rows: see `OnEdited`. Raises ValueError where the
+    second alone does, since edits change the tokens that a perturbation is of.
+
     Deviations: none; it follows no paper.
     """
 
@@ -111,6 +114,8 @@ class Then:
     def __post_init__(self) -> None:
         require_attack("first", self.first)
         require_attack("second", self.second)
+        if edits_texts(self.second) and not edits_texts(self.first):
+            raise ValueError("Edits come before a perturbation, whose tokens they change: then(edits, attack).")
 
     def __str__(self) -> str:
         return f"{self.first}; then {self.second}"
@@ -125,7 +130,10 @@ class Then:
         radius_scale: float | Tensor = 1.0,
         measure: bool = True,
     ) -> Attacked:
-        """The rows of `batch` perturbed; see `Attack` for the arguments. Always measured, since choosing needs it."""
+        """The rows of `batch` perturbed; see `Attack` for the arguments. Always measured where there is a choice."""
+        if edits_texts(self.first):
+            both = OnEdited(self.first, self.second)
+            return searched(both, model, batch, step=step, radius_scale=radius_scale, measure=measure)
         result = searched(self.first, model, batch, step=step, radius_scale=radius_scale)
         index = _unbroken(result)
         if not len(index):
@@ -133,6 +141,11 @@ class Then:
         scale = _scale_of(radius_scale, index)
         found = searched(self.second, model, result.batch.rows(index), step=step, radius_scale=scale)
         return _merged(result, index, found)
+
+
+def edits_texts(attack: Attack) -> bool:
+    """Whether it hands back rows in other tokens than it was given."""
+    return isinstance(attack, TextEdits | OnEdited) or (isinstance(attack, Then) and edits_texts(attack.first))
 
 
 @dataclass(frozen=True)
@@ -183,18 +196,13 @@ def worst_of(*attacks: Attack) -> WorstOf:
     return WorstOf(attacks)
 
 
-def then(first: Attack, second: Attack) -> Then | OnEdited:
+def then(first: Attack, second: Attack) -> Then:
     """`second` starts where `first` ended, on the rows that `first` did not break; the worse of both counts.
 
-    Where `first` edits texts (`TextEdits`), `second` attacks all the edited rows: see `OnEdited`. Raises ValueError
-    where `second` alone does, since edits change the tokens that a perturbation is of.
+    Where `first` edits texts (`TextEdits`), `second` attacks all the edited rows.
 
     Deviations: none; it follows no paper.
     """
-    if isinstance(first, TextEdits | OnEdited):
-        return OnEdited(first, second)
-    if isinstance(second, TextEdits | OnEdited):
-        raise ValueError("Edits come before a perturbation, whose tokens they change: then(edits, attack).")
     return Then(first, second)
 
 

@@ -80,9 +80,16 @@ def ready(config: RunConfig, run: Run) -> Classifier:
         selection=selecting_positions(config, len(validation)),
         tested=reported_positions(config, len(test)),
         threat=threat,
-        hashes=_hashes(splits, loaded) | surrogate_hashes({name: found.model for name, found in surrogates.items()}),
+        hashes=_hashes(splits, loaded)
+        | surrogate_hashes({name: found.model for name, found in surrogates.items()})
+        | ({} if edits is None else edits.hashes),
         new_weights=loaded.initialised,
-        warnings=(*run.notes, *_warnings(config, splits, threat, train, loaded), *doubts),
+        warnings=(
+            *run.notes,
+            *_warnings(config, splits, threat, train, loaded),
+            *doubts,
+            *(() if edits is None else edits.notes),
+        ),
         load=partial(config.model.make, splits.labels, config.seed),
         opened=partial(_opened, config, splits),
         beside=partial(_beside, config, splits),
