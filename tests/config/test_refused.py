@@ -36,7 +36,7 @@ REFUSED: dict[str, tuple[list[str], list[str]]] = {
     "yes is not true": (["attack.early_stop=yes"], ["attack.early_stop must be true or false, got 'yes'."]),
     "wrong choice": (
         ["attack.name=pdg"],
-        ["attack.name must be 'pgd', 'fgsm', 'r_fgsm', 'virtual_adversarial' or 'noise', got 'pdg'. Did you mean pgd?"],
+        ["attack.name must be 'pgd', 'fgsm', 'r_fgsm', 'virtual_adversarial', 'noise' or 'edits', got 'pdg'. Did yo"],
     ),
     "section as text": (["objective=trades"], ["objective must be a section of keys, got 'trades'. Write objective.n"]),
     "section as number": (["model=5"], ["model must be a section of keys, got 5. (The classifier.)"]),
