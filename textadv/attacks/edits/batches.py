@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from random import Random
@@ -138,7 +139,7 @@ class TextEdits:
         if measure:
             outcome = measured(model, batch, edited, self.goal)
             cost = cost._replace(queries=cost.queries + 2)
-        gauge = torch.tensor(self._changed(found.rows, batch), device=batch.device, dtype=torch.float64)
+        gauge = torch.tensor(self._changes(found.rows, batch, step), device=batch.device, dtype=torch.float64)
         return Attacked(edited, gauge, cost, outcome, origin=batch)
 
     def edits(self, step: int, row: int) -> bool:
@@ -176,12 +177,12 @@ class TextEdits:
             )
         return _Texts(encoded, queries, slopes)
 
-    @staticmethod
-    def _changed(rows: EncodedRows, batch: Batch) -> list[bool]:
-        """Of each row whether its tokens are others than those of the batch."""
+    def _changes(self, rows: EncodedRows, batch: Batch, step: int) -> list[float]:
+        """Of each row 1 where its tokens are others than those of the batch, else 0; nan where it was left alone."""
         kept = batch.inputs["attention_mask"].bool().cpu()
         before = batch.inputs["input_ids"].cpu()
-        return [own != before[n][kept[n]].tolist() for n, own in enumerate(rows.tokens)]
+        changed = [own != before[n][kept[n]].tolist() for n, own in enumerate(rows.tokens)]
+        return [float(one) if self.edits(step, row) else math.nan for one, row in zip(changed, rows.ids, strict=True)]
 
 
 def _written(batch: Batch) -> Written:

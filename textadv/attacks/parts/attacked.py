@@ -82,7 +82,8 @@ class Attacked:
 
     batch: the rows as they were, with the perturbation beside them: `batch.inputs` are the clean images or tokens. The
         adversarial ones are `inputs`. Where an attack edits texts, the edited rows in their own tokens.
-    gauge: (B,) norm over radius, at most 1 inside the ball. Edits alone have no norm: 1 where they changed the row.
+    gauge: (B,) norm over radius, at most 1 inside the ball. Edits alone have no norm: 1
+        where they changed the row, 0 where they did not, nan where none was drawn for it.
     measured: the outcome, or None where the attack was called with measure=False.
     size: (B,) float64, the norm of the smallest perturbation that a minimal attack found, inside the radius or not: 0
         where the row is wrong already, inf where it found none. None for attacks that look for no smallest one, and for
