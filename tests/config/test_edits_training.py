@@ -68,7 +68,7 @@ SECTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "deepwordbug": ("queries: 9, share: 0.25", ("at most 9 a row", "ChangedWords(share=0.25)", "EditDistance")),
     "pruthi": ("words: 2", ("at most 64 a row", "steps=2")),
     "textbugger": ("queries: null, table: TABLE", ("no limit", "Synonyms")),
-    "bad_characters": ("perturbations: 3", ("ChangedWords(most=3)",)),
+    "bad_characters": ("words: 3", ("ChangedWords(most=3)",)),
     "hotflip": ("words: 3", ("GradientWords", "steps=3")),
     "textfooler": ("table: TABLE", ("Synonyms(", "table.json")),
     "pwws": ("wordnet: WORDNET", ("Greedy(importance='weighted')",)),
@@ -103,7 +103,7 @@ def test_a_missing_file_is_told_when_the_run_is_made_ready() -> None:
     for keys, error, told in (
         ("textfooler, table: nowhere.json", DataError, "synonym table nowhere.json cannot be read"),
         ("pwws, wordnet: nowhere", DataError, "nowhere holds none of WordNet's files"),
-        ("bae, model: ./nowhere", ModelError, "nowhere"),
+        ("bae, masked_lm: ./nowhere", ModelError, "nowhere"),
     ):
         config = small(f"attack.edits={{name: {keys}}}")
         with pytest.raises(error, match=told):

@@ -19,7 +19,7 @@ TABLE = "Synonyms: a .json of word -> list of words, or lines of words between t
 ENCODER = Field(None, description="Folder of an encoder that holds the texts similar; null: none does.")
 
 
-class TyposConfig(Section):
+class TyposTraining(Section):
     """Typos of fingers, at random: no pass through the model."""
 
     name: Literal["typos"] = Field("typos", description="A swap, a letter less or more, a wrong key.")
@@ -54,7 +54,7 @@ class TyposConfig(Section):
         return Typos(self.share, self.count, tuple(self.kinds), self.least, None, self.inner, seed)
 
 
-class StochasticTokensConfig(Section):
+class StochasticTokensTraining(Section):
     """The same text in other tokens of the vocabulary, at random: no pass through the model."""
 
     name: Literal["stochastic_tokens"] = Field(
@@ -69,7 +69,7 @@ class StochasticTokensConfig(Section):
         return StochasticTokens(self.rate, seed)
 
 
-class SearchedEditsConfig(Section):
+class SearchTraining(Section):
     """What every search for edits that break the model has beside its keys."""
 
     name: str
@@ -91,7 +91,7 @@ class SearchedEditsConfig(Section):
         raise NotImplementedError
 
 
-class DeepWordBugConfig(SearchedEditsConfig):
+class DeepWordBugTraining(SearchTraining):
     """DeepWordBug (arXiv:1801.04354)."""
 
     name: Literal["deepwordbug"] = Field("deepwordbug", description="One letter of the most important words.")
@@ -102,7 +102,7 @@ class DeepWordBugConfig(SearchedEditsConfig):
         return deepwordbug(queries=self.queries, seed=seed)
 
 
-class PruthiConfig(SearchedEditsConfig):
+class PruthiTraining(SearchTraining):
     """Typos inside of words (arXiv:1905.11268)."""
 
     name: Literal["pruthi"] = Field("pruthi", description="The worst typos inside of a few words.")
@@ -114,7 +114,7 @@ class PruthiConfig(SearchedEditsConfig):
         return pruthi(words=self.words, queries=self.queries, seed=seed)
 
 
-class TextBuggerConfig(SearchedEditsConfig):
+class TextBuggerTraining(SearchTraining):
     """TextBugger (arXiv:1812.05271)."""
 
     name: Literal["textbugger"] = Field(
@@ -130,21 +130,21 @@ class TextBuggerConfig(SearchedEditsConfig):
         return textbugger(table, _encoder(self.encoder), queries=self.queries, seed=seed)
 
 
-class BadCharactersConfig(SearchedEditsConfig):
+class BadCharactersTraining(SearchTraining):
     """Edits that readers do not see (arXiv:2106.09898)."""
 
     name: Literal["bad_characters"] = Field(
         "bad_characters", description="Look-alikes, signs without width, reordered and deleted ones."
     )
-    perturbations: Count = Field(1, description="Words that are changed.")
+    words: Count = Field(1, description="Words that are changed.")
 
     def _preset(self, seed: int) -> EditAttack:
         from textadv.attacks.edits import bad_characters
 
-        return bad_characters(perturbations=self.perturbations, queries=self.queries, seed=seed)
+        return bad_characters(perturbations=self.words, queries=self.queries, seed=seed)
 
 
-class HotFlipConfig(SearchedEditsConfig):
+class HotFlipTraining(SearchTraining):
     """HotFlip on words (arXiv:1712.06751)."""
 
     name: Literal["hotflip"] = Field("hotflip", description="Words flipped by the gradient; needs a fast tokenizer.")
@@ -156,7 +156,7 @@ class HotFlipConfig(SearchedEditsConfig):
         return hotflip(words=self.words, queries=self.queries, seed=seed)
 
 
-class TextFoolerConfig(SearchedEditsConfig):
+class TextFoolerTraining(SearchTraining):
     """TextFooler (arXiv:1907.11932)."""
 
     name: Literal["textfooler"] = Field("textfooler", description="The most important words replaced by synonyms.")
@@ -169,7 +169,7 @@ class TextFoolerConfig(SearchedEditsConfig):
         return textfooler(_table(self.table), _encoder(self.encoder), queries=self.queries, seed=seed)
 
 
-class PwwsConfig(SearchedEditsConfig):
+class PwwsTraining(SearchTraining):
     """PWWS (ACL 2019, P19-1103)."""
 
     name: Literal["pwws"] = Field("pwws", description="Words replaced by WordNet synonyms, by saliency times gain.")
@@ -181,17 +181,17 @@ class PwwsConfig(SearchedEditsConfig):
         return pwws(read_wordnet(self.wordnet), queries=self.queries, seed=seed)
 
 
-class BaeConfig(SearchedEditsConfig):
+class BaeTraining(SearchTraining):
     """BAE-R (arXiv:2004.01970)."""
 
     name: Literal["bae"] = Field("bae", description="Words replaced by what a masked language model finds likely.")
-    model: Text = Field(description="Folder or Hub id of the masked language model.")
+    masked_lm: Text = Field(description="Folder or Hub id of the masked language model.")
     encoder: Text | None = ENCODER
 
     def _preset(self, seed: int) -> EditAttack:
         from textadv.attacks.edits import bae, load_masked_model
 
-        return bae(load_masked_model(self.model), _encoder(self.encoder), queries=self.queries, seed=seed)
+        return bae(load_masked_model(self.masked_lm), _encoder(self.encoder), queries=self.queries, seed=seed)
 
 
 def _table(path: str) -> WordTable:
@@ -207,16 +207,16 @@ def _encoder(folder: str | None) -> TextEncoder | None:
 
 
 EditsConfig = Annotated[
-    TyposConfig
-    | StochasticTokensConfig
-    | DeepWordBugConfig
-    | PruthiConfig
-    | TextBuggerConfig
-    | BadCharactersConfig
-    | HotFlipConfig
-    | TextFoolerConfig
-    | PwwsConfig
-    | BaeConfig,
+    TyposTraining
+    | StochasticTokensTraining
+    | DeepWordBugTraining
+    | PruthiTraining
+    | TextBuggerTraining
+    | BadCharactersTraining
+    | HotFlipTraining
+    | TextFoolerTraining
+    | PwwsTraining
+    | BaeTraining,
     Field(discriminator="name"),
 ]
 
