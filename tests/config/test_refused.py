@@ -287,7 +287,7 @@ def test_an_unknown_key_names_the_file_the_nearest_key_and_the_valid_ones(tmp_pa
     assert file_problems(tmp_path, SMALL + "attack: {stesp: 5}\n") == [
         "unknown key attack.stesp in file.yaml: did you mean attack.steps? Valid keys of attack: name, steps, "
         "steps_schedule, step_size, relative_step_size, ascent, momentum, random_start, starts, restarts, early_stop, "
-        "select, goal."
+        "select, goal, edits."
     ]
 
 

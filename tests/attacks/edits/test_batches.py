@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,19 @@ import torch
 
 from tests import edited, tiny
 from tests.attacks.edits.toys import Sums, tokenizer
-from textadv.attacks import L2, Attack, Attacked, ThreatModel, pgd, then, worst_of
+from textadv.attacks import (
+    L2,
+    AdaptiveRadius,
+    Attack,
+    Attacked,
+    Eot,
+    Held,
+    Stages,
+    ThreatModel,
+    pgd,
+    then,
+    worst_of,
+)
 from textadv.attacks.edits import (
     EditAttack,
     Exhaustive,
@@ -242,3 +255,25 @@ def test_a_slow_tokenizer_is_refused_before_a_search_by_gradient(monkeypatch: py
     with pytest.raises(ModelError, match="attack.edits: hotflip asks which characters a token stands for"):
         TextEdits(hotflip(), OWN, 24)
     assert str(TextEdits(Typos(), OWN, 24, 0.5)).endswith("on 50 % of the rows")
+
+
+WRAPPED: dict[str, Callable[[Attack], Attack]] = {
+    "stages": lambda attack: Stages({0: attack}),
+    "adaptive radius": lambda attack: AdaptiveRadius(attack, THREAT),
+    "mean of passes": lambda attack: Eot(attack, 2),
+    "held": lambda attack: Held(attack, 2),
+    "then": lambda attack: then(attack, pgd(THREAT, steps=1)),
+}
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_attacks_of_attacks_keep_the_rows_as_they_were_given(name: str) -> None:
+    model, batch = edited.bert(OWN), edited.rows(OWN, 4).batch(range(4))
+    inner = then(edited.typos(OWN), pgd(THREAT, steps=1))
+    attack: Attack = WRAPPED[name](inner)
+    found = [attack(model, batch, step=step, measure=False) for step in ((0, 1) if name == "held" else (0,))]
+    expected = edited.typos(OWN)(model, batch, step=0, measure=False).batch
+    for one in found:
+        assert one.clean is batch
+        assert torch.equal(one.batch.inputs["input_ids"], expected.inputs["input_ids"])
+        assert bool(one.perturbation.delta.flatten(1).any(dim=1).all())
