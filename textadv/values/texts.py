@@ -38,7 +38,7 @@ class Written:
         return tuple(self.texts[n] for n in places), None if pairs is None else tuple(pairs[n] for n in places)
 
     def filled(self, tensor: Tensor, width: int, value: int = 0) -> Tensor:
-        """The tensor, whose last dimension (..., S) is filled up to `width` positions where these rows are: (..., S)."""
+        """The tensor (..., S) filled up in its last dimension, to `width`, on the side of the padding: (..., width)."""
         missing = width - tensor.shape[-1]
         return torch.nn.functional.pad(tensor, (missing, 0) if self.left else (0, missing), value=value)
 
