@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from tests.attacks.edits.deviations import EDITS
 from tests.deviations import exists, stated, table, unheld
 from tests.support.public import public_attacks
 from textadv import attacks
@@ -119,6 +120,9 @@ deepfool.DeepFool
 direction.RefusalDirection
   every layer has a direction | test_direction.test_every_layer_has_its_own_direction_from_the_unpadded_prompts
   A search has no | test_direction.test_ablation_takes_it_out_of_every_position_and_with_it_the_refusal
+edited.OnEdited
+  none | attacks/edits/test_batches.test_an_attack_after_edits_moves_all_the_edited_rows
+  it follows no paper | why
 ensemble.WorstOf
   none | test_ensemble.test_every_row_of_the_worst_of_is_one_of_its_parts_whole
   it follows no paper | why
@@ -237,4 +241,4 @@ def test_each_that_follows_a_paper_has_a_test_of_its_formula() -> None:
 
 
 def test_every_clause_has_its_test() -> None:
-    assert not unheld(TABLE, stated("attacks"))
+    assert not unheld({**TABLE, **EDITS}, stated("attacks"))

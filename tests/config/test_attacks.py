@@ -283,7 +283,7 @@ def test_a_wrong_value_of_an_attack_is_told(written: str) -> None:
 
 def test_the_attacks_of_training_stay_what_they_are() -> None:
     (line,) = problems("attack.name=apgd_ce")
-    assert line.startswith("attack.name must be 'pgd', 'fgsm', 'r_fgsm', 'virtual_adversarial' or 'noise'")
+    assert line.startswith("attack.name must be 'pgd', 'fgsm', 'r_fgsm', 'virtual_adversarial', 'noise' or 'edits'")
     assert isinstance(small().evaluation.attacks["pgd20"], AttackConfig)
     assert isinstance(small("evaluation.attacks={a: {name: autoattack}}").evaluation.attacks["a"], AutoAttackConfig)
 

@@ -12,6 +12,7 @@ from accelerate.utils import LoggerType
 from tests.config_sample import SMALL, problems, sections, small, written
 from textadv.config.adversary import AttackConfig
 from textadv.config.attacks import ApgdCeConfig
+from textadv.config.edits_training import TextAttackConfig
 from textadv.config.run import LoraConfig, Tracker
 from textadv.tasks.file import json_schema, load_config, schema_text
 from textadv.tasks.registry import PACKAGES, schema
@@ -24,7 +25,7 @@ def test_defaults_are_those_of_the_documentation(tmp_path: Path) -> None:
     assert (run.seed, run.output, run.baselines) == (0, "runs/small", ["same_steps"])
     assert run.model.lora == LoraConfig(r=8, alpha=16, dropout=0.0, targets="all-linear")
     assert (run.threat.space, run.threat.norm, run.threat.per, run.threat.radius) == ("embeddings", "l2", "token", None)
-    assert run.attack == AttackConfig(
+    assert run.attack == TextAttackConfig(
         name="pgd",
         steps=3,
         ascent="fixed",
@@ -155,7 +156,7 @@ def test_attacks_that_measure_keep_the_worst_point_unless_told_otherwise() -> No
     assert run.evaluation.attacks["raw"] == AttackConfig(select="last", early_stop=True, starts="spread")
     assert small("selection.attack.name=fgsm").selection.attack == AttackConfig(name="fgsm")
     assert small("selection.attack.name=noise").selection.attack == AttackConfig(name="noise")
-    assert run.attack == AttackConfig()
+    assert run.attack == TextAttackConfig(edits=None)
 
 
 @pytest.mark.parametrize("task", PACKAGES)

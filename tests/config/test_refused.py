@@ -36,7 +36,7 @@ REFUSED: dict[str, tuple[list[str], list[str]]] = {
     "yes is not true": (["attack.early_stop=yes"], ["attack.early_stop must be true or false, got 'yes'."]),
     "wrong choice": (
         ["attack.name=pdg"],
-        ["attack.name must be 'pgd', 'fgsm', 'r_fgsm', 'virtual_adversarial' or 'noise', got 'pdg'. Did you mean pgd?"],
+        ["attack.name must be 'pgd', 'fgsm', 'r_fgsm', 'virtual_adversarial', 'noise' or 'edits', got 'pdg'. Did yo"],
     ),
     "section as text": (["objective=trades"], ["objective must be a section of keys, got 'trades'. Write objective.n"]),
     "section as number": (["model=5"], ["model must be a section of keys, got 5. (The classifier.)"]),
@@ -287,7 +287,7 @@ def test_an_unknown_key_names_the_file_the_nearest_key_and_the_valid_ones(tmp_pa
     assert file_problems(tmp_path, SMALL + "attack: {stesp: 5}\n") == [
         "unknown key attack.stesp in file.yaml: did you mean attack.steps? Valid keys of attack: name, steps, "
         "steps_schedule, step_size, relative_step_size, ascent, momentum, random_start, starts, restarts, early_stop, "
-        "select, goal."
+        "select, goal, edits."
     ]
 
 

@@ -8,8 +8,12 @@ import pytest
 import torch
 from pytest import approx
 
-from tests import tiny
+from tests import edited, tiny
 from textadv.attacks import Noise, pgd
+from textadv.attacks.edits import TextEdits, Typos
+from textadv.data import Examples, encode
+from textadv.objectives import Adversarial, Moment, hardening
+from textadv.training.accumulation import accumulate
 from textadv.training.liveness import MINIMUM_GAIN, LivenessGate, Pulse
 from textadv.values.errors import DeadAdversaryError
 
@@ -109,3 +113,18 @@ def test_pulses_are_averaged_by_rows_and_climbs_over_searches() -> None:
     noise = Pulse(gain=0.1, climb=math.nan, gauge=0.4, success=0.0)
     assert Pulse.mean([(ALIVE, 3), (noise, 1)]) == approx((0.25, 0.2, 0.85, 0.375))
     assert math.isnan(Pulse.mean([(noise, 2)]).climb)
+
+
+def test_a_step_in_which_no_row_was_drawn_to_be_edited_is_no_sign_of_a_dead_adversary() -> None:
+    own = edited.reader()
+    data, objective = edited.rows(own, 8), Adversarial(edited.typos(own, 1e-9))
+    groups = tiny.HALF.groups(3, data.lengths, 8)
+    report = accumulate(edited.bert(own), hardening(objective), data, range(8), groups, Moment(3, measure=True))
+    assert report.adversarial_rows == 4 and report.measured == []
+    half = edited.typos(own, 0.5)(edited.bert(own), edited.rows(own, 16).batch(range(16)), step=3)
+    assert 0 < int(half.gauge.isnan().sum()) < 16
+    assert Pulse.of(half).gauge == 1 and Pulse.of(half).dead() is None
+    # Swaps of one letter: drawn, and nothing to be done.
+    still = TextEdits(Typos(1.0, "share", ("swap",), least=1), own, edited.LENGTH)
+    rows = encode(Examples(("aa aa", "bb bb"), None, (0, 1), (0, 1)), own, edited.LENGTH)
+    assert Pulse.of(still(edited.bert(own), rows.batch([0, 1]))).dead() == "its perturbation is zero"

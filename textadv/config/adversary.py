@@ -158,6 +158,17 @@ _SETTLED: dict[str, dict[str, Any]] = {
         **_NO_SIZE,
         **_ONE_RUN,
     },
+    # Of the tasks that have texts to edit.
+    "edits": {
+        "steps": 0,
+        "steps_schedule": None,
+        "relative_step_size": None,
+        "random_start": True,
+        "goal": None,
+        **_STARTS,
+        **_NO_SIZE,
+        **_ONE_RUN,
+    },
 }
 
 
@@ -193,6 +204,11 @@ class AttackConfig(PanelSection):
     goal: Literal["cross_entropy", "margin", "kl", "symmetric_kl"] | None = Field(
         None, description="Loss that the adversary raises; null: the objective's own, or cross_entropy when measuring."
     )
+
+    @property
+    def perturbs(self) -> bool:
+        """Whether it moves what threat.space names."""
+        return True
 
     @model_validator(mode="before")
     @classmethod

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, ClassVar
 
-from textadv.config.adversary import AttackConfig, ThreatConfig
+from textadv.config.adversary import AttackConfig, ThreatConfig, goal_of
 from textadv.config.mixing import MixingConfig
 from textadv.config.types import Section
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from textadv.attacks import Attack, ThreatModel
+    from textadv.attacks.edits import TextEdits
     from textadv.data import Rows
     from textadv.objectives import Objective
 
@@ -75,17 +76,30 @@ class LoweredConfig(Section):
         return attack.make(threat, seed, default_goal=self._goal(attack))
 
     def make(
-        self, attack: AttackConfig, threat: ThreatModel, seed: int, mixing: MixingConfig | None = None
+        self,
+        attack: AttackConfig,
+        threat: ThreatModel,
+        seed: int,
+        mixing: MixingConfig | None = None,
+        edits: TextEdits | None = None,
     ) -> Objective | None:
         """What training minimises on attacked rows; None for plain fine-tuning.
 
-        mixing: says whether each row has a radius of its own.
+        mixing: says whether each row has a radius of its own. edits: of the texts, before they are perturbed.
         """
+        from textadv.attacks.wrappers.edited import OnEdited
         from textadv.objectives import WeightPerturbation
 
-        adversary = self.adversary(attack, threat, seed)
-        if mixing is not None and mixing.adaptive_radius is not None:
-            adversary = mixing.adaptive_radius.make(adversary, threat)
+        adversary: Attack
+        if not attack.perturbs:
+            assert edits is not None
+            adversary = edits
+        else:
+            adversary = self.adversary(attack, threat, seed)
+            if mixing is not None and mixing.adaptive_radius is not None:
+                adversary = mixing.adaptive_radius.make(adversary, threat)
+            if edits is not None:
+                adversary = OnEdited(edits, adversary, goal_of(attack.goal or self._goal(attack)))
         of_attack = self._maker()
         return WeightPerturbation(adversary, of_attack, self.gamma) if self.gamma > 0 else of_attack(adversary)
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from textadv.attacks import Attack, GradientAttack, ThreatModel
+    from textadv.attacks.edits import TextEdits
     from textadv.data import Rows
     from textadv.objectives import Objective
 
@@ -66,7 +67,12 @@ class CleanConfig(LoweredConfig):
     name: Literal["clean"] = Field("clean", description="Cross-entropy of clean rows.")
 
     def make(
-        self, attack: AttackConfig, threat: ThreatModel, seed: int, mixing: MixingConfig | None = None
+        self,
+        attack: AttackConfig,
+        threat: ThreatModel,
+        seed: int,
+        mixing: MixingConfig | None = None,
+        edits: TextEdits | None = None,
     ) -> Objective | None:
         """None."""
         return None
@@ -220,15 +226,18 @@ class FreelbConfig(LoweredConfig):
         return lines + freelb_problems(self, attack, threat.space, threat.norm)
 
     def _of(self, adversary: Attack) -> Objective:
+        from textadv.attacks.wrappers.edited import OnEdited
         from textadv.objectives import FreeLB
 
+        ascent, edits = (adversary.attack, adversary.edits) if isinstance(adversary, OnEdited) else (adversary, None)
         return FreeLB(
-            _ascending(adversary),
+            _ascending(ascent),
             self.start,
             self.clean_term,
             self.hold_dropout,
             special_tokens=self.special_tokens,
             largest_entry=self.linf_step == "largest_entry",
+            edits=edits,
         )
 
 

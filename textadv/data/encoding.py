@@ -19,6 +19,7 @@ from textadv.values.decisions import Label, listed
 from textadv.values.errors import DataError
 from textadv.values.host.phases import phase
 from textadv.values.kinds import require_kind, wrong_kind
+from textadv.values.texts import Written
 
 NAMED = 5
 AT_A_TIME = 1000
@@ -100,6 +101,7 @@ class EncodedRows:
     spelled: per row, the control tokens that the text itself spells out; empty: in no row.
     spans: per row, where each token stands in its text, from a character on up to another, (0, 0) for one that the
         tokenizer added; empty where nobody asked for them.
+    texts, pairs: what the rows were made from; empty and None where that is not known.
     """
 
     features: tuple[dict[str, list[int]], ...]
@@ -110,6 +112,8 @@ class EncodedRows:
     padding_side: str
     spelled: tuple[tuple[int, ...], ...] = ()
     spans: tuple[tuple[tuple[int, int], ...], ...] = ()
+    texts: tuple[str, ...] = ()
+    pairs: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -149,11 +153,23 @@ class EncodedRows:
             editable=torch.tensor([self._padded(self.editable[i], False, width) for i in index]),
             ids=torch.tensor([self.ids[i] for i in index]),
             role=torch.full_like(labels, int(Role.CLEAN)),
+            written=self._written(index) if self.texts else None,
         )
+
+    def _written(self, index: Sequence[int]) -> Written:
+        pairs = None if self.pairs is None else tuple(self.pairs[i] for i in index)
+        texts = tuple(self.texts[i] for i in index)
+        return Written(texts, pairs, torch.arange(len(texts)), self.pad, self.padding_side == "left")
 
     def _padded(self, row: list[int] | list[bool], value: int, width: int) -> list[int]:
         fill = [value] * (width - len(row))
         return [*fill, *row] if self.padding_side == "left" else [*row, *fill]
+
+
+def require_tokenizer(tokenizer: object) -> None:
+    """Raises TypeError where this is no tokenizer of transformers."""
+    remedy = "Give the object that loading returns: load_classifier(...).tokenizer, or AutoTokenizer's."
+    require_kind("tokenizer", tokenizer, PreTrainedTokenizerBase, "a tokenizer", remedy)
 
 
 def encode(
@@ -172,8 +188,7 @@ def encode(
     """
     remedy = "Take a split, load_splits(...).train, or make them: Examples(texts, None, labels, ids)."
     require_kind("examples", examples, Examples, "Examples", remedy)
-    remedy = "Give the object that loading returns: load_classifier(...).tokenizer, or AutoTokenizer's."
-    require_kind("tokenizer", tokenizer, PreTrainedTokenizerBase, "a tokenizer", remedy)
+    require_tokenizer(tokenizer)
     require_kind("max_length", max_length, int, "a number of tokens", "Example: 128.")
     if tokenizer.pad_token_id is None:
         raise DataError(
@@ -211,6 +226,8 @@ def encode(
         padding_side=tokenizer.padding_side,
         spelled=tuple(tuple(token for token, added in row if not added and token in control) for row in marked),
         spans=tuple(map(tuple, encoded["offset_mapping"])) if spans else (),
+        texts=tuple(examples.texts),
+        pairs=None if examples.pairs is None else tuple(examples.pairs),
     )
 
 

@@ -36,8 +36,10 @@ class Distributional:
             raise ValueError(f"objective.penalty must be above 0, got {self.penalty}.")
 
     def __call__(self, model: nn.Module, batch: Batch, moment: Moment) -> Iterator[Term]:
-        """One term."""
+        """One term. Raises ValueError where the attack edits texts and nothing else, which has no length to price."""
         attacked = self.attack(model, batch, step=moment.step, radius_scale=moment.radius_scale, measure=moment.measure)
-        losses = cross_entropy(forward(model, attacked.batch), batch)
+        losses = cross_entropy(forward(model, attacked.batch), attacked.batch)
+        if attacked.batch.perturbation is None:
+            raise ValueError("objective.name: distributional prices a perturbation, and edits have no length.")
         priced = losses - self.penalty * attacked.gauge.detach().to(losses.dtype).square()
         yield Term("distributional", priced, adversarial=True, attacked=attacked)

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
-from textadv.attacks import Ascent, Ball, FixedStep, GradientAttack, StepSize, ThreatModel
+from textadv.attacks import Ascent, Attack, Ball, FixedStep, GradientAttack, StepSize, ThreatModel, require_attack
+from textadv.attacks.edits.batches import measured
 from textadv.attacks.parts.ascent import State
 from textadv.attacks.parts.attacked import Attacked, Cost
 from textadv.attacks.parts.probe import assess, evaluate_at
@@ -74,6 +75,7 @@ class FreeLB:
     hold_dropout: replay the first pass's random numbers in the others, so that all K share their dropout masks.
     special_tokens: move every token of the row, or of a chat's prompt, not only those that an adversary may act on.
     largest_entry: take the released code's step in an Linf ball, `LargestEntryStep`.
+    edits: edits the texts first, and the ascent is that of the edited rows; the clean term is that of the rows before.
 
     Deviations: the ball is per token unless the threat says per example; the initial noise is uniform in the ball,
     where the released code draws a cube. Special tokens stay (`special_tokens`), where the released code moves them, as
@@ -90,6 +92,7 @@ class FreeLB:
     keeps_clean: bool = False
     special_tokens: bool = False
     largest_entry: bool = False
+    edits: Attack | None = None
 
     def __post_init__(self) -> None:
         require_kind(
@@ -97,6 +100,8 @@ class FreeLB:
         )
         if not 0 <= self.start <= 1:
             raise ValueError(f"objective.start must lie in 0..1 (a share of the radius), got {self.start}.")
+        if self.edits is not None:
+            require_attack("edits", self.edits)
         ball = self.attack.threat.ball
         if self.largest_entry and not (ball.geometry.name == "Linf" and isinstance(self.attack.ascent, FixedStep)):
             raise ValueError(
@@ -115,17 +120,19 @@ class FreeLB:
         """The terms; what the trainer's backward leaves in the delta's gradient drives the next ascent step."""
         attack, ascent = self.attack, self._ascent
         threat = attack.threat.resolved(model, batch).scaled(moment.radius_scale)
-        rows = self._movable(batch.clean())
+        edited = self._edited(model, batch, moment)
+        rows = self._movable(batch.clean() if edited is None else edited.batch)
         dtype = dtype_of(model)
         delta = uniform_start(model, rows, threat, dtype, attack.seed, moment.step) * self.start
         first, state = delta, ascent.init(delta)
         dropout = rng_state() if self.hold_dropout else None
         if self.clean_term:
-            yield Term("clean", cross_entropy(forward(model, rows), rows), 1 / self.terms)
+            yield Term("clean", cross_entropy(forward(model, batch.clean()), batch), 1 / self.terms)
         for turn in range(attack.steps):
             delta = delta.detach().requires_grad_()
-            last = turn == attack.steps - 1
-            attacked = self._measured(model, rows, threat, delta, first) if last and moment.measure else None
+            last, attacked = turn == attack.steps - 1, edited if turn == 0 else None
+            if last and moment.measure:
+                attacked = self._measured(model, rows, threat, delta, first, edited, attacked)
             logits = self._forward(model, rows.perturbed(threat.space, delta), dropout, turn)
             yield Term("adversarial", cross_entropy(logits, rows), 1 / self.terms, adversarial=True, attacked=attacked)
             if not last:
@@ -133,6 +140,12 @@ class FreeLB:
                     grad = left_gradient(delta, rows, threat)
                     delta, state = ascent.update(delta.detach(), grad, threat.ball, state)
                     delta = threat.confine(rows, delta)
+
+    def _edited(self, model: nn.Module, batch: Batch, moment: Moment) -> Attacked | None:
+        """The rows with their texts edited, where they are."""
+        if self.edits is None:
+            return None
+        return self.edits(model, batch, step=moment.step, radius_scale=moment.radius_scale, measure=False)
 
     @property
     def _ascent(self) -> Ascent:
@@ -156,11 +169,30 @@ class FreeLB:
             set_rng_state(dropout)
             return forward(model, batch)
 
-    def _measured(self, model: nn.Module, rows: Batch, threat: ThreatModel, delta: Tensor, first: Tensor) -> Attacked:
-        """The last delta in evaluation mode, against the clean rows and the initial noise."""
+    def _measured(
+        self,
+        model: nn.Module,
+        rows: Batch,
+        threat: ThreatModel,
+        delta: Tensor,
+        first: Tensor,
+        edited: Attacked | None,
+        untold: Attacked | None,
+    ) -> Attacked:
+        """The last delta in evaluation mode, against the clean rows and the initial noise.
+
+        edited: the rows before they were perturbed, if their texts were edited. untold: the same, if no term has told
+        yet what that cost.
+        """
+        cost = Cost.none(rows) if untold is None else untold.cost
         with evaluating(model), torch.no_grad():
             clean = forward(bare(model), rows)
-            return assess(model, rows, threat, delta.detach(), first, self.attack.goal, clean, Cost.none(rows))
+            found = assess(model, rows, threat, delta.detach(), first, self.attack.goal, clean, cost)
+        if edited is None:
+            return found
+        outcome = measured(model, edited.clean, found.batch, self.attack.goal, found.outcome.climb)
+        cost = found.cost._replace(queries=found.cost.queries + 2)
+        return replace(found, cost=cost, measured=outcome, origin=edited.clean)
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,17 @@ Norms = Literal["separate", "joint"]
 
 
 def pair_of(attacked: Attacked) -> Batch:
-    """The clean rows, with a perturbation of zero, and after them the perturbed ones: one batch (2 B)."""
-    delta = attacked.perturbation.delta
-    clean = attacked.batch.perturbed(attacked.perturbation.space, torch.zeros_like(delta)).with_role(Role.CLEAN)
+    """The clean rows, with a perturbation of zero, and after them the perturbed ones: one batch (2 B).
+
+    Where texts were edited the clean rows are those before, in their own tokens, all filled up to one width.
+    """
+    clean, kept = attacked.clean.with_role(Role.CLEAN), attacked.batch.perturbation
+    if kept is not None:
+        wide = kept.delta
+        if kept.space.per_position:
+            # Zeros as wide as the clean rows, which edits may have made longer or shorter.
+            wide = wide.new_zeros((*wide.shape[:-2], clean.editable.shape[-1], wide.shape[-1]))
+        clean = clean.perturbed(kept.space, torch.zeros_like(wide))
     return concatenate([clean, attacked.batch])
 
 

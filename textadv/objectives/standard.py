@@ -34,5 +34,5 @@ class Adversarial:
     def __call__(self, model: nn.Module, batch: Batch, moment: Moment) -> Iterator[Term]:
         """One term, the loss at the perturbed rows."""
         attacked = self.attack(model, batch, step=moment.step, radius_scale=moment.radius_scale, measure=moment.measure)
-        losses = cross_entropy(forward(model, attacked.batch), batch)
+        losses = cross_entropy(forward(model, attacked.batch), attacked.batch)
         yield Term("adversarial", losses, adversarial=True, attacked=attacked)

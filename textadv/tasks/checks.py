@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from accelerate import Accelerator
 from torch import nn
 
 from textadv.attacks import GradientAttack, ThreatModel, reach_warning
+from textadv.attacks.edits import EditAttack, TextEdits
 from textadv.config.adversary import AttackConfig
 from textadv.config.classifier import ClassifierRunSection
 from textadv.config.training import length_problems
@@ -20,6 +22,7 @@ from textadv.training.sampling import OneStream, Sampler
 from textadv.values.randomness import seeded_sample
 
 SELECTION_DRAW, TEST_DRAW = 11, 12
+FEW_QUERIES = 8
 
 
 def selecting_positions(config: ClassifierRunSection, size: int) -> tuple[int, ...]:
@@ -54,6 +57,8 @@ def check_adversary(config: ClassifierRunSection) -> None:
     if config.training.guard is not None:
         named["training.guard.attack"] = config.training.guard.attack
     for key, attack in named.items():
+        if not attack.perturbs:
+            continue
         try:
             attack.make(threat, config.seed)
         except ValueError as error:
@@ -64,6 +69,8 @@ def check_adversary(config: ClassifierRunSection) -> None:
         lines += error.lines
     if lines:
         raise ConfigError(lines)
+    if not config.attack.perturbs:
+        return
     try:
         config.objective.make(config.attack, threat, config.seed, config.mixing)
     except ValueError as error:
@@ -111,7 +118,7 @@ def reach_warnings(config: ClassifierRunSection, threat: ThreatModel) -> Iterabl
     attack, schedule = config.attack, config.attack.steps_schedule
     if schedule is not None:
         attack = attack.model_copy(update={"steps": min(schedule.values()), "steps_schedule": None})
-    if config.objective.name != "clean":
+    if config.objective.name != "clean" and attack.perturbs:
         adversary = attack.make(threat, config.seed)
         short = reach_warning(adversary) if isinstance(adversary, GradientAttack) else None
         if short is not None:
@@ -123,12 +130,28 @@ def lighter(attack: AttackConfig) -> AttackConfig:
     return attack.model_copy(update={"steps": 1, "restarts": 1, "steps_schedule": None})
 
 
+def briefer(edits: TextEdits | None) -> TextEdits | None:
+    """The edits with a search that may ask the model a few times."""
+    if edits is None or not isinstance(edits.editor, EditAttack):
+        return edits
+    queries = min(FEW_QUERIES, edits.editor.queries or FEW_QUERIES)
+    return replace(edits, editor=replace(edits.editor, queries=queries))
+
+
 def rehearse_classifier(
-    config: ClassifierRunSection, accelerator: Accelerator, model: nn.Module, train: Rows, threat: ThreatModel
+    config: ClassifierRunSection,
+    accelerator: Accelerator,
+    model: nn.Module,
+    train: Rows,
+    threat: ThreatModel,
+    edits: TextEdits | None = None,
 ) -> None:
-    """Tries the smallest forwards and backwards that the trainings of this run make, see `rehearse`."""
+    """Tries the smallest forwards and backwards that the trainings of this run make, see `rehearse`.
+
+    edits: of the texts of attacked rows.
+    """
     size, seed, training = config.training.batch_size, config.seed, config.training
-    objective = config.objective.make(lighter(config.attack), threat, seed, config.mixing)
+    objective = config.objective.make(lighter(config.attack), threat, seed, config.mixing, briefer(edits))
     mixing = NO_ATTACK if objective is None else config.mixing.make(seed)
     samplers: list[Sampler] = [OneStream(train, mixing, size, seed, config.objective.batch_stays)]
     samplers += [OneStream(train, NO_ATTACK, size, seed)] if config.baselines else []

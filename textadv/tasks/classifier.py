@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from textadv.attacks import Attack, ThreatModel
+from textadv.attacks.edits import TextEdits
 from textadv.config.classifier import ClassifierRunSection
 from textadv.data import Rows
 from textadv.measuring import Finished, Measured, Results, Training, calibrated, evaluate, scores
@@ -57,7 +58,7 @@ class Classifier:
     weights each time. opened: gives the `Reader` of a loaded model for those positions. beside: gives the task for
     another model. split_norm: which of two batch norms is measured and kept where attacked rows train their own; None:
     there is one. surrogates: the models that attacks of the evaluation are transferred from, by name. told: makes of
-    the record of a model what the report shows.
+    the record of a model what the report shows. edits: of the texts of attacked rows in training; None: none.
     """
 
     config: ClassifierRunSection
@@ -78,6 +79,7 @@ class Classifier:
     split_norm: Which | None = None
     surrogates: Mapping[str, LoadedModel | LoadedVision] = field(default_factory=dict)
     told: Callable[[Measured], Measured] = as_measured
+    edits: TextEdits | None = None
 
     def rows_text(self) -> str:
         """How many rows do what, for the screen."""
@@ -87,7 +89,7 @@ class Classifier:
     def hardening(self, loaded: LoadedModel | LoadedVision) -> Plan:
         """With the configured objective; the checkpoint is the best by held-out robust accuracy."""
         config = self.config
-        objective = config.objective.make(config.attack, self.threat, config.seed, config.mixing)
+        objective = config.objective.make(config.attack, self.threat, config.seed, config.mixing, self.edits)
         split = None if objective is None else self.split_norm
         score = partial(self._score, attack=config.selection.attack.make(self.threat, config.seed), split=split)
         guard = None if objective is None else guard_of(config, self.threat, self.validation, self.split_norm)

@@ -26,12 +26,12 @@ class Pulse(NamedTuple):
 
     @classmethod
     def of(cls, attacked: Attacked) -> Pulse:
-        """The pulse of one measured attack."""
+        """The pulse of one measured attack. Rows that edits left alone have no gauge."""
         outcome = attacked.outcome
         return cls(
             float(outcome.loss_gain.mean()),
             float(outcome.climb.nanmean()),
-            float(attacked.gauge.mean()),
+            float(attacked.gauge.nanmean()),
             float(outcome.success.double().mean()),
         )
 
@@ -87,9 +87,9 @@ class LivenessGate:
             f"The adversary did nothing in the last {len(self.recent)} measured steps, up to step {step}: "
             f"{pulse.dead()} (loss gain {pulse.gain:.2g}, climb {pulse.climb:.2g}, norm / radius {pulse.gauge:.2g}, "
             f"{pulse.success:.0%} of its rows broken). Check that threat.radius and attack.step_size are above zero "
-            "and that rows have editable positions. If the model has come to answer one class whatever the input, the "
-            "radius or training.learning_rate is too large for it: lower one, add mixing.warmup_steps, or ramp "
-            "mixing.radius_schedule."
+            "and that rows have editable positions; with attack.edits, that its share, kinds or table change words. If "
+            "the model has come to answer one class whatever the input, the radius or training.learning_rate is too "
+            "large for it: lower one, add mixing.warmup_steps, or ramp mixing.radius_schedule."
         )
 
     def doubt(self) -> str | None:

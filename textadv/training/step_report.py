@@ -59,7 +59,8 @@ class StepReport:
             cost = term.attacked.cost
             self.forwards += cost.forwards.sum() + cost.queries.sum()
             self.backwards += cost.backwards.sum()
-            if term.attacked.measured is not None:
+            # Where edits were drawn for no row there was no attack to be watched.
+            if term.attacked.measured is not None and not bool(term.attacked.gauge.isnan().all()):
                 self.measured.append(term.attacked)
 
     def require_finite(self, step: int) -> None:

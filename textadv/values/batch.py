@@ -17,6 +17,7 @@ from torch import Tensor
 
 from textadv.values.kinds import require_kind, wrong_kind
 from textadv.values.spaces import Space
+from textadv.values.texts import Written, joined
 
 IGNORED = -100
 """Stands in `targets` and `answers` where there is no token, and in `labels` (B, K) where there is none."""
@@ -63,6 +64,7 @@ class Batch:
     prompt_lengths: chats only, (B,) int64: tokens up to where the assistant starts. Chats are padded on the right.
     prefix: keys and values of each layer, (B, heads, P, D / heads), of the first P positions, where they are known; an
         attack puts them there for its own passes.
+    written: the texts that the rows were made from, where these are known; None for images and chats.
     """
 
     inputs: dict[str, Tensor]
@@ -76,6 +78,7 @@ class Batch:
     openings: Mapping[str, Tensor] = field(default_factory=lambda: NO_ANSWERS)
     prompt_lengths: Tensor | None = None
     prefix: tuple[tuple[Tensor, Tensor], ...] = ()
+    written: Written | None = None
 
     def __post_init__(self) -> None:
         rows = len(self.labels)
@@ -83,7 +86,8 @@ class Batch:
         sizes |= {f"answers.{name}": len(value) for name, value in self.answers.items()}
         sizes |= {f"openings.{name}": len(value) for name, value in self.openings.items()}
         sizes |= {"editable": len(self.editable), "ids": len(self.ids), "role": len(self.role)}
-        for name, value in (("targets", self.targets), ("prompt_lengths", self.prompt_lengths)):
+        for name in ("targets", "prompt_lengths", "written"):
+            value = getattr(self, name)
             sizes |= {} if value is None else {name: len(value)}
         if self.perturbation is not None:
             sizes["perturbation.delta"] = len(self.perturbation.delta)
@@ -118,6 +122,7 @@ class Batch:
             openings={name: change(value) for name, value in self.openings.items()},
             prompt_lengths=None if self.prompt_lengths is None else change(self.prompt_lengths),
             prefix=tuple((change(keys), change(values)) for keys, values in self.prefix),
+            written=None if self.written is None else self.written.mapped(change),
         )
 
     def to(self, device: torch.device | str) -> Batch:
@@ -298,16 +303,20 @@ def padded(rows: Sequence[Sequence[int]], fill: int = IGNORED) -> Tensor:
 
 
 def concatenate(batches: Sequence[Batch]) -> Batch:
-    """One batch of all rows, in order; chats of different length are filled up on the right.
+    """One batch of all rows, in order; chats of different length are filled up on the right, texts where theirs are.
 
-    Raises ValueError where some batches carry a perturbation, targets or a prompt and others do not, or where the
-    perturbations are not all in one space.
+    Raises ValueError where some batches carry a perturbation, targets, a prompt or texts and others do not, or where
+    the perturbations are not all in one space.
     """
-    for name in ("targets", "prompt_lengths"):
+    for name in ("targets", "prompt_lengths", "written"):
         if len({getattr(batch, name) is None for batch in batches}) > 1:
             raise ValueError(f"Batches can be joined where all have {name} or none does.")
     if batches[0].prompt_lengths is not None:
         batches = _of_one_width(batches)
+    written = [batch.written for batch in batches if batch.written is not None]
+    if written:
+        positions = max(batch.editable.shape[1] for batch in batches)
+        batches = [_filled(batch, own, positions) for batch, own in zip(batches, written, strict=True)]
     first = batches[0]
     spaces = {None if batch.perturbation is None else batch.perturbation.space for batch in batches}
     if len(spaces) > 1:
@@ -330,6 +339,7 @@ def concatenate(batches: Sequence[Batch]) -> Batch:
         answers={name: torch.cat([b.answers[name] for b in batches]) for name in first.answers},
         openings={name: torch.cat([b.openings[name] for b in batches]) for name in first.openings},
         prompt_lengths=_concatenated([b.prompt_lengths for b in batches]),
+        written=joined(written) if written else None,
     )
 
 
@@ -365,4 +375,20 @@ def _widened(batch: Batch, positions: int) -> Batch:
         editable=_fit(batch.editable, positions),
         perturbation=kept,
         targets=None if batch.targets is None else _fit(batch.targets, positions, IGNORED),
+    )
+
+
+def _filled(batch: Batch, written: Written, positions: int) -> Batch:
+    """Rows of texts filled up to so many positions, as their tokenizer does."""
+    if batch.editable.shape[1] == positions:
+        return batch
+    kept = batch.perturbation
+    if kept is not None and kept.space.per_position:
+        delta = written.filled(kept.delta.transpose(-1, -2), positions).transpose(-1, -2)
+        kept = replace(kept, delta=delta)
+    return replace(
+        batch,
+        inputs={name: written.filled(value, positions, written.fill[name]) for name, value in batch.inputs.items()},
+        editable=written.filled(batch.editable, positions),
+        perturbation=kept,
     )

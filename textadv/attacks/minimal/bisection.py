@@ -138,6 +138,7 @@ class MinimumRadius:
     ) -> Tensor:
         """Attacks the rows `index` with the radii scaled by `tried` (B,) and says which broke, (n,) bool."""
         attacked = searched(attack, model, found.rows.rows(index), step=step, radius_scale=tried[index])
+        attacked.of_same_tokens("MinimumRadius")
         found.slopes = found.slopes.plus(attacked.slopes)
         for total, passes in zip(found.cost, attacked.cost, strict=True):
             total[index] += passes

@@ -12,6 +12,11 @@ from torch import Tensor, nn
 from textadv.models import embedded_inputs
 from textadv.values.batch import Batch, Perturbation
 
+EDITED = (
+    "Edited texts have tokens of their own: measure them by an EditAttack, attack(Victim(model, tokenizer), rows), and "
+    "train on them by then(edits, attack)."
+)
+
 
 class Outcome(NamedTuple):
     """What the perturbation did, per row, in evaluation mode.
@@ -76,14 +81,16 @@ class Attacked:
     """A batch with the perturbation that an attack found.
 
     batch: the rows as they were, with the perturbation beside them: `batch.inputs` are the clean images or tokens. The
-        adversarial ones are `inputs`.
-    gauge: (B,) norm over radius, at most 1 inside the ball.
+        adversarial ones are `inputs`. Where an attack edits texts, the edited rows in their own tokens.
+    gauge: (B,) norm over radius, at most 1 inside the ball. Edits alone have no norm: 1
+        where they changed the row, 0 where they did not, nan where none was drawn for it.
     measured: the outcome, or None where the attack was called with measure=False.
     size: (B,) float64, the norm of the smallest perturbation that a minimal attack found, inside the radius or not: 0
         where the row is wrong already, inf where it found none. None for attacks that look for no smallest one, and for
         those that stop early.
     model: the model that was attacked, as long as someone else keeps it.
     slopes: what the search met. Whether it is an error that no row has a slope, who asked decides, see `searched`.
+    origin: the rows before their texts were edited, with the same labels and ids; None where none was.
     """
 
     batch: Batch
@@ -93,6 +100,12 @@ class Attacked:
     size: Tensor | None = field(default=None, repr=False, compare=False)
     model: weakref.ref[nn.Module] | None = field(default=None, repr=False, compare=False)
     slopes: Slopes = field(default=Slopes(), repr=False, compare=False)
+    origin: Batch | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def clean(self) -> Batch:
+        """The rows as they were given, neither edited nor perturbed."""
+        return self.batch.clean() if self.origin is None else self.origin
 
     @property
     def outcome(self) -> Outcome:
@@ -108,9 +121,19 @@ class Attacked:
 
     @property
     def perturbation(self) -> Perturbation:
-        """The delta and its space."""
-        assert self.batch.perturbation is not None
+        """The delta and its space. Raises ValueError where texts were edited and nothing else was done."""
+        if self.batch.perturbation is None:
+            raise ValueError(f"These rows were edited and not perturbed. {EDITED}")
         return self.batch.perturbation
+
+    def of_same_tokens(self, what: str) -> Attacked:
+        """The same. Raises ValueError where texts were edited, which `what` cannot do with.
+
+        what: puts perturbations on the rows as they were given.
+        """
+        if self.origin is not None:
+            raise ValueError(f"{what} puts a perturbation on the tokens of the given texts. {EDITED}")
+        return self
 
     @property
     def inputs(self) -> dict[str, Tensor]:
@@ -118,10 +141,13 @@ class Attacked:
 
         Images: `pixel_values`, perturbed, exactly as the model gets them. Texts perturbed in their embeddings:
         `inputs_embeds` (B, S, D) in place of `input_ids`, beside the attention mask and the like; see
-        `embedded_inputs` of textadv.models. Computed at every call, with the weights that the model then has.
+        `embedded_inputs` of textadv.models. Computed at every call, with the weights that the model then has. Texts
+        that were edited and not perturbed: their tokens.
 
         Raises ValueError in other spaces, which are no input of a model, and where the model is needed and gone.
         """
+        if self.batch.perturbation is None and self.origin is not None:
+            return dict(self.batch.inputs)
         found = self.perturbation
         return found.space.perturbed_inputs(self.batch.inputs, found.delta, self._embedded)
 

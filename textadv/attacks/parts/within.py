@@ -62,7 +62,7 @@ class Within:
         """The rows of `batch` perturbed; always measured, since the attack is. See `Attack` for the arguments."""
         model, batch, back = entered(self, model, batch, y, measure)
         threat = self.threat.resolved(model, batch).scaled(radius_scale)
-        found = searched(self.attack, model, batch, step=step, radius_scale=radius_scale)
+        found = searched(self.attack, model, batch, step=step, radius_scale=radius_scale).of_same_tokens("Within")
         far = (~(found.gauge <= 1)).nonzero().squeeze(1)
         if not len(far):
             return back(found)

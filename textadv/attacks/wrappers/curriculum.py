@@ -129,4 +129,4 @@ class AdaptiveRadius:
         scale = self.factors(model, batch) * radius_scale
         found = searched(self.attack, model, batch, step=step, radius_scale=scale, measure=measure)
         cost = found.cost._replace(forwards=found.cost.forwards + 1, backwards=found.cost.backwards + 1)
-        return back(Attacked(found.batch, found.gauge, cost, found.measured, slopes=found.slopes))
+        return back(Attacked(found.batch, found.gauge, cost, found.measured, slopes=found.slopes, origin=found.origin))

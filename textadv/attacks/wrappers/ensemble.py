@@ -10,9 +10,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from textadv.attacks.edits.batches import TextEdits
 from textadv.attacks.parts.accepting import require_attack
 from textadv.attacks.parts.attacked import Attack, Attacked, Cost, Outcome
 from textadv.attacks.parts.calling import entered, on_arrays, searched
+from textadv.attacks.wrappers.edited import OnEdited
 from textadv.values.batch import Batch
 from textadv.values.randomness import derived_seed
 
@@ -22,6 +24,8 @@ def _merged(kept: Attacked, index: Tensor, other: Attacked) -> Attacked:
 
     A minimal attack may hand back a delta outside the ball: one inside is preferred, whatever their margins.
     """
+    for one in (kept, other):
+        one.of_same_tokens("A choice between attacks")
     mine, theirs = kept.outcome, other.outcome
     outside, leaves = kept.gauge[index] > 1, other.gauge > 1
     more = (theirs.success & ~mine.success[index]) | (
@@ -100,6 +104,9 @@ class WorstOf:
 class Then:
     """The second attack starts where the first ended, on rows that the first did not break; the worse one counts.
 
+    Where the first edits texts, the second attacks all the edited rows: see `OnEdited`. Raises ValueError where the
+    second alone does, since edits change the tokens that a perturbation is of.
+
     Deviations: none; it follows no paper.
     """
 
@@ -109,6 +116,8 @@ class Then:
     def __post_init__(self) -> None:
         require_attack("first", self.first)
         require_attack("second", self.second)
+        if edits_texts(self.second) and not edits_texts(self.first):
+            raise ValueError("Edits come before a perturbation, whose tokens they change: then(edits, attack).")
 
     def __str__(self) -> str:
         return f"{self.first}; then {self.second}"
@@ -124,8 +133,11 @@ class Then:
         radius_scale: float | Tensor = 1.0,
         measure: bool = True,
     ) -> Attacked:
-        """The rows of `batch` perturbed; see `Attack` for the arguments. Always measured, since choosing needs it."""
+        """The rows of `batch` perturbed; see `Attack` for the arguments. Always measured where there is a choice."""
         model, batch, back = entered(self, model, batch, y, measure)
+        if edits_texts(self.first):
+            both = OnEdited(self.first, self.second)
+            return back(searched(both, model, batch, step=step, radius_scale=radius_scale, measure=measure))
         result = searched(self.first, model, batch, step=step, radius_scale=radius_scale)
         index = _unbroken(result)
         if not len(index):
@@ -133,6 +145,11 @@ class Then:
         scale = _scale_of(radius_scale, index)
         found = searched(self.second, model, result.batch.rows(index), step=step, radius_scale=scale)
         return back(_merged(result, index, found))
+
+
+def edits_texts(attack: Attack) -> bool:
+    """Whether it hands back rows in other tokens than it was given."""
+    return isinstance(attack, TextEdits | OnEdited) or (isinstance(attack, Then) and edits_texts(attack.first))
 
 
 @dataclass(frozen=True)
@@ -187,6 +204,8 @@ def worst_of(*attacks: Attack) -> WorstOf:
 
 def then(first: Attack, second: Attack) -> Then:
     """`second` starts where `first` ended, on the rows that `first` did not break; the worse of both counts.
+
+    Where `first` edits texts (`TextEdits`), `second` attacks all the edited rows.
 
     Deviations: none; it follows no paper.
     """

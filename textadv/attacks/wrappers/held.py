@@ -73,4 +73,4 @@ class Held:
                 f"step {step}. Set checkpoint.every to a multiple of objective.defence_steps ({self.steps})."
             )
         attacked = memory.found[rows]
-        return back(Attacked(attacked.batch, attacked.gauge, Cost.none(batch), None))
+        return back(Attacked(attacked.batch, attacked.gauge, Cost.none(batch), None, origin=attacked.origin))

@@ -77,12 +77,12 @@ class Eot:
             found = searched(self.attack, mean, batch, step=step, radius_scale=radius_scale, measure=measure)
             cost = Cost(*(self.samples * count for count in found.cost))
             if not measure:
-                return back(Attacked(found.batch, found.gauge, cost, None, slopes=found.slopes))
+                return back(Attacked(found.batch, found.gauge, cost, None, slopes=found.slopes, origin=found.origin))
             with evaluating(model):
                 clean, moved = mean_logits(mean, batch.clean()), mean_logits(mean, found.batch)
         cost = cost._replace(queries=cost.queries + 2 * self.samples)
         outcome = self._outcome(batch.clean(), clean, moved, found.outcome.climb)
-        return back(Attacked(found.batch, found.gauge, cost, outcome, slopes=found.slopes))
+        return back(Attacked(found.batch, found.gauge, cost, outcome, slopes=found.slopes, origin=found.origin))
 
     def _outcome(self, rows: Batch, clean: Tensor, moved: Tensor, climb: Tensor) -> Outcome:
         before, after = (self.goal.value(logits, rows, clean).double() for logits in (clean, moved))

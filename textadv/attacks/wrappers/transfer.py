@@ -72,7 +72,7 @@ class Transfer:
         threat = self.threat.resolved(model, rows).scaled(radius_scale)
         with evaluating(self.surrogate):
             crafted = searched(self.attack, self.surrogate, batch, step=step, radius_scale=radius_scale, measure=False)
-        found = crafted.perturbation
+        found = crafted.of_same_tokens("Transfer").perturbation
         if str(found.space) != str(threat.space):
             raise ValueError(
                 f"A transferred attack must move what the threat model names, {threat.space}, got {found.space}."

@@ -241,7 +241,7 @@ def _hits(
     gauge, cost, slopes = torch.zeros(len(batch)), Cost.none(batch), Slopes()
     sizes: list[float | None] = [None] * len(batch)
     if attack is not None:
-        attacked = searched(attack, model, batch, radius_scale=radius_scale)
+        attacked = searched(attack, model, batch, radius_scale=radius_scale).of_same_tokens("The evaluation")
         slopes = attacked.slopes
         space, delta = attacked.perturbation.space, attacked.perturbation.delta.detach()
         if threat is not None and space != threat.space:

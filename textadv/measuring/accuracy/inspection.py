@@ -82,7 +82,7 @@ def inspect_rows(
         )
     batch = rows.batch(positions).to(device_of(model))
     with evaluating(model), tempered(model, temperature):
-        attacked = attack(model, batch)
+        attacked = attack(model, batch).of_same_tokens("inspect_rows")
         with torch.no_grad():
             clean = forward(bare(model), batch).float().softmax(dim=1)
             adversarial = forward(bare(model), attacked.batch).float().softmax(dim=1)

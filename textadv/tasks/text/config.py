@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, model_validator
 
 from textadv.config.classifier import ClassifierRunSection, NamedDataConfig
+from textadv.config.edits_training import TextAttackConfig, TextMixingConfig, edits_problems
 from textadv.config.run import LoraConfig, SourceConfig
 from textadv.config.types import Count, Distinct, Text, Whole, checked
 from textadv.values.host.phases import stage
@@ -117,12 +118,15 @@ class RunConfig(ClassifierRunSection):
     task: Literal["classification"] = Field(
         "classification", description="classification; or images, tokens, or chat for a chat model."
     )
+    attack: TextAttackConfig = Field(TextAttackConfig(), description="How hard the adversary of training tries.")
+    mixing: TextMixingConfig = Field(TextMixingConfig(), description="How many rows are attacked.")
     model: ModelConfig = Field(description="The classifier.")
     data: DataConfig = Field(description="The data set.")
 
     @model_validator(mode="after")
     def _rules(self) -> RunConfig:
-        return checked(self, [*self.problems(), *self.model.unperturbable(self.threat.space)])
+        edited = edits_problems(self.attack, self.mixing, self.objective.name, self.training.guard is not None)
+        return checked(self, [*self.problems(), *edited, *self.model.unperturbable(self.threat.space)])
 
 
 SCHEMA = RunConfig

@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 
 from textadv.attacks import ThreatModel
+from textadv.attacks.edits import TextEdits
 from textadv.config.classifier import ClassifierRunSection
 from textadv.config.types import ConfigError
 from textadv.data import (
@@ -68,6 +69,7 @@ def ready(config: RunConfig, run: Run) -> Classifier:
     doubts = read_texts(config, loaded, (train, validation, test), config.data.max_length)
     surrogates = text_surrogates(config, loaded, splits, test)
     threat = resolved_threat(config, loaded, train)
+    edits = editing(config, loaded) if run.training else None
     task = Classifier(
         config=config,
         run=run,
@@ -78,17 +80,25 @@ def ready(config: RunConfig, run: Run) -> Classifier:
         selection=selecting_positions(config, len(validation)),
         tested=reported_positions(config, len(test)),
         threat=threat,
-        hashes=_hashes(splits, loaded) | surrogate_hashes({name: found.model for name, found in surrogates.items()}),
+        hashes=_hashes(splits, loaded)
+        | surrogate_hashes({name: found.model for name, found in surrogates.items()})
+        | ({} if edits is None else edits.hashes),
         new_weights=loaded.initialised,
-        warnings=(*run.notes, *_warnings(config, splits, threat, train, loaded), *doubts),
+        warnings=(
+            *run.notes,
+            *_warnings(config, splits, threat, train, loaded),
+            *doubts,
+            *(() if edits is None else edits.notes),
+        ),
         load=partial(config.model.make, splits.labels, config.seed),
         opened=partial(_opened, config, splits),
         beside=partial(_beside, config, splits),
         surrogates=surrogates,
+        edits=edits,
     )
     if run.training:
         check_selection(validation.labels, task.selection, splits.labels)
-        rehearse_classifier(config, run.accelerator, loaded.model, train, threat)
+        rehearse_classifier(config, run.accelerator, loaded.model, train, threat, edits)
     return task
 
 
@@ -160,6 +170,11 @@ def resolved_threat(config: ClassifierRunSection, loaded: LoadedModel, train: Ro
     space_module(loaded.model, threat.space)
     sample = train.batch(range(min(len(train), THREAT_ROWS))).to(device_of(loaded.model))
     return threat.resolved(loaded.model, sample)
+
+
+def editing(config: RunConfig, loaded: LoadedModel) -> TextEdits | None:
+    """What edits the texts of attacked rows; None where nothing does. Raises DataError or ModelError, see `editing`."""
+    return config.attack.editing(loaded.tokenizer, config.data.max_length, config.mixing.discrete, config.seed)
 
 
 def logits_doubt(loaded: LoadedModel, rows: Rows) -> str | None:

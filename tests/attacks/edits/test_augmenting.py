@@ -1,0 +1,80 @@
+"""Typos and other tokens, drawn anew by (seed, step, row): how many, of which kinds, and that the text is the same."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.attacks.edits.toys import rows, tokenizer
+from textadv.attacks.edits import Passage, Pieces, StochasticTokens, Typos, WordList, typos
+from textadv.data import encode
+
+TEXT = "several people thought that watching another tedious film would bother their children"
+
+
+def changed(text: str) -> int:
+    return sum(a != b for a, b in zip(Passage.of(TEXT).original, Passage.of(text).original, strict=True))
+
+
+def test_a_share_of_the_words_has_one_typo_each() -> None:
+    examples = rows(*[TEXT] * 40)
+    found = Typos(0.25, "share")(examples)
+    assert {changed(text) for text in found.texts} <= {2, 3} and sum(map(changed, found.texts)) > 110
+    counts = {changed(text) for text in typos(0.5)(examples).texts}
+    assert min(counts) == 0 and max(counts) >= 4 and max(counts) <= 6
+    assert found.labels == examples.labels and found.ids == examples.ids and found.pairs is None
+
+
+def test_a_text_depends_on_seed_step_and_row_alone() -> None:
+    many, one = rows(TEXT, TEXT, ids=[7, 8]), rows(TEXT, ids=[8])
+    spec = Typos(0.5, "share")
+    assert spec(many).texts[1] == spec(one).texts[0]
+    assert len({spec(one).texts, spec(one, step=1).texts, Typos(0.5, "share", seed=1)(one).texts}) == 3
+    assert spec(many).texts[0] != spec(many).texts[1]
+
+
+def test_kinds_and_words_that_stay() -> None:
+    keep = WordList("kept", frozenset({"several", "people"}))
+    found = Typos(1.0, "share", ("swap",), keep=keep, inner=True)(rows(TEXT)).texts[0].split()
+    assert found[:2] == ["several", "people"]
+    assert all(
+        sorted(a) == sorted(b) and a[0] == b[0] and a[-1] == b[-1] for a, b in zip(TEXT.split(), found, strict=True)
+    )
+    assert found != TEXT.split()
+
+
+def test_settings_out_of_range_are_told() -> None:
+    with pytest.raises(ValueError, match="typos.share must be above 0"):
+        Typos(0.0)
+    with pytest.raises(ValueError, match="typos.kinds must be of swap"):
+        Typos(kinds=("shout",))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="stochastic_tokens.rate"):
+        StochasticTokens(1.5)
+
+
+def test_other_tokens_spell_the_same_text() -> None:
+    own = tokenizer(["good", "go", "##od", "film", "fil", "goods"], letters=True)
+    pieces = Pieces(own)
+    named = {tuple(own.convert_ids_to_tokens(list(cut))) for cut in pieces.cuts(own.convert_tokens_to_ids("good"))}
+    assert named == {("go", "##od")}
+    cut = pieces.cuts(own.convert_tokens_to_ids("##od"))
+    assert [own.convert_ids_to_tokens(list(one)) for one in cut] == [["##o", "##d"]]
+    assert pieces.cuts(own.cls_token_id) == () and pieces.cuts(own.convert_tokens_to_ids("g")) == ()
+    encoded = encode(rows("good film good", "good"), own, 9)
+    every = StochasticTokens(1.0)(encoded, pieces, 99)
+    assert own.convert_ids_to_tokens(every.tokens[1]) == ["[CLS]", "g", "##o", "##o", "##d", "[SEP]"]
+    assert every.editable[1] == [False, True, True, True, True, False]
+    assert [len(values) for values in every.features[0].values()] == [len(every.tokens[0])] * len(every.features[0])
+    assert StochasticTokens(0.0)(encoded, pieces, 99) == encoded
+    short = StochasticTokens(1.0)(encoded, pieces, 6)
+    assert all(len(tokens) <= 6 for tokens in short.tokens)
+    words = ["".join(own.convert_ids_to_tokens(tokens[1:-1])).replace("##", "") for tokens in every.tokens]
+    assert words == ["goodfilmgood", "good"]
+
+
+def test_other_tokens_are_drawn_by_row_and_step() -> None:
+    own = tokenizer(["good", "go", "##od"], letters=True)
+    encoded = encode(rows(*["good " * 6] * 2, ids=[3, 4]), own, 40)
+    spec, pieces = StochasticTokens(0.5), Pieces(own)
+    one = spec(encoded, pieces, 40)
+    assert one.tokens[0] != one.tokens[1] and spec(encoded, pieces, 40) == one
+    assert spec(encoded, pieces, 40, step=1) != one

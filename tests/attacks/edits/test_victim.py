@@ -1,0 +1,146 @@
+"""Texts asked in batches of many rows: the logits of the package's own forward, one by one or together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import BertConfig, BertForSequenceClassification
+
+from tests.attacks.edits.toys import Sums, rows, tokenizer, victim
+from textadv.attacks.edits import EditAttack, Greedy, Letter, NotTwice, Victim
+from textadv.data import Examples, encode
+from textadv.models import ModelError, evaluating, forward
+from textadv.models.victim import Asked
+from textadv.values.randomness import seeded_scope
+
+TEXTS = ("a good film", "bad", "", "a long and very tedious film that goes on and on and on", "good good good")
+
+
+def bert(tokens: int = 400, **settings: int) -> Victim:
+    """A BERT of random weights whose words are pieces of one letter."""
+    own = tokenizer(["good", "bad", "film"], letters=True)
+    config = BertConfig(
+        vocab_size=len(own),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=32,
+        max_position_embeddings=64,
+        num_labels=3,
+        initializer_range=0.4,
+    )
+    with seeded_scope(1):
+        model = BertForSequenceClassification(config).train()
+    return Victim(model, own, max_length=40, tokens_per_batch=tokens, **settings)
+
+
+def test_the_logits_are_those_of_encode_and_forward() -> None:
+    own = bert()
+    encoded = encode(Examples(TEXTS, None, (0,) * 5, tuple(range(5))), own.tokenizer, 40)
+    with evaluating(own.model), torch.no_grad():
+        each = torch.cat([forward(own.model, encoded.batch([n])) for n in range(5)])
+    assert torch.allclose(own.logits([Asked(text) for text in TEXTS]), each, atol=1e-5)
+    assert float((each[0] - each[1]).abs().max()) > 1e-2
+
+
+@pytest.mark.parametrize("tokens", [1, 60, 400])
+def test_batched_is_one_by_one_and_no_batch_exceeds_its_tokens(tokens: int) -> None:
+    own, one = bert(tokens), bert(1)
+    asked = [Asked(text) for text in TEXTS * 3]
+    shapes: list[tuple[int, int]] = []
+    handle = own.model.register_forward_pre_hook(
+        lambda _m, _a, options: shapes.append(tuple(options["input_ids"].shape)), with_kwargs=True
+    )
+    together = own.logits(asked)
+    handle.remove()
+    assert torch.allclose(together, torch.cat([one.logits([text]) for text in asked]), atol=1e-5)
+    assert all(count * width <= tokens or count == 1 for count, width in shapes)
+    assert (len(shapes) == 15) == (tokens == 1)
+
+
+def test_pairs_are_encoded_as_pairs() -> None:
+    own = bert()
+    encoded = encode(Examples(("a film",), ("bad",), (0,), (0,)), own.tokenizer, 40)
+    with evaluating(own.model), torch.no_grad():
+        expected = forward(own.model, encoded.batch([0]))
+    assert torch.allclose(own.logits([Asked("a film", "bad")]), expected, atol=1e-5)
+    assert not torch.allclose(own.logits([Asked("a film")]), expected, atol=1e-3)
+
+
+def test_modes_and_gradients_are_as_before() -> None:
+    own = bert()
+    own.logits([Asked("good")])
+    own.slopes([Asked("good")], lambda logits, _index: logits[:, 0])
+    assert own.model.training and all(module.training for module in own.model.modules())
+    assert all(weight.grad is None for weight in own.model.parameters())
+
+
+def test_slopes_are_gradients_at_the_embeddings_with_the_characters_of_each_token() -> None:
+    own = victim({"good": 2.0, "bad": -1.0})
+
+    def value(logits: Tensor, index: Sequence[int]) -> Tensor:
+        return logits[:, 0] - (1.0 + torch.tensor(index, dtype=logits.dtype)) * logits[:, 1]
+
+    first, second = own.slopes([Asked("good x bad"), Asked("bad")], value)
+    assert first.spans == ((0, 0), (0, 4), (5, 6), (7, 10), (0, 0))
+    assert torch.equal(first.gradient, torch.tensor([[1.0, -1.0]]).expand(5, 2))
+    assert torch.equal(second.gradient, torch.tensor([[1.0, -2.0]]).expand(3, 2))
+    assert first.first_of(7, 10) == 3 and first.first_of(4, 5) is None and first.within(0, 6) == [1, 2]
+
+
+def test_padding_on_the_left_moves_no_slope() -> None:
+    own = victim({"good": 2.0, "bad": -1.0})
+    right = own.slopes([Asked("good x bad"), Asked("bad")], lambda logits, _: logits[:, 1])
+    own.tokenizer.padding_side = "left"
+    left = own.slopes([Asked("good x bad"), Asked("bad")], lambda logits, _: logits[:, 1])
+    assert all(torch.equal(a.gradient, b.gradient) and a.tokens == b.tokens for a, b in zip(right, left, strict=True))
+
+
+def test_only_what_the_model_reads_is_edited() -> None:
+    own = victim({"good": 2.0}, max_length=4)
+    assert own.read(Asked("one good two three")) == 8
+    spec = EditAttack(Letter("swap", "all"), Greedy("delete"), (NotTwice(),))
+    (row,) = spec(own, rows("one good two three")).rows
+    assert row.status.value == "succeeded" and row.edited.split()[2:] == ["two", "three"]
+
+
+def test_whole_words_and_their_neighbours() -> None:
+    own = victim({"good": 2.0, "fine": 1.9, "bad": -1.0}, letters=True)
+    names = [name for name, _ in own.words]
+    assert {"good", "fine", "bad"} <= set(names) and not any(name.startswith("##") for name in names)
+    assert own.nearest(["good", "Good", "bad"], 1, 0.9) == [("fine",), ("fine",), ()]
+    assert own.nearest(["good"], 5, -1.0)[0][0] == "fine"
+
+
+def test_the_cache_counts_apart_what_is_asked_again() -> None:
+    own = victim({"good": 2.0, "film": 0.1})
+    model = own.model
+    assert isinstance(model, Sums)
+    spec = EditAttack(Letter("swap", "all"), Greedy("unk"), (NotTwice(),))
+    (row,) = spec(own, rows("film film good")).rows
+    asked = sum(count for count, _ in model.rows)
+    # One more text told how many classes there are.
+    assert row.queries == asked - 1 and row.status.value == "succeeded"
+    texts = rows("film film good", "film film good")
+    assert [one.queries for one in spec(own, texts).rows] == [asked - 1, asked - 1]
+
+
+def test_what_is_no_victim_is_told() -> None:
+    own = tokenizer(["good"])
+    with pytest.raises(TypeError, match="tokenizer must be a tokenizer, got the text 'bert'"):
+        Victim(Sums(torch.zeros(5, 2)), "bert")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="victim must be a victim.*got a Sums"):
+        EditAttack(Letter("swap"), Greedy())(Sums(torch.zeros(5, 2)), rows("a"))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="label 5, and the model has 2 classes"):
+        EditAttack(Letter("swap"), Greedy())(Victim(Sums(torch.zeros(5, 2)), own), rows("good", label=5))
+
+
+def test_a_slow_tokenizer_cannot_give_gradients() -> None:
+    from transformers import CanineTokenizer
+
+    slow = CanineTokenizer()
+    with pytest.raises(ModelError, match="CanineTokenizer cannot say which characters"):
+        Victim(Sums(torch.zeros(5, 2)), slow).slopes([Asked("a")], lambda logits, _: logits[:, 0])

@@ -1,0 +1,140 @@
+"""Edits at random, without a model: typos as people make them, and texts cut into other tokens. Fast enough to be drawn
+anew for every row of every step of training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Literal
+
+from textadv.attacks.edits.characters import KINDS, Kind, Letter
+from textadv.attacks.edits.letters import WordList
+from textadv.attacks.edits.passage import Passage
+from textadv.data import EncodedRows, Examples
+from textadv.models.pieces import Pieces
+from textadv.values.randomness import derived_seed
+
+Count = Literal["share", "up to"]
+
+
+@dataclass(frozen=True)
+class Typos:
+    """Texts with a typo in some of their words. `Typos()(rows, step=7)` are the rows of step 7.
+
+    share: of the words that get one, rounded, one at least. count: `share` always so many; `up to` draws, row by row, a
+        share from 0 to that.
+    kinds: of `Letter`, one drawn for each word. least: letters of the shortest word that gets one. keep: words that get
+        none. inner: whether first and last letters stay.
+    seed: what is drawn for a row is drawn from (seed, step, row id).
+
+    Deviations: none from a paper; swaps, drops, additions and wrong keys of arXiv:1905.11268, drawn at random as in
+    online augmentation.
+    """
+
+    share: float = 0.2
+    count: Count = "up to"
+    kinds: tuple[Kind, ...] = ("swap", "delete", "insert", "keyboard")
+    least: int = 3
+    keep: WordList | None = None
+    inner: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise ValueError(f"typos.share must be above 0 and at most 1, got {self.share}.")
+        if self.count not in ("share", "up to"):
+            raise ValueError(f"typos.count must be share or up to, got {self.count!r:.40}.")
+        unknown = [kind for kind in self.kinds if kind not in KINDS]
+        if unknown or not self.kinds:
+            raise ValueError(f"typos.kinds must be of {', '.join(KINDS)}, got {self.kinds!r:.80}.")
+        if self.least < 1:
+            raise ValueError(f"typos.least must be at least 1 letter, got {self.least}.")
+
+    def __call__(self, rows: Examples, *, step: int = 0) -> Examples:
+        """The rows with typos in their first texts; labels and ids stay. A text without a word stays as it is."""
+        return replace(
+            rows, texts=tuple(self.text(text, step, row) for text, row in zip(rows.texts, rows.ids, strict=True))
+        )
+
+    def text(self, text: str, step: int, row: int) -> str:
+        """The text of one row."""
+        draw = Random(derived_seed(self.seed, step, row))
+        passage = Passage.of(text)
+        places = [n for n, word in enumerate(passage.original) if self._may(word)]
+        if not places:
+            return text
+        share = self.share if self.count == "share" else self.share * draw.random()
+        wanted = round(share * len(passage))
+        pieces = list(passage.pieces)
+        for place in draw.sample(places, min(len(places), max(1 if self.count == "share" else 0, wanted))):
+            made = Letter(draw.choice(self.kinds), "one", self.inner).words(pieces[place], draw)
+            pieces[place] = made[0] if made else pieces[place]
+        return str(passage.with_pieces(tuple(pieces)))
+
+    def _may(self, word: str) -> bool:
+        return len(word) >= self.least and (self.keep is None or word not in self.keep)
+
+
+def typos(share: float = 0.2, *, seed: int = 0) -> Typos:
+    """Up to `share` of the words with a typo of fingers: a swap, a letter less or more, a wrong key.
+
+    Deviations: none from a paper; see `Typos`.
+    """
+    return Typos(share, seed=seed)
+
+
+@dataclass(frozen=True)
+class StochasticTokens:
+    """The same texts in other tokens of the vocabulary: a token is cut in two with probability `rate`, and so are its
+    parts (BPE-dropout, arXiv:1910.13267, and subword regularisation, arXiv:1804.10959, have the purpose).
+
+    seed: what is drawn for a row is drawn from (seed, step, row id).
+
+    Deviations: tokens of the usual reading are cut, uniformly among the cuts that the vocabulary has, where BPE-dropout
+    leaves out merges and subword regularisation samples by a language model: so it works with every tokenizer.
+    """
+
+    rate: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rate <= 1:
+            raise ValueError(f"stochastic_tokens.rate must be from 0 to 1, got {self.rate}.")
+
+    def __call__(self, rows: EncodedRows, pieces: Pieces, max_length: int, *, step: int = 0) -> EncodedRows:
+        """The rows in other tokens, `max_length` of them at most; labels and ids stay. Only editable tokens are cut.
+
+        pieces: `Pieces(tokenizer)` of the tokenizer that made the rows.
+        """
+        made = [self._row(rows, n, pieces, max_length, step) for n in range(len(rows))]
+        return replace(
+            rows, features=tuple(features for features, _ in made), editable=tuple(editable for _, editable in made)
+        )
+
+    def _row(
+        self, rows: EncodedRows, n: int, pieces: Pieces, max_length: int, step: int
+    ) -> tuple[dict[str, list[int]], list[bool]]:
+        draw = Random(derived_seed(self.seed, step, rows.ids[n]))
+        editable = rows.editable[n]
+        room = max(0, max_length - len(editable))
+        source: list[int] = []
+        tokens: list[int] = []
+        for place, (token, may) in enumerate(zip(rows.tokens[n], editable, strict=True)):
+            own = self._cut(token, pieces, draw) if may else [token]
+            if len(own) - 1 > room:
+                own = [token]
+            room -= len(own) - 1
+            tokens += own
+            source += [place] * len(own)
+        features = {name: [values[place] for place in source] for name, values in rows.features[n].items()}
+        return features | {"input_ids": tokens}, [editable[place] for place in source]
+
+    def _cut(self, token: int, pieces: Pieces, draw: Random) -> list[int]:
+        """The token, or what it is cut into."""
+        cuts: Sequence[tuple[int, int]] = pieces.cuts(token) if draw.random() < self.rate else ()
+        if not cuts:
+            return [token]
+        left, right = draw.choice(cuts)
+        return [*self._cut(left, pieces, draw), *self._cut(right, pieces, draw)]

@@ -1,0 +1,202 @@
+"""Edits of texts as an attack like any other: a function of model and batch, whose rows come back in other tokens."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from random import Random
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+
+from textadv.attacks.edits.attack import EditAttack
+from textadv.attacks.edits.augmenting import StochasticTokens, Typos
+from textadv.attacks.edits.replacing import Synonyms, parts_of
+from textadv.attacks.parts.attacked import Attacked, Cost, Outcome
+from textadv.attacks.parts.calling import entered, on_arrays
+from textadv.attacks.parts.goals import Goal, Untargeted
+from textadv.attacks.parts.unperturbed import mean_logits
+from textadv.data import EncodedRows, Examples, encode
+from textadv.data.encoding import require_tokenizer
+from textadv.models import bare, evaluating
+from textadv.models.pieces import Pieces
+from textadv.models.victim import Victim
+from textadv.values.batch import Batch
+from textadv.values.errors import ModelError
+from textadv.values.kinds import require_kind
+from textadv.values.losses import margin
+from textadv.values.randomness import derived_seed
+from textadv.values.texts import Written
+
+SHARE_DRAW = 31
+
+Editor = Typos | StochasticTokens | EditAttack
+
+
+class _Texts(NamedTuple):
+    """Rows tokenised anew, and what that took of the model: (B,) int64 each."""
+
+    rows: EncodedRows
+    queries: list[int]
+    slopes: list[int]
+
+
+def measured(model: nn.Module, clean: Batch, found: Batch, goal: Goal, climb: Tensor | None = None) -> Outcome:
+    """What edits, and what came after them, did to each row: two passes, in evaluation mode.
+
+    climb: (B,) what a search added; nan by default.
+    """
+    with evaluating(model):
+        before, after = mean_logits(model, clean), mean_logits(model, found)
+    gain = goal.value(after.double(), found, before.double()) - goal.value(before.double(), clean, before.double())
+    nothing = torch.full_like(gain, float("nan"))
+    return Outcome(goal.reached(after, found), gain, nothing if climb is None else climb, margin(after, found).double())
+
+
+@dataclass(frozen=True)
+class TextEdits:
+    """Edits of a batch's first texts, as an attack: `TextEdits(Typos(), tokenizer, max_length)(model, batch)`.
+
+    `Attacked.batch` holds the rows in their new tokens, cut to `max_length` as the data are and padded to their own
+    width, with the labels, ids and roles that they had; `Attacked.origin` the rows as they were. There is no
+    perturbation. What is drawn follows from (seed, step, row id), so that a row is edited alike in every batch, and
+    anew at every step. `radius_scale` does nothing: an edit has no radius.
+
+    editor: draws edits without a model (`Typos`, `StochasticTokens`), or searches for those that break this model (an
+        `EditAttack`, whose queries and gradients are counted).
+    tokenizer, max_length: those that the data were encoded with; a tokenizer of transformers.
+    share: of the rows that are edited, drawn row by row. seed: of that draw.
+    goal: what is measured.
+
+    Deviations: none; it follows no paper.
+    """
+
+    editor: Editor
+    tokenizer: Any = field(repr=False)
+    max_length: int
+    share: float = 1.0
+    seed: int = 0
+    goal: Goal = field(default_factory=Untargeted)
+
+    def __post_init__(self) -> None:
+        remedy = "Give Typos(), StochasticTokens() or an EditAttack such as deepwordbug(queries=100)."
+        require_kind("editor", self.editor, (Typos, StochasticTokens, EditAttack), "what edits texts", remedy)
+        require_tokenizer(self.tokenizer)
+        if isinstance(self.editor, EditAttack) and self.editor.follows_gradients and not self.tokenizer.is_fast:
+            raise ModelError(
+                f"attack.edits: {self.editor.name or 'a search by gradient'} asks which characters a token stands for, "
+                f"and {type(self.tokenizer).__name__} does not tell. Use a model with a tokenizer.json, or "
+                "attack.edits.name: deepwordbug."
+            )
+        if not 0 < self.share <= 1:
+            raise ValueError(f"mixing.discrete must be above 0 and at most 1, got {self.share}.")
+
+    def __str__(self) -> str:
+        name = self.editor.name or "edits" if isinstance(self.editor, EditAttack) else repr(self.editor)
+        return f"{name} on {100 * self.share:g} % of the rows"
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """Of a search SHA-256 of all that it follows from, words and models included; what is drawn has no files."""
+        return {"attack.edits": self.editor.identity} if isinstance(self.editor, EditAttack) else {}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was left out of the tables of words, a sentence for each that lacks something."""
+        if not isinstance(self.editor, EditAttack):
+            return ()
+        tables = [part.table for part in parts_of(self.editor.transformation) if isinstance(part, Synonyms)]
+        return tuple(table.note for table in tables if table.note is not None)
+
+    @on_arrays
+    def __call__(
+        self,
+        model: nn.Module,
+        batch: Batch,
+        y: object = None,
+        *,
+        step: int = 0,
+        radius_scale: float | Tensor = 1.0,
+        measure: bool = True,
+    ) -> Attacked:
+        """The rows of `batch` edited; see `Attack` for the arguments.
+
+        Raises ValueError where there are no texts, a row has several labels, or the rows are perturbed already.
+        """
+        model, batch, back = entered(self, model, batch, y, measure)
+        written = _written(batch)
+        if isinstance(self.editor, EditAttack) and isinstance(bare(model), FSDPModule):
+            raise ValueError(
+                f"attack.edits: {self.editor.name or 'a search'} makes processes run different numbers of passes, "
+                "which FSDP cannot do. Use DDP, or attack.edits.name: typos."
+            )
+        found = self._texts(model, batch, written, step)
+        edited = found.rows.batch(range(len(batch))).to(batch.device)
+        edited = replace(edited, labels=batch.labels, ids=batch.ids, role=batch.role)
+        queries, slopes = (torch.tensor(count, device=batch.device) for count in (found.queries, found.slopes))
+        cost, outcome = Cost(slopes, slopes.clone(), queries), None
+        if measure:
+            outcome = measured(model, batch, edited, self.goal)
+            cost = cost._replace(queries=cost.queries + 2)
+        gauge = torch.tensor(self._changes(found.rows, batch, step), device=batch.device, dtype=torch.float64)
+        return back(Attacked(edited, gauge, cost, outcome, origin=batch))
+
+    def edits(self, step: int, row: int) -> bool:
+        """Whether the row of this id is edited at this step."""
+        return self.share == 1 or Random(derived_seed(self.seed, step, row, SHARE_DRAW)).random() < self.share
+
+    @cached_property
+    def _pieces(self) -> Pieces:
+        return Pieces(self.tokenizer)
+
+    def _texts(self, model: nn.Module, batch: Batch, written: Written, step: int) -> _Texts:
+        texts, pairs = written.rows()
+        rows = Examples(texts, pairs, tuple(batch.labels.tolist()), tuple(batch.ids.tolist()))
+        chosen = [n for n, row in enumerate(rows.ids) if self.edits(step, row)]
+        queries, slopes = [0] * len(rows), [0] * len(rows)
+        part = rows.select(chosen)
+        if isinstance(self.editor, Typos):
+            part = self.editor(part, step=step)
+        elif isinstance(self.editor, EditAttack) and chosen:
+            found = self.editor(Victim(bare(model), self.tokenizer, self.max_length), part, step=step)
+            part = replace(part, texts=tuple(row.edited for row in found.rows))
+            for place, row in zip(chosen, found.rows, strict=True):
+                queries[place], slopes[place] = row.queries, row.slopes
+        fresh = dict(zip(chosen, part.texts, strict=True))
+        rows = replace(rows, texts=tuple(fresh.get(n, text) for n, text in enumerate(texts)))
+        encoded = encode(rows, self.tokenizer, self.max_length)
+        if isinstance(self.editor, StochasticTokens):
+            cut = self.editor(encoded, self._pieces, self.max_length, step=step)
+            taken = set(chosen)
+            each = [(cut if n in taken else encoded, n) for n in range(len(rows))]
+            encoded = replace(
+                encoded,
+                features=tuple(own.features[n] for own, n in each),
+                editable=tuple(own.editable[n] for own, n in each),
+            )
+        return _Texts(encoded, queries, slopes)
+
+    def _changes(self, rows: EncodedRows, batch: Batch, step: int) -> list[float]:
+        """Of each row 1 where its tokens are others than those of the batch, else 0; nan where it was left alone."""
+        kept = batch.inputs["attention_mask"].bool().cpu()
+        before = batch.inputs["input_ids"].cpu()
+        changed = [own != before[n][kept[n]].tolist() for n, own in enumerate(rows.tokens)]
+        return [float(one) if self.edits(step, row) else math.nan for one, row in zip(changed, rows.ids, strict=True)]
+
+
+def _written(batch: Batch) -> Written:
+    """The texts of the batch. Raises ValueError where it has none, or edits of them would not do."""
+    if not batch.one_each:
+        what = "a chat is no row of one class" if batch.is_chat else "its labels belong to words, which edits move"
+        raise ValueError(f"attack.edits edits texts of one class each, and {what}. Remove attack.edits.")
+    if batch.written is None:
+        raise ValueError(
+            "attack.edits needs the texts of the rows, and this batch has none. Take it from encode(examples, "
+            "tokenizer, max_length).batch(positions)."
+        )
+    if batch.perturbation is not None:
+        raise ValueError("Edits come before a perturbation, whose tokens they change: then(edits, attack).")
+    return batch.written

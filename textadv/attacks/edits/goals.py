@@ -1,0 +1,102 @@
+"""What an adversary that edits texts wants, told in logits: probabilities saturate and hide the way from the search."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from textadv.attacks.edits.passage import Passage
+
+WRONG = "the model is wrong about it already"
+
+
+def _margin(logits: Tensor, wanted: Tensor) -> Tensor:
+    """(N,) the largest logit among `wanted` (C,) bool minus the largest other, of logits (N, C)."""
+    low = torch.finfo(logits.dtype).min
+    return logits.masked_fill(~wanted, low).amax(dim=1) - logits.masked_fill(wanted, low).amax(dim=1)
+
+
+@dataclass(frozen=True)
+class Misclassify:
+    """Any other class than the row's own. The value is the largest other logit minus the label's; reached above 0.
+
+    Example: logits (2.0, 0.5, 1.0) and label 0 have the value -1.0.
+
+    Deviations: harnesses climb 1 - p(label); the margin of logits has the same sign and does not saturate
+    (arXiv:2402.17509 shows that sharpened logits alone make such searches fail).
+    """
+
+    stops: bool = True
+
+    def values(self, logits: Tensor, label: int, passages: Sequence[Passage]) -> Tensor:
+        """(N,) the margins."""
+        wanted = torch.arange(logits.shape[1], device=logits.device) != label
+        return _margin(logits, wanted)
+
+    def reached(self, logits: Tensor, label: int, passages: Sequence[Passage]) -> Tensor:
+        """(N,) where another class has the largest logit, the first of equals: what `argmax` says."""
+        return logits.argmax(dim=1) != label
+
+    def refusal(self, logits: Tensor, label: int) -> str | None:
+        """A row that the model has wrong needs no attack."""
+        return WRONG if int(logits.argmax()) != label else None
+
+
+@dataclass(frozen=True)
+class Toward:
+    """One class, `target`. The value is its logit minus the largest other; reached where it is the largest."""
+
+    target: int
+    stops: bool = True
+
+    def __post_init__(self) -> None:
+        if self.target < 0:
+            raise ValueError(f"goal.target must be a class number from 0 on, got {self.target}.")
+
+    def values(self, logits: Tensor, label: int, passages: Sequence[Passage]) -> Tensor:
+        """(N,) the margins of the target."""
+        self._require(logits)
+        return _margin(logits, torch.arange(logits.shape[1], device=logits.device) == self.target)
+
+    def reached(self, logits: Tensor, label: int, passages: Sequence[Passage]) -> Tensor:
+        """(N,) where the target has the largest logit."""
+        return logits.argmax(dim=1) == self.target
+
+    def refusal(self, logits: Tensor, label: int) -> str | None:
+        """A row of the target class, or taken for one, needs no attack."""
+        self._require(logits)
+        if label == self.target:
+            return "its own class is the target"
+        return WRONG if int(logits.argmax()) != label else None
+
+    def _require(self, logits: Tensor) -> None:
+        if self.target >= logits.shape[-1]:
+            raise ValueError(f"goal.target must be one of the model's {logits.shape[-1]} classes, got {self.target}.")
+
+
+@dataclass(frozen=True)
+class Reduce:
+    """As few words as possible at which the model still says the row's own class (arXiv:1804.07781).
+
+    The value of a text that keeps the class is the count of deleted words plus the label's probability; else it is -1.
+    """
+
+    stops: bool = False
+
+    def values(self, logits: Tensor, label: int, passages: Sequence[Passage]) -> Tensor:
+        """(N,) deleted words plus p(label) below 1, or -1."""
+        deleted = torch.tensor([float(len(one) - one.left) for one in passages], device=logits.device)
+        kept = logits.argmax(dim=1) == label
+        return torch.where(kept, deleted + 0.999 * logits.float().softmax(dim=1)[:, label], -torch.ones_like(deleted))
+
+    def reached(self, logits: Tensor, label: int, passages: Sequence[Passage]) -> Tensor:
+        """(N,) where the class is kept with a word less."""
+        shorter = torch.tensor([one.left < len(one) for one in passages], device=logits.device)
+        return (logits.argmax(dim=1) == label) & shorter
+
+    def refusal(self, logits: Tensor, label: int) -> str | None:
+        """What is wrong already cannot be kept."""
+        return WRONG if int(logits.argmax()) != label else None

@@ -1,0 +1,189 @@
+"""A classifier asked by texts: tokenised anew each time, sorted by length, in batches of so many tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from textadv.data import Examples, encode
+from textadv.models.places import delta_shape, device_of, dtype_of, require_model
+from textadv.models.running import evaluating, forward, vectors
+from textadv.values.batch import Batch
+from textadv.values.errors import ModelError
+from textadv.values.kinds import require_kind
+from textadv.values.spaces import Embeddings
+
+Value = Callable[[Tensor, Sequence[int]], Tensor]
+"""Logits (N, C) of the questions at these places -> (N,) what is differentiated."""
+
+
+class Asked(NamedTuple):
+    """A text, with the second text where the task has one."""
+
+    text: str
+    pair: str | None = None
+
+
+class Slopes(NamedTuple):
+    """The gradient at the word embeddings of one text.
+
+    gradient: (S, D), float32. spans: (S) the characters that each token stands for, (0, 0) where it is not of the text.
+    tokens: (S).
+    """
+
+    gradient: Tensor
+    spans: tuple[tuple[int, int], ...]
+    tokens: tuple[int, ...]
+
+    def first_of(self, start: int, stop: int) -> int | None:
+        """The first token that stands for characters of this stretch; None where the model reads none of them."""
+        return next((n for n, (low, high) in enumerate(self.spans) if low < stop and start < high and low < high), None)
+
+    def within(self, start: int, stop: int) -> list[int]:
+        """All tokens that stand for characters of this stretch."""
+        return [n for n, (low, high) in enumerate(self.spans) if low < stop and start < high and low < high]
+
+
+@dataclass(frozen=True, eq=False)
+class Victim:
+    """A model and how texts reach it: the logits are those of `encode` and `forward` on the same texts.
+
+    max_length: tokens that are read of a text, special ones included. tokens_per_batch: the most that one forward pass
+        takes, padding included; a single longer text goes alone.
+
+    In batches of other rows a logit differs in its last bits, as everywhere; nothing else depends on the other texts.
+    """
+
+    model: nn.Module
+    tokenizer: PreTrainedTokenizerBase
+    max_length: int = 128
+    tokens_per_batch: int = 8192
+
+    def __post_init__(self) -> None:
+        require_model(self.model)
+        remedy = "Give the object that loading returns: load_classifier(...).tokenizer, or AutoTokenizer's."
+        require_kind("tokenizer", self.tokenizer, PreTrainedTokenizerBase, "a tokenizer", remedy)
+        if self.tokens_per_batch < 1:
+            raise ValueError(f"tokens_per_batch must be at least 1, got {self.tokens_per_batch}.")
+
+    @torch.no_grad()
+    def logits(self, asked: Sequence[Asked]) -> Tensor:
+        """(N, C) of N texts, float32, on the CPU."""
+        found: list[Tensor] = []
+        places: list[int] = []
+        with evaluating(self.model):
+            for index, batch in self._batches(asked):
+                found.append(forward(self.model, batch).float().cpu())
+                places += index
+        if not found:
+            raise ValueError("A victim is asked for at least one text, got none.")
+        order = torch.tensor(places)
+        logits = torch.cat(found)
+        return torch.empty_like(logits).index_copy_(0, order, logits)
+
+    def slopes(self, asked: Sequence[Asked], value: Value) -> list[Slopes]:
+        """For each text the gradient of `value` at its word embeddings. No parameter's `.grad` is touched.
+
+        Raises ModelError where the tokenizer cannot say which characters a token stands for.
+        """
+        if not isinstance(self.tokenizer, PreTrainedTokenizerFast):
+            raise ModelError(
+                f"{type(self.tokenizer).__name__} cannot say which characters a token stands for. Searches by "
+                "gradient need a fast tokenizer (tokenizer.json); the importance delete or unk needs none."
+            )
+        found: list[Slopes | None] = [None] * len(asked)
+        with evaluating(self.model), torch.enable_grad():
+            for index, batch in self._batches(asked):
+                shape = delta_shape(self.model, batch, Embeddings())
+                delta = torch.zeros(shape, dtype=dtype_of(self.model), device=batch.device, requires_grad=True)
+                logits = forward(self.model, batch.perturbed(Embeddings(), delta))
+                (grad,) = torch.autograd.grad(value(logits, index).sum(), delta)
+                for row, place in enumerate(index):
+                    kept = batch.inputs["attention_mask"][row].bool()
+                    own = batch.inputs["input_ids"][row][kept].tolist()
+                    found[place] = Slopes(grad[row][kept].float().cpu(), self._spans(asked[place]), tuple(own))
+        return [one for one in found if one is not None]
+
+    def read(self, asked: Asked) -> int:
+        """How many characters of the text are read before it is cut; all, where the tokenizer cannot say."""
+        if not isinstance(self.tokenizer, PreTrainedTokenizerFast):
+            return len(asked.text)
+        return max((stop for _, stop in self._spans(asked)), default=0)
+
+    def _spans(self, asked: Asked) -> tuple[tuple[int, int], ...]:
+        encoding = self.tokenizer(
+            asked.text, asked.pair, truncation=True, max_length=self.max_length, return_offsets_mapping=True
+        )
+        of = encoding.sequence_ids(0)
+        return tuple(
+            (start, stop) if part == 0 else (0, 0)
+            for (start, stop), part in zip(encoding["offset_mapping"], of, strict=True)
+        )
+
+    def _batches(self, asked: Sequence[Asked]) -> Iterator[tuple[list[int], Batch]]:
+        """The places of texts of like length, and their batch."""
+        texts = tuple(one.text for one in asked)
+        pairs = None if all(one.pair is None for one in asked) else tuple(one.pair or "" for one in asked)
+        rows = encode(
+            Examples(texts, pairs, (0,) * len(texts), tuple(range(len(texts)))), self.tokenizer, self.max_length
+        )
+        device = device_of(self.model)
+        taken: list[int] = []
+        for place in sorted(range(len(rows)), key=lambda n: -rows.lengths[n]):
+            # The longest comes first, so that it is the width of the batch.
+            if taken and (len(taken) + 1) * rows.lengths[taken[0]] > self.tokens_per_batch:
+                yield taken, rows.batch(taken).to(device)
+                taken = []
+            taken.append(place)
+        if taken:
+            yield taken, rows.batch(taken).to(device)
+
+    @cached_property
+    def words(self) -> tuple[tuple[str, int], ...]:
+        """Every word of letters alone that is one token within a text, with that token, in the order of the tokens."""
+        size = len(self.tokenizer)
+        spelled = [str(self.tokenizer.decode([token])).strip() for token in range(size)]
+        likely = [token for token in range(size) if spelled[token].isalpha()]
+        if not likely:
+            return ()
+        own = self.tokenizer([f" {spelled[token]}" for token in likely], add_special_tokens=False)["input_ids"]
+        return tuple((spelled[token], token) for token, tokens in zip(likely, own, strict=True) if tokens == [token])
+
+    @torch.no_grad()
+    def table(self) -> Tensor:
+        """(W, D) the embeddings of `words` as the model sees them, float32, on the CPU."""
+        tokens = torch.tensor([token for _, token in self.words], dtype=torch.long)
+        return torch.cat(list(vectors(self.model, Embeddings()))).cpu()[tokens]
+
+    @torch.no_grad()
+    def nearest(self, words: Sequence[str], count: int, least: float) -> list[tuple[str, ...]]:
+        """For each word up to `count` of `self.words`, by the cosine of their embeddings, those of at least `least`.
+
+        A word of several tokens stands for their mean. The word itself, in any case, is none of them.
+        """
+        every = F.normalize(torch.cat(list(vectors(self.model, Embeddings()))).cpu(), dim=1)
+        names = [name for name, _ in self.words]
+        own = every[torch.tensor([token for _, token in self.words], dtype=torch.long)]
+        pieces = self.tokenizer([f" {word}" for word in words], add_special_tokens=False)["input_ids"]
+        found: list[tuple[str, ...]] = []
+        for word, tokens in zip(words, pieces, strict=True):
+            if not tokens or not names:
+                found.append(())
+                continue
+            mean = F.normalize(every[torch.tensor(tokens)].mean(dim=0), dim=0)
+            cosines = own @ mean
+            top = cosines.topk(min(len(names), count + 4)).indices.tolist()
+            near = [names[n] for n in top if float(cosines[n]) >= least and names[n].lower() != word.lower()]
+            found.append(tuple(near[:count]))
+        return found
+
+    def blank(self) -> str:
+        """What stands for an unknown word: the tokenizer's own token, else its mask, else a word that says nothing."""
+        return self.tokenizer.unk_token or self.tokenizer.mask_token or "something"
