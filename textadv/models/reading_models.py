@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenizerBase
 
-from textadv.models.filled import require_shapes, unfilled
+from textadv.models.filled import filled
 from textadv.models.finite import require_finite_weights
 from textadv.models.loading import require_words, usable
 from textadv.models.places import device_of
 from textadv.models.running import evaluating
-from textadv.models.sources import quiet, require_safetensors, require_tokenizer
+from textadv.models.sources import quiet, require_tokenizer
 from textadv.values.digests import weights_hash
 from textadv.values.errors import ModelError
 
@@ -107,7 +107,7 @@ def load_masked_model(folder: str, max_length: int = 128) -> MaskedModel:
 
     Raises ModelError where there is none, its head is not in the checkpoint, or its tokenizer has no mask.
     """
-    model, tokenizer, missing = _loaded(folder, AutoModelForMaskedLM, "AutoModelForMaskedLM")
+    model, tokenizer, missing = _loaded(folder, AutoModelForMaskedLM)
     head = [name for name in missing if "pooler" not in name and "position_ids" not in name]
     if head:
         raise ModelError(
@@ -121,7 +121,7 @@ def load_masked_model(folder: str, max_length: int = 128) -> MaskedModel:
 
 def load_text_encoder(folder: str, max_length: int = 128) -> TextEncoder:
     """The encoder in a folder, or of a Hub id. Raises ModelError where there is none, or its weights are missing."""
-    model, tokenizer, missing = _loaded(folder, AutoModel, "AutoModel")
+    model, tokenizer, missing = _loaded(folder, AutoModel)
     body = [name for name in missing if "pooler" not in name and "position_ids" not in name]
     if body:
         raise ModelError(
@@ -132,17 +132,13 @@ def load_text_encoder(folder: str, max_length: int = 128) -> TextEncoder:
 
 
 def _loaded(
-    folder: str, kind: type[AutoModel] | type[AutoModelForMaskedLM], name: str
+    folder: str, kind: type[AutoModel] | type[AutoModelForMaskedLM]
 ) -> tuple[nn.Module, PreTrainedTokenizerBase, tuple[str, ...]]:
     """Model, tokenizer and the weights that the checkpoint lacks."""
     with quiet(), usable(folder, "the tokenizer of a text model"):
         require_tokenizer(folder)
-        require_safetensors(folder, name)
         tokenizer = AutoTokenizer.from_pretrained(folder)
         require_words(folder, tokenizer)
-        model, report = kind.from_pretrained(
-            folder, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True, dtype=torch.float32
-        )
-        require_shapes(folder, report)
-        require_finite_weights(folder, model)
-    return model.eval(), tokenizer, unfilled(report)
+        found = filled(folder, kind, dtype=torch.float32)
+        require_finite_weights(folder, found.model)
+    return found.model.eval(), tokenizer, found.new
