@@ -158,7 +158,7 @@ class Victim:
 
     @torch.no_grad()
     def table(self) -> Tensor:
-        """(W, D) the embeddings of `words` as the model sees them, float32, on the CPU."""
+        """(words, D) the embeddings of `words` as the model sees them, float32, on the CPU."""
         tokens = torch.tensor([token for _, token in self.words], dtype=torch.long)
         return torch.cat(list(vectors(self.model, Embeddings()))).cpu()[tokens]
 

@@ -185,7 +185,7 @@ class Similarity:
         return Request(self._vectors, tuple(pairs))
 
     def allows(self, original: Passage, edited: Sequence[Passage], known: Sequence[Tensor]) -> list[bool]:
-        """Whether they are alike enough."""
+        """Whether they are alike enough. known: the vectors, each (D,), two for each text."""
         found = []
         for n in range(len(edited)):
             cosine = min(1.0, max(-1.0, float(known[2 * n] @ known[2 * n + 1])))

@@ -134,6 +134,7 @@ class Row:
     places: the words that may be edited at all: those that the model reads and no constraint forbids.
     queries, cached: texts that went through the model, and texts that were asked for again.
     slopes_taken: backward passes. found_at: queries after which the best was seen.
+    first_logits, best_logits: (C,) of the row as it is and of the best.
     """
 
     questions: Questions
