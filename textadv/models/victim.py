@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +17,7 @@ from textadv.data import Examples, encode
 from textadv.models.places import delta_shape, device_of, dtype_of, require_model
 from textadv.models.running import evaluating, forward, vectors
 from textadv.values.batch import Batch
+from textadv.values.digests import digest
 from textadv.values.errors import ModelError
 from textadv.values.kinds import require_kind
 from textadv.values.spaces import Embeddings
@@ -199,6 +201,15 @@ class Victim:
             near = [names[n] for n in top if float(cosines[n]) >= least and names[n].lower() != word.lower()]
             found.append(tuple(near[:count]))
         return found
+
+    @property
+    def reading(self) -> str:
+        """A hash of all by which texts become tokens, the length among it; not of what calls leave in a tokenizer."""
+        if isinstance(self.tokenizer, PreTrainedTokenizerFast):
+            told = json.loads(self.tokenizer.backend_tokenizer.to_str()) | {"truncation": None, "padding": None}
+        else:
+            told = self.tokenizer.get_vocab()
+        return digest([json.dumps([self.max_length, sorted(told.items())]).encode()])
 
     def blank(self) -> str:
         """What stands for an unknown word: the tokenizer's own token, else its mask, else a word that says nothing."""

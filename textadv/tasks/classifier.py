@@ -48,6 +48,11 @@ def as_measured(measured: Measured) -> Measured:
     return measured
 
 
+def nothing_beyond(task: Classifier, name: str, loaded: Any, measured: Measured) -> Measured:
+    """The record as it is."""
+    return measured
+
+
 @dataclass(frozen=True)
 class Classifier:
     """The task of texts, of images and of words in sentences, see `Task`.
@@ -57,7 +62,8 @@ class Classifier:
     weights each time. opened: gives the `Reader` of a loaded model for those positions. beside: gives the task for
     another model. split_norm: which of two batch norms is measured and kept where attacked rows train their own; None:
     there is one. surrogates: the models that attacks of the evaluation are transferred from, by name. told: makes of
-    the record of a model what the report shows.
+    the record of a model what the report shows. beyond: adds to the record of a loaded model, by its name, what is
+    measured beside perturbations.
     """
 
     config: ClassifierRunSection
@@ -78,6 +84,7 @@ class Classifier:
     split_norm: Which | None = None
     surrogates: Mapping[str, LoadedModel | LoadedVision] = field(default_factory=dict)
     told: Callable[[Measured], Measured] = as_measured
+    beyond: Callable[[Classifier, str, Any, Measured], Measured] = nothing_beyond
 
     def rows_text(self) -> str:
         """How many rows do what, for the screen."""
@@ -137,7 +144,7 @@ class Classifier:
             minimum=smallest,
             names=names,
         )
-        return self.told(measured)
+        return self.beyond(self, name, loaded, self.told(measured))
 
     def results(
         self, models: Sequence[Measured], trainings: Sequence[Training], facts: Facts, exports: Sequence[ExportCheck]

@@ -9,6 +9,7 @@ from functools import partial
 
 from textadv.attacks import ThreatModel
 from textadv.config.classifier import ClassifierRunSection
+from textadv.config.edits import EditSources
 from textadv.config.types import ConfigError
 from textadv.data import (
     EncodedRows,
@@ -43,6 +44,7 @@ from textadv.tasks.checks import (
 from textadv.tasks.classifier import THREAT_ROWS, Classifier
 from textadv.tasks.protocol import Run
 from textadv.tasks.text.config import RunConfig
+from textadv.tasks.text.editing import Editing
 from textadv.tasks.text.surrogates import text_surrogates
 from textadv.values.digests import digest, surrogate_hashes, weights_hash
 from textadv.values.host.phases import stage
@@ -59,8 +61,11 @@ def ready(config: RunConfig, run: Run) -> Classifier:
             ["threat.space: pixels needs images and data holds texts. Set threat.space: embeddings, or task: images."]
         )
     check_adversary(config)
+    sources = EditSources()
+    attacks = config.evaluation.edit_attacks(config.seed, sources)
     splits = config.data.make(config.seed)
     check_measuring(config, len(splits.labels))
+    attacks = config.evaluation.of_classes(attacks, splits.labels)
     loaded = config.model.make(splits.labels, config.seed)
     run.require_room(loaded.model)
     train, validation, test = encoded(splits, loaded, config)
@@ -68,6 +73,8 @@ def ready(config: RunConfig, run: Run) -> Classifier:
     doubts = read_texts(config, loaded, (train, validation, test), config.data.max_length)
     surrogates = text_surrogates(config, loaded, splits, test)
     threat = resolved_threat(config, loaded, train)
+    editing = Editing(attacks, sources, splits.test)
+    editing.rehearse(config, loaded)
     task = Classifier(
         config=config,
         run=run,
@@ -80,11 +87,12 @@ def ready(config: RunConfig, run: Run) -> Classifier:
         threat=threat,
         hashes=_hashes(splits, loaded) | surrogate_hashes({name: found.model for name, found in surrogates.items()}),
         new_weights=loaded.initialised,
-        warnings=(*run.notes, *_warnings(config, splits, threat, train, loaded), *doubts),
+        warnings=(*run.notes, *_warnings(config, splits, threat, train, loaded), *doubts, *sources.notes),
         load=partial(config.model.make, splits.labels, config.seed),
         opened=partial(_opened, config, splits),
         beside=partial(_beside, config, splits),
         surrogates=surrogates,
+        beyond=editing.measured,
     )
     if run.training:
         check_selection(validation.labels, task.selection, splits.labels)
