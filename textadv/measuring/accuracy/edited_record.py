@@ -75,17 +75,18 @@ def edit_measures(runs: Sequence[EditRun], found: Mapping[str, Edited]) -> Itera
     breaking = [run for run in runs if run.breaks]
     panel = str(sorted((run.name, run.identity) for run in breaking))
     clean = [row.right for row in every]
-    yield _accuracy("clean accuracy", CLEAN_EDITS, every, clean)
+    yield _accuracy("clean accuracy", CLEAN_EDITS, every, clean, note=_over(runs, every))
     for run in breaking:
         held = [row.robust for row in run.rows]
         yield _accuracy(f"accuracy under {run.name}", ROBUST_EDITS + run.name, run.rows, held, run.identity)
     if breaking:
         worst = [all(common[run.name][n].robust for run in breaking) for n in range(len(every))]
-        yield _accuracy("worst edit of each row", WORST_EDIT, every, worst, panel)
+        yield _accuracy("worst edit of each row", WORST_EDIT, every, worst, panel, note=_over(runs, every))
     for run in runs:
         succeeded, failed = (found[run.name].count(status) for status in (Status.SUCCEEDED, Status.FAILED))
         rate, id = wilson(succeeded, succeeded + failed), SUCCESS_EDITS + run.name
-        yield share(GROUP, f"attack success, {run.name}", rate, (), True, id=id, heading=HEADING, over=OWN)
+        name = f"attack success, {run.name}" if run.breaks else f"reduced to fewer words, {run.name}"
+        yield share(GROUP, name, rate, (), True, id=id, heading=HEADING, over=OWN)
     for run in runs:
         told = f"{run.queries:.1f} (+ {run.cached:.1f} cached)"
         yield _mean(f"mean queries, {run.name}", QUERIES + run.name, run.queries, run, told)
@@ -93,10 +94,18 @@ def edit_measures(runs: Sequence[EditRun], found: Mapping[str, Edited]) -> Itera
         yield _mean(f"words changed, {run.name}", WORDS + run.name, run.words, run, told)
 
 
-def _accuracy(name: str, id: str, rows: Sequence[RowEdit], held: Sequence[bool], more: str = "") -> Measure:
+def _over(runs: Sequence[EditRun], every: Sequence[RowEdit]) -> str:
+    """Which rows these are, where not every attack was run on as many."""
+    same = all(len(run.rows) == len(every) for run in runs)
+    return "" if same else f"over the {len(every)} rows that every attack by edits was run on"
+
+
+def _accuracy(
+    name: str, id: str, rows: Sequence[RowEdit], held: Sequence[bool], more: str = "", note: str = ""
+) -> Measure:
     over = digest([str([(row.id, row.label) for row in rows]).encode(), more.encode()])
     each = [float(one) for one in held]
-    return share(GROUP, name, wilson(sum(held), len(held)), each, False, id=id, heading=HEADING, over=over)
+    return share(GROUP, name, wilson(sum(held), len(held)), each, False, note, id=id, heading=HEADING, over=over)
 
 
 def _mean(name: str, id: str, value: float, run: EditRun, text: str) -> Measure:

@@ -72,6 +72,7 @@ class EditRun:
     def budgets(self) -> tuple[int, ...]:
         """The numbers of queries at which its curve is drawn: up to the first that no search needed more than."""
         most = max((row.queries for row in self.rows), default=1)
+        most = max(most, BUDGETS[1])
         return (*(budget for budget in BUDGETS if budget < most), next((b for b in BUDGETS if b >= most), most))
 
 
