@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from textadv.data import Examples, encode
+from textadv.data import EncodedRows, Examples, encode
 from textadv.models.places import delta_shape, device_of, dtype_of, require_model
 from textadv.models.running import evaluating, forward, vectors
 from textadv.values.batch import Batch
@@ -99,18 +99,19 @@ class Victim:
 
     @torch.no_grad()
     def logits(self, asked: Sequence[Asked]) -> Tensor:
-        """(N, C) of N texts, float32, on the CPU."""
-        found: list[Tensor] = []
-        places: list[int] = []
-        with evaluating(self.model):
-            for index, batch in self._batches(asked):
-                found.append(forward(self.model, batch).float().cpu())
-                places += index
-        if not found:
+        """(N, C) of N texts, float32, on the CPU. Those of the same tokens go through the model once."""
+        if not asked:
             raise ValueError("A victim is asked for at least one text, got none.")
-        order = torch.tensor(places)
-        logits = torch.cat(found)
-        return torch.empty_like(logits).index_copy_(0, order, logits)
+        found: list[Tensor] = []
+        row_of: dict[int, int] = {}
+        rows = self._encoded(asked)
+        alike: dict[str, int] = {}
+        stands_for = [alike.setdefault(repr(own), n) for n, own in enumerate(rows.features)]
+        with evaluating(self.model):
+            for index, batch in self._batches(rows, list(alike.values())):
+                row_of |= {place: len(row_of) + n for n, place in enumerate(index)}
+                found.append(forward(self.model, batch).float().cpu())
+        return torch.cat(found)[torch.tensor([row_of[place] for place in stands_for])]
 
     def slopes(self, asked: Sequence[Asked], value: Value) -> list[Slopes]:
         """For each text the gradient of `value` at its word embeddings. No parameter's `.grad` is touched.
@@ -124,7 +125,7 @@ class Victim:
             )
         found: list[Slopes | None] = [None] * len(asked)
         with evaluating(self.model), torch.enable_grad():
-            for index, batch in self._batches(asked):
+            for index, batch in self._batches(self._encoded(asked), range(len(asked))):
                 shape = delta_shape(self.model, batch, Embeddings())
                 delta = torch.zeros(shape, dtype=dtype_of(self.model), device=batch.device, requires_grad=True)
                 logits = forward(self.model, batch.perturbed(Embeddings(), delta))
@@ -151,16 +152,18 @@ class Victim:
             for (start, stop), part in zip(encoding["offset_mapping"], of, strict=True)
         )
 
-    def _batches(self, asked: Sequence[Asked]) -> Iterator[tuple[list[int], Batch]]:
-        """The places of texts of like length, and their batch."""
+    def _encoded(self, asked: Sequence[Asked]) -> EncodedRows:
         texts = tuple(one.text for one in asked)
         pairs = None if all(one.pair is None for one in asked) else tuple(one.pair or "" for one in asked)
-        rows = encode(
-            Examples(texts, pairs, (0,) * len(texts), tuple(range(len(texts)))), self.tokenizer, self.max_length
-        )
+        ids = tuple(range(len(texts)))
+        return encode(Examples(texts, pairs, (0,) * len(texts), ids), self.tokenizer, self.max_length)
+
+    def _batches(self, rows: EncodedRows, places: Sequence[int]) -> Iterator[tuple[list[int], Batch]]:
+        """These places, those of texts of like length together, and their batch."""
         device = device_of(self.model)
         spared = PASS_ON_CPU if device.type == "cpu" else PASS_ELSEWHERE
-        for taken in parted(rows.lengths, self.tokens_per_batch, spared):
+        for part in parted([rows.lengths[place] for place in places], self.tokens_per_batch, spared):
+            taken = [places[n] for n in part]
             yield taken, rows.batch(taken).to(device)
 
     @cached_property

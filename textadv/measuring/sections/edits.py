@@ -95,7 +95,8 @@ class Edits:
         blocks: list[Block] = [Text(TOLD), Grid(_ended(runs), "How rows ended")]
         if shared:
             head = ["attack", "rows", *models]
-            blocks.append(Grid([head, *shared], "Right under edits, in %, of the rows that all models get right"))
+            blocks.append(Text("Right under edits, in %, of the rows that all models get right without one:"))
+            blocks.append(Grid([head, *shared], "On the rows that all get right"))
         for name, own in runs.items():
             if _breaking(own):
                 blocks += _curve(name, own)
@@ -146,4 +147,5 @@ def _curve(name: str, runs: Mapping[str, EditRun]) -> list[Block]:
     ticks = tuple((at, f"{budget:,}") for budget, at in place.items())
     caption = "Bands are 95 % Wilson intervals; one query is the row as it is. Of one run of each attack."
     plot = Lines(tuple(series), ticks, "queries a row (not to scale)", "accuracy (%)")
-    return [Picture(plot, title, alt, caption), Grid(rows, f"{title}, in % with 95 % intervals")]
+    told = Text(f"{title}, in %:")
+    return [Picture(plot, title, alt, caption), told, Grid(rows, f"{title}, with 95 % intervals")]
