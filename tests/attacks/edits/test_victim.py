@@ -158,7 +158,7 @@ def test_whole_words_and_their_neighbours() -> None:
 
 
 def test_the_cache_counts_apart_what_is_asked_again() -> None:
-    own = victim({"good": 2.0, "film": 0.1})
+    own = victim({"good": 2.0, "film": 0.1}, letters=True)
     model = own.model
     assert isinstance(model, Sums)
     spec = EditAttack(Letter("swap", "all"), Greedy("unk"), (NotTwice(),))

@@ -90,7 +90,7 @@ def ready(config: RunConfig, run: Run) -> Classifier:
         warnings=(*run.notes, *_warnings(config, splits, threat, train, loaded), *doubts, *sources.notes),
         load=partial(config.model.make, splits.labels, config.seed),
         opened=partial(_opened, config, splits),
-        beside=partial(_beside, config, splits),
+        beside=partial(_beside, config, splits, editing),
         surrogates=surrogates,
         beyond=editing.measured,
     )
@@ -107,7 +107,7 @@ def _opened(config: RunConfig, splits: Splits, loaded: LoadedModel, positions: S
 
 
 @stage("making ready")
-def _beside(config: RunConfig, splits: Splits, task: Classifier, name: str) -> Classifier:
+def _beside(config: RunConfig, splits: Splits, editing: Editing, task: Classifier, name: str) -> Classifier:
     """The task for another model: its own tokens and hashes, the same rows and the same radius.
 
     Raises ConfigError, DataError or ModelError as `ready` does.
@@ -119,6 +119,7 @@ def _beside(config: RunConfig, splits: Splits, task: Classifier, name: str) -> C
     surrogates = text_surrogates(config, loaded, splits, test, task.surrogates)
     doubts = tuple(line for line in (logits_doubt(loaded, train), *doubts) if line is not None)
     space_module(loaded.model, task.threat.space)
+    editing.rehearse(config, loaded)
     return replace(
         task,
         config=config,
