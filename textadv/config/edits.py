@@ -181,7 +181,7 @@ class PwwsConfig(EditWordsSection):
     """WordNet's synonyms, by saliency times gain (ACL 2019, P19-1103)."""
 
     name: Literal["pwws"] = Field("pwws", description="The attack.")
-    wordnet: Text = Field(description="Folder of WordNet's database files (data.noun and others).")
+    wordnet: Text = Field(description="WordNet's folder dict, of database files.")
 
     def _preset(self, seed: int, sources: EditSources) -> EditAttack:
         from textadv.attacks.edits import pwws

@@ -83,9 +83,9 @@ class EditAttack:
                 f"{type(self.transformation).__name__} edits the text as a whole. Take Exhaustive, Beam or RandomEdits."
             )
         if self.queries is not None and self.queries < 1:
-            raise ValueError(f"attack.queries must be at least 1, got {self.queries}.")
+            raise ValueError(f"queries must be at least 1, got {self.queries}.")
         if self.together < 1:
-            raise ValueError(f"attack.together must be at least 1, got {self.together}.")
+            raise ValueError(f"together must be at least 1, got {self.together}.")
 
     @property
     def identity(self) -> str:
