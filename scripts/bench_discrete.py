@@ -5,8 +5,10 @@
 FILE is a csv, tsv or jsonl file of texts and classes; --columns names them where it has no header. The classes are
 those of --train, the rows that are attacked those of --data. Both ways run the
 same attack on the same rows in turn, part by part, so that a busy machine slows both. Prints a Markdown table: rows,
-queries, seconds and queries per second of either way, their ratio and its lowest and highest part, and how many rows
-end alike. A head that the checkpoint lacks is drawn at random: the speed is the same, the accuracy means nothing.
+queries, seconds, seconds of this process' processors and queries per second of either way, their ratio by both and its
+lowest and highest part, and how many rows end alike. --padding is what single texts are padded to, by default
+--max-length; other harnesses take the tokenizer's own maximum, mostly 512. A head that the checkpoint lacks is drawn at
+random: the speed is the same, the accuracy means nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -39,7 +42,9 @@ ATTACKS: dict[str, Callable[..., EditAttack]] = {
 
 @dataclass(frozen=True, eq=False)
 class OneByOne(Victim):
-    """The same model asked for one text at a time, padded to the maximum: what other harnesses do."""
+    """The same model asked for one text at a time, padded to `padding` tokens: what other harnesses do."""
+
+    padding: int = 128
 
     @torch.no_grad()
     def logits(self, asked: Sequence[Asked]) -> Tensor:
@@ -47,46 +52,62 @@ class OneByOne(Victim):
         found = []
         with evaluating(self.model):
             for text, pair in asked:
-                batch = self.tokenizer(
-                    text, pair, truncation=True, max_length=self.max_length, padding="max_length", return_tensors="pt"
-                )
-                found.append(self.model(**batch.to(device_of(self.model))).logits.float().cpu())
+                batch = self.tokenizer(text, pair, truncation=True, max_length=self.max_length)
+                batch = self.tokenizer.pad(batch, padding="max_length", max_length=self.padding, return_tensors="pt")
+                batch = {name: value.reshape(1, -1) for name, value in batch.items()}
+                inputs = {name: value.to(device_of(self.model)) for name, value in batch.items()}
+                found.append(self.model(**inputs).logits.float().cpu())
         return torch.cat(found)
 
 
-def timed(attack: EditAttack, victim: Victim, rows: Examples) -> tuple[float, int, list[tuple[str, str]]]:
-    """Seconds, queries, and how each row ended."""
-    start = time.perf_counter()
+class Spent(NamedTuple):
+    """What a way took: seconds by the clock and of the processors, queries, and how each row ended."""
+
+    clock: float
+    processors: float
+    queries: int
+    ends: list[tuple[str, str]]
+
+
+def timed(attack: EditAttack, victim: Victim, rows: Examples) -> Spent:
+    """What the attack on these rows takes."""
+    start, began = time.perf_counter(), time.process_time()
     found = attack(victim, rows)
-    seconds = time.perf_counter() - start
-    return seconds, sum(row.queries for row in found.rows), [(row.status.value, row.edited) for row in found.rows]
+    clock, processors = time.perf_counter() - start, time.process_time() - began
+    ends = [(row.status.value, row.edited) for row in found.rows]
+    return Spent(clock, processors, sum(row.queries for row in found.rows), ends)
 
 
 def table(attack: EditAttack, ways: dict[str, Victim], rows: Examples, part: int) -> list[str]:
     """The lines that are printed."""
-    seconds, queries = dict.fromkeys(ways, 0.0), dict.fromkeys(ways, 0)
-    ratios, alike = [], 0
+    spent: dict[str, list[Spent]] = {name: [] for name in ways}
     for start in range(0, len(rows), part):
         own = rows.select(range(start, min(start + part, len(rows))))
-        speeds, ends = [], []
         for name, victim in ways.items():
-            took, asked, end = timed(attack, victim, own)
-            seconds[name] += took
-            queries[name] += asked
-            speeds.append(asked / took)
-            ends.append(end)
-        ratios.append(speeds[0] / speeds[1])
-        alike += sum(one == other for one, other in zip(*ends, strict=True))
-    lines = ["| way | rows | queries | seconds | queries per second |", "| --- | --- | --- | --- | --- |"]
-    for name in ways:
-        speed = queries[name] / seconds[name]
-        lines.append(f"| {name} | {len(rows)} | {queries[name]} | {seconds[name]:.1f} | {speed:.1f} |")
-    first, second = (queries[name] / seconds[name] for name in ways)
+            spent[name].append(timed(attack, victim, own))
+    lines = ["| way | rows | queries | seconds | of processors | queries per second |"]
+    lines.append("| --- | --- | --- | --- | --- | --- |")
+    for name, parts in spent.items():
+        queries, clock, processors = (sum(one[field] for one in parts) for field in (2, 0, 1))
+        told = (name, len(rows), queries, f"{clock:.1f}", f"{processors:.1f}", f"{queries / clock:.1f}")
+        lines.append(f"| {' | '.join(map(str, told))} |")
+    first, second = spent.values()
+    alike = sum(
+        one == other for a, b in zip(first, second, strict=True) for one, other in zip(a.ends, b.ends, strict=True)
+    )
+    each = [_ratio([a], [b], 0) for a, b in zip(first, second, strict=True)]
     lines.append(
-        f"\nRatio {first / second:.1f} (parts of {part} rows: {min(ratios):.1f} to {max(ratios):.1f}); "
-        f"{alike} of {len(rows)} rows end alike."
+        f"\nRatio of queries per second {_ratio(first, second, 0):.1f} (parts of {part} rows: {min(each):.1f} to "
+        f"{max(each):.1f}), by seconds of processors {_ratio(first, second, 1):.1f}; {alike} of {len(rows)} rows "
+        "end alike."
     )
     return lines
+
+
+def _ratio(first: Sequence[Spent], second: Sequence[Spent], seconds: int) -> float:
+    """Queries per second of the first over those of the second. seconds: 0 by the clock, 1 of processors."""
+    speeds = [sum(one.queries for one in parts) / sum(one[seconds] for one in parts) for parts in (first, second)]
+    return speeds[0] / speeds[1]
 
 
 def arguments() -> argparse.Namespace:
@@ -103,7 +124,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--part", type=int, default=16, help="rows that either way attacks in turn (default 16)")
     parser.add_argument("--queries", type=int, default=200, help="queries per row at most (default 200)")
     parser.add_argument("--max-length", type=int, default=128, help="tokens that are read of a text (default 128)")
+    parser.add_argument("--padding", type=int, help="tokens that a single text is padded to (default --max-length)")
     given = parser.parse_args()
+    given.padding = given.padding or given.max_length
+    if given.padding < given.max_length:
+        parser.error(f"--padding must be at least --max-length, {given.max_length}, got {given.padding}.")
     for name in ("rows", "part", "queries", "max_length"):
         if getattr(given, name) < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1, got {getattr(given, name)}.")
@@ -128,7 +153,7 @@ def main() -> None:
         attack = ATTACKS[given.attack](queries=given.queries)
         ways = {
             "batches of many rows": Victim(model, tokenizer, given.max_length),
-            "one text, padded": OneByOne(model, tokenizer, given.max_length),
+            "one text, padded": OneByOne(model, tokenizer, given.max_length, padding=given.padding),
         }
         # What is made once for a tokenizer or a model is no part of either way.
         ways["one text, padded"].logits([Asked("a")])

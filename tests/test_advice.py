@@ -22,6 +22,7 @@ CLASSIFIERS, TEXTUAL, OF_ONE_CLASS = {TEXTS, IMAGES, TOKENS}, {TEXTS, TOKENS, CH
 SHOWN_BY = {
     "config/classifier.py": CLASSIFIERS,
     "config/evaluation.py": CLASSIFIERS,
+    "config/edits.py": {TEXTS},
     "config/lowered.py": CLASSIFIERS,
     "config/objective*.py": OF_ONE_CLASS,
     "config/attacks.py": CLASSIFIERS,
@@ -56,6 +57,7 @@ SHOWN_BY = {
     "objectives/regularised.py": OF_ONE_CLASS,
     "objectives/token_means.py": {CHAT},
     "objectives/weights.py": CLASSIFIERS,
+    "measuring/accuracy/edited*.py": {TEXTS},
     "measuring/accuracy/masking.py": CLASSIFIERS,
     "measuring/accuracy/minimum.py": CLASSIFIERS,
     "measuring/accuracy/sanity.py": CLASSIFIERS,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,14 +13,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from textadv.data import Examples, encode
+from textadv.data import EncodedRows, Examples, encode
 from textadv.models.places import delta_shape, device_of, dtype_of, require_model
 from textadv.models.running import evaluating, forward, vectors
 from textadv.values.batch import Batch
+from textadv.values.digests import digest
 from textadv.values.errors import ModelError
 from textadv.values.kinds import require_kind
 from textadv.values.spaces import Embeddings
 
+PASS_ON_CPU, PASS_ELSEWHERE = 32, 4096
+"""Tokens that cost about as much as one more pass of a small encoder: its fixed cost is launches of kernels."""
 Value = Callable[[Tensor, Sequence[int]], Tensor]
 """Logits (N, C) of the questions at these places -> (N,) what is differentiated."""
 
@@ -51,6 +55,26 @@ class Slopes(NamedTuple):
         return [n for n, (low, high) in enumerate(self.spans) if low < stop and start < high and low < high]
 
 
+def parted(lengths: Sequence[int], most: int, spared: int) -> Iterator[list[int]]:
+    """The places of rows of like length, the longest first, in batches of at most `most` tokens, padding included.
+
+    A batch ends where its padding would cost more than the pass that is spared: `spared`, in tokens. Example: of the
+    lengths 9, 8 and 2 with `spared` 5, the first two go together with 1 token of padding, and the last goes alone.
+    """
+    taken: list[int] = []
+    padding = 0
+    for place in sorted(range(len(lengths)), key=lambda n: -lengths[n]):
+        # The longest comes first, so that it is the width of the batch.
+        width = lengths[taken[0]] if taken else lengths[place]
+        padding += width - lengths[place]
+        if taken and ((len(taken) + 1) * width > most or padding > spared):
+            yield taken
+            taken, padding = [], 0
+        taken.append(place)
+    if taken:
+        yield taken
+
+
 @dataclass(frozen=True, eq=False)
 class Victim:
     """A model and how texts reach it: the logits are those of `encode` and `forward` on the same texts.
@@ -75,18 +99,19 @@ class Victim:
 
     @torch.no_grad()
     def logits(self, asked: Sequence[Asked]) -> Tensor:
-        """(N, C) of N texts, float32, on the CPU."""
-        found: list[Tensor] = []
-        places: list[int] = []
-        with evaluating(self.model):
-            for index, batch in self._batches(asked):
-                found.append(forward(self.model, batch).float().cpu())
-                places += index
-        if not found:
+        """(N, C) of N texts, float32, on the CPU. Those of the same tokens go through the model once."""
+        if not asked:
             raise ValueError("A victim is asked for at least one text, got none.")
-        order = torch.tensor(places)
-        logits = torch.cat(found)
-        return torch.empty_like(logits).index_copy_(0, order, logits)
+        found: list[Tensor] = []
+        row_of: dict[int, int] = {}
+        rows = self._encoded(asked)
+        alike: dict[str, int] = {}
+        stands_for = [alike.setdefault(repr(own), n) for n, own in enumerate(rows.features)]
+        with evaluating(self.model):
+            for index, batch in self._batches(rows, list(alike.values())):
+                row_of |= {place: len(row_of) + n for n, place in enumerate(index)}
+                found.append(forward(self.model, batch).float().cpu())
+        return torch.cat(found)[torch.tensor([row_of[place] for place in stands_for])]
 
     def slopes(self, asked: Sequence[Asked], value: Value) -> list[Slopes]:
         """For each text the gradient of `value` at its word embeddings. No parameter's `.grad` is touched.
@@ -100,7 +125,7 @@ class Victim:
             )
         found: list[Slopes | None] = [None] * len(asked)
         with evaluating(self.model), torch.enable_grad():
-            for index, batch in self._batches(asked):
+            for index, batch in self._batches(self._encoded(asked), range(len(asked))):
                 shape = delta_shape(self.model, batch, Embeddings())
                 delta = torch.zeros(shape, dtype=dtype_of(self.model), device=batch.device, requires_grad=True)
                 logits = forward(self.model, batch.perturbed(Embeddings(), delta))
@@ -127,22 +152,18 @@ class Victim:
             for (start, stop), part in zip(encoding["offset_mapping"], of, strict=True)
         )
 
-    def _batches(self, asked: Sequence[Asked]) -> Iterator[tuple[list[int], Batch]]:
-        """The places of texts of like length, and their batch."""
+    def _encoded(self, asked: Sequence[Asked]) -> EncodedRows:
         texts = tuple(one.text for one in asked)
         pairs = None if all(one.pair is None for one in asked) else tuple(one.pair or "" for one in asked)
-        rows = encode(
-            Examples(texts, pairs, (0,) * len(texts), tuple(range(len(texts)))), self.tokenizer, self.max_length
-        )
+        ids = tuple(range(len(texts)))
+        return encode(Examples(texts, pairs, (0,) * len(texts), ids), self.tokenizer, self.max_length)
+
+    def _batches(self, rows: EncodedRows, places: Sequence[int]) -> Iterator[tuple[list[int], Batch]]:
+        """These places, those of texts of like length together, and their batch."""
         device = device_of(self.model)
-        taken: list[int] = []
-        for place in sorted(range(len(rows)), key=lambda n: -rows.lengths[n]):
-            # The longest comes first, so that it is the width of the batch.
-            if taken and (len(taken) + 1) * rows.lengths[taken[0]] > self.tokens_per_batch:
-                yield taken, rows.batch(taken).to(device)
-                taken = []
-            taken.append(place)
-        if taken:
+        spared = PASS_ON_CPU if device.type == "cpu" else PASS_ELSEWHERE
+        for part in parted([rows.lengths[place] for place in places], self.tokens_per_batch, spared):
+            taken = [places[n] for n in part]
             yield taken, rows.batch(taken).to(device)
 
     @cached_property
@@ -158,7 +179,7 @@ class Victim:
 
     @torch.no_grad()
     def table(self) -> Tensor:
-        """(W, D) the embeddings of `words` as the model sees them, float32, on the CPU."""
+        """(words, D) the embeddings of `words` as the model sees them, float32, on the CPU."""
         tokens = torch.tensor([token for _, token in self.words], dtype=torch.long)
         return torch.cat(list(vectors(self.model, Embeddings()))).cpu()[tokens]
 
@@ -183,6 +204,15 @@ class Victim:
             near = [names[n] for n in top if float(cosines[n]) >= least and names[n].lower() != word.lower()]
             found.append(tuple(near[:count]))
         return found
+
+    @property
+    def reading(self) -> str:
+        """A hash of all by which texts become tokens, the length among it; not of what calls leave in a tokenizer."""
+        if isinstance(self.tokenizer, PreTrainedTokenizerFast):
+            told = json.loads(self.tokenizer.backend_tokenizer.to_str()) | {"truncation": None, "padding": None}
+        else:
+            told = self.tokenizer.get_vocab()
+        return digest([json.dumps([self.max_length, sorted(told.items())]).encode()])
 
     def blank(self) -> str:
         """What stands for an unknown word: the tokenizer's own token, else its mask, else a word that says nothing."""

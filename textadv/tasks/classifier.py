@@ -49,6 +49,11 @@ def as_measured(measured: Measured) -> Measured:
     return measured
 
 
+def nothing_beyond(task: Classifier, name: str, loaded: Any, measured: Measured) -> Measured:
+    """The record as it is."""
+    return measured
+
+
 @dataclass(frozen=True)
 class Classifier:
     """The task of texts, of images and of words in sentences, see `Task`.
@@ -58,7 +63,8 @@ class Classifier:
     weights each time. opened: gives the `Reader` of a loaded model for those positions. beside: gives the task for
     another model. split_norm: which of two batch norms is measured and kept where attacked rows train their own; None:
     there is one. surrogates: the models that attacks of the evaluation are transferred from, by name. told: makes of
-    the record of a model what the report shows. edits: of the texts of attacked rows in training; None: none.
+    the record of a model what the report shows. edits: of the texts of attacked rows in training; None: none. beyond:
+    adds to the record of a loaded model, by its name, what is measured beside perturbations.
     """
 
     config: ClassifierRunSection
@@ -80,6 +86,7 @@ class Classifier:
     surrogates: Mapping[str, LoadedModel | LoadedVision] = field(default_factory=dict)
     told: Callable[[Measured], Measured] = as_measured
     edits: TextEdits | None = None
+    beyond: Callable[[Classifier, str, Any, Measured], Measured] = nothing_beyond
 
     def rows_text(self) -> str:
         """How many rows do what, for the screen."""
@@ -139,7 +146,7 @@ class Classifier:
             minimum=smallest,
             names=names,
         )
-        return self.told(measured)
+        return self.beyond(self, name, loaded, self.told(measured))
 
     def results(
         self, models: Sequence[Measured], trainings: Sequence[Training], facts: Facts, exports: Sequence[ExportCheck]

@@ -23,7 +23,7 @@ from textadv.values.host.yaml_text import write_yaml
 
 # Setting one of these replaces the whole component: its other keys belong to the component that the file names.
 _COMPONENT = re.compile(
-    r"(objective|attack|selection\.attack|evaluation\.attacks\.[^.]+|evaluation\.elicitation\.attack)\.name|mixing\.(ratio|radius)_schedule\.kind"
+    r"(objective|attack|selection\.attack|evaluation\.(attacks|edits)\.[^.]+|evaluation\.elicitation\.attack)\.name|mixing\.(ratio|radius)_schedule\.kind"
 )
 
 

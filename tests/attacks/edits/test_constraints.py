@@ -34,7 +34,7 @@ from textadv.attacks.edits import (
     TextEncoder,
     WordList,
 )
-from textadv.attacks.edits.constraints import within_distance
+from textadv.attacks.edits.constraints import at_most, within_distance
 from textadv.attacks.edits.parts import Constraint
 
 WORDS = ["the", "good", "film", "is", "Bad", "negative", "tedious", "a", "über", "很", "x-ray"]
@@ -78,6 +78,16 @@ short = st.text(alphabet="abc ", max_size=9)
 def test_the_bounded_distance_is_that_of_the_whole_table(one: str, other: str, most: int) -> None:
     assert within_distance(one, other, most) == (levenshtein(one, other) <= most)
     assert within_distance("kitten", "sitting", 3) and not within_distance("kitten", "sitting", 2)
+
+
+@given(texts, st.integers(0, 99))
+def test_the_distance_of_words_bounds_that_of_texts(text: str, seed: int) -> None:
+    original, draw = Passage.of(text), Random(seed)
+    pieces = [draw.choice([word, word[::-1], f"{word}s", word[1:] or "x"]) for word in original.original]
+    one = original.with_pieces(tuple(pieces))
+    assert levenshtein(text, str(one)) <= at_most(original, one) <= sum(map(len, pieces)) + len(text)
+    assert at_most(original, replace(one, before="x ")) == math.inf
+    assert at_most(Passage.of("kitten"), Passage.of("kitten").with_piece(0, "kittten")) == 1
 
 
 @settings(max_examples=12, deadline=None)

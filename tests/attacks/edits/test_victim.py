@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 from transformers import BertConfig, BertForSequenceClassification
 
@@ -13,7 +15,7 @@ from tests.attacks.edits.toys import Sums, rows, tokenizer, victim
 from textadv.attacks.edits import EditAttack, Greedy, Letter, NotTwice, Victim
 from textadv.data import Examples, encode
 from textadv.models import ModelError, evaluating, forward
-from textadv.models.victim import Asked
+from textadv.models.victim import Asked, parted
 from textadv.values.randomness import seeded_scope
 
 TEXTS = ("a good film", "bad", "", "a long and very tedious film that goes on and on and on", "good good good")
@@ -58,7 +60,47 @@ def test_batched_is_one_by_one_and_no_batch_exceeds_its_tokens(tokens: int) -> N
     handle.remove()
     assert torch.allclose(together, torch.cat([one.logits([text]) for text in asked]), atol=1e-5)
     assert all(count * width <= tokens or count == 1 for count, width in shapes)
-    assert (len(shapes) == 15) == (tokens == 1)
+    assert (len(shapes) == 5) == (tokens == 1)
+
+
+def test_texts_of_the_same_tokens_go_through_the_model_once() -> None:
+    own = bert()
+    assert isinstance(own.model, BertForSequenceClassification)
+    seen: list[int] = []
+    handle = own.model.register_forward_pre_hook(
+        lambda _m, _a, options: seen.append(len(options["input_ids"])), with_kwargs=True
+    )
+    found = own.logits([Asked("good film"), Asked("bad"), Asked("Good  film"), Asked("good", "film")])
+    handle.remove()
+    assert sum(seen) == 3 and torch.equal(found[0], found[2])
+    assert not torch.equal(found[0], found[3]), "a pair is read as one"
+
+
+def test_a_batch_ends_where_padding_costs_more_than_a_pass() -> None:
+    assert list(parted([2, 9, 8], 100, 5)) == [[1, 2], [0]]
+    assert list(parted([2, 9, 8], 100, 8)) == [[1, 2, 0]]
+    assert list(parted([2, 9, 8], 100, 0)) == [[1], [2], [0]]
+    assert list(parted([5, 5, 5, 5], 11, 0)) == [[0, 1], [2, 3]] and list(parted([30, 1], 11, 99)) == [[0], [1]]
+
+
+@given(st.lists(st.integers(1, 40), max_size=30), st.integers(1, 200), st.integers(0, 60))
+def test_every_text_is_in_one_batch(lengths: list[int], most: int, spared: int) -> None:
+    parts = list(parted(lengths, most, spared))
+    assert sorted(place for part in parts for place in part) == list(range(len(lengths)))
+    for part in parts:
+        width = max(lengths[place] for place in part)
+        assert len(part) == 1 or len(part) * width <= most
+        assert sum(width - lengths[place] for place in part) <= spared
+
+
+def test_what_texts_are_read_by_is_known_by_a_hash() -> None:
+    own = bert()
+    before = own.reading
+    own.logits([Asked("good")])
+    assert own.reading == before, "a call leaves lengths in the tokenizer"
+    longer = Victim(own.model, own.tokenizer, max_length=41)
+    other = Victim(own.model, tokenizer(["good", "bad"], letters=True), max_length=40)
+    assert len({before, longer.reading, other.reading}) == 3
 
 
 def test_pairs_are_encoded_as_pairs() -> None:
@@ -116,7 +158,7 @@ def test_whole_words_and_their_neighbours() -> None:
 
 
 def test_the_cache_counts_apart_what_is_asked_again() -> None:
-    own = victim({"good": 2.0, "film": 0.1})
+    own = victim({"good": 2.0, "film": 0.1}, letters=True)
     model = own.model
     assert isinstance(model, Sums)
     spec = EditAttack(Letter("swap", "all"), Greedy("unk"), (NotTwice(),))

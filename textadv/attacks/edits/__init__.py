@@ -14,6 +14,7 @@ from textadv.attacks.edits.constraints import (
     NotTwice,
     Similarity,
 )
+from textadv.attacks.edits.disguises import base64, padding, rot13, spelling_out, splitting
 from textadv.attacks.edits.goals import Misclassify, Reduce, Toward
 from textadv.attacks.edits.greedy import Greedy
 from textadv.attacks.edits.letters import STOP_WORDS, WordList
@@ -96,16 +97,21 @@ __all__ = [
     "WordTable",
     "bad_characters",
     "bae",
+    "base64",
     "deepwordbug",
     "hotflip",
     "input_reduction",
     "load_masked_model",
     "load_text_encoder",
+    "padding",
     "pruthi",
     "pwws",
     "read_synonyms",
     "read_wordnet",
     "right_in_all",
+    "rot13",
+    "spelling_out",
+    "splitting",
     "textbugger",
     "textfooler",
     "typos",

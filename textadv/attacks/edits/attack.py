@@ -10,7 +10,7 @@ The four are plain frozen values, so that an attack prints itself and is known b
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from random import Random
 from typing import Protocol, runtime_checkable
@@ -84,9 +84,9 @@ class EditAttack:
                 f"{type(self.transformation).__name__} edits the text as a whole. Take Exhaustive, Beam or RandomEdits."
             )
         if self.queries is not None and self.queries < 1:
-            raise ValueError(f"attack.queries must be at least 1, got {self.queries}.")
+            raise ValueError(f"queries must be at least 1, got {self.queries}.")
         if self.together < 1:
-            raise ValueError(f"attack.together must be at least 1, got {self.together}.")
+            raise ValueError(f"together must be at least 1, got {self.together}.")
 
     @property
     def identity(self) -> str:
@@ -113,33 +113,42 @@ class EditAttack:
             lines.append(f"  rows            of class {', '.join(map(str, self.labels))}")
         return "\n".join(lines)
 
-    def __call__(self, victim: Victim, rows: Examples, *, step: int = 0) -> Edited:
+    def __call__(
+        self, victim: Victim, rows: Examples, *, step: int = 0, found: Callable[[EditedRow], None] | None = None
+    ) -> Edited:
         """One result for each row, in their order. A text that cannot be attacked is skipped with the reason.
 
-        Only the first text of a pair is edited. Raises TypeError where these are no victim and no examples, ValueError
-        where a row's label is no class of the model.
+        found: told of each result as soon as it is there. Only the first text of a pair is edited.
+
+        Raises TypeError where these are no victim and no examples, ValueError where a row's label is no class of the
+        model.
         """
         remedy = "Make one: Victim(model, tokenizer, max_length=128)."
         require_kind("victim", victim, Victim, "a victim: model, tokenizer and length", remedy)
         remedy = "Take a split, load_splits(...).train, or make them: Examples(texts, None, labels, ids)."
         require_kind("rows", rows, Examples, "Examples", remedy)
         _require_classes(rows, victim)
-        found: list[EditedRow | None] = [None] * len(rows)
+        results: dict[int, EditedRow] = {}
         oracles = Oracles(victim, self.goal)
-        with phase("editing texts", len(rows)) as advance:
-            run((self._one(oracles, rows, n, step, found) for n in range(len(rows))), self.together, advance)
-        return Edited(tuple(one for one in found if one is not None), self.identity)
 
-    def _one(self, oracles: Oracles, rows: Examples, n: int, step: int, found: list[EditedRow | None]) -> Turns[None]:
-        """The search of one row; leaves its result in `found`."""
+        def one(n: int) -> Turns[None]:
+            results[n] = yield from self._one(oracles, rows, n, step)
+            if found is not None:
+                found(results[n])
+
+        with phase(self.name or "edits", len(rows)) as advance:
+            run(map(one, range(len(rows))), self.together, advance)
+        return Edited(tuple(results[n] for n in range(len(rows))), self.identity)
+
+    def _one(self, oracles: Oracles, rows: Examples, n: int, step: int) -> Turns[EditedRow]:
+        """The search of one row."""
         text, label, number = rows.texts[n], rows.labels[n], rows.ids[n]
         pair = None if rows.pairs is None else rows.pairs[n]
         bare = EditedRow(number, label, text, pair, Status.SKIPPED, "", text, (), (), 0, 0, 0, 0, 0, 0)
         try:
             unbroken((text, pair or ""), f"the text of row {number}")
         except DataError:
-            found[n] = _skipped(bare, "it has half of a character, and no tokenizer takes it")
-            return
+            return _skipped(bare, "it has half of a character, and no tokenizer takes it")
         victim, passage = oracles.victim, Passage.of(text)
         row = Row(
             Questions(oracles, pair, label),
@@ -155,8 +164,7 @@ class EditAttack:
         row.places = self._places(row, victim.read(Asked(text, pair)))
         reason = self._refusal(row, text)
         if reason is not None:
-            found[n] = _told(bare, row, Status.SKIPPED, reason)
-            return
+            return _told(bare, row, Status.SKIPPED, reason)
         reason = ""
         try:
             yield from self.search(row)
@@ -164,7 +172,7 @@ class EditAttack:
             reason = "" if row.done else OUT_OF_QUERIES
         except SearchEndedError as error:
             reason = str(error)
-        found[n] = _told(bare, row, Status.SUCCEEDED if row.reached else Status.FAILED, reason)
+        return _told(bare, row, Status.SUCCEEDED if row.reached else Status.FAILED, reason)
 
     def _places(self, row: Row, read: int) -> tuple[int, ...]:
         """The words that may be edited: of those that the model reads."""

@@ -132,7 +132,28 @@ class EditDistance:
     def allows(self, original: Passage, edited: Sequence[Passage], known: Sequence[Any]) -> list[bool]:
         """Whether the texts are near enough."""
         text = str(original)
-        return [within_distance(text, str(one), self.most) for one in edited]
+        return [at_most(original, one) <= self.most or within_distance(text, str(one), self.most) for one in edited]
+
+
+def at_most(original: Passage, edited: Passage) -> float:
+    """A distance that the texts do not exceed, in time proportional to what was changed: that of each word by itself.
+
+    Infinite where more than words was changed.
+    """
+    same = (edited.before, edited.after, edited.whole) == (original.before, original.after, original.whole)
+    if not same or not all(edited.pieces) or not all(original.pieces):
+        return math.inf
+    pairs = zip(original.pieces, edited.pieces, strict=True)
+    return sum(max(map(len, apart(old, new))) for old, new in pairs if old is not new and old != new)
+
+
+def apart(one: str, other: str) -> tuple[str, str]:
+    """Both without what they begin and end with alike. Example: "kitten" and "kittten" leave "" and "t"."""
+    shorter = min(len(one), len(other))
+    start = next((n for n in range(shorter) if one[n] != other[n]), shorter)
+    one, other, shorter = one[start:], other[start:], shorter - start
+    end = next((n for n in range(shorter) if one[-1 - n] != other[-1 - n]), shorter)
+    return one[: len(one) - end], other[: len(other) - end]
 
 
 def within_distance(one: str, other: str, most: int) -> bool:
@@ -140,14 +161,12 @@ def within_distance(one: str, other: str, most: int) -> bool:
 
     Example: "kitten" and "sitting" are 3 apart.
     """
-    start = next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
-    one, other = one[start:], other[start:]
-    end = next(
-        (n for n, (a, b) in enumerate(zip(one[::-1], other[::-1], strict=False)) if a != b), min(len(one), len(other))
-    )
-    one, other = one[: len(one) - end], other[: len(other) - end]
+    one, other = apart(one, other)
     if abs(len(one) - len(other)) > most:
         return False
+    if max(len(one), len(other)) <= most:
+        # Replacing letter by letter and cutting the rest takes no more.
+        return True
     far = most + 1
     row = [min(n, far) for n in range(len(other) + 1)]
     for i, letter in enumerate(one, start=1):
@@ -185,7 +204,7 @@ class Similarity:
         return Request(self._vectors, tuple(pairs))
 
     def allows(self, original: Passage, edited: Sequence[Passage], known: Sequence[Tensor]) -> list[bool]:
-        """Whether they are alike enough."""
+        """Whether they are alike enough. known: the vectors, each (D,), two for each text."""
         found = []
         for n in range(len(edited)):
             cosine = min(1.0, max(-1.0, float(known[2 * n] @ known[2 * n + 1])))

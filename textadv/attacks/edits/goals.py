@@ -32,16 +32,16 @@ class Misclassify:
     stops: bool = True
 
     def values(self, logits: Tensor, label: int, passages: Sequence[Passage]) -> Tensor:
-        """(N,) the margins."""
+        """The margins (N,) of logits (N, C)."""
         wanted = torch.arange(logits.shape[1], device=logits.device) != label
         return _margin(logits, wanted)
 
     def reached(self, logits: Tensor, label: int, passages: Sequence[Passage]) -> Tensor:
-        """(N,) where another class has the largest logit, the first of equals: what `argmax` says."""
+        """(N,) where another class has the largest of the logits (N, C), the first of equals: what `argmax` says."""
         return logits.argmax(dim=1) != label
 
     def refusal(self, logits: Tensor, label: int) -> str | None:
-        """A row that the model has wrong needs no attack."""
+        """A row whose logits (C,) are wrong needs no attack."""
         return WRONG if int(logits.argmax()) != label else None
 
 
@@ -57,16 +57,16 @@ class Toward:
             raise ValueError(f"goal.target must be a class number from 0 on, got {self.target}.")
 
     def values(self, logits: Tensor, label: int, passages: Sequence[Passage]) -> Tensor:
-        """(N,) the margins of the target."""
+        """The margins (N,) of the target in logits (N, C)."""
         self._require(logits)
         return _margin(logits, torch.arange(logits.shape[1], device=logits.device) == self.target)
 
     def reached(self, logits: Tensor, label: int, passages: Sequence[Passage]) -> Tensor:
-        """(N,) where the target has the largest logit."""
+        """(N,) where the target has the largest of the logits (N, C)."""
         return logits.argmax(dim=1) == self.target
 
     def refusal(self, logits: Tensor, label: int) -> str | None:
-        """A row of the target class, or taken for one, needs no attack."""
+        """A row of the target class, or taken for one by its logits (C,), needs no attack."""
         self._require(logits)
         if label == self.target:
             return "its own class is the target"
@@ -87,16 +87,16 @@ class Reduce:
     stops: bool = False
 
     def values(self, logits: Tensor, label: int, passages: Sequence[Passage]) -> Tensor:
-        """(N,) deleted words plus p(label) below 1, or -1."""
+        """(N,) deleted words plus p(label) below 1, or -1, of logits (N, C)."""
         deleted = torch.tensor([float(len(one) - one.left) for one in passages], device=logits.device)
         kept = logits.argmax(dim=1) == label
         return torch.where(kept, deleted + 0.999 * logits.float().softmax(dim=1)[:, label], -torch.ones_like(deleted))
 
     def reached(self, logits: Tensor, label: int, passages: Sequence[Passage]) -> Tensor:
-        """(N,) where the class is kept with a word less."""
+        """(N,) where the class of the logits (N, C) is kept with a word less."""
         shorter = torch.tensor([one.left < len(one) for one in passages], device=logits.device)
         return (logits.argmax(dim=1) == label) & shorter
 
     def refusal(self, logits: Tensor, label: int) -> str | None:
-        """What is wrong already cannot be kept."""
+        """What is wrong already, by its logits (C,), cannot be kept."""
         return WRONG if int(logits.argmax()) != label else None

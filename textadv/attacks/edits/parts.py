@@ -97,7 +97,7 @@ class Goal(Protocol):
         ...
 
     def reached(self, logits: Tensor, label: int, passages: Sequence[Passage]) -> Tensor:
-        """(N,) bool."""
+        """(N,) bool, for logits (N, C)."""
         ...
 
     def refusal(self, logits: Tensor, label: int) -> str | None:

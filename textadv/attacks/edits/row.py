@@ -24,6 +24,7 @@ from textadv.attacks.edits.parts import (
 )
 from textadv.attacks.edits.passage import Passage
 from textadv.models.victim import Asked, Slopes, Victim
+from textadv.values.errors import ModelError
 
 T = TypeVar("T")
 Turns = Generator[tuple[Request, ...], list[list[Any]], T]
@@ -108,16 +109,24 @@ class Oracles:
         return [found[one] for one in asked]
 
     def flips(self, asked: Sequence[tuple[Asked, int, Passage, tuple[int, ...], int]]) -> list[list[tuple[str, ...]]]:
-        """Of each text, for each place, the words w with the largest e_w . g (arXiv:1712.06751, section 3)."""
+        """Of each text, for each place, the words w with the largest e_w . g (arXiv:1712.06751, section 3).
+
+        Raises ModelError where the tokenizer has no words.
+        """
         if self._table is None:
             self._table = self.victim.table()
         names = [name for name, _ in self.victim.words]
+        if not names:
+            raise ModelError(
+                "No token of this tokenizer is a whole word, so that no word can be flipped to another by gradients. "
+                "Take an attack on letters, such as deepwordbug."
+            )
         found = []
         for slopes, (_, _, passage, places, count) in zip(self.slopes([one[:3] for one in asked]), asked, strict=True):
             own: list[tuple[str, ...]] = []
             for place in places:
                 token = slopes.first_of(*passage.spans[place])
-                if token is None or not names:
+                if token is None:
                     own.append(())
                     continue
                 old = passage.pieces[place].lower()
@@ -134,6 +143,7 @@ class Row:
     places: the words that may be edited at all: those that the model reads and no constraint forbids.
     queries, cached: texts that went through the model, and texts that were asked for again.
     slopes_taken: backward passes. found_at: queries after which the best was seen.
+    first_logits, best_logits: (C,) of the row as it is and of the best.
     """
 
     questions: Questions

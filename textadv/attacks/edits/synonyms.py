@@ -171,8 +171,8 @@ def read_wordnet(folder: Path | str) -> WordTable:
     files = [folder / f"data.{part}" for part in PARTS_OF_SPEECH if (folder / f"data.{part}").is_file()]
     if not files:
         raise DataError(
-            f"{folder} holds none of WordNet's files (data.noun, data.verb, data.adj, data.adv). Give the folder "
-            "`dict` of a WordNet 3 database."
+            f"{folder} holds none of WordNet's files (dict/data.noun, dict/data.verb, dict/data.adj, dict/data.adv). "
+            "Give the folder `dict` of a WordNet 3 database."
         )
     words: dict[str, dict[str, None]] = {}
     bad = []

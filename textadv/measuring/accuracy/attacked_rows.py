@@ -60,7 +60,11 @@ class Finished:
         In a distributed run every process must call it.
         """
         gone = cleared(listed(self.folder, ".safetensors")) if rank() == 0 else []
-        return [*gone, *repaired(listed(self.folder, ".jsonl"), "attacked rows", _fits)]
+        return [*gone, *repaired(listed(self.folder, ".jsonl"), "attacked rows", of_its_ledger)]
+
+    def files(self, key: str) -> Files:
+        """The files of the ledger of this key."""
+        return Files(self.folder / f"{key}.0.jsonl", f"{key}.{{}}.jsonl")
 
     def ledger(self, attack: object, *parts: object, keeping: bool = False) -> Ledger | None:
         """The ledger of one attack, `parts` being what else it depends on; None where nothing can describe it.
@@ -73,8 +77,8 @@ class Finished:
             key = key_of(self.origin, attack, *parts)
         except UndescribedError:
             return None
-        files = Files(self.folder / f"{key}.0.jsonl", f"{key}.{{}}.jsonl")
-        told = files.read_back(_fits)
+        files = self.files(key)
+        told = files.read_back(of_its_ledger)
         known = {row: found for lines in told for line in lines for row, found in line["rows"].items()}
         # Processes work at the same time, so the slowest one's seconds are those of all.
         seconds = max((sum(line["seconds"] for line in lines) for lines in told), default=0.0)
@@ -134,13 +138,14 @@ class Ledger:
         if self.shelf is not None and kept is not None:
             self.shelf.put({self._digests[hit.position]: kept[hit.position] for hit in hits})
         rows = {self._digests[hit.position]: list(hit[1:]) for hit in hits}
-        keep(self.path, [{"ledger": _key_of(self.path), "attack": self.attack, "seconds": seconds, "rows": rows}])
+        keep(self.path, [{"ledger": key_in(self.path), "attack": self.attack, "seconds": seconds, "rows": rows}])
 
 
-def _key_of(path: Path) -> str:
+def key_in(path: Path) -> str:
+    """The key of the ledger that this file is of."""
     return path.name.partition(".")[0]
 
 
-def _fits(path: Path, told: Mapping[str, Any]) -> bool:
+def of_its_ledger(path: Path, told: Mapping[str, Any]) -> bool:
     """Whether a line is of this ledger: rows under another attack, or of another model, look the same."""
-    return told.get("ledger") == _key_of(path)
+    return told.get("ledger") == key_in(path)

@@ -6,11 +6,13 @@ and writing are in `textadv.tasks.file`; the wording of errors is in `textadv.co
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
 from textadv.config.classifier import ClassifierRunSection, NamedDataConfig
+from textadv.config.edits import BY_NAME, TextEvaluationConfig
 from textadv.config.edits_training import TextAttackConfig, TextMixingConfig, edits_problems
 from textadv.config.run import LoraConfig, SourceConfig
 from textadv.config.types import Count, Distinct, Text, Whole, checked
@@ -122,6 +124,12 @@ class RunConfig(ClassifierRunSection):
     mixing: TextMixingConfig = Field(TextMixingConfig(), description="How many rows are attacked.")
     model: ModelConfig = Field(description="The classifier.")
     data: DataConfig = Field(description="The data set.")
+    evaluation: TextEvaluationConfig = Field(TextEvaluationConfig(), description="What is measured on test rows.")
+
+    def check_look(self, attack: str | None, picture: Path) -> None:
+        """Raises ConfigError where the evaluation has no attack of that name, and no attack by edits is called so."""
+        if attack not in self.evaluation.edits and attack not in BY_NAME:
+            super().check_look(attack, picture)
 
     @model_validator(mode="after")
     def _rules(self) -> RunConfig:

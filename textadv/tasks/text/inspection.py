@@ -1,4 +1,4 @@
-"""A look at a text classifier: the tokens of rows without and under an attack."""
+"""A look at a text classifier: the tokens of rows without and under an attack, or texts before and after edits."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from textadv.tasks.checks import reported_positions
 from textadv.tasks.classifier import calibrating, shown_attack
 from textadv.tasks.protocol import Look
 from textadv.tasks.text.config import RunConfig
+from textadv.tasks.text.editing import edited
 from textadv.tasks.text.surrogates import text_surrogates
 from textadv.tasks.text.task import encoded, read_texts, resolved_threat
 
@@ -16,6 +17,9 @@ from textadv.tasks.text.task import encoded, read_texts, resolved_threat
 def look(config: RunConfig, wanted: Look) -> Iterator[str]:
     """See `registry.look`."""
     config = config.of_model(wanted.model.path)
+    if wanted.attack is not None and wanted.attack not in config.evaluation.attacks:
+        yield from edited(config, wanted)
+        return
     splits = config.data.make(config.seed)
     loaded = config.model.make(splits.labels, config.seed)
     train, validation, test = encoded(splits, loaded, config)

@@ -10,6 +10,7 @@ from functools import partial
 from textadv.attacks import ThreatModel
 from textadv.attacks.edits import TextEdits
 from textadv.config.classifier import ClassifierRunSection
+from textadv.config.edits import EditSources
 from textadv.config.types import ConfigError
 from textadv.data import (
     EncodedRows,
@@ -44,6 +45,7 @@ from textadv.tasks.checks import (
 from textadv.tasks.classifier import THREAT_ROWS, Classifier
 from textadv.tasks.protocol import Run
 from textadv.tasks.text.config import RunConfig
+from textadv.tasks.text.editing import Editing
 from textadv.tasks.text.surrogates import text_surrogates
 from textadv.values.digests import digest, surrogate_hashes, weights_hash
 from textadv.values.host.phases import stage
@@ -60,8 +62,11 @@ def ready(config: RunConfig, run: Run) -> Classifier:
             ["threat.space: pixels needs images and data holds texts. Set threat.space: embeddings, or task: images."]
         )
     check_adversary(config)
+    sources = EditSources()
+    attacks = config.evaluation.edit_attacks(config.seed, sources)
     splits = config.data.make(config.seed)
     check_measuring(config, len(splits.labels))
+    attacks = config.evaluation.of_classes(attacks, splits.labels)
     loaded = config.model.make(splits.labels, config.seed)
     run.require_room(loaded.model)
     train, validation, test = encoded(splits, loaded, config)
@@ -70,6 +75,8 @@ def ready(config: RunConfig, run: Run) -> Classifier:
     surrogates = text_surrogates(config, loaded, splits, test)
     threat = resolved_threat(config, loaded, train)
     edits = editing(config, loaded) if run.training else None
+    tried = Editing(attacks, sources, splits.test)
+    tried.rehearse(config, loaded)
     task = Classifier(
         config=config,
         run=run,
@@ -89,12 +96,14 @@ def ready(config: RunConfig, run: Run) -> Classifier:
             *_warnings(config, splits, threat, train, loaded),
             *doubts,
             *(() if edits is None else edits.notes),
+            *sources.notes,
         ),
         load=partial(config.model.make, splits.labels, config.seed),
         opened=partial(_opened, config, splits),
-        beside=partial(_beside, config, splits),
+        beside=partial(_beside, config, splits, tried),
         surrogates=surrogates,
         edits=edits,
+        beyond=tried.measured,
     )
     if run.training:
         check_selection(validation.labels, task.selection, splits.labels)
@@ -109,7 +118,7 @@ def _opened(config: RunConfig, splits: Splits, loaded: LoadedModel, positions: S
 
 
 @stage("making ready")
-def _beside(config: RunConfig, splits: Splits, task: Classifier, name: str) -> Classifier:
+def _beside(config: RunConfig, splits: Splits, editing: Editing, task: Classifier, name: str) -> Classifier:
     """The task for another model: its own tokens and hashes, the same rows and the same radius.
 
     Raises ConfigError, DataError or ModelError as `ready` does.
@@ -121,6 +130,7 @@ def _beside(config: RunConfig, splits: Splits, task: Classifier, name: str) -> C
     surrogates = text_surrogates(config, loaded, splits, test, task.surrogates)
     doubts = tuple(line for line in (logits_doubt(loaded, train), *doubts) if line is not None)
     space_module(loaded.model, task.threat.space)
+    editing.rehearse(config, loaded)
     return replace(
         task,
         config=config,

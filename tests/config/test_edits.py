@@ -1,0 +1,146 @@
+"""The section of attacks by edits: every name and key, what each makes, and what is refused before anything runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from tests.config_sample import problems, small
+from textadv.attacks.edits import ChangedWords, EditAttack, Similarity
+from textadv.config.edits import BY_NAME, EditConfig, EditSources
+from textadv.config.types import ConfigError
+
+NAMES = [section.model_fields["name"].default for section in get_args(EditConfig)]
+CLASSES = ("negative", "positive")
+
+
+def made(section: str, sources: EditSources | None = None) -> EditAttack:
+    config = small(f"evaluation.edits={{a: {section}}}").evaluation
+    return config.of_classes(config.edit_attacks(7, sources or EditSources()), CLASSES)["a"]
+
+
+def refused(section: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        made(section)
+    (line,) = caught.value.lines
+    return line
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    path = tmp_path / "words.tsv"
+    path.write_text("good\tfine\tnice\nbad\n# more\nfilm\tmovie\n", encoding="utf-8")
+    return path
+
+
+def test_the_names_are_those_of_the_presets_and_of_what_guards_meet() -> None:
+    presets = "deepwordbug pruthi textbugger bad_characters textfooler pwws bae hotflip input_reduction"
+    assert [*presets.split(), "padding", "splitting", "base64", "rot13", "spelling_out"] == NAMES
+    assert set(NAMES) - set(BY_NAME) == {"textfooler", "pwws", "bae"}
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_what_needs_no_file_is_made_by_its_name_alone(name: str) -> None:
+    attack = made(f"{{name: {name}}}")
+    assert (attack.name, attack.queries, attack.seed, attack.labels) == (name, 1000, 7, None)
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_the_keys_of_all_are_those_of_the_attack(name: str) -> None:
+    attack = made(f"{{name: {name}, queries: null, labels: [positive]}}")
+    assert attack.queries is None and attack.labels == (1,)
+    assert attack.identity != made(f"{{name: {name}, queries: 9}}").identity
+
+
+@pytest.mark.parametrize(
+    ("section", "told"),
+    [
+        ("{name: pruthi, words: 3}", "most=3"),
+        ("{name: hotflip, words: 4}", "most=4"),
+        ("{name: bad_characters, words: 2}", "most=2"),
+        ("{name: deepwordbug, share: 0.2}", "share=0.2"),
+        ("{name: padding, texts: [Hello there.], times: [7]}", "'Hello there.'"),
+        ("{name: splitting, parts: [5]}", "Split(parts=5)"),
+    ],
+)
+def test_each_key_reaches_its_part(section: str, told: str) -> None:
+    assert told in str(made(section))
+
+
+def test_tables_are_read_once_and_their_bad_rows_told_by_line(table: Path) -> None:
+    sources = EditSources()
+    section = f"{{name: textfooler, table: {table}, share: 0.5}}"
+    config = small(f"evaluation.edits={{a: {section}, b: {{name: textbugger, table: {table}}}}}").evaluation
+    attacks = config.edit_attacks(0, sources)
+    assert ChangedWords(share=0.5) in attacks["a"].constraints
+    assert not any(isinstance(one, Similarity) for one in attacks["a"].constraints)
+    (note,) = sources.notes
+    assert note.startswith("words.tsv: 1 rows were left out: line 2: 'bad' has null")
+    assert sources.models == ()
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "told"),
+    [
+        ("{name: textfooler, table: nowhere.json}", "table", "The synonym table nowhere.json cannot be read"),
+        ("{name: textbugger, table: nowhere.json}", "table", "The synonym table nowhere.json cannot be read"),
+        ("{name: pwws, wordnet: nowhere}", "wordnet", "nowhere holds none of WordNet's files"),
+        ("{name: bae, masked_lm: ./nowhere}", "masked_lm", "nowhere"),
+        ("{name: textbugger, encoder: ./nowhere}", "encoder", "nowhere"),
+    ],
+)
+def test_a_path_that_is_not_there_is_told_by_its_key(section: str, key: str, told: str) -> None:
+    line = refused(section)
+    assert line.startswith(f"evaluation.edits.a.{key}: ") and told in line
+
+
+@pytest.mark.parametrize(
+    ("labels", "ids"),
+    [("[negative]", (0,)), ("[1]", (1,)), ('["1", positive]', (1,)), ("[1, negative]", (0, 1))],
+)
+def test_labels_are_names_or_numbers(labels: str, ids: tuple[int, ...]) -> None:
+    assert made(f"{{name: deepwordbug, labels: {labels}}}").labels == ids
+
+
+@pytest.mark.parametrize("labels", ["[neutral]", "[2]", "[-1]"])
+def test_a_label_that_is_no_class_is_told_with_those_there_are(labels: str) -> None:
+    line = refused(f"{{name: deepwordbug, labels: {labels}}}")
+    assert line.startswith(
+        "evaluation.edits.a.labels must be classes of the data (negative, positive) or their numbers"
+    )
+
+
+@pytest.mark.parametrize(
+    ("section", "told"),
+    [
+        ("{name: textfoooler}", "evaluation.edits.a.name must be one of"),
+        ("{queries: 3}", "evaluation.edits.a.name is missing"),
+        ("{name: deepwordbug, querys: 3}", "unknown key evaluation.edits.a.querys"),
+        ("{name: deepwordbug, table: x}", "unknown key evaluation.edits.a.table"),
+        ("{name: deepwordbug, queries: 0}", "evaluation.edits.a.queries must be at least 1, got 0."),
+        ("{name: deepwordbug, rows: 0}", "evaluation.edits.a.rows must be at least 1, got 0."),
+        ("{name: deepwordbug, share: 0}", "evaluation.edits.a.share must be greater than 0, got 0."),
+        ("{name: deepwordbug, share: 1.5}", "evaluation.edits.a.share must be at most 1, got 1.5."),
+        ("{name: deepwordbug, labels: []}", "evaluation.edits.a.labels must not be empty, got []."),
+        ("{name: pruthi, words: 0}", "evaluation.edits.a.words must be at least 1, got 0."),
+        ("{name: splitting, parts: [1]}", "evaluation.edits.a.parts[0] must be at least 2, got 1."),
+        ("{name: padding, times: [0]}", "evaluation.edits.a.times[0] must be at least 1, got 0."),
+        ("{name: padding, texts: []}", "evaluation.edits.a.texts must not be empty, got []."),
+        ("{name: textfooler}", "evaluation.edits.a.table is missing"),
+    ],
+)
+def test_bad_values_are_told_by_their_keys(section: str, told: str) -> None:
+    lines = problems(f"evaluation.edits={{a: {section}}}")
+    assert any(line.startswith(told) for line in lines), lines
+
+
+def test_no_two_attacks_have_one_name() -> None:
+    (line,) = problems("evaluation.edits={pgd: {name: deepwordbug}}", "evaluation.attacks={pgd: {steps: 4}}")
+    assert line == "evaluation.edits.pgd has the name of one of evaluation.attacks. Rename one of them."
+
+
+def test_an_override_of_the_name_takes_no_key_of_another_attack_along() -> None:
+    config: Any = small("evaluation.edits={a: {name: pruthi, words: 3}}", "evaluation.edits.a.name=deepwordbug")
+    assert config.evaluation.edits["a"].name == "deepwordbug"

@@ -1,0 +1,375 @@
+"""The sections of attacks that edit the texts themselves, each makes its attack, and what an evaluation does with them.
+
+An embedding ball does not hold what these do, so they stand beside `evaluation.attacks` and are reported by themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
+
+from pydantic import Field, model_validator
+
+from textadv.config.evaluation import EvaluationConfig
+from textadv.config.types import AttackKey, ConfigError, Count, Distinct, Section, Text, checked
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from textadv.attacks.edits import EditAttack, MaskedModel, TextEncoder, WordTable
+
+Read = TypeVar("Read")
+ChangedShare = Annotated[float, Field(gt=0, le=1)]
+SHARE = "Share of a text's words that may be changed, in 0..1, one at least; null: no limit."
+ENCODER = "Folder or Hub id of the model that holds edited texts similar; null: nothing does."
+
+
+@dataclass(frozen=True)
+class EditSources:
+    """What attacks read from files, each file once. models: every model among them, to be put on a device."""
+
+    _known: dict[tuple[str, str], Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def models(self) -> tuple[nn.Module, ...]:
+        return tuple(found.model for (kind, _), found in self._known.items() if kind in ("masked_lm", "encoder"))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was left out of the tables, a sentence for each that held bad rows."""
+        tables = (found for (kind, _), found in self._known.items() if kind in ("table", "wordnet"))
+        return tuple(table.note for table in tables if table.note is not None)
+
+    def table(self, path: str) -> WordTable:
+        """The synonym table in this file."""
+        from textadv.attacks.edits import read_synonyms
+
+        return self._once("table", path, read_synonyms)
+
+    def wordnet(self, path: str) -> WordTable:
+        """The synonyms in this folder of WordNet's files."""
+        from textadv.attacks.edits import read_wordnet
+
+        return self._once("wordnet", path, read_wordnet)
+
+    def masked_lm(self, path: str) -> MaskedModel:
+        """The masked language model in this folder."""
+        from textadv.attacks.edits import load_masked_model
+
+        return self._once("masked_lm", path, load_masked_model)
+
+    def encoder(self, path: str | None) -> TextEncoder | None:
+        """The encoder in this folder; None without one."""
+        from textadv.attacks.edits import load_text_encoder
+
+        return None if path is None else self._once("encoder", path, load_text_encoder)
+
+    def _once(self, kind: str, path: str, read: Callable[[str], Read]) -> Read:
+        """Raises ConfigError in terms of the key `kind` where it cannot be read."""
+        if (kind, path) not in self._known:
+            try:
+                self._known[kind, path] = read(path)
+            except ValueError as error:
+                raise ConfigError([f".{kind}: {error}"]) from error
+        found: Read = self._known[kind, path]
+        return found
+
+
+class EditSection(Section):
+    """The keys of every attack by edits."""
+
+    name: str
+    queries: Count | None = Field(
+        1000, description="Texts that go through the model for one row, at most, its own among them; null: no limit."
+    )
+    rows: Count | None = Field(
+        None,
+        description="Reported test rows that are attacked, at most: a seeded sample, the same of every attack; "
+        "null: all.",
+    )
+    labels: Annotated[Distinct[int | Text], Field(min_length=1)] | None = Field(
+        None, description="Classes, by name or number, whose rows are attacked; others count as they are. null: all."
+    )
+
+    def make(self, seed: int, sources: EditSources) -> EditAttack:
+        """The attack on rows of every class. Raises ConfigError, from `.KEY: ` on, where a file cannot be read."""
+        raise NotImplementedError
+
+
+class EditWordsSection(EditSection):
+    """The keys of attacks that edit words."""
+
+    share: ChangedShare | None = Field(None, description=SHARE)
+
+    def make(self, seed: int, sources: EditSources) -> EditAttack:
+        """See `EditSection.make`."""
+        from textadv.attacks.edits import ChangedWords
+
+        attack = self._preset(seed, sources)
+        if self.share is None:
+            return attack
+        return replace(attack, constraints=(*attack.constraints, ChangedWords(share=self.share)))
+
+    def _preset(self, seed: int, sources: EditSources) -> EditAttack:
+        raise NotImplementedError
+
+
+class DeepWordBugConfig(EditWordsSection):
+    """One letter of the most important words changed (arXiv:1801.04354)."""
+
+    name: Literal["deepwordbug"] = Field("deepwordbug", description="The attack.")
+
+    def _preset(self, seed: int, sources: EditSources) -> EditAttack:
+        from textadv.attacks.edits import deepwordbug
+
+        return deepwordbug(queries=self.queries, seed=seed)
+
+
+class PruthiConfig(EditWordsSection):
+    """A typo inside a few long words, the best of all (arXiv:1905.11268)."""
+
+    name: Literal["pruthi"] = Field("pruthi", description="The attack.")
+    words: Count = Field(1, description="Words that are changed, at most.")
+
+    def _preset(self, seed: int, sources: EditSources) -> EditAttack:
+        from textadv.attacks.edits import pruthi
+
+        return pruthi(words=self.words, queries=self.queries, seed=seed)
+
+
+class TextBuggerConfig(EditWordsSection):
+    """Letters and near words exchanged in the most important words (arXiv:1812.05271)."""
+
+    name: Literal["textbugger"] = Field("textbugger", description="The attack.")
+    table: Text | None = Field(None, description="File of near words; null: by the attacked model's own embeddings.")
+    encoder: Text | None = Field(None, description=ENCODER)
+
+    def _preset(self, seed: int, sources: EditSources) -> EditAttack:
+        from textadv.attacks.edits import textbugger
+
+        table = None if self.table is None else sources.table(self.table)
+        return textbugger(table, sources.encoder(self.encoder), queries=self.queries, seed=seed)
+
+
+class BadCharactersConfig(EditWordsSection):
+    """Edits that readers do not see (arXiv:2106.09898)."""
+
+    name: Literal["bad_characters"] = Field("bad_characters", description="The attack.")
+    words: Count = Field(1, description="Words that are changed, at most.")
+
+    def _preset(self, seed: int, sources: EditSources) -> EditAttack:
+        from textadv.attacks.edits import bad_characters
+
+        return bad_characters(perturbations=self.words, queries=self.queries, seed=seed)
+
+
+class TextFoolerConfig(EditWordsSection):
+    """Synonyms for the most important words (arXiv:1907.11932)."""
+
+    name: Literal["textfooler"] = Field("textfooler", description="The attack.")
+    table: Text = Field(description="File of synonyms: .json of word -> list of words, or lines of words between tabs.")
+    encoder: Text | None = Field(None, description=ENCODER)
+
+    def _preset(self, seed: int, sources: EditSources) -> EditAttack:
+        from textadv.attacks.edits import textfooler
+
+        return textfooler(sources.table(self.table), sources.encoder(self.encoder), queries=self.queries, seed=seed)
+
+
+class PwwsConfig(EditWordsSection):
+    """WordNet's synonyms, by saliency times gain (ACL 2019, P19-1103)."""
+
+    name: Literal["pwws"] = Field("pwws", description="The attack.")
+    wordnet: Text = Field(description="WordNet's folder dict, of database files.")
+
+    def _preset(self, seed: int, sources: EditSources) -> EditAttack:
+        from textadv.attacks.edits import pwws
+
+        return pwws(sources.wordnet(self.wordnet), queries=self.queries, seed=seed)
+
+
+class BaeConfig(EditWordsSection):
+    """What a masked language model finds likely in the place of the most important words (arXiv:2004.01970)."""
+
+    name: Literal["bae"] = Field("bae", description="The attack.")
+    masked_lm: Text = Field(description="Folder or Hub id of a masked language model.")
+    encoder: Text | None = Field(None, description=ENCODER)
+
+    def _preset(self, seed: int, sources: EditSources) -> EditAttack:
+        from textadv.attacks.edits import bae
+
+        return bae(sources.masked_lm(self.masked_lm), sources.encoder(self.encoder), queries=self.queries, seed=seed)
+
+
+class HotFlipConfig(EditWordsSection):
+    """Words flipped to the token with the steepest gradient (arXiv:1712.06751)."""
+
+    name: Literal["hotflip"] = Field("hotflip", description="The attack.")
+    words: Count = Field(2, description="Words that are changed, at most.")
+
+    def _preset(self, seed: int, sources: EditSources) -> EditAttack:
+        from textadv.attacks.edits import hotflip
+
+        return hotflip(words=self.words, queries=self.queries, seed=seed)
+
+
+class InputReductionConfig(EditSection):
+    """The least words at which the model says the same (arXiv:1804.07781); breaks no row."""
+
+    name: Literal["input_reduction"] = Field("input_reduction", description="The attack.")
+
+    def make(self, seed: int, sources: EditSources) -> EditAttack:
+        from textadv.attacks.edits import input_reduction
+
+        return input_reduction(queries=self.queries, seed=seed)
+
+
+class PaddingConfig(EditSection):
+    """The text behind or before others, which may push it past the last token that is read."""
+
+    name: Literal["padding"] = Field("padding", description="The attack.")
+    texts: Annotated[Distinct[Text], Field(min_length=1)] | None = Field(
+        None, description="What it is padded with; null: two harmless sentences."
+    )
+    times: Annotated[Distinct[Count], Field(min_length=1)] = Field(
+        [1, 4, 16], description="How often a padding text is repeated; each is tried."
+    )
+
+    def make(self, seed: int, sources: EditSources) -> EditAttack:
+        from textadv.attacks.edits import padding
+
+        texts = {} if self.texts is None else {"texts": tuple(self.texts)}
+        return padding(**texts, times=tuple(self.times), queries=self.queries, seed=seed)
+
+
+class SplittingConfig(EditSection):
+    """The text in named parts that a sentence puts together."""
+
+    name: Literal["splitting"] = Field("splitting", description="The attack.")
+    parts: Annotated[Distinct[Annotated[int, Field(ge=2, le=26)]], Field(min_length=1)] = Field(
+        [2, 3, 4], description="How many parts; each is tried."
+    )
+
+    def make(self, seed: int, sources: EditSources) -> EditAttack:
+        from textadv.attacks.edits import splitting
+
+        return splitting(parts=tuple(self.parts), queries=self.queries, seed=seed)
+
+
+class Base64Config(EditSection):
+    """The text in Base64, behind an instruction to decode it."""
+
+    name: Literal["base64"] = Field("base64", description="The attack.")
+
+    def make(self, seed: int, sources: EditSources) -> EditAttack:
+        from textadv.attacks.edits import base64
+
+        return base64(queries=self.queries, seed=seed)
+
+
+class Rot13Config(EditSection):
+    """The text in ROT13, behind an instruction to decode it."""
+
+    name: Literal["rot13"] = Field("rot13", description="The attack.")
+
+    def make(self, seed: int, sources: EditSources) -> EditAttack:
+        from textadv.attacks.edits import rot13
+
+        return rot13(queries=self.queries, seed=seed)
+
+
+class SpellingOutConfig(EditSection):
+    """The text letter by letter, with a sign between."""
+
+    name: Literal["spelling_out"] = Field("spelling_out", description="The attack.")
+
+    def make(self, seed: int, sources: EditSources) -> EditAttack:
+        from textadv.attacks.edits import spelling_out
+
+        return spelling_out(queries=self.queries, seed=seed)
+
+
+EditConfig = (
+    DeepWordBugConfig
+    | PruthiConfig
+    | TextBuggerConfig
+    | BadCharactersConfig
+    | TextFoolerConfig
+    | PwwsConfig
+    | BaeConfig
+    | HotFlipConfig
+    | InputReductionConfig
+    | PaddingConfig
+    | SplittingConfig
+    | Base64Config
+    | Rot13Config
+    | SpellingOutConfig
+)
+
+
+BY_NAME: dict[str, type[EditSection]] = {
+    kind.model_fields["name"].default: kind
+    for kind in get_args(EditConfig)
+    if not any(info.is_required() for info in kind.model_fields.values())
+}
+"""The attacks that need no file, by their names."""
+
+
+class TextEvaluationConfig(EvaluationConfig):
+    """What is measured on test rows of texts, before and after training."""
+
+    edits: dict[AttackKey, Annotated[EditConfig, Field(discriminator="name")]] = Field(
+        {}, description="Attacks that edit the texts, by names of your choice; reported beside the others."
+    )
+
+    @model_validator(mode="after")
+    def _edit_rules(self) -> TextEvaluationConfig:
+        both = [key for key in self.edits if key in self.attacks]
+        lines = [
+            f"evaluation.edits.{key} has the name of one of evaluation.attacks. Rename one of them." for key in both
+        ]
+        return checked(self, lines)
+
+    def edit_attacks(self, seed: int, sources: EditSources) -> dict[str, EditAttack]:
+        """The attacks by edits, by their keys, on rows of every class.
+
+        Raises ConfigError that names every file which cannot be read.
+        """
+        made, lines = {}, []
+        for key, section in self.edits.items():
+            try:
+                made[key] = section.make(seed, sources)
+            except ConfigError as error:
+                lines += [f"evaluation.edits.{key}{line}" for line in error.lines]
+        if lines:
+            raise ConfigError(lines)
+        return made
+
+    def of_classes(self, attacks: dict[str, EditAttack], names: Sequence[str]) -> dict[str, EditAttack]:
+        """The same attacks, each on rows of its `labels` alone. names: of the classes, in the order of their ids.
+
+        Raises ConfigError that names every label which is no class.
+        """
+        made, lines = {}, []
+        for key, attack in attacks.items():
+            wanted = self.edits[key].labels
+            try:
+                own = None if wanted is None else tuple(sorted({class_id(label, names) for label in wanted}))
+                made[key] = replace(attack, labels=own)
+            except ConfigError as error:
+                lines += [f"evaluation.edits.{key}.labels {line}" for line in error.lines]
+        if lines:
+            raise ConfigError(lines)
+        return made
+
+
+def class_id(label: int | str, names: Sequence[str]) -> int:
+    """The class that has this name, else the one of this number. Raises ConfigError where there is none."""
+    text = str(label).strip()
+    if text in names:
+        return list(names).index(text)
+    if text.isdecimal() and int(text) < len(names):
+        return int(text)
+    known = ", ".join(names[:10]) + ", ..." * (len(names) > 10)
+    raise ConfigError([f"must be classes of the data ({known}) or their numbers from 0 on, got {label!r:.40}."])

@@ -1,0 +1,119 @@
+"""Attacks that edit the texts of a run: tried before anything long, measured on the reported rows, shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from textadv.attacks.edits import EditAttack, EditedRow, Victim
+from textadv.config.edits import BY_NAME, EditSources
+from textadv.config.types import ConfigError
+from textadv.data import Examples
+from textadv.measuring import Finished, Measured
+from textadv.measuring.accuracy.adversarial_rows import as_file
+from textadv.measuring.accuracy.edited import EditPanel
+from textadv.measuring.accuracy.edited_record import with_edits
+from textadv.measuring.sections.rows import Rows
+from textadv.models import LoadedModel, ModelError, tempered
+from textadv.models.victim import Asked
+from textadv.tasks.checks import reported_positions
+from textadv.tasks.classifier import ADVERSARIAL, FINISHED, Classifier
+from textadv.tasks.protocol import Look
+from textadv.tasks.text.config import RunConfig
+from textadv.values.host.phases import stage
+from textadv.values.randomness import permutation
+
+EDIT_DRAW = 14
+TRIED = 3
+
+
+def victim_of(config: RunConfig, loaded: LoadedModel) -> Victim:
+    """The model as its texts reach it in this run."""
+    return Victim(loaded.model, loaded.tokenizer, config.data.max_length)
+
+
+@dataclass(frozen=True)
+class Editing:
+    """The attacks by edits of a run, by name, what they read from files, and the test rows."""
+
+    attacks: Mapping[str, EditAttack]
+    sources: EditSources
+    test: Examples
+
+    @stage("trying the edits")
+    def rehearse(self, config: RunConfig, loaded: LoadedModel) -> None:
+        """Runs each attack on one row for a few queries. Raises ConfigError where one cannot work on this model."""
+        text = next((text for text in self.test.texts if 3 <= len(text.split()) <= 50), None)
+        if text is None or not self.attacks:
+            return
+        victim, lines = victim_of(config, loaded), []
+        pair = None if self.test.pairs is None else ("",)
+        label = int(victim.logits([Asked(text, None if pair is None else "")]).argmax())
+        for key, attack in self.attacks.items():
+            try:
+                replace(attack, queries=TRIED, labels=None)(victim, Examples((text,), pair, (label,), (0,)))
+            except ModelError as error:
+                lines.append(f"evaluation.edits.{key}: {error}")
+        if lines:
+            raise ConfigError(lines)
+
+    def measured(self, task: Classifier, name: str, loaded: Any, measured: Measured) -> Measured:
+        """The record with what the edits did to the reported rows, whose logits are calibrated as for the others."""
+        if not self.attacks:
+            return measured
+        config, run = task.config, task.run
+        assert isinstance(config, RunConfig)
+        told = measured.section(Rows)
+        temperature = 1.0 if told is None else told.temperature
+        finished = Finished.of(run.output / FINISHED, loaded.model).under(temperature)
+        for model in self.sources.models:
+            model.to(run.accelerator.device)
+        sizes = {key: config.evaluation.edits[key].rows for key in self.attacks}
+        panel = {
+            key: (attack, self.test.select(sampled_positions(config.seed, task.tested, sizes[key])))
+            for key, attack in self.attacks.items()
+        }
+        with tempered(loaded.model, temperature):
+            found = EditPanel(panel).run(
+                victim_of(config, loaded),
+                finished,
+                run.output / ADVERSARIAL / as_file(name),
+                lambda line: run.say(f"{name}: {line}"),
+            )
+        return with_edits(measured, panel, found)
+
+
+def sampled_positions(seed: int, tested: Sequence[int], rows: int | None) -> list[int]:
+    """Which of the reported positions an attack by edits gets: a seeded sample, the smaller in the larger, in order."""
+    drawn = permutation(seed, EDIT_DRAW, size=len(tested))[:rows]
+    return sorted(tested[n] for n in drawn)
+
+
+def edited(config: RunConfig, wanted: Look) -> Iterator[str]:
+    """Rows before and after the attack by edits that is asked for: one of the evaluation, or one that needs no file."""
+    name, sources = str(wanted.attack), EditSources()
+    section = config.evaluation.edits.get(name) or BY_NAME[name].model_validate({"name": name})
+    evaluation = config.evaluation.model_copy(update={"edits": {name: section}})
+    made = evaluation.edit_attacks(config.seed, sources)
+    splits = config.data.make(config.seed)
+    attack = evaluation.of_classes(made, splits.labels)[name]
+    yield from (f"warning: {note}" for note in sources.notes)
+    loaded = config.model.make(splits.labels, config.seed)
+    yield f"{wanted.model.line}\n{attack}\n"
+    rows = splits.test.select(reported_positions(config, len(splits.test))[: wanted.rows])
+    found = attack(victim_of(config, loaded), rows)
+    for row in found.rows:
+        yield f"{_shown(row, splits.labels)}\n"
+    yield f"{found.summary()} ({len(found)} rows shown)"
+
+
+def _shown(row: EditedRow, names: Sequence[str]) -> str:
+    """One row: what became of it, and its text before and after."""
+    taken = "-" if row.predicted_before is None else names[row.predicted_before]
+    lines = [f"row {row.id}, {names[row.label]}: {row.status.value}" + (f" ({row.reason})" if row.reason else "")]
+    lines.append(f"  before ({taken}): {row.text}")
+    if row.edited != row.text and row.prediction is not None:
+        lines.append(f"  after  ({names[row.prediction]}): {row.edited}")
+        lines.append(f"  {row.changed} of {row.words} words changed, {row.queries} queries")
+    return "\n".join(lines)
