@@ -81,6 +81,7 @@ class Edits:
     """Every attack by edits on one model."""
 
     title: ClassVar[str] = "Edits of the text"
+    place: ClassVar[int] = 95
     runs: tuple[EditRun, ...]
     kind: Literal["edits"] = "edits"
 
