@@ -19,6 +19,7 @@ from textadv.config.attacks import (
     StrongAttackConfig,
     of_panel,
 )
+from textadv.config.detection import DetectionConfig
 from textadv.config.labels import attack_problems
 from textadv.config.types import (
     AttackKey,
@@ -153,6 +154,9 @@ class EvaluationConfig(Section):
     keep_adversarial: bool = Field(
         False,
         description="Keep the rows as every attack left them, in adversarial/ of the output folder.",
+    )
+    detection: DetectionConfig | None = Field(
+        None, description="Recall at fixed false positives, of each test file; null: not measured."
     )
     minimum_radius: MinimumRadiusConfig | None = Field(
         None, description="Looks for the smallest radius that breaks each row; {} with every default, null: not at all."

@@ -32,11 +32,13 @@ from textadv.models.places import (
 from textadv.values.batch import Batch, Perturbation, require_batch
 from textadv.values.errors import ModelError, PerturbationError
 from textadv.values.spaces import Ablation, Embeddings, Hidden, Pixels, Several, Space
+from textadv.values.windows import apart, in_windows
 
 THIRD_PARTY = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 """What the code of a model raises where it cannot take its input."""
 
 VOCABULARY_CHUNK = 8192
+SEARCHED_WINDOWS = 4
 
 
 def _parts(perturbation: Perturbation) -> list[tuple[Space, Tensor]]:
@@ -116,13 +118,16 @@ def forward(model: nn.Module, batch: Batch) -> Tensor:
 
     (B, C) for a classifier. For chats with targets (B, K, V): only for the `batch.target_columns`, shifted, so that
     place k predicts `batch.kept_targets[:, k]`; the output layer runs nowhere else. A module that does not treat all
-    rows alike, whose class says `takes_batch = True`, is called with the batch as its argument `batch`.
+    rows alike, whose class says `takes_batch = True`, is called with the batch as its argument `batch`. Of a row of
+    several windows they are those of its worst one, see `_of_windows`.
 
     Raises PerturbationError where the perturbation does not reach the model, TypeError where these are no model and no
     batch.
     """
     require_model(model)
     require_batch(batch)
+    if in_windows(batch):
+        return _of_windows(model, batch)
     perturbation = batch.perturbation
     if perturbation is None:
         return _run(model, batch)
@@ -137,6 +142,32 @@ def forward(model: nn.Module, batch: Batch) -> Tensor:
         )
     with _added(model, perturbation, prefix_length(batch)):
         return _run(model, batch)
+
+
+def _of_windows(model: nn.Module, batch: Batch) -> Tensor:
+    """The logits (B, C) of each row's worst window.
+
+    What trains gets the gradient of that window alone. A search, which asks in evaluation mode for the gradient at its
+    delta, gets that of the worst `SEARCHED_WINDOWS` of each row: all of them have to turn before the row does.
+    """
+    parts, moved = apart(batch), batch.perturbation
+    if not torch.is_grad_enabled():
+        logits = forward(model, parts.batch)
+        return logits[parts.worst(logits)]
+    searching = moved is not None and moved.delta.requires_grad and not model.training
+    wanted = SEARCHED_WINDOWS if searching else 1
+    if parts.most > wanted:
+        # Not through a wrapper that waits for other processes, whose rows may have one window.
+        with evaluating(bare(model)), torch.no_grad():
+            worst = parts.worst(forward(bare(model), parts.batch), wanted)
+        parts = parts.at(worst)
+    logits = forward(model, parts.batch)
+    chosen = parts.worst(logits)
+    found = logits[chosen]
+    if not searching:
+        return found
+    every = torch.zeros_like(found).index_add(0, parts.row, logits) - found
+    return found + (every - every.detach())
 
 
 def prefix_length(batch: Batch) -> int:
@@ -267,6 +298,8 @@ def vectors(model: nn.Module, space: Space, batch: Batch | None = None) -> Itera
             seen.append(output[0] if isinstance(output, tuple) else output)
 
         handle = module.register_forward_hook(record)
+        if in_windows(batch):
+            batch = apart(batch).batch
         try:
             with evaluating(model):
                 bare(model)(**batch.inputs)
@@ -339,7 +372,12 @@ def all_states(model: nn.Module, batch: Batch) -> tuple[Tensor, list[Tensor]]:
 
 
 def hidden_states(model: nn.Module, batch: Batch, layers: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
-    """The logits as `forward` gives them, and the hidden states (B, S, D) after each of `layers`, in that order."""
+    """The logits as `forward` gives them, and the hidden states (B, S, D) after each of `layers`, in that order.
+
+    Raises ModelError for rows of several windows, which have no one state.
+    """
+    if in_windows(batch):
+        raise ModelError("The hidden states of rows in several windows have no one shape. Set data.windows: null.")
     seen: dict[int, Tensor] = {}
 
     def recorder(layer: int) -> Callable[..., None]:

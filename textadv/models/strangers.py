@@ -41,7 +41,7 @@ from textadv.models.preprocessing import read_preprocessing
 from textadv.models.sources import quiet
 from textadv.models.vision_loading import LoadedVision, built_in, load_image_classifier
 from textadv.models.vocabulary import grow, vocabulary
-from textadv.values.batch import Batch
+from textadv.values.batch import Batch, Windows
 
 BYTES = 255
 OWN = ("transformers_version", "_from_model_config")
@@ -75,7 +75,7 @@ class Reader(Protocol):
 
 @dataclass(frozen=True)
 class Texts:
-    """Texts for a classifier. head: what it classifies."""
+    """Texts for a classifier. head: what it classifies. windows: how longer texts are read, None: they are cut."""
 
     loaded: LoadedModel
     rows: Examples
@@ -83,6 +83,7 @@ class Texts:
     batch_size: int
     trust_remote_code: bool = False
     head: Head = OF_TEXTS
+    windows: Windows | None = None
 
     def measured(self) -> Opened:
         """The classifier as it was measured."""
@@ -110,7 +111,7 @@ class Texts:
 
     def _opened(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> Opened:
         facts = _reading(model, config) | _tokenising(tokenizer)
-        encoded = cache(lambda: encode(self.rows, tokenizer, self.max_length))
+        encoded = cache(lambda: encode(self.rows, tokenizer, self.max_length, windows=self.windows))
 
         def tokens() -> tuple[tuple[int, ...], ...]:
             return tuple(tuple(row["input_ids"]) for row in encoded().features)

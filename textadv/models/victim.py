@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from textadv.data import Examples, encode
+from textadv.data import EncodedRows, Examples, encode
 from textadv.models.places import delta_shape, device_of, dtype_of, require_model
 from textadv.models.running import evaluating, forward, vectors
-from textadv.values.batch import Batch
+from textadv.values.batch import Batch, Windows
 from textadv.values.errors import ModelError
 from textadv.values.kinds import require_kind
 from textadv.values.spaces import Embeddings
@@ -57,6 +57,7 @@ class Victim:
 
     max_length: tokens that are read of a text, special ones included. tokens_per_batch: the most that one forward pass
         takes, padding included; a single longer text goes alone.
+    windows: how texts longer than `max_length` are read; None: they are cut.
 
     In batches of other rows a logit differs in its last bits, as everywhere; nothing else depends on the other texts.
     """
@@ -65,6 +66,7 @@ class Victim:
     tokenizer: PreTrainedTokenizerBase
     max_length: int = 128
     tokens_per_batch: int = 8192
+    windows: Windows | None = None
 
     def __post_init__(self) -> None:
         require_model(self.model)
@@ -118,6 +120,10 @@ class Victim:
         return max((stop for _, stop in self._spans(asked)), default=0)
 
     def _spans(self, asked: Asked) -> tuple[tuple[int, int], ...]:
+        if self.windows is not None:
+            rows = self._encoded([asked], spans=True)
+            there = rows.features[0]["attention_mask"]
+            return tuple(span for span, own in zip(rows.spans[0], there, strict=True) if own)
         encoding = self.tokenizer(
             asked.text, asked.pair, truncation=True, max_length=self.max_length, return_offsets_mapping=True
         )
@@ -129,11 +135,7 @@ class Victim:
 
     def _batches(self, asked: Sequence[Asked]) -> Iterator[tuple[list[int], Batch]]:
         """The places of texts of like length, and their batch."""
-        texts = tuple(one.text for one in asked)
-        pairs = None if all(one.pair is None for one in asked) else tuple(one.pair or "" for one in asked)
-        rows = encode(
-            Examples(texts, pairs, (0,) * len(texts), tuple(range(len(texts)))), self.tokenizer, self.max_length
-        )
+        rows = self._encoded(asked)
         device = device_of(self.model)
         taken: list[int] = []
         for place in sorted(range(len(rows)), key=lambda n: -rows.lengths[n]):
@@ -144,6 +146,12 @@ class Victim:
             taken.append(place)
         if taken:
             yield taken, rows.batch(taken).to(device)
+
+    def _encoded(self, asked: Sequence[Asked], spans: bool = False) -> EncodedRows:
+        texts = tuple(one.text for one in asked)
+        pairs = None if all(one.pair is None for one in asked) else tuple(one.pair or "" for one in asked)
+        examples = Examples(texts, pairs, (0,) * len(texts), tuple(range(len(texts))))
+        return encode(examples, self.tokenizer, self.max_length, spans=spans, windows=self.windows)
 
     @cached_property
     def words(self) -> tuple[tuple[str, int], ...]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 from accelerate import Accelerator
 from torch import nn
@@ -27,9 +28,14 @@ def selecting_positions(config: ClassifierRunSection, size: int) -> tuple[int, .
     return _drawn(config, SELECTION_DRAW, size, config.selection.rows)
 
 
-def reported_positions(config: ClassifierRunSection, size: int) -> tuple[int, ...]:
-    """Which of `size` test rows are attacked: a seeded subset, in order."""
-    return _drawn(config, TEST_DRAW, size, config.evaluation.rows)
+def reported_positions(
+    config: ClassifierRunSection, size: int, tests: Mapping[str, Sequence[int]] = MappingProxyType({})
+) -> tuple[int, ...]:
+    """Which of `size` test rows are attacked: a seeded subset, in order; of several files, `tests`, one of each."""
+    wanted = config.evaluation.rows
+    if not tests:
+        return _drawn(config, TEST_DRAW, size, wanted)
+    return tuple(sorted(own[place] for own in tests.values() for place in _drawn(config, TEST_DRAW, len(own), wanted)))
 
 
 def _drawn(config: ClassifierRunSection, draw: int, size: int, wanted: int | None) -> tuple[int, ...]:

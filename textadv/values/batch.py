@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from types import MappingProxyType
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -44,6 +45,18 @@ class Perturbation:
     delta: Tensor
 
 
+class Windows(NamedTuple):
+    """How texts that are longer than one pass takes are read: in windows, of which the worst decides.
+
+    length: positions of a window, special tokens included. overlap: tokens of the text that two windows in a row share.
+    toward: the class id whose most likely window decides the row.
+    """
+
+    length: int
+    overlap: int
+    toward: int
+
+
 @dataclass(frozen=True)
 class Batch:
     """Rows ready for a model, frozen.
@@ -63,6 +76,8 @@ class Batch:
     prompt_lengths: chats only, (B,) int64: tokens up to where the assistant starts. Chats are padded on the right.
     prefix: keys and values of each layer, (B, heads, P, D / heads), of the first P positions, where they are known; an
         attack puts them there for its own passes.
+    windows: rows of more than `length` positions are that many windows one after the other, see `values.windows`; None:
+        every row is read in one pass.
     """
 
     inputs: dict[str, Tensor]
@@ -76,6 +91,7 @@ class Batch:
     openings: Mapping[str, Tensor] = field(default_factory=lambda: NO_ANSWERS)
     prompt_lengths: Tensor | None = None
     prefix: tuple[tuple[Tensor, Tensor], ...] = ()
+    windows: Windows | None = None
 
     def __post_init__(self) -> None:
         rows = len(self.labels)
@@ -330,6 +346,7 @@ def concatenate(batches: Sequence[Batch]) -> Batch:
         answers={name: torch.cat([b.answers[name] for b in batches]) for name in first.answers},
         openings={name: torch.cat([b.openings[name] for b in batches]) for name in first.openings},
         prompt_lengths=_concatenated([b.prompt_lengths for b in batches]),
+        windows=first.windows,
     )
 
 

@@ -23,7 +23,8 @@ class Hit(NamedTuple):
     radius, and the passes it took.
 
     forwards: all forward passes; queries: those of them that no gradient was taken of. size: the norm of the smallest
-    perturbation that a minimal attack says it found, NONE_FOUND where it found none; None for other attacks.
+    perturbation that a minimal attack says it found, NONE_FOUND where it found none; None for other attacks. score: by
+    how much the class that a detector looks for leads the others then, None where nobody asked.
     """
 
     position: int
@@ -33,6 +34,7 @@ class Hit(NamedTuple):
     backwards: int
     queries: int = 0
     size: float | None = None
+    score: float | None = None
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ class Ledger:
             if line is not None and (kept is None or row is not None):
                 if kept is not None and row is not None:
                     kept[position] = row
-                prediction, gauge, forwards, backwards, queries, size = line
+                prediction, gauge, forwards, backwards, queries, size, score = line
                 passes = (int(forwards), int(backwards), int(queries))
                 found.append(
                     Hit(
@@ -120,6 +122,7 @@ class Ledger:
                         gauge,
                         *passes,
                         size,
+                        score,
                     )
                 )
         self.read += len(found)
