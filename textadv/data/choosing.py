@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 
 from textadv.data.classes import shortened
-from textadv.data.examples import Examples
+from textadv.data.examples import Examples, sampled
 from textadv.data.tables import Table
 from textadv.values.errors import DataError
 
@@ -29,7 +29,9 @@ def rows_left_out(tables: Mapping[str, Table], unwanted: LeaveOut, key: str, lab
     for column, given in unwanted.items():
         values = [given] if isinstance(given, str) else list(given)
         having = {
-            role: list(map(str, table.columns[column])) for role, table in tables.items() if column in table.columns
+            role: [None if value is None else str(value) for value in table.columns[column]]
+            for role, table in tables.items()
+            if column in table.columns
         }
         if column == label:
             raise DataError(
@@ -43,7 +45,7 @@ def rows_left_out(tables: Mapping[str, Table], unwanted: LeaveOut, key: str, lab
             raise DataError(f"{key}: no column {column!r} in {' or '.join(f'data.{role}' for role in tables)}. {hint}")
         for value in values:
             if not any(value in rows for rows in having.values()):
-                known = sorted({each for rows in having.values() for each in rows})
+                known = sorted({each for rows in having.values() for each in rows if each is not None})
                 raise DataError(
                     f"{key}: no row has {value!r} in column {column!r}; there are {shortened(known)}. Correct it, or "
                     "take it out."
@@ -60,6 +62,22 @@ def left_out_note(key: str, unwanted: LeaveOut, left: Mapping[str, set[int]]) ->
         f"{name}: {value if isinstance(value, str) else ', '.join(value)}" for name, value in unwanted.items()
     )
     return f"{key}: rows with {wanted} are left out: {counts}."
+
+
+def tests_together(
+    parts: Mapping[str, Examples], rows: int | None, seed: int
+) -> tuple[dict[str, Examples], dict[str, tuple[int, ...]]]:
+    """The parts with those of data.tests put behind test, and the positions of each file's rows in it, by name.
+
+    rows: at most so many of each file. Without a file of data.tests the parts are as they were.
+    """
+    named = {role.removeprefix(TESTS): part for role, part in parts.items() if role.startswith(TESTS)}
+    left = {role: part for role, part in parts.items() if not role.startswith(TESTS)}
+    if not named:
+        return left, {}
+    several = ({"test": left["test"]} if "test" in left else {}) | named
+    left["test"], places = put_together({name: sampled(part, rows, seed) for name, part in several.items()})
+    return left, places
 
 
 def put_together(parts: Mapping[str, Examples]) -> tuple[Examples, dict[str, tuple[int, ...]]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from textadv.data.characters import Surrogates, replaced_note, unbroken
-from textadv.data.choosing import BENIGN, TESTS, LeaveOut, left_out_note, part_of, put_together, rows_left_out
+from textadv.data.choosing import BENIGN, TESTS, LeaveOut, left_out_note, part_of, rows_left_out, tests_together
 from textadv.data.classes import shortened
 from textadv.data.examples import Examples, Splits, overlap, sampled
 from textadv.data.hub import read_hub, unread
@@ -80,13 +80,13 @@ def load_splits(
     """
     sizes = {"train": train_rows, "validation": validation_rows, "test": test_rows}
     sources = {"train": train, "validation": validation, "test": test}
-    sources |= {f"{TESTS}{key}": files for key, files in (tests or {}).items()} | {BENIGN: benign}
+    sources |= {f"{TESTS}{key}": files for key, files in (tests or {}).items()} | ({BENIGN: benign} if benign else {})
     check_numbers(sizes, validation_fraction)
+    _check_several(name, test, tests, benign)
     if name == BUILT_IN:
         check_unused(name, sources | {"leave_out": leave_out or None, "test_leave_out": test_leave_out or None})
         splits = reviews()
     else:
-        _check_several(name, tests, benign)
         tables = read_tables(name, config, sources, partial(_files, columns, (text, text_pair, label)))
         columns_read = {role: _labels(table, _per_split(label, role), role) for role, table in tables.items()}
         read = read_labels(columns_read, labels, label_offset, unlabelled, surrogates)
@@ -97,29 +97,26 @@ def load_splits(
         if "validation" not in found:
             found["train"], found["validation"] = _hold_out(found["train"], validation_fraction, seed)
         left = () if name == FILES else unread(name, config)
-        named = {role.removeprefix(TESTS): found.pop(role) for role in list(found) if role.startswith(TESTS)}
-        places: dict[str, tuple[int, ...]] = {}
-        if named:
-            own = {"test": found["test"]} if "test" in found else {}
-            several = {key: sampled(part, test_rows, seed) for key, part in (own | named).items()}
-            found["test"], places = put_together(several)
-            test_rows = None
+        found, places = tests_together(found, test_rows, seed)
         splits = Splits(**found, labels=read.names, notes=(*left, *read.notes, *notes, *told), tests=places)
     splits = replace(
         splits,
         train=sampled(splits.train, train_rows, seed),
         validation=sampled(splits.validation, validation_rows, seed),
-        test=sampled(splits.test, test_rows, seed),
+        test=sampled(splits.test, None if splits.tests else test_rows, seed),
     )
     _check_classes([splits.labels[label] for label in splits.train.labels], train_rows)
     return replace(splits, notes=(*splits.notes, *_lacking(splits)))
 
 
-def _check_several(name: str, tests: Mapping[str, Any] | None, benign: object) -> None:
-    """Raises DataError where files are named beside a data set that is none of files."""
+def _check_several(name: str, test: object, tests: Mapping[str, Any] | None, benign: object) -> None:
+    """Raises DataError where files are named beside a data set that is none of files, or two have one name."""
+    if test is not None and "test" in (tests or {}):
+        raise DataError("data.tests: test is what the file of data.test is called. Give the other one another name.")
     given = [f"data.{key}" for key, files in (("tests", tests), (BENIGN, benign)) if files]
     if name != FILES and given:
-        raise DataError(f"{' and '.join(given)} name files, and data.name is {name}. Set data.name: {FILES}.")
+        named = "names" if len(given) == 1 else "name"
+        raise DataError(f"{' and '.join(given)} {named} files, and data.name is {name}. Set data.name: {FILES}.")
 
 
 def _without(

@@ -33,6 +33,7 @@ from transformers import (
 from textadv.data import Chat, Examples, ImageRows, Rows, encode, encode_chats
 from textadv.data.rendering import Template
 from textadv.models.adapters import BUILT_IN, Adapter, find_adapter
+from textadv.models.cards import windows_card
 from textadv.models.causal import four_bits
 from textadv.models.heads import OF_TEXTS, Head, return_logits
 from textadv.models.loading import LoadedModel, load_classifier
@@ -64,6 +65,11 @@ class Opened:
 class Reader(Protocol):
     """The rows that a trained model is compared on with what was saved of it."""
 
+    @property
+    def card(self) -> str:
+        """What whoever uses the model must know to have what was measured, in Markdown; "" where nothing."""
+        ...
+
     def measured(self) -> Opened:
         """The model as it was measured."""
         ...
@@ -84,6 +90,11 @@ class Texts:
     trust_remote_code: bool = False
     head: Head = OF_TEXTS
     windows: Windows | None = None
+
+    @property
+    def card(self) -> str:
+        """How texts in windows are read."""
+        return windows_card(self.windows, pretrained(self.loaded.model).config.id2label)
 
     def measured(self) -> Opened:
         """The classifier as it was measured."""
@@ -132,6 +143,11 @@ class Chats:
     trust_remote_code: bool = False
     quantised: bool = False
 
+    @property
+    def card(self) -> str:
+        """Nothing."""
+        return ""
+
     def measured(self) -> Opened:
         """The chat model as it was measured."""
         return self._opened(self.loaded.model, self.loaded.tokenizer, pretrained(self.loaded.model).config)
@@ -166,6 +182,11 @@ class Pictures:
     rows: ImageRows
     batch_size: int
     trust_remote_code: bool = False
+
+    @property
+    def card(self) -> str:
+        """Nothing."""
+        return ""
 
     def measured(self) -> Opened:
         """The classifier as it was measured."""
