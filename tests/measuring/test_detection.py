@@ -97,21 +97,21 @@ def test_a_guard_that_flags_everything_finds_nothing_at_a_threshold_and_is_told(
     limits = [threshold(scores, 0.05)]
     (recall,) = detection_measures("mails", [Scored(n, True, 7.0) for n in range(9)], limits)
     assert recall.value == 0
-    assert list(threshold_doubts("hardened", limits, scores)) == [
-        "hardened gives all 40 benign rows one score: at a threshold it finds nothing."
+    assert list(threshold_doubts(limits, scores)) == [
+        "gives all 40 benign rows one score: at a threshold it finds nothing."
     ]
 
 
 def test_a_guard_whose_own_answer_flags_most_benign_rows_is_told() -> None:
     scores = [float(n) for n in range(-10, 30)]
-    (told,) = threshold_doubts("plain", [threshold(scores, 0.05)], scores)
-    assert told.startswith("plain's own answer flags 29 of the 40 benign rows")
+    (told,) = threshold_doubts([threshold(scores, 0.05)], scores)
+    assert told.startswith("its own answer flags 29 of the 40 benign rows")
 
 
 def test_too_few_benign_rows_for_a_share_are_told() -> None:
     scores = [float(-n) for n in range(40)]
     limit = threshold(scores, 0.01)
     assert (limit.allowed, limit.value) == (0, 0.0)
-    (told,) = threshold_doubts("plain", [limit], scores)
+    (told,) = threshold_doubts([limit], scores)
     assert told.startswith("1 % of 40 benign rows is less than one row, so the threshold for it flags none of them")
     assert told.endswith("Name more benign rows, at least 100, in data.benign.")

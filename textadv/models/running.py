@@ -38,7 +38,7 @@ THIRD_PARTY = (ArithmeticError, AssertionError, AttributeError, LookupError, Run
 """What the code of a model raises where it cannot take its input."""
 
 VOCABULARY_CHUNK = 8192
-SEARCHED_WINDOWS = 4
+SEARCHED_WINDOWS, WINDOWS_AT_ONCE = 4, 256
 
 
 def _parts(perturbation: Perturbation) -> list[tuple[Space, Tensor]]:
@@ -152,14 +152,14 @@ def _of_windows(model: nn.Module, batch: Batch) -> Tensor:
     """
     parts, moved = apart(batch), batch.perturbation
     if not torch.is_grad_enabled():
-        logits = forward(model, parts.batch)
+        logits = _in_parts(model, parts.batch)
         return logits[parts.worst(logits)]
     searching = moved is not None and moved.delta.requires_grad and not model.training
     wanted = SEARCHED_WINDOWS if searching else 1
     if parts.most > wanted:
         # Not through a wrapper that waits for other processes, whose rows may have one window.
         with evaluating(bare(model)), torch.no_grad():
-            worst = parts.worst(forward(bare(model), parts.batch), wanted)
+            worst = parts.worst(_in_parts(bare(model), parts.batch), wanted)
         parts = parts.at(worst)
     logits = forward(model, parts.batch)
     chosen = parts.worst(logits)
@@ -168,6 +168,12 @@ def _of_windows(model: nn.Module, batch: Batch) -> Tensor:
         return found
     every = torch.zeros_like(found).index_add(0, parts.row, logits) - found
     return found + (every - every.detach())
+
+
+def _in_parts(model: nn.Module, windows: Batch) -> Tensor:
+    """The logits (K, C) of windows, of which one text may have very many, without a graph."""
+    places = torch.arange(len(windows), device=windows.device).split(WINDOWS_AT_ONCE)
+    return torch.cat([forward(model, windows.rows(part)) for part in places])
 
 
 def prefix_length(batch: Batch) -> int:

@@ -113,7 +113,7 @@ class Ledger:
             if line is not None and (kept is None or row is not None):
                 if kept is not None and row is not None:
                     kept[position] = row
-                prediction, gauge, forwards, backwards, queries, size, score = line
+                prediction, gauge, forwards, backwards, queries, size, *score = line
                 passes = (int(forwards), int(backwards), int(queries))
                 found.append(
                     Hit(
@@ -122,7 +122,7 @@ class Ledger:
                         gauge,
                         *passes,
                         size,
-                        score,
+                        *score,
                     )
                 )
         self.read += len(found)
@@ -136,7 +136,8 @@ class Ledger:
         """
         if self.shelf is not None and kept is not None:
             self.shelf.put({self._digests[hit.position]: kept[hit.position] for hit in hits})
-        rows = {self._digests[hit.position]: list(hit[1:]) for hit in hits}
+        # A score stands there where one was asked for.
+        rows = {self._digests[hit.position]: list(hit[1:-1] if hit.score is None else hit[1:]) for hit in hits}
         keep(self.path, [{"ledger": _key_of(self.path), "attack": self.attack, "seconds": seconds, "rows": rows}])
 
 

@@ -117,7 +117,7 @@ def with_detection(
         measured,
         measures=(*measured.measures, *measures),
         sections=(*measured.sections, section),
-        notes=(*measured.notes, *threshold_doubts(measured.name, limits, benign)),
+        notes=(*measured.notes, *threshold_doubts(limits, benign)),
     )
 
 

@@ -122,8 +122,8 @@ def _percent(share: float) -> str:
     return f"{100 * share:g} %"
 
 
-def threshold_doubts(name: str, thresholds: Sequence[Threshold], benign: Sequence[float]) -> Iterator[str]:
-    """What a reader must know of the thresholds of the model `name`: too few rows, ties, a guard that flags everything.
+def threshold_doubts(thresholds: Sequence[Threshold], benign: Sequence[float]) -> Iterator[str]:
+    """What a reader must know of a model's thresholds: too few rows, ties, a guard that flags everything.
 
     benign: the scores that they were chosen on.
     """
@@ -135,12 +135,12 @@ def threshold_doubts(name: str, thresholds: Sequence[Threshold], benign: Sequenc
                 f"more benign rows, at least {math.ceil(1 / limit.share)}, in data.benign."
             )
     if len(set(benign)) == 1 and len(benign) > 1:
-        yield f"{name} gives all {len(benign)} benign rows one score: at a threshold it finds nothing."
+        yield f"gives all {len(benign)} benign rows one score: at a threshold it finds nothing."
         return
     flagged = sum(score > 0 for score in benign)
     if flagged > MANY * len(benign):
         yield (
-            f"{name}'s own answer flags {flagged} of the {len(benign)} benign rows that thresholds are chosen on. What "
+            f"its own answer flags {flagged} of the {len(benign)} benign rows that thresholds are chosen on. What "
             "it finds by that answer says nothing; recall at the thresholds does."
         )
 
