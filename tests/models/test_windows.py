@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from textadv.attacks import L2, ThreatModel, pgd
 from textadv.data import DataError, EncodedRows, Examples, encode, reviews_tokenizer
 from textadv.models import LoadedModel, evaluating, forward, load_classifier
-from textadv.models.running import SEARCHED_WINDOWS, hidden_states
+from textadv.models.running import hidden_states
 from textadv.models.victim import Asked, Victim
+from textadv.models.windows import SEARCHED_WINDOWS
 from textadv.values.batch import Batch, Windows
 from textadv.values.errors import ModelError
 from textadv.values.spaces import Embeddings, Hidden, Several

@@ -22,6 +22,7 @@ from textadv.models.preprocessing import ImageShape, Preprocessing, read_preproc
 from textadv.models.running import (
     all_states,
     as_reference,
+    at_threshold,
     evaluating,
     forward,
     hidden_states,
@@ -68,6 +69,7 @@ __all__ = [
     "all_states",
     "as_classifier",
     "as_reference",
+    "at_threshold",
     "bare",
     "blocks",
     "built_in",

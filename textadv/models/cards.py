@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from textadv.values.batch import Windows
 
 CARD = """## Longer texts
@@ -34,7 +36,7 @@ def logits_of(text):
 """
 
 
-def windows_card(windows: Windows | None, names: dict[int, str] | None) -> str:
+def windows_card(windows: Windows | None, names: Mapping[int, str] | None) -> str:
     """How longer texts are read with transformers alone, in Markdown; "" where they are cut. names: of the classes."""
     if windows is None:
         return ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -29,6 +30,7 @@ from textadv.models.places import (
     require_model,
     space_module,
 )
+from textadv.models.windows import of_windows
 from textadv.values.batch import Batch, Perturbation, require_batch
 from textadv.values.errors import ModelError, PerturbationError
 from textadv.values.spaces import Ablation, Embeddings, Hidden, Pixels, Several, Space
@@ -38,7 +40,6 @@ THIRD_PARTY = (ArithmeticError, AssertionError, AttributeError, LookupError, Run
 """What the code of a model raises where it cannot take its input."""
 
 VOCABULARY_CHUNK = 8192
-SEARCHED_WINDOWS, WINDOWS_AT_ONCE = 4, 256
 
 
 def _parts(perturbation: Perturbation) -> list[tuple[Space, Tensor]]:
@@ -119,7 +120,7 @@ def forward(model: nn.Module, batch: Batch) -> Tensor:
     (B, C) for a classifier. For chats with targets (B, K, V): only for the `batch.target_columns`, shifted, so that
     place k predicts `batch.kept_targets[:, k]`; the output layer runs nowhere else. A module that does not treat all
     rows alike, whose class says `takes_batch = True`, is called with the batch as its argument `batch`. Of a row of
-    several windows they are those of its worst one, see `_of_windows`.
+    several windows they are those of its worst one, see `of_windows`.
 
     Raises PerturbationError where the perturbation does not reach the model, TypeError where these are no model and no
     batch.
@@ -127,7 +128,7 @@ def forward(model: nn.Module, batch: Batch) -> Tensor:
     require_model(model)
     require_batch(batch)
     if in_windows(batch):
-        return _of_windows(model, batch)
+        return of_windows(batch, partial(forward, model), partial(_looked_at, model), model.training)
     perturbation = batch.perturbation
     if perturbation is None:
         return _run(model, batch)
@@ -144,36 +145,10 @@ def forward(model: nn.Module, batch: Batch) -> Tensor:
         return _run(model, batch)
 
 
-def _of_windows(model: nn.Module, batch: Batch) -> Tensor:
-    """The logits (B, C) of each row's worst window.
-
-    What trains gets the gradient of that window alone. A search, which asks in evaluation mode for the gradient at its
-    delta, gets that of the worst `SEARCHED_WINDOWS` of each row: all of them have to turn before the row does.
-    """
-    parts, moved = apart(batch), batch.perturbation
-    if not torch.is_grad_enabled():
-        logits = _in_parts(model, parts.batch)
-        return logits[parts.worst(logits)]
-    searching = moved is not None and moved.delta.requires_grad and not model.training
-    wanted = SEARCHED_WINDOWS if searching else 1
-    if parts.most > wanted:
-        # Not through a wrapper that waits for other processes, whose rows may have one window.
-        with evaluating(bare(model)), torch.no_grad():
-            worst = parts.worst(_in_parts(bare(model), parts.batch), wanted)
-        parts = parts.at(worst)
-    logits = forward(model, parts.batch)
-    chosen = parts.worst(logits)
-    found = logits[chosen]
-    if not searching:
-        return found
-    every = torch.zeros_like(found).index_add(0, parts.row, logits) - found
-    return found + (every - every.detach())
-
-
-def _in_parts(model: nn.Module, windows: Batch) -> Tensor:
-    """The logits (K, C) of windows, of which one text may have very many, without a graph."""
-    places = torch.arange(len(windows), device=windows.device).split(WINDOWS_AT_ONCE)
-    return torch.cat([forward(model, windows.rows(part)) for part in places])
+def _looked_at(model: nn.Module, batch: Batch) -> Tensor:
+    """The logits in evaluation mode without a graph, past a wrapper that would wait for other processes."""
+    with evaluating(bare(model)), torch.no_grad():
+        return forward(bare(model), batch)
 
 
 def prefix_length(batch: Batch) -> int:
@@ -319,14 +294,35 @@ def vectors(model: nn.Module, space: Space, batch: Batch | None = None) -> Itera
 @contextmanager
 def tempered(model: nn.Module, temperature: float) -> Iterator[None]:
     """Inside the block the model's logits come out divided by `temperature`: a calibrated model, attack and all."""
+    with _changed(model, lambda logits: logits / temperature):
+        yield
 
-    def divide(_module: nn.Module, _args: object, output: object) -> object:
+
+@contextmanager
+def at_threshold(model: nn.Module, positive: int, value: float) -> Iterator[None]:
+    """Inside the block the logit of class `positive` is lower by `value`, so that the model's answer is whether a row
+    is above that threshold: any attack then searches for what a detector at that threshold misses or flags."""
+
+    def lowered(logits: Tensor) -> Tensor:
+        own = torch.zeros(logits.shape[-1], dtype=logits.dtype, device=logits.device)
+        own[positive] = value
+        return logits - own
+
+    with _changed(model, lowered):
+        yield
+
+
+@contextmanager
+def _changed(model: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Inside the block the model's logits come out changed."""
+
+    def changed(_module: nn.Module, _args: object, output: object) -> object:
         if isinstance(output, Tensor):
-            return output / temperature
-        output.logits = output.logits / temperature  # type: ignore[attr-defined]
+            return change(output)
+        output.logits = change(output.logits)  # type: ignore[attr-defined]
         return output
 
-    handle = bare(model).register_forward_hook(divide)
+    handle = bare(model).register_forward_hook(changed)
     try:
         yield
     finally:

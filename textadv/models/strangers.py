@@ -94,7 +94,8 @@ class Texts:
     @property
     def card(self) -> str:
         """How texts in windows are read."""
-        return windows_card(self.windows, pretrained(self.loaded.model).config.id2label)
+        names = pretrained(self.loaded.model).config.id2label or {}
+        return windows_card(self.windows, {int(number): str(name) for number, name in names.items()})
 
     def measured(self) -> Opened:
         """The classifier as it was measured."""

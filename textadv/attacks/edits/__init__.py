@@ -41,6 +41,7 @@ from textadv.attacks.edits.replacing import (
 )
 from textadv.attacks.edits.results import Edited, EditedRow, Status, right_in_all
 from textadv.attacks.edits.synonyms import WordTable, read_synonyms, read_wordnet
+from textadv.attacks.edits.triggers import InsertGradientWords, paddings, predictive_words, trigger_words
 from textadv.attacks.edits.whole import Base64, Pad, Rot13, SpellOut, Split
 from textadv.models.pieces import Pieces
 from textadv.models.reading_models import MaskedModel, TextEncoder, load_masked_model, load_text_encoder
@@ -62,6 +63,7 @@ __all__ = [
     "Genetic",
     "GradientWords",
     "Greedy",
+    "InsertGradientWords",
     "InsertWords",
     "Letter",
     "LongWords",
@@ -99,6 +101,8 @@ __all__ = [
     "input_reduction",
     "load_masked_model",
     "load_text_encoder",
+    "paddings",
+    "predictive_words",
     "pruthi",
     "pwws",
     "read_synonyms",
@@ -106,5 +110,6 @@ __all__ = [
     "right_in_all",
     "textbugger",
     "textfooler",
+    "trigger_words",
     "typos",
 ]
