@@ -5,6 +5,7 @@ from textadv.models.causal import load_causal
 from textadv.models.embedded import embedded_inputs
 from textadv.models.export import UnmergeableError, save_adapter, save_merged
 from textadv.models.loading import LoadedModel, load_classifier, load_trained_classifier
+from textadv.models.logits import at_threshold, tempered
 from textadv.models.places import (
     Averaged,
     bare,
@@ -22,12 +23,10 @@ from textadv.models.preprocessing import ImageShape, Preprocessing, read_preproc
 from textadv.models.running import (
     all_states,
     as_reference,
-    at_threshold,
     evaluating,
     forward,
     hidden_states,
     recomputes,
-    tempered,
     unsynced,
     vectors,
 )
