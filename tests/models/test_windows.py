@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from textadv.attacks import L2, ThreatModel, pgd
 from textadv.data import DataError, EncodedRows, Examples, encode, reviews_tokenizer
-from textadv.models import LoadedModel, evaluating, forward, load_classifier
+from textadv.models import LoadedModel, evaluating, forward, load_classifier, running
 from textadv.models.running import hidden_states
 from textadv.models.victim import Asked, Victim
 from textadv.models.windows import SEARCHED_WINDOWS
@@ -214,3 +216,11 @@ def test_windows_that_cannot_be_read_are_refused() -> None:
         encode(examples("a"), tokenizer, 16, windows=Windows(16, 14, 1))
     with pytest.raises(ValueError, match="Windows of 16 tokens need max_length 16, got 32"):
         encode(examples("a"), tokenizer, 32, windows=WINDOWS)
+
+
+def test_fsdp_is_refused_for_windows(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "FSDPModule", nn.Module)
+    batch = rows_of(tiny).batch([1])
+    with pytest.raises(ModelError, match="data.windows makes processes run different numbers of passes, which FSDP"):
+        forward(tiny.model, batch)
+    forward(tiny.model, replace(batch, windows=None))

@@ -123,10 +123,15 @@ def forward(model: nn.Module, batch: Batch) -> Tensor:
     several windows they are those of its worst one, see `of_windows`.
 
     Raises PerturbationError where the perturbation does not reach the model, TypeError where these are no model and no
-    batch.
+    batch, ModelError where rows are read in windows and FSDP keeps the model on several processes.
     """
     require_model(model)
     require_batch(batch)
+    if batch.windows is not None and isinstance(bare(model), FSDPModule):
+        raise ModelError(
+            "data.windows makes processes run different numbers of passes, which FSDP cannot do. Use DDP, or set "
+            "data.windows: null."
+        )
     if in_windows(batch):
         return of_windows(batch, partial(forward, model), partial(_looked_at, model), model.training)
     perturbation = batch.perturbation

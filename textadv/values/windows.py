@@ -73,13 +73,12 @@ def apart(batch: Batch) -> Apart:
         if moved.space.per_position:
             delta = _cut(moved.delta.transpose(-1, -2), count, length).transpose(-1, -2)[kept]
         moved = Perturbation(moved.space, delta)
+    # Without what has positions, which would be as long for every window as for the whole row.
+    bare = replace(batch, inputs={}, editable=batch.editable[:, :0], perturbation=None).rows(row)
     windows = replace(
-        batch,
+        bare,
         inputs={name: _cut(value, count, length)[kept] for name, value in batch.inputs.items()},
-        labels=batch.labels[row],
         editable=_cut(batch.editable, count, length)[kept],
-        ids=batch.ids[row],
-        role=batch.role[row],
         perturbation=moved,
         windows=None,
     )
