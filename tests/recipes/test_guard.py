@@ -105,6 +105,7 @@ def test_the_report_shows_every_file_by_name(run: Path) -> None:
     for name in ("hidden", "mails", "mixed"):
         assert f"test rows of {name}" in report
     assert "recall at 25 % false positives" in report and "Thresholds" in report
+    assert "Recall under attack at 25 % false positives on validation rows: best" in report
 
 
 def test_the_card_reads_a_text_as_it_was_measured(run: Path, folder: Path) -> None:

@@ -85,6 +85,8 @@ def check_measuring(config: ClassifierRunSection, classes: int | None = None) ->
     """Builds every attack of the evaluation, for so many classes where these are known; raises ConfigError."""
     threat, wanted = config.threat.make(), config.evaluation
     wanted.panel(threat, config.seed, classes)
+    if wanted.detection is not None:
+        wanted.detection.attacked(threat, config.seed)
     if wanted.minimum_radius is not None:
         wanted.minimum_radius.make(threat, config.seed, classes)
 

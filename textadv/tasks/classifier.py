@@ -26,7 +26,7 @@ from textadv.models import LoadedModel, LoadedVision, ModelError, device_of, fre
 from textadv.models.split_norm import Which, convert, merge, merged_state, using
 from textadv.models.strangers import Reader
 from textadv.objectives import Objective, hardening, memory_of
-from textadv.tasks.detecting import detector_of, files_of
+from textadv.tasks.detecting import detector_of, files_of, scored_by
 from textadv.tasks.protocol import Plan, Run
 from textadv.training.mixing import NO_ATTACK
 from textadv.training.overfitting import Guard, Probe
@@ -242,6 +242,7 @@ def plan_of(
         select=select,
         rows=lambda steps: steps * training.batch_size,
         overfits=True,
+        scored=scored_by(config),
         guard=guard,
         memory=memory_of(objective),
         inside=inside,

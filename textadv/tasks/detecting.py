@@ -65,6 +65,20 @@ def detector_of(
     return Detector(positive, tuple(wanted.false_positives), tuple(parts), " and ".join(told), attack)
 
 
+def scored_by(config: ClassifierRunSection) -> str:
+    """What the score under attack is by which the checkpoint is chosen; "" for robust accuracy."""
+    wanted = config.evaluation.detection
+    if config.selection.metric == "accuracy" or wanted is None:
+        return ""
+    return f"Recall under attack at {100 * wanted.false_positives[0]:g} % false positives"
+
+
+def check_names(config: ClassifierRunSection, labels: Sequence[str]) -> None:
+    """Raises ConfigError where no class is called as the evaluation looks for it."""
+    if config.evaluation.detection is not None:
+        config.evaluation.detection.positive_id(labels)
+
+
 def check_recall(config: ClassifierRunSection, labels: Sequence[int], selection: Sequence[int], positive: int) -> None:
     """Raises ConfigError where the checkpoint is chosen by recall and none of the rows that choose it is positive."""
     if config.selection.metric == "recall" and not any(labels[place] == positive for place in selection):

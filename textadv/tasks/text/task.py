@@ -41,7 +41,7 @@ from textadv.tasks.checks import (
     selecting_positions,
 )
 from textadv.tasks.classifier import THREAT_ROWS, Classifier
-from textadv.tasks.detecting import check_recall, detector_of
+from textadv.tasks.detecting import check_names, check_recall, detector_of
 from textadv.tasks.protocol import Run
 from textadv.tasks.text.config import RunConfig
 from textadv.tasks.text.surrogates import text_surrogates
@@ -62,6 +62,8 @@ def ready(config: RunConfig, run: Run) -> Classifier:
     check_adversary(config)
     splits = config.data.make(config.seed)
     check_measuring(config, len(splits.labels))
+    check_names(config, splits.labels)
+    config.data.reading(splits.labels)
     loaded = config.model.make(splits.labels, config.seed)
     run.require_room(loaded.model)
     train, validation, test = encoded(splits, loaded, config)
