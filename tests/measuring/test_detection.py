@@ -6,10 +6,18 @@ import math
 from itertools import product
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from textadv.measuring.accuracy.detection import Scored, auroc, detection_measures, threshold, threshold_doubts
+from textadv.measuring.accuracy.detection import (
+    Scored,
+    auroc,
+    detection_measures,
+    scored_rows,
+    threshold,
+    threshold_doubts,
+)
 from textadv.measuring.measured import Measure
 
 FINITE = st.floats(-50, 50, width=32)
@@ -84,6 +92,11 @@ def test_a_file_of_one_class_has_what_it_has_rows_for() -> None:
     benign = [0.0, 1.0]
     assert set(measures([3.0], [True], benign, 0.5)) == {"detection/mails/recall@0.5"}
     assert set(measures([3.0], [False], benign, 0.5)) == {"detection/mails/false_positives@0.5"}
+
+
+def test_rows_are_scored_by_the_lead_of_the_positive_class() -> None:
+    logits = torch.tensor([[1.0, 3.0, 2.5], [4.0, 0.0, 1.0]])
+    assert scored_rows([7, 9], [1, 2], logits, 1) == [Scored(7, True, 0.5), Scored(9, False, -4.0)]
 
 
 def test_edited_rows_are_told_apart_by_what_edited_them() -> None:
