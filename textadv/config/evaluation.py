@@ -131,7 +131,7 @@ def _beside_minimal(wanted: MinimumRadiusConfig, attack: MinimalConfig) -> list[
 class EvaluationConfig(Section):
     """What is measured on test rows, before and after training."""
 
-    rows: Count | None = Field(256, description="Test rows that are attacked; null: all.")
+    rows: Count | None = Field(256, description="Test rows that are attacked, of each test file; null: all.")
     batch_size: Count = Field(64, description="Rows per forward.")
     attacks: Annotated[dict[AttackKey, NamedAttackConfig], Field(min_length=1)] = Field(
         {

@@ -127,7 +127,7 @@ class DataConfig(NamedDataConfig):
     test_leave_out: dict[Text, Texts] | None = Field(None, description="The same of test rows.")
     train_rows: Count | None = Field(None, description="Seeded subset of the training rows; null: all.")
     validation_rows: Count | None = Field(None, description="Seeded subset of the validation rows; null: all.")
-    test_rows: Count | None = Field(None, description="Seeded subset of the test rows; null: all.")
+    test_rows: Count | None = Field(None, description="Seeded subset of each test file's rows; null: all.")
 
     @model_validator(mode="after")
     def _rules(self) -> DataConfig:
