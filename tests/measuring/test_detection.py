@@ -7,7 +7,7 @@ from itertools import product
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from textadv.measuring.accuracy.detection import (
@@ -41,6 +41,7 @@ def test_tied_rows_are_not_flagged() -> None:
     assert (found.value, found.allowed, found.flagged) == (3.0, 5, 0)
 
 
+@settings(deadline=None)
 @given(st.lists(FINITE, min_size=1, max_size=60), st.floats(0.01, 0.99))
 def test_no_threshold_flags_more_than_its_share_and_no_lower_one_would_do(scores: list[float], share: float) -> None:
     found = threshold(scores, share)
@@ -56,6 +57,7 @@ def test_what_is_no_threshold_is_refused(scores: list[float], share: float) -> N
         threshold(scores, share)
 
 
+@settings(deadline=None)
 @given(st.lists(FINITE, min_size=1, max_size=12), st.lists(FINITE, min_size=1, max_size=12))
 def test_the_area_is_the_share_of_pairs_in_order(positive: list[float], benign: list[float]) -> None:
     wins = sum((one > other) + (one == other) / 2 for one, other in product(positive, benign))
