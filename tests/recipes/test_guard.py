@@ -128,9 +128,8 @@ def test_the_card_reads_a_text_as_it_was_measured(run: Path, folder: Path) -> No
 
 def test_a_saved_guard_is_measured_in_the_same_windows(run: Path, folder: Path, recipe: Recipe) -> None:
     output = folder / "again"
-    ended = recipe(
-        evaluate, SMALL, f"output={output}", f"--model={run / 'merged'}", *overrides(folder), "evaluation.masking=null"
-    )
+    model = ("--model", str(run / "merged"), "--output", str(output))
+    ended = recipe(evaluate, SMALL, *model, *overrides(folder), "evaluation.masking=null")
     assert ended.code == 0, ended.error
     before, after = read_results(run).evaluations[-1], read_results(output).evaluations[-1]
     for id in ("detection/hidden/recall@0.25", "detection/mails/false_positives@0.25", "file/mixed/clean"):
