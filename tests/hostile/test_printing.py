@@ -27,7 +27,7 @@ from textadv.report.frontier import Run, runs_markdown
 from textadv.report.grid import write_grid
 from textadv.report.side_by_side import FinishedRun, side_by_side
 from textadv.runs.errors import ending
-from textadv.runs.exporting import printable_card
+from textadv.runs.exporting import write_card
 from textadv.values.errors import CheckpointError, GenerationError
 from textadv.values.host.phases import OnScreen
 from textadv.values.host.printable import acts, printable, shortened, tell
@@ -144,12 +144,12 @@ def test_progress(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_card_of_an_adapter(tmp_path: Path) -> None:
     """As PEFT writes it: what YAML must escape is escaped, and turns of direction are not."""
-    printable_card(tmp_path)
+    write_card(tmp_path)
     name = "models/\u202e\u2066\U000e0041x"
     (tmp_path / "README.md").write_text(
         f'---\nbase_model: "{name}"\n---\n# {ALL.replace(chr(0xDCFF), "")}\n', encoding="utf-8"
     )
-    printable_card(tmp_path)
+    write_card(tmp_path)
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert harmless(card) and card.startswith("---\nbase_model: ")
     assert read_yaml(card.split("---")[1], "x") == {"base_model": name}

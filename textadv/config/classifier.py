@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -41,6 +41,11 @@ class SelectionConfig(ChoiceConfig):
     """How the best checkpoint is found, on validation rows only."""
 
     rows: Count = Field(256, description="Validation rows that are attacked.")
+    metric: Literal["accuracy", "recall"] = Field(
+        "accuracy",
+        description="What is highest at the best checkpoint, under attack: accuracy, or recall of "
+        "evaluation.detection.positive at the first of its false_positives, thresholds chosen anew each time.",
+    )
     attack: Annotated[AttackConfig, BeforeValidator(selecting)] = Field(
         AttackConfig(name="pgd", steps=10, select="most_damaging", early_stop=True),
         description="The fixed attack; unset keys default to steps 10, select most_damaging and early_stop true.",
@@ -66,4 +71,9 @@ class ClassifierRunSection(RunSection):
         objective, training = self.objective, self.training
         lines = objective.problems(self.attack, self.threat, self.mixing)
         lines += objective.precision_problems(training.precision)
+        if self.selection.metric == "recall" and self.evaluation.detection is None:
+            lines.append(
+                "selection.metric: recall is that of evaluation.detection, which is not set. Set "
+                "evaluation.detection.positive to the name of a class, or selection.metric: accuracy."
+            )
         return lines + training_problems(training, objective.name, objective.batch_stays, self.checkpoint.every)

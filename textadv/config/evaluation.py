@@ -19,6 +19,7 @@ from textadv.config.attacks import (
     StrongAttackConfig,
     of_panel,
 )
+from textadv.config.detection import DetectionConfig
 from textadv.config.labels import attack_problems
 from textadv.config.types import (
     AttackKey,
@@ -130,7 +131,7 @@ def _beside_minimal(wanted: MinimumRadiusConfig, attack: MinimalConfig) -> list[
 class EvaluationConfig(Section):
     """What is measured on test rows, before and after training."""
 
-    rows: Count | None = Field(256, description="Test rows that are attacked; null: all.")
+    rows: Count | None = Field(256, description="Test rows that are attacked, of each test file; null: all.")
     batch_size: Count = Field(64, description="Rows per forward.")
     attacks: Annotated[dict[AttackKey, NamedAttackConfig], Field(min_length=1)] = Field(
         {
@@ -153,6 +154,9 @@ class EvaluationConfig(Section):
     keep_adversarial: bool = Field(
         False,
         description="Keep the rows as every attack left them, in adversarial/ of the output folder.",
+    )
+    detection: DetectionConfig | None = Field(
+        None, description="Recall at fixed false positives, of each test file; null: not measured."
     )
     minimum_radius: MinimumRadiusConfig | None = Field(
         None, description="Looks for the smallest radius that breaks each row; {} with every default, null: not at all."

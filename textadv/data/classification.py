@@ -8,10 +8,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from textadv.data.characters import Surrogates, replaced_note, unbroken
+from textadv.data.choosing import BENIGN, TESTS, LeaveOut, left_out_note, part_of, rows_left_out, tests_together
 from textadv.data.classes import shortened
 from textadv.data.examples import Examples, Splits, overlap, sampled
 from textadv.data.hub import read_hub, unread
@@ -39,6 +41,8 @@ def load_splits(
     train: Source | None = None,
     validation: Source | None = None,
     test: Source | None = None,
+    tests: Mapping[str, Source] | None = None,
+    benign: Source | None = None,
     validation_fraction: float = 0.1,
     text: str | Mapping[str, str] = "text",
     text_pair: str | Mapping[str, str] | None = None,
@@ -51,12 +55,16 @@ def load_splits(
     validation_rows: int | None = None,
     test_rows: int | None = None,
     surrogates: Surrogates = "error",
+    leave_out: LeaveOut | None = None,
+    test_leave_out: LeaveOut | None = None,
     seed: int = 0,
 ) -> Splits:
     """Train, validation and test rows of one data set, checked.
 
     name: "builtin:reviews"; "files" (then train, validation and test are paths to csv, tsv, json, jsonl or parquet
         files, one or several each); or a Hub data set or the folder of one (then they are its split names).
+    tests: more test files, each by a name, put behind those of `test`; `Splits.tests` says which rows are whose.
+    benign: files of rows that a threshold of detection is chosen on. Both with name "files" alone.
     config: the Hub data set's configuration.
     validation_fraction: the share of train that is held out, by class, where there is no validation split.
     text, text_pair, label: column names; columns: the names, in order, where csv or tsv files have no header. Each is
@@ -66,30 +74,72 @@ def load_splits(
         that have no label. See `read_labels`.
     train_rows, validation_rows, test_rows: at most so many rows, drawn by `seed`, in the order of the source.
     surrogates: half characters (lone surrogates) are an error, or U+FFFD is put in their place, with a note.
+    leave_out, test_leave_out: rows of train and validation, or of the test files, that have one of these values, by
+        column, are not read.
 
-    The test split is never held out of another one. Raises DataError, naming the key to change.
+    Files need not have the same columns beside those that are read. The test split is never held out of another one.
+    Raises DataError, naming the key to change.
     """
     sizes = {"train": train_rows, "validation": validation_rows, "test": test_rows}
     sources = {"train": train, "validation": validation, "test": test}
+    sources |= {f"{TESTS}{key}": files for key, files in (tests or {}).items()} | ({BENIGN: benign} if benign else {})
     check_numbers(sizes, validation_fraction)
+    _check_several(name, test, tests, benign)
     if name == BUILT_IN:
-        check_unused(name, sources)
+        check_unused(name, sources | {"leave_out": leave_out or None, "test_leave_out": test_leave_out or None})
         splits = reviews()
     else:
-        own = {role: _per_split(columns, role) for role in ROLES}
-        tables = read_tables(name, config, sources, lambda paths, role: read_files(paths, own[role], f"data.{role}"))
+        tables = read_tables(name, config, sources, partial(_files, columns, (text, text_pair, label)))
         columns_read = {role: _labels(table, _per_split(label, role), role) for role, table in tables.items()}
         read = read_labels(columns_read, labels, label_offset, unlabelled, surrogates)
-        raw = {role: _examples(table, role, text, text_pair, read.ids[role]) for role, table in tables.items()}
+        ids, told = _without(tables, read.ids, label, {"leave_out": leave_out, "test_leave_out": test_leave_out})
+        raw = {role: _examples(table, role, text, text_pair, ids[role]) for role, table in tables.items()}
         found = {role: _whole(part, tables[role].place, surrogates) for role, part in raw.items()}
         notes = replaced_note("data.text", {role: _changed(raw[role], part) for role, part in found.items()})
         if "validation" not in found:
             found["train"], found["validation"] = _hold_out(found["train"], validation_fraction, seed)
         left = () if name == FILES else unread(name, config)
-        splits = Splits(**found, labels=read.names, notes=(*left, *read.notes, *notes))
-    splits = replace(splits, **{role: sampled(vars(splits)[role], size, seed) for role, size in sizes.items()})
+        found, places = tests_together(found, test_rows, seed)
+        splits = Splits(**found, labels=read.names, notes=(*left, *read.notes, *notes, *told), tests=places)
+    splits = replace(
+        splits,
+        train=sampled(splits.train, train_rows, seed),
+        validation=sampled(splits.validation, validation_rows, seed),
+        test=sampled(splits.test, None if splits.tests else test_rows, seed),
+    )
     _check_classes([splits.labels[label] for label in splits.train.labels], train_rows)
     return replace(splits, notes=(*splits.notes, *_lacking(splits)))
+
+
+def _check_several(name: str, test: object, tests: Mapping[str, Any] | None, benign: object) -> None:
+    """Raises DataError where files are named beside a data set that is none of files, or two have one name."""
+    if test is not None and "test" in (tests or {}):
+        raise DataError("data.tests: test is what the file of data.test is called. Give the other one another name.")
+    given = [f"data.{key}" for key, files in (("tests", tests), (BENIGN, benign)) if files]
+    if name != FILES and given:
+        named = "names" if len(given) == 1 else "name"
+        raise DataError(f"{' and '.join(given)} {named} files, and data.name is {name}. Set data.name: {FILES}.")
+
+
+def _without(
+    tables: Mapping[str, Table],
+    ids: Mapping[str, Sequence[int | None]],
+    label: str | Mapping[str, str],
+    wanted: Mapping[str, LeaveOut | None],
+) -> tuple[dict[str, Sequence[int | None]], list[str]]:
+    """The class ids, None for rows that are left out, and how many are, in sentences."""
+    kept, told = dict(ids), []
+    for key, unwanted in wanted.items():
+        parts = {role: table for role, table in tables.items() if (part_of(role) == "test") == (key != "leave_out")}
+        if not unwanted:
+            continue
+        left = rows_left_out(parts, unwanted, f"data.{key}", _per_split(label, next(iter(parts))))
+        told.append(left_out_note(f"data.{key}", unwanted, left))
+        for role, rows in left.items():
+            kept[role] = [None if row in rows else own for row, own in enumerate(ids[role])]
+            if all(own is None for own in kept[role]):
+                raise DataError(f"data.{key} leaves no row of data.{role}. Leave fewer values out.")
+    return kept, told
 
 
 def check_numbers(sizes: Mapping[str, int | None], validation_fraction: float) -> None:
@@ -114,6 +164,16 @@ def check_unused(name: str, sources: Mapping[str, Any]) -> None:
             f"{', '.join(given)} cannot be set for data.name: {name}, which has its own splits. "
             f"To read your own files set data.name: {FILES}."
         )
+
+
+def _files(
+    columns: Sequence[str] | Mapping[str, Sequence[str]] | None,
+    used: Sequence[str | Mapping[str, str] | None],
+    paths: Sequence[str | Path],
+    role: str,
+) -> Table:
+    read = {column for each in used if (column := _per_split(each, role)) is not None}
+    return read_files(paths, _per_split(columns, role), f"data.{role}", read)
 
 
 def read_tables(
@@ -163,7 +223,7 @@ def split_names(sources: Mapping[str, Source | None], key: str = "data") -> dict
 def _check_named(roles: Mapping[str, Any], train_message: str) -> None:
     if not roles.get("train"):
         raise DataError(train_message)
-    if not roles.get("test"):
+    if not roles.get("test") and ("test" in roles or not any(role.startswith(TESTS) for role in roles)):
         raise DataError(
             "data.test: no test split. The report needs rows that neither training nor the choice of a checkpoint has "
             "seen; name a test file or split (validation can be held out of train by data.validation_fraction)."
@@ -173,7 +233,9 @@ def _check_named(roles: Mapping[str, Any], train_message: str) -> None:
 
 
 def _check_distinct(roles: Mapping[str, set[str]]) -> None:
-    for first, second in (("validation", "test"), ("train", "test"), ("train", "validation")):
+    several = [(own, role) for role in roles for own in ("validation", "train", BENIGN) if role.startswith(TESTS)]
+    one = [("validation", "test"), ("train", "test"), ("train", "validation"), ("train", BENIGN), (BENIGN, "test")]
+    for first, second in (*one, *several, *(("test", role) for role in roles if role.startswith(TESTS))):
         shared = roles.get(first, set()) & roles.get(second, set())
         if shared:
             raise DataError(
@@ -184,7 +246,7 @@ def _check_distinct(roles: Mapping[str, set[str]]) -> None:
 
 
 def _per_split(value: T | Mapping[str, T] | None, role: str) -> T | None:
-    return value.get(role) if isinstance(value, Mapping) else value
+    return value.get(part_of(role)) if isinstance(value, Mapping) else value
 
 
 def _labels(table: Table, label: str | None, role: str) -> LabelColumn:

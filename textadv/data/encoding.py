@@ -14,7 +14,8 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from textadv.data.characters import unbroken
 from textadv.data.chat_template import control_ids
 from textadv.data.examples import Examples
-from textadv.values.batch import Batch, Role
+from textadv.data.windows import OF_WINDOWS, by_row, check_windows
+from textadv.values.batch import Batch, Role, Windows
 from textadv.values.decisions import Label, listed
 from textadv.values.errors import DataError
 from textadv.values.host.phases import phase
@@ -102,6 +103,7 @@ class EncodedRows:
     spans: per row, where each token stands in its text, from a character on up to another, (0, 0) for one that the
         tokenizer added; empty where nobody asked for them.
     texts, pairs: what the rows were made from; empty and None where that is not known.
+    windows: rows of more than `length` tokens are that many windows one after the other, filled up but for the last.
     """
 
     features: tuple[dict[str, list[int]], ...]
@@ -114,6 +116,7 @@ class EncodedRows:
     spans: tuple[tuple[tuple[int, int], ...], ...] = ()
     texts: tuple[str, ...] = ()
     pairs: tuple[str, ...] | None = None
+    windows: Windows | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -154,6 +157,7 @@ class EncodedRows:
             ids=torch.tensor([self.ids[i] for i in index]),
             role=torch.full_like(labels, int(Role.CLEAN)),
             written=self._written(index) if self.texts else None,
+            windows=self.windows,
         )
 
     def _written(self, index: Sequence[int]) -> Written:
@@ -162,8 +166,9 @@ class EncodedRows:
         return Written(texts, pairs, torch.arange(len(texts)), self.pad, self.padding_side == "left")
 
     def _padded(self, row: list[int] | list[bool], value: int, width: int) -> list[int]:
-        fill = [value] * (width - len(row))
-        return [*fill, *row] if self.padding_side == "left" else [*row, *fill]
+        own = width if self.windows is None else min(width, self.windows.length)
+        before = [value] * (own - len(row) if self.padding_side == "left" else 0)
+        return [*before, *row, *[value] * (width - len(before) - len(row))]
 
 
 def require_tokenizer(tokenizer: object) -> None:
@@ -173,15 +178,21 @@ def require_tokenizer(tokenizer: object) -> None:
 
 
 def encode(
-    examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length: int, *, spans: bool = False
+    examples: Examples,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    *,
+    spans: bool = False,
+    windows: Windows | None = None,
 ) -> EncodedRows:
-    """Each row tokenised and cut to `max_length` tokens, special tokens included.
+    """Each row tokenised and cut to `max_length` tokens, special tokens included; or into windows of so many.
 
     A text that spells a special token out ("[SEP]", "</s>") is read as the tokenizer reads it wherever the model is
     used: as that control token, or, with `"split_special_tokens": true` in tokenizer_config.json, as text where its
     model can. Reading it otherwise would measure another system than the one in use. No attack touches a control token.
 
     spans: whether it is asked where each token stands in its text, which tokenizers with a tokenizer.json know.
+    windows: how the rest of longer texts is read; None: it is cut off.
 
     Raises DataError where a text is none, or holds half of a character, where the tokenizer has no padding token or
     `max_length` leaves no room for a text, and TypeError where these are no examples, no tokenizer or no number.
@@ -207,7 +218,8 @@ def encode(
         raise DataError(
             f"data.max_length must be more than the {special} special tokens this tokenizer adds, got {max_length}."
         )
-    encoded = _tokenised(examples, tokenizer, max_length, spans)
+    check_windows(examples, tokenizer, max_length, special, windows)
+    encoded = _tokenised(examples, tokenizer, max_length, spans, windows)
     pad = {"input_ids": tokenizer.pad_token_id, "attention_mask": 0}
     if "token_type_ids" in encoded:
         pad["token_type_ids"] = tokenizer.pad_token_type_id
@@ -228,14 +240,16 @@ def encode(
         spans=tuple(map(tuple, encoded["offset_mapping"])) if spans else (),
         texts=tuple(examples.texts),
         pairs=None if examples.pairs is None else tuple(examples.pairs),
+        windows=windows,
     )
 
 
 def _tokenised(
-    examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length: int, spans: bool
+    examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length: int, spans: bool, windows: Windows | None
 ) -> dict[str, list[list[Any]]]:
     """What the tokenizer makes of the rows, by feature."""
     found: dict[str, list[list[Any]]] = {}
+    asked = {} if windows is None else {"stride": windows.overlap, **OF_WINDOWS}
     with _truncation_kept(tokenizer), phase("encoding texts", len(examples)) as advance:
         for start in range(0, len(examples), AT_A_TIME):
             part = slice(start, start + AT_A_TIME)
@@ -248,10 +262,12 @@ def _tokenised(
                 return_token_type_ids="token_type_ids" in tokenizer.model_input_names,
                 return_special_tokens_mask=True,
                 return_offsets_mapping=spans,
+                **asked,
             )
-            for name, values in encoded.items():
+            rows = encoded if windows is None else by_row(encoded, tokenizer, windows.length)
+            for name, values in rows.items():
                 found.setdefault(name, []).extend(values)
-            advance(len(encoded["input_ids"]))
+            advance(len(rows["input_ids"]))
     return found
 
 
@@ -333,7 +349,8 @@ def unknown_warning(parts: Mapping[str, EncodedRows], tokenizer: PreTrainedToken
 def length_warning(max_length: int, parts: Mapping[str, EncodedRows], tokenizer: PreTrainedTokenizerBase) -> str | None:
     """A sentence for the report where texts are longer than the tokenizer cuts them for others, else None."""
     usual = tokenizer.model_max_length
-    count = sum(length > usual for part in parts.values() for length in part.lengths)
+    # Of windows each is as long as this at most.
+    count = sum(min(length, max_length) > usual for part in parts.values() for length in part.lengths)
     if not count:
         return None
     return (

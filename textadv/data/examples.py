@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 Part = TypeVar("Part", bound="Selectable")
@@ -62,7 +62,8 @@ class Examples:
 class Splits:
     """Train, validation and test rows, and the class names in the order of the class ids.
 
-    notes: what reading did that whoever trusts the numbers must know, a sentence each.
+    notes: what reading did that whoever trusts the numbers must know, a sentence each. tests: where test rows are of
+    several files, the positions of each file's, by its name. benign: rows that a threshold is chosen on.
     """
 
     train: Examples
@@ -70,6 +71,8 @@ class Splits:
     test: Examples
     labels: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    tests: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    benign: Examples | None = None
 
 
 def overlap(a: Examples, b: Examples) -> int:

@@ -36,8 +36,11 @@ class Clause:
 def reviews(seed: int = 0) -> Splits:
     """4,400 distinct reviews: 3,200 train, 600 validation, 600 test; label 0 negative, 1 positive, half each."""
     lexicons = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
+    parts = {name: _split(lexicons[name], SIZES[name], random.Random(f"{seed} {name}")) for name in SIZES}
     return Splits(
-        **{name: _split(lexicons[name], SIZES[name], random.Random(f"{seed} {name}")) for name in SIZES},
+        parts["train"],
+        parts["validation"],
+        parts["test"],
         labels=("negative", "positive"),
         notes=(),
     )

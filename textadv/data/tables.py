@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -102,8 +102,13 @@ class _Columns(NamedTuple):
     class_names: dict[str, tuple[str, ...]]
 
 
-def read_files(paths: Sequence[str | Path], columns: Sequence[str] | None, key: str) -> Table:
+def read_files(
+    paths: Sequence[str | Path], columns: Sequence[str] | None, key: str, used: Set[str] | None = None
+) -> Table:
     """The rows of all files, one after the other. `columns` names the columns of csv and tsv files without a header.
+
+    used: the columns that are read; where every file has these, one may lack others, None in its rows. By default all
+        files have the same.
 
     What a file of another separator, compression or encoding is read as, see `text_files`. Class names are those that
     every file declares.
@@ -113,7 +118,9 @@ def read_files(paths: Sequence[str | Path], columns: Sequence[str] | None, key: 
     parts = [(path, _read_file(path, columns, key)) for path in named]
     first_path, first = parts[0]
     for path, part in parts[1:]:
-        if list(part.values) != list(first.values):
+        if list(part.values) != list(first.values) and (
+            used is None or not used <= first.values.keys() & part.values.keys()
+        ):
             raise DataError(
                 f"{key}: the files do not have the same columns: {first_path} has {', '.join(first.values)}; "
                 f"{path} has {', '.join(part.values)}. Give them the same header."
@@ -125,7 +132,16 @@ def read_files(paths: Sequence[str | Path], columns: Sequence[str] | None, key: 
                     f"{shortened(first.class_names[name])}; {path} has {shortened(part.class_names[name])}. Write them "
                     "with the same class names, in the same order."
                 )
-    joined = {name: [value for _, part in parts for value in part.values[name]] for name in first.values}
+    names = list(dict.fromkeys(name for _, part in parts for name in part.values))
+    sizes = [max((len(values) for values in part.values.values()), default=0) for _, part in parts]
+    joined = {
+        name: [
+            value
+            for (_, part), size in zip(parts, sizes, strict=True)
+            for value in part.values.get(name, [None] * size)
+        ]
+        for name in names
+    }
     declared = {
         name: names for name, names in first.class_names.items() if all(name in p.class_names for _, p in parts)
     }

@@ -93,11 +93,12 @@ def _code() -> str:
 
 
 def row_digest(rows: Rows, position: int) -> str:
-    """A hash of all that an attack sees of one row: inputs, label, editable positions and id."""
+    """A hash of all that an attack sees of one row: inputs, label, editable positions, id and how windows are read."""
     batch = rows.batch([position])
     seen = {**batch.inputs, "labels": batch.labels, "editable": batch.editable, "ids": batch.ids}
     parts = (part for name, value in sorted(seen.items()) for part in (name.encode(), tensor_bytes(value)))
-    return digest(parts)[:32]
+    read = () if batch.windows is None else (repr(batch.windows).encode(),)
+    return digest([*parts, *read])[:32]
 
 
 def key_of(origin: tuple[str, ...], *parts: object) -> str:

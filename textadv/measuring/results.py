@@ -30,7 +30,7 @@ class Training:
     forwards, backwards: passes of one row through the model, the adversary's included; seconds: wall clock.
     selected: which checkpoint was kept ("robust-best", "clean-best", "last"), from optimizer step `selected_step`.
     best, last: the score on validation rows by which it was; overfitting: their difference, where the score is robust
-    accuracy.
+    accuracy, or what `scored` says.
     """
 
     name: str
@@ -47,6 +47,7 @@ class Training:
     last: float | None
     overfitting: float | None = None
     notes: tuple[str, ...] = ()
+    scored: str = ""
 
     @property
     def passes(self) -> int:

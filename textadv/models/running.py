@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -29,9 +30,11 @@ from textadv.models.places import (
     require_model,
     space_module,
 )
+from textadv.models.windows import of_windows
 from textadv.values.batch import Batch, Perturbation, require_batch
 from textadv.values.errors import ModelError, PerturbationError
 from textadv.values.spaces import Ablation, Embeddings, Hidden, Pixels, Several, Space
+from textadv.values.windows import apart, in_windows
 
 THIRD_PARTY = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 """What the code of a model raises where it cannot take its input."""
@@ -108,13 +111,21 @@ def forward(model: nn.Module, batch: Batch) -> Tensor:
 
     (B, C) for a classifier. For chats with targets (B, K, V): only for the `batch.target_columns`, shifted, so that
     place k predicts `batch.kept_targets[:, k]`; the output layer runs nowhere else. A module that does not treat all
-    rows alike, whose class says `takes_batch = True`, is called with the batch as its argument `batch`.
+    rows alike, whose class says `takes_batch = True`, is called with the batch as its argument `batch`. Of a row of
+    several windows they are those of its worst one, see `of_windows`.
 
     Raises PerturbationError where the perturbation does not reach the model, TypeError where these are no model and no
-    batch.
+    batch, ModelError where rows are read in windows and FSDP keeps the model on several processes.
     """
     require_model(model)
     require_batch(batch)
+    if batch.windows is not None and isinstance(bare(model), FSDPModule):
+        raise ModelError(
+            "data.windows makes processes run different numbers of passes, which FSDP cannot do. Use DDP, or set "
+            "data.windows: null."
+        )
+    if in_windows(batch):
+        return of_windows(batch, partial(forward, model), partial(_looked_at, model), model.training)
     perturbation = batch.perturbation
     if perturbation is None:
         return _run(model, batch)
@@ -129,6 +140,12 @@ def forward(model: nn.Module, batch: Batch) -> Tensor:
         )
     with _added(model, perturbation, prefix_length(batch)):
         return _run(model, batch)
+
+
+def _looked_at(model: nn.Module, batch: Batch) -> Tensor:
+    """The logits in evaluation mode without a graph, past a wrapper that would wait for other processes."""
+    with evaluating(bare(model)), torch.no_grad():
+        return forward(bare(model), batch)
 
 
 def prefix_length(batch: Batch) -> int:
@@ -263,25 +280,13 @@ def vectors(model: nn.Module, space: Space, batch: Batch | None = None) -> Itera
     elif isinstance(space, Hidden):
         if batch is None:
             raise ModelError("A relative radius in hidden states is measured on rows: call resolved(model, batch).")
+        if in_windows(batch):
+            batch = apart(batch).batch
         with returned(module) as seen, evaluating(model):
             bare(model)(**batch.inputs)
         yield seen[0][batch.editable].float()
     else:
         raise ModelError(f"threat.relative_radius has no meaning for {space}: give threat.radius, e.g. 8/255.")
-
-
-@contextmanager
-def tempered(model: nn.Module, temperature: float) -> Iterator[None]:
-    """Inside the block the model's logits come out divided by `temperature`: a calibrated model, attack and all."""
-
-    def divide(_module: nn.Module, _args: object, output: object) -> object:
-        if isinstance(output, Tensor):
-            return output / temperature
-        output.logits = output.logits / temperature  # type: ignore[attr-defined]
-        return output
-
-    with bare(model).register_forward_hook(divide):
-        yield
 
 
 @contextmanager
@@ -321,7 +326,12 @@ def all_states(model: nn.Module, batch: Batch) -> tuple[Tensor, list[Tensor]]:
 
 
 def hidden_states(model: nn.Module, batch: Batch, layers: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
-    """The logits as `forward` gives them, and the hidden states (B, S, D) after each of `layers`, in that order."""
+    """The logits as `forward` gives them, and the hidden states (B, S, D) after each of `layers`, in that order.
+
+    Raises ModelError for rows of several windows, which have no one state.
+    """
+    if in_windows(batch):
+        raise ModelError("The hidden states of rows in several windows have no one shape. Set data.windows: null.")
     with ExitStack() as hooks:
         seen = [hooks.enter_context(returned(space_module(model, Hidden(layer)))) for layer in layers]
         logits = forward(model, batch)

@@ -33,6 +33,7 @@ from transformers import (
 from textadv.data import Chat, Examples, ImageRows, Rows, encode, encode_chats
 from textadv.data.rendering import Template
 from textadv.models.adapters import BUILT_IN, Adapter, find_adapter
+from textadv.models.cards import windows_card
 from textadv.models.causal import four_bits
 from textadv.models.heads import OF_TEXTS, Head, return_logits
 from textadv.models.loading import LoadedModel, load_classifier
@@ -41,7 +42,7 @@ from textadv.models.preprocessing import read_preprocessing
 from textadv.models.sources import quiet
 from textadv.models.vision_loading import LoadedVision, built_in, load_image_classifier
 from textadv.models.vocabulary import grow, vocabulary
-from textadv.values.batch import Batch
+from textadv.values.batch import Batch, Windows
 
 BYTES = 255
 OWN = ("transformers_version", "_from_model_config")
@@ -64,6 +65,11 @@ class Opened:
 class Reader(Protocol):
     """The rows that a trained model is compared on with what was saved of it."""
 
+    @property
+    def card(self) -> str:
+        """What whoever uses the model must know to have what was measured, in Markdown; "" where nothing."""
+        ...
+
     def measured(self) -> Opened:
         """The model as it was measured."""
         ...
@@ -75,7 +81,7 @@ class Reader(Protocol):
 
 @dataclass(frozen=True)
 class Texts:
-    """Texts for a classifier. head: what it classifies."""
+    """Texts for a classifier. head: what it classifies. windows: how longer texts are read, None: they are cut."""
 
     loaded: LoadedModel
     rows: Examples
@@ -83,6 +89,13 @@ class Texts:
     batch_size: int
     trust_remote_code: bool = False
     head: Head = OF_TEXTS
+    windows: Windows | None = None
+
+    @property
+    def card(self) -> str:
+        """How texts in windows are read."""
+        names = pretrained(self.loaded.model).config.id2label or {}
+        return windows_card(self.windows, {int(number): str(name) for number, name in names.items()})
 
     def measured(self) -> Opened:
         """The classifier as it was measured."""
@@ -110,7 +123,7 @@ class Texts:
 
     def _opened(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> Opened:
         facts = _reading(model, config) | _tokenising(tokenizer)
-        encoded = cache(lambda: encode(self.rows, tokenizer, self.max_length))
+        encoded = cache(lambda: encode(self.rows, tokenizer, self.max_length, windows=self.windows))
 
         def tokens() -> tuple[tuple[int, ...], ...]:
             return tuple(tuple(row["input_ids"]) for row in encoded().features)
@@ -130,6 +143,11 @@ class Chats:
     batch_size: int
     trust_remote_code: bool = False
     quantised: bool = False
+
+    @property
+    def card(self) -> str:
+        """Nothing."""
+        return ""
 
     def measured(self) -> Opened:
         """The chat model as it was measured."""
@@ -165,6 +183,11 @@ class Pictures:
     rows: ImageRows
     batch_size: int
     trust_remote_code: bool = False
+
+    @property
+    def card(self) -> str:
+        """Nothing."""
+        return ""
 
     def measured(self) -> Opened:
         """The classifier as it was measured."""

@@ -34,7 +34,7 @@ def require_same_tokens(
 ) -> None:
     """Raises ModelError unless the same texts are the same tokens: a perturbation belongs to positions."""
     ours = test.features[:LOOKED_AT]
-    theirs = encode(splits.test.select(range(len(ours))), found.tokenizer, max_length).features
+    theirs = encode(splits.test.select(range(len(ours))), found.tokenizer, max_length, windows=test.windows).features
     same = [row["input_ids"] for row in ours] == [row["input_ids"] for row in theirs]
     if not same or found.tokenizer.get_vocab() != attacked.tokenizer.get_vocab():
         raise ModelError(

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from textadv.data import EncodedRows, Examples, encode
 from textadv.models.places import delta_shape, device_of, dtype_of, require_model
 from textadv.models.running import evaluating, forward, vectors
-from textadv.values.batch import Batch
+from textadv.values.batch import Batch, Windows
 from textadv.values.digests import digest
 from textadv.values.errors import ModelError
 from textadv.values.kinds import require_kind
@@ -81,6 +81,7 @@ class Victim:
 
     max_length: tokens that are read of a text, special ones included. tokens_per_batch: the most that one forward pass
         takes, padding included; a single longer text goes alone.
+    windows: how texts longer than `max_length` are read; None: they are cut.
 
     In batches of other rows a logit differs in its last bits, as everywhere; nothing else depends on the other texts.
     """
@@ -89,6 +90,7 @@ class Victim:
     tokenizer: PreTrainedTokenizerBase
     max_length: int = 128
     tokens_per_batch: int = 8192
+    windows: Windows | None = None
 
     def __post_init__(self) -> None:
         require_model(self.model)
@@ -143,6 +145,10 @@ class Victim:
         return max((stop for _, stop in self._spans(asked)), default=0)
 
     def _spans(self, asked: Asked) -> tuple[tuple[int, int], ...]:
+        if self.windows is not None:
+            rows = self._encoded([asked], spans=True)
+            there = rows.features[0]["attention_mask"]
+            return tuple(span for span, own in zip(rows.spans[0], there, strict=True) if own)
         encoding = self.tokenizer(
             asked.text, asked.pair, truncation=True, max_length=self.max_length, return_offsets_mapping=True
         )
@@ -152,12 +158,6 @@ class Victim:
             for (start, stop), part in zip(encoding["offset_mapping"], of, strict=True)
         )
 
-    def _encoded(self, asked: Sequence[Asked]) -> EncodedRows:
-        texts = tuple(one.text for one in asked)
-        pairs = None if all(one.pair is None for one in asked) else tuple(one.pair or "" for one in asked)
-        ids = tuple(range(len(texts)))
-        return encode(Examples(texts, pairs, (0,) * len(texts), ids), self.tokenizer, self.max_length)
-
     def _batches(self, rows: EncodedRows, places: Sequence[int]) -> Iterator[tuple[list[int], Batch]]:
         """These places, those of texts of like length together, and their batch."""
         device = device_of(self.model)
@@ -165,6 +165,12 @@ class Victim:
         for part in parted([rows.lengths[place] for place in places], self.tokens_per_batch, spared):
             taken = [places[n] for n in part]
             yield taken, rows.batch(taken).to(device)
+
+    def _encoded(self, asked: Sequence[Asked], spans: bool = False) -> EncodedRows:
+        texts = tuple(one.text for one in asked)
+        pairs = None if all(one.pair is None for one in asked) else tuple(one.pair or "" for one in asked)
+        examples = Examples(texts, pairs, (0,) * len(texts), tuple(range(len(texts))))
+        return encode(examples, self.tokenizer, self.max_length, spans=spans, windows=self.windows)
 
     @cached_property
     def words(self) -> tuple[tuple[str, int], ...]:
@@ -207,12 +213,12 @@ class Victim:
 
     @property
     def reading(self) -> str:
-        """A hash of all by which texts become tokens, the length among it; not of what calls leave in a tokenizer."""
+        """A hash of all by which texts become tokens, length and windows among it; not of what calls leave in a tokenizer."""
         if isinstance(self.tokenizer, PreTrainedTokenizerFast):
             told = json.loads(self.tokenizer.backend_tokenizer.to_str()) | {"truncation": None, "padding": None}
         else:
             told = self.tokenizer.get_vocab()
-        return digest([json.dumps([self.max_length, sorted(told.items())]).encode()])
+        return digest([json.dumps([self.max_length, self.windows, sorted(told.items())]).encode()])
 
     def blank(self) -> str:
         """What stands for an unknown word: the tokenizer's own token, else its mask, else a word that says nothing."""

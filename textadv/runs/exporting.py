@@ -116,7 +116,7 @@ class _Exporting:
         # The mark comes first: an interruption leaves no folder that looks checked.
         with stage(f"writing {place.as_posix()}"), filling(folder, MARK) as apart:
             self.loaded.save(apart, merged=merged)
-            printable_card(apart)
+            write_card(apart, self.reader.card)
             (apart / MARK).write_text(UNCHECKED, encoding="utf-8")
         if self._sharded():
             discard(mark)
@@ -136,8 +136,13 @@ class _Exporting:
         return self.trained.weights[self.trained.selected].parent
 
 
-def printable_card(folder: Path) -> None:
-    """Writes the model card anew as `printable` writes it: PEFT puts the base model's name into it as it is."""
+def write_card(folder: Path, more: str = "") -> None:
+    """Writes the model card anew as `printable` writes it, since PEFT puts the base model's name into it as it is.
+
+    more: what the model's user must know, put behind it; in a folder without a card that is the card.
+    """
     card = folder / CARD
-    if card.is_file():
-        card.write_text(printable(card.read_text(encoding="utf-8"), lines=True), encoding="utf-8")
+    own = card.read_text(encoding="utf-8") if card.is_file() else ""
+    if own or more:
+        told = f"{own.rstrip()}\n\n{more}" if own and more else own + more
+        card.write_text(printable(told, lines=True), encoding="utf-8")

@@ -41,6 +41,7 @@ def summary_of(task: Task, name: str, plan: Plan, trained: Trained) -> Training:
         overfitting=trained.overfitting if plan.overfits else None,
         adversarial_rows=progress.adversarial_rows * world,
         notes=tuple(progress.notes),
+        scored=plan.scored,
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 from accelerate import Accelerator
 from torch import nn
@@ -30,9 +31,13 @@ def selecting_positions(config: ClassifierRunSection, size: int) -> tuple[int, .
     return tuple(seeded_sample(range(size), config.selection.rows, config.seed, SELECTION_DRAW))
 
 
-def reported_positions(config: ClassifierRunSection, size: int) -> tuple[int, ...]:
-    """Which of `size` test rows are attacked: a seeded subset, in order."""
-    return tuple(seeded_sample(range(size), config.evaluation.rows, config.seed, TEST_DRAW))
+def reported_positions(
+    config: ClassifierRunSection, size: int, tests: Mapping[str, Sequence[int]] = MappingProxyType({})
+) -> tuple[int, ...]:
+    """Which of `size` test rows are attacked: a seeded subset, in order; of several files, `tests`, one of each."""
+    wanted, seed = config.evaluation.rows, config.seed
+    files = tests.values() if tests else (range(size),)
+    return tuple(sorted(place for own in files for place in seeded_sample(own, wanted, seed, TEST_DRAW)))
 
 
 def check_selection(labels: Sequence[int], positions: Sequence[int], names: Sequence[str]) -> None:
@@ -81,6 +86,8 @@ def check_measuring(config: ClassifierRunSection, classes: int | None = None) ->
     """Builds every attack of the evaluation, for so many classes where these are known; raises ConfigError."""
     threat, wanted = config.threat.make(), config.evaluation
     wanted.panel(threat, config.seed, classes)
+    if wanted.detection is not None:
+        wanted.detection.attacked(threat, config.seed)
     if wanted.minimum_radius is not None:
         wanted.minimum_radius.make(threat, config.seed, classes)
 

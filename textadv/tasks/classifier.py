@@ -17,6 +17,8 @@ from textadv.config.classifier import ClassifierRunSection
 from textadv.data import Rows
 from textadv.measuring import Finished, Measured, Results, Training, calibrated, evaluate, scores
 from textadv.measuring.accuracy.adversarial_rows import as_file
+from textadv.measuring.accuracy.detecting import Detector, detection_scores, with_detection
+from textadv.measuring.accuracy.files import with_files
 from textadv.measuring.accuracy.results import classifier_results
 from textadv.measuring.probing import probed
 from textadv.measuring.results import Facts
@@ -25,6 +27,7 @@ from textadv.models import LoadedModel, LoadedVision, ModelError, device_of, fre
 from textadv.models.split_norm import Which, convert, merge, merged_state, using
 from textadv.models.strangers import Reader
 from textadv.objectives import Objective, hardening, memory_of
+from textadv.tasks.detecting import detector_of, files_of, scored_by
 from textadv.tasks.protocol import Plan, Run
 from textadv.training.mixing import NO_ATTACK
 from textadv.training.overfitting import Guard, Probe
@@ -64,7 +67,8 @@ class Classifier:
     another model. split_norm: which of two batch norms is measured and kept where attacked rows train their own; None:
     there is one. surrogates: the models that attacks of the evaluation are transferred from, by name. told: makes of
     the record of a model what the report shows. edits: of the texts of attacked rows in training; None: none. beyond:
-    adds to the record of a loaded model, by its name, what is measured beside perturbations.
+    adds to the record of a loaded model, by its name, what is measured beside perturbations. tests: positions in `test`
+    of each file, by name, where there are several. benign: rows that a threshold of detection may be chosen on.
     """
 
     config: ClassifierRunSection
@@ -87,6 +91,8 @@ class Classifier:
     told: Callable[[Measured], Measured] = as_measured
     edits: TextEdits | None = None
     beyond: Callable[[Classifier, str, Any, Measured], Measured] = nothing_beyond
+    tests: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    benign: Rows | None = None
 
     def rows_text(self) -> str:
         """How many rows do what, for the screen."""
@@ -109,6 +115,10 @@ class Classifier:
     def _score(self, model: nn.Module, attack: Attack | None = None, split: Which | None = None) -> Scores:
         at_once, names = self.config.evaluation.batch_size, self.splits.labels
         with using(model, split):
+            if self.config.selection.metric == "recall":
+                detector = self._detector(selecting=attack is not None)
+                assert detector is not None
+                return detection_scores(detector, model, self.validation, self.selection, self.threat, at_once)
             return scores(model, self.validation, self.selection, attack, at_once, threat=self.threat, names=names)
 
     def reader(self, loaded: LoadedModel | LoadedVision) -> Reader:
@@ -146,7 +156,35 @@ class Classifier:
             minimum=smallest,
             names=names,
         )
-        return self.beyond(self, name, loaded, self.told(measured))
+        return self.beyond(self, name, loaded, self._by_file(self.told(measured), model))
+
+    def _by_file(self, measured: Measured, model: nn.Module) -> Measured:
+        """The record with what was found of each test file, and of the class that is looked for."""
+        detector, batch_size = self._detector(), self.config.evaluation.batch_size
+        if self.tests:
+            ids = {name: [self.test.ids[place] for place in places] for name, places in self.tests.items()}
+            positive = None if detector is None else detector.positive
+            measured = with_files(measured, ids, self.splits.labels, positive)
+        if detector is None:
+            return measured
+        return with_detection(
+            measured,
+            detector,
+            model,
+            self.test,
+            files_of(self.tests, len(self.test)),
+            self.tested,
+            self.threat,
+            positive=self.splits.labels[detector.positive],
+            batch_size=batch_size,
+            finished=Finished.of(self.run.output / FINISHED, model),
+        )
+
+    def _detector(self, selecting: bool | None = None) -> Detector | None:
+        """What is looked for. selecting: to choose a checkpoint, under the attack for that or, False, under none."""
+        args = (self.config, self.splits.labels, self.validation, self.benign, self.threat)
+        found = detector_of(*args, selecting=bool(selecting))
+        return replace(found, attack=None) if found is not None and selecting is False else found
 
     def results(
         self, models: Sequence[Measured], trainings: Sequence[Training], facts: Facts, exports: Sequence[ExportCheck]
@@ -213,6 +251,7 @@ def plan_of(
         select=select,
         rows=lambda steps: steps * training.batch_size,
         overfits=True,
+        scored=scored_by(config),
         guard=guard,
         memory=memory_of(objective),
         inside=inside,

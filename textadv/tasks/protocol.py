@@ -80,7 +80,8 @@ class Plan:
     checkpoints, where the configuration names none. whole_every: checkpoints are at multiples of so many steps.
     sampler, objectives: the rows of each step, and what is minimised on them. score: measures a model on validation
     rows; None where there is nothing to choose by. select: which score chooses the checkpoint. rows: how many rows so
-    many steps see, over all processes. overfits: whether best minus last score is robust overfitting.
+    many steps see, over all processes. overfits: whether best minus last score is robust overfitting. scored: what the
+    score under attack is, "" for robust accuracy.
     guard, memory: see `Trainer`. inside: makes the block in which the model is trained. settled: what is done with the
     trained weights before anybody reads them. notes: for the results.
     """
@@ -95,6 +96,7 @@ class Plan:
     rows: Callable[[int], int]
     whole_every: int = 1
     overfits: bool = False
+    scored: str = ""
     guard: Guard | None = None
     memory: Memory | None = None
     inside: Callable[[], AbstractContextManager[object]] = nullcontext

@@ -64,6 +64,8 @@ presets.hotflip
   gradients are those of the margin | test_presets.test_hotflip_flips_to_the_token_with_the_steepest_gradient
 presets.input_reduction
   which word goes is decided | test_presets.test_input_reduction_keeps_the_class_with_few_words
+triggers.trigger_words
+  none from a paper | test_triggers.test_triggers_turn_harmless_rows_and_leave_the_others
 """,
     "attacks/edits",
 )

@@ -43,6 +43,7 @@ from textadv.attacks.edits.replacing import (
 )
 from textadv.attacks.edits.results import Edited, EditedRow, Status, right_in_all
 from textadv.attacks.edits.synonyms import WordTable, read_synonyms, read_wordnet
+from textadv.attacks.edits.triggers import InsertGradientWords, paddings, predictive_words, trigger_words
 from textadv.attacks.edits.whole import Base64, Pad, Rot13, SpellOut, Split
 from textadv.models.pieces import Pieces
 from textadv.models.reading_models import MaskedModel, TextEncoder, load_masked_model, load_text_encoder
@@ -64,6 +65,7 @@ __all__ = [
     "Genetic",
     "GradientWords",
     "Greedy",
+    "InsertGradientWords",
     "InsertWords",
     "Letter",
     "LongWords",
@@ -104,6 +106,8 @@ __all__ = [
     "load_masked_model",
     "load_text_encoder",
     "padding",
+    "paddings",
+    "predictive_words",
     "pruthi",
     "pwws",
     "read_synonyms",
@@ -114,5 +118,6 @@ __all__ = [
     "splitting",
     "textbugger",
     "textfooler",
+    "trigger_words",
     "typos",
 ]

@@ -161,13 +161,13 @@ class TextEdits:
         if isinstance(self.editor, Typos):
             part = self.editor(part, step=step)
         elif isinstance(self.editor, EditAttack) and chosen:
-            found = self.editor(Victim(bare(model), self.tokenizer, self.max_length), part, step=step)
+            found = self.editor(self._victim(model, batch), part, step=step)
             part = replace(part, texts=tuple(row.edited for row in found.rows))
             for place, row in zip(chosen, found.rows, strict=True):
                 queries[place], slopes[place] = row.queries, row.slopes
         fresh = dict(zip(chosen, part.texts, strict=True))
         rows = replace(rows, texts=tuple(fresh.get(n, text) for n, text in enumerate(texts)))
-        encoded = encode(rows, self.tokenizer, self.max_length)
+        encoded = encode(rows, self.tokenizer, self.max_length, windows=batch.windows)
         if isinstance(self.editor, StochasticTokens):
             cut = self.editor(encoded, self._pieces, self.max_length, step=step)
             taken = set(chosen)
@@ -179,11 +179,18 @@ class TextEdits:
             )
         return _Texts(encoded, queries, slopes)
 
+    def _victim(self, model: nn.Module, batch: Batch) -> Victim:
+        return Victim(bare(model), self.tokenizer, self.max_length, windows=batch.windows)
+
     def _changes(self, rows: EncodedRows, batch: Batch, step: int) -> list[float]:
         """Of each row 1 where its tokens are others than those of the batch, else 0; nan where it was left alone."""
         kept = batch.inputs["attention_mask"].bool().cpu()
         before = batch.inputs["input_ids"].cpu()
-        changed = [own != before[n][kept[n]].tolist() for n, own in enumerate(rows.tokens)]
+        after = [
+            [token for token, there in zip(row["input_ids"], row["attention_mask"], strict=True) if there]
+            for row in rows.features
+        ]
+        changed = [own != before[n][kept[n]].tolist() for n, own in enumerate(after)]
         return [float(one) if self.edits(step, row) else math.nan for one, row in zip(changed, rows.ids, strict=True)]
 
 

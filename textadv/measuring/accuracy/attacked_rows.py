@@ -23,7 +23,8 @@ class Hit(NamedTuple):
     radius, and the passes it took.
 
     forwards: all forward passes; queries: those of them that no gradient was taken of. size: the norm of the smallest
-    perturbation that a minimal attack says it found, NONE_FOUND where it found none; None for other attacks.
+    perturbation that a minimal attack says it found, NONE_FOUND where it found none; None for other attacks. score: by
+    how much the class that a detector looks for leads the others then, None where nobody asked.
     """
 
     position: int
@@ -33,6 +34,7 @@ class Hit(NamedTuple):
     backwards: int
     queries: int = 0
     size: float | None = None
+    score: float | None = None
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ class Ledger:
             if line is not None and (kept is None or row is not None):
                 if kept is not None and row is not None:
                     kept[position] = row
-                prediction, gauge, forwards, backwards, queries, size = line
+                prediction, gauge, forwards, backwards, queries, size, *score = line
                 passes = (int(forwards), int(backwards), int(queries))
                 found.append(
                     Hit(
@@ -124,6 +126,7 @@ class Ledger:
                         gauge,
                         *passes,
                         size,
+                        *score,
                     )
                 )
         self.read += len(found)
@@ -137,7 +140,8 @@ class Ledger:
         """
         if self.shelf is not None and kept is not None:
             self.shelf.put({self._digests[hit.position]: kept[hit.position] for hit in hits})
-        rows = {self._digests[hit.position]: list(hit[1:]) for hit in hits}
+        # A score stands there where one was asked for.
+        rows = {self._digests[hit.position]: list(hit[1:-1] if hit.score is None else hit[1:]) for hit in hits}
         keep(self.path, [{"ledger": key_in(self.path), "attack": self.attack, "seconds": seconds, "rows": rows}])
 
 

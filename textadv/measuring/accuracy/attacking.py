@@ -27,6 +27,7 @@ from textadv.values.errors import NonFiniteError, PerturbationError
 from textadv.values.host.phases import phase
 from textadv.values.processes import from_shares, own_batches
 from textadv.values.randomness import seeded_scope
+from textadv.values.windows import margins
 
 BALL_TOLERANCE = 1e-4
 NOT_FINITE = -1
@@ -121,6 +122,7 @@ def attack_rows(
     ledger: Ledger | None = None,
     sloped: bool = False,
     kept: dict[int, Row] | None = None,
+    scored: int | None = None,
     name: str = "attack",
 ) -> list[Hit]:
     """What the attack does to the rows at `positions`, in their order; rows without an editable position hold.
@@ -131,8 +133,9 @@ def attack_rows(
     prediction is computed anew. threat: with an absolute radius; the perturbation's norm is measured against it.
     Without it the norms that the attack reports are taken. ledger: rows that it knows are not attacked again, and
     every batch is written to it. sloped: whether other rows of this model are known to have a gradient. kept: gets the
-    adversarial rows, tensors of any shape, by position, see `write_rows`; on every process those of all. name: what
-    this phase is called where it is told how far it is.
+    adversarial rows, tensors of any shape, by position, see `write_rows`; on every process those of all. scored: the
+    class whose lead under attack each hit tells, of rows of one class. name: what this phase is called where it is told
+    how far it is.
 
     Raises PerturbationError where no row has a gradient, nor is known to; RuntimeError where a perturbation lies
     outside its ball or moves a position that is not editable, and NonFiniteError as `clean_logits`.
@@ -150,7 +153,7 @@ def attack_rows(
             slopes = slopes.plus(Slopes(bool(known)))
             began = time.perf_counter()
             left = [place for place in part if place not in done]
-            fresh, met = _attacked(model, rows, left, attack, threat, radius_scale, own)
+            fresh, met = _attacked(model, rows, left, attack, threat, radius_scale, own, scored)
             slopes = slopes.plus(met)
             unwritten.append((fresh, time.perf_counter() - began))
             if not slopes.flat:
@@ -210,6 +213,7 @@ def _attacked(
     threat: ThreatModel | None,
     radius_scale: float,
     kept: dict[int, Row] | None,
+    scored: int | None,
 ) -> tuple[list[Hit], Slopes]:
     """The rows at `part`: those that can be moved as one batch under attack, the others as they are."""
     if not part:
@@ -221,7 +225,7 @@ def _attacked(
     for attacker, wanted in ((attack, True), (None, False)):
         places = [place for place, moves in zip(part, movable, strict=True) if moves is wanted]
         if places:
-            hits, met = _hits(model, rows, places, attacker, threat, radius_scale, samples_of(attack), kept)
+            hits, met = _hits(model, rows, places, attacker, threat, radius_scale, samples_of(attack), kept, scored)
             found, slopes = found + hits, slopes.plus(met)
     return found, slopes
 
@@ -235,6 +239,7 @@ def _hits(
     radius_scale: float,
     samples: int,
     kept: dict[int, Row] | None,
+    scored: int | None,
 ) -> tuple[list[Hit], Slopes]:
     """The rows at `places` as one batch, and what the search met; without an attack they stay as they are."""
     batch = rows.batch(places).to(device_of(model))
@@ -252,13 +257,13 @@ def _hits(
         if attacked.size is not None:
             sizes = attacked.size.masked_fill(attacked.size.isinf(), NONE_FOUND).tolist()
         batch = batch.perturbed(space, delta)
-    predictions = _predictions(model, batch, samples)
+    predictions, leads = _predictions(model, batch, samples, scored)
     if kept is not None:
         kept |= zip(places, rows_of(batch if attack is not None else _still(model, batch, threat)), strict=True)
     queries = cost.queries + samples
     values = (gauge, cost.forwards + queries, cost.backwards, queries)
     columns = (value.tolist() for value in values)
-    return list(map(Hit._make, zip(places, predictions, *columns, sizes, strict=True))), slopes
+    return list(map(Hit._make, zip(places, predictions, *columns, sizes, leads, strict=True))), slopes
 
 
 def _still(model: nn.Module, batch: Batch, threat: ThreatModel | None) -> Batch:
@@ -267,13 +272,18 @@ def _still(model: nn.Module, batch: Batch, threat: ThreatModel | None) -> Batch:
     return batch.perturbed(threat.space, torch.zeros(delta_shape(model, batch, threat.space), device=batch.device))
 
 
-def _predictions(model: nn.Module, batch: Batch, samples: int) -> list[Label]:
-    """What each row is taken for, NOT_FINITE where a logit is nan or infinite."""
+def _predictions(
+    model: nn.Module, batch: Batch, samples: int, scored: int | None
+) -> tuple[list[Label], list[float | None]]:
+    """What each row is taken for, NOT_FINITE where a logit is nan or infinite, and by how much class `scored` leads."""
     with _looking(model, samples) as seen:
         decided = Decisions.of(mean_logits(seen, batch), batch)
     guesses = decided.logits.argmax(dim=1).tolist()
     finite = decided.every(decided.logits.isfinite().all(dim=1)).tolist()
+    leads: list[float | None] = [None] * len(batch)
+    if scored is not None:
+        leads = margins(decided.logits.float(), scored).tolist()
     if decided.counted is None:
-        return [guess if sound else NOT_FINITE for guess, sound in zip(guesses, finite, strict=True)]
+        return [guess if sound else NOT_FINITE for guess, sound in zip(guesses, finite, strict=True)], leads
     each = of_rows(guesses, [(0,) * count for count in decided.counts])
-    return [guess if sound else NOT_FINITE for guess, sound in zip(each, finite, strict=True)]
+    return [guess if sound else NOT_FINITE for guess, sound in zip(each, finite, strict=True)], leads

@@ -61,7 +61,8 @@ def training_line(run: Training) -> str:
     )
     if run.best is not None and run.last is not None and run.overfitting is not None:
         line += (
-            f" Robust accuracy on validation rows: best {percent(run.best)}, last {percent(run.last)}, "
+            f" {run.scored or 'Robust accuracy'} on validation rows: best {percent(run.best)}, "
+            f"last {percent(run.last)}, "
             f"so robust overfitting is {100 * run.overfitting:.1f} points."
         )
     return line

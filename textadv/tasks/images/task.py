@@ -35,6 +35,7 @@ from textadv.tasks.checks import (
     selecting_positions,
 )
 from textadv.tasks.classifier import THREAT_ROWS, Classifier
+from textadv.tasks.detecting import check_recall, detector_of
 from textadv.tasks.images.config import ImageRunConfig
 from textadv.tasks.images.surrogates import image_surrogates
 from textadv.tasks.protocol import Run
@@ -133,6 +134,10 @@ def ready(config: ImageRunConfig, run: Run) -> Classifier:
     parts = found.parts
     check_training(config, len(parts.train), run.accelerator.num_processes)
     threat = resolved_image_threat(config, found)
+    selection = selecting_positions(config, len(parts.validation))
+    detector = detector_of(config, found.splits.labels, parts.validation, None, threat)
+    if detector is not None:
+        check_recall(config, parts.validation.labels, selection, detector.positive)
     task = Classifier(
         config=config,
         run=run,
@@ -140,7 +145,7 @@ def ready(config: ImageRunConfig, run: Run) -> Classifier:
         train=parts.train,
         validation=parts.validation,
         test=parts.test,
-        selection=selecting_positions(config, len(parts.validation)),
+        selection=selection,
         tested=reported_positions(config, len(parts.test)),
         threat=threat,
         hashes=_hashes(found),

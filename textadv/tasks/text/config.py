@@ -6,8 +6,9 @@ and writing are in `textadv.tasks.file`; the wording of errors is in `textadv.co
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -15,13 +16,25 @@ from textadv.config.classifier import ClassifierRunSection, NamedDataConfig
 from textadv.config.edits import BY_NAME, TextEvaluationConfig
 from textadv.config.edits_training import TextAttackConfig, TextMixingConfig, edits_problems
 from textadv.config.run import LoraConfig, SourceConfig
-from textadv.config.types import Count, Distinct, Text, Whole, checked
+from textadv.config.types import (
+    AttackKey,
+    ConfigError,
+    Count,
+    Distinct,
+    Natural,
+    Section,
+    Text,
+    Texts,
+    Whole,
+    checked,
+)
 from textadv.values.host.phases import stage
 
 if TYPE_CHECKING:
     from textadv.data import Splits
     from textadv.models import LoadedModel
     from textadv.models.heads import Head
+    from textadv.values.batch import Windows
 
 
 class ModelConfig(SourceConfig):
@@ -55,6 +68,26 @@ class ModelConfig(SourceConfig):
         ]
 
 
+class WindowsConfig(Section):
+    """How texts longer than data.max_length are read: in overlapping windows, of which the worst decides."""
+
+    overlap: Natural = Field(description="Tokens that a window shares with the one before it.")
+    toward: Text = Field(description="The class whose most likely window decides a text, such as injection.")
+
+    def make(self, max_length: int, labels: Sequence[str]) -> Windows:
+        """The windows. Raises ConfigError where no class is called `toward`."""
+        from textadv.values.batch import Windows
+
+        if self.toward not in labels:
+            raise ConfigError(
+                [
+                    f"data.windows.toward must be one of the classes ({', '.join(labels)}), got {self.toward}. Name "
+                    "one of them, or give the classes their names in data.labels."
+                ]
+            )
+        return Windows(max_length, self.overlap, list(labels).index(self.toward))
+
+
 class DataConfig(NamedDataConfig):
     """The data set, its columns and its splits. Selection uses validation rows only, reports use test rows only."""
 
@@ -79,10 +112,25 @@ class DataConfig(NamedDataConfig):
     surrogates: Literal["error", "replace"] = Field(
         "error", description="Half characters (lone surrogates, as of a cut emoji): an error, or U+FFFD in their place."
     )
-    max_length: Count = Field(128, description="Longest row in tokens; the rest of a text is cut off.")
+    max_length: Count = Field(128, description="Longest row in tokens; the rest is cut off, or read in windows.")
+    windows: WindowsConfig | None = Field(
+        None, description="Reads texts that are longer in overlapping windows, the worst of which counts; null: cut."
+    )
+    tests: Annotated[dict[AttackKey, Texts] | None, Field(min_length=1)] = Field(
+        None,
+        description="Test files by names of your choice, each reported by itself, beside data.test or in its place.",
+    )
+    benign: Texts | None = Field(
+        None, description="File(s) of benign rows that evaluation.detection may choose thresholds on."
+    )
+    leave_out: dict[Text, Texts] | None = Field(
+        None,
+        description="Training and validation rows that are not read: by column, the value(s) that they have there.",
+    )
+    test_leave_out: dict[Text, Texts] | None = Field(None, description="The same of test rows.")
     train_rows: Count | None = Field(None, description="Seeded subset of the training rows; null: all.")
     validation_rows: Count | None = Field(None, description="Seeded subset of the validation rows; null: all.")
-    test_rows: Count | None = Field(None, description="Seeded subset of the test rows; null: all.")
+    test_rows: Count | None = Field(None, description="Seeded subset of each test file's rows; null: all.")
 
     @model_validator(mode="after")
     def _rules(self) -> DataConfig:
@@ -95,9 +143,27 @@ class DataConfig(NamedDataConfig):
         if len(set(named)) < len(named):
             used = ", ".join(f"data.{role}: {column}" for role, column in roles.items() if column is not None)
             lines.append(f"data.text, data.text_pair and data.label must be different columns, got {used}.")
+        several = [key for key in ("tests", "benign") if getattr(self, key) is not None]
+        if self.name != "files" and several:
+            named_keys = " and ".join(f"data.{key}" for key in several)
+            lines.append(f"{named_keys} name files, got data.name: {self.name}. Set data.name: files.")
+        if self.windows is not None and self.text_pair is not None:
+            lines.append(
+                "data.windows reads one text in windows, and data.text_pair gives each row two. Set data.windows: "
+                "null, or leave data.text_pair out."
+            )
+        if self.windows is not None and self.windows.overlap >= self.max_length:
+            lines.append(
+                f"data.windows.overlap must be below data.max_length ({self.max_length}), got {self.windows.overlap}. "
+                "Lower it."
+            )
         if self.labels is not None and len(self.labels) < 2:
             lines.append(f"data.labels must name at least 2 classes, got {self.labels}.")
         return checked(self, lines)
+
+    def reading(self, labels: Sequence[str]) -> Windows | None:
+        """How longer texts are read; None: they are cut. Raises ConfigError where no class is called as it says."""
+        return None if self.windows is None else self.windows.make(self.max_length, labels)
 
     @stage("reading the data")
     def make(self, seed: int) -> Splits:
@@ -110,7 +176,8 @@ class DataConfig(NamedDataConfig):
             "test": self.test_columns or self.columns,
         }
         named = {split: names for split, names in columns.items() if names is not None}
-        plain = self.model_dump(exclude={"max_length", "columns", "validation_columns", "test_columns"})
+        apart = {"max_length", "windows", "columns", "validation_columns", "test_columns"}
+        plain = self.model_dump(exclude=apart)
         return load_splits(seed=seed, columns=named or None, **plain)
 
 
@@ -133,8 +200,20 @@ class RunConfig(ClassifierRunSection):
 
     @model_validator(mode="after")
     def _rules(self) -> RunConfig:
-        edited = edits_problems(self.attack, self.mixing, self.objective.name, self.training.guard is not None)
-        return checked(self, [*self.problems(), *edited, *self.model.unperturbable(self.threat.space)])
+        lines = [*self.problems(), *self.model.unperturbable(self.threat.space)]
+        lines += edits_problems(self.attack, self.mixing, self.objective.name, self.training.guard is not None)
+        detection = self.evaluation.detection
+        if detection is not None and detection.on != "validation" and self.data.benign is None:
+            lines.append(
+                f"evaluation.detection.on: {detection.on} needs data.benign, which is not set. Name file(s) of benign "
+                "rows there, or set evaluation.detection.on: validation."
+            )
+        if self.data.benign is not None and (detection is None or detection.on == "validation"):
+            lines.append(
+                "data.benign is read for evaluation.detection.on: benign or both, and neither is set. Remove "
+                "data.benign, or set evaluation.detection.on."
+            )
+        return checked(self, lines)
 
 
 SCHEMA = RunConfig

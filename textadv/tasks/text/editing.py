@@ -28,18 +28,20 @@ EDIT_DRAW = 14
 TRIED = 3
 
 
-def victim_of(config: RunConfig, loaded: LoadedModel) -> Victim:
-    """The model as its texts reach it in this run."""
-    return Victim(loaded.model, loaded.tokenizer, config.data.max_length)
+def victim_of(config: RunConfig, loaded: LoadedModel, labels: Sequence[str]) -> Victim:
+    """The model as its texts reach it in this run. labels: names of the classes."""
+    windows = config.data.reading(labels)
+    return Victim(loaded.model, loaded.tokenizer, config.data.max_length, windows=windows)
 
 
 @dataclass(frozen=True)
 class Editing:
-    """The attacks by edits of a run, by name, what they read from files, and the test rows."""
+    """The attacks by edits of a run, by name, what they read from files, the test rows and the names of classes."""
 
     attacks: Mapping[str, EditAttack]
     sources: EditSources
     test: Examples
+    labels: Sequence[str]
 
     @stage("trying the edits")
     def rehearse(self, config: RunConfig, loaded: LoadedModel) -> None:
@@ -47,7 +49,7 @@ class Editing:
         text = next((text for text in self.test.texts if 3 <= len(text.split()) <= 50), None)
         if text is None or not self.attacks:
             return
-        victim, lines = victim_of(config, loaded), []
+        victim, lines = victim_of(config, loaded, self.labels), []
         pair = None if self.test.pairs is None else ("",)
         label = int(victim.logits([Asked(text, None if pair is None else "")]).argmax())
         for key, attack in self.attacks.items():
@@ -76,7 +78,7 @@ class Editing:
         }
         with tempered(loaded.model, temperature):
             found = EditPanel(panel).run(
-                victim_of(config, loaded),
+                victim_of(config, loaded, self.labels),
                 finished,
                 run.output / ADVERSARIAL / as_file(name),
                 lambda line: run.say(f"{name}: {line}"),
@@ -102,7 +104,7 @@ def edited(config: RunConfig, wanted: Look) -> Iterator[str]:
     loaded = config.model.make(splits.labels, config.seed)
     yield f"{wanted.model.line}\n{attack}\n"
     rows = splits.test.select(reported_positions(config, len(splits.test))[: wanted.rows])
-    found = attack(victim_of(config, loaded), rows)
+    found = attack(victim_of(config, loaded, splits.labels), rows)
     for row in found.rows:
         yield f"{_shown(row, splits.labels)}\n"
     yield f"{found.summary()} ({len(found)} rows shown)"

@@ -40,7 +40,7 @@ def look(config: RunConfig, wanted: Look) -> Iterator[str]:
     found = inspect_rows(
         loaded.model,
         test,
-        reported_positions(config, len(test))[: wanted.rows],
+        reported_positions(config, len(test), splits.tests)[: wanted.rows],
         attack,
         threat,
         words,

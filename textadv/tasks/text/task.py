@@ -43,6 +43,7 @@ from textadv.tasks.checks import (
     selecting_positions,
 )
 from textadv.tasks.classifier import THREAT_ROWS, Classifier
+from textadv.tasks.detecting import check_names, check_recall, detector_of
 from textadv.tasks.protocol import Run
 from textadv.tasks.text.config import RunConfig
 from textadv.tasks.text.editing import Editing
@@ -67,16 +68,23 @@ def ready(config: RunConfig, run: Run) -> Classifier:
     splits = config.data.make(config.seed)
     check_measuring(config, len(splits.labels))
     attacks = config.evaluation.of_classes(attacks, splits.labels)
+    check_names(config, splits.labels)
+    config.data.reading(splits.labels)
     loaded = config.model.make(splits.labels, config.seed)
     run.require_room(loaded.model)
     train, validation, test = encoded(splits, loaded, config)
+    benign = _benign(splits, loaded, config)
     check_training(config, len(train), run.accelerator.num_processes)
     doubts = read_texts(config, loaded, (train, validation, test), config.data.max_length)
     surrogates = text_surrogates(config, loaded, splits, test)
     threat = resolved_threat(config, loaded, train)
     edits = editing(config, loaded) if run.training else None
-    tried = Editing(attacks, sources, splits.test)
+    tried = Editing(attacks, sources, splits.test, splits.labels)
     tried.rehearse(config, loaded)
+    detector = detector_of(config, splits.labels, validation, benign, threat)
+    selection = selecting_positions(config, len(validation))
+    if detector is not None:
+        check_recall(config, validation.labels, selection, detector.positive)
     task = Classifier(
         config=config,
         run=run,
@@ -84,8 +92,8 @@ def ready(config: RunConfig, run: Run) -> Classifier:
         train=train,
         validation=validation,
         test=test,
-        selection=selecting_positions(config, len(validation)),
-        tested=reported_positions(config, len(test)),
+        selection=selection,
+        tested=reported_positions(config, len(test), splits.tests),
         threat=threat,
         hashes=_hashes(splits, loaded)
         | surrogate_hashes({name: found.model for name, found in surrogates.items()})
@@ -104,6 +112,8 @@ def ready(config: RunConfig, run: Run) -> Classifier:
         surrogates=surrogates,
         edits=edits,
         beyond=tried.measured,
+        tests=splits.tests,
+        benign=benign,
     )
     if run.training:
         check_selection(validation.labels, task.selection, splits.labels)
@@ -114,7 +124,9 @@ def ready(config: RunConfig, run: Run) -> Classifier:
 def _opened(config: RunConfig, splits: Splits, loaded: LoadedModel, positions: Sequence[int]) -> Texts:
     """These validation rows, as others give them to a model."""
     size, trusted = config.training.micro_batch_size, config.model.trust_remote_code
-    return Texts(loaded, splits.validation.select(positions), config.data.max_length, size, trusted)
+    windows = config.data.reading(splits.labels)
+    rows = splits.validation.select(positions)
+    return Texts(loaded, rows, config.data.max_length, size, trusted, windows=windows)
 
 
 @stage("making ready")
@@ -142,6 +154,7 @@ def _beside(config: RunConfig, splits: Splits, editing: Editing, task: Classifie
         load=partial(config.model.make, splits.labels, config.seed),
         opened=partial(_opened, config, splits),
         surrogates=surrogates,
+        benign=_benign(splits, loaded, config),
         warnings=(*task.warnings, *loaded.notes, *(f"{name}: {doubt}" for doubt in doubts)),
     )
 
@@ -167,8 +180,17 @@ def read_texts(
 
 def encoded(splits: Splits, loaded: LoadedModel, config: RunConfig) -> tuple[EncodedRows, EncodedRows, EncodedRows]:
     """The train, validation and test rows in the tokens of `loaded`."""
-    parts = [encode(part, loaded.tokenizer, config.data.max_length) for _, part in _named(splits)]
-    return parts[0], parts[1], parts[2]
+    windows = config.data.reading(splits.labels)
+    found = [encode(part, loaded.tokenizer, config.data.max_length, windows=windows) for _, part in _named(splits)[:3]]
+    return found[0], found[1], found[2]
+
+
+def _benign(splits: Splits, loaded: LoadedModel, config: RunConfig) -> EncodedRows | None:
+    """The rows of data.benign in the tokens of `loaded`."""
+    if splits.benign is None:
+        return None
+    windows = config.data.reading(splits.labels)
+    return encode(splits.benign, loaded.tokenizer, config.data.max_length, windows=windows)
 
 
 def resolved_threat(config: ClassifierRunSection, loaded: LoadedModel, train: Rows) -> ThreatModel:
@@ -205,7 +227,8 @@ def hashes_of(parts: Mapping[str, object], loaded: LoadedModel) -> dict[str, str
 
 
 def _named(splits: Splits) -> list[tuple[str, Examples]]:
-    return [("train", splits.train), ("validation", splits.validation), ("test", splits.test)]
+    parts = [("train", splits.train), ("validation", splits.validation), ("test", splits.test)]
+    return parts if splits.benign is None else [*parts, ("benign", splits.benign)]
 
 
 def _hashes(splits: Splits, loaded: LoadedModel) -> dict[str, str]:

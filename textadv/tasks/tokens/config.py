@@ -190,6 +190,11 @@ class TokenRunConfig(ClassifierRunSection):
                 "mixing.adaptive_radius goes by how far a row is from being wrong, and with task: tokens a row has "
                 "many words, of which one mostly is. Set it to null."
             )
+        if self.evaluation.detection is not None or self.selection.metric != "accuracy":
+            lines.append(
+                "evaluation.detection and selection.metric: recall are of rows of one class, and with task: tokens a "
+                "row has many words. Leave them out."
+            )
         if self.evaluation.minimum_radius is not None:
             lines.append(
                 "evaluation.minimum_radius is of rows of one class, and with task: tokens a row has many words. Set it "

@@ -1,0 +1,82 @@
+"""Words that make a detector alarm: found in training rows and in its gradient, put into harmless texts alone."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from tests.attacks.edits.toys import rows, victim
+from textadv.attacks.edits import Status
+from textadv.attacks.edits.triggers import InsertGradientWords, paddings, predictive_words, trigger_words
+from textadv.data import Examples
+
+WEIGHTS = {"mail": -1.0, "the": -0.5, "plan": -0.3, "ignore": 0.9, "reveal": 0.7, "override": 1.2, "tea": 0.0}
+
+
+def labelled(*texts: tuple[str, int]) -> Examples:
+    words, classes = tuple(text for text, _ in texts), tuple(label for _, label in texts)
+    return Examples(words, None, classes, tuple(range(len(texts))))
+
+
+TRAIN = labelled(
+    ("Ignore the plan", 1),
+    ("ignore this, reveal all", 1),
+    ("now ignore them", 1),
+    ("reveal it", 1),
+    ("mail the plan", 0),
+    ("a mail about tea", 0),
+    ("ignore the tea", 0),
+    ("tea", 0),
+)
+
+
+def test_words_by_log_odds_over_their_error() -> None:
+    found = predictive_words(TRAIN, 1, least=1, keep_out=None)
+    # 2 and 0 of 4: log(2.5 / 2.5) - log(0.5 / 4.5) over its error, 3 and 1 of 4: see the docstring.
+    reveal = math.log(9) / math.sqrt(1 / 2.5 + 1 / 2.5 + 1 / 0.5 + 1 / 4.5)
+    ignore = 2 * math.log(3.5 / 1.5) / math.sqrt(2 / 3.5 + 2 / 1.5)
+    assert reveal > ignore and found[:2] == ("reveal", "ignore")
+    assert "mail" not in found and "tea" not in found and "the" not in found
+    assert predictive_words(TRAIN, 1, least=3, keep_out=None) == ("ignore",)
+    assert predictive_words(TRAIN, 1, 1, least=1) == ("reveal",)
+    assert "all" not in predictive_words(TRAIN, 1, least=1)
+    assert predictive_words(TRAIN, 0, least=2)[0] == "tea"
+
+
+def test_words_need_rows_of_both_sides() -> None:
+    with pytest.raises(ValueError, match="Words that speak for class 2 need rows of it .* got 0 and 8"):
+        predictive_words(TRAIN, 2)
+
+
+def test_triggers_turn_harmless_rows_and_leave_the_others() -> None:
+    model = victim(WEIGHTS)
+    attack = trigger_words(("ignore", "reveal"), inserts=2, gradient=1)
+    (found,) = attack(model, rows("mail tea", label=0)).rows
+    # override, by the gradient, and ignore, or override twice: -1 + 2.1 and -1 + 2.4.
+    assert found.status is Status.SUCCEEDED and found.edited != found.text
+    assert found.edited.split()[0] == "mail" and set(found.edited.split()) <= {"mail", "tea", "ignore", "override"}
+    (other,) = attack(model, rows("ignore ignore", label=1)).rows
+    assert other.status is Status.SKIPPED and other.reason == "rows of class 1 are not attacked"
+
+
+def test_no_more_words_than_may_be_inserted() -> None:
+    attack = trigger_words(("ignore",), inserts=1, gradient=1)
+    (found,) = attack(victim(WEIGHTS), rows("mail mail the the plan", label=0)).rows
+    assert found.status is Status.FAILED and found.changed == 1
+    assert len(found.edited.split()) == 6
+
+
+def test_gradient_words_stand_behind_the_word() -> None:
+    with pytest.raises(ValueError, match="transformation.count must be at least 1, got 0"):
+        InsertGradientWords(0)
+
+
+def test_paddings_are_whole_harmless_rows() -> None:
+    found = paddings(TRAIN, 0, 3, words=10, seed=1)
+    harmless = {text for text, label in zip(TRAIN.texts, TRAIN.labels, strict=True) if label == 0}
+    assert len(set(found)) == 3 and all(set(one.split("\n")) <= harmless for one in found)
+    assert all(10 <= len(one.split()) < 14 for one in found)
+    assert found == paddings(TRAIN, 0, 3, words=10, seed=1) != paddings(TRAIN, 0, 3, words=10, seed=2)
+    with pytest.raises(ValueError, match="Padding of class 5 needs a row of it that holds a word, got none"):
+        paddings(TRAIN, 5)

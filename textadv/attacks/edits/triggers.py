@@ -1,0 +1,138 @@
+"""What makes a detector alarm without reason: words that its training rows betray, and those that its own gradient
+names, put into harmless texts; and harmless texts of the training rows to hide others behind.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from textadv.attacks.edits.attack import EditAttack
+from textadv.attacks.edits.constraints import ChangedWords, NotTwice
+from textadv.attacks.edits.greedy import Greedy
+from textadv.attacks.edits.letters import STOP_WORDS, WordList
+from textadv.attacks.edits.parts import Probed, Request
+from textadv.attacks.edits.passage import Passage
+from textadv.attacks.edits.replacing import AnyOf, InsertWords
+from textadv.data import Examples
+from textadv.values.randomness import derived_seed
+
+PADDING_DRAW = 31
+
+
+@dataclass(frozen=True)
+class InsertGradientWords:
+    """Behind a word one of the `count` tokens that in its place would, to first order, raise the goal most."""
+
+    count: int = 2
+    by_word: bool = True
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ValueError(f"transformation.count must be at least 1, got {self.count}.")
+
+    def asks(self, passage: Passage, places: Sequence[int], model: Probed) -> Request | None:
+        """One backward pass."""
+        return model.flips([passage], places, self.count)
+
+    def edits(self, passage: Passage, places: Sequence[int], draw: Random, known: Sequence[Any]) -> list[Passage]:
+        """The text with one word more."""
+        (flips,) = known
+        return [
+            passage.with_piece(place, f"{passage.pieces[place]} {word}".strip())
+            for place, words in zip(places, flips, strict=True)
+            for word in words
+        ]
+
+
+def predictive_words(
+    rows: Examples, label: int, count: int = 40, *, least: int = 5, keep_out: WordList | None = STOP_WORDS
+) -> tuple[str, ...]:
+    """The words whose presence in a text most surely speaks for class `label` in these (training) rows, in lower case.
+
+    count: how many at most. least: texts of the class that a word must be in. keep_out: words that are none of them.
+
+    By the logarithm of the odds ratio over its standard error, a half added to each count (Haldane, 1956; Anscombe,
+    1956): of 4 texts of the class and 4 others a word in 3 and in 1 of them has log((3.5 / 1.5) / (1.5 / 3.5)) = 1.69,
+    over sqrt(1 / 3.5 + 1 / 1.5 + 1 / 1.5 + 1 / 3.5) = 1.38. Only words that speak for the class are given.
+
+    Raises ValueError where one side has no row.
+    """
+    sides = [Counter[str](), Counter[str]()]
+    totals = [0, 0]
+    for text, own in zip(rows.texts, rows.labels, strict=True):
+        side = int(own == label)
+        totals[side] += 1
+        sides[side].update({word.lower() for word in Passage.of(text).original if word.isalpha()})
+    if 0 in totals:
+        raise ValueError(
+            f"Words that speak for class {label} need rows of it and rows of others, got {totals[1]} and {totals[0]}."
+        )
+    out = set() if keep_out is None else {word for word in sides[1] if word in keep_out.words}
+    found = {
+        word: _sureness(own, totals[1], sides[0][word], totals[0])
+        for word, own in sides[1].items()
+        if own >= least and word not in out
+    }
+    likely = sorted((word for word, sure in found.items() if sure > 0), key=lambda word: (-found[word], word))
+    return tuple(likely[:count])
+
+
+def _sureness(own: int, rows: int, other: int, others: int) -> float:
+    """The log odds ratio over its standard error."""
+    cells = (own + 0.5, rows - own + 0.5, other + 0.5, others - other + 0.5)
+    ratio = math.log(cells[0] / cells[1]) - math.log(cells[2] / cells[3])
+    return ratio / math.sqrt(sum(1 / cell for cell in cells))
+
+
+def trigger_words(
+    words: Sequence[str],
+    *,
+    inserts: int = 3,
+    gradient: int = 2,
+    labels: tuple[int, ...] | None = (0,),
+    queries: int | None = None,
+    seed: int = 0,
+) -> EditAttack:
+    """Up to `inserts` words put behind the most important ones of a harmless text, until the model calls it another.
+
+    words: see `predictive_words`; each is tried. gradient: words of the model's own gradient that are tried beside
+    them. labels: the harmless classes. A row so edited is still harmless: trained on with its label it teaches that a
+    word alone is no attack.
+
+    Deviations: none from a paper.
+    """
+    parts: tuple[InsertWords | InsertGradientWords, ...] = (InsertWords(tuple(words)), InsertGradientWords(gradient))
+    return EditAttack(
+        AnyOf(parts),
+        Greedy("gradient"),
+        (NotTwice(), ChangedWords(most=inserts)),
+        queries=queries,
+        labels=labels,
+        seed=seed,
+        name="trigger_words",
+    )
+
+
+def paddings(rows: Examples, label: int, count: int = 4, *, words: int = 200, seed: int = 0) -> tuple[str, ...]:
+    """Texts of `words` words or more to hide another behind, each put together from rows of class `label`.
+
+    count: how many. What is drawn for the n-th is drawn from (seed, n).
+
+    Raises ValueError where there is no such row with a word.
+    """
+    own = [text for text, each in zip(rows.texts, rows.labels, strict=True) if each == label and text.split()]
+    if not own:
+        raise ValueError(f"Padding of class {label} needs a row of it that holds a word, got none.")
+    found = []
+    for n in range(count):
+        draw, parts, length = Random(derived_seed(seed, PADDING_DRAW, n)), list[str](), 0
+        while length < words:
+            parts.append(draw.choice(own).strip())
+            length += len(parts[-1].split())
+        found.append("\n".join(parts))
+    return tuple(found)
