@@ -1,23 +1,20 @@
-"""The sections of attacks that edit the texts themselves, each makes its attack, and what an evaluation does with them.
-
-An embedding ball does not hold what these do, so they stand beside `evaluation.attacks` and are reported by themselves.
-"""
+"""The sections of attacks that edit the texts themselves, of evaluation and training alike; each makes its attack."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
-from textadv.config.evaluation import EvaluationConfig
-from textadv.config.types import AttackKey, ConfigError, Count, Distinct, Section, Text, checked
+from textadv.config.types import ConfigError, Count, Distinct, Section, Text
 
 if TYPE_CHECKING:
     from torch import nn
 
     from textadv.attacks.edits import EditAttack, MaskedModel, TextEncoder, WordTable
+    from textadv.data import Examples
 
 Read = TypeVar("Read")
 ChangedShare = Annotated[float, Field(gt=0, le=1)]
@@ -27,8 +24,13 @@ ENCODER = "Folder or Hub id of the model that holds edited texts similar; null: 
 
 @dataclass(frozen=True)
 class EditSources:
-    """What attacks read from files, each file once. models: every model among them, to be put on a device."""
+    """What attacks are made from: files, each read once, and the training rows with the names of their classes.
 
+    models: every model among the files, to be put on a device.
+    """
+
+    train: Examples
+    labels: Sequence[str]
     _known: dict[tuple[str, str], Any] = field(default_factory=dict, repr=False)
 
     @property
@@ -93,7 +95,18 @@ class EditSection(Section):
     )
 
     def make(self, seed: int, sources: EditSources) -> EditAttack:
-        """The attack on rows of every class. Raises ConfigError, from `.KEY: ` on, where a file cannot be read."""
+        """The attack on rows of its classes.
+
+        Raises ConfigError, from `.KEY` on, where a file cannot be read or a label is no class.
+        """
+        attack = self._preset(seed, sources)
+        if self.labels is None:
+            return attack
+        return replace(
+            attack, labels=tuple(sorted({class_at("labels", label, sources.labels) for label in self.labels}))
+        )
+
+    def _preset(self, seed: int, sources: EditSources) -> EditAttack:
         raise NotImplementedError
 
 
@@ -106,13 +119,10 @@ class EditWordsSection(EditSection):
         """See `EditSection.make`."""
         from textadv.attacks.edits import ChangedWords
 
-        attack = self._preset(seed, sources)
+        attack = super().make(seed, sources)
         if self.share is None:
             return attack
         return replace(attack, constraints=(*attack.constraints, ChangedWords(share=self.share)))
-
-    def _preset(self, seed: int, sources: EditSources) -> EditAttack:
-        raise NotImplementedError
 
 
 class DeepWordBugConfig(EditWordsSection):
@@ -219,7 +229,7 @@ class InputReductionConfig(EditSection):
 
     name: Literal["input_reduction"] = Field("input_reduction", description="The attack.")
 
-    def make(self, seed: int, sources: EditSources) -> EditAttack:
+    def _preset(self, seed: int, sources: EditSources) -> EditAttack:
         from textadv.attacks.edits import input_reduction
 
         return input_reduction(queries=self.queries, seed=seed)
@@ -232,15 +242,48 @@ class PaddingConfig(EditSection):
     texts: Annotated[Distinct[Text], Field(min_length=1)] | None = Field(
         None, description="What it is padded with; null: two harmless sentences."
     )
+    of: int | Text | None = Field(
+        None, description="Class, by name or number, whose training rows it is padded with, put together; null: texts."
+    )
     times: Annotated[Distinct[Count], Field(min_length=1)] = Field(
         [1, 4, 16], description="How often a padding text is repeated; each is tried."
     )
 
-    def make(self, seed: int, sources: EditSources) -> EditAttack:
-        from textadv.attacks.edits import padding
+    @model_validator(mode="after")
+    def _rules(self) -> PaddingConfig:
+        if self.texts is None or self.of is None:
+            return self
+        raise ConfigError(["padding takes its texts from one place: texts or of. Set the other one to null."])
+
+    def _preset(self, seed: int, sources: EditSources) -> EditAttack:
+        from textadv.attacks.edits import padding, paddings
 
         texts = {} if self.texts is None else {"texts": tuple(self.texts)}
+        if self.of is not None:
+            texts["texts"] = of_rows("of", lambda: paddings(sources.train, class_at("of", self.of, sources.labels)))
         return padding(**texts, times=tuple(self.times), queries=self.queries, seed=seed)
+
+
+class TriggerWordsConfig(EditSection):
+    """Words that speak for a class in the training rows, or in the model's own gradient, put into other texts."""
+
+    name: Literal["trigger_words"] = Field("trigger_words", description="The attack.")
+    toward: int | Text = Field(
+        description="The class, by name or number, that rows of the other classes are taken for."
+    )
+    words: Count = Field(40, description="Words of the training rows that are tried, the surest ones.")
+    inserts: Count = Field(3, description="Words that are put in, at most.")
+    gradient: Count = Field(2, description="Words of the model's own gradient that are tried at each place.")
+
+    def _preset(self, seed: int, sources: EditSources) -> EditAttack:
+        from textadv.attacks.edits import predictive_words, trigger_words
+
+        toward = class_at("toward", self.toward, sources.labels)
+        words = of_rows("words", lambda: predictive_words(sources.train, toward, self.words))
+        others = tuple(n for n in range(len(sources.labels)) if n != toward)
+        return trigger_words(
+            words, inserts=self.inserts, gradient=self.gradient, labels=others, queries=self.queries, seed=seed
+        )
 
 
 class SplittingConfig(EditSection):
@@ -251,7 +294,7 @@ class SplittingConfig(EditSection):
         [2, 3, 4], description="How many parts; each is tried."
     )
 
-    def make(self, seed: int, sources: EditSources) -> EditAttack:
+    def _preset(self, seed: int, sources: EditSources) -> EditAttack:
         from textadv.attacks.edits import splitting
 
         return splitting(parts=tuple(self.parts), queries=self.queries, seed=seed)
@@ -262,7 +305,7 @@ class Base64Config(EditSection):
 
     name: Literal["base64"] = Field("base64", description="The attack.")
 
-    def make(self, seed: int, sources: EditSources) -> EditAttack:
+    def _preset(self, seed: int, sources: EditSources) -> EditAttack:
         from textadv.attacks.edits import base64
 
         return base64(queries=self.queries, seed=seed)
@@ -273,7 +316,7 @@ class Rot13Config(EditSection):
 
     name: Literal["rot13"] = Field("rot13", description="The attack.")
 
-    def make(self, seed: int, sources: EditSources) -> EditAttack:
+    def _preset(self, seed: int, sources: EditSources) -> EditAttack:
         from textadv.attacks.edits import rot13
 
         return rot13(queries=self.queries, seed=seed)
@@ -284,84 +327,29 @@ class SpellingOutConfig(EditSection):
 
     name: Literal["spelling_out"] = Field("spelling_out", description="The attack.")
 
-    def make(self, seed: int, sources: EditSources) -> EditAttack:
+    def _preset(self, seed: int, sources: EditSources) -> EditAttack:
         from textadv.attacks.edits import spelling_out
 
         return spelling_out(queries=self.queries, seed=seed)
 
 
-EditConfig = (
-    DeepWordBugConfig
-    | PruthiConfig
-    | TextBuggerConfig
-    | BadCharactersConfig
-    | TextFoolerConfig
-    | PwwsConfig
-    | BaeConfig
-    | HotFlipConfig
-    | InputReductionConfig
-    | PaddingConfig
-    | SplittingConfig
-    | Base64Config
-    | Rot13Config
-    | SpellingOutConfig
-)
+def of_rows(key: str, make: Callable[[], tuple[str, ...]]) -> tuple[str, ...]:
+    """Words or texts of the training rows. Raises ConfigError, from `.KEY: ` on, where there are none."""
+    try:
+        found = make()
+    except ValueError as error:
+        raise ConfigError([f".{key}: {error}"]) from error
+    if not found:
+        raise ConfigError([f".{key}: the training rows hold none. Leave this attack out, or train on more rows."])
+    return found
 
 
-BY_NAME: dict[str, type[EditSection]] = {
-    kind.model_fields["name"].default: kind
-    for kind in get_args(EditConfig)
-    if not any(info.is_required() for info in kind.model_fields.values())
-}
-"""The attacks that need no file, by their names."""
-
-
-class TextEvaluationConfig(EvaluationConfig):
-    """What is measured on test rows of texts, before and after training."""
-
-    edits: dict[AttackKey, Annotated[EditConfig, Field(discriminator="name")]] = Field(
-        {}, description="Attacks that edit the texts, by names of your choice; reported beside the others."
-    )
-
-    @model_validator(mode="after")
-    def _edit_rules(self) -> TextEvaluationConfig:
-        both = [key for key in self.edits if key in self.attacks]
-        lines = [
-            f"evaluation.edits.{key} has the name of one of evaluation.attacks. Rename one of them." for key in both
-        ]
-        return checked(self, lines)
-
-    def edit_attacks(self, seed: int, sources: EditSources) -> dict[str, EditAttack]:
-        """The attacks by edits, by their keys, on rows of every class.
-
-        Raises ConfigError that names every file which cannot be read.
-        """
-        made, lines = {}, []
-        for key, section in self.edits.items():
-            try:
-                made[key] = section.make(seed, sources)
-            except ConfigError as error:
-                lines += [f"evaluation.edits.{key}{line}" for line in error.lines]
-        if lines:
-            raise ConfigError(lines)
-        return made
-
-    def of_classes(self, attacks: dict[str, EditAttack], names: Sequence[str]) -> dict[str, EditAttack]:
-        """The same attacks, each on rows of its `labels` alone. names: of the classes, in the order of their ids.
-
-        Raises ConfigError that names every label which is no class.
-        """
-        made, lines = {}, []
-        for key, attack in attacks.items():
-            wanted = self.edits[key].labels
-            try:
-                own = None if wanted is None else tuple(sorted({class_id(label, names) for label in wanted}))
-                made[key] = replace(attack, labels=own)
-            except ConfigError as error:
-                lines += [f"evaluation.edits.{key}.labels {line}" for line in error.lines]
-        if lines:
-            raise ConfigError(lines)
-        return made
+def class_at(key: str, label: int | str | None, names: Sequence[str]) -> int:
+    """See `class_id`; raises ConfigError from `.KEY ` on."""
+    try:
+        return class_id(str(label), names)
+    except ConfigError as error:
+        raise ConfigError([f".{key} {line}" for line in error.lines]) from error
 
 
 def class_id(label: int | str, names: Sequence[str]) -> int:

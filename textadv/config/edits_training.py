@@ -2,21 +2,53 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from textadv.config.adversary import AttackConfig
+from textadv.config.edits import (
+    BadCharactersConfig,
+    BaeConfig,
+    Base64Config,
+    DeepWordBugConfig,
+    EditSection,
+    EditSources,
+    HotFlipConfig,
+    PaddingConfig,
+    PruthiConfig,
+    PwwsConfig,
+    Rot13Config,
+    SpellingOutConfig,
+    SplittingConfig,
+    TextBuggerConfig,
+    TextFoolerConfig,
+    TriggerWordsConfig,
+)
 from textadv.config.mixing import MixingConfig
-from textadv.config.types import Count, Distinct, Section, Text, checked
+from textadv.config.types import ConfigError, Count, Distinct, Section, checked
 
 if TYPE_CHECKING:
-    from textadv.attacks.edits import EditAttack, StochasticTokens, TextEdits, TextEncoder, Typos, WordTable
+    from textadv.attacks.edits import OneOf, StochasticTokens, TextEdits, Typos
 
 Part = Annotated[float, Field(gt=0, le=1)]
-TABLE = "Synonyms: a .json of word -> list of words, or lines of words between tabs."
-ENCODER = Field(None, description="Folder of an encoder that holds the texts similar; null: none does.")
+QUERIES = 64
+Search = (
+    DeepWordBugConfig
+    | PruthiConfig
+    | TextBuggerConfig
+    | BadCharactersConfig
+    | TextFoolerConfig
+    | PwwsConfig
+    | BaeConfig
+    | HotFlipConfig
+    | PaddingConfig
+    | TriggerWordsConfig
+    | SplittingConfig
+    | Base64Config
+    | Rot13Config
+    | SpellingOutConfig
+)
 
 
 class TyposTraining(Section):
@@ -47,7 +79,7 @@ class TyposTraining(Section):
     least: Count = Field(3, description="Letters of the shortest word that gets one.")
     inner: bool = Field(False, description="Leave first and last letters as they are.")
 
-    def make(self, seed: int) -> Typos:
+    def make(self, seed: int, sources: EditSources) -> Typos:
         """What edits the texts."""
         from textadv.attacks.edits import Typos
 
@@ -62,162 +94,44 @@ class StochasticTokensTraining(Section):
     )
     rate: Part = Field(0.1, description="Chance that a token is cut in two; so are its parts.")
 
-    def make(self, seed: int) -> StochasticTokens:
+    def make(self, seed: int, sources: EditSources) -> StochasticTokens:
         """What edits the texts."""
         from textadv.attacks.edits import StochasticTokens
 
         return StochasticTokens(self.rate, seed)
 
 
-class SearchTraining(Section):
-    """What every search for edits that break the model has beside its keys."""
-
-    name: str
-    queries: Count | None = Field(
-        64, description="Most texts that go through the model for one row in one optimizer step; null: no limit."
-    )
-    share: Part | None = Field(None, description="Most words that are changed, as share of the row's; null: no limit.")
-
-    def make(self, seed: int) -> EditAttack:
-        """What edits the texts. Raises DataError or ModelError where a file that it needs cannot be read."""
-        from textadv.attacks.edits import ChangedWords
-
-        attack = self._preset(seed)
-        if self.share is None:
-            return attack
-        return replace(attack, constraints=(*attack.constraints, ChangedWords(share=self.share)))
-
-    def _preset(self, seed: int) -> EditAttack:
-        raise NotImplementedError
+def brief(data: object) -> object:
+    """A search of training asks the model up to 64 times for a row where the file says nothing else."""
+    asks = isinstance(data, dict) and data.get("name") not in ("typos", "stochastic_tokens", "one_of")
+    return {"queries": QUERIES, **data} if asks and isinstance(data, dict) else data
 
 
-class DeepWordBugTraining(SearchTraining):
-    """DeepWordBug (arXiv:1801.04354)."""
+class OneOfTraining(Section):
+    """For each row one of several, drawn among those that edit rows of its class."""
 
-    name: Literal["deepwordbug"] = Field("deepwordbug", description="One letter of the most important words.")
+    name: Literal["one_of"] = Field("one_of", description="One of several, drawn for each row in each step.")
+    of: Annotated[
+        list[Annotated[Annotated[TyposTraining | Search, Field(discriminator="name")], BeforeValidator(brief)]],
+        Field(min_length=2),
+    ] = Field(description="The sections of these edits, two or more.")
 
-    def _preset(self, seed: int) -> EditAttack:
-        from textadv.attacks.edits import deepwordbug
+    def make(self, seed: int, sources: EditSources) -> OneOf:
+        """What edits the texts. Raises ConfigError as each of them does."""
+        from textadv.attacks.edits import OneOf
 
-        return deepwordbug(queries=self.queries, seed=seed)
-
-
-class PruthiTraining(SearchTraining):
-    """Typos inside of words (arXiv:1905.11268)."""
-
-    name: Literal["pruthi"] = Field("pruthi", description="The worst typos inside of a few words.")
-    words: Count = Field(1, description="Words that are changed.")
-
-    def _preset(self, seed: int) -> EditAttack:
-        from textadv.attacks.edits import pruthi
-
-        return pruthi(words=self.words, queries=self.queries, seed=seed)
-
-
-class TextBuggerTraining(SearchTraining):
-    """TextBugger (arXiv:1812.05271)."""
-
-    name: Literal["textbugger"] = Field(
-        "textbugger", description="Letters of the most important words, or a near word."
-    )
-    table: Text | None = Field(None, description=f"{TABLE} null: near words of the model's own embeddings.")
-    encoder: Text | None = ENCODER
-
-    def _preset(self, seed: int) -> EditAttack:
-        from textadv.attacks.edits import textbugger
-
-        table = None if self.table is None else _table(self.table)
-        return textbugger(table, _encoder(self.encoder), queries=self.queries, seed=seed)
-
-
-class BadCharactersTraining(SearchTraining):
-    """Edits that readers do not see (arXiv:2106.09898)."""
-
-    name: Literal["bad_characters"] = Field(
-        "bad_characters", description="Look-alikes, signs without width, reordered and deleted ones."
-    )
-    words: Count = Field(1, description="Words that are changed.")
-
-    def _preset(self, seed: int) -> EditAttack:
-        from textadv.attacks.edits import bad_characters
-
-        return bad_characters(perturbations=self.words, queries=self.queries, seed=seed)
-
-
-class HotFlipTraining(SearchTraining):
-    """HotFlip on words (arXiv:1712.06751)."""
-
-    name: Literal["hotflip"] = Field("hotflip", description="Words flipped by the gradient; needs a fast tokenizer.")
-    words: Count = Field(2, description="Words that are changed.")
-
-    def _preset(self, seed: int) -> EditAttack:
-        from textadv.attacks.edits import hotflip
-
-        return hotflip(words=self.words, queries=self.queries, seed=seed)
-
-
-class TextFoolerTraining(SearchTraining):
-    """TextFooler (arXiv:1907.11932)."""
-
-    name: Literal["textfooler"] = Field("textfooler", description="The most important words replaced by synonyms.")
-    table: Text = Field(description=TABLE)
-    encoder: Text | None = ENCODER
-
-    def _preset(self, seed: int) -> EditAttack:
-        from textadv.attacks.edits import textfooler
-
-        return textfooler(_table(self.table), _encoder(self.encoder), queries=self.queries, seed=seed)
-
-
-class PwwsTraining(SearchTraining):
-    """PWWS (ACL 2019, P19-1103)."""
-
-    name: Literal["pwws"] = Field("pwws", description="Words replaced by WordNet synonyms, by saliency times gain.")
-    wordnet: Text = Field(description="Folder with WordNet's database files (data.noun, ...).")
-
-    def _preset(self, seed: int) -> EditAttack:
-        from textadv.attacks.edits import pwws, read_wordnet
-
-        return pwws(read_wordnet(self.wordnet), queries=self.queries, seed=seed)
-
-
-class BaeTraining(SearchTraining):
-    """BAE-R (arXiv:2004.01970)."""
-
-    name: Literal["bae"] = Field("bae", description="Words replaced by what a masked language model finds likely.")
-    masked_lm: Text = Field(description="Folder or Hub id of the masked language model.")
-    encoder: Text | None = ENCODER
-
-    def _preset(self, seed: int) -> EditAttack:
-        from textadv.attacks.edits import bae, load_masked_model
-
-        return bae(load_masked_model(self.masked_lm), _encoder(self.encoder), queries=self.queries, seed=seed)
-
-
-def _table(path: str) -> WordTable:
-    from textadv.attacks.edits import read_synonyms
-
-    return read_synonyms(path)
-
-
-def _encoder(folder: str | None) -> TextEncoder | None:
-    from textadv.attacks.edits import load_text_encoder
-
-    return None if folder is None else load_text_encoder(folder)
+        made = []
+        for n, section in enumerate(self.of):
+            try:
+                made.append(section.make(seed, sources))
+            except ConfigError as error:
+                raise ConfigError([f".of[{n}]{line}" for line in error.lines]) from error
+        return OneOf(tuple(made), seed)
 
 
 EditsConfig = Annotated[
-    TyposTraining
-    | StochasticTokensTraining
-    | DeepWordBugTraining
-    | PruthiTraining
-    | TextBuggerTraining
-    | BadCharactersTraining
-    | HotFlipTraining
-    | TextFoolerTraining
-    | PwwsTraining
-    | BaeTraining,
-    Field(discriminator="name"),
+    Annotated[TyposTraining | StochasticTokensTraining | OneOfTraining | Search, Field(discriminator="name")],
+    BeforeValidator(brief),
 ]
 
 
@@ -235,16 +149,22 @@ class TextAttackConfig(AttackConfig):
     def perturbs(self) -> bool:
         return self.name != "edits"
 
-    def editing(self, tokenizer: object, max_length: int, share: float, seed: int) -> TextEdits | None:
+    def editing(
+        self, tokenizer: object, max_length: int, share: float, seed: int, sources: EditSources
+    ) -> TextEdits | None:
         """The edits of the texts of `share` of the rows; None: there are none.
 
-        Raises DataError or ModelError where a file that they need cannot be read, or the tokenizer does not do.
+        Raises ConfigError or ModelError where a file that they need cannot be read, or the tokenizer does not do.
         """
         from textadv.attacks.edits import TextEdits
 
         if self.edits is None:
             return None
-        return TextEdits(self.edits.make(seed), tokenizer, max_length, share, seed)
+        try:
+            editor = self.edits.make(seed, sources)
+        except ConfigError as error:
+            raise ConfigError([f"attack.edits{line}" for line in error.lines]) from error
+        return TextEdits(editor, tokenizer, max_length, share, seed)
 
     @model_validator(mode="after")
     def _edited(self) -> TextAttackConfig:
@@ -274,7 +194,13 @@ def edits_problems(attack: TextAttackConfig, mixing: TextMixingConfig, objective
             f"mixing.discrete: {mixing.discrete} is the share of rows that attack.edits edits, which is null. Remove "
             "it, or set for example attack.edits: {name: typos}."
         ]
-    lines = []
+    several = attack.edits.of if isinstance(attack.edits, OneOfTraining) else [attack.edits]
+    lines = [
+        "attack.edits.rows samples the rows of an evaluation, and training edits those of each step. Set "
+        "mixing.discrete instead."
+        for one in several
+        if isinstance(one, EditSection) and one.rows is not None
+    ][:1]
     if objective == "clean":
         lines.append(
             "attack.edits does nothing with objective.name: clean, which attacks no row. To train on edited texts set "

@@ -213,7 +213,7 @@ class Victim:
 
     @property
     def reading(self) -> str:
-        """A hash of all by which texts become tokens, length and windows too; not of what calls leave in a tokenizer."""
+        """A hash of all by which texts become tokens, length and windows too; not of what calls leave behind."""
         if isinstance(self.tokenizer, PreTrainedTokenizerFast):
             told = json.loads(self.tokenizer.backend_tokenizer.to_str()) | {"truncation": None, "padding": None}
         else:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from types import MappingProxyType
 
 from accelerate import Accelerator
 from torch import nn
 
 from textadv.attacks import GradientAttack, ThreatModel, reach_warning
-from textadv.attacks.edits import EditAttack, TextEdits
+from textadv.attacks.edits import TextEdits
 from textadv.config.adversary import AttackConfig
 from textadv.config.classifier import ClassifierRunSection
 from textadv.config.training import length_problems
@@ -137,14 +136,6 @@ def lighter(attack: AttackConfig) -> AttackConfig:
     return attack.model_copy(update={"steps": 1, "restarts": 1, "steps_schedule": None})
 
 
-def briefer(edits: TextEdits | None) -> TextEdits | None:
-    """The edits with a search that may ask the model a few times."""
-    if edits is None or not isinstance(edits.editor, EditAttack):
-        return edits
-    queries = min(FEW_QUERIES, edits.editor.queries or FEW_QUERIES)
-    return replace(edits, editor=replace(edits.editor, queries=queries))
-
-
 def rehearse_classifier(
     config: ClassifierRunSection,
     accelerator: Accelerator,
@@ -158,7 +149,8 @@ def rehearse_classifier(
     edits: of the texts of attacked rows.
     """
     size, seed, training = config.training.batch_size, config.seed, config.training
-    objective = config.objective.make(lighter(config.attack), threat, seed, config.mixing, briefer(edits))
+    briefer = None if edits is None else edits.searching(FEW_QUERIES)
+    objective = config.objective.make(lighter(config.attack), threat, seed, config.mixing, briefer)
     mixing = NO_ATTACK if objective is None else config.mixing.make(seed)
     samplers: list[Sampler] = [OneStream(train, mixing, size, seed, config.objective.batch_stays)]
     samplers += [OneStream(train, NO_ATTACK, size, seed)] if config.baselines else []

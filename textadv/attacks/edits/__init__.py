@@ -2,7 +2,7 @@
 
 from textadv.attacks.edits.attack import EditAttack, Search
 from textadv.attacks.edits.augmenting import StochasticTokens, Typos, typos
-from textadv.attacks.edits.batches import TextEdits
+from textadv.attacks.edits.batches import OneOf, TextEdits
 from textadv.attacks.edits.beam import Beam, Exhaustive, RandomEdits
 from textadv.attacks.edits.characters import Letter
 from textadv.attacks.edits.constraints import (
@@ -75,6 +75,7 @@ __all__ = [
     "NotLabelWords",
     "NotStopWords",
     "NotTwice",
+    "OneOf",
     "OwnNeighbours",
     "Pad",
     "Passage",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from random import Random
@@ -25,15 +26,40 @@ from textadv.models import bare, evaluating
 from textadv.models.pieces import Pieces
 from textadv.models.victim import Victim
 from textadv.values.batch import Batch
+from textadv.values.digests import digest
 from textadv.values.errors import ModelError
 from textadv.values.kinds import require_kind
 from textadv.values.losses import margin
 from textadv.values.randomness import derived_seed
 from textadv.values.texts import Written
 
-SHARE_DRAW = 31
+SHARE_DRAW, EDITOR_DRAW = 31, 32
 
-Editor = Typos | StochasticTokens | EditAttack
+
+@dataclass(frozen=True)
+class OneOf:
+    """For each row one of several editors, drawn from (seed, step, row id) among those that edit rows of its class.
+
+    Deviations: none; it follows no paper.
+    """
+
+    editors: tuple[Typos | EditAttack, ...]
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.editors:
+            raise ValueError("one_of needs at least one editor. Example: OneOf((Typos(), deepwordbug(queries=50))).")
+        for editor in self.editors:
+            remedy = "Give Typos() or an EditAttack such as deepwordbug(queries=100)."
+            require_kind("editors", editor, (Typos, EditAttack), "what edits texts", remedy)
+
+    def drawn(self, step: int, row: int, label: int) -> int | None:
+        """The place of the editor of a row; None where none edits rows of its class."""
+        able = [n for n, one in enumerate(self.editors) if isinstance(one, Typos) or label in (one.labels or (label,))]
+        return Random(derived_seed(self.seed, step, row, EDITOR_DRAW)).choice(able) if able else None
+
+
+Editor = Typos | StochasticTokens | EditAttack | OneOf
 
 
 class _Texts(NamedTuple):
@@ -66,7 +92,7 @@ class TextEdits:
     anew at every step. `radius_scale` does nothing: an edit has no radius.
 
     editor: draws edits without a model (`Typos`, `StochasticTokens`), or searches for those that break this model (an
-        `EditAttack`, whose queries and gradients are counted).
+        `EditAttack`, whose queries and gradients are counted), or `OneOf` several for each row.
     tokenizer, max_length: those that the data were encoded with; a tokenizer of transformers.
     share: of the rows that are edited, drawn row by row. seed: of that draw.
     goal: what is measured.
@@ -83,32 +109,52 @@ class TextEdits:
 
     def __post_init__(self) -> None:
         remedy = "Give Typos(), StochasticTokens() or an EditAttack such as deepwordbug(queries=100)."
-        require_kind("editor", self.editor, (Typos, StochasticTokens, EditAttack), "what edits texts", remedy)
+        require_kind("editor", self.editor, (Typos, StochasticTokens, EditAttack, OneOf), "what edits texts", remedy)
         require_tokenizer(self.tokenizer)
-        if isinstance(self.editor, EditAttack) and self.editor.follows_gradients and not self.tokenizer.is_fast:
+        led = next((search for search in self.searches if search.follows_gradients), None)
+        if led is not None and not self.tokenizer.is_fast:
             raise ModelError(
-                f"attack.edits: {self.editor.name or 'a search by gradient'} asks which characters a token stands for, "
+                f"attack.edits: {led.name or 'a search by gradient'} asks which characters a token stands for, "
                 f"and {type(self.tokenizer).__name__} does not tell. Use a model with a tokenizer.json, or "
                 "attack.edits.name: deepwordbug."
             )
         if not 0 < self.share <= 1:
             raise ValueError(f"mixing.discrete must be above 0 and at most 1, got {self.share}.")
 
+    @property
+    def searches(self) -> tuple[EditAttack, ...]:
+        """The editors that ask the model."""
+        several = self.editor.editors if isinstance(self.editor, OneOf) else (self.editor,)
+        return tuple(one for one in several if isinstance(one, EditAttack))
+
+    def searching(self, queries: int) -> TextEdits:
+        """The same where no search asks the model more often for a row."""
+
+        def less(editor: Any) -> Any:
+            if not isinstance(editor, EditAttack):
+                return editor
+            return replace(editor, queries=min(queries, editor.queries or queries))
+
+        if isinstance(self.editor, OneOf):
+            return replace(self, editor=replace(self.editor, editors=tuple(map(less, self.editor.editors))))
+        return replace(self, editor=less(self.editor))
+
     def __str__(self) -> str:
-        name = self.editor.name or "edits" if isinstance(self.editor, EditAttack) else repr(self.editor)
+        several = self.editor.editors if isinstance(self.editor, OneOf) else (self.editor,)
+        name = ", ".join(one.name or "edits" if isinstance(one, EditAttack) else repr(one) for one in several)
         return f"{name} on {100 * self.share:g} % of the rows"
 
     @property
     def hashes(self) -> dict[str, str]:
         """Of a search SHA-256 of all that it follows from, words and models included; what is drawn has no files."""
-        return {"attack.edits": self.editor.identity} if isinstance(self.editor, EditAttack) else {}
+        found = [search.identity for search in self.searches]
+        return {"attack.edits": found[0] if len(found) == 1 else digest(map(str.encode, found))} if found else {}
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What was left out of the tables of words, a sentence for each that lacks something."""
-        if not isinstance(self.editor, EditAttack):
-            return ()
-        tables = [part.table for part in parts_of(self.editor.transformation) if isinstance(part, Synonyms)]
+        parts = [part for search in self.searches for part in parts_of(search.transformation)]
+        tables = [part.table for part in parts if isinstance(part, Synonyms)]
         return tuple(table.note for table in tables if table.note is not None)
 
     @on_arrays
@@ -128,9 +174,9 @@ class TextEdits:
         """
         model, batch, back = entered(self, model, batch, y, measure)
         written = _written(batch)
-        if isinstance(self.editor, EditAttack) and isinstance(bare(model), FSDPModule):
+        if self.searches and isinstance(bare(model), FSDPModule):
             raise ValueError(
-                f"attack.edits: {self.editor.name or 'a search'} makes processes run different numbers of passes, "
+                f"attack.edits: {self.searches[0].name or 'a search'} makes processes run different numbers of passes, "
                 "which FSDP cannot do. Use DDP, or attack.edits.name: typos."
             )
         found = self._texts(model, batch, written, step)
@@ -157,15 +203,14 @@ class TextEdits:
         rows = Examples(texts, pairs, tuple(batch.labels.tolist()), tuple(batch.ids.tolist()))
         chosen = [n for n, row in enumerate(rows.ids) if self.edits(step, row)]
         queries, slopes = [0] * len(rows), [0] * len(rows)
-        part = rows.select(chosen)
-        if isinstance(self.editor, Typos):
-            part = self.editor(part, step=step)
-        elif isinstance(self.editor, EditAttack) and chosen:
-            found = self.editor(self._victim(model, batch), part, step=step)
-            part = replace(part, texts=tuple(row.edited for row in found.rows))
-            for place, row in zip(chosen, found.rows, strict=True):
-                queries[place], slopes[place] = row.queries, row.slopes
-        fresh = dict(zip(chosen, part.texts, strict=True))
+        fresh: dict[int, str] = {}
+        for editor, places in self._by_editor(rows, chosen, step):
+            part = rows.select(places)
+            if isinstance(editor, Typos):
+                fresh |= zip(places, editor(part, step=step).texts, strict=True)
+            elif isinstance(editor, EditAttack):
+                for place, row in zip(places, editor(self._victim(model, batch), part, step=step).rows, strict=True):
+                    fresh[place], queries[place], slopes[place] = row.edited, row.queries, row.slopes
         rows = replace(rows, texts=tuple(fresh.get(n, text) for n, text in enumerate(texts)))
         encoded = encode(rows, self.tokenizer, self.max_length, windows=batch.windows)
         if isinstance(self.editor, StochasticTokens):
@@ -178,6 +223,17 @@ class TextEdits:
                 editable=tuple(own.editable[n] for own, n in each),
             )
         return _Texts(encoded, queries, slopes)
+
+    def _by_editor(self, rows: Examples, chosen: Sequence[int], step: int) -> list[tuple[object, list[int]]]:
+        """Each editor with the places of its rows, of those that are chosen."""
+        if not isinstance(self.editor, OneOf):
+            return [(self.editor, list(chosen))] if chosen else []
+        places: dict[int, list[int]] = {}
+        for place in chosen:
+            editor = self.editor.drawn(step, rows.ids[place], rows.labels[place])
+            if editor is not None:
+                places.setdefault(editor, []).append(place)
+        return [(self.editor.editors[n], own) for n, own in sorted(places.items())]
 
     def _victim(self, model: nn.Module, batch: Batch) -> Victim:
         return Victim(bare(model), self.tokenizer, self.max_length, windows=batch.windows)

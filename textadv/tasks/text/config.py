@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, model_validator
 
 from textadv.config.classifier import ClassifierRunSection, NamedDataConfig
-from textadv.config.edits import BY_NAME, TextEvaluationConfig
+from textadv.config.edits_evaluation import BY_NAME, TextEvaluationConfig
 from textadv.config.edits_training import TextAttackConfig, TextMixingConfig, edits_problems
 from textadv.config.run import LoraConfig, SourceConfig
 from textadv.config.types import (

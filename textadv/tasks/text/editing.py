@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from textadv.attacks.edits import EditAttack, EditedRow, Victim
-from textadv.config.edits import BY_NAME, EditSources
+from textadv.config.edits import EditSources
+from textadv.config.edits_evaluation import BY_NAME
 from textadv.config.types import ConfigError
 from textadv.data import Examples
 from textadv.measuring import Finished, Measured
@@ -94,12 +95,11 @@ def sampled_positions(seed: int, tested: Sequence[int], rows: int | None) -> lis
 
 def edited(config: RunConfig, wanted: Look) -> Iterator[str]:
     """Rows before and after the attack by edits that is asked for: one of the evaluation, or one that needs no file."""
-    name, sources = str(wanted.attack), EditSources()
+    name, splits = str(wanted.attack), config.data.make(config.seed)
+    sources = EditSources(splits.train, splits.labels)
     section = config.evaluation.edits.get(name) or BY_NAME[name].model_validate({"name": name})
     evaluation = config.evaluation.model_copy(update={"edits": {name: section}})
-    made = evaluation.edit_attacks(config.seed, sources)
-    splits = config.data.make(config.seed)
-    attack = evaluation.of_classes(made, splits.labels)[name]
+    attack = evaluation.edit_attacks(config.seed, sources)[name]
     yield from (f"warning: {note}" for note in sources.notes)
     loaded = config.model.make(splits.labels, config.seed)
     yield f"{wanted.model.line}\n{attack}\n"

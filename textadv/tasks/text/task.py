@@ -63,11 +63,10 @@ def ready(config: RunConfig, run: Run) -> Classifier:
             ["threat.space: pixels needs images and data holds texts. Set threat.space: embeddings, or task: images."]
         )
     check_adversary(config)
-    sources = EditSources()
-    attacks = config.evaluation.edit_attacks(config.seed, sources)
     splits = config.data.make(config.seed)
     check_measuring(config, len(splits.labels))
-    attacks = config.evaluation.of_classes(attacks, splits.labels)
+    sources = EditSources(splits.train, splits.labels)
+    attacks = config.evaluation.edit_attacks(config.seed, sources)
     check_names(config, splits.labels)
     config.data.reading(splits.labels)
     loaded = config.model.make(splits.labels, config.seed)
@@ -78,7 +77,7 @@ def ready(config: RunConfig, run: Run) -> Classifier:
     doubts = read_texts(config, loaded, (train, validation, test), config.data.max_length)
     surrogates = text_surrogates(config, loaded, splits, test)
     threat = resolved_threat(config, loaded, train)
-    edits = editing(config, loaded) if run.training else None
+    edits = editing(config, loaded, sources, run) if run.training else None
     tried = Editing(attacks, sources, splits.test, splits.labels)
     tried.rehearse(config, loaded)
     detector = detector_of(config, splits.labels, validation, benign, threat)
@@ -103,7 +102,6 @@ def ready(config: RunConfig, run: Run) -> Classifier:
             *run.notes,
             *_warnings(config, splits, threat, train, loaded),
             *doubts,
-            *(() if edits is None else edits.notes),
             *sources.notes,
         ),
         load=partial(config.model.make, splits.labels, config.seed),
@@ -204,9 +202,13 @@ def resolved_threat(config: ClassifierRunSection, loaded: LoadedModel, train: Ro
     return threat.resolved(loaded.model, sample)
 
 
-def editing(config: RunConfig, loaded: LoadedModel) -> TextEdits | None:
+def editing(config: RunConfig, loaded: LoadedModel, sources: EditSources, run: Run) -> TextEdits | None:
     """What edits the texts of attacked rows; None where nothing does. Raises DataError or ModelError, see `editing`."""
-    return config.attack.editing(loaded.tokenizer, config.data.max_length, config.mixing.discrete, config.seed)
+    share, length = config.mixing.discrete, config.data.max_length
+    edits = config.attack.editing(loaded.tokenizer, length, share, config.seed, sources)
+    for model in sources.models:
+        model.to(run.accelerator.device)
+    return edits
 
 
 def logits_doubt(loaded: LoadedModel, rows: Rows) -> str | None:
