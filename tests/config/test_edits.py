@@ -9,16 +9,25 @@ import pytest
 
 from tests.config_sample import problems, small
 from textadv.attacks.edits import ChangedWords, EditAttack, Similarity
-from textadv.config.edits import BY_NAME, EditConfig, EditSources
+from textadv.config.edits import EditSources
+from textadv.config.edits_evaluation import BY_NAME, EditConfig
 from textadv.config.types import ConfigError
+from textadv.data import Examples
 
 NAMES = [section.model_fields["name"].default for section in get_args(EditConfig)]
 CLASSES = ("negative", "positive")
+TEXTS = ("a dull film of six hours", "the bread was warm", "superb and warm", "superb at six")
+TRAIN = Examples(4 * TEXTS, None, 4 * (0, 0, 1, 1), tuple(range(16)))
+FEW = Examples(TEXTS, None, (0, 0, 1, 1), tuple(range(4)))
+
+
+def own_sources() -> EditSources:
+    return EditSources(TRAIN, CLASSES)
 
 
 def made(section: str, sources: EditSources | None = None) -> EditAttack:
     config = small(f"evaluation.edits={{a: {section}}}").evaluation
-    return config.of_classes(config.edit_attacks(7, sources or EditSources()), CLASSES)["a"]
+    return config.edit_attacks(7, sources or own_sources())["a"]
 
 
 def refused(section: str) -> str:
@@ -37,8 +46,8 @@ def table(tmp_path: Path) -> Path:
 
 def test_the_names_are_those_of_the_presets_and_of_what_guards_meet() -> None:
     presets = "deepwordbug pruthi textbugger bad_characters textfooler pwws bae hotflip input_reduction"
-    assert [*presets.split(), "padding", "splitting", "base64", "rot13", "spelling_out"] == NAMES
-    assert set(NAMES) - set(BY_NAME) == {"textfooler", "pwws", "bae"}
+    assert [*presets.split(), "padding", "trigger_words", "splitting", "base64", "rot13", "spelling_out"] == NAMES
+    assert set(NAMES) - set(BY_NAME) == {"textfooler", "pwws", "bae", "trigger_words"}
 
 
 @pytest.mark.parametrize("name", BY_NAME)
@@ -63,6 +72,9 @@ def test_the_keys_of_all_are_those_of_the_attack(name: str) -> None:
         ("{name: deepwordbug, share: 0.2}", "share=0.2"),
         ("{name: padding, texts: [Hello there.], times: [7]}", "'Hello there.'"),
         ("{name: splitting, parts: [5]}", "Split(parts=5)"),
+        ("{name: padding, of: negative}", "the bread was warm"),
+        ("{name: trigger_words, toward: positive, inserts: 5}", "most=5"),
+        ("{name: trigger_words, toward: 1, gradient: 4}", "InsertGradientWords(count=4)"),
     ],
 )
 def test_each_key_reaches_its_part(section: str, told: str) -> None:
@@ -70,7 +82,7 @@ def test_each_key_reaches_its_part(section: str, told: str) -> None:
 
 
 def test_tables_are_read_once_and_their_bad_rows_told_by_line(table: Path) -> None:
-    sources = EditSources()
+    sources = own_sources()
     section = f"{{name: textfooler, table: {table}, share: 0.5}}"
     config = small(f"evaluation.edits={{a: {section}, b: {{name: textbugger, table: {table}}}}}").evaluation
     attacks = config.edit_attacks(0, sources)
@@ -94,6 +106,42 @@ def test_tables_are_read_once_and_their_bad_rows_told_by_line(table: Path) -> No
 def test_a_path_that_is_not_there_is_told_by_its_key(section: str, key: str, told: str) -> None:
     line = refused(section)
     assert line.startswith(f"evaluation.edits.a.{key}: ") and told in line
+
+
+def test_padding_of_a_class_holds_its_training_rows_alone() -> None:
+    told = str(made("{name: padding, of: 0}"))
+    assert "dull film" in told and "superb" not in told
+
+
+def test_trigger_words_speak_for_the_class_and_go_into_rows_of_the_others() -> None:
+    attack = made("{name: trigger_words, toward: positive}")
+    assert attack.labels == (0,) and "'superb'" in str(attack) and "dull" not in str(attack)
+    assert (
+        made("{name: trigger_words, toward: 1, words: 1}").identity
+        == made("{name: trigger_words, toward: positive, words: 1}").identity
+    )
+
+
+@pytest.mark.parametrize(
+    ("section", "told"),
+    [
+        ("{name: trigger_words, toward: neutral}", "evaluation.edits.a.toward must be classes of the data"),
+        ("{name: padding, of: 2}", "evaluation.edits.a.of must be classes of the data"),
+    ],
+)
+def test_what_is_no_class_is_told(section: str, told: str) -> None:
+    assert refused(section).startswith(told)
+
+
+def test_training_rows_without_such_words_are_told() -> None:
+    with pytest.raises(ConfigError) as caught:
+        made("{name: trigger_words, toward: positive}", EditSources(FEW, CLASSES))
+    assert caught.value.lines[0].startswith("evaluation.edits.a.words: the training rows hold none.")
+
+
+def test_padding_has_its_texts_from_one_place() -> None:
+    (line,) = problems("evaluation.edits={a: {name: padding, texts: [Hello.], of: benign}}")
+    assert line.startswith("evaluation.edits.a must have its padding from one place, texts or of, the other null, got")
 
 
 @pytest.mark.parametrize(

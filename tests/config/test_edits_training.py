@@ -10,21 +10,23 @@ import pytest
 from tests import edited
 from tests.config_sample import chat_problems, image_problems, problems, small
 from textadv.attacks import AdaptiveRadius, Diverge, GradientAttack, Untargeted
-from textadv.attacks.edits import EditAttack, StochasticTokens, TextEdits, Typos
+from textadv.attacks.edits import EditAttack, OneOf, StochasticTokens, TextEdits, Typos
 from textadv.attacks.wrappers.edited import OnEdited
+from textadv.config.edits import EditSources
 from textadv.config.edits_training import EditsConfig
+from textadv.config.types import ConfigError
 from textadv.objectives import Adversarial, FreeLB, WeightPerturbation
 from textadv.objectives.regularised import Consistency
-from textadv.values.errors import DataError, ModelError
 
 OWN = edited.reader()
+SOURCES = EditSources(edited.examples(40), ("good", "bad"))
 TYPOS = "attack.edits={name: typos}"
 
 
 def made(*overrides: str) -> Any:
     """The objective of a run with these overrides."""
     config = small(*overrides)
-    edits = config.attack.editing(OWN, 24, config.mixing.discrete, config.seed)
+    edits = config.attack.editing(OWN, 24, config.mixing.discrete, config.seed, SOURCES)
     return config.objective.make(config.attack, config.threat.make(), config.seed, config.mixing, edits)
 
 
@@ -72,6 +74,16 @@ SECTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "hotflip": ("words: 3", ("GradientWords", "steps=3")),
     "textfooler": ("table: TABLE", ("Synonyms(", "table.json")),
     "pwws": ("wordnet: WORDNET", ("Greedy(importance='weighted')",)),
+    "padding": ("of: good, labels: [bad]", ("padding", "at most 64 a row", "rows            of class 1")),
+    "trigger_words": ("toward: bad, queries: 5", ("at most 5 a row", "'tedious'", "rows            of class 0")),
+    "splitting": ("parts: [3]", ("Split(parts=3)",)),
+    "base64": ("labels: [1]", ("Base64", "rows            of class 1")),
+    "rot13": ("queries: 3", ("Rot13", "at most 3 a row")),
+    "spelling_out": ("queries: 3", ("SpellOut",)),
+    "one_of": (
+        "of: [{name: typos, share: 0.4}, {name: base64, labels: [bad]}]",
+        ("Typos(share=0.4", "Base64", "queries=64", "labels=(1,)"),
+    ),
 }
 
 
@@ -86,28 +98,28 @@ def test_every_section_makes_its_editor(name: str, tmp_path: Path) -> None:
     keys, expected = SECTIONS[name]
     config = small(f"attack.edits={{name: {name}, {place(keys, tmp_path)}}}", "seed=5")
     assert config.attack.edits is not None
-    editor = config.attack.edits.make(5)
+    editor = config.attack.edits.make(5, SOURCES)
     told = str(editor)
     assert [part for part in expected if place(part, tmp_path) not in told] == []
-    assert isinstance(editor, Typos | StochasticTokens | EditAttack) and editor.seed == 5
+    assert isinstance(editor, Typos | StochasticTokens | EditAttack | OneOf) and editor.seed == 5
 
 
 def test_every_section_is_tried() -> None:
-    union = get_args(get_args(EditsConfig)[0])
-    names = {get_args(section.model_fields["name"].annotation)[0] for section in union}
+    sections = get_args(get_args(EditsConfig)[0])
+    names = {section.model_fields["name"].default for section in sections}
     # Its masked language model is tried in the tests of presets.
     assert names == {*SECTIONS, "bae"}
 
 
 def test_a_missing_file_is_told_when_the_run_is_made_ready() -> None:
-    for keys, error, told in (
-        ("textfooler, table: nowhere.json", DataError, "synonym table nowhere.json cannot be read"),
-        ("pwws, wordnet: nowhere", DataError, "nowhere holds none of WordNet's files"),
-        ("bae, masked_lm: ./nowhere", ModelError, "nowhere"),
+    for keys, told in (
+        ("textfooler, table: nowhere.json", "attack.edits.table: The synonym table nowhere.json cannot be read"),
+        ("pwws, wordnet: nowhere", "attack.edits.wordnet: nowhere holds none of WordNet's files"),
+        ("bae, masked_lm: ./nowhere", "attack.edits.masked_lm: .*nowhere"),
     ):
         config = small(f"attack.edits={{name: {keys}}}")
-        with pytest.raises(error, match=told):
-            config.attack.editing(OWN, 24, 1.0, 0)
+        with pytest.raises(ConfigError, match=told):
+            config.attack.editing(OWN, 24, 1.0, 0, SOURCES)
 
 
 REFUSED: dict[str, tuple[list[str], str]] = {
@@ -154,6 +166,19 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "a goal of edits": (
         [TYPOS, "attack.name=edits", "attack.goal=margin"],
         "attack.goal does not apply to attack.name: edits, got margin.",
+    ),
+    "rows of an evaluation": (
+        ["attack.edits={name: rot13, rows: 5}"],
+        "attack.edits.rows samples the rows of an evaluation",
+    ),
+    "rows of an evaluation, of one": (
+        ["attack.edits={name: one_of, of: [{name: typos}, {name: rot13, rows: 5}]}"],
+        "attack.edits.rows samples the rows of an evaluation",
+    ),
+    "one of one": (["attack.edits={name: one_of, of: [{name: typos}]}"], "attack.edits.of must hold at least 2, got"),
+    "tokens of one": (
+        ["attack.edits={name: one_of, of: [{name: typos}, {name: stochastic_tokens}]}"],
+        "attack.edits.of[1].name must be one of",
     ),
     "an unknown editor": (["attack.edits={name: typo}"], "attack.edits.name must be one of 'typos'"),
     "no name": (["attack.edits={share: 0.5}"], "attack.edits.name is missing"),

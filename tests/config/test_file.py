@@ -9,6 +9,7 @@ import yaml
 
 from tests.config_sample import SMALL, file_problems, require_told, small, written
 from textadv.config.adversary import AttackConfig
+from textadv.config.edits_training import TextAttackConfig
 from textadv.config.objective import FreelbConfig, TradesConfig
 from textadv.config.run import LoraConfig
 from textadv.config.types import ConfigError
@@ -32,7 +33,7 @@ def test_overrides_win_and_the_last_one_wins(tmp_path: Path) -> None:
     path = written(tmp_path, SMALL + "attack: {steps: 7, restarts: 2}\n")
     attack = load_config(path, ["attack.steps=4", "attack.steps=5"]).attack
     assert (attack.steps, attack.restarts) == (5, 2)
-    assert load_config(path, ["attack={steps: 9}"]).attack == AttackConfig(steps=9)
+    assert load_config(path, ["attack={steps: 9}"]).attack == TextAttackConfig(steps=9)
     assert load_config(path, ["output=a=b"]).output == "a=b"
 
 
@@ -47,7 +48,7 @@ def test_overriding_a_name_replaces_the_component(tmp_path: Path) -> None:
     )
     run = load_config(path, ["objective.name=freelb", "objective.start=0.25", "attack.name=pgd"])
     assert run.objective == FreelbConfig(start=0.25)
-    assert run.attack == AttackConfig()
+    assert run.attack == TextAttackConfig()
     assert load_config(path, ["objective.name=trades"]).objective == TradesConfig(beta=6.0)
     assert load_config(path, ["objective.beta=2"]).objective == TradesConfig(beta=2.0)
     run = load_config(path, ["mixing.ratio_schedule.kind=step", "mixing.ratio_schedule.values.0=0.5"])
@@ -58,7 +59,7 @@ def test_overriding_a_name_replaces_the_component(tmp_path: Path) -> None:
 
 def test_an_override_before_the_name_is_kept(tmp_path: Path) -> None:
     path = written(tmp_path, SMALL + "attack: {steps: 7, ascent: adam}\n")
-    assert load_config(path, ["attack.steps=5", "attack.name=pgd"]).attack == AttackConfig(steps=5)
+    assert load_config(path, ["attack.steps=5", "attack.name=pgd"]).attack == TextAttackConfig(steps=5)
     (line,) = file_problems(tmp_path, SMALL, "attack.steps=5", "attack.name=fgsm")
     assert line.startswith("attack.steps does not apply to attack.name: fgsm, got 5.")
 
@@ -85,7 +86,7 @@ def test_overrides_reach_keys_that_are_numbers(tmp_path: Path) -> None:
 
 def test_an_override_can_open_a_section_that_the_file_leaves_empty(tmp_path: Path) -> None:
     text = SMALL.replace("some/model", "some/model, lora: null") + "attack:\nmixing:\n  # nothing yet\n"
-    assert load_config(written(tmp_path, text)).attack == AttackConfig()
+    assert load_config(written(tmp_path, text)).attack == TextAttackConfig()
     run = load_config(written(tmp_path, text), ["model.lora.r=4", "attack.steps=2"])
     assert run.model.lora == LoraConfig(r=4)
     assert run.attack.steps == 2
@@ -204,7 +205,7 @@ def test_the_configuration_of_a_recipe_is_read_back_equal(tmp_path: Path, path: 
 def test_the_written_configuration_names_every_key() -> None:
     data = yaml.safe_load(dump_config(small()))
     assert list(data) == list(RunConfig.model_fields)
-    assert data["attack"] == AttackConfig().model_dump()
+    assert data["attack"] == TextAttackConfig().model_dump()
 
 
 def test_the_difference_of_two_configurations() -> None:

@@ -14,9 +14,10 @@ from textadv.models import LoadedModel, evaluating, forward, load_classifier, ru
 from textadv.models.running import hidden_states
 from textadv.models.victim import Asked, Victim
 from textadv.models.windows import SEARCHED_WINDOWS
-from textadv.values.batch import Batch, Windows
+from textadv.values.batch import Batch
 from textadv.values.errors import ModelError
 from textadv.values.spaces import Embeddings, Hidden, Several
+from textadv.values.texts import Windows
 from textadv.values.windows import apart
 
 TEXTS = ("a good film . " * 9, "good", "", "an awful plot " * 3 + "a nice end " * 14, "bad " * 14)

@@ -25,10 +25,10 @@ def tensors(rows: Batch) -> dict[str, torch.Tensor]:
 
 
 def test_every_field_is_known_to_these_tests() -> None:
-    """Those of chats have tests of their own, in test_chat_batch.py, and texts in attacks/edits/test_batches.py."""
+    """Chats, texts and windows have tests of their own: test_chat_batch, edits/test_batches, models/test_windows."""
     chats = {"targets", "answers", "openings", "prompt_lengths", "prefix"}
     known = {"inputs", "labels", "editable", "ids", "role", "perturbation"}
-    assert {field.name for field in fields(Batch)} == known | chats | {"written"}
+    assert {field.name for field in fields(Batch)} == known | chats | {"written", "windows"}
 
 
 @pytest.mark.parametrize("index", [torch.tensor([2, 0]), torch.tensor([True, False, True]), torch.tensor([1])])

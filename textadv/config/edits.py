@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
-from textadv.config.types import ConfigError, Count, Distinct, Section, Text
+from textadv.config.types import ConfigError, Count, Distinct, Section, Text, checked
 
 if TYPE_CHECKING:
     from torch import nn
@@ -251,16 +251,16 @@ class PaddingConfig(EditSection):
 
     @model_validator(mode="after")
     def _rules(self) -> PaddingConfig:
-        if self.texts is None or self.of is None:
-            return self
-        raise ConfigError(["padding takes its texts from one place: texts or of. Set the other one to null."])
+        both = self.texts is not None and self.of is not None
+        return checked(self, ["must have its padding from one place, texts or of, the other null"] if both else [])
 
     def _preset(self, seed: int, sources: EditSources) -> EditAttack:
         from textadv.attacks.edits import padding, paddings
 
         texts = {} if self.texts is None else {"texts": tuple(self.texts)}
         if self.of is not None:
-            texts["texts"] = of_rows("of", lambda: paddings(sources.train, class_at("of", self.of, sources.labels)))
+            label = class_at("of", self.of, sources.labels)
+            texts["texts"] = of_rows("of", lambda: paddings(sources.train, label))
         return padding(**texts, times=tuple(self.times), queries=self.queries, seed=seed)
 
 

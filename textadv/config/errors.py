@@ -217,6 +217,8 @@ def _requirement(kind: str, context: Mapping[str, Any], message: str) -> str:
     """What pydantic's problem `kind` asks of a value, as the rest of a sentence that starts with the key."""
     if kind not in _REQUIREMENTS:
         return message
+    if kind == "too_short" and context.get("min_length", 1) > 1:
+        return f"must hold at least {context['min_length']}"
     whole = {name: int(context[name]) for name in _BOUNDS if name in context and context[name] == int(context[name])}
     return _REQUIREMENTS[kind].format(**{**context, **whole})
 

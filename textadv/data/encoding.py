@@ -15,12 +15,12 @@ from textadv.data.characters import unbroken
 from textadv.data.chat_template import control_ids
 from textadv.data.examples import Examples
 from textadv.data.windows import OF_WINDOWS, by_row, check_windows
-from textadv.values.batch import Batch, Role, Windows
+from textadv.values.batch import Batch, Role
 from textadv.values.decisions import Label, listed
 from textadv.values.errors import DataError
 from textadv.values.host.phases import phase
 from textadv.values.kinds import require_kind, wrong_kind
-from textadv.values.texts import Written
+from textadv.values.texts import Windows, Written
 
 NAMED = 5
 AT_A_TIME = 1000

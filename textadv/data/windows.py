@@ -8,8 +8,8 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from textadv.data.examples import Examples
-from textadv.values.batch import Windows
 from textadv.values.errors import DataError
+from textadv.values.texts import Windows
 
 OF_WINDOWS = {"return_overflowing_tokens": True}
 ROW = "overflow_to_sample_mapping"

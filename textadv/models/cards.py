@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from textadv.values.batch import Windows
+from textadv.values.texts import Windows
 
 CARD = """## Longer texts
 

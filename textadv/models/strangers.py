@@ -42,7 +42,8 @@ from textadv.models.preprocessing import read_preprocessing
 from textadv.models.sources import quiet
 from textadv.models.vision_loading import LoadedVision, built_in, load_image_classifier
 from textadv.models.vocabulary import grow, vocabulary
-from textadv.values.batch import Batch, Windows
+from textadv.values.batch import Batch
+from textadv.values.texts import Windows
 
 BYTES = 255
 OWN = ("transformers_version", "_from_model_config")

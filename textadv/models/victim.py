@@ -16,11 +16,12 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from textadv.data import EncodedRows, Examples, encode
 from textadv.models.places import delta_shape, device_of, dtype_of, require_model
 from textadv.models.running import evaluating, forward, vectors
-from textadv.values.batch import Batch, Windows
+from textadv.values.batch import Batch
 from textadv.values.digests import digest
 from textadv.values.errors import ModelError
 from textadv.values.kinds import require_kind
 from textadv.values.spaces import Embeddings
+from textadv.values.texts import Windows
 
 PASS_ON_CPU, PASS_ELSEWHERE = 32, 4096
 """Tokens that cost about as much as one more pass of a small encoder: its fixed cost is launches of kernels."""

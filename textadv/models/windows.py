@@ -12,6 +12,7 @@ from textadv.values.windows import apart
 
 SEARCHED_WINDOWS, WINDOWS_AT_ONCE = 4, 256
 Run = Callable[[Batch], Tensor]
+"""Windows as rows of a batch -> their logits (K, C)."""
 
 
 def of_windows(batch: Batch, run: Run, look: Run, training: bool) -> Tensor:

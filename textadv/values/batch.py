@@ -11,14 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from types import MappingProxyType
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from textadv.values.kinds import require_kind, wrong_kind
 from textadv.values.spaces import Space
-from textadv.values.texts import Written, joined
+from textadv.values.texts import Windows, Written, joined
 
 IGNORED = -100
 """Stands in `targets` and `answers` where there is no token, and in `labels` (B, K) where there is none."""
@@ -46,18 +45,6 @@ class Perturbation:
     delta: Tensor
 
 
-class Windows(NamedTuple):
-    """How texts that are longer than one pass takes are read: in windows, of which the worst decides.
-
-    length: positions of a window, special tokens included. overlap: tokens of the text that two windows in a row share.
-    toward: the class id whose most likely window decides the row.
-    """
-
-    length: int
-    overlap: int
-    toward: int
-
-
 @dataclass(frozen=True)
 class Batch:
     """Rows ready for a model, frozen.
@@ -78,8 +65,7 @@ class Batch:
     prefix: keys and values of each layer, (B, heads, P, D / heads), of the first P positions, where they are known; an
         attack puts them there for its own passes.
     written: the texts that the rows were made from, where these are known; None for images and chats.
-    windows: rows of more than `length` positions are that many windows one after the other, see `values.windows`; None:
-        every row is read in one pass.
+    windows: how rows of more positions than one pass takes are read; None: every row is read in one pass.
     """
 
     inputs: dict[str, Tensor]
@@ -399,19 +385,16 @@ def _filled(batch: Batch, written: Written, positions: int) -> Batch:
     """Rows of texts filled up to so many positions, as their tokenizer does."""
     if batch.editable.shape[1] == positions:
         return batch
-    # What is beyond the first window is filled up on the right, as its windows stand one after the other.
-    own = positions if batch.windows is None else min(positions, batch.windows.length)
-
-    def fill(tensor: Tensor, value: int = 0) -> Tensor:
-        inside = written.filled(tensor, max(own, tensor.shape[-1]), value)
-        return _fit(inside, positions, value)
-
-    kept = batch.perturbation
+    kept, windows = batch.perturbation, batch.windows
     if kept is not None and kept.space.per_position:
-        kept = replace(kept, delta=fill(kept.delta.transpose(-1, -2)).transpose(-1, -2))
+        kept = replace(
+            kept, delta=written.filled(kept.delta.transpose(-1, -2), positions, windows=windows).transpose(-1, -2)
+        )
     return replace(
         batch,
-        inputs={name: fill(value, written.fill[name]) for name, value in batch.inputs.items()},
-        editable=fill(batch.editable),
+        inputs={
+            name: written.filled(value, positions, written.fill[name], windows) for name, value in batch.inputs.items()
+        },
+        editable=written.filled(batch.editable, positions, windows=windows),
         perturbation=kept,
     )

@@ -1,12 +1,25 @@
-"""The texts that a batch of tokens was made from, which stay with its rows: what edits of texts start from."""
+"""The texts that a batch of tokens was made from, which stay with its rows, and how those are read that are long."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+
+class Windows(NamedTuple):
+    """How texts that are longer than one pass takes are read: in windows, of which the worst decides.
+
+    length: positions of a window, special tokens included. overlap: tokens of the text that two windows in a row share.
+    toward: the class id whose most likely window decides the row.
+    """
+
+    length: int
+    overlap: int
+    toward: int
 
 
 @dataclass(frozen=True)
@@ -37,10 +50,15 @@ class Written:
         pairs = self.pairs
         return tuple(self.texts[n] for n in places), None if pairs is None else tuple(pairs[n] for n in places)
 
-    def filled(self, tensor: Tensor, width: int, value: int = 0) -> Tensor:
-        """The tensor (..., S) filled up in its last dimension, to `width`, on the side of the padding: (..., width)."""
-        missing = width - tensor.shape[-1]
-        return torch.nn.functional.pad(tensor, (missing, 0) if self.left else (0, missing), value=value)
+    def filled(self, tensor: Tensor, width: int, value: int = 0, windows: Windows | None = None) -> Tensor:
+        """The tensor (..., S) filled up in its last dimension, to `width`, on the side of the padding: (..., width).
+
+        What is beyond a first window is filled up on the right, as windows stand one after the other.
+        """
+        own = tensor.shape[-1]
+        first = width if windows is None else max(own, min(width, windows.length))
+        before = first - own if self.left else 0
+        return torch.nn.functional.pad(tensor, (before, width - own - before), value=value)
 
 
 def joined(parts: Sequence[Written]) -> Written:

@@ -25,7 +25,7 @@ class Apart(NamedTuple):
     toward: int
 
     def worst(self, logits: Tensor, wanted: int = 1) -> Tensor:
-        """Which windows decide: positions in the K, the (up to) `wanted` worst of each row, by rows.
+        """Which windows decide: positions in the K, (N,) int64, the (up to) `wanted` worst of each row, by rows.
 
         logits: (K, C). The worst is the window whose class `toward` leads the others by most, or trails them least.
         """
@@ -40,7 +40,7 @@ class Apart(NamedTuple):
         return chosen[chosen >= 0]
 
     def at(self, index: Tensor) -> Apart:
-        """The windows at these positions of the K."""
+        """The windows at these positions (N,) of the K: N windows, so `row` and `place` are (N,)."""
         return self._replace(batch=self.batch.rows(index), row=self.row[index], place=self.place[index])
 
 

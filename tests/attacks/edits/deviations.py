@@ -14,6 +14,9 @@ augmenting.Typos
 augmenting.typos
   none from a paper | test_augmenting.test_a_share_of_the_words_has_one_typo_each
   see `Typos` | elsewhere
+batches.OneOf
+  none | test_batches.test_one_of_several_edits_each_row_as_that_one_does
+  it follows no paper | why
 batches.TextEdits
   none | test_batches.test_the_edit_that_raises_the_loss_most_comes_back_in_tokens
   it follows no paper | why

@@ -26,11 +26,14 @@ from textadv.attacks import (
 from textadv.attacks.edits import (
     EditAttack,
     Exhaustive,
+    Misclassify,
+    OneOf,
     StochasticTokens,
     Synonyms,
     TextEdits,
     Typos,
     WordTable,
+    deepwordbug,
     hotflip,
 )
 from textadv.data import Examples, encode
@@ -277,3 +280,32 @@ def test_attacks_of_attacks_keep_the_rows_as_they_were_given(name: str) -> None:
         assert one.clean is batch
         assert torch.equal(one.batch.inputs["input_ids"], expected.inputs["input_ids"])
         assert bool(one.perturbation.delta.flatten(1).any(dim=1).all())
+
+
+def test_one_of_several_edits_each_row_as_that_one_does() -> None:
+    own = edited.reader()
+    rows, model = edited.rows(own, 12), edited.bert(own)
+    batch = rows.batch(range(12))
+    every = Typos(share=1.0, count="share", seed=3)
+    others = replace(deepwordbug(queries=12), labels=(1,), goal=Misclassify(), seed=3)
+    both = OneOf((every, others), seed=5)
+    found = TextEdits(both, own, edited.LENGTH)(model, batch, step=4)
+    alone = [TextEdits(one, own, edited.LENGTH)(model, batch, step=4) for one in (every, others)]
+    told, chosen = found.batch.written.rows()[0], []
+    for place, (row, label) in enumerate(zip(batch.ids.tolist(), batch.labels.tolist(), strict=True)):
+        editor = both.drawn(4, row, label)
+        chosen.append((editor, label))
+        assert editor is not None and told[place] == alone[editor].batch.written.rows()[0][place]
+        assert int(found.cost.queries[place]) == int(alone[editor].cost.queries[place])
+    assert {(0, 0), (0, 1), (1, 1)} == set(chosen), "rows of class 0 have typos alone"
+    assert both.drawn(4, 0, 0) == 0 and OneOf((others,)).drawn(4, 0, 0) is None
+
+
+def test_rows_that_none_of_several_edits_stay() -> None:
+    own = edited.reader()
+    batch, model = edited.rows(own, 4).batch(range(4)), edited.bert(own)
+    never = OneOf((replace(deepwordbug(queries=12), labels=(1,)),))
+    found = TextEdits(never, own, edited.LENGTH)(model, batch)
+    zero = batch.labels == 0
+    assert torch.equal(found.batch.inputs["input_ids"][zero, :4], batch.inputs["input_ids"][zero, :4])
+    assert found.cost.queries[zero].tolist() == [2, 2]

@@ -15,7 +15,7 @@ from torch import Tensor
 import textadv.attacks.edits as edits
 from tests.attacks.edits.toys import rows, victim
 from textadv.attacks.edits import EditAttack, Victim, base64, padding, rot13, spelling_out, splitting
-from textadv.config.edits import EditConfig
+from textadv.config.edits_evaluation import EditConfig
 from textadv.models.victim import Asked
 
 PAGE = re.sub(r"\s+", " ", (Path(__file__).parents[3] / "docs/edits.md").read_text(encoding="utf-8"))

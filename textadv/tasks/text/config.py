@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from textadv.data import Splits
     from textadv.models import LoadedModel
     from textadv.models.heads import Head
-    from textadv.values.batch import Windows
+    from textadv.values.texts import Windows
 
 
 class ModelConfig(SourceConfig):
@@ -76,7 +76,7 @@ class WindowsConfig(Section):
 
     def make(self, max_length: int, labels: Sequence[str]) -> Windows:
         """The windows. Raises ConfigError where no class is called `toward`."""
-        from textadv.values.batch import Windows
+        from textadv.values.texts import Windows
 
         if self.toward not in labels:
             raise ConfigError(
