@@ -15,7 +15,7 @@ from textadv.attacks.edits.constraints import (
     Similarity,
 )
 from textadv.attacks.edits.disguises import base64, padding, rot13, spelling_out, splitting
-from textadv.attacks.edits.goals import Misclassify, Reduce, Toward
+from textadv.attacks.edits.goals import Misclassify, PastThreshold, Reduce, Toward
 from textadv.attacks.edits.greedy import Greedy
 from textadv.attacks.edits.letters import STOP_WORDS, WordList
 from textadv.attacks.edits.passage import Passage
@@ -79,6 +79,7 @@ __all__ = [
     "OwnNeighbours",
     "Pad",
     "Passage",
+    "PastThreshold",
     "Pieces",
     "RandomEdits",
     "Reduce",

@@ -99,6 +99,10 @@ class EditAttack:
         by_gradient = isinstance(self.search, Greedy) and self.search.importance == "gradient"
         return by_gradient or any(isinstance(part, GradientWords) for part in parts_of(self.transformation))
 
+    def attacks(self, label: int) -> bool:
+        """Whether it attacks rows of this class."""
+        return self.labels is None or label in self.labels
+
     def __str__(self) -> str:
         lines = [
             f"{self.name or 'edits'} ({self.identity[:12]})",
@@ -184,7 +188,7 @@ class EditAttack:
         label = row.questions.label
         if not bool(row.first_logits.isfinite().all()):
             return "the model's logits are not finite"
-        if self.labels is not None and label not in self.labels:
+        if not self.attacks(label):
             return f"rows of class {label} are not attacked"
         reason = self.goal.refusal(row.first_logits, label)
         if reason is not None:

@@ -55,7 +55,7 @@ class OneOf:
 
     def drawn(self, step: int, row: int, label: int) -> int | None:
         """The place of the editor of a row; None where none edits rows of its class."""
-        able = [n for n, one in enumerate(self.editors) if isinstance(one, Typos) or label in (one.labels or (label,))]
+        able = [n for n, one in enumerate(self.editors) if isinstance(one, Typos) or one.attacks(label)]
         return Random(derived_seed(self.seed, step, row, EDITOR_DRAW)).choice(able) if able else None
 
 

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from textadv.attacks.edits.passage import Passage
+from textadv.values.windows import margins
 
 WRONG = "the model is wrong about it already"
+MISSED, FLAGGED = "the detector misses it already", "the detector flags it already"
 
 
 def _margin(logits: Tensor, wanted: Tensor) -> Tensor:
@@ -75,6 +77,39 @@ class Toward:
     def _require(self, logits: Tensor) -> None:
         if self.target >= logits.shape[-1]:
             raise ValueError(f"goal.target must be one of the model's {logits.shape[-1]} classes, got {self.target}.")
+
+
+@dataclass(frozen=True)
+class PastThreshold:
+    """The other side of a detector's threshold: a row of class `positive` is missed, one of another class is flagged.
+
+    threshold: in logits. A row is flagged where `positive` leads the largest other logit by more than it.
+
+    The value is the threshold minus that lead for rows of `positive`, and the lead minus the threshold for others.
+    Example: with logits (1.0, 3.0), `positive` 1 and the threshold 0.5 a row of class 1 has the value 0.5 - 2.0 = -1.5.
+    `Misclassify` has -2.0 there: it would go on where the row is missed already, or with a threshold above the lead of
+    a row stop before it is.
+    """
+
+    positive: int
+    threshold: float
+    stops: bool = True
+
+    def values(self, logits: Tensor, label: int, passages: Sequence[Passage]) -> Tensor:
+        """The signed distances (N,) of logits (N, C)."""
+        lead = margins(logits, self.positive) - self.threshold
+        return -lead if label == self.positive else lead
+
+    def reached(self, logits: Tensor, label: int, passages: Sequence[Passage]) -> Tensor:
+        """(N,) where the logits (N, C) are on the other side; at the threshold itself a row is not flagged."""
+        flagged = margins(logits, self.positive) > self.threshold
+        return flagged != (label == self.positive)
+
+    def refusal(self, logits: Tensor, label: int) -> str | None:
+        """A row whose logits (C,) are on the other side needs no attack."""
+        if bool(self.reached(logits.unsqueeze(0), label, ())[0]):
+            return MISSED if label == self.positive else FLAGGED
+        return None
 
 
 @dataclass(frozen=True)

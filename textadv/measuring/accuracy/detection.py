@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from scipy.stats import rankdata
@@ -89,24 +89,10 @@ def detection_measures(
     """
     rows = sorted(rows)
     told, key = (f" under {under}", f"/{under}") if under else ("", "")
-    kinds = {
-        kind: [row for row in rows if row.positive is wanted]
-        for kind, wanted in (("recall", True), ("false_positives", False))
-    }
-    for kind, own in kinds.items():
-        over = digest([str([row.id for row in own]).encode()])
-        for limit in thresholds if own else ():
-            flagged = [float(row.score > limit.value) for row in own]
-            rate = wilson(round(sum(flagged)), len(flagged))
-            name = f"recall at {_percent(limit.share)} false positives{told}"
-            if kind == "false_positives":
-                name = f"false positives at the threshold for {_percent(limit.share)}{told}"
-            id = f"detection/{file}/{kind}@{limit.share:g}{key}"
-            lower = kind == "false_positives"
-            group = group_of(file)
-            yield share(group, name, rate, flagged, lower, id=id, heading=group, over=over)
-    if all(kinds.values()):
-        area = auroc(*([row.score for row in own] for own in kinds.values()))
+    yield from flagged_measures(file, rows, thresholds, told, key)
+    kinds = [[row.score for row in rows if row.positive is wanted] for wanted in (True, False)]
+    if all(kinds):
+        area = auroc(*kinds)
         yield Measure(
             group_of(file),
             f"area under the ROC curve{told}",
@@ -119,6 +105,36 @@ def detection_measures(
             heading=group_of(file),
             text=f"{area:.4f}",
         )
+
+
+class Limit(Protocol):
+    """Above `value` a row is flagged. share: of benign rows that may be."""
+
+    @property
+    def share(self) -> float: ...
+
+    @property
+    def value(self) -> float: ...
+
+
+def flagged_measures(
+    file: str, rows: Sequence[Scored], limits: Sequence[Limit], told: str = "", key: str = "", more: str = ""
+) -> Iterator[Measure]:
+    """Recall and false positives alone. told, key: what their names and ids end with. more: what, beside the rows, only
+    measures with the same of it are compared by."""
+    rows = sorted(rows)
+    for kind, wanted in (("recall", True), ("false_positives", False)):
+        own = [row for row in rows if row.positive is wanted]
+        over = digest([str([row.id for row in own]).encode(), *([more.encode()] if more else [])])
+        for limit in limits if own else ():
+            flagged = [float(row.score > limit.value) for row in own]
+            rate = wilson(round(sum(flagged)), len(flagged))
+            name = f"recall at {_percent(limit.share)} false positives{told}"
+            if not wanted:
+                name = f"false positives at the threshold for {_percent(limit.share)}{told}"
+            id = f"detection/{file}/{kind}@{limit.share:g}{key}"
+            group = group_of(file)
+            yield share(group, name, rate, flagged, not wanted, id=id, heading=group, over=over)
 
 
 def group_of(file: str) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from textadv.attacks.edits import EditAttack
 from textadv.measuring.accuracy.detection import group_of
 from textadv.measuring.measured import Measure, Measured, share
+from textadv.measuring.sections.edits import Edits, RowEdit
 from textadv.measuring.sections.rows import RowOutcome, Rows
 from textadv.measuring.statistics import wilson
 from textadv.values.digests import digest
@@ -34,19 +36,62 @@ def with_files(
 def _measures(file: str, rows: Sequence[RowOutcome], names: Sequence[str], positive: int | None) -> Iterator[Measure]:
     if not rows:
         return
-    over = digest([str([(row.id, row.label) for row in rows]).encode()])
+    yield _share(file, rows, [row.clean_prediction == row.label for row in rows], names, positive, "", "clean")
+    for attack in rows[0].predictions:
+        right = [row.clean_prediction == row.label == row.predictions[attack] for row in rows]
+        yield _share(file, rows, right, names, positive, f" under {attack}", attack)
+
+
+def with_edited_files(
+    measured: Measured,
+    attacks: Mapping[str, EditAttack],
+    files: Mapping[str, Sequence[int]],
+    names: Sequence[str],
+    positive: int | None = None,
+) -> Measured:
+    """The record with the accuracy of each file under each attack by edits that edits such rows, and under the worst.
+
+    attacks: by name. files, names, positive: as in `with_files`. The worst edit is over the rows that every attack was
+    run on.
+    """
+    found = measured.section(Edits)
+    runs = [run for run in found.runs if run.breaks] if found is not None else []
+    if not runs:
+        return measured
+    more: list[Measure] = []
+    by_run = [{row.id: row for row in run.rows} for run in runs]
+    every = digest([str(sorted((run.name, run.identity) for run in runs)).encode()])
+    for file, ids in files.items():
+        for run, own in zip(runs, by_run, strict=True):
+            rows = [own[id] for id in sorted(ids) if id in own]
+            if any(attacks[run.name].attacks(row.label) for row in rows):
+                right = [row.robust for row in rows]
+                told, key = f" under {run.name}", f"edit/{run.name}"
+                more.append(_share(file, rows, right, names, positive, told, key, run.identity))
+        shared = [id for id in sorted(ids) if all(id in own for own in by_run)]
+        if shared:
+            rows, right = [by_run[0][id] for id in shared], [all(own[id].robust for own in by_run) for id in shared]
+            more.append(_share(file, rows, right, names, positive, " under the worst edit", "worst_edit", every))
+    return replace(measured, measures=(*measured.measures, *more))
+
+
+def _share(
+    file: str,
+    rows: Sequence[RowOutcome] | Sequence[RowEdit],
+    right: Sequence[bool],
+    names: Sequence[str],
+    positive: int | None,
+    told: str,
+    key: str,
+    more: str = "",
+) -> Measure:
+    """The share of right rows, or of wrong ones. more: what, beside the rows, only measures with the same of it are
+    compared by."""
+    over = digest([str([(row.id, row.label) for row in rows]).encode(), *([more.encode()] if more else [])])
     what, wrong = _called({row.label for row in rows if isinstance(row.label, int)}, names, positive)
-    group = group_of(file)
-    attacks = list(rows[0].predictions)
-    for attack in (None, *attacks):
-        right = [
-            row.clean_prediction == row.label and (attack is None or row.predictions[attack] == row.label)
-            for row in rows
-        ]
-        each = [float(one is not wrong) for one in right]
-        told, key = ("", "clean") if attack is None else (f" under {attack}", attack)
-        rate = wilson(round(sum(each)), len(each))
-        yield share(group, f"{what}{told}", rate, each, wrong, id=f"file/{file}/{key}", heading=group, over=over)
+    each = [float(one is not wrong) for one in right]
+    group, rate = group_of(file), wilson(round(sum(each)), len(each))
+    return share(group, f"{what}{told}", rate, each, wrong, id=f"file/{file}/{key}", heading=group, over=over)
 
 
 def _called(classes: set[int], names: Sequence[str], positive: int | None) -> tuple[str, bool]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 from textadv.attacks.edits import EditAttack, EditedRow, Victim
@@ -13,17 +14,23 @@ from textadv.config.types import ConfigError
 from textadv.data import Examples
 from textadv.measuring import Finished, Measured
 from textadv.measuring.accuracy.adversarial_rows import as_file
+from textadv.measuring.accuracy.attacking import clean_logits
 from textadv.measuring.accuracy.edited import EditPanel
+from textadv.measuring.accuracy.edited_detection import DetectorEdits, with_detected_edits
 from textadv.measuring.accuracy.edited_record import with_edits
+from textadv.measuring.accuracy.files import with_edited_files
+from textadv.measuring.sections.detection import Detection
 from textadv.measuring.sections.rows import Rows
 from textadv.models import LoadedModel, ModelError, tempered
 from textadv.models.victim import Asked
 from textadv.tasks.checks import reported_positions
 from textadv.tasks.classifier import ADVERSARIAL, FINISHED, Classifier
+from textadv.tasks.detecting import files_of
 from textadv.tasks.protocol import Look
 from textadv.tasks.text.config import RunConfig
 from textadv.values.host.phases import stage
 from textadv.values.randomness import permutation
+from textadv.values.windows import margins
 
 EDIT_DRAW = 14
 TRIED = 3
@@ -62,35 +69,64 @@ class Editing:
             raise ConfigError(lines)
 
     def measured(self, task: Classifier, name: str, loaded: Any, measured: Measured) -> Measured:
-        """The record with what the edits did to the reported rows, whose logits are calibrated as for the others."""
+        """The record with what the edits did to the reported rows, whose logits are calibrated as for the others, to
+        each test file, and to what is looked for at each threshold."""
         if not self.attacks:
             return measured
         config, run = task.config, task.run
         assert isinstance(config, RunConfig)
         told = measured.section(Rows)
         temperature = 1.0 if told is None else told.temperature
-        finished = Finished.of(run.output / FINISHED, loaded.model).under(temperature)
+        finished = Finished.of(run.output / FINISHED, loaded.model)
         for model in self.sources.models:
             model.to(run.accelerator.device)
-        sizes = {key: config.evaluation.edits[key].rows for key in self.attacks}
-        panel = {
-            key: (attack, self.test.select(sampled_positions(config.seed, task.tested, sizes[key])))
-            for key, attack in self.attacks.items()
-        }
+        places = self._places(task)
+        panel = {key: (attack, self.test.select(places[key])) for key, attack in self.attacks.items()}
+        victim, folder = victim_of(config, loaded, self.labels), run.output / ADVERSARIAL / as_file(name)
+
+        def say(line: str) -> None:
+            run.say(f"{name}: {line}")
+
         with tempered(loaded.model, temperature):
-            found = EditPanel(panel).run(
-                victim_of(config, loaded, self.labels),
-                finished,
-                run.output / ADVERSARIAL / as_file(name),
-                lambda line: run.say(f"{name}: {line}"),
-            )
-        return with_edits(measured, panel, found)
+            found = EditPanel(panel).run(victim, finished.under(temperature), folder, say)
+        measured = with_edits(measured, panel, found)
+        thresholds = measured.section(Detection)
+        positive = None if thresholds is None else self.labels.index(thresholds.positive)
+        if task.tests:
+            files = _ids(self.test, task.tests)
+            measured = with_edited_files(measured, self.attacks, files, self.labels, positive)
+        if thresholds is None or positive is None:
+            return measured
+        every = sorted(set().union(*places.values()))
+        logits = clean_logits(loaded.model, task.test, every, config.evaluation.batch_size)
+        scores = zip(every, margins(logits, positive).tolist(), strict=True)
+        clean = {self.test.ids[place]: score for place, score in scores}
+        detector = DetectorEdits(positive, thresholds.thresholds, temperature)
+        reached = detector.run(victim, panel, found, clean, finished, folder, say)
+        files = _ids(self.test, files_of(task.tests, len(self.test)))
+        return with_detected_edits(measured, detector, panel, reached, files, thresholds.positive)
+
+    def _places(self, task: Classifier) -> dict[str, list[int]]:
+        """The positions of the test rows that each attack gets."""
+        assert isinstance(task.config, RunConfig)
+        sections, seed = task.config.evaluation.edits, task.config.seed
+        return {key: sampled_positions(seed, task.tested, sections[key].rows, task.tests) for key in self.attacks}
 
 
-def sampled_positions(seed: int, tested: Sequence[int], rows: int | None) -> list[int]:
-    """Which of the reported positions an attack by edits gets: a seeded sample, the smaller in the larger, in order."""
-    drawn = permutation(seed, EDIT_DRAW, size=len(tested))[:rows]
-    return sorted(tested[n] for n in drawn)
+def _ids(test: Examples, files: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
+    """The row ids of each file, by its name. files: positions."""
+    return {name: [test.ids[place] for place in places] for name, places in files.items()}
+
+
+def sampled_positions(
+    seed: int, tested: Sequence[int], rows: int | None, tests: Mapping[str, Sequence[int]] = MappingProxyType({})
+) -> list[int]:
+    """Which of the reported positions an attack by edits gets: a seeded sample, the smaller in the larger, in order; of
+    several files, `tests`, one of each."""
+    reported = set(tested)
+    parts = [sorted(reported.intersection(own)) for own in tests.values()] if tests else [list(tested)]
+    drawn = [(own, permutation(seed, EDIT_DRAW, size=len(own))[:rows]) for own in parts]
+    return sorted(own[n] for own, order in drawn for n in order)
 
 
 def edited(config: RunConfig, wanted: Look) -> Iterator[str]:
@@ -103,7 +139,7 @@ def edited(config: RunConfig, wanted: Look) -> Iterator[str]:
     yield from (f"warning: {note}" for note in sources.notes)
     loaded = config.model.make(splits.labels, config.seed)
     yield f"{wanted.model.line}\n{attack}\n"
-    rows = splits.test.select(reported_positions(config, len(splits.test))[: wanted.rows])
+    rows = splits.test.select(reported_positions(config, len(splits.test), splits.tests)[: wanted.rows])
     found = attack(victim_of(config, loaded, splits.labels), rows)
     for row in found.rows:
         yield f"{_shown(row, splits.labels)}\n"
