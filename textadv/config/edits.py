@@ -87,8 +87,8 @@ class EditSection(Section):
     )
     rows: Count | None = Field(
         None,
-        description="Reported test rows that are attacked, at most: a seeded sample, the same of every attack; "
-        "null: all.",
+        description="Reported test rows that are attacked, at most, of each test file: a seeded sample, the same of "
+        "every attack; null: all.",
     )
     labels: Annotated[Distinct[int | Text], Field(min_length=1)] | None = Field(
         None, description="Classes, by name or number, whose rows are attacked; others count as they are. null: all."
