@@ -29,7 +29,7 @@ from textadv.attacks.edits import (
 from textadv.data import Examples
 from textadv.measuring import Finished, Measured
 from textadv.measuring.accuracy.detection import Threshold
-from textadv.measuring.accuracy.edited import EditLedger, EditPanel
+from textadv.measuring.accuracy.edited import UNCONFIRMED, EditLedger, EditPanel
 from textadv.measuring.accuracy.edited_detection import DetectorEdits, FoundScores, with_detected_edits
 from textadv.measuring.blocks import Grid
 from textadv.measuring.sections.edited_detection import EditedDetection
@@ -207,6 +207,48 @@ def test_the_report_has_a_table_for_each_threshold() -> None:
     assert [cell.split()[0] for cell in first.rows[1][3:]] == ["75.0", "25.0", "25.0"]
     assert [cell.split()[0] for cell in second.rows[2][3:]] == ["0.0", "100.0", "100.0"]
     assert [row[:3] for row in searches.rows[1:]] == [["swaps", "1 %", "m"], ["swaps", "2 %", "m"]]
+
+
+class Lying(PastThreshold):
+    """Says of every text that it is there."""
+
+    def reached(self, logits: torch.Tensor, label: int, passages: object) -> torch.Tensor:
+        return torch.ones(len(logits), dtype=torch.bool)
+
+    def refusal(self, logits: torch.Tensor, label: int) -> None:
+        return None
+
+
+def test_what_a_search_says_of_its_success_is_asked_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("textadv.measuring.accuracy.edited_detection.PastThreshold", Lying)
+    found = reached(toy(WEIGHTS), {"swaps": (SWAPS, ROWS.select([0]))}, at(1.2), folder=tmp_path)
+    assert [search.succeeded for search in found.searches] == [0]
+    assert UNCONFIRMED in (tmp_path / "swaps@0.01.jsonl").read_text(encoding="utf-8")
+
+
+ODD = (
+    "",
+    " \n\t",
+    "a",
+    "\u05e1\u05e8\u05d8",
+    "\u9019\u90e8",
+    "\U0001f44d\U0001f3fd",
+    "the of",
+    "send \ud83d",
+    "mail " * 5000,
+)
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_every_text_has_a_score(tmp_path: Path, label: int) -> None:
+    rows = Examples(ODD, None, (label,) * len(ODD), tuple(range(len(ODD))))
+    own, panel = toy(WEIGHTS, max_length=16), {"swaps": (SWAPS, rows)}
+    clean = {n: 0.0 if "\ud83d" in text else clean_scores(own, rows.select([n]))[n] for n, text in enumerate(ODD)}
+    detector = DetectorEdits(POSITIVE, at(-0.5))
+    found = detector.run(own, panel, EditPanel(panel).run(own), clean, Finished(tmp_path, ()), tmp_path / "told")
+    assert found.under["swaps"].keys() == clean.keys()
+    assert all(score == clean[row] for row, score in found.under["swaps"].items() if row != 8)
+    assert detector.run(own, panel, EditPanel(panel).run(own), clean, Finished(tmp_path, ())) == found
 
 
 # ---- resumed, and shared

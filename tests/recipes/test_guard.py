@@ -151,6 +151,19 @@ def test_a_guard_is_measured_under_edits_at_each_threshold(run: Path, folder: Pa
     assert {file: file.read_bytes() for file in (output / "evaluated").glob("*.jsonl")} == lines
 
 
+def test_files_have_their_accuracy_under_edits_without_a_detector(run: Path, folder: Path, recipe: Recipe) -> None:
+    words = [word for word in overrides(folder) if word.startswith("data=")]
+    words += ["evaluation.masking=null", "evaluation.rows=2", "evaluation.edits={coded: {name: rot13}}"]
+    ended = recipe(evaluate, SMALL, "--model", str(run / "merged"), "--output", str(folder / "plain"), *words)
+    assert ended.code == 0, ended.error
+    found = read_results(folder / "plain").evaluations[-1]
+    for file in ("hidden", "mails", "mixed"):
+        measure = found[f"file/{file}/edit/coded"]
+        assert measure.total == 2 and measure.name.startswith("accuracy")
+        assert measure.value <= found[f"file/{file}/clean"].value
+    assert not any(measure.id.startswith("detection/") for measure in found.measures)
+
+
 def check_kept(output: Path, model: Path, thresholds: dict[str, float]) -> None:
     """What is kept of the searches at a threshold: a row that succeeded is on the other side, the others are not."""
     loaded = load_classifier(str(model), ("benign", "injection"))

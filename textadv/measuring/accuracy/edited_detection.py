@@ -10,7 +10,7 @@ from textadv.attacks.edits import EditAttack, Edited, EditedRow, PastThreshold, 
 from textadv.data import Examples
 from textadv.measuring.accuracy.attacked_rows import Finished
 from textadv.measuring.accuracy.detection import Limit, Scored, flagged_measures
-from textadv.measuring.accuracy.edited import EditLedger, edit_rows, write_edits
+from textadv.measuring.accuracy.edited import UNCONFIRMED, EditLedger, edit_rows, write_edits
 from textadv.measuring.measured import Measure, Measured
 from textadv.measuring.sections.edited_detection import EditedDetection, FlaggedShare, Kind, ThresholdSearch
 from textadv.models import tempered
@@ -79,7 +79,8 @@ class DetectorEdits:
             self._moved(victim, found[name].rows, own)
             for limit in self.limits:
                 edited = self._searched(victim, attack, rows, own, limit, finished)
-                self._moved(victim, edited.rows, own)
+                reached = self._moved(victim, edited.rows, own)
+                edited = replace(edited, rows=tuple(self._confirmed(row, limit, reached) for row in edited.rows))
                 if folder is not None and rank() == 0:
                     write_edits(folder / f"{name}@{limit.share:g}.jsonl", edited)
                 ended = (len(edited), edited.count(Status.SUCCEEDED), edited.mean_queries)
@@ -108,8 +109,8 @@ class DetectorEdits:
             ledger = None if finished is None else EditLedger.of(finished.under(self.temperature), aimed, victim)
             return edit_rows(victim, rows.select(left), aimed, ledger)
 
-    def _moved(self, victim: Victim, rows: Sequence[EditedRow], scores: dict[int, float]) -> None:
-        """Takes over the scores of edited texts that are further on the way to the other side."""
+    def _moved(self, victim: Victim, rows: Sequence[EditedRow], scores: dict[int, float]) -> dict[int, float]:
+        """The scores of edited texts, by the row's id; those further on the way to the other side are taken over."""
         told = [row for row in rows if row.after and row.edited != row.text]
         share = own_share(told, victim.model)
         mine: list[tuple[int, float]] = []
@@ -120,6 +121,13 @@ class DetectorEdits:
         for row in told:
             further = min if row.label == self.positive else max
             scores[row.id] = further(scores[row.id], reached[row.id])
+        return reached
+
+    def _confirmed(self, row: EditedRow, limit: Limit, reached: Mapping[int, float]) -> EditedRow:
+        """The row, failed where the search says that it succeeded and the score that was asked anew does not."""
+        if row.status is not Status.SUCCEEDED or (reached[row.id] > limit.value) != (row.label == self.positive):
+            return row
+        return replace(row, status=Status.FAILED, reason=UNCONFIRMED)
 
 
 def with_detected_edits(
