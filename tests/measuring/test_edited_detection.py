@@ -226,8 +226,7 @@ def test_what_a_search_says_of_its_success_is_asked_anew(tmp_path: Path, monkeyp
     assert UNCONFIRMED in (tmp_path / "swaps@0.01.jsonl").read_text(encoding="utf-8")
 
 
-ODD = ("", " \n\t", "a", "\u05e1\u05e8\u05d8", "\u9019\u90e8", "\U0001f44d\U0001f3fd", "the of", "send \ud83d")
-ODD += ("mail " * 5000,)
+ODD = (
     "",
     " \n\t",
     "a",
