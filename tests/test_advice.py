@@ -22,7 +22,12 @@ CLASSIFIERS, TEXTUAL, OF_ONE_CLASS = {TEXTS, IMAGES, TOKENS}, {TEXTS, TOKENS, CH
 SHOWN_BY = {
     "config/classifier.py": CLASSIFIERS,
     "config/evaluation.py": CLASSIFIERS,
-    "config/edits.py": {TEXTS},
+    "attacks/edits/*.py": {TEXTS},
+    "config/edits*.py": {TEXTS},
+    "config/detection.py": CLASSIFIERS,
+    "tasks/detecting.py": OF_ONE_CLASS,
+    "data/choosing.py": {TEXTS},
+    "data/windows.py": {TEXTS},
     "config/lowered.py": CLASSIFIERS,
     "config/objective*.py": OF_ONE_CLASS,
     "config/attacks.py": CLASSIFIERS,
@@ -78,6 +83,10 @@ SHOWN_BY = {
 # Sentences of shared files that one kind of run shows, and so names its keys: file -> beginnings of keys -> tasks.
 ONE_KIND = {
     "attacks/wrappers/curriculum.py": {"mixing.adaptive_radius": CLASSIFIERS},
+    "config/detection.py": {"data.benign": {TEXTS}},
+    "tasks/detecting.py": {"data.benign": {TEXTS}},
+    "training/liveness.py": {"attack.edits": {TEXTS}},
+    "models/running.py": {"data.windows": {TEXTS}},
     "attacks/penalty.py": {"objective.": OF_ONE_CLASS},
     "attacks/contrast.py": {"objective.parts": {CHAT}},
     "attacks/wrappers/held.py": {"objective.defence_steps": {CHAT}},
@@ -86,7 +95,7 @@ ONE_KIND = {
     "tasks/file.py": {"data.name": CLASSIFIERS},
     "config/labels.py": {"data.borderline": {CHAT}, "evaluation.elicitation": {CHAT}},
     "config/training.py": {"objective.replays": OF_ONE_CLASS, "objective.": CLASSIFIERS},
-    "data/classification.py": {"data.text": {TEXTS}, "data.label": {TEXTS}, "data.columns": {TEXTS}},
+    "data/classification.py": {key: {TEXTS} for key in ("data.text", "data.label", "data.columns", "data.tests")},
     "data/tables.py": {"data.columns": {TEXTS}, "data.name": CLASSIFIERS},
     # Of a chat run's stream, `data.chat` puts the stream's key in place of data.
     "data/hub.py": {"data.": CLASSIFIERS},

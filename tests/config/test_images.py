@@ -146,3 +146,9 @@ def test_averaged_weights_do_not_go_with_the_norms_of_attacked_rows() -> None:
     assert small(split % "clean", "training.averaging={}").training.averaging is not None
     (line,) = problems(split % "adversarial", "training.averaging={}")
     assert line.startswith("training.averaging computes statistics for averaged weights on clean rows")
+
+
+def test_images_have_no_benign_files_to_choose_a_threshold_on() -> None:
+    (line,) = problems("evaluation.detection={positive: cross, on: both}")
+    assert line.startswith("evaluation.detection.on: both needs files of benign rows beside the splits")
+    assert small("evaluation.detection={positive: cross}").evaluation.detection is not None

@@ -129,4 +129,4 @@ def test_too_few_benign_rows_for_a_share_are_told() -> None:
     assert (limit.allowed, limit.value) == (0, 0.0)
     (told,) = threshold_doubts([limit], scores)
     assert told.startswith("1 % of 40 benign rows is less than one row, so the threshold for it flags none of them")
-    assert told.endswith("Name more benign rows, at least 100, in data.benign.")
+    assert told.endswith("Name more benign rows, at least 100, to choose it on.")

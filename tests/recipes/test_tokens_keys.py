@@ -172,6 +172,8 @@ REFUSED: dict[str, str] = {
     "mixing.adaptive_radius={}": "mixing.adaptive_radius goes by how far a row is from being wrong, and with task: tok",
     "evaluation.masking.queries=5": "evaluation.masking.queries, got 5, is of a probe beside autoattack, and with task",
     "evaluation.minimum_radius={}": "evaluation.minimum_radius is of rows of one class",
+    "evaluation.detection={positive: PER}": "evaluation.detection and selection.metric: recall are of rows",
+    "selection.metric=recall": "selection.metric: recall is that of evaluation.detection, which is not set.",
     "threat.space=pixels": "threat.relative_radius counts in norms of vectors",
     "data.scheme=bioes": "data.scheme cannot be set for data.name: builtin:places, which has its own tags. Remove it.",
     "data.labels=[O, B-PER]": "data.labels cannot be set for data.name: builtin:places",
@@ -241,7 +243,7 @@ def test_every_key_stands_in_a_table() -> None:
     given = [*BRIEF, *HUB, *(override for overrides, _ in RUNS.values() for override in overrides), *REFUSED]
     named = {*set_by(yaml.safe_load(Path(SMALL).read_text()), ""), *ELSEWHERE}
     named |= {key for override in given for key in of_override(override)}
-    refused = ("evaluation.minimum_radius.", "mixing.adaptive_radius.")
+    refused = ("evaluation.minimum_radius.", "evaluation.detection.", "mixing.adaptive_radius.")
     lacking = {key for key in keys_of(TokenRunConfig) if key not in named and not key.startswith(refused)}
     assert not lacking
     assert all(Path(file).is_file() for file in ELSEWHERE.values())

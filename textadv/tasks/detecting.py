@@ -56,7 +56,7 @@ def detector_of(
     if not any(rows for _, rows in parts):
         raise DataError(
             f"data.validation: every row is of class {wanted.positive!r}, so that no threshold can be chosen on benign "
-            "rows. Name validation rows of the other class, or data.benign with evaluation.detection.on: benign."
+            "rows. Name validation rows of the other class as well."
         )
     attack = wanted.attacked(threat, config.seed)
     if selecting:

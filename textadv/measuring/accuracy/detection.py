@@ -156,7 +156,7 @@ def threshold_doubts(thresholds: Sequence[Threshold], benign: Sequence[float]) -
             yield (
                 f"{_percent(limit.share)} of {limit.rows} benign rows is less than one row, so the threshold for it "
                 f"flags none of them; on other rows up to {_percent(round(3 / limit.rows, 3))} may be flagged. Name "
-                f"more benign rows, at least {math.ceil(1 / limit.share)}, in data.benign."
+                f"more benign rows, at least {math.ceil(1 / limit.share)}, to choose it on."
             )
     if len(set(benign)) == 1 and len(benign) > 1:
         yield f"gives all {len(benign)} benign rows one score: at a threshold it finds nothing."

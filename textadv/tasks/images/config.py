@@ -167,6 +167,12 @@ class ImageRunConfig(ClassifierRunSection):
     @model_validator(mode="after")
     def _rules(self) -> ImageRunConfig:
         lines = self.problems()
+        detection = self.evaluation.detection
+        if detection is not None and detection.on != "validation":
+            lines.append(
+                f"evaluation.detection.on: {detection.on} needs files of benign rows beside the splits, which task: "
+                "images has not. Set evaluation.detection.on: validation."
+            )
         if self.threat.space == "embeddings":
             lines.append(
                 "threat.space: embeddings needs words, and task: images has none. Set threat.space: pixels, or hidden."
