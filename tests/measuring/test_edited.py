@@ -76,6 +76,18 @@ def test_the_numbers_by_hand() -> None:
     )
 
 
+def test_an_attack_on_more_rows_says_what_is_right_of_them_without_it() -> None:
+    few = EditPanel({"some": (SWAPS, ROWS.select([2, 3])), "all": (SWAPS, ROWS)})
+    found = with_edits(Measured("toy", ()), few.attacks, few.run(toy(WEIGHTS)))
+    assert found["edits/clean"].note == "over the 2 rows that every attack by edits was run on"
+    assert found["edits/robust/all"].note == (
+        "over the 5 rows of that attack, of which 80.0 % are right without an edit"
+    )
+    assert found["edits/robust/some"].note == ""
+    # 3 of 5 hold, which is more than the 1 of 2 that are right of the rows that both have.
+    assert found["edits/robust/all"].value > found["edits/clean"].value
+
+
 def test_rows_of_other_classes_count_as_they_are() -> None:
     found = record("toy", toy(WEIGHTS), {"swaps": replace(SWAPS, labels=(0,))})
     assert found["edits/robust/swaps"].rows == (1, 1, 0, 1, 1)

@@ -147,3 +147,13 @@ def test_images_have_no_texts_to_edit(tmp_path: Path, recipe: Recipe) -> None:
     edits = "evaluation.edits={a: {name: deepwordbug}}"
     ended = recipe(adv_finetune, "tests/recipes/small_images.yaml", f"output={tmp_path / 'run'}", edits)
     assert ended.code == 1 and "unknown key evaluation.edits" in ended.error
+
+
+@pytest.mark.parametrize("text", ["这部电影非常好", "film"], ids=range(2))
+def test_texts_of_few_words_or_without_spaces_are_tried_as_well(tmp_path: Path, recipe: Recipe, text: str) -> None:
+    rows = [f"{text} {'!' * n},{NAMES[n % 2]}" for n in range(1, 41)]
+    for name, part in (("train", rows[:20]), ("test", rows[20:])):
+        (tmp_path / f"{name}.csv").write_text("text,label\n" + "\n".join(part) + "\n", encoding="utf-8")
+    data = [f"data={{name: files, train: {tmp_path}/train.csv, test: {tmp_path}/test.csv, max_length: 32}}"]
+    told = refused(recipe, tmp_path / "run", SMALL, *data, "evaluation.edits={a: {name: hotflip}}")
+    assert "evaluation.edits.a: No token of this tokenizer is a whole word" in told

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
-from textadv.config.types import ConfigError, Count, Distinct, Section, Text, checked
+from textadv.config.types import ConfigError, Count, Distinct, Natural, Section, Text, checked
 
 if TYPE_CHECKING:
     from torch import nn
@@ -273,7 +273,7 @@ class TriggerWordsConfig(EditSection):
     )
     words: Count = Field(40, description="Words of the training rows that are tried, the surest ones.")
     inserts: Count = Field(3, description="Words that are put in, at most.")
-    gradient: Count = Field(2, description="Words of the model's own gradient that are tried at each place.")
+    gradient: Natural = Field(2, description="Words of the model's own gradient that are tried at each place; 0: none.")
 
     def _preset(self, seed: int, sources: EditSources) -> EditAttack:
         from textadv.attacks.edits import predictive_words, trigger_words

@@ -250,7 +250,7 @@ def _tokenised(
     """What the tokenizer makes of the rows, by feature."""
     found: dict[str, list[list[Any]]] = {}
     asked = {} if windows is None else {"stride": windows.overlap, **OF_WINDOWS}
-    with _truncation_kept(tokenizer), phase("encoding texts", len(examples)) as advance:
+    with truncation_kept(tokenizer), phase("encoding texts", len(examples)) as advance:
         for start in range(0, len(examples), AT_A_TIME):
             part = slice(start, start + AT_A_TIME)
             encoded = tokenizer(
@@ -283,7 +283,7 @@ def _check_texts(examples: Examples) -> None:
 
 
 @contextmanager
-def _truncation_kept(tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
+def truncation_kept(tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
     """Takes the lengths of a call off the tokenizer again, which would otherwise be saved in its tokenizer.json."""
     backend = tokenizer.backend_tokenizer if isinstance(tokenizer, PreTrainedTokenizerFast) else None
     truncation, padding = (None, None) if backend is None else (backend.truncation, backend.padding)

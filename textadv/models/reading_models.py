@@ -13,7 +13,7 @@ from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, PreTrai
 from textadv.models.filled import filled
 from textadv.models.finite import require_finite_weights
 from textadv.models.loading import require_words, usable
-from textadv.models.places import device_of
+from textadv.models.places import device_of, pretrained
 from textadv.models.running import evaluating
 from textadv.models.sources import quiet, require_tokenizer
 from textadv.values.digests import weights_hash
@@ -116,7 +116,7 @@ def load_masked_model(folder: str, max_length: int = 128) -> MaskedModel:
         )
     if tokenizer.mask_token_id is None:
         raise ModelError(f"The tokenizer of {folder!r} has no mask token. Name the folder of a masked language model.")
-    return MaskedModel(folder, weights_hash(model)[:SHOWN_HASH], model, tokenizer, max_length)
+    return MaskedModel(folder, weights_hash(model)[:SHOWN_HASH], model, tokenizer, _taken(model, max_length))
 
 
 def load_text_encoder(folder: str, max_length: int = 128) -> TextEncoder:
@@ -128,7 +128,23 @@ def load_text_encoder(folder: str, max_length: int = 128) -> TextEncoder:
             f"the encoder {folder!r}: its checkpoint lacks {len(body)} weights, such as {body[0]}, so that they would "
             "be random. Name the folder of a whole encoder."
         )
-    return TextEncoder(folder, weights_hash(model)[:SHOWN_HASH], model, tokenizer, max_length)
+    if tokenizer.pad_token_id is None:
+        raise ModelError(
+            f"the encoder {folder!r}: its tokenizer has no padding token, so that texts of different length cannot be "
+            "read together. Name the folder of an encoder, such as a sentence-transformers model, not of a decoder."
+        )
+    return TextEncoder(folder, weights_hash(model)[:SHOWN_HASH], model, tokenizer, _taken(model, max_length))
+
+
+def _taken(model: nn.Module, max_length: int) -> int:
+    """The tokens that are read of a text: `max_length`, or fewer where the model has positions for fewer."""
+    positions = getattr(pretrained(model).config, "max_position_embeddings", None)
+    if not isinstance(positions, int) or positions < 1:
+        return max_length
+    # RoBERTa and its kin count from behind the padding token, so that the first positions are none of a text's.
+    table = getattr(getattr(pretrained(model).base_model, "embeddings", None), "position_embeddings", None)
+    padding = getattr(table, "padding_idx", None)
+    return min(max_length, positions - (0 if padding is None else padding + 1))
 
 
 def _loaded(

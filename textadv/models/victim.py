@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from textadv.data import EncodedRows, Examples, encode
+from textadv.data.encoding import truncation_kept
 from textadv.models.places import delta_shape, device_of, dtype_of, require_model
 from textadv.models.running import evaluating, forward, vectors
 from textadv.values.batch import Batch
@@ -150,9 +151,10 @@ class Victim:
             rows = self._encoded([asked], spans=True)
             there = rows.features[0]["attention_mask"]
             return tuple(span for span, own in zip(rows.spans[0], there, strict=True) if own)
-        encoding = self.tokenizer(
-            asked.text, asked.pair, truncation=True, max_length=self.max_length, return_offsets_mapping=True
-        )
+        with truncation_kept(self.tokenizer):
+            encoding = self.tokenizer(
+                asked.text, asked.pair, truncation=True, max_length=self.max_length, return_offsets_mapping=True
+            )
         of = encoding.sequence_ids(0)
         return tuple(
             (start, stop) if part == 0 else (0, 0)
@@ -215,11 +217,14 @@ class Victim:
     @property
     def reading(self) -> str:
         """A hash of all by which texts become tokens, length and windows too; not of what calls leave behind."""
-        if isinstance(self.tokenizer, PreTrainedTokenizerFast):
-            told = json.loads(self.tokenizer.backend_tokenizer.to_str()) | {"truncation": None, "padding": None}
+        own = self.tokenizer
+        if isinstance(own, PreTrainedTokenizerFast):
+            told = json.loads(own.backend_tokenizer.to_str()) | {"truncation": None, "padding": None}
         else:
-            told = self.tokenizer.get_vocab()
-        return digest([json.dumps([self.max_length, self.windows, sorted(told.items())]).encode()])
+            told = own.get_vocab()
+        # What stands in tokenizer_config.json alone: which end of a text is cut, how control tokens in it are read.
+        sides = [own.truncation_side, own.padding_side, bool(own.split_special_tokens)]
+        return digest([json.dumps([self.max_length, self.windows, sides, sorted(told.items())]).encode()])
 
     def blank(self) -> str:
         """What stands for an unknown word: the tokenizer's own token, else its mask, else a word that says nothing."""

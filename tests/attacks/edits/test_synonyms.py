@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,28 @@ def test_no_file_and_no_utf8(tmp_path: Path) -> None:
     (tmp_path / "x.tsv").write_bytes(b"good\t\xff\xfe")
     with pytest.raises(DataError, match="cannot be read"):
         read_synonyms(tmp_path / "x.tsv")
+
+
+def test_lines_are_counted_as_editors_do(tmp_path: Path) -> None:
+    (tmp_path / "words.tsv").write_text("good\tfine\n\x0c\nplot\tst\u2028ory\nbad\n", encoding="utf-8")
+    table = read_synonyms(tmp_path / "words.tsv")
+    assert dict(table.words) == {"good": ("fine",)}
+    assert [one.split(":")[0] for one in table.bad] == ["line 3", "line 4"]
+    dictionary = tmp_path / "dict"
+    dictionary.mkdir()
+    (dictionary / "data.noun").write_text("00 03 n 02 film 0 movie 0 000 | a \x0c form\nbroken\n", encoding="utf-8")
+    found = read_wordnet(dictionary)
+    assert found.words["film"] == ("movie",) and found.bad == ("data.noun line 2: is no synset",)
+
+
+@pytest.mark.parametrize("letter", ["\x00", "\n", "\x1b", "\u202e"], ids=range(4))
+def test_what_acts_on_a_screen_stands_for_no_word(tmp_path: Path, letter: str) -> None:
+    words = {"good": ["fine"], "bad": [f"aw{letter}ful"]}
+    (tmp_path / "words.json").write_text(json.dumps(words), encoding="utf-8")
+    table = read_synonyms(tmp_path / "words.json")
+    assert dict(table.words) == {"good": ("fine",)}
+    (told,) = table.bad
+    assert told.startswith("line 1: 'bad' has ") and letter not in told
 
 
 def test_a_table_is_known_by_what_it_holds() -> None:

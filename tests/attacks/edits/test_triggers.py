@@ -9,7 +9,9 @@ import pytest
 from tests.attacks.edits.toys import rows, victim
 from textadv.attacks.edits import Status
 from textadv.attacks.edits.triggers import InsertGradientWords, paddings, predictive_words, trigger_words
+from textadv.config.edits import EditSources, TriggerWordsConfig
 from textadv.data import Examples
+from textadv.models import ModelError
 
 WEIGHTS = {"mail": -1.0, "the": -0.5, "plan": -0.3, "ignore": 0.9, "reveal": 0.7, "override": 1.2, "tea": 0.0}
 
@@ -65,6 +67,17 @@ def test_no_more_words_than_may_be_inserted() -> None:
     (found,) = attack(victim(WEIGHTS), rows("mail mail the the plan", label=0)).rows
     assert found.status is Status.FAILED and found.changed == 1
     assert len(found.edited.split()) == 6
+
+
+def test_a_tokenizer_without_whole_words_needs_no_words_of_the_gradient() -> None:
+    # Of its tokens none is a word of letters alone, so that a gradient names none.
+    model = victim({"m1": -1.0, "t2": -0.5, "i3": 2.0})
+    with pytest.raises(ModelError, match="or trigger_words with gradient: 0"):
+        trigger_words(("i3",), gradient=1)(model, rows("m1 t2", label=0))
+    (found,) = trigger_words(("i3",), gradient=0)(model, rows("m1 t2", label=0)).rows
+    assert found.status is Status.SUCCEEDED and sorted(found.edited.split()) == ["i3", "m1", "t2"]
+    section = TriggerWordsConfig(toward="b", gradient=0)
+    assert "InsertGradientWords" not in str(section.make(0, EditSources(TRAIN.select([*range(8)] * 5), ("a", "b"))))
 
 
 def test_gradient_words_stand_behind_the_word() -> None:

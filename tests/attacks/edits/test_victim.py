@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
-from transformers import BertConfig, BertForSequenceClassification
+from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
 from tests.attacks.edits.toys import Sums, rows, tokenizer, victim
 from textadv.attacks.edits import EditAttack, Greedy, Letter, NotTwice, Victim
@@ -101,6 +101,23 @@ def test_what_texts_are_read_by_is_known_by_a_hash() -> None:
     longer = Victim(own.model, own.tokenizer, max_length=41)
     other = Victim(own.model, tokenizer(["good", "bad"], letters=True), max_length=40)
     assert len({before, longer.reading, other.reading}) == 3
+
+
+def test_what_tokenizer_config_alone_says_changes_the_hash() -> None:
+    own = bert()
+    before = own.reading
+    own.tokenizer.truncation_side = "left"
+    cut = own.reading
+    own.tokenizer.split_special_tokens = True
+    assert len({before, cut, own.reading}) == 3
+
+
+def test_no_question_leaves_a_length_in_the_tokenizer() -> None:
+    own = bert()
+    assert isinstance(own.tokenizer, PreTrainedTokenizerFast)
+    own.read(Asked("good film"))
+    own.slopes([Asked("good film")], lambda logits, _index: logits[:, 0])
+    assert own.tokenizer.backend_tokenizer.truncation is None
 
 
 def test_pairs_are_encoded_as_pairs() -> None:

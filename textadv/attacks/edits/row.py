@@ -118,8 +118,8 @@ class Oracles:
         names = [name for name, _ in self.victim.words]
         if not names:
             raise ModelError(
-                "No token of this tokenizer is a whole word, so that no word can be flipped to another by gradients. "
-                "Take an attack on letters, such as deepwordbug."
+                "No token of this tokenizer is a whole word, so that none can be found by gradients. Take an attack on "
+                "letters, such as deepwordbug, or trigger_words with gradient: 0."
             )
         found = []
         for slopes, (_, _, passage, places, count) in zip(self.slopes([one[:3] for one in asked]), asked, strict=True):

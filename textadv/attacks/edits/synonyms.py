@@ -101,15 +101,23 @@ def _checked(word: Any, others: Any) -> tuple[str, tuple[str, ...]]:
     odd = [one for one in others if not isinstance(one, str) or not one.strip()]
     if odd:
         raise BadRowError(f"{shortened(word, 30)!r} has {shortened(json.dumps(odd[0]), 30)} among its words")
-    if any("\ud800" <= letter <= "\udfff" for one in (word, *others) for letter in one):
+    if any("\ud800" <= letter <= "\udfff" for one in others for letter in one):
         raise BadRowError("has half of a character")
+    acting = [one for one in others if not one.strip().isprintable()]
+    if acting:
+        raise BadRowError(f"{shortened(word, 30)!r} has {shortened(json.dumps(acting[0]), 30)} among its words")
     key = word.strip().lower()
     return key, tuple(one for one in dict.fromkeys(one.strip() for one in others) if one.lower() != key)
 
 
+def _lines(text: str) -> Iterator[tuple[int, str]]:
+    """Numbers and lines as editors count them: a form feed or U+2028 within a line ends none."""
+    return enumerate(text.split("\n"), start=1)
+
+
 def _tab_rows(text: str) -> Iterator[tuple[int, Any, Any]]:
     """Line number, word and words; empty lines and comments (#) are passed over."""
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in _lines(text):
         if line.strip() and not line.startswith("#"):
             word, *others = line.split("\t")
             yield number, word, others or None
@@ -177,7 +185,7 @@ def read_wordnet(folder: Path | str) -> WordTable:
     words: dict[str, dict[str, None]] = {}
     bad = []
     for file in files:
-        for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+        for number, line in _lines(file.read_text(encoding="utf-8", errors="replace")):
             if line.startswith("  ") or not line.strip():
                 continue
             try:

@@ -101,12 +101,14 @@ def trigger_words(
     """Up to `inserts` words put behind the most important ones of a harmless text, until the model calls it another.
 
     words: see `predictive_words`; each is tried. gradient: words of the model's own gradient that are tried beside
-    them. labels: the harmless classes. A row so edited is still harmless: trained on with its label it teaches that a
-    word alone is no attack.
+    them; 0: none, as of a tokenizer that has no whole words. labels: the harmless classes. A row so edited is still
+    harmless: trained on with its label it teaches that a word alone is no attack.
 
     Deviations: none from a paper.
     """
-    parts: tuple[InsertWords | InsertGradientWords, ...] = (InsertWords(tuple(words)), InsertGradientWords(gradient))
+    parts: tuple[InsertWords | InsertGradientWords, ...] = (InsertWords(tuple(words)),)
+    if gradient:
+        parts = (*parts, InsertGradientWords(gradient))
     return EditAttack(
         AnyOf(parts),
         Greedy("gradient"),

@@ -78,7 +78,8 @@ def edit_measures(runs: Sequence[EditRun], found: Mapping[str, Edited]) -> Itera
     yield _accuracy("clean accuracy", CLEAN_EDITS, every, clean, note=_over(runs, every))
     for run in breaking:
         held = [row.robust for row in run.rows]
-        yield _accuracy(f"accuracy under {run.name}", ROBUST_EDITS + run.name, run.rows, held, run.identity)
+        name, told = f"accuracy under {run.name}", _own(run, every)
+        yield _accuracy(name, ROBUST_EDITS + run.name, run.rows, held, run.identity, told)
     if breaking:
         worst = [all(common[run.name][n].robust for run in breaking) for n in range(len(every))]
         yield _accuracy("worst edit of each row", WORST_EDIT, every, worst, panel, note=_over(runs, every))
@@ -98,6 +99,14 @@ def _over(runs: Sequence[EditRun], every: Sequence[RowEdit]) -> str:
     """Which rows these are, where not every attack was run on as many."""
     same = all(len(run.rows) == len(every) for run in runs)
     return "" if same else f"over the {len(every)} rows that every attack by edits was run on"
+
+
+def _own(run: EditRun, every: Sequence[RowEdit]) -> str:
+    """What the model is right about without an edit, where an attack has more rows than clean accuracy is over."""
+    if len(run.rows) == len(every):
+        return ""
+    clean = wilson(sum(row.right for row in run.rows), len(run.rows))
+    return f"over the {len(run.rows)} rows of that attack, of which {percent(clean.value)} are right without an edit"
 
 
 def _accuracy(

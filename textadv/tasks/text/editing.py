@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from types import MappingProxyType
 from typing import Any
 
 from textadv.attacks.edits import EditAttack, EditedRow, Victim
+from textadv.attacks.edits.passage import word_spans
 from textadv.config.edits import EditSources
 from textadv.config.edits_evaluation import BY_NAME
 from textadv.config.types import ConfigError
@@ -34,6 +36,7 @@ from textadv.values.windows import margins
 
 EDIT_DRAW = 14
 TRIED = 3
+LOOKED_AT = 1000
 
 
 def victim_of(config: RunConfig, loaded: LoadedModel, labels: Sequence[str]) -> Victim:
@@ -54,8 +57,8 @@ class Editing:
     @stage("trying the edits")
     def rehearse(self, config: RunConfig, loaded: LoadedModel) -> None:
         """Runs each attack on one row for a few queries. Raises ConfigError where one cannot work on this model."""
-        text = next((text for text in self.test.texts if 3 <= len(text.split()) <= 50), None)
-        if text is None or not self.attacks:
+        text = _tried_on(self.test.texts) if self.attacks else None
+        if text is None:
             return
         victim, lines = victim_of(config, loaded, self.labels), []
         pair = None if self.test.pairs is None else ("",)
@@ -111,6 +114,16 @@ class Editing:
         assert isinstance(task.config, RunConfig)
         sections, seed = task.config.evaluation.edits, task.config.seed
         return {key: sampled_positions(seed, task.tested, sections[key].rows, task.tests) for key in self.attacks}
+
+
+def _tried_on(texts: Sequence[str]) -> str | None:
+    """A text of 3 to 50 words where there is one, of any script, else the first that has a word; None: none has."""
+    worded = [text for text in texts[:LOOKED_AT] if _words(text)]
+    return next((text for text in worded if 3 <= _words(text) <= 50), worded[0] if worded else None)
+
+
+def _words(text: str) -> int:
+    return len(list(islice(word_spans(text), 51)))
 
 
 def _ids(test: Examples, files: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
