@@ -125,6 +125,8 @@ def test_an_attack_that_needs_a_file_is_not_shown_without_one(recipe: Recipe, mo
     [
         ("{a: {name: textfooler, table: nowhere.json}}", "evaluation.edits.a.table: The synonym table nowhere.json"),
         ("{a: {name: pwws, wordnet: nowhere}}", "evaluation.edits.a.wordnet: nowhere holds none of WordNet's files"),
+        ("{a: {name: textbugger, encoder: ./nowhere}}", "evaluation.edits.a.encoder: there is no folder ./nowhere"),
+        ("{a: {name: bae, masked_lm: tests}}", "evaluation.edits.a.masked_lm: 'tests' is a folder without config.json"),
         ("{a: {name: deepwordbug, labels: [neutral]}}", "evaluation.edits.a.labels must be classes of the data"),
         ("{a: {name: hotflip}}", "evaluation.edits.a: No token of this tokenizer is a whole word"),
     ],

@@ -73,7 +73,9 @@ class EditSources:
             try:
                 self._known[kind, path] = read(path)
             except ValueError as error:
-                raise ConfigError([f".{kind}: {error}"]) from error
+                # Loading tells of model.name, which is another model than the one that this key names.
+                told = str(error).removeprefix("model.name: ").removeprefix("model.name ")
+                raise ConfigError([f".{kind}: {told}"]) from error
         found: Read = self._known[kind, path]
         return found
 

@@ -26,6 +26,8 @@ from textadv.values.texts import Windows
 
 PASS_ON_CPU, PASS_ELSEWHERE = 32, 4096
 """Tokens that cost about as much as one more pass of a small encoder: its fixed cost is launches of kernels."""
+CHARACTERS_AT_ONCE = 2_000_000
+"""Of texts that are tokenised together: tokens of many very long texts, read in windows, take much memory."""
 Value = Callable[[Tensor, Sequence[int]], Tensor]
 """Logits (N, C) of the questions at these places -> (N,) what is differentiated."""
 
@@ -55,6 +57,21 @@ class Slopes(NamedTuple):
     def within(self, start: int, stop: int) -> list[int]:
         """All tokens that stand for characters of this stretch."""
         return [n for n, (low, high) in enumerate(self.spans) if low < stop and start < high and low < high]
+
+
+def in_parts(asked: Sequence[Asked], most: int) -> Iterator[list[Asked]]:
+    """The questions in their order, in parts of at most `most` characters; a longer text goes alone."""
+    taken: list[Asked] = []
+    held = 0
+    for one in asked:
+        size = len(one.text) + len(one.pair or "")
+        if taken and held + size > most:
+            yield taken
+            taken, held = [], 0
+        taken.append(one)
+        held += size
+    if taken:
+        yield taken
 
 
 def parted(lengths: Sequence[int], most: int, spared: int) -> Iterator[list[int]]:
@@ -106,6 +123,10 @@ class Victim:
         """(N, C) of N texts, float32, on the CPU. Those of the same tokens go through the model once."""
         if not asked:
             raise ValueError("A victim is asked for at least one text, got none.")
+        return torch.cat([self._logits(part) for part in in_parts(asked, CHARACTERS_AT_ONCE)])
+
+    def _logits(self, asked: Sequence[Asked]) -> Tensor:
+        """(N, C) of as many texts as are tokenised at once."""
         found: list[Tensor] = []
         row_of: dict[int, int] = {}
         rows = self._encoded(asked)

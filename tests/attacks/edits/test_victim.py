@@ -13,7 +13,7 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedTo
 
 from tests.attacks.edits.toys import Sums, rows, tokenizer, victim
 from textadv.attacks.edits import EditAttack, Greedy, Letter, NotTwice, Victim
-from textadv.data import Examples, encode
+from textadv.data import EncodedRows, Examples, encode
 from textadv.models import ModelError, evaluating, forward
 from textadv.models.victim import Asked, parted
 from textadv.values.randomness import seeded_scope
@@ -118,6 +118,23 @@ def test_no_question_leaves_a_length_in_the_tokenizer() -> None:
     own.read(Asked("good film"))
     own.slopes([Asked("good film")], lambda logits, _index: logits[:, 0])
     assert own.tokenizer.backend_tokenizer.truncation is None
+
+
+def test_long_texts_are_tokenised_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = bert()
+    asked = [Asked(text) for text in TEXTS * 3]
+    together = own.logits(asked)
+    sizes: list[int] = []
+    plain = Victim._encoded
+
+    def counted(self: Victim, asked: Sequence[Asked], spans: bool = False) -> EncodedRows:
+        sizes.append(sum(len(one.text) for one in asked))
+        return plain(self, asked, spans)
+
+    monkeypatch.setattr(Victim, "_encoded", counted)
+    monkeypatch.setattr("textadv.models.victim.CHARACTERS_AT_ONCE", 60)
+    assert torch.allclose(own.logits(asked), together, atol=1e-5)
+    assert len(sizes) > 3 and max(sizes) <= 60
 
 
 def test_pairs_are_encoded_as_pairs() -> None:
