@@ -335,6 +335,25 @@ class SpellingOutConfig(EditSection):
         return spelling_out(queries=self.queries, seed=seed)
 
 
+BreakingConfig = (
+    DeepWordBugConfig
+    | PruthiConfig
+    | TextBuggerConfig
+    | BadCharactersConfig
+    | TextFoolerConfig
+    | PwwsConfig
+    | BaeConfig
+    | HotFlipConfig
+    | PaddingConfig
+    | TriggerWordsConfig
+    | SplittingConfig
+    | Base64Config
+    | Rot13Config
+    | SpellingOutConfig
+)
+"""The attacks that look for another class."""
+
+
 def of_rows(key: str, make: Callable[[], tuple[str, ...]]) -> tuple[str, ...]:
     """Words or texts of the training rows. Raises ConfigError, from `.KEY: ` on, where there are none."""
     try:

@@ -9,48 +9,14 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 from pydantic import Field, model_validator
 
-from textadv.config.edits import (
-    BadCharactersConfig,
-    BaeConfig,
-    Base64Config,
-    DeepWordBugConfig,
-    EditSection,
-    EditSources,
-    HotFlipConfig,
-    InputReductionConfig,
-    PaddingConfig,
-    PruthiConfig,
-    PwwsConfig,
-    Rot13Config,
-    SpellingOutConfig,
-    SplittingConfig,
-    TextBuggerConfig,
-    TextFoolerConfig,
-    TriggerWordsConfig,
-)
+from textadv.config.edits import BreakingConfig, EditSection, EditSources, InputReductionConfig
 from textadv.config.evaluation import EvaluationConfig
 from textadv.config.types import AttackKey, ConfigError, checked
 
 if TYPE_CHECKING:
     from textadv.attacks.edits import EditAttack
 
-EditConfig = (
-    DeepWordBugConfig
-    | PruthiConfig
-    | TextBuggerConfig
-    | BadCharactersConfig
-    | TextFoolerConfig
-    | PwwsConfig
-    | BaeConfig
-    | HotFlipConfig
-    | InputReductionConfig
-    | PaddingConfig
-    | TriggerWordsConfig
-    | SplittingConfig
-    | Base64Config
-    | Rot13Config
-    | SpellingOutConfig
-)
+EditConfig = BreakingConfig | InputReductionConfig
 
 
 BY_NAME: dict[str, type[EditSection]] = {

@@ -7,24 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from textadv.config.adversary import AttackConfig
-from textadv.config.edits import (
-    BadCharactersConfig,
-    BaeConfig,
-    Base64Config,
-    DeepWordBugConfig,
-    EditSection,
-    EditSources,
-    HotFlipConfig,
-    PaddingConfig,
-    PruthiConfig,
-    PwwsConfig,
-    Rot13Config,
-    SpellingOutConfig,
-    SplittingConfig,
-    TextBuggerConfig,
-    TextFoolerConfig,
-    TriggerWordsConfig,
-)
+from textadv.config.edits import BreakingConfig, EditSection, EditSources
 from textadv.config.mixing import MixingConfig
 from textadv.config.types import ConfigError, Count, Distinct, Section, checked
 
@@ -33,22 +16,6 @@ if TYPE_CHECKING:
 
 Part = Annotated[float, Field(gt=0, le=1)]
 QUERIES = 64
-Search = (
-    DeepWordBugConfig
-    | PruthiConfig
-    | TextBuggerConfig
-    | BadCharactersConfig
-    | TextFoolerConfig
-    | PwwsConfig
-    | BaeConfig
-    | HotFlipConfig
-    | PaddingConfig
-    | TriggerWordsConfig
-    | SplittingConfig
-    | Base64Config
-    | Rot13Config
-    | SpellingOutConfig
-)
 
 
 class TyposTraining(Section):
@@ -112,7 +79,7 @@ class OneOfTraining(Section):
 
     name: Literal["one_of"] = Field("one_of", description="One of several, drawn for each row in each step.")
     of: Annotated[
-        list[Annotated[Annotated[TyposTraining | Search, Field(discriminator="name")], BeforeValidator(brief)]],
+        list[Annotated[Annotated[TyposTraining | BreakingConfig, Field(discriminator="name")], BeforeValidator(brief)]],
         Field(min_length=2),
     ] = Field(description="The sections of these edits, two or more.")
 
@@ -130,7 +97,7 @@ class OneOfTraining(Section):
 
 
 EditsConfig = Annotated[
-    Annotated[TyposTraining | StochasticTokensTraining | OneOfTraining | Search, Field(discriminator="name")],
+    Annotated[TyposTraining | StochasticTokensTraining | OneOfTraining | BreakingConfig, Field(discriminator="name")],
     BeforeValidator(brief),
 ]
 

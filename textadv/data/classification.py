@@ -86,7 +86,14 @@ def load_splits(
     check_numbers(sizes, validation_fraction)
     _check_several(name, test, tests, benign)
     if name == BUILT_IN:
-        check_unused(name, sources | {"leave_out": leave_out or None, "test_leave_out": test_leave_out or None})
+        own: dict[str, Any] = {
+            "config": config,
+            "text_pair": text_pair,
+            "labels": labels,
+            "label_offset": label_offset or None,
+        }
+        own |= {"leave_out": leave_out or None, "test_leave_out": test_leave_out or None}
+        check_unused(name, sources | own)
         splits = reviews()
     else:
         tables = read_tables(name, config, sources, partial(_files, columns, (text, text_pair, label)))
@@ -161,7 +168,7 @@ def check_unused(name: str, sources: Mapping[str, Any]) -> None:
     given = [f"data.{role}" for role, source in sources.items() if source is not None]
     if given:
         raise DataError(
-            f"{', '.join(given)} cannot be set for data.name: {name}, which has its own splits. "
+            f"{', '.join(given)} cannot be set for data.name: {name}, which has its own splits and classes. "
             f"To read your own files set data.name: {FILES}."
         )
 
