@@ -46,16 +46,8 @@ def table(tmp_path: Path) -> Path:
 
 def test_the_names_are_those_of_the_presets_and_of_what_guards_meet() -> None:
     presets = "deepwordbug pruthi textbugger bad_characters textfooler pwws bae hotflip"
-    assert [
-        *presets.split(),
-        "padding",
-        "trigger_words",
-        "splitting",
-        "base64",
-        "rot13",
-        "spelling_out",
-        "input_reduction",
-    ] == NAMES
+    disguises = "padding trigger_words splitting base64 rot13 spelling_out"
+    assert [*presets.split(), *disguises.split(), "input_reduction"] == NAMES
     assert set(NAMES) - set(BY_NAME) == {"textfooler", "pwws", "bae", "trigger_words"}
 
 

@@ -137,6 +137,9 @@ def test_header_of_a_file_without_one_is_shown_short(tmp_path: Path) -> None:
 def test_built_in_reviews_take_no_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="data.test cannot be set for data.name: builtin:reviews"):
         load_splits("builtin:reviews", test=write(tmp_path / "test.csv"))
+    for own in ({"labels": ["benign", "injection"]}, {"text_pair": "other"}, {"config": "a"}, {"label_offset": 1}):
+        with pytest.raises(DataError, match=f"data.{next(iter(own))} cannot be set for data.name: builtin:reviews"):
+            load_splits("builtin:reviews", **own)  # type: ignore[arg-type]
 
 
 def test_examples_of_unequal_sizes_are_refused() -> None:
