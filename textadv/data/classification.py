@@ -86,14 +86,8 @@ def load_splits(
     check_numbers(sizes, validation_fraction)
     _check_several(name, test, tests, benign)
     if name == BUILT_IN:
-        own: dict[str, Any] = {
-            "config": config,
-            "text_pair": text_pair,
-            "labels": labels,
-            "label_offset": label_offset or None,
-        }
-        own |= {"leave_out": leave_out or None, "test_leave_out": test_leave_out or None}
-        check_unused(name, sources | own)
+        own: dict[str, Any] = {"config": config, "text_pair": text_pair, "labels": labels, "label_offset": label_offset}
+        check_unused(name, sources | own | {"leave_out": leave_out, "test_leave_out": test_leave_out})
         splits = reviews()
     else:
         tables = read_tables(name, config, sources, partial(_files, columns, (text, text_pair, label)))
@@ -164,8 +158,8 @@ def check_sizes(sizes: Mapping[str, int | None], key: str = "data") -> None:
 
 
 def check_unused(name: str, sources: Mapping[str, Any]) -> None:
-    """Raises DataError where a source is given, by role, beside a built-in data set."""
-    given = [f"data.{role}" for role, source in sources.items() if source is not None]
+    """Raises DataError where a source or another key is given, by its name, that a built-in data set does not read."""
+    given = [f"data.{key}" for key, value in sources.items() if value is not None and value != 0 and value != {}]
     if given:
         raise DataError(
             f"{', '.join(given)} cannot be set for data.name: {name}, which has its own splits and classes. "
