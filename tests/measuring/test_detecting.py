@@ -13,11 +13,9 @@ from tests.measuring.linear import bag, labelled_rows
 from tests.oracles import FixedRows, bag_margin_gain
 from textadv.attacks import L2, ThreatModel, pgd
 from textadv.measuring import Finished, Measured
-from textadv.measuring.accuracy.attacking import attack_rows
 from textadv.measuring.accuracy.detecting import Detector, detection_scores, with_detection
 from textadv.measuring.accuracy.detection import threshold
 from textadv.measuring.sections.detection import Detection
-from textadv.models import at_threshold
 from textadv.values.spaces import Embeddings
 from textadv.values.windows import margins
 
@@ -119,17 +117,3 @@ def test_benign_rows_of_several_sources_choose_together() -> None:
     halves = ((rows, tuple(benign[::2])), (rows, tuple(benign[1::2])), (rows, ()))
     apart = replace(detector(rows), benign=halves)
     assert sorted(apart.benign_scores(model, 4)) == pytest.approx(sorted(detector(rows).benign_scores(model, 64)))
-
-
-def test_an_attack_at_a_threshold_finds_what_the_scores_say() -> None:
-    rows, model = rows_and_model()
-    labels = rows.whole.labels
-    clean, gain = leads(rows, model), bag_margin_gain(model, rows.whole, THREAT.ball)  # type: ignore[arg-type]
-    limit = threshold(clean[labels != POSITIVE].tolist(), SHARE).value
-    found = [place for place in range(len(rows)) if labels[place] == POSITIVE and clean[place] > limit]
-    with at_threshold(model, POSITIVE, limit):
-        hits = attack_rows(model, rows, found, pgd(THREAT, steps=8), threat=THREAT)
-    held = [place for place in found if float((clean - gain)[place]) > limit]
-    assert [hit.position for hit in hits if hit.prediction == POSITIVE] == held
-    assert 0 < len(held) < len(found)
-    assert torch.equal(leads(rows, model), clean)

@@ -14,11 +14,11 @@ from textadv.measuring.accuracy.detection import (
     Scored,
     auroc,
     detection_measures,
-    scored_rows,
     threshold,
     threshold_doubts,
 )
 from textadv.measuring.measured import Measure
+from textadv.values.windows import margins
 
 FINITE = st.floats(-50, 50, width=32)
 
@@ -98,7 +98,7 @@ def test_a_file_of_one_class_has_what_it_has_rows_for() -> None:
 
 def test_rows_are_scored_by_the_lead_of_the_positive_class() -> None:
     logits = torch.tensor([[1.0, 3.0, 2.5], [4.0, 0.0, 1.0]])
-    assert scored_rows([7, 9], [1, 2], logits, 1) == [Scored(7, True, 0.5), Scored(9, False, -4.0)]
+    assert margins(logits, 1).tolist() == [0.5, -4.0]
 
 
 def test_edited_rows_are_told_apart_by_what_edited_them() -> None:

@@ -5,7 +5,7 @@ from textadv.models.causal import load_causal
 from textadv.models.embedded import embedded_inputs
 from textadv.models.export import UnmergeableError, save_adapter, save_merged
 from textadv.models.loading import LoadedModel, load_classifier, load_trained_classifier
-from textadv.models.logits import at_threshold, tempered
+from textadv.models.logits import tempered
 from textadv.models.places import (
     Averaged,
     bare,
@@ -68,7 +68,6 @@ __all__ = [
     "all_states",
     "as_classifier",
     "as_reference",
-    "at_threshold",
     "bare",
     "blocks",
     "built_in",

@@ -309,3 +309,4 @@ def test_rows_that_none_of_several_edits_stay() -> None:
     zero = batch.labels == 0
     assert torch.equal(found.batch.inputs["input_ids"][zero, :4], batch.inputs["input_ids"][zero, :4])
     assert found.cost.queries[zero].tolist() == [2, 2]
+    assert found.gauge.isnan().equal(zero), "rows of a class that is left alone are no sign of a dead adversary"

@@ -15,7 +15,6 @@ from torch.distributed.fsdp import FSDPModule
 
 from textadv.attacks.edits.attack import EditAttack
 from textadv.attacks.edits.augmenting import StochasticTokens, Typos
-from textadv.attacks.edits.replacing import Synonyms, parts_of
 from textadv.attacks.parts.attacked import Attacked, Cost, Outcome
 from textadv.attacks.parts.calling import entered, on_arrays
 from textadv.attacks.parts.goals import Goal, Untargeted
@@ -150,13 +149,6 @@ class TextEdits:
         found = [search.identity for search in self.searches]
         return {"attack.edits": found[0] if len(found) == 1 else digest(map(str.encode, found))} if found else {}
 
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What was left out of the tables of words, a sentence for each that lacks something."""
-        parts = [part for search in self.searches for part in parts_of(search.transformation)]
-        tables = [part.table for part in parts if isinstance(part, Synonyms)]
-        return tuple(table.note for table in tables if table.note is not None)
-
     @on_arrays
     def __call__(
         self,
@@ -239,7 +231,8 @@ class TextEdits:
         return Victim(bare(model), self.tokenizer, self.max_length, windows=batch.windows)
 
     def _changes(self, rows: EncodedRows, batch: Batch, step: int) -> list[float]:
-        """Of each row 1 where its tokens are others than those of the batch, else 0; nan where it was left alone."""
+        """Of each row 1 where its tokens are others than those of the batch, else 0; nan where nothing edits it: it was
+        not drawn, or is of a class that is left alone."""
         kept = batch.inputs["attention_mask"].bool().cpu()
         before = batch.inputs["input_ids"].cpu()
         after = [
@@ -247,7 +240,13 @@ class TextEdits:
             for row in rows.features
         ]
         changed = [own != before[n][kept[n]].tolist() for n, own in enumerate(after)]
-        return [float(one) if self.edits(step, row) else math.nan for one, row in zip(changed, rows.ids, strict=True)]
+        asked = zip(changed, rows.ids, batch.labels.tolist(), strict=True)
+        return [float(one) if self.edits(step, row) and self._reaches(label) else math.nan for one, row, label in asked]
+
+    def _reaches(self, label: int) -> bool:
+        """Whether an editor edits rows of this class."""
+        several = self.editor.editors if isinstance(self.editor, OneOf) else (self.editor,)
+        return any(not isinstance(one, EditAttack) or one.attacks(label) for one in several)
 
 
 def _written(batch: Batch) -> Written:

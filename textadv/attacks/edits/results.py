@@ -102,14 +102,6 @@ class Edited:
         """Queries per row that was searched; 0 where none was."""
         return sum(row.queries for row in self.attacked) / max(1, len(self.attacked))
 
-    def broken_within(self, budgets: Sequence[int]) -> list[int]:
-        """For each budget of queries how many rows had succeeded by then: the curve of one call without a budget.
-
-        A search that asks for many texts at once counts all of them before it knows that one succeeded.
-        """
-        found = [row.found_at for row in self.rows if row.status is Status.SUCCEEDED]
-        return [sum(at <= budget for at in found) for budget in budgets]
-
     def summary(self) -> str:
         """One line: how many rows succeeded, failed and were skipped, and what that took."""
         parts = ", ".join(f"{self.count(status)} {status.value}" for status in Status)

@@ -12,12 +12,10 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 from scipy.stats import rankdata
-from torch import Tensor
 
 from textadv.measuring.measured import Measure, share
 from textadv.measuring.statistics import wilson
 from textadv.values.digests import digest
-from textadv.values.windows import margins
 
 MANY = 0.5
 
@@ -73,19 +71,13 @@ class Scored(NamedTuple):
     score: float
 
 
-def scored_rows(ids: Sequence[int], labels: Sequence[int], logits: Tensor, positive: int) -> list[Scored]:
-    """The rows with these ids, class ids and logits (N, C), of edited texts say. The logits are not calibrated."""
-    leads = margins(logits.float(), positive).tolist()
-    return [Scored(id, label == positive, lead) for id, label, lead in zip(ids, labels, leads, strict=True)]
-
-
 def detection_measures(
     file: str, rows: Sequence[Scored], thresholds: Sequence[Threshold], under: str = ""
 ) -> Iterator[Measure]:
     """Recall and false positives of the rows of one file at each threshold, and the area under the curve.
 
     file: what the rows are called. under: the attack that they were scored under, "" for none. Of a class that has no
-    row nothing is said. Of edited texts `scored_rows` makes the rows.
+    row nothing is said.
     """
     rows = sorted(rows)
     told, key = (f" under {under}", f"/{under}") if under else ("", "")

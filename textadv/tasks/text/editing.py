@@ -31,7 +31,7 @@ from textadv.tasks.detecting import files_of
 from textadv.tasks.protocol import Look
 from textadv.tasks.text.config import RunConfig
 from textadv.values.host.phases import stage
-from textadv.values.randomness import permutation
+from textadv.values.randomness import seeded_sample
 from textadv.values.windows import margins
 
 EDIT_DRAW = 14
@@ -138,8 +138,7 @@ def sampled_positions(
     several files, `tests`, one of each."""
     reported = set(tested)
     parts = [sorted(reported.intersection(own)) for own in tests.values()] if tests else [list(tested)]
-    drawn = [(own, permutation(seed, EDIT_DRAW, size=len(own))[:rows]) for own in parts]
-    return sorted(own[n] for own, order in drawn for n in order)
+    return sorted(place for own in parts for place in seeded_sample(own, rows, seed, EDIT_DRAW))
 
 
 def edited(config: RunConfig, wanted: Look) -> Iterator[str]:

@@ -203,7 +203,7 @@ def resolved_threat(config: ClassifierRunSection, loaded: LoadedModel, train: Ro
 
 
 def editing(config: RunConfig, loaded: LoadedModel, sources: EditSources, run: Run) -> TextEdits | None:
-    """What edits the texts of attacked rows; None where nothing does. Raises DataError or ModelError, see `editing`."""
+    """What edits the texts of attacked rows; None where nothing does. Raises ConfigError or ModelError."""
     share, length = config.mixing.discrete, config.data.max_length
     edits = config.attack.editing(loaded.tokenizer, length, share, config.seed, sources)
     for model in sources.models:
