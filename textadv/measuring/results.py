@@ -15,6 +15,7 @@ from pydantic_core import to_jsonable_python
 
 from textadv.measuring.measured import Measured
 from textadv.measuring.sections import AnySection
+from textadv.training.mining import Round
 from textadv.values.host.printable import printable_json, shortened
 
 SCHEMA_VERSION = 2
@@ -30,7 +31,7 @@ class Training:
     forwards, backwards: passes of one row through the model, the adversary's included; seconds: wall clock.
     selected: which checkpoint was kept ("robust-best", "clean-best", "last"), from optimizer step `selected_step`.
     best, last: the score on validation rows by which it was; overfitting: their difference, where the score is robust
-    accuracy, or what `scored` says.
+    accuracy, or what `scored` says. rounds: of mining hard rows.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Training:
     overfitting: float | None = None
     notes: tuple[str, ...] = ()
     scored: str = ""
+    rounds: tuple[Round, ...] = ()
 
     @property
     def passes(self) -> int:

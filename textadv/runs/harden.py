@@ -94,6 +94,7 @@ def _trained(task: Task, name: str, loaded: Loaded, plan: Plan) -> TrainedModel:
             averaging=None if averaging is None else averaging.make(plan.steps),
             guard=plan.guard,
             memory=plan.memory,
+            miner=plan.miner,
             carried=carried(config, task.hashes),
         )
         trained = trainer.run(found)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from textadv.measuring import Training
 from textadv.runs.exporting import Exported, exported
 from textadv.tasks.protocol import Loaded, Plan, Task
+from textadv.training.mining import Round
 from textadv.training.progress import Trained
 from textadv.values.host.phases import stage
 
@@ -42,6 +43,7 @@ def summary_of(task: Task, name: str, plan: Plan, trained: Trained) -> Training:
         adversarial_rows=progress.adversarial_rows * world,
         notes=tuple(progress.notes),
         scored=plan.scored,
+        rounds=tuple(map(Round.of, progress.rounds)),
     )
 
 

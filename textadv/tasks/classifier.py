@@ -57,6 +57,11 @@ def nothing_beyond(task: Classifier, name: str, loaded: Any, measured: Measured)
     return measured
 
 
+def without_mining(plan: Plan) -> Plan:
+    """The plan as it is."""
+    return plan
+
+
 @dataclass(frozen=True)
 class Classifier:
     """The task of texts, of images and of words in sentences, see `Task`.
@@ -68,7 +73,8 @@ class Classifier:
     there is one. surrogates: the models that attacks of the evaluation are transferred from, by name. told: makes of
     the record of a model what the report shows. edits: of the texts of attacked rows in training; None: none. beyond:
     adds to the record of a loaded model, by its name, what is measured beside perturbations. tests: positions in `test`
-    of each file, by name, where there are several. benign: rows that a threshold of detection may be chosen on.
+    of each file, by name, where there are several. benign: rows that a threshold of detection may be chosen on. mining:
+    the plan of the hardening with hard rows mined on the way.
     """
 
     config: ClassifierRunSection
@@ -93,6 +99,7 @@ class Classifier:
     beyond: Callable[[Classifier, str, Any, Measured], Measured] = nothing_beyond
     tests: Mapping[str, Sequence[int]] = field(default_factory=dict)
     benign: Rows | None = None
+    mining: Callable[[Plan], Plan] = without_mining
 
     def rows_text(self) -> str:
         """How many rows do what, for the screen."""
@@ -106,7 +113,8 @@ class Classifier:
         split = None if objective is None else self.split_norm
         score = partial(self._score, attack=config.selection.attack.make(self.threat, config.seed), split=split)
         guard = None if objective is None else guard_of(config, self.threat, self.validation, self.split_norm)
-        return plan_of(config, self.run, self.train, loaded.model, objective, score, "robust_best", guard, split)
+        plan = plan_of(config, self.run, self.train, loaded.model, objective, score, "robust_best", guard, split)
+        return self.mining(plan)
 
     def plain(self, loaded: LoadedModel | LoadedVision) -> Plan:
         """Without an attack; the checkpoint is the best by held-out clean accuracy."""

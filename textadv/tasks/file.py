@@ -104,10 +104,12 @@ def _overridden(raw: dict[str, Any], overrides: Sequence[str]) -> tuple[dict[str
 
 
 def _sections_filled(raw: dict[str, Any]) -> dict[str, Any]:
-    """Every section that is left out or left empty as an empty one, so that errors name the keys that it needs."""
+    """Every section that is left out or left empty as an empty one, so that errors name the keys that it needs; but
+    for those that may be null."""
     filled, read = dict(raw), Read(raw, _schema_of(raw))
     for name, info in fields_at((), read).items():
-        if fields_at((name,), read) and filled.get(name) is None and (name in raw or info.is_required()):
+        left = filled.get(name) is None and (name in raw or info.is_required()) and info.default is not None
+        if left and fields_at((name,), read):
             filled[name] = {}
     return filled
 

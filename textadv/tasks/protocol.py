@@ -23,6 +23,7 @@ from textadv.measuring.sections.exports import ExportCheck
 from textadv.models.strangers import Reader
 from textadv.objectives import Objectives
 from textadv.training.checkpoint import Memory
+from textadv.training.mining import Miner
 from textadv.training.overfitting import Guard
 from textadv.training.progress import Scores, Trained
 from textadv.training.sampling import Sampler
@@ -82,8 +83,8 @@ class Plan:
     rows; None where there is nothing to choose by. select: which score chooses the checkpoint. rows: how many rows so
     many steps see, over all processes. overfits: whether best minus last score is robust overfitting. scored: what the
     score under attack is, "" for robust accuracy.
-    guard, memory: see `Trainer`. inside: makes the block in which the model is trained. settled: what is done with the
-    trained weights before anybody reads them. notes: for the results.
+    guard, memory, miner: see `Trainer`. inside: makes the block in which the model is trained. settled: what is done
+    with the trained weights before anybody reads them. notes: for the results.
     """
 
     objective: str
@@ -99,6 +100,7 @@ class Plan:
     scored: str = ""
     guard: Guard | None = None
     memory: Memory | None = None
+    miner: Miner | None = None
     inside: Callable[[], AbstractContextManager[object]] = nullcontext
     settled: Callable[[Trained], Trained] = _as_it_is
     notes: tuple[str, ...] = ()

@@ -87,7 +87,8 @@ class Progress:
     """What training has to remember between steps, saved with every checkpoint.
 
     probes: what the guard found, as [step, clean, trained, robust, radius]. ended_with: the step at whose weights the
-    guard ended the run, None where it did not. doubt: what could not be right at the last evaluation.
+    guard ended the run, None where it did not. doubt: what could not be right at the last evaluation. rounds: of
+    mining, each as `Round.record`.
     """
 
     step: int = 0
@@ -103,6 +104,7 @@ class Progress:
     rollbacks: int = 0
     ended_with: int | None = None
     doubt: str | None = None
+    rounds: list[dict[str, Any]] = field(default_factory=list)
 
 
 def _number(value: Any) -> bool:
@@ -115,6 +117,11 @@ def _count(value: Any) -> bool:
 
 def _measures(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(key, str) and _number(part) for key, part in value.items())
+
+
+def _round(value: Any) -> bool:
+    names = {"step", "tried", "added", "pool"}
+    return isinstance(value, dict) and names <= value.keys() and isinstance(value["tried"], list)
 
 
 def _each(form: Callable[[Any], bool]) -> Callable[[Any], bool]:
@@ -133,6 +140,7 @@ _FORMS: dict[str, Callable[[Any], bool]] = {
     "ended_with": lambda value: value is None or _count(value),
     "scaler": lambda value: isinstance(value, dict),
     "doubt": lambda value: value is None or isinstance(value, str),
+    "rounds": _each(_round),
 }
 
 

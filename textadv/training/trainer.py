@@ -28,6 +28,7 @@ from textadv.training.averaging import Average, Averaging
 from textadv.training.divergence import LEAST_SCALE, NO_STEP, Course, require_finite, rows_of
 from textadv.training.keeping import RANKING, KeptWeights, improved, selected
 from textadv.training.liveness import LivenessGate
+from textadv.training.mining import Miner
 from textadv.training.optimisation import LearningRate, adamw
 from textadv.training.overfitting import SLOWER, Guard, Watch
 from textadv.training.precision import without_autocast
@@ -51,7 +52,7 @@ class Trainer:
     folder: where the log, the kept weights and the checkpoints go.
     averaging: averaged weights are scored, kept and ended with, the raw ones trained on. guard: against catastrophic
     overfitting of the raw weights. memory: what an objective carries from step to step, saved with checkpoints.
-    carried: texts that every checkpoint holds, by the name of their file.
+    carried: texts that every checkpoint holds, by the name of their file. miner: adds hard rows to the sampler.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Trainer:
         guard: Guard | None = None,
         memory: checkpoints.Memory | None = None,
         carried: Mapping[str, str] = MappingProxyType({}),
+        miner: Miner | None = None,
     ) -> None:
         require_training(accelerator, model, sampler, objectives, settings)
         attacking = objectives.get(Role.ADVERSARIAL)
@@ -92,7 +94,7 @@ class Trainer:
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
         self.rate = LearningRate(settings.learning_rate, settings.steps, settings.warmup_ratio, settings.schedule)
         self.progress, self.course = Progress(), Course.of(model, settings)
-        self.name, self.bar, self.memory = name, bar, memory
+        self.name, self.bar, self.memory, self.miner = name, bar, memory, miner
         self.average = None if averaging is None else Average(averaging)
         self.watch = None
         if guard is not None:
@@ -136,10 +138,12 @@ class Trainer:
                     self._look(tracker)
                 with finishing():
                     while self.progress.step < self.settings.steps and self.progress.ended_with is None:
+                        self._mine(tracker)
                         rows = rows_of(self.sampler, self.progress.step, self.settings, self.accelerator)
                         with self.course.explaining(self.model, rows, self.progress):
                             self._step(tracker, gate)
                         self._heed(tracker)
+                    self._mine(tracker)
             finally:
                 tracker.close()
         doubt = gate.doubt()
@@ -155,6 +159,14 @@ class Trainer:
         if settings.checkpoint_every is not None and self.saved < step:
             self._checkpoint(tracker)
         raise Interrupted(number, f"after step {step} of {settings.steps} of {self.name}")
+
+    def _mine(self, tracker: Tracker) -> None:
+        """Lets the miner look for hard rows where the next step is one that it looks before."""
+        if self.miner is None or self.progress.step not in self.miner.steps:
+            return
+        found = self.miner(self.model, self.progress.step)
+        self.progress.rounds.append(found.record)
+        tracker.say(f"{self.name:<9} {found}")
 
     def _step(self, tracker: Tracker, gate: LivenessGate) -> None:
         began = time.perf_counter()

@@ -13,6 +13,7 @@ from textadv.measuring.results import Facts, Results, Training
 from textadv.measuring.sections import Section
 from textadv.measuring.sections.attacks import Attacks
 from textadv.measuring.sections.exports import ExportCheck, Exports
+from textadv.measuring.sections.mining import Mining
 from textadv.measuring.sections.told import Told
 from textadv.measuring.verdict import baseline_of, classifier_verdict, training_of
 
@@ -33,6 +34,7 @@ def classifier_results(
     sections: list[Section] = []
     if trainings:
         sections.append(Told("Training", lines=tuple(map(training_line, trainings))))
+    sections += [Mining(run.rounds) for run in trainings if run.rounds]
     if exports:
         written = Exports(tuple(exports))
         sections.append(written)

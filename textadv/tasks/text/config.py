@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 from textadv.config.classifier import ClassifierRunSection, NamedDataConfig
 from textadv.config.edits_evaluation import BY_NAME, TextEvaluationConfig
 from textadv.config.edits_training import TextAttackConfig, TextMixingConfig, edits_problems
+from textadv.config.mining import MiningConfig
 from textadv.config.run import LoraConfig, SourceConfig
 from textadv.config.types import (
     AttackKey,
@@ -189,6 +190,9 @@ class RunConfig(ClassifierRunSection):
     )
     attack: TextAttackConfig = Field(TextAttackConfig(), description="How hard the adversary of training tries.")
     mixing: TextMixingConfig = Field(TextMixingConfig(), description="How many rows are attacked.")
+    mining: MiningConfig | None = Field(
+        None, description="Hard rows, found by edits while training goes on, that join the training rows; null: none."
+    )
     model: ModelConfig = Field(description="The classifier.")
     data: DataConfig = Field(description="The data set.")
     evaluation: TextEvaluationConfig = Field(TextEvaluationConfig(), description="What is measured on test rows.")
@@ -202,6 +206,9 @@ class RunConfig(ClassifierRunSection):
     def _rules(self) -> RunConfig:
         lines = [*self.problems(), *self.model.unperturbable(self.threat.space)]
         lines += edits_problems(self.attack, self.mixing, self.objective.name, self.training.guard is not None)
+        if self.mining is not None:
+            guarded = self.training.guard is not None
+            lines += self.mining.problems(self.objective.name, guarded, self.training.batch_size)
         detection = self.evaluation.detection
         if detection is not None and detection.on != "validation" and self.data.benign is None:
             lines.append(

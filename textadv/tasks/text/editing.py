@@ -47,12 +47,16 @@ def victim_of(config: RunConfig, loaded: LoadedModel, labels: Sequence[str]) -> 
 
 @dataclass(frozen=True)
 class Editing:
-    """The attacks by edits of a run, by name, what they read from files, the test rows and the names of classes."""
+    """The attacks by edits of a run, by name, what they read from files, the test rows and the names of classes.
+
+    under: the key that the attacks stand under.
+    """
 
     attacks: Mapping[str, EditAttack]
     sources: EditSources
     test: Examples
     labels: Sequence[str]
+    under: str = "evaluation.edits"
 
     @stage("trying the edits")
     def rehearse(self, config: RunConfig, loaded: LoadedModel) -> None:
@@ -67,7 +71,7 @@ class Editing:
             try:
                 replace(attack, queries=TRIED, labels=None)(victim, Examples((text,), pair, (label,), (0,)))
             except ModelError as error:
-                lines.append(f"evaluation.edits.{key}: {error}")
+                lines.append(f"{self.under}.{key}: {error}")
         if lines:
             raise ConfigError(lines)
 

@@ -1,0 +1,164 @@
+"""Hard rows for a classifier of texts: what edits make it get wrong, of training rows and of held-out ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
+from torch import nn
+
+from textadv.attacks.edits import EditAttack, EditedRow, PastThreshold, Victim
+from textadv.config.types import ConfigError
+from textadv.data import EncodedRows, Examples, Splits, encode
+from textadv.measuring.accuracy.detecting import Detector
+from textadv.models import LoadedModel, bare
+from textadv.tasks.protocol import Plan
+from textadv.tasks.text.config import RunConfig
+from textadv.training.mining import HardRow, MinedMemory, MinedRows, Round, Tried, round_steps
+from textadv.training.sampling import OneStream
+from textadv.values.processes import from_shares, own_share
+from textadv.values.randomness import permutation
+from textadv.values.windows import margins
+
+MINING_DRAW, HELD_OUT_DRAW = 45, 46
+
+
+@dataclass(frozen=True)
+class EditMiner:
+    """Tries attacks by edits on training rows, and adds what the model then has wrong to `sampler`.
+
+    attacks: by name. held_out: validation rows, on which the same attacks are measured and nothing is kept. rows,
+    held_out_rows: how many of each. steps: before which rows are mined; before the last, nothing is added any more.
+    victim: gives the model as texts reach it. detector: where there is one, wrong is what is on the other side of its
+    first threshold, chosen anew each time; else another class.
+    """
+
+    attacks: Mapping[str, EditAttack]
+    train: Examples
+    held_out: Examples
+    rows: int
+    held_out_rows: int
+    steps: Sequence[int]
+    victim: Callable[[nn.Module], Victim]
+    sampler: MinedRows
+    detector: Detector | None = None
+    batch_size: int = 64
+    seed: int = 0
+
+    def __call__(self, model: nn.Module, step: int) -> Round:
+        """One round. Every process must call it; each searches a part of the rows."""
+        model, number = bare(model), self.steps.index(step)
+        last = number == len(self.steps) - 1
+        victim = self.victim(model)
+        limit = None
+        if self.detector is not None:
+            limits, _ = self.detector.thresholds(model, self.batch_size)
+            limit = limits[0].value
+        tried, hard = [], list[HardRow]()
+        for key, attack in self.attacks.items():
+            aimed = attack
+            if self.detector is not None and limit is not None:
+                aimed = replace(attack, goal=PastThreshold(self.detector.positive, limit))
+            seen = [] if last else self._edited(victim, aimed, self.train, self.rows, MINING_DRAW, number)
+            apart = self._edited(victim, aimed, self.held_out, self.held_out_rows, HELD_OUT_DRAW, 0)
+            wrong = [row for row in seen if self._wrong(row, limit)]
+            hard += [HardRow(row.edited, row.pair, row.label) for row in wrong if row.edited != row.text]
+            tried.append(Tried(key, len(seen), len(wrong), tuple(self._wrong(row, limit) for row in apart)))
+        return Round(step, tuple(tried), self.sampler.add(hard), len(self.sampler.found))
+
+    def _edited(
+        self, victim: Victim, attack: EditAttack, rows: Examples, count: int, draw: int, number: int
+    ) -> list[EditedRow]:
+        """So many rows of the classes that the attack edits, edited; those that the model cannot be asked about left
+        out."""
+        able = [place for place, label in enumerate(rows.labels) if attack.attacks(label)]
+        drawn = permutation(self.seed, draw, number, size=len(able))[:count]
+        chosen = sorted(able[n] for n in drawn)
+        mine = attack(victim, rows.select(own_share(chosen)), step=number).rows
+        found = {row.id: row for row in from_shares(list(mine), victim.model)}
+        return [found[rows.ids[place]] for place in chosen if found[rows.ids[place]].after]
+
+    def _wrong(self, row: EditedRow, limit: float | None) -> bool:
+        if self.detector is None or limit is None:
+            return row.prediction != row.label
+        score = margins(torch.tensor([row.after]), self.detector.positive).item()
+        return (score > limit) != (row.label == self.detector.positive)
+
+
+def with_hard_rows(
+    train: EncodedRows, hard: Sequence[HardRow], encoded: Callable[[Examples], EncodedRows]
+) -> EncodedRows:
+    """The training rows with hard rows behind them, numbered on from the highest id. encoded: tokenises texts."""
+    first = max(train.ids, default=-1) + 1
+    pairs = None if train.pairs is None else tuple(row.pair or "" for row in hard)
+    ids = tuple(range(first, first + len(hard)))
+    more = encoded(Examples(tuple(row.text for row in hard), pairs, tuple(row.label for row in hard), ids))
+    return replace(
+        train,
+        features=(*train.features, *more.features),
+        editable=(*train.editable, *more.editable),
+        labels=(*train.labels, *more.labels),
+        ids=(*train.ids, *more.ids),
+        spelled=(*train.spelled, *more.spelled),
+        spans=(*train.spans, *more.spans),
+        texts=(*train.texts, *more.texts),
+        pairs=None if train.pairs is None else (*train.pairs, *(more.pairs or ())),
+    )
+
+
+def require_mining(config: RunConfig, accelerator: Accelerator, rows: int) -> None:
+    """Raises ConfigError where so many training rows are too few steps for the rounds, or the launcher shards the
+    model."""
+    if config.mining is None:
+        return
+    if accelerator.distributed_type is DistributedType.FSDP:
+        raise ConfigError(
+            [
+                "mining makes processes run different numbers of passes, which FSDP cannot do. Use DDP, or set mining: "
+                "null."
+            ]
+        )
+    try:
+        round_steps(config.mining.rounds, config.training.optimizer_steps(rows))
+    except ValueError as error:
+        raise ConfigError([str(error)]) from error
+
+
+def with_mining(
+    config: RunConfig,
+    splits: Splits,
+    loaded: LoadedModel,
+    attacks: Mapping[str, EditAttack],
+    detector: Detector | None,
+    plan: Plan,
+) -> Plan:
+    """The plan of a hardening on which hard rows are mined; as it is where the configuration wants none.
+
+    loaded: for its tokenizer.
+    """
+    wanted = config.mining
+    if wanted is None:
+        return plan
+    windows, length = config.data.reading(splits.labels), config.data.max_length
+    stream = plan.sampler
+    assert isinstance(stream, OneStream) and isinstance(stream.rows, EncodedRows)
+    encoded = partial(encode, tokenizer=loaded.tokenizer, max_length=length, windows=windows)
+    sampler = MinedRows(stream, partial(with_hard_rows, stream.rows, encoded=encoded), wanted.share)
+    miner = EditMiner(
+        attacks,
+        splits.train,
+        splits.validation,
+        wanted.rows,
+        wanted.held_out,
+        round_steps(wanted.rounds, plan.steps),
+        partial(Victim, tokenizer=loaded.tokenizer, max_length=length, windows=windows),
+        sampler,
+        detector,
+        config.evaluation.batch_size,
+        config.seed,
+    )
+    return replace(plan, sampler=sampler, memory=MinedMemory(sampler, plan.memory), miner=miner)
