@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from textadv.data import Rows
 from textadv.training.mixing import Mixing
+from textadv.training.progress import Progress
 from textadv.training.sampling import OneStream, Step
+from textadv.training.tracking import Tracker
 from textadv.values.randomness import permutation
 
 PLACES, DRAWN = 43, 44
@@ -80,6 +82,15 @@ class Miner(Protocol):
     def steps(self) -> Sequence[int]: ...
 
     def __call__(self, model: nn.Module, step: int) -> Round: ...
+
+
+def mine(miner: Miner | None, model: nn.Module, progress: Progress, tracker: Tracker) -> None:
+    """Lets the miner look for hard rows where the next step is one that it looks before, and tells of it."""
+    if miner is None or progress.step not in miner.steps:
+        return
+    found = miner(model, progress.step)
+    progress.rounds.append(found.record)
+    tracker.say(f"{tracker.name:<9} {found}")
 
 
 @dataclass
@@ -166,7 +177,7 @@ class MinedMemory:
         return own | {SAVED: torch.tensor(list(told), dtype=torch.uint8)}
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Puts back what `state` gave."""
+        """Puts back what `state` gave, tensors of any shape."""
         self.sampler.found = []
         told = bytes(state[SAVED].tolist()) if SAVED in state else b"[]"
         self.sampler.add([HardRow(str(text), pair, int(label)) for text, pair, label in json.loads(told)])

@@ -28,7 +28,7 @@ from textadv.training.averaging import Average, Averaging
 from textadv.training.divergence import LEAST_SCALE, NO_STEP, Course, require_finite, rows_of
 from textadv.training.keeping import RANKING, KeptWeights, improved, selected
 from textadv.training.liveness import LivenessGate
-from textadv.training.mining import Miner
+from textadv.training.mining import Miner, mine
 from textadv.training.optimisation import LearningRate, adamw
 from textadv.training.overfitting import SLOWER, Guard, Watch
 from textadv.training.precision import without_autocast
@@ -138,12 +138,12 @@ class Trainer:
                     self._look(tracker)
                 with finishing():
                     while self.progress.step < self.settings.steps and self.progress.ended_with is None:
-                        self._mine(tracker)
+                        mine(self.miner, self.model, self.progress, tracker)
                         rows = rows_of(self.sampler, self.progress.step, self.settings, self.accelerator)
                         with self.course.explaining(self.model, rows, self.progress):
                             self._step(tracker, gate)
                         self._heed(tracker)
-                    self._mine(tracker)
+                    mine(self.miner, self.model, self.progress, tracker)
             finally:
                 tracker.close()
         doubt = gate.doubt()
@@ -159,14 +159,6 @@ class Trainer:
         if settings.checkpoint_every is not None and self.saved < step:
             self._checkpoint(tracker)
         raise Interrupted(number, f"after step {step} of {settings.steps} of {self.name}")
-
-    def _mine(self, tracker: Tracker) -> None:
-        """Lets the miner look for hard rows where the next step is one that it looks before."""
-        if self.miner is None or self.progress.step not in self.miner.steps:
-            return
-        found = self.miner(self.model, self.progress.step)
-        self.progress.rounds.append(found.record)
-        tracker.say(f"{self.name:<9} {found}")
 
     def _step(self, tracker: Tracker, gate: LivenessGate) -> None:
         began = time.perf_counter()

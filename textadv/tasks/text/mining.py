@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
-from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from torch import nn
 
 from textadv.attacks.edits import EditAttack, EditedRow, PastThreshold, Victim
+from textadv.config.edits import EditSources
 from textadv.config.types import ConfigError
 from textadv.data import EncodedRows, Examples, Splits, encode
 from textadv.measuring.accuracy.detecting import Detector
 from textadv.models import LoadedModel, bare
-from textadv.tasks.protocol import Plan
+from textadv.tasks.protocol import Plan, Run
 from textadv.tasks.text.config import RunConfig
+from textadv.tasks.text.editing import Editing
 from textadv.training.mining import HardRow, MinedMemory, MinedRows, Round, Tried, round_steps
 from textadv.training.sampling import OneStream
 from textadv.values.processes import from_shares, own_share
@@ -25,6 +27,7 @@ from textadv.values.randomness import permutation
 from textadv.values.windows import margins
 
 MINING_DRAW, HELD_OUT_DRAW = 45, 46
+KEY = "mining.edits"
 
 
 @dataclass(frozen=True)
@@ -110,55 +113,64 @@ def with_hard_rows(
     )
 
 
-def require_mining(config: RunConfig, accelerator: Accelerator, rows: int) -> None:
-    """Raises ConfigError where so many training rows are too few steps for the rounds, or the launcher shards the
-    model."""
-    if config.mining is None:
-        return
-    if accelerator.distributed_type is DistributedType.FSDP:
-        raise ConfigError(
-            [
-                "mining makes processes run different numbers of passes, which FSDP cannot do. Use DDP, or set mining: "
-                "null."
-            ]
+@dataclass(frozen=True)
+class Mining:
+    """The mining of a run, where its configuration wants any: on which rows, with which attacks, by name."""
+
+    config: RunConfig
+    splits: Splits
+    sources: EditSources
+    attacks: Mapping[str, EditAttack]
+
+    @classmethod
+    def of(cls, config: RunConfig, splits: Splits, sources: EditSources) -> Mining:
+        """The mining of this configuration. Raises ConfigError where an attack cannot be made."""
+        attacks = {} if config.mining is None else config.mining.attacks(config.seed, sources)
+        return cls(config, splits, sources, attacks)
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of all that each attack follows from."""
+        return {f"{KEY}.{key}": attack.identity for key, attack in self.attacks.items()}
+
+    def rehearse(self, loaded: LoadedModel, run: Run, rows: int) -> None:
+        """Tries each attack where the run will train. rows: of the training data.
+
+        Raises ConfigError where one cannot work on this model, there are too few steps for the rounds, or the launcher
+        shards the model.
+        """
+        wanted = self.config.mining
+        if wanted is None or not run.training:
+            return
+        if run.accelerator.distributed_type is DistributedType.FSDP:
+            told = "mining makes processes run different numbers of passes, which FSDP cannot do."
+            raise ConfigError([f"{told} Use DDP, or set mining: null."])
+        try:
+            round_steps(wanted.rounds, self.config.training.optimizer_steps(rows))
+        except ValueError as error:
+            raise ConfigError([f"{error} Lower it, or train for longer."]) from error
+        Editing(self.attacks, self.sources, self.splits.train, self.splits.labels, KEY).rehearse(self.config, loaded)
+
+    def planned(self, tokenizer: Any, detector: Detector | None, plan: Plan) -> Plan:
+        """The plan of a hardening on which hard rows are mined; as it is where the configuration wants none."""
+        config, wanted, stream = self.config, self.config.mining, plan.sampler
+        if wanted is None:
+            return plan
+        windows, length = config.data.reading(self.splits.labels), config.data.max_length
+        assert isinstance(stream, OneStream) and isinstance(stream.rows, EncodedRows)
+        encoded = partial(encode, tokenizer=tokenizer, max_length=length, windows=windows)
+        sampler = MinedRows(stream, partial(with_hard_rows, stream.rows, encoded=encoded), wanted.share)
+        miner = EditMiner(
+            self.attacks,
+            self.splits.train,
+            self.splits.validation,
+            wanted.rows,
+            wanted.held_out,
+            round_steps(wanted.rounds, plan.steps),
+            partial(Victim, tokenizer=tokenizer, max_length=length, windows=windows),
+            sampler,
+            detector,
+            config.evaluation.batch_size,
+            config.seed,
         )
-    try:
-        round_steps(config.mining.rounds, config.training.optimizer_steps(rows))
-    except ValueError as error:
-        raise ConfigError([str(error)]) from error
-
-
-def with_mining(
-    config: RunConfig,
-    splits: Splits,
-    loaded: LoadedModel,
-    attacks: Mapping[str, EditAttack],
-    detector: Detector | None,
-    plan: Plan,
-) -> Plan:
-    """The plan of a hardening on which hard rows are mined; as it is where the configuration wants none.
-
-    loaded: for its tokenizer.
-    """
-    wanted = config.mining
-    if wanted is None:
-        return plan
-    windows, length = config.data.reading(splits.labels), config.data.max_length
-    stream = plan.sampler
-    assert isinstance(stream, OneStream) and isinstance(stream.rows, EncodedRows)
-    encoded = partial(encode, tokenizer=loaded.tokenizer, max_length=length, windows=windows)
-    sampler = MinedRows(stream, partial(with_hard_rows, stream.rows, encoded=encoded), wanted.share)
-    miner = EditMiner(
-        attacks,
-        splits.train,
-        splits.validation,
-        wanted.rows,
-        wanted.held_out,
-        round_steps(wanted.rounds, plan.steps),
-        partial(Victim, tokenizer=loaded.tokenizer, max_length=length, windows=windows),
-        sampler,
-        detector,
-        config.evaluation.batch_size,
-        config.seed,
-    )
-    return replace(plan, sampler=sampler, memory=MinedMemory(sampler, plan.memory), miner=miner)
+        return replace(plan, sampler=sampler, memory=MinedMemory(sampler, plan.memory), miner=miner)

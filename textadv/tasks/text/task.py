@@ -47,7 +47,7 @@ from textadv.tasks.detecting import check_names, check_recall, detector_of
 from textadv.tasks.protocol import Run
 from textadv.tasks.text.config import RunConfig
 from textadv.tasks.text.editing import Editing
-from textadv.tasks.text.mining import require_mining, with_mining
+from textadv.tasks.text.mining import Mining
 from textadv.tasks.text.surrogates import text_surrogates
 from textadv.values.digests import digest, surrogate_hashes, weights_hash
 from textadv.values.host.phases import stage
@@ -68,7 +68,7 @@ def ready(config: RunConfig, run: Run) -> Classifier:
     check_measuring(config, len(splits.labels))
     sources = EditSources(splits.train, splits.labels)
     attacks = config.evaluation.edit_attacks(config.seed, sources)
-    mined = {} if config.mining is None else config.mining.attacks(config.seed, sources)
+    mining = Mining.of(config, splits, sources)
     check_names(config, splits.labels)
     config.data.reading(splits.labels)
     loaded = config.model.make(splits.labels, config.seed)
@@ -80,11 +80,9 @@ def ready(config: RunConfig, run: Run) -> Classifier:
     surrogates = text_surrogates(config, loaded, splits, test)
     threat = resolved_threat(config, loaded, train)
     edits = editing(config, loaded, sources, run) if run.training else None
-    require_mining(config, run.accelerator, len(train))
     tried = Editing(attacks, sources, splits.test, splits.labels)
     tried.rehearse(config, loaded)
-    if run.training:
-        Editing(mined, sources, splits.test, splits.labels, "mining.edits").rehearse(config, loaded)
+    mining.rehearse(loaded, run, len(train))
     detector = detector_of(config, splits.labels, validation, benign, threat)
     selection = selecting_positions(config, len(validation))
     if detector is not None:
@@ -102,14 +100,9 @@ def ready(config: RunConfig, run: Run) -> Classifier:
         hashes=_hashes(splits, loaded)
         | surrogate_hashes({name: found.model for name, found in surrogates.items()})
         | ({} if edits is None else edits.hashes)
-        | {f"mining.edits.{key}": attack.identity for key, attack in mined.items()},
+        | mining.hashes,
         new_weights=loaded.initialised,
-        warnings=(
-            *run.notes,
-            *_warnings(config, splits, threat, train, loaded),
-            *doubts,
-            *sources.notes,
-        ),
+        warnings=(*run.notes, *_warnings(config, splits, threat, train, loaded), *doubts, *sources.notes),
         load=partial(config.model.make, splits.labels, config.seed),
         opened=partial(_opened, config, splits),
         beside=partial(_beside, config, splits, tried),
@@ -118,7 +111,7 @@ def ready(config: RunConfig, run: Run) -> Classifier:
         beyond=tried.measured,
         tests=splits.tests,
         benign=benign,
-        mining=partial(with_mining, config, splits, loaded, mined, detector),
+        mining=partial(mining.planned, loaded.tokenizer, detector),
     )
     if run.training:
         check_selection(validation.labels, task.selection, splits.labels)
