@@ -128,6 +128,7 @@ def test_trigger_words_speak_for_the_class_and_go_into_rows_of_the_others() -> N
     [
         ("{name: trigger_words, toward: neutral}", "evaluation.edits.a.toward must be classes of the data"),
         ("{name: padding, of: 2}", "evaluation.edits.a.of must be classes of the data"),
+        ("{name: trigger_words, toward: 1, labels: [1]}", "evaluation.edits.a.labels: rows of positive are those of"),
     ],
 )
 def test_what_is_no_class_is_told(section: str, told: str) -> None:

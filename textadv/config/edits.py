@@ -282,9 +282,16 @@ class TriggerWordsConfig(EditSection):
 
         toward = class_at("toward", self.toward, sources.labels)
         words = of_rows("words", lambda: predictive_words(sources.train, toward, self.words))
-        others = tuple(n for n in range(len(sources.labels)) if n != toward)
+        if toward in {class_at("labels", label, sources.labels) for label in self.labels or []}:
+            raise ConfigError([f".labels: rows of {sources.labels[toward]} are those of toward. Remove it."])
         return trigger_words(
-            words, inserts=self.inserts, gradient=self.gradient, labels=others, queries=self.queries, seed=seed
+            words,
+            toward=toward,
+            inserts=self.inserts,
+            gradient=self.gradient,
+            labels=tuple(n for n in range(len(sources.labels)) if n != toward),
+            queries=self.queries,
+            seed=seed,
         )
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 
 import pytest
+import torch
 
-from tests.attacks.edits.toys import rows, victim
-from textadv.attacks.edits import Status
+from tests.attacks.edits.toys import Sums, rows, tokenizer, victim
+from textadv.attacks.edits import Status, Victim
 from textadv.attacks.edits.triggers import InsertGradientWords, paddings, predictive_words, trigger_words
 from textadv.config.edits import EditSources, TriggerWordsConfig
 from textadv.data import Examples
@@ -60,6 +61,21 @@ def test_triggers_turn_harmless_rows_and_leave_the_others() -> None:
     assert found.edited.split()[0] == "mail" and set(found.edited.split()) <= {"mail", "tea", "ignore", "override"}
     (other,) = attack(model, rows("ignore ignore", label=1)).rows
     assert other.status is Status.SKIPPED and other.reason == "rows of class 1 are not attacked"
+
+
+def test_of_three_classes_the_rows_go_to_the_one_that_is_named() -> None:
+    own = tokenizer(["mail", "order", "reveal"])
+    table = torch.zeros(len(own), 3, dtype=torch.float64)
+    for word, weights in {"mail": (1.0, 0.0, 0.0), "order": (0.0, 0.0, 3.0), "reveal": (0.0, 2.0, 0.0)}.items():
+        table[own.convert_tokens_to_ids(word)] = torch.tensor(weights, dtype=torch.float64)
+    model = Victim(Sums(table), own)
+    text = rows("mail", label=0)
+    for toward, word, predicted in ((1, "reveal", 1), (2, "order", 2), (None, "order", 2)):
+        attack = trigger_words(("order", "reveal"), toward=toward, gradient=0, inserts=1)
+        (found,) = attack(model, text).rows
+        assert found.status is Status.SUCCEEDED and found.prediction == predicted and word in found.edited
+    (found,) = trigger_words(("order",), toward=1, gradient=0, inserts=1)(model, text).rows
+    assert found.status is Status.FAILED and found.prediction == 0
 
 
 def test_no_more_words_than_may_be_inserted() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from textadv.attacks.edits.attack import EditAttack
 from textadv.attacks.edits.constraints import ChangedWords, NotTwice
+from textadv.attacks.edits.goals import Misclassify, Toward
 from textadv.attacks.edits.greedy import Greedy
 from textadv.attacks.edits.letters import STOP_WORDS, WordList
 from textadv.attacks.edits.parts import Probed, Request
@@ -92,6 +93,7 @@ def _sureness(own: int, rows: int, other: int, others: int) -> float:
 def trigger_words(
     words: Sequence[str],
     *,
+    toward: int | None = None,
     inserts: int = 3,
     gradient: int = 2,
     labels: tuple[int, ...] | None = (0,),
@@ -100,7 +102,7 @@ def trigger_words(
 ) -> EditAttack:
     """Up to `inserts` words put behind the most important ones of a harmless text, until the model calls it another.
 
-    words: see `predictive_words`; each is tried. gradient: words of the model's own gradient that are tried beside
+    toward: the class that it is to be called; None: any other. words: see `predictive_words`; each is tried. gradient: words of the model's own gradient that are tried beside
     them; 0: none, as of a tokenizer that has no whole words. labels: the harmless classes. A row so edited is still
     harmless: trained on with its label it teaches that a word alone is no attack.
 
@@ -113,6 +115,7 @@ def trigger_words(
         AnyOf(parts),
         Greedy("gradient"),
         (NotTwice(), ChangedWords(most=inserts)),
+        Misclassify() if toward is None else Toward(toward),
         queries=queries,
         labels=labels,
         seed=seed,
