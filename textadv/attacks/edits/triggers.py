@@ -102,9 +102,10 @@ def trigger_words(
 ) -> EditAttack:
     """Up to `inserts` words put behind the most important ones of a harmless text, until the model calls it another.
 
-    toward: the class that it is to be called; None: any other. words: see `predictive_words`; each is tried. gradient: words of the model's own gradient that are tried beside
-    them; 0: none, as of a tokenizer that has no whole words. labels: the harmless classes. A row so edited is still
-    harmless: trained on with its label it teaches that a word alone is no attack.
+    toward: the class that it is to be called; None: any other. words: see `predictive_words`; each is tried. gradient:
+    words of the model's own gradient that are tried beside them; 0: none, as of a tokenizer that has no whole words.
+    labels: the harmless classes. A row so edited is still harmless: trained on with its label it teaches that a word
+    alone is no attack.
 
     Deviations: none from a paper.
     """
