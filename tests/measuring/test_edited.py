@@ -24,6 +24,7 @@ from textadv.attacks.edits import (
     deepwordbug,
     input_reduction,
     padding,
+    rot13,
 )
 from textadv.data import Examples
 from textadv.measuring import Finished, Measured
@@ -67,6 +68,8 @@ def test_the_numbers_by_hand() -> None:
     # The row itself, it without each of its words, and the synonym where there is one.
     assert found["edits/queries/swaps"].value == (4 + 4 + 2 + 3) / 4
     assert found["edits/words_changed/swaps"].value == (1 / 2 + 1 / 2 + 0 + 1) / 4
+    coded = record("toy", own, {"coded": rot13()})
+    assert not any(measure.id.startswith("edits/words_changed") for measure in coded.measures)
     section = found.section(Edits)
     assert section is not None and [row.id for row in section.runs[0].rows] == [10, 11, 12, 13, 14]
     assert [row.status for row in section.runs[0].rows] == ["succeeded", "failed", "skipped", "failed", "failed"]

@@ -35,6 +35,7 @@ def test_it_trains_measures_and_exports(name: str, tmp_path: Path, recipe: Recip
 
 def test_queries_are_passes_of_the_training_report(tmp_path: Path, recipe: Recipe) -> None:
     alone = run("typos alone", recipe, tmp_path / "typos", "training.log_every=3").trainings[0]
+    assert alone.objective.startswith("adversarial, texts edited by Typos(share=1")
     # 18 clean and 6 attacked rows, and the two passes that measure the attacked rows of steps 1 and 3.
     assert (alone.forwards, alone.backwards) == (24 + 2 * 4, 24)
     searched = hardened_run(

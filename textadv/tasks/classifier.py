@@ -114,6 +114,8 @@ class Classifier:
         score = partial(self._score, attack=config.selection.attack.make(self.threat, config.seed), split=split)
         guard = None if objective is None else guard_of(config, self.threat, self.validation, self.split_norm)
         plan = plan_of(config, self.run, self.train, loaded.model, objective, score, "robust_best", guard, split)
+        if self.edits is not None and objective is not None:
+            plan = replace(plan, objective=f"{plan.objective}, texts edited by {self.edits}")
         return self.mining(plan)
 
     def plain(self, loaded: LoadedModel | LoadedVision) -> Plan:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from textadv.attacks.edits import EditAttack, Edited, Status
+from textadv.attacks.edits import EditAttack, Edited, EditedRow, Status
 from textadv.data import Examples
 from textadv.measuring.measured import OWN, Measure, Measured, share
 from textadv.measuring.rates import percent
@@ -62,9 +62,14 @@ def _run(name: str, attack: EditAttack, edited: Edited) -> EditRun:
         attack.queries,
         edited.mean_queries,
         sum(row.cached for row in own) / max(1, len(own)),
-        sum(row.changed / max(1, row.words) for row in own) / max(1, len(own)),
+        _words(own) if attack.transformation.by_word else None,
         rows,
     )
+
+
+def _words(rows: Sequence[EditedRow]) -> float:
+    """The mean share of words that are changed."""
+    return sum(row.changed / max(1, row.words) for row in rows) / max(1, len(rows))
 
 
 def edit_measures(runs: Sequence[EditRun], found: Mapping[str, Edited]) -> Iterator[Measure]:
@@ -91,8 +96,8 @@ def edit_measures(runs: Sequence[EditRun], found: Mapping[str, Edited]) -> Itera
     for run in runs:
         told = f"{run.queries:.1f} (+ {run.cached:.1f} cached)"
         yield _mean(f"mean queries, {run.name}", QUERIES + run.name, run.queries, run, told)
-        told = percent(run.words)
-        yield _mean(f"words changed, {run.name}", WORDS + run.name, run.words, run, told)
+        if run.words is not None:
+            yield _mean(f"words changed, {run.name}", WORDS + run.name, run.words, run, percent(run.words))
 
 
 def _over(runs: Sequence[EditRun], every: Sequence[RowEdit]) -> str:

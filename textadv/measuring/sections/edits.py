@@ -51,7 +51,8 @@ class EditRun:
     """One attack. name: its key under `evaluation.edits`. attack, identity: as it prints itself, and the hash of that.
 
     breaks: whether success is another class; otherwise accuracy is not what it lowers. limit: queries per row, None: no
-    limit. queries, cached, words: means over the searched rows, the last the share of words that are changed.
+    limit. queries, cached, words: means over the searched rows, the last the share of words that are changed; None
+    where the text is edited as a whole.
     """
 
     name: str
@@ -61,7 +62,7 @@ class EditRun:
     limit: int | None
     queries: float
     cached: float
-    words: float
+    words: float | None
     rows: tuple[RowEdit, ...]
 
     def within(self, budget: int) -> Rate:
@@ -118,7 +119,7 @@ def _ended(runs: Mapping[str, Mapping[str, EditRun]]) -> list[list[str]]:
             counts = (ended["succeeded"], ended["failed"], spent)
             skipped = Counter(row.reason for row in run.rows if row.status == "skipped")
             why = "; ".join(f"{count} {reason}" for reason, count in skipped.items())
-            means = (f"{run.queries:.1f}", f"{run.cached:.1f}", percent(run.words))
+            means = (f"{run.queries:.1f}", f"{run.cached:.1f}", MISSING if run.words is None else percent(run.words))
             lines.append([name, model, *map(str, counts), why or "0", *means])
     return lines
 
