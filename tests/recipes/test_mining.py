@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
 from torch import nn
 
 from tests import edited
 from tests.recipes.running import (
+    ROOT,
     SMALL,
     Recipe,
     hardened_run,
@@ -21,15 +23,22 @@ from tests.recipes.running import (
     refused,
     results_of,
 )
-from textadv.attacks.edits import Victim, rot13, trigger_words
+from textadv.attacks.edits import EditAttack, Victim, rot13, trigger_words
+from textadv.config.edits import EditSources
+from textadv.config.types import ConfigError
+from textadv.data import Splits
 from textadv.measuring.accuracy.detecting import Detector
-from textadv.measuring.sections.mining import Mining
+from textadv.measuring.sections.mining import Mining as Shown
 from textadv.models.victim import Asked
 from textadv.report import read_results
-from textadv.tasks.text.mining import EditMiner
+from textadv.tasks.file import load_config
+from textadv.tasks.protocol import Run
+from textadv.tasks.text.config import RunConfig
+from textadv.tasks.text.mining import EditMiner, Mining
 from textadv.training.mining import MinedRows, Round
 from textadv.training.mixing import Mixing
 from textadv.training.sampling import OneStream
+from textadv.values.randomness import rng_state
 from textadv.values.windows import margins
 
 MINED = (
@@ -65,7 +74,7 @@ def miner(steps: tuple[int, ...], detector: Detector | None = None) -> tuple[Edi
 
 def test_what_joins_is_edited_and_wrong_under_its_own_label_and_the_last_round_adds_nothing() -> None:
     found, model = miner((0, 4))
-    told = found(model, 0)
+    told = found(model, 0).round
     victim = found.victim(model)
     texts = set(found.train.texts) | set(found.held_out.texts)
     assert told.added == told.pool == len(found.sampler.found) > 0
@@ -76,10 +85,69 @@ def test_what_joins_is_edited_and_wrong_under_its_own_label_and_the_last_round_a
     assert counts["coded"].rows == 6 and len(counts["coded"].held_out) == 4
     assert {row.label for row in found.sampler.found} == {0, 1} and counts["coded"].wrong == 6
     before = list(found.sampler.found)
-    last = found(model, 4)
+    last, *took = found(model, 4)
+    assert took == [0, 0, 0]
     assert (last.added, last.pool) == (0, len(before)) and found.sampler.found == before
     assert [one.rows for one in last.tried] == [0, 0]
     assert [one.held_out for one in last.tried] == [one.held_out for one in told.tried]
+
+
+def test_a_round_says_what_the_search_of_training_rows_took() -> None:
+    small, model = miner((0, 4))
+    found = replace(small, rows=12)
+    took = found(model, 0)
+    victim = found.victim(model)
+    own = [one(victim, found.train.select(able(one)), step=0).rows for one in found.attacks.values()]
+    searched = [row for rows in own for row in rows]
+    slopes = sum(row.slopes for row in searched)
+    assert took.backwards == slopes > 0
+    assert took.forwards == slopes + sum(row.queries for row in searched) > slopes + len(searched)
+
+
+def able(attack: EditAttack) -> list[int]:
+    """The places of the rows that it edits."""
+    return [place for place, label in enumerate(edited.examples(12).labels) if attack.attacks(label)]
+
+
+def test_a_round_leaves_the_model_and_the_generators_as_they_were() -> None:
+    found, model = miner((0, 4))
+    led = replace(found, attacks={"led": trigger_words(edited.WORDS[1], gradient=2, queries=20)})
+    weights, drawn = {name: value.clone() for name, value in model.state_dict().items()}, rng_state()
+    modes = [module.training for module in model.modules()]
+    led(model.train(), 0)
+    assert modes == [module.training for module in model.modules()]
+    assert all(value.grad is None and value.requires_grad for value in model.parameters())
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+    assert all(torch.equal(value, drawn[name]) for name, value in rng_state().items())
+
+
+def test_other_batches_of_the_search_find_the_same_rows() -> None:
+    (one, model), (other, _) = miner((0, 4)), miner((0, 4))
+    other = replace(other, attacks={key: replace(own, together=1) for key, own in other.attacks.items()}, batch_size=1)
+    assert one(model, 0)[:3] == other(model, 0)[:3] and one.sampler.found == other.sampler.found
+
+
+def test_a_run_that_does_not_train_reads_no_file_of_an_attack_and_hashes_none(tmp_path: Path) -> None:
+    words = ["mining={edits: {a: {name: bae, masked_lm: nowhere}}}"]
+    config = load_config(str(ROOT / SMALL), words)
+    assert isinstance(config, RunConfig)
+    parts = Splits(edited.examples(12), edited.examples(10), edited.examples(10), ("negative", "positive"))
+    sources = EditSources(parts.train, parts.labels)
+    run = Run(Accelerator(cpu=True), tmp_path, False, lambda model: None)
+    found = Mining.of(config, parts, sources, run)
+    assert found.hashes == {}
+    with pytest.raises(ConfigError, match="mining.edits.a.masked_lm"):
+        Mining.of(config, parts, sources, replace(run, training=True))
+
+
+def test_an_attack_on_classes_without_a_training_row_is_refused(tmp_path: Path) -> None:
+    config = load_config(str(ROOT / SMALL), ["mining={edits: {a: {name: rot13, labels: [mixed]}, b: {name: rot13}}}"])
+    assert isinstance(config, RunConfig)
+    parts = Splits(edited.examples(12), edited.examples(10), edited.examples(10), ("negative", "positive", "mixed"))
+    run = Run(Accelerator(cpu=True), tmp_path, True, lambda model: None)
+    with pytest.raises(ConfigError, match="mining.edits.a: no training row is of a class whose rows it edits") as told:
+        Mining.of(config, parts, EditSources(parts.train, parts.labels), run)
+    assert len(told.value.lines) == 1
 
 
 def test_of_a_detector_what_is_on_the_other_side_of_its_threshold_joins() -> None:
@@ -111,7 +179,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Recipe], Path]:
 
 
 def rounds(output: Path) -> tuple[Round, ...]:
-    section = read_results(output).section(Mining)
+    section = read_results(output).section(Shown)
     assert section is not None
     return section.rounds
 
@@ -138,6 +206,7 @@ def test_an_interrupted_run_mines_the_same_rows_and_ends_in_the_same_bits(
     (output / "results.json").unlink()
     resumed = hardened_run(recipe, SMALL, output, *RUN, MINED, "checkpoint.resume=true")
     assert resumed.hashes == results_of(first).hashes
+    assert resumed.trainings[-1].passes == results_of(first).trainings[-1].passes
     assert rounds(output) == rounds(first)
 
 
@@ -145,8 +214,10 @@ def test_mined_rows_change_what_is_trained(whole: Any, recipe: Recipe, tmp_path:
     output = whole(recipe)
     plain, mined = hardened_run(recipe, SMALL, tmp_path, *RUN), results_of(output)
     assert plain.hashes["weights.hardened"] != mined.hashes["weights.hardened"]
-    assert read_results(tmp_path).section(Mining) is None and plain.trainings[-1].rounds == ()
+    assert read_results(tmp_path).section(Shown) is None and plain.trainings[-1].rounds == ()
     assert plain.trainings[-1].rows_seen == mined.trainings[-1].rows_seen
+    searched = sum(tried.rows for one in mined.trainings[-1].rounds for tried in one.tried)
+    assert mined.trainings[-1].forwards >= plain.trainings[-1].forwards + searched > plain.trainings[-1].forwards
 
 
 @pytest.mark.slow
@@ -163,6 +234,8 @@ def test_two_processes_mine_the_same_rows(recipe: Recipe, tmp_path: Path) -> Non
     ("words", "told"),
     [
         (["mining={edits: {}}"], "mining.edits"),
+        (["mining={rounds: 1, edits: {a: {name: trigger_words, toward: negative}}}"], "mining.edits.a: No token"),
+        (["mining={rounds: 1, edits: {a: {name: trigger_words, toward: positive}}}"], "mining.edits.a: No token"),
         (["mining={edits: {a: {name: rot13, rows: 3}}}"], "mining.edits.a.rows samples the rows of an evaluation"),
         (["mining={edits: {a: {name: rot13, labels: [third]}}}"], "mining.edits.a.labels"),
         (["mining={edits: {a: {name: rot13}}, rounds: 6}", "training.steps=6"], "mining.rounds: 6 need more than 6"),

@@ -5,20 +5,25 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from tests import edited
 from textadv.data import EncodedRows, Examples, encode
+from textadv.measuring.blocks import Grid
 from textadv.measuring.sections.mining import Mining, plateau
 from textadv.tasks.text.mining import with_hard_rows
-from textadv.training.mining import HardRow, MinedMemory, MinedRows, Round, Tried, round_steps
+from textadv.training.mining import HardRow, Mined, MinedMemory, MinedRows, Round, Tried, mine, round_steps
 from textadv.training.mixing import Constant, Mixing
+from textadv.training.progress import Progress
 from textadv.training.sampling import OneStream
+from textadv.training.tracking import Tracker
 from textadv.values.batch import Role
 
 HARD = [HardRow("bad bad superbx good", None, 1), HardRow("lovely", None, 0), HardRow("dull \U0001f600", None, 1)]
@@ -164,6 +169,37 @@ def rounds(*wrong: int, rows: int = 40) -> list[Round]:
 )
 def test_the_plateau_is_told(wrong: tuple[int, ...], told: str) -> None:
     assert plateau(rounds(*wrong), "typos") == told
+
+
+class _Taking:
+    """A miner before step 2 whose round takes 10 forward passes, 4 backward ones and half a second."""
+
+    steps = (2,)
+
+    def __call__(self, model: nn.Module, step: int) -> Mined:
+        return Mined(rounds(3)[0], 10, 4, 0.5)
+
+
+def test_what_a_round_takes_is_part_of_what_the_training_takes(tmp_path: Path) -> None:
+    progress = Progress(step=1, forwards=7, backwards=6, seconds=1.0)
+    tracker = Tracker(tmp_path, Accelerator(cpu=True), name="hardened", total=3, bar=False)
+    mine(_Taking(), nn.Linear(1, 1), progress, tracker)
+    assert progress == Progress(step=1, forwards=7, backwards=6, seconds=1.0)
+    progress.step = 2
+    mine(_Taking(), nn.Linear(1, 1), progress, tracker)
+    tracker.close()
+    assert (progress.forwards, progress.backwards, progress.seconds) == (17, 10, 1.5) and len(progress.rounds) == 1
+
+
+def test_tables_and_lines_tell_the_rows_apart_and_say_what_came_after_the_last_step() -> None:
+    own = rounds(30, 12)
+    last = Round(own[1].step, (own[1].tried[0]._replace(rows=0, wrong=0),), 0, 10)
+    _, held_out, training, _ = Mining.blocks({"hardened": Mining((own[0], last))})
+    assert isinstance(held_out, Grid) and isinstance(training, Grid)
+    assert [row[0] for row in held_out.rows] == ["held-out rows, before step", "1", "after the last"]
+    assert [row[0] for row in training.rows] == ["training rows, before step", "1"]
+    assert "typos 5/50 (30/40)" in str(own[0])
+    assert str(last).endswith("10 hard rows in all  wrong when edited, held out: typos 12/40")
 
 
 def test_a_round_comes_back_from_its_record_and_the_section_shows_shares() -> None:

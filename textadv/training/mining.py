@@ -19,6 +19,7 @@ from textadv.training.mixing import Mixing
 from textadv.training.progress import Progress
 from textadv.training.sampling import OneStream, Step
 from textadv.training.tracking import Tracker
+from textadv.values.processes import processes
 from textadv.values.randomness import permutation
 
 PLACES, DRAWN = 43, 44
@@ -54,9 +55,11 @@ class Round:
     pool: int
 
     def __str__(self) -> str:
-        found = ", ".join(
-            f"{one.name} {one.wrong}/{one.rows} ({sum(one.held_out)}/{len(one.held_out)})" for one in self.tried
-        )
+        apart = {one.name: f"{sum(one.held_out)}/{len(one.held_out)}" for one in self.tried}
+        if not any(one.rows for one in self.tried):
+            found = ", ".join(f"{name} {share}" for name, share in apart.items())
+            return f"step {self.step}  {self.pool} hard rows in all  wrong when edited, held out: {found}"
+        found = ", ".join(f"{one.name} {one.wrong}/{one.rows} ({apart[one.name]})" for one in self.tried)
         rows = f"{self.added} hard rows, {self.pool} in all"
         return f"step {self.step}  mined {rows}  wrong when edited (held out): {found}"
 
@@ -75,20 +78,36 @@ class Round:
         return cls(int(record["step"]), tried, int(record["added"]), int(record["pool"]))
 
 
+class Mined(NamedTuple):
+    """What came of a round, and what training took for it: passes of one row over all processes, and seconds. What
+    the held-out rows took is not among them, like all by which a model is only measured."""
+
+    round: Round
+    forwards: int = 0
+    backwards: int = 0
+    seconds: float = 0.0
+
+
 class Miner(Protocol):
     """Looks for hard rows before each of `steps` and adds them to its sampler; every process must call it."""
 
     @property
     def steps(self) -> Sequence[int]: ...
 
-    def __call__(self, model: nn.Module, step: int) -> Round: ...
+    def __call__(self, model: nn.Module, step: int) -> Mined: ...
 
 
 def mine(miner: Miner | None, model: nn.Module, progress: Progress, tracker: Tracker) -> None:
-    """Lets the miner look for hard rows where the next step is one that it looks before, and tells of it."""
+    """Lets the miner look for hard rows where the next step is one that it looks before, and tells of it.
+
+    What it took is part of what the training took, of which each process counts its share.
+    """
     if miner is None or progress.step not in miner.steps:
         return
-    found = miner(model, progress.step)
+    found, forwards, backwards, seconds = miner(model, progress.step)
+    progress.forwards += round(forwards / processes())
+    progress.backwards += round(backwards / processes())
+    progress.seconds += seconds
     progress.rounds.append(found.record)
     tracker.say(f"{tracker.name:<9} {found}")
 
@@ -144,7 +163,8 @@ class MinedRows:
 
     def add(self, rows: Sequence[HardRow]) -> int:
         """Adds the rows that are not there yet; how many."""
-        fresh = [row for row in dict.fromkeys(rows) if row not in set(self.found)]
+        known = set(self.found)
+        fresh = [row for row in dict.fromkeys(rows) if row not in known]
         self.found += fresh
         self._rows = self.joined(self.found) if self.found else None
         return len(fresh)

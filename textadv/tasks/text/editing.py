@@ -8,7 +8,7 @@ from itertools import islice
 from types import MappingProxyType
 from typing import Any
 
-from textadv.attacks.edits import EditAttack, EditedRow, Victim
+from textadv.attacks.edits import EditAttack, EditedRow, Misclassify, Victim
 from textadv.attacks.edits.passage import word_spans
 from textadv.config.edits import EditSources
 from textadv.config.edits_evaluation import BY_NAME
@@ -60,7 +60,8 @@ class Editing:
 
     @stage("trying the edits")
     def rehearse(self, config: RunConfig, loaded: LoadedModel) -> None:
-        """Runs each attack on one row for a few queries. Raises ConfigError where one cannot work on this model."""
+        """Runs each attack on one row for a few queries, whatever its goal: a row that is there already would not be
+        searched. Raises ConfigError where one cannot work on this model."""
         text = _tried_on(self.test.texts) if self.attacks else None
         if text is None:
             return
@@ -69,7 +70,8 @@ class Editing:
         label = int(victim.logits([Asked(text, None if pair is None else "")]).argmax())
         for key, attack in self.attacks.items():
             try:
-                replace(attack, queries=TRIED, labels=None)(victim, Examples((text,), pair, (label,), (0,)))
+                tried = replace(attack, goal=Misclassify(), queries=TRIED, labels=None)
+                tried(victim, Examples((text,), pair, (label,), (0,)))
             except ModelError as error:
                 lines.append(f"{self.under}.{key}: {error}")
         if lines:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,7 +21,7 @@ from textadv.models import LoadedModel, bare
 from textadv.tasks.protocol import Plan, Run
 from textadv.tasks.text.config import RunConfig
 from textadv.tasks.text.editing import Editing
-from textadv.training.mining import HardRow, MinedMemory, MinedRows, Round, Tried, round_steps
+from textadv.training.mining import HardRow, Mined, MinedMemory, MinedRows, Round, Tried, round_steps
 from textadv.training.sampling import OneStream
 from textadv.values.processes import from_shares, own_share
 from textadv.values.randomness import permutation
@@ -52,26 +53,37 @@ class EditMiner:
     batch_size: int = 64
     seed: int = 0
 
-    def __call__(self, model: nn.Module, step: int) -> Round:
+    def __call__(self, model: nn.Module, step: int) -> Mined:
         """One round. Every process must call it; each searches a part of the rows."""
-        model, number = bare(model), self.steps.index(step)
-        last = number == len(self.steps) - 1
-        victim = self.victim(model)
-        limit = None
+        began, model, number = time.perf_counter(), bare(model), self.steps.index(step)
+        victim, limit, forwards = self.victim(model), None, 0
         if self.detector is not None:
-            limits, _ = self.detector.thresholds(model, self.batch_size)
-            limit = limits[0].value
+            limits, scores = self.detector.thresholds(model, self.batch_size)
+            limit, forwards = limits[0].value, len(scores)
+        aimed = {key: self._aimed(attack, limit) for key, attack in self.attacks.items()}
+        last = number == len(self.steps) - 1
+        seen = {
+            key: [] if last else self._edited(victim, attack, self.train, self.rows, MINING_DRAW, number)
+            for key, attack in aimed.items()
+        }
+        every = [row for rows in seen.values() for row in rows]
+        slopes = sum(row.slopes for row in every)
+        forwards += slopes + sum(row.queries for row in every)
+        seconds = time.perf_counter() - began
         tried, hard = [], list[HardRow]()
-        for key, attack in self.attacks.items():
-            aimed = attack
-            if self.detector is not None and limit is not None:
-                aimed = replace(attack, goal=PastThreshold(self.detector.positive, limit))
-            seen = [] if last else self._edited(victim, aimed, self.train, self.rows, MINING_DRAW, number)
-            apart = self._edited(victim, aimed, self.held_out, self.held_out_rows, HELD_OUT_DRAW, 0)
-            wrong = [row for row in seen if self._wrong(row, limit)]
+        for key, attack in aimed.items():
+            apart = self._edited(victim, attack, self.held_out, self.held_out_rows, HELD_OUT_DRAW, 0)
+            wrong = [row for row in seen[key] if self._wrong(row, limit)]
             hard += [HardRow(row.edited, row.pair, row.label) for row in wrong if row.edited != row.text]
-            tried.append(Tried(key, len(seen), len(wrong), tuple(self._wrong(row, limit) for row in apart)))
-        return Round(step, tuple(tried), self.sampler.add(hard), len(self.sampler.found))
+            tried.append(Tried(key, len(seen[key]), len(wrong), tuple(self._wrong(row, limit) for row in apart)))
+        found = Round(step, tuple(tried), self.sampler.add(hard), len(self.sampler.found))
+        return Mined(found) if last else Mined(found, forwards, slopes, seconds)
+
+    def _aimed(self, attack: EditAttack, limit: float | None) -> EditAttack:
+        """The attack on what is wrong."""
+        if self.detector is None or limit is None:
+            return attack
+        return replace(attack, goal=PastThreshold(self.detector.positive, limit))
 
     def _edited(
         self, victim: Victim, attack: EditAttack, rows: Examples, count: int, draw: int, number: int
@@ -115,7 +127,7 @@ def with_hard_rows(
 
 @dataclass(frozen=True)
 class Mining:
-    """The mining of a run, where its configuration wants any: on which rows, with which attacks, by name."""
+    """The mining of a run, where its configuration wants any and it trains: on which rows, with which attacks."""
 
     config: RunConfig
     splits: Splits
@@ -123,9 +135,19 @@ class Mining:
     attacks: Mapping[str, EditAttack]
 
     @classmethod
-    def of(cls, config: RunConfig, splits: Splits, sources: EditSources) -> Mining:
-        """The mining of this configuration. Raises ConfigError where an attack cannot be made."""
-        attacks = {} if config.mining is None else config.mining.attacks(config.seed, sources)
+    def of(cls, config: RunConfig, splits: Splits, sources: EditSources, run: Run) -> Mining:
+        """The mining of this configuration.
+
+        Raises ConfigError where an attack cannot be made, or edits rows of classes that no training row is of.
+        """
+        if config.mining is None or not run.training:
+            return cls(config, splits, sources, {})
+        attacks = config.mining.attacks(config.seed, sources)
+        idle = [key for key, attack in attacks.items() if not any(map(attack.attacks, set(splits.train.labels)))]
+        if idle:
+            raise ConfigError(
+                [f"{KEY}.{key}: no training row is of a class whose rows it edits. Leave it out." for key in idle]
+            )
         return cls(config, splits, sources, attacks)
 
     @property

@@ -68,7 +68,7 @@ def ready(config: RunConfig, run: Run) -> Classifier:
     check_measuring(config, len(splits.labels))
     sources = EditSources(splits.train, splits.labels)
     attacks = config.evaluation.edit_attacks(config.seed, sources)
-    mining = Mining.of(config, splits, sources)
+    mining = Mining.of(config, splits, sources, run)
     check_names(config, splits.labels)
     config.data.reading(splits.labels)
     loaded = config.model.make(splits.labels, config.seed)
