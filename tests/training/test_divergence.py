@@ -18,6 +18,7 @@ from textadv.models import PerturbationError
 from textadv.objectives import Adversarial, FreeLB, Objective, trades
 from textadv.training.checkpoint import latest
 from textadv.training.divergence import Course, largest_weight, sentence
+from textadv.training.mining import Mined
 from textadv.training.progress import Progress, Scores
 from textadv.values.errors import NonFiniteError
 
@@ -58,6 +59,27 @@ def test_a_weight_decay_beyond_use_is_named(name: str, tmp_path: Path) -> None:
         "Lower training.weight_decay: 1e+06. With training.learning_rate: 0.03 each step multiplies weights by" in told
     )
     assert "float16" not in told and "hook" not in told
+
+
+class Failing:
+    """A miner that fails before `step` as a threshold does that is chosen on scores without numbers."""
+
+    def __init__(self, step: int) -> None:
+        self.steps = (step,)
+
+    def __call__(self, model: nn.Module, step: int) -> Mined:
+        raise ValueError("A threshold needs finite scores.")
+
+
+@pytest.mark.parametrize(("step", "place"), [(2, "at step 3 of training"), (4, "after step 4 of training")])
+def test_a_round_of_mining_that_fails_on_diverged_weights_says_so(step: int, place: str, tmp_path: Path) -> None:
+    mine = trainer(tmp_path, None, learning_rate=3.0, steps=4)
+    mine.miner = Failing(step)
+    with pytest.raises(NonFiniteError) as caught:
+        mine.run()
+    told = str(caught.value)
+    assert f"A threshold needs finite scores, {place}" in told
+    assert "Training diverged within" in told and "Lower training.learning_rate: 3." in told
 
 
 def test_numbers_that_fail_with_sound_weights_name_the_rate_as_likely(tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ class Course:
 
         It is `error` itself where its message says all that is known.
         """
-        batches, inside = _made(batches), progress.step == began
+        batches, inside = _made(batches), progress.step == began < self.settings.steps
         place = f"at step {began + 1}" if inside else f"after step {progress.step}"
         fact = sentence(error)
         told = f"{fact}." if "step" in fact else f"{fact}, {place} of training."
