@@ -6,11 +6,13 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from torch import nn
 
 from tests import edited
@@ -29,6 +31,7 @@ from textadv.config.types import ConfigError
 from textadv.data import Splits
 from textadv.measuring.accuracy.detecting import Detector
 from textadv.measuring.sections.mining import Mining as Shown
+from textadv.models import LoadedModel
 from textadv.models.victim import Asked
 from textadv.report import read_results
 from textadv.tasks.file import load_config
@@ -148,6 +151,18 @@ def test_an_attack_on_classes_without_a_training_row_is_refused(tmp_path: Path) 
     with pytest.raises(ConfigError, match="mining.edits.a: no training row is of a class whose rows it edits") as told:
         Mining.of(config, parts, EditSources(parts.train, parts.labels), run)
     assert len(told.value.lines) == 1
+
+
+def test_a_sharded_model_is_refused_with_what_to_do_instead(tmp_path: Path) -> None:
+    config = load_config(str(ROOT / SMALL), ["mining={edits: {a: {name: rot13}}, rounds: 1}"])
+    assert isinstance(config, RunConfig)
+    parts = Splits(edited.examples(12), edited.examples(10), edited.examples(10), ("negative", "positive"))
+    sharded = cast(Accelerator, SimpleNamespace(distributed_type=DistributedType.FSDP))
+    run, loaded = Run(sharded, tmp_path, True, lambda model: None), cast(LoadedModel, None)
+    mining = Mining.of(config, parts, EditSources(parts.train, parts.labels), run)
+    with pytest.raises(ConfigError, match="which FSDP cannot do. Use DDP, or set mining: null"):
+        mining.rehearse(loaded, run, 12)
+    mining.rehearse(loaded, replace(run, training=False), 12)
 
 
 def test_of_a_detector_what_is_on_the_other_side_of_its_threshold_joins() -> None:

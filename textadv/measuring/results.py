@@ -28,7 +28,8 @@ VerdictWord = Literal["gain", "partial", "trade", "loss", "unproven", "uncompare
 class Training:
     """One training run; `name` is that of the evaluation of the model it made.
 
-    forwards, backwards: passes of one row through the model, the adversary's included; seconds: wall clock.
+    forwards, backwards: passes of one row through the model, the adversary's and those of mining included; seconds:
+    wall clock.
     selected: which checkpoint was kept ("robust-best", "clean-best", "last"), from optimizer step `selected_step`.
     best, last: the score on validation rows by which it was; overfitting: their difference, where the score is robust
     accuracy, or what `scored` says. rounds: of mining hard rows.

@@ -79,8 +79,10 @@ class Round:
 
 
 class Mined(NamedTuple):
-    """What came of a round, and what training took for it: passes of one row over all processes, and seconds. What
-    the held-out rows took is not among them, like all by which a model is only measured."""
+    """What came of a round, and what training took for it: passes of one row over all processes, and seconds.
+
+    What the held-out rows took is not among them, like all by which a model is only measured.
+    """
 
     round: Round
     forwards: int = 0

@@ -138,23 +138,19 @@ class Trainer:
                     self._look(tracker)
                 with finishing():
                     while self.progress.step < self.settings.steps and self.progress.ended_with is None:
-                        with self._explaining():
+                        rows = rows_of(self.sampler, self.progress.step, self.settings, self.accelerator)
+                        with self.course.explaining(self.model, rows, self.progress):
                             mine(self.miner, self.model, self.progress, tracker)
                             self._step(tracker, gate)
                         self._heed(tracker)
-                    with self._explaining():
+                    rows = rows_of(self.sampler, self.settings.steps - 1, self.settings, self.accelerator)
+                    with self.course.explaining(self.model, rows, self.progress):
                         mine(self.miner, self.model, self.progress, tracker)
             finally:
                 tracker.close()
         doubt = gate.doubt()
         self.progress.notes += [] if doubt is None else [doubt]
         return self._finish()
-
-    def _explaining(self) -> AbstractContextManager[None]:
-        """The block of one optimizer step, or of what follows the last, see `Course.explaining`."""
-        step = min(self.progress.step, self.settings.steps - 1)
-        rows = rows_of(self.sampler, step, self.settings, self.accelerator)
-        return self.course.explaining(self.model, rows, self.progress)
 
     def _heed(self, tracker: Tracker) -> None:
         """Ends the run where a process was told to end and the run can be resumed from here."""
