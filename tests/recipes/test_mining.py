@@ -107,6 +107,15 @@ def test_a_round_says_what_the_search_of_training_rows_took() -> None:
     assert took.forwards == slopes + sum(row.queries for row in searched) > slopes + len(searched)
 
 
+def test_rows_that_the_model_cannot_be_asked_about_are_not_counted() -> None:
+    small, model = miner((0, 4))
+    texts = ("cut \ud83d", *small.train.texts[1:])
+    found = replace(small, rows=12, attacks={"words": small.attacks["words"]}, train=replace(small.train, texts=texts))
+    (tried,) = found(model, 0).round.tried
+    assert tried.rows == len(able(small.attacks["words"])) - 1
+    assert all(row.text.isascii() for row in found.sampler.found)
+
+
 def able(attack: EditAttack) -> list[int]:
     """The places of the rows that it edits."""
     return [place for place, label in enumerate(edited.examples(12).labels) if attack.attacks(label)]
