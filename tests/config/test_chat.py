@@ -163,6 +163,12 @@ RULES = {
         "objective.parts compares",
     ),
     "capo without adapter": (["objective.parts=[{name: capo}]", "model.lora=null"], "objective.parts compares"),
+    "a spectrum of frozen embeddings": (
+        ["objective.parts=[{name: cat}, {name: spectrum}]"],
+        "objective.parts: spectrum flattens the word embedding, and none of its weights is trained. Add embed_tokens "
+        "to model.lora.targets",
+    ),
+    "a spectrum alone": (["objective.parts=[{name: spectrum}]", "model.lora=null"], "objective.parts trains nothing"),
     "lat in embeddings": (
         ["objective.parts=[{name: lat}]"],
         "objective.parts: lat perturbs hidden states. Set threat.space: several and threat.layers.",
@@ -245,6 +251,11 @@ def test_what_may_go_together() -> None:
     assert small("objective.defence_steps=3", "checkpoint.every=6").objective.defence_steps == 3
     assert small("data.borderline=null", "mixing.borderline_share=0").data.borderline is None
     assert small("model.lora=null", "objective.parts=[{name: cat}]").model.lora is None
+    flat = "objective.parts=[{name: cat}, {name: spectrum}]"
+    assert small("model.lora={targets: [wte]}", flat).model.lora == LoraConfig(targets=["wte"])
+    assert small("model.lora=null", flat).objective.parts[1].name == "spectrum"
+    one = small("data.adversarial.paraphrases=x.csv").data.adversarial.paraphrases
+    assert one is not None and (one.file, one.per_behaviour, one.keep) == ("x.csv", 16, "likely")
     server = "{endpoint: 'http://b/v1', endpoint_model: c, key_variable: null}"
     judge = small(f"evaluation.llm_judge={server}").evaluation.llm_judge
     assert judge is not None and judge.key_variable is None

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from tests import streams, tiny
 from tests.distributed import chat_cases
-from tests.distributed.chat_cases import CASES, steps
+from tests.distributed.chat_cases import CASES, steps, subject
 from textadv.values.batch import Role
 
 at_two = chat_cases.at_two
@@ -19,7 +19,7 @@ at_two = chat_cases.at_two
 @pytest.mark.parametrize("name", CASES)
 def test_two_processes_make_the_gradient_of_one(name: str, left: Path) -> None:
     found = load_file(left / f"{name}.safetensors")
-    assert tiny.largest_difference(steps(streams.model(), name, 8), found) < 1e-6
+    assert tiny.largest_difference(steps(subject(name), name, 8), found) < 1e-6
 
 
 @pytest.mark.parametrize("name", CASES)

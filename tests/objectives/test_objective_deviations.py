@@ -16,6 +16,7 @@ BY_HAND = {
     "Free": "test_published_classifiers.test_free_training_is_the_papers_replayed_step",
     "FreeLB": "test_published_classifiers.test_freelb_is_the_released_loop_with_its_step_and_its_tokens",
     "PredictorConsistency": "test_published_classifiers.test_the_predictor_is_simsiams_loss",
+    "Spectrum": "test_spectrum.test_value_and_gradient_are_those_of_the_singular_values_of_the_whole_matrix",
     "Retain": "test_published_chats.test_retain_is_the_released_value_but_for_how_padding_counts",
     "WeightPerturbation": (
         "test_published_classifiers.test_awp_takes_the_gradient_at_weights_that_a_step_up_has_made_worse"
@@ -102,6 +103,9 @@ rerouting.Reroute
   the mean is per row | test_rerouting.test_rerouting_is_the_cosine_where_positive_averaged_over_the_rows_tokens
 rerouting.Retain
   the mean is over each | test_published_chats.test_retain_is_the_released_value_but_for_how_padding_counts
+spectrum.Spectrum
+  by default the | test_spectrum.test_singular_values_1_2_and_3_have_variance_two_thirds_and_deviation_1
+  an untrained embedding | test_spectrum.test_an_embedding_that_nothing_trains_is_refused_with_the_remedy
 standard.Adversarial
   none in the | test_published_classifiers.test_on_texts_value_and_gradient_are_those_of_the_published_formula
   attacks see the | test_stated_objectives.test_adversarial_training_attacks_the_model_in_evaluation_mode

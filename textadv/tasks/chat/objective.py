@@ -86,7 +86,8 @@ class ChatObjectiveConfig(Section):
 
         scene = Scene(attack, threat, seed, layers)
         perturbing = self._perturbing(scene, adversarial, utility)
-        parts = [one for part in self.parts for one in part.on_harmful(scene, perturbing)]
+        first = [one for part in self.parts for one in part.on_every_row()]
+        parts = [*first, *(one for part in self.parts for one in part.on_harmful(scene, perturbing))]
         if perturbing is not None and self.defence_steps > 1:
             perturbing = Held(perturbing, self.defence_steps)
         useful, close = self._useful(layers), self._useful(layers)
@@ -97,6 +98,7 @@ class ChatObjectiveConfig(Section):
                     "parts."
                 ]
             )
+        useful, close = [*first, *useful], [*first, *close]
         borderline = (part.on_borderline(scene, close, adversarial) for part in self.parts)
         return {
             Role.ADVERSARIAL: Together(tuple(parts), perturbing),

@@ -19,6 +19,7 @@ from textadv.config.types import (
     checked,
 )
 from textadv.tasks.chat.scene import PartSection, Scene, meant
+from textadv.tasks.chat.spectrum import SpectrumConfig
 
 if TYPE_CHECKING:
     from textadv.attacks import Attack
@@ -358,6 +359,7 @@ PartConfig = Annotated[
     | AdversarialPartConfig
     | TradesPartConfig
     | FreelbPartConfig
-    | SupervisedPartConfig,
+    | SupervisedPartConfig
+    | SpectrumConfig,
     Field(discriminator="name"),
 ]

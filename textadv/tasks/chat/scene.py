@@ -9,6 +9,8 @@ from textadv.config.adversary import AttackConfig
 from textadv.config.types import ConfigError, Section
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from textadv.attacks import Attack, ThreatModel
     from textadv.data import ChatRows
     from textadv.objectives import Objective
@@ -77,6 +79,13 @@ class PartSection(Section):
         """Optimizer steps for which what was found is used."""
         return 1
 
+    def doubts(self, model: nn.Module) -> list[str]:
+        """Sentences on what it does with this model that a reader must know.
+
+        Raises ConfigError where the model has not what it trains.
+        """
+        return []
+
     def perturbing(self, scene: Scene, adversarial: ChatRows, utility: ChatRows) -> Attack | None:
         """What perturbs the adversarial rows for all parts; None where this part asks for nothing.
 
@@ -89,6 +98,10 @@ class PartSection(Section):
 
         Raises ConfigError where it does not fit the model or the attack.
         """
+        return []
+
+    def on_every_row(self) -> list[Part]:
+        """What it trains on the rows of every role, before all else: a term of the weights, the same at each row."""
         return []
 
     def on_useful(self, layers: int) -> list[Part]:

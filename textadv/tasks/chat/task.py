@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from textadv.attacks import ThreatModel, reach_warning
@@ -28,6 +28,7 @@ from textadv.tasks.chat.choosing import chat_scores, plain_score, require_answer
 from textadv.tasks.chat.config import ChatRunConfig
 from textadv.tasks.chat.loading import encoded_parts, read_chats, require_places, resolved_threat
 from textadv.tasks.chat.panel import panel, read_panel, requests, selection
+from textadv.tasks.chat.paraphrasing import with_paraphrases
 from textadv.tasks.chat.scene import eliciting_attack
 from textadv.tasks.chat.template import changed_tokens, chat_hashes, clock_warning, template, template_warnings
 from textadv.tasks.checks import lighter
@@ -45,7 +46,7 @@ class ChatTask:
 
     streams: the chats by role. template: as the model's chats are written. train: all streams' training rows as one.
     threat: with an absolute radius. layers: blocks of the model. panel: what is measured on test rows. selection: the
-    same, smaller, on validation rows.
+    same, smaller, on validation rows. variants: see `Streams`.
     """
 
     config: ChatRunConfig
@@ -59,6 +60,7 @@ class ChatTask:
     selection: Panel
     hashes: dict[str, str]
     warnings: tuple[str, ...]
+    variants: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def new_weights(self) -> tuple[str, ...]:
@@ -80,7 +82,7 @@ class ChatTask:
         config, ranges = self.config, self.train.ranges
         return Streams(
             self.train,
-            ranges[0],
+            ranges[0][: len(self.streams[Role.ADVERSARIAL].train)],
             ranges[1],
             ranges[2] if len(ranges) > 2 else range(0),
             config.mixing.make(config.seed),
@@ -88,6 +90,7 @@ class ChatTask:
             config.mixing.borderline_share,
             config.objective.defence_steps,
             config.seed,
+            self.variants,
         )
 
     def steps(self) -> int:
@@ -100,7 +103,9 @@ class ChatTask:
 
     def rows_text(self) -> str:
         """How many rows do what, for the screen."""
-        trained = ", ".join(f"{len(part)} {part.role.name.lower()}" for part in self.train.parts)
+        trained = ", ".join(f"{len(part.train)} {role.name.lower()}" for role, part in self.streams.items())
+        more = sum(map(len, self.variants.values())) - len(self.variants)
+        trained += f" and {more} paraphrases" if more else ""
         benign = ", ".join(f"{len(asked.texts)} {name}" for name, asked in self.panel.benign.items())
         return (
             f"{trained} to train on, {len(self.selection.requests)} validation behaviours to choose the checkpoint, "
@@ -206,11 +211,16 @@ class ChatTask:
 def ready(config: ChatRunConfig, run: Run) -> ChatTask:
     """See `registry.ready`."""
     streams = config.data.make(config.seed)
+    found = config.data.paraphrased(streams[Role.ADVERSARIAL], config.seed) if run.training else None
     loaded = config.model.make(config.seed)
     run.require_room(loaded.model)
     used = template(config.model, loaded, config.data.surrogates)
     encoded = {role: encoded_parts(config, loaded, found) for role, found in streams.items()}
-    doubts = read_chats(config, loaded, encoded)
+    harmful, *held = encoded[Role.ADVERSARIAL]
+    chats = streams[Role.ADVERSARIAL].train
+    more = with_paraphrases(config, loaded, used, chats, harmful, found, run.accelerator.device)
+    read = {**encoded, Role.ADVERSARIAL: (more.rows, *held)}
+    doubts = read_chats(config, loaded, read)
     threat = resolved_threat(config, loaded, encoded[Role.ADVERSARIAL][0])
     measured = panel(config, loaded, streams, threat)
     task = ChatTask(
@@ -218,18 +228,21 @@ def ready(config: ChatRunConfig, run: Run) -> ChatTask:
         run=run,
         streams=streams,
         template=used,
-        train=joined(*(parts[0] for parts in encoded.values())),
+        train=joined(*(parts[0] for parts in read.values())),
         threat=threat,
         layers=len(blocks(loaded.model)),
         panel=measured if not run.training else replace(measured, base=trained_base(config, measured.useful)),
         selection=selection(config, loaded, streams, threat),
-        hashes=chat_hashes(streams, encoded, loaded, used),
+        hashes=chat_hashes(streams, encoded, loaded, used) | more.hashes,
         warnings=(
             *run.notes,
             *template_warnings(config, streams, encoded, used),
-            *_warnings(config, streams, threat),
+            *more.notes,
+            *_warnings(config, streams, threat, more.texts),
             *doubts,
+            *(line for part in config.objective.parts for line in part.doubts(loaded.model)),
         ),
+        variants=more.variants,
     )
     _check(task)
     read_panel(config, loaded, task.panel)
@@ -280,14 +293,16 @@ def _uncontrolled(task: ChatTask) -> Iterable[str]:
         yield "baselines: no plain fine-tune is trained: mixing.ratio leaves no step a utility or borderline row."
 
 
-def _warnings(config: ChatRunConfig, streams: Mapping[Role, ChatSplits], threat: ThreatModel) -> Iterable[str]:
-    """What a reader must know before trusting a number."""
+def _warnings(
+    config: ChatRunConfig, streams: Mapping[Role, ChatSplits], threat: ThreatModel, paraphrases: Sequence[str]
+) -> Iterable[str]:
+    """What a reader must know before trusting a number. paraphrases: further prompts that are trained on."""
     yield from (note for splits in streams.values() for note in splits.notes)
     if any(part.name in ("cat", "capo", "lat") for part in config.objective.parts):
         adversary = eliciting_attack(config.attack, threat, config.seed)
         if isinstance(adversary, GradientAttack) and (short := reach_warning(adversary)) is not None:
             yield short
-    trained = [text for splits in streams.values() for text in requests(splits.train)]
+    trained = [*(text for splits in streams.values() for text in requests(splits.train)), *paraphrases]
     tested = {role.name.lower(): requests(splits.test) for role, splits in streams.items() if splits.test}
     tested |= {
         name: benign_prompts(name, path, config.data.surrogates)
