@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 
 from textadv.data.characters import Surrogates, unbroken
 from textadv.data.chat import Chat, ChatSplits
+from textadv.data.chat_rows import ChatRows, Editable, encode_chats
 from textadv.data.classes import shortened
 from textadv.data.contamination import Gram, words_of
+from textadv.data.rendering import Template
 from textadv.data.tables import Table, read_files
 from textadv.values.errors import DataError
 
@@ -72,8 +74,8 @@ def read_paraphrases(
                 continue
             text = f"{texts[0]} {texts[1]}" if role == "suffix" else texts[1]
             place = f"row {row} (counted from 0) of {table.place}"
-            whole = [unbroken(one, f"{key}: {place}", surrogates) for one in (texts[0], text)]
-            found.append(Paraphrase(*whole, place))
+            whole = (unbroken(one, f"{key}: {place}", surrogates) for one in (texts[0], text))
+            found.append(Paraphrase(next(whole), next(whole), place))
         if empty:
             notes.append(
                 f"{key}: {len(empty)} of {len(table)} rows of {table.place} lack a prompt (the first is row "
@@ -177,6 +179,18 @@ def limited(joined: Joined, most: int, seed: int | None) -> Joined:
             places = sorted(random.Random(f"{seed} {number}").sample(range(len(texts)), most))  # type: ignore[assignment]
         rows.append(tuple(texts[place] for place in places))
     return joined._replace(texts=tuple(rows))
+
+
+def encoded_whole(
+    chat: Chat, lengths: Mapping[str, int], template: Template, max_length: int, editable: Editable
+) -> ChatRows | None:
+    """The chat as a row; None where its prompt would be cut, or an answer be shorter than `lengths` says, in tokens."""
+    try:
+        row = encode_chats([chat], template, max_length, editable=editable)
+    except DataError:
+        return None
+    whole = not row.cut_prompts and all(len(row.answers[name][0]) == size for name, size in lengths.items())
+    return row if whole else None
 
 
 def rephrased(chat: Chat, text: str, id: int) -> Chat:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from peft.tuners.lora.layer import Embedding as LoraEmbedding
@@ -52,12 +53,13 @@ def embedding_matrix(model: nn.Module) -> EmbeddingMatrix:
     if isinstance(module, ModulesToSaveWrapper):
         module = module.modules_to_save[module.active_adapters[0]]
     if isinstance(module, LoraEmbedding):
+        base = cast(nn.Embedding, module.get_base_layer())
         active = [name for name in module.active_adapters if name in module.lora_embedding_A]
         if not any(name in module.lora_variant for name in active):
             pairs = ((module.lora_embedding_A[name], module.lora_embedding_B[name]) for name in active)
             scales = (module.scaling[name] for name in active)
             return EmbeddingMatrix(
-                module.get_base_layer().weight,
+                base.weight,
                 tuple(Factors(a, b, scale) for (a, b), scale in zip(pairs, scales, strict=True)),
             )
     elif isinstance(module, nn.Embedding):

@@ -9,7 +9,6 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from textadv.config.adversary import AttackConfig, ThreatConfig, selecting
 from textadv.config.labels import set_problems
-from textadv.config.mixing import RatioConfig
 from textadv.config.objective_rules import freelb_problems
 from textadv.config.run import ChoiceConfig, LoraConfig, RunSection, SourceConfig
 from textadv.config.training import TrainingConfig, length_problems
@@ -33,6 +32,7 @@ from textadv.tasks.chat.judges import ClassifierJudgeConfig, LlmJudgeConfig
 from textadv.tasks.chat.objective import ChatObjectiveConfig
 from textadv.tasks.chat.parts import PrefillRecoveryConfig
 from textadv.tasks.chat.rewrites import Rewrites
+from textadv.tasks.chat.seeds import ChatAttackConfig, DiscreteConfig, seeds_problems
 from textadv.tasks.chat.spectrum import spectrum_problems
 from textadv.tasks.chat.streams import AdversarialStreamConfig, StreamConfig
 from textadv.values.host.phases import stage
@@ -151,7 +151,7 @@ class ChatThreatConfig(ThreatConfig):
         return Several((Embeddings(), *map(Hidden, self.layers))) if self.layers else super()._place()
 
 
-class ChatMixingConfig(RatioConfig):
+class ChatMixingConfig(DiscreteConfig):
     """How many rows of an optimizer step come from which stream, and how far the adversarial ones are attacked."""
 
     ratio: Share = Field(
@@ -256,7 +256,9 @@ class ChatRunConfig(RunSection):
     model: ChatModelConfig = Field(description="The chat model.")
     data: ChatDataConfig = Field(description="The streams.")
     threat: ChatThreatConfig = Field(description="What the adversary may do.")
-    attack: AttackConfig = Field(AttackConfig(steps=10), description="How hard the adversary of training tries.")
+    attack: ChatAttackConfig = Field(
+        ChatAttackConfig(steps=10), description="How hard the adversary of training tries."
+    )
     objective: ChatObjectiveConfig = Field(ChatObjectiveConfig(), description="The loss that training lowers.")
     mixing: ChatMixingConfig = Field(ChatMixingConfig(), description="How many rows come from which stream.")
     training: TrainingConfig = Field(description="The optimizer and the loop; an epoch is a pass over utility.")
@@ -282,6 +284,7 @@ class ChatRunConfig(RunSection):
                 "objective.parts compares with the model without its adapter (kl, capo and rerouting do), and "
                 "model.lora is null. Set model.lora, or leave these parts out."
             )
+        lines += seeds_problems(self.attack, self.mixing)
         lines += spectrum_problems([*self.objective.parts], self.model.lora and self.model.lora.targets)
         if "lat" in names and self.threat.space == "embeddings":
             lines.append("objective.parts: lat perturbs hidden states. Set threat.space: several and threat.layers.")
@@ -321,6 +324,11 @@ class ChatRunConfig(RunSection):
         if freelb is not None:
             lines += freelb_problems(freelb, self.attack, self.threat.space, self.threat.norm)
         return checked(self, lines)
+
+    def seeded(self, adversarial: ChatSplits) -> Joined | None:
+        """The prompts of files that attack.seeds names, of the training chats; None where it names none."""
+        wanted = self.attack.seeds
+        return None if wanted is None else wanted.join(adversarial, self.data.surrogates)
 
     def measuring(self, name: str, output: str) -> ChatRunConfig:
         """The same for a run that trains nothing and measures this model first."""

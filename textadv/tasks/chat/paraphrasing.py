@@ -6,12 +6,13 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 
-from textadv.data import Chat, ChatRows, DataError, encode_chats
+from textadv.data import Chat, ChatRows, DataError
 from textadv.data.chat_rows import following_rows
-from textadv.data.paraphrases import Joined, rephrased
+from textadv.data.paraphrases import Joined, encoded_whole, rephrased
 from textadv.data.rendering import Template
 from textadv.measuring.capability.likelihood import answer_nll
 from textadv.models import LoadedModel
@@ -61,14 +62,17 @@ def with_paraphrases(
         return Rephrased(rows)
     offered = [[rephrased(chat, text, 0) for text in texts] for chat, texts in zip(chats, found.texts, strict=True)]
     encoded: list[list[tuple[Chat, ChatRows]]] = []
+    length = config.data.max_length
     for number, own in each("encoding paraphrases", enumerate(offered), len(offered)):
-        tried = [(chat, _encoded(config, used, chat, rows, number)) for chat in own]
+        lengths = {name: len(answers[number]) for name, answers in rows.answers.items()}
+        fit = partial(encoded_whole, lengths=lengths, template=used, max_length=length, editable=config.data.editable)
+        tried = [(chat, fit(chat)) for chat in own]
         encoded.append([(chat, row) for chat, row in tried if row is not None])
     long, fitting = sum(map(len, offered)) - sum(map(len, encoded)), sum(map(len, encoded))
     notes = list(found.notes)
     if long:
         notes.append(
-            f"{PARAPHRASES}: {long} paraphrases do not fit into data.max_length: {config.data.max_length} beside their "
+            f"{PARAPHRASES}: {long} paraphrases do not fit into data.max_length: {length} beside their "
             "answers, or spell what the chat template cannot take, and are left out."
         )
     if not fitting:
@@ -78,16 +82,6 @@ def with_paraphrases(
         encoded, told = _likely(config, loaded, rows, encoded, wanted.per_behaviour)
         notes.append(told)
     return _together(rows, encoded, tuple(notes))
-
-
-def _encoded(config: ChatRunConfig, used: Template, chat: Chat, rows: ChatRows, number: int) -> ChatRows | None:
-    """A paraphrase as a row; None where it does not fit whole beside the answers of the row `number` that it is of."""
-    try:
-        row = encode_chats([chat], used, config.data.max_length, editable=config.data.editable)
-    except DataError:
-        return None
-    whole = all(len(row.answers[name][0]) == len(own[number]) for name, own in rows.answers.items())
-    return row if whole and not row.cut_prompts else None
 
 
 def _together(rows: ChatRows, kept: Sequence[Sequence[tuple[Chat, ChatRows]]], notes: tuple[str, ...]) -> Rephrased:

@@ -11,6 +11,7 @@ from textadv.attacks.gradient import GradientAttack
 from textadv.config.training import length_problems
 from textadv.config.types import ConfigError
 from textadv.data import ChatSplits, JoinedRows, find_contamination, joined
+from textadv.data.paraphrases import Joined
 from textadv.data.rendering import Template
 from textadv.measuring import Measured, Results, Training
 from textadv.measuring.judges.verdicts import XSTEST
@@ -20,8 +21,9 @@ from textadv.measuring.safety.results import chat_results
 from textadv.measuring.sections.exports import ExportCheck
 from textadv.models import LoadedModel, blocks
 from textadv.models.strangers import Chats
-from textadv.objectives import Objectives
+from textadv.objectives import Objectives, memory_of
 from textadv.objectives.alignment import Supervised
+from textadv.objectives.seeded import Seeded
 from textadv.tasks.chat.asked import benign_prompts
 from textadv.tasks.chat.base import common_base, trained_base, unread_notes
 from textadv.tasks.chat.choosing import chat_scores, plain_score, require_answers
@@ -30,8 +32,9 @@ from textadv.tasks.chat.loading import encoded_parts, read_chats, require_places
 from textadv.tasks.chat.panel import panel, read_panel, requests, selection
 from textadv.tasks.chat.paraphrasing import with_paraphrases
 from textadv.tasks.chat.scene import eliciting_attack
+from textadv.tasks.chat.seeding import lighter_chat, seeding
+from textadv.tasks.chat.seeds import seeds_hashes
 from textadv.tasks.chat.template import changed_tokens, chat_hashes, clock_warning, template, template_warnings
-from textadv.tasks.checks import lighter
 from textadv.tasks.protocol import Plan, Run
 from textadv.training.rehearsal import Rehearsal, rehearse
 from textadv.training.sampling import Benign, Streams
@@ -46,7 +49,8 @@ class ChatTask:
 
     streams: the chats by role. template: as the model's chats are written. train: all streams' training rows as one.
     threat: with an absolute radius. layers: blocks of the model. panel: what is measured on test rows. selection: the
-    same, smaller, on validation rows. variants: see `Streams`.
+    same, smaller, on validation rows. variants: see `Streams`. seeds: prompts that were read
+    for attack.seeds, of each adversarial training chat.
     """
 
     config: ChatRunConfig
@@ -61,6 +65,7 @@ class ChatTask:
     hashes: dict[str, str]
     warnings: tuple[str, ...]
     variants: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    seeds: Joined | None = None
 
     @property
     def new_weights(self) -> tuple[str, ...]:
@@ -71,11 +76,16 @@ class ChatTask:
         """The untrained model, the same weights each time."""
         return self.config.model.make(self.config.seed)
 
-    def objectives(self) -> Objectives:
-        """What is minimised on the rows of each role; new objects, that remember nothing."""
-        return self.config.objective.make(
+    def objectives(self, *, alone: bool = False) -> Objectives:
+        """What is minimised on the rows of each role; new objects, that remember nothing. alone: see `Seeded`."""
+        found = self.config.objective.make(
             self.config.attack, self.threat, self.config.seed, self.layers, self.train.parts[0], self.train.parts[1]
         )
+        chats, rows = self.streams[Role.ADVERSARIAL].train, self.train.parts[0]
+        begun = seeding(self.config, self.template, chats, rows, self.variants, self.seeds)
+        if begun is None:
+            return found
+        return {**found, Role.ADVERSARIAL: Seeded(found[Role.ADVERSARIAL], begun, alone)}
 
     def sampler(self) -> Streams:
         """The rows of every optimizer step."""
@@ -123,14 +133,15 @@ class ChatTask:
         require_answers(loaded.model, used, self.selection, self.run.accelerator.device)
         judges = f"{self.selection.judge.name}, those to benign prompts by {XSTEST.name}"
         self.run.say(f"hardened: validation answers to behaviours are judged by {judges}")
-        size = self.config.training.batch_size
+        size, objectives = self.config.training.batch_size, self.objectives()
         return Plan(
             objective=" + ".join(part.name for part in self.config.objective.parts),
             steps=self.steps(),
             period=max(-(-self.steps() // 4), 1),
             whole_every=held,
             sampler=self.sampler(),
-            objectives=self.objectives(),
+            objectives=objectives,
+            memory=memory_of(objectives[Role.ADVERSARIAL]),
             score=partial(chat_scores, used=used, panel=self.selection, say=self.run.say),
             select="robust_best",
             rows=lambda steps: steps * size,
@@ -212,6 +223,7 @@ def ready(config: ChatRunConfig, run: Run) -> ChatTask:
     """See `registry.ready`."""
     streams = config.data.make(config.seed)
     found = config.data.paraphrased(streams[Role.ADVERSARIAL], config.seed) if run.training else None
+    seeds = config.seeded(streams[Role.ADVERSARIAL]) if run.training else None
     loaded = config.model.make(config.seed)
     run.require_room(loaded.model)
     used = template(config.model, loaded, config.data.surrogates)
@@ -233,16 +245,23 @@ def ready(config: ChatRunConfig, run: Run) -> ChatTask:
         layers=len(blocks(loaded.model)),
         panel=measured if not run.training else replace(measured, base=trained_base(config, measured.useful)),
         selection=selection(config, loaded, streams, threat),
-        hashes=chat_hashes(streams, encoded, loaded, used) | more.hashes,
+        hashes=chat_hashes(streams, encoded, loaded, used) | more.hashes | seeds_hashes(seeds),
         warnings=(
             *run.notes,
             *template_warnings(config, streams, encoded, used),
             *more.notes,
-            *_warnings(config, streams, threat, more.texts),
+            *(() if seeds is None else seeds.notes),
+            *_warnings(
+                config,
+                streams,
+                threat,
+                [*more.texts, *(text for own in seeds.texts for text in own)] if seeds else more.texts,
+            ),
             *doubts,
             *(line for part in config.objective.parts for line in part.doubts(loaded.model)),
         ),
         variants=more.variants,
+        seeds=seeds,
     )
     _check(task)
     read_panel(config, loaded, task.panel)
@@ -256,8 +275,8 @@ def ready(config: ChatRunConfig, run: Run) -> ChatTask:
 def _rehearse(task: ChatTask, loaded: LoadedModel) -> None:
     """Tries the smallest forwards and backwards that training makes, with an attack of one step; see `rehearse`."""
     config, size = task.config, task.config.training.micro_batch_size
-    light = replace(task, config=config.model_copy(update={"attack": lighter(config.attack)}))
-    objectives, samplers = light.objectives(), [task.sampler()]
+    light = replace(task, config=config.model_copy(update={"attack": lighter_chat(config.attack)}))
+    objectives, samplers = light.objectives(alone=True), [task.sampler()]
     accelerator = task.run.accelerator
     rehearse(
         loaded.model,
