@@ -44,16 +44,23 @@ class Listed:
 
 @dataclass(frozen=True)
 class Searched:
-    """A search for one more prompt. make: the attack of a seed, which follows from (seed, step, the behaviour's id)."""
+    """A search for one more prompt.
 
-    make: Callable[[int], RewritingAttack]
+    make: the attack of a seed, which follows from (seed, step, the behaviour's id), and of the text that its suffix
+        begins with, None where it chooses. go_on: whether that is the suffix of the best prompt that there is.
+    """
+
+    make: Callable[[int, str | None], RewritingAttack]
+    go_on: bool = True
     seed: int = 0
 
     def __call__(
         self, victim: ChatVictim, asked: AskedFor, known: Sequence[Seed], step: int, passes: Passes
     ) -> Sequence[str]:
         """The text that was found; none where the search failed."""
-        attack = self.make(derived_seed(self.seed, step, asked.id, SEARCH_DRAW))
+        best, own = min(known, key=lambda seed: seed.loss, default=None), asked.messages[-1]["content"]
+        init = best.text.removeprefix(own) if self.go_on and best is not None and best.text.startswith(own) else None
+        attack = self.make(derived_seed(self.seed, step, asked.id, SEARCH_DRAW), init or None)
         (found,) = attack(victim, [asked])
         spent = found.passes
         passes.forwards += spent.forwards

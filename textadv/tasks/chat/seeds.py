@@ -70,11 +70,8 @@ class FileSeeds(SeedsSection):
         from textadv.data.paraphrases import join_paraphrases, read_paraphrases
 
         paths = [self.file] if isinstance(self.file, str) else self.file
-        return join_paraphrases(
-            read_paraphrases(paths, SEEDS, {str(role): name for role, name in self.columns.items()}, surrogates),
-            splits,
-            SEEDS,
-        )
+        columns = {str(role): name for role, name in self.columns.items()}
+        return join_paraphrases(read_paraphrases(paths, SEEDS, columns, surrogates), splits, SEEDS)
 
     def source(self, found: Mapping[int, Sequence[str]], seed: int) -> Source:
         from textadv.attacks.prompts.seeding import Listed
@@ -82,7 +79,35 @@ class FileSeeds(SeedsSection):
         return Listed(found)
 
 
-SeedsConfig = FileSeeds
+class GcgSeeds(SeedsSection):
+    """Suffixes that greedy coordinate gradient finds on the model as it is then, each going on from the best one."""
+
+    name: Literal["gcg"] = Field("gcg", description="Suffixes of a search by gradients of tokens.")
+    steps: Count = Field(20, description="Steps of one search, of which a behaviour has one each time it is renewed.")
+    length: Count = Field(20, description="Tokens of the suffix.")
+    width: Count = Field(128, description="Candidates that are drawn in each step.")
+    top_k: Count = Field(256, description="Most promising tokens of each slot, which candidates are drawn from.")
+    loss: Literal["ce", "cw", "mellowmax"] = Field(
+        "ce", description="What is lowered: the target's mean loss, the mean of its margins, or its worst tokens."
+    )
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="Decay of the slopes gathered so far; 0: none."
+    )
+    norm_scale: Part = Field(1.0, description="What slopes are multiplied by at every layer norm; 1: nothing.")
+    go_on: bool = Field(True, description="Begin a search from the behaviour's best suffix, not anew.")
+
+    def source(self, found: Mapping[int, Sequence[str]], seed: int) -> Source:
+        from textadv.attacks.prompts.gcg import Gcg
+        from textadv.attacks.prompts.seeding import Searched
+
+        keys = self.model_dump(include={"steps", "length", "width", "top_k", "loss", "momentum", "norm_scale"})
+        return Searched(lambda number, init: Gcg(**keys, init=init, seed=number), self.go_on, seed)
+
+    def lighter(self) -> SeedsSection:
+        return self.model_copy(update={"steps": 1, "width": 2, "top_k": 2})
+
+
+SeedsConfig = Annotated[FileSeeds | GcgSeeds, Field(discriminator="name")]
 
 
 class ChatAttackConfig(AttackConfig):

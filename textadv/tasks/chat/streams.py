@@ -73,9 +73,8 @@ class ParaphrasesConfig(Section):
         from textadv.data.paraphrases import join_paraphrases, limited, read_paraphrases
 
         paths = [self.file] if isinstance(self.file, str) else self.file
-        read = read_paraphrases(
-            paths, PARAPHRASES, {str(role): name for role, name in self.columns.items()}, surrogates
-        )
+        columns = {str(role): name for role, name in self.columns.items()}
+        read = read_paraphrases(paths, PARAPHRASES, columns, surrogates)
         found = join_paraphrases(read, splits, PARAPHRASES)
         if self.keep == "likely" or self.per_behaviour is None:
             return found
