@@ -54,6 +54,7 @@ from textadv.objectives.alignment import (
 from textadv.objectives.rerouting import Reroute, Retain
 from textadv.objectives.spectrum import Spectrum
 from textadv.objectives.token_means import OverTokens
+from textadv.objectives.triplet import Centre, Gather, Stay
 from textadv.training.accumulation import accumulate
 from textadv.training.mixing import Constant, Mixing
 from textadv.training.sampling import Streams
@@ -200,6 +201,14 @@ def flattened(weight: float = 3.0) -> Objectives:
     flat, attacked = Part(Spectrum(weight)), (Part(Away(), True), Part(Toward(), True))
     useful = Together((flat, Part(Supervised())))
     hardened = Together((flat, *attacked), attack())
+    return {Role.ADVERSARIAL: hardened, Role.UTILITY: useful, Role.BORDERLINE: useful, Role.CLEAN: Supervised()}
+
+
+def gathered() -> Objectives:
+    """What is minimised on each stream with triplets of hidden states, as a configuration puts it there."""
+    centre = Centre()
+    useful = together(Supervised(), Stay(margin=0.5, centre=centre))
+    hardened = together(Gather((1, 2), margin=0.3, centre=centre), Away(), by=attack())
     return {Role.ADVERSARIAL: hardened, Role.UTILITY: useful, Role.BORDERLINE: useful, Role.CLEAN: Supervised()}
 
 

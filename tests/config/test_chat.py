@@ -177,6 +177,10 @@ RULES = {
     ),
     "seeds that are none": (["attack.seeds={name: gcd}"], "attack.seeds.name must be 'file' or 'gcg', got 'gcd'"),
     "seeds without a file": (["attack.seeds={name: file}"], "attack.seeds.file is missing"),
+    "triplet without adapter": (
+        ["objective.parts=[{name: triplet}]", "model.lora=null"],
+        "objective.parts compares with the model without its adapter (triplet does), and model.lora is null.",
+    ),
     "lat in embeddings": (
         ["objective.parts=[{name: lat}]"],
         "objective.parts: lat perturbs hidden states. Set threat.space: several and threat.layers.",

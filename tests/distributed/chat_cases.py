@@ -16,7 +16,7 @@ from tests.distributed.pairs import accelerator_of_two, counted_synchronisations
 from tests.streams import FIRST, Cut
 from textadv.models import bare
 
-FLAT = "cat and spectrum"
+FLAT, TRIPLET = "cat and spectrum", "cat and triplet"
 CASES = {
     "cat, recovery and kl": 8,
     "rerouting over tokens": 1,
@@ -25,8 +25,13 @@ CASES = {
     "capo dpo": 1,
     "freelb": 8,
     FLAT: 1,
+    TRIPLET: 8,
 }
-"""An objective of `streams.HARDENING`, or `FLAT`, and how many rows go through the model together."""
+"""An objective of `streams.HARDENING`, or one of its own, and how many rows go through the model together."""
+
+
+TWICE = ("lat", TRIPLET)
+"""Those that carry something from one step to the next."""
 
 
 def subject(name: str) -> nn.Module:
@@ -36,9 +41,10 @@ def subject(name: str) -> nn.Module:
 
 def steps(model: nn.Module, name: str, micro_batch_size: int) -> dict[str, Tensor]:
     """The gradients of one optimizer step, or of the two that a held delta lasts, by step and weight."""
-    goal, found = streams.flattened() if name == FLAT else streams.objectives(name), {}
+    own = {FLAT: streams.flattened, TRIPLET: streams.gathered}
+    goal, found = own[name]() if name in own else streams.objectives(name), {}
     cut = Cut(micro_batch_size, dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else Cut(8)
-    for step in (FIRST, FIRST + 1) if name == "lat" else (FIRST,):
+    for step in (FIRST, FIRST + 1) if name in TWICE else (FIRST,):
         streams.backpropagated(model, goal, cut, step, repeat=2)
         found |= {f"{step} {weight}": value for weight, value in streams.descended(bare(model)).items()}
     return found

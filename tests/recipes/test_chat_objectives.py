@@ -46,6 +46,7 @@ OBJECTIVES: dict[str, tuple[str, ...]] = {
         "model.lora={r: 4, alpha: 8, targets: [embed_tokens, q_proj]}",
     ),
     "cat and spectrum, all weights": ("objective.parts=[{name: cat}, {name: spectrum}]", "model.lora=null"),
+    "triplet": ("objective.parts=[{name: triplet}, {name: kl}]",),
     "adversarial and recovery": ("objective.parts=[{name: adversarial}, {name: prefill_recovery}]",),
 }
 SEARCHES = {"fgsm": ("attack={name: fgsm}",), "r_fgsm": ("attack={name: r_fgsm}",), "noise": ("attack={name: noise}",)}

@@ -135,6 +135,7 @@ ROWS = (
     part("refusal_direction", "Toward", terms="toward", attacks=True),
     part("prefill_recovery", "PrefillRecovery", terms="prefill_recovery", attacks=False),
     part("rerouting", "Reroute", "Retain", terms="reroute retain", attacks=False),
+    part("triplet", "Gather", "Stay", terms="gather stay", attacks=True),
     part("supervised", "Supervised", terms="refusal", attacks=False),
     part("kl", "KlToBase", beside=SAFE, terms="kl", attacks=False),
     part("spectrum", "Spectrum", beside=SAFE, also=(EMBEDDED,), terms="spectrum", attacks=False),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
+from torch.nn.parallel import DistributedDataParallel
 
 from textadv.attacks.prompts.pool import Pool
 from textadv.attacks.prompts.rewritten import Passes
@@ -36,15 +37,12 @@ class Seeded:
     with the answers that it had; whatever the objective does, its attack included, it does with these rows. Rows that
     are not drawn, or have no prompt yet, stay as they are.
 
-    alone: of a process that renews the pool without the others, as one does that tries its first step.
-
     Deviations: prompts come from a pool that lasts, where MixAT draws a paraphrase or a suffix made before training
     (static) or for each batch (dynamic); they are drawn by recency and loss, where MixAT draws uniformly.
     """
 
     objective: Objective
     seeding: Seeding
-    alone: bool = False
     _step: _Step = field(default_factory=_Step, repr=False, compare=False)
 
     @property
@@ -88,7 +86,7 @@ class Seeded:
         victim = ChatVictim(bare(model), self.seeding.template, self.seeding.max_length)
         rows = [row for batch in companions for row in batch.ids.tolist()]
         mine = self.seeding.renewed(victim, rows, step, self._step.passes)
-        self.pool.take(mine if self.alone else everywhere(mine), block)
+        self.pool.take(everywhere(mine) if isinstance(model, DistributedDataParallel) else mine, block)
 
     def _seeded(self, batch: Batch, step: int) -> Batch:
         """The rows, those that are drawn with a found prompt in place of theirs."""

@@ -279,9 +279,11 @@ class ChatRunConfig(RunSection):
                 "model.gradient_checkpointing: true recomputes hidden states without their perturbation, so it needs "
                 "threat.space: embeddings. Set model.gradient_checkpointing: false."
             )
-        if any(part.compares for part in self.objective.parts) and self.model.lora is None:
+        comparing = [part.name for part in self.objective.parts if part.compares]
+        if comparing and self.model.lora is None:
+            which = "triplet does" if comparing == ["triplet"] else "kl, capo and rerouting do"
             lines.append(
-                "objective.parts compares with the model without its adapter (kl, capo and rerouting do), and "
+                f"objective.parts compares with the model without its adapter ({which}), and "
                 "model.lora is null. Set model.lora, or leave these parts out."
             )
         lines += seeds_problems(self.attack, self.mixing)

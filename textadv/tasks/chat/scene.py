@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textadv.config.adversary import AttackConfig
 from textadv.config.types import ConfigError, Section
@@ -19,12 +19,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Scene:
-    """What the parts of an objective are made for. layers: blocks of the model."""
+    """What the parts of an objective are made for.
+
+    layers: blocks of the model. shared: what a part has in common on rows of several roles, by its name.
+    """
 
     attack: AttackConfig
     threat: ThreatModel
     seed: int
     layers: int
+    shared: dict[str, Any] = field(default_factory=dict, compare=False)
 
     def eliciting(self, away: float = 0.0) -> Attack:
         """The training attack that makes the harmful target likely. away: weight of making the safe answer unlikely."""
@@ -104,7 +108,7 @@ class PartSection(Section):
         """What it trains on the rows of every role, before all else: a term of the weights, the same at each row."""
         return []
 
-    def on_useful(self, layers: int) -> list[Part]:
+    def on_useful(self, scene: Scene) -> list[Part]:
         """What it trains on utility and on borderline rows."""
         return []
 

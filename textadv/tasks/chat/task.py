@@ -76,8 +76,8 @@ class ChatTask:
         """The untrained model, the same weights each time."""
         return self.config.model.make(self.config.seed)
 
-    def objectives(self, *, alone: bool = False) -> Objectives:
-        """What is minimised on the rows of each role; new objects, that remember nothing. alone: see `Seeded`."""
+    def objectives(self) -> Objectives:
+        """What is minimised on the rows of each role; new objects, that remember nothing."""
         found = self.config.objective.make(
             self.config.attack, self.threat, self.config.seed, self.layers, self.train.parts[0], self.train.parts[1]
         )
@@ -85,7 +85,7 @@ class ChatTask:
         begun = seeding(self.config, self.template, chats, rows, self.variants, self.seeds)
         if begun is None:
             return found
-        return {**found, Role.ADVERSARIAL: Seeded(found[Role.ADVERSARIAL], begun, alone)}
+        return {**found, Role.ADVERSARIAL: Seeded(found[Role.ADVERSARIAL], begun)}
 
     def sampler(self) -> Streams:
         """The rows of every optimizer step."""
@@ -276,7 +276,7 @@ def _rehearse(task: ChatTask, loaded: LoadedModel) -> None:
     """Tries the smallest forwards and backwards that training makes, with an attack of one step; see `rehearse`."""
     config, size = task.config, task.config.training.micro_batch_size
     light = replace(task, config=config.model_copy(update={"attack": lighter_chat(config.attack)}))
-    objectives, samplers = light.objectives(alone=True), [task.sampler()]
+    objectives, samplers = light.objectives(), [task.sampler()]
     accelerator = task.run.accelerator
     rehearse(
         loaded.model,
@@ -317,7 +317,7 @@ def _warnings(
 ) -> Iterable[str]:
     """What a reader must know before trusting a number. paraphrases: further prompts that are trained on."""
     yield from (note for splits in streams.values() for note in splits.notes)
-    if any(part.name in ("cat", "capo", "lat") for part in config.objective.parts):
+    if any(part.searching for part in config.objective.parts):
         adversary = eliciting_attack(config.attack, threat, config.seed)
         if isinstance(adversary, GradientAttack) and (short := reach_warning(adversary)) is not None:
             yield short
