@@ -46,6 +46,7 @@ def test_suffixes_of_a_file_are_trained_on_and_what_is_wrong_with_them_is_told(f
     task = chat_run.ready(folder, "file", f"attack.seeds={{name: file, file: {folder / 'suffixes.jsonl'}}}")
     told = "\n".join(task.warnings)
     assert "attack.seeds: 1 of 73 rows of" in told and "lack a prompt (the first is row 72, counted from 0)" in told
+    assert "attack.seeds: 24 of 72 prompts have no room in data.max_length: 80 beside their answers" in told
     assert "attack.seeds" in task.hashes
     goal = task.objectives()[Role.ADVERSARIAL]
     assert isinstance(goal, Seeded) and set(goal.seeding.chats) == set(task.train.parts[0].ids)
@@ -73,6 +74,15 @@ def test_a_run_with_a_search_goes_on_bit_for_bit(folder: Path) -> None:
     assert logged == log
     last = checkpoints.latest(saved)
     assert last is not None and torch.equal(checkpoints.extra(last, "memory-0")["pool"], pools[1])
+
+
+def test_behaviours_without_room_for_a_suffix_are_counted(folder: Path) -> None:
+    task = chat_run.ready(folder, "long", "attack.seeds={name: gcg, steps: 1, length: 45, width: 4}")
+    rows = task.train.parts[0]
+    long = sum(size + 45 > 80 for size in rows.lengths)
+    assert 0 < long < 24
+    wanted = f"attack.seeds: {long} of 24 training behaviours have no room in data.max_length: 80"
+    assert any(line.startswith(wanted) for line in task.warnings)
 
 
 def test_files_of_other_behaviours_and_files_that_are_not_there(folder: Path) -> None:

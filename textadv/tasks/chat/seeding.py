@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from textadv.attacks.prompts.seeding import Seeding
-from textadv.data import Chat, ChatRows
+from textadv.data import Chat, ChatRows, DataError
 from textadv.data.paraphrases import Joined
 from textadv.data.rendering import Template
 from textadv.tasks.chat.config import ChatRunConfig
-from textadv.tasks.chat.seeds import ChatAttackConfig
+from textadv.tasks.chat.seeds import SEEDS, ChatAttackConfig
 from textadv.tasks.checks import lighter
 
 
@@ -44,6 +44,33 @@ def seeding(
         config.objective.defence_steps,
         config.seed,
     )
+
+
+def room_notes(
+    config: ChatRunConfig, begun: Seeding | None, chats: Sequence[Chat], rows: ChatRows, found: Joined | None
+) -> Iterator[str]:
+    """How many of the prompts that were read, or of the rows for which one is searched, do not fit into the model.
+
+    begun: of `seeding`. Raises DataError where none fits.
+    """
+    length, wanted = config.data.max_length, config.attack.seeds
+    if begun is None or wanted is None:
+        return
+    if found is not None:
+        tried = [begun.encoded(chat, text) for chat, own in zip(chats, found.texts, strict=True) for text in own]
+        counted, fitting = f"of {len(tried)} prompts", sum(one is not None for one in tried)
+        unfit = len(tried) - fitting
+    else:
+        unfit = sum(size + wanted.tokens > length for size in rows.lengths[: len(chats)])
+        counted, fitting = f"of {len(chats)} training behaviours", len(chats) - unfit
+    if not unfit:
+        return
+    told = (
+        f"{SEEDS}: {unfit} {counted} have no room in data.max_length: {length} beside their answers, and are left out."
+    )
+    if not fitting:
+        raise DataError(f"{told} None is left: raise data.max_length, or remove {SEEDS}.")
+    yield told
 
 
 def lighter_chat(attack: ChatAttackConfig) -> ChatAttackConfig:

@@ -56,6 +56,11 @@ class SeedsSection(Section):
         """The same with as little to search as there can be."""
         return self
 
+    @property
+    def tokens(self) -> int:
+        """How many tokens a search adds to a prompt."""
+        return 0
+
 
 class FileSeeds(SeedsSection):
     """Prompts of any generator or attack, read from files: rows of an original and another prompt, or a suffix."""
@@ -102,6 +107,10 @@ class GcgSeeds(SeedsSection):
 
         keys = self.model_dump(include={"steps", "length", "width", "top_k", "loss", "momentum", "norm_scale"})
         return Searched(lambda number, init: Gcg(**keys, init=init, seed=number), self.go_on, seed)
+
+    @property
+    def tokens(self) -> int:
+        return self.length
 
     def lighter(self) -> SeedsSection:
         return self.model_copy(update={"steps": 1, "width": 2, "top_k": 2})

@@ -8,6 +8,7 @@ from functools import partial
 
 from textadv.attacks import ThreatModel, reach_warning
 from textadv.attacks.gradient import GradientAttack
+from textadv.attacks.prompts.seeding import Seeding
 from textadv.config.training import length_problems
 from textadv.config.types import ConfigError
 from textadv.data import ChatSplits, JoinedRows, find_contamination, joined
@@ -32,7 +33,7 @@ from textadv.tasks.chat.loading import encoded_parts, read_chats, require_places
 from textadv.tasks.chat.panel import panel, read_panel, requests, selection
 from textadv.tasks.chat.paraphrasing import with_paraphrases
 from textadv.tasks.chat.scene import eliciting_attack
-from textadv.tasks.chat.seeding import lighter_chat, seeding
+from textadv.tasks.chat.seeding import lighter_chat, room_notes, seeding
 from textadv.tasks.chat.seeds import seeds_hashes
 from textadv.tasks.chat.template import changed_tokens, chat_hashes, clock_warning, template, template_warnings
 from textadv.tasks.protocol import Plan, Run
@@ -81,11 +82,15 @@ class ChatTask:
         found = self.config.objective.make(
             self.config.attack, self.threat, self.config.seed, self.layers, self.train.parts[0], self.train.parts[1]
         )
-        chats, rows = self.streams[Role.ADVERSARIAL].train, self.train.parts[0]
-        begun = seeding(self.config, self.template, chats, rows, self.variants, self.seeds)
+        begun = self.seeding()
         if begun is None:
             return found
         return {**found, Role.ADVERSARIAL: Seeded(found[Role.ADVERSARIAL], begun)}
+
+    def seeding(self) -> Seeding | None:
+        """What attack.seeds names, with an empty pool; None where it names nothing."""
+        chats, rows = self.streams[Role.ADVERSARIAL].train, self.train.parts[0]
+        return seeding(self.config, self.template, chats, rows, self.variants, self.seeds)
 
     def sampler(self) -> Streams:
         """The rows of every optimizer step."""
@@ -267,7 +272,8 @@ def ready(config: ChatRunConfig, run: Run) -> ChatTask:
     read_panel(config, loaded, task.panel)
     if run.training:
         unread = unread_notes(task.panel.base, task.panel.useful, task.panel.chats)
-        task = replace(task, warnings=(*task.warnings, *unread, *_uncontrolled(task)))
+        room = room_notes(config, task.seeding(), chats, harmful, seeds)
+        task = replace(task, warnings=(*task.warnings, *room, *unread, *_uncontrolled(task)))
         _rehearse(task, loaded)
     return task
 
