@@ -18,7 +18,7 @@ from textadv.values.spaces import Embeddings
 
 @dataclass(frozen=True)
 class Factors:
-    """What an adapter adds to the matrix: scale x (b a)^T. a: (R, V). b: (D, R)."""
+    """What an adapter adds to the matrix: scale x (b a)^T. a: (rank, V). b: (D, rank)."""
 
     a: Tensor
     b: Tensor
@@ -34,7 +34,7 @@ class EmbeddingMatrix:
 
     @property
     def trained(self) -> tuple[Tensor, ...]:
-        """What is trained of it: base, then a and b of each adapter, in their shapes; empty: nothing."""
+        """What is trained of it: the base (V, D), then a (rank, V) and b (D, rank) of each adapter; empty: nothing."""
         parts = (self.base, *(part for one in self.factors for part in (one.a, one.b)))
         return tuple(part for part in parts if part.requires_grad)
 

@@ -19,22 +19,23 @@ from textadv.values.batch import IGNORED, Batch
 
 @dataclass
 class Centre:
-    """The mean of the states after harmful targets, (L + 1, D) float64, of the last optimizer step that had some.
+    """The mean of the states after harmful targets, of the last optimizer step that had some.
 
-    One of a run, of all micro-batches and processes. step: that optimizer step; -1: there was none yet.
+    One of a run, of all micro-batches and processes. mean: (states, D) float64, of all states of the model. step: that
+    optimizer step; -1: there was none yet.
     """
 
     mean: Tensor | None = None
     step: int = -1
 
     def state(self) -> dict[str, Tensor]:
-        """The mean (L + 1, D), and the step, ()."""
+        """The mean (states, D), and the step, ()."""
         if self.mean is None:
             return {}
         return {"centre": self.mean.cpu(), "centre_step": torch.tensor(self.step)}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Puts back what `state` gave, (L + 1, D); nothing forgets it."""
+        """Puts back what `state` gave, (states, D); nothing forgets it."""
         self.mean = state.get("centre")
         self.step = int(state["centre_step"]) if "centre_step" in state else -1
 
@@ -126,8 +127,8 @@ class Stay:
     that of the model without its adapter; mean over the row's tokens and over all states. With margin 2, a state at
     distance 0.5 from h0 and cosine 0.5 to the centre contributes 0.5 - 0.5 + 2 = 2.
 
-    Deviations: the centre is that of the last optimizer step before this one that had harmful rows, and until there is
-    one only |h - h0| counts; means are per row.
+    Deviations: the centre is that of the last optimizer step before this one that had harmful rows; until there is one
+    only |h - h0| counts; means are per row.
     """
 
     weight: float = 0.5
