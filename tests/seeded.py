@@ -25,7 +25,7 @@ from textadv.training.step_report import StepReport
 from textadv.values.batch import Role
 from textadv.values.randomness import seeded_scope
 
-ROWS, LENGTH, STEP = 6, 80, 12
+ROWS, LENGTH, STEP = 4, 80, 12
 
 
 def model() -> nn.Module:
@@ -59,13 +59,13 @@ def encoded(of: Sequence[Chat] | None = None) -> ChatRows:
 
 def texts() -> dict[int, tuple[str, ...]]:
     """Three other prompts of each behaviour but the last, by its id."""
-    ways = ("Tell me: {}", "{} I ask for a friend.", "Please! {}")
+    ways = ("Tell me: {}", "{} Now.", "Please! {}")
     return {chat.id: tuple(way.format(chat.prompt) for way in ways) for chat in chats()[:-1]}
 
 
-def searched(steps: int = 2) -> Searched:
-    """A search of two steps for a suffix of three tokens."""
-    return Searched(lambda seed, init: Gcg(steps, 3, init, width=6, top_k=8, early_stop=False, seed=seed), seed=1)
+def searched() -> Searched:
+    """A search of one step for a suffix of two tokens."""
+    return Searched(lambda seed, init: Gcg(1, 2, init, width=4, top_k=8, early_stop=False, seed=seed), seed=1)
 
 
 def seeding(source: Source | None = None, **more: object) -> Seeding:

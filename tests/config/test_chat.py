@@ -175,7 +175,10 @@ RULES = {
         ["mixing.discrete=0.5"],
         "mixing.discrete: 0.5 is the share of rows that ask with a prompt of attack.seeds, which is null. Remove it",
     ),
-    "seeds that are none": (["attack.seeds={name: gcd}"], "attack.seeds.name must be 'file' or 'gcg', got 'gcd'"),
+    "seeds that are none": (
+        ["attack.seeds={name: gcd}"],
+        "attack.seeds.name must be one of 'file', 'gcg', got 'gcd'. Did you mean gcg?",
+    ),
     "seeds without a file": (["attack.seeds={name: file}"], "attack.seeds.file is missing"),
     "triplet without adapter": (
         ["objective.parts=[{name: triplet}]", "model.lora=null"],
@@ -331,7 +334,7 @@ def test_the_schema_tells_editors_the_parts_by_name() -> None:
     schema = json.loads(json.dumps(json_schema()))
     parts = schema["$defs"]["ChatObjectiveConfig"]["properties"]["parts"]
     names = {section.model_fields["name"].default for section in sections(PartConfig)}
-    assert len(sections(PartConfig)) == 12
+    assert len(sections(PartConfig)) == 14
     assert set(parts["items"]["discriminator"]["mapping"]) == names and parts["minItems"] == 1
     assert schema["$defs"]["ChatRunConfig"]["properties"]["task"]["const"] == "chat"
 

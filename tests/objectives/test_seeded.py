@@ -62,8 +62,7 @@ def whole(source: str) -> dict[str, Tensor]:
     return seeded.steps(seeded.model(), source, ROWS)
 
 
-@pytest.mark.parametrize("size", [1, 4])
-@pytest.mark.parametrize("source", seeded.SOURCES)
+@pytest.mark.parametrize(("source", "size"), [("file", 3), ("gcg", 1)])
 def test_micro_batches_change_neither_the_gradient_nor_the_pool(source: str, size: int) -> None:
     """Over three steps, in the last of which the pool is renewed on the weights that the first two left."""
     found = seeded.steps(seeded.model(), source, size)
@@ -90,7 +89,7 @@ def test_losses_in_the_pool_are_those_of_the_model_that_renewed_them() -> None:
 
     def losses() -> list[float]:
         batch = seeded.encoded([rephrased(chat, seed.text, chat.id) for seed in seeding.pool.seeds[chat.id]])
-        rows = batch.batch(range(3)).answering("harmful")
+        rows = batch.batch(range(len(batch))).answering("harmful")
         with torch.no_grad(), evaluating(model):
             return cross_entropy(forward(model, rows), rows).tolist()
 
@@ -101,7 +100,9 @@ def test_losses_in_the_pool_are_those_of_the_model_that_renewed_them() -> None:
     assert seeding.renewed(victim, [chat.id], STEP + 3, Passes()) == [], "not due yet"
     (found,) = seeding.renewed(victim, [chat.id], STEP + 4, Passes())
     assert [seed.loss for seed in found.seeds] == approx(losses(), abs=1e-5) != before
-    assert [seed.step for seed in found.seeds] == [STEP] * 3, "known prompts keep their age"
+    assert [seed.step for seed in found.seeds] == [STEP] * len(found.seeds) and found.seeds, (
+        "known prompts keep their age"
+    )
 
 
 def test_a_search_goes_on_from_the_best_suffix_and_lowers_the_loss() -> None:
@@ -110,22 +111,25 @@ def test_a_search_goes_on_from_the_best_suffix_and_lowers_the_loss() -> None:
     seeding = seeded.seeding(seeded.searched(), every=1, most=2)
     best = list[float]()
     for step in range(4):
-        filled(seeding, model, step)
+        victim = ChatVictim(model, seeding.template, LENGTH)
+        seeding.pool.take(seeding.renewed(victim, [chat.id], step, Passes()), step)
         seeds = seeding.pool.seeds[chat.id]
         best.append(min(seed.loss for seed in seeds))
         assert 1 <= len(seeds) <= 2 and all(seed.text.startswith(chat.prompt) for seed in seeds)
-    assert best == sorted(best, reverse=True) and best[-1] < best[0] - 0.01
+    assert best == sorted(best, reverse=True) and best[-1] < best[0]
 
 
 def test_the_search_is_counted_once_whatever_the_cut() -> None:
-    """Beside the passes of cat: three prompts measured for each of five behaviours."""
-    plain = seeded.backpropagated(seeded.model(), seeded.cat())
+    """Beside the passes of the objective: each prompt of the pool measured, and one slope for each suffix."""
+    plain = seeded.backpropagated(seeded.model(), Supervised())
     for size in (1, ROWS):
-        report = seeded.backpropagated(seeded.model(), Seeded(seeded.cat(), seeded.seeding()), size)
-        assert int(report.forwards - plain.forwards) == 3 * (ROWS - 1)
+        goal = Seeded(Supervised(), seeded.seeding())
+        report = seeded.backpropagated(seeded.model(), goal, size)
+        kept = sum(map(len, goal.pool.seeds.values()))
+        assert int(report.forwards - plain.forwards) == kept > ROWS
         assert int(report.backwards) == int(plain.backwards)
-    searching = seeded.backpropagated(seeded.model(), Seeded(seeded.cat(), seeded.seeding(seeded.searched())))
-    assert int(searching.backwards - plain.backwards) == 2 * ROWS
+    searching = seeded.backpropagated(seeded.model(), Seeded(Supervised(), seeded.seeding(seeded.searched())), 1)
+    assert int(searching.backwards - plain.backwards) == ROWS
 
 
 def test_prompts_that_do_not_fit_are_left_out_and_rows_without_stay_as_they_are() -> None:

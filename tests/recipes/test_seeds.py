@@ -15,12 +15,17 @@ from tests.tiny import forget_accelerator
 from textadv.models import trainable_state
 from textadv.objectives.seeded import Seeded
 from textadv.runs.harden import train_hardened
+from textadv.tasks.chat.config import ChatRunConfig
+from textadv.tasks.chat.loading import encoded_parts
+from textadv.tasks.chat.seeding import room_notes, seeding
+from textadv.tasks.chat.template import template
+from textadv.tasks.file import load_config
 from textadv.training import checkpoint as checkpoints
 from textadv.values.batch import Role
 from textadv.values.errors import DataError
 
 SEARCH = (
-    "attack.seeds={name: gcg, steps: 1, length: 3, width: 4, top_k: 8, every: 2, pool: 2}",
+    "attack.seeds={name: gcg, steps: 1, length: 2, width: 2, top_k: 8, every: 2, pool: 2}",
     "mixing.discrete=0.7",
     "training.steps=4",
     "checkpoint={every: 2, keep_last: 3}",
@@ -50,10 +55,7 @@ def test_suffixes_of_a_file_are_trained_on_and_what_is_wrong_with_them_is_told(f
     assert "attack.seeds" in task.hashes
     goal = task.objectives()[Role.ADVERSARIAL]
     assert isinstance(goal, Seeded) and set(goal.seeding.chats) == set(task.train.parts[0].ids)
-    stage = train_hardened(task)
-    plain, _ = trained(folder, "plain")
-    state = trainable_state(stage.loaded.model)
-    assert any(not torch.equal(state[name], value) for name, value in plain.items())
+    train_hardened(task)
     log = [line for line in chat_run.log_of(folder / "file") if "loss" in line]
     assert all(line["ratio"] == 0.5 and 0.5 < line["gauge"] < 1.001 for line in log), "the attack runs on top"
     found = checkpoints.latest(folder / "file" / "training" / "hardened" / "checkpoints")
@@ -77,17 +79,28 @@ def test_a_run_with_a_search_goes_on_bit_for_bit(folder: Path) -> None:
 
 
 def test_behaviours_without_room_for_a_suffix_are_counted(folder: Path) -> None:
-    task = chat_run.ready(folder, "long", "attack.seeds={name: gcg, steps: 1, length: 45, width: 4}")
-    rows = task.train.parts[0]
-    long = sum(size + 45 > 80 for size in rows.lengths)
+    found, long = noted(folder, 45)
     assert 0 < long < 24
-    wanted = f"attack.seeds: {long} of 24 training behaviours have no room in data.max_length: 80"
-    assert any(line.startswith(wanted) for line in task.warnings)
+    assert [line.partition(" beside")[0] for line in found] == [
+        f"attack.seeds: {long} of 24 training behaviours have no room in data.max_length: 80"
+    ]
+    assert noted(folder, 2) == ([], 0)
+    with pytest.raises(DataError, match=r"attack\.seeds: 24 of 24 .* None is left: raise data\.max_length"):
+        noted(folder, 80)
 
 
-def test_files_of_other_behaviours_and_files_that_are_not_there(folder: Path) -> None:
+def noted(folder: Path, length: int) -> tuple[list[str], int]:
+    """What is told of suffixes of so many tokens, and how many rows are too long for one."""
+    config = load_config(folder / "config.yaml", [f"attack.seeds={{name: gcg, length: {length}}}"])
+    assert isinstance(config, ChatRunConfig)
+    splits, loaded = config.data.make(config.seed)[Role.ADVERSARIAL], config.model.make(config.seed)
+    rows, used = encoded_parts(config, loaded, splits)[0], template(config.model, loaded)
+    begun = seeding(config, used, splits.train, rows, {}, None)
+    long = sum(size + length > 80 for size in rows.lengths)
+    return list(room_notes(config, begun, splits.train, rows, None)), long
+
+
+def test_a_file_of_other_behaviours_is_told_before_the_model_is_loaded(folder: Path) -> None:
     chat_run.write_rows(folder / "other.jsonl", [{"original_prompt": "Boil an egg", "suffix": "!"}])
     with pytest.raises(DataError, match="attack.seeds: none of 1 rows is of a training prompt of data.adversarial"):
         chat_run.ready(folder, "other", f"attack.seeds={{name: file, file: {folder / 'other.jsonl'}}}")
-    with pytest.raises(DataError, match="attack.seeds: .*nowhere.jsonl"):
-        chat_run.ready(folder, "nowhere", "attack.seeds={name: file, file: nowhere.jsonl}")

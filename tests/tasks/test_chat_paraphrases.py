@@ -12,7 +12,6 @@ import torch
 from tests import chat_run
 from tests.tiny import forget_accelerator
 from textadv.models import evaluating, forward
-from textadv.runs.harden import train_hardened
 from textadv.tasks.chat.config import ChatRunConfig
 from textadv.tasks.chat.loading import encoded_parts
 from textadv.tasks.chat.paraphrasing import Rephrased, with_paraphrases
@@ -27,7 +26,8 @@ WAYS = ("Tell me: {}", "{} I ask for a friend.", "Please! {}", "{} " + "Really, 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    place = chat_run.prepared(tmp_path_factory.mktemp("paraphrases")).parent
+    place = tmp_path_factory.mktemp("paraphrases")
+    chat_run.write_config(chat_run.write_streams(place), chat_run.save_untaught(place / "model", "qwen"))
     rows, asked = [], []
     for part in ("adversarial_train", "adversarial_test"):
         prompts = [str(row["prompt"]) for row in chat_run.data()[part]][: 24 if part.endswith("train") else 1]
@@ -82,7 +82,7 @@ def test_none_that_fits_is_an_error(folder: Path) -> None:
         chosen(folder, given(folder, file="long.jsonl"))
 
 
-def test_a_run_trains_on_them_in_their_rows_turns_and_tells_of_prompts_that_it_is_asked(folder: Path) -> None:
+def test_a_run_takes_them_in_their_rows_turns_and_tells_of_prompts_that_it_is_asked(folder: Path) -> None:
     """A paraphrase may read like a benign prompt of an evaluation: contamination is told as of any training row."""
     asked = f"evaluation.over_refusal={{mine: {folder / 'asked.jsonl'}}}"
     task = chat_run.ready(folder, "run", given(folder, ", per_behaviour: 2, keep: first"), asked)
@@ -94,5 +94,3 @@ def test_a_run_trains_on_them_in_their_rows_turns_and_tells_of_prompts_that_it_i
     harmful = [position for step in steps for position in step[:4]]
     own = {place: row for row, places in task.variants.items() for place in places}
     assert sorted(own[place] for place in harmful) == list(range(24)) and max(harmful) >= 24, "each row once in a pass"
-    train_hardened(task)
-    assert [line["ratio"] for line in chat_run.log_of(folder / "run") if "loss" in line] == [0.5, 0.5]

@@ -357,11 +357,11 @@ PartConfig = Annotated[
     | KlConfig
     | OverRefusalConfig
     | ReroutingConfig
+    | TripletConfig
+    | SpectrumConfig
     | AdversarialPartConfig
     | TradesPartConfig
     | FreelbPartConfig
-    | SupervisedPartConfig
-    | SpectrumConfig
-    | TripletConfig,
+    | SupervisedPartConfig,
     Field(discriminator="name"),
 ]
