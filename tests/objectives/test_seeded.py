@@ -23,6 +23,7 @@ from textadv.objectives.alignment import PrefillRecovery, Supervised
 from textadv.objectives.rerouting import Reroute
 from textadv.objectives.seeded import Seeded
 from textadv.objectives.token_means import OverTokens
+from textadv.values.batch import IGNORED
 from textadv.values.losses import cross_entropy
 
 OBJECTIVES: dict[str, Callable[[], Objective]] = {
@@ -83,13 +84,17 @@ def test_what_should_change_the_gradient_does() -> None:
 
 
 def test_losses_in_the_pool_are_those_of_the_model_that_renewed_them() -> None:
+    """Of the target without its end of turn, since it is how an answer begins."""
     model = seeded.model()
     seeding = filled(seeded.seeding(every=4), model)
     chat = seeded.chats()[0]
 
     def losses() -> list[float]:
         batch = seeded.encoded([rephrased(chat, seed.text, chat.id) for seed in seeding.pool.seeds[chat.id]])
-        rows = batch.batch(range(len(batch))).answering("harmful")
+        rows = batch.batch(range(len(batch)))
+        said = rows.answers["harmful"]
+        ends = (said != IGNORED).sum(dim=1, keepdim=True) - 1
+        rows = rows.answering(said.scatter(1, ends, IGNORED))
         with torch.no_grad(), evaluating(model):
             return cross_entropy(forward(model, rows), rows).tolist()
 

@@ -18,8 +18,8 @@ POOL_DRAW = 37
 
 
 class Seed(NamedTuple):
-    """A prompt that was found. text: the user's last turn. loss: of the target after it when it was last measured, mean
-    nats per token. step: the optimizer step in which it came into the pool."""
+    """A prompt that was found. text: the user's last turn. loss: of the target after it, its end of turn left out, when
+    it was last measured, mean nats per token. step: the optimizer step in which it came into the pool."""
 
     text: str
     loss: float
