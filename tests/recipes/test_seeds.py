@@ -24,7 +24,9 @@ from textadv.training import checkpoint as checkpoints
 from textadv.values.batch import Role
 from textadv.values.errors import DataError
 
+FEW = "data.adversarial.train_rows=8"
 SEARCH = (
+    FEW,
     "attack.seeds={name: gcg, steps: 1, length: 2, width: 2, top_k: 8, every: 2, pool: 2}",
     "mixing.discrete=0.7",
     "training.steps=4",
@@ -48,10 +50,10 @@ def trained(folder: Path, name: str, *overrides: str) -> tuple[dict[str, Tensor]
 
 
 def test_suffixes_of_a_file_are_trained_on_and_what_is_wrong_with_them_is_told(folder: Path) -> None:
-    task = chat_run.ready(folder, "file", f"attack.seeds={{name: file, file: {folder / 'suffixes.jsonl'}}}")
+    task = chat_run.ready(folder, "file", FEW, f"attack.seeds={{name: file, file: {folder / 'suffixes.jsonl'}}}")
     told = "\n".join(task.warnings)
     assert "attack.seeds: 1 of 73 rows of" in told and "lack a prompt (the first is row 72, counted from 0)" in told
-    assert "attack.seeds: 24 of 72 prompts have no room in data.max_length: 80 beside their answers" in told
+    assert "attack.seeds: 8 of 24 prompts have no room in data.max_length: 80 beside their answers" in told
     assert "attack.seeds" in task.hashes
     goal = task.objectives()[Role.ADVERSARIAL]
     assert isinstance(goal, Seeded) and set(goal.seeding.chats) == set(task.train.parts[0].ids)

@@ -41,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def given(folder: Path, more: str = "", file: str = "p.jsonl") -> str:
-    return f"data.adversarial.paraphrases={{file: {folder / file}{more}}}"
+    return f"data.adversarial={{train_rows: 8, paraphrases: {{file: {folder / file}{more}}}}}"
 
 
 def chosen(folder: Path, override: str) -> tuple[Rephrased, ChatRunConfig]:
@@ -59,8 +59,8 @@ def test_the_likeliest_of_the_target_are_kept_beside_their_row(folder: Path) -> 
     kept, config = chosen(folder, given(folder, ", per_behaviour: 2"))
     every, _ = chosen(folder, given(folder, ", per_behaviour: null"))
     rows, whole, model = kept.rows, every.rows, config.model.make(config.seed).model
-    assert len(rows) == 24 + 2 * 24 and len(whole) == 24 + 3 * 24 and len(set(rows.ids)) == len(rows)
-    assert list(kept.variants) == list(range(24)) and len(kept.texts) == 48
+    assert len(rows) == 8 + 2 * 8 and len(whole) == 8 + 3 * 8 and len(set(rows.ids)) == len(rows)
+    assert list(kept.variants) == list(range(8)) and len(kept.texts) == 16
     for row, positions in every.variants.items():
         assert positions[0] == row == kept.variants[row][0]
         batch = whole.batch(positions[1:]).answering("harmful")
@@ -71,14 +71,14 @@ def test_the_likeliest_of_the_target_are_kept_beside_their_row(folder: Path) -> 
         for name, answers in rows.answers.items():
             assert {answers[n] for n in kept.variants[row]} == {answers[row]}, name
     told = "\n".join(kept.notes)
-    assert "24 paraphrases do not fit into data.max_length: 80" in told
-    assert "kept are 48 of 72 that fit, those after which the model finds the target likeliest" in told
+    assert "8 paraphrases do not fit into data.max_length: 80" in told
+    assert "kept are 16 of 24 that fit, those after which the model finds the target likeliest" in told
     assert "4 of 100 rows are of test behaviours: the file is keyed on what the evaluation reports on" in told
     assert kept.hashes.keys() == {"data.adversarial.paraphrases"} and kept.hashes != every.hashes
 
 
 def test_none_that_fits_is_an_error(folder: Path) -> None:
-    with pytest.raises(DataError, match=r"24 paraphrases do not fit into data\.max_length: 80 .* None is left"):
+    with pytest.raises(DataError, match=r"8 paraphrases do not fit into data\.max_length: 80 .* None is left"):
         chosen(folder, given(folder, file="long.jsonl"))
 
 
@@ -86,11 +86,11 @@ def test_a_run_takes_them_in_their_rows_turns_and_tells_of_prompts_that_it_is_as
     """A paraphrase may read like a benign prompt of an evaluation: contamination is told as of any training row."""
     asked = f"evaluation.over_refusal={{mine: {folder / 'asked.jsonl'}}}"
     task = chat_run.ready(folder, "run", given(folder, ", per_behaviour: 2, keep: first"), asked)
-    assert "24 adversarial, " in task.rows_text() and " and 48 paraphrases to train on" in task.rows_text()
+    assert "8 adversarial, " in task.rows_text() and " and 16 paraphrases to train on" in task.rows_text()
     exact = len({chat.prompt for chat in task.streams[Role.ADVERSARIAL].train})
     wanted = rf"mine: contamination: \d+ of 24 evaluation prompts stand in training \({exact} exact"
     assert any(re.match(wanted, line) for line in task.warnings)
-    steps = [task.sampler().step(n, 8).positions for n in range(6)]
+    steps = [task.sampler().step(n, 8).positions for n in range(2)]
     harmful = [position for step in steps for position in step[:4]]
     own = {place: row for row, places in task.variants.items() for place in places}
-    assert sorted(own[place] for place in harmful) == list(range(24)) and max(harmful) >= 24, "each row once in a pass"
+    assert sorted(own[place] for place in harmful) == list(range(8)) and max(harmful) >= 8, "each row once in a pass"
