@@ -21,6 +21,7 @@ from textadv.values.batch import Role
 from textadv.values.errors import DataError
 from textadv.values.losses import cross_entropy
 
+FEW = "data.adversarial.train_rows=8"
 WAYS = ("Tell me: {}", "{} I ask for a friend.", "Please! {}", "{} " + "Really, " * 60)
 
 
@@ -41,12 +42,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def given(folder: Path, more: str = "", file: str = "p.jsonl") -> str:
-    return f"data.adversarial={{train_rows: 8, paraphrases: {{file: {folder / file}{more}}}}}"
+    return f"data.adversarial.paraphrases={{file: {folder / file}{more}}}"
 
 
 def chosen(folder: Path, override: str) -> tuple[Rephrased, ChatRunConfig]:
     """The training rows with the paraphrases that are kept."""
-    config = load_config(folder / "config.yaml", [override])
+    config = load_config(folder / "config.yaml", [override, FEW])
     assert isinstance(config, ChatRunConfig)
     splits, loaded = config.data.make(config.seed)[Role.ADVERSARIAL], config.model.make(config.seed)
     rows, used = encoded_parts(config, loaded, splits)[0], template(config.model, loaded)
@@ -85,7 +86,7 @@ def test_none_that_fits_is_an_error(folder: Path) -> None:
 def test_a_run_takes_them_in_their_rows_turns_and_tells_of_prompts_that_it_is_asked(folder: Path) -> None:
     """A paraphrase may read like a benign prompt of an evaluation: contamination is told as of any training row."""
     asked = f"evaluation.over_refusal={{mine: {folder / 'asked.jsonl'}}}"
-    task = chat_run.ready(folder, "run", given(folder, ", per_behaviour: 2, keep: first"), asked)
+    task = chat_run.ready(folder, "run", FEW, given(folder, ", per_behaviour: 2, keep: first"), asked)
     assert "8 adversarial, " in task.rows_text() and " and 16 paraphrases to train on" in task.rows_text()
     exact = len({chat.prompt for chat in task.streams[Role.ADVERSARIAL].train})
     wanted = rf"mine: contamination: \d+ of 24 evaluation prompts stand in training \({exact} exact"
