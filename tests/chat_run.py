@@ -31,12 +31,17 @@ from transformers.utils import logging
 from scripts.lab.corpus import LabSize, Row, lab_data, texts
 from scripts.lab.model import LabShape, lab_tokenizer
 from tests.seen import TakenChat, read_chat_results
+from tests.tiny import forget_accelerator
 from textadv.data.chat_template import encode_answered
 from textadv.measuring import Measure
 from textadv.measuring.judges.verdicts import REFUSAL_LISTS
 from textadv.measuring.safety.kept_answers import Answer
 from textadv.measuring.safety.record import Talked
 from textadv.report import screen_text
+from textadv.runs.ready import prepare
+from textadv.tasks.chat.config import ChatRunConfig
+from textadv.tasks.chat.task import ChatTask
+from textadv.tasks.file import load_config
 from textadv.values.batch import IGNORED, padded
 from textadv.values.randomness import seeded_scope
 
@@ -254,6 +259,17 @@ BRIEF = (
     "evaluation.benign=2",
     "evaluation.utility=2",
 )
+
+
+def ready(folder: Path, name: str, *overrides: str) -> ChatTask:
+    """The task of a run of two steps in `folder`, prepared as the recipe does it, in an output folder of its own."""
+    forget_accelerator()
+    brief = [f"output={folder / name}", *BRIEF, "evaluation.questions={}", "evaluation.instructions={}"]
+    config = load_config(folder / "config.yaml", [*brief, "training.steps=2", *overrides])
+    assert isinstance(config, ChatRunConfig)
+    task = prepare(config)
+    assert isinstance(task, ChatTask)
+    return task
 
 
 # ---- what a run leaves

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -52,7 +52,9 @@ from textadv.objectives.alignment import (
     Toward,
 )
 from textadv.objectives.rerouting import Reroute, Retain
+from textadv.objectives.spectrum import Spectrum
 from textadv.objectives.token_means import OverTokens
+from textadv.objectives.triplet import Centre, Gather, Stay
 from textadv.training.accumulation import accumulate
 from textadv.training.mixing import Constant, Mixing
 from textadv.training.sampling import Streams
@@ -104,17 +106,23 @@ def sampler(mixing: Mixing = HALF, *, borderline_share: float = 0.5, repeat: int
 
 
 def model(
-    name: str = "llama", *, live: bool = True, dropout: float = 0.0, dtype: torch.dtype = torch.float64
+    name: str = "llama",
+    *,
+    live: bool = True,
+    dropout: float = 0.0,
+    dtype: torch.dtype = torch.float64,
+    targets: str | Sequence[str] = "all-linear",
 ) -> nn.Module:
     """A causal model of three layers with LoRA, in training mode, the same weights each time.
 
     live: both factors random, so that every adapter weight has a gradient; otherwise one is zero, as usual.
+    targets: the layers with LoRA.
     """
     settings = LoraConfig(
         r=2,
         lora_alpha=2,
         lora_dropout=dropout,
-        target_modules="all-linear",
+        target_modules=targets if isinstance(targets, str) else list(targets),
         task_type=TaskType.CAUSAL_LM,
         init_lora_weights=not live,
         fan_in_fan_out=name == "gpt2",
@@ -182,6 +190,26 @@ def objectives(name: str) -> Objectives:
     if "over-refusal" in name:
         close = over_refusal()
     return {Role.ADVERSARIAL: HARDENING[name](), Role.UTILITY: useful, Role.BORDERLINE: close, Role.CLEAN: close}
+
+
+EMBEDDED = ("embed_tokens", "q_proj", "k_proj")
+"""Layers with LoRA that the paper of `Spectrum` names."""
+
+
+def flattened(weight: float = 3.0) -> Objectives:
+    """What is minimised on each stream with a flat spectrum beside it, as a configuration puts it there."""
+    flat, attacked = Part(Spectrum(weight)), (Part(Away(), True), Part(Toward(), True))
+    useful = Together((flat, Part(Supervised())))
+    hardened = Together((flat, *attacked), attack())
+    return {Role.ADVERSARIAL: hardened, Role.UTILITY: useful, Role.BORDERLINE: useful, Role.CLEAN: Supervised()}
+
+
+def gathered() -> Objectives:
+    """What is minimised on each stream with triplets of hidden states, as a configuration puts it there."""
+    centre = Centre()
+    useful = together(Supervised(), Stay(margin=0.5, centre=centre))
+    hardened = together(Gather((1, 2), margin=0.3, centre=centre), Away(), by=attack())
+    return {Role.ADVERSARIAL: hardened, Role.UTILITY: useful, Role.BORDERLINE: useful, Role.CLEAN: Supervised()}
 
 
 class Cut(NamedTuple):

@@ -11,10 +11,12 @@ import yaml
 from tests.config_sample import chat_problems as problems
 from tests.config_sample import require_told, sections
 from tests.config_sample import small_chat as small
+from textadv.attacks.prompts.pool import Drawing
 from textadv.config.adversary import AttackConfig
 from textadv.config.run import LoraConfig
 from textadv.tasks.chat.config import ChatRunConfig
 from textadv.tasks.chat.parts import CapoConfig, CatConfig, KlConfig, LatConfig, PartConfig, PrefillRecoveryConfig
+from textadv.tasks.chat.seeds import ChatAttackConfig
 from textadv.tasks.file import config_difference, dump_config, json_schema, parse_config, written_config
 from textadv.tasks.registry import PACKAGES
 from textadv.tasks.text.config import RunConfig
@@ -43,7 +45,7 @@ def test_defaults_are_those_of_the_papers_and_of_the_issue() -> None:
     assert (wanted.elicitation.prefill, wanted.elicitation.restarts) == ([5, 10, 20, 40], 3)
     assert wanted.elicitation.attack == AttackConfig(name="pgd", steps=20, select="most_damaging", early_stop=False)
     assert run.selection.attack == AttackConfig(name="pgd", steps=10, select="most_damaging")
-    assert run.attack == AttackConfig(steps=10)
+    assert run.attack == ChatAttackConfig(steps=10) and run.attack.seeds is None
 
 
 def test_parts_can_be_replaced_from_the_command_line() -> None:
@@ -163,6 +165,25 @@ RULES = {
         "objective.parts compares",
     ),
     "capo without adapter": (["objective.parts=[{name: capo}]", "model.lora=null"], "objective.parts compares"),
+    "a spectrum of frozen embeddings": (
+        ["objective.parts=[{name: cat}, {name: spectrum}]"],
+        "objective.parts: spectrum flattens the word embedding, and none of its weights is trained. Add embed_tokens "
+        "to model.lora.targets",
+    ),
+    "a spectrum alone": (["objective.parts=[{name: spectrum}]", "model.lora=null"], "objective.parts trains nothing"),
+    "a share of no seeds": (
+        ["mixing.discrete=0.5"],
+        "mixing.discrete: 0.5 is the share of rows that ask with a prompt of attack.seeds, which is null. Remove it",
+    ),
+    "seeds that are none": (
+        ["attack.seeds={name: gcd}"],
+        "attack.seeds.name must be one of 'file', 'gcg', got 'gcd'. Did you mean gcg?",
+    ),
+    "seeds without a file": (["attack.seeds={name: file}"], "attack.seeds.file is missing"),
+    "triplet without adapter": (
+        ["objective.parts=[{name: triplet}]", "model.lora=null"],
+        "objective.parts compares with the model without its adapter (triplet does), and model.lora is null.",
+    ),
     "lat in embeddings": (
         ["objective.parts=[{name: lat}]"],
         "objective.parts: lat perturbs hidden states. Set threat.space: several and threat.layers.",
@@ -245,6 +266,13 @@ def test_what_may_go_together() -> None:
     assert small("objective.defence_steps=3", "checkpoint.every=6").objective.defence_steps == 3
     assert small("data.borderline=null", "mixing.borderline_share=0").data.borderline is None
     assert small("model.lora=null", "objective.parts=[{name: cat}]").model.lora is None
+    flat = "objective.parts=[{name: cat}, {name: spectrum}]"
+    assert small("model.lora={targets: [wte]}", flat).model.lora == LoraConfig(targets=["wte"])
+    assert small("model.lora=null", flat).objective.parts[1].name == "spectrum"
+    one = small("data.adversarial.paraphrases=x.csv").data.adversarial.paraphrases
+    seeds = small("attack.seeds={name: gcg, every: 7}", "mixing.discrete=0.5").attack.seeds
+    assert seeds is not None and seeds.drawing(3) == Drawing(1.0, 7, 3)
+    assert one is not None and (one.file, one.per_behaviour, one.keep) == ("x.csv", 16, "likely")
     server = "{endpoint: 'http://b/v1', endpoint_model: c, key_variable: null}"
     judge = small(f"evaluation.llm_judge={server}").evaluation.llm_judge
     assert judge is not None and judge.key_variable is None
@@ -306,7 +334,7 @@ def test_the_schema_tells_editors_the_parts_by_name() -> None:
     schema = json.loads(json.dumps(json_schema()))
     parts = schema["$defs"]["ChatObjectiveConfig"]["properties"]["parts"]
     names = {section.model_fields["name"].default for section in sections(PartConfig)}
-    assert len(sections(PartConfig)) == 12
+    assert len(sections(PartConfig)) == 14
     assert set(parts["items"]["discriminator"]["mapping"]) == names and parts["minItems"] == 1
     assert schema["$defs"]["ChatRunConfig"]["properties"]["task"]["const"] == "chat"
 

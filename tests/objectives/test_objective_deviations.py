@@ -16,6 +16,8 @@ BY_HAND = {
     "Free": "test_published_classifiers.test_free_training_is_the_papers_replayed_step",
     "FreeLB": "test_published_classifiers.test_freelb_is_the_released_loop_with_its_step_and_its_tokens",
     "PredictorConsistency": "test_published_classifiers.test_the_predictor_is_simsiams_loss",
+    "Spectrum": "test_spectrum.test_value_and_gradient_are_those_of_the_singular_values_of_the_whole_matrix",
+    **dict.fromkeys(("Gather", "Stay"), CHATS),
     "Retain": "test_published_chats.test_retain_is_the_released_value_but_for_how_padding_counts",
     "WeightPerturbation": (
         "test_published_classifiers.test_awp_takes_the_gradient_at_weights_that_a_step_up_has_made_worse"
@@ -102,6 +104,12 @@ rerouting.Reroute
   the mean is per row | test_rerouting.test_rerouting_is_the_cosine_where_positive_averaged_over_the_rows_tokens
 rerouting.Retain
   the mean is over each | test_published_chats.test_retain_is_the_released_value_but_for_how_padding_counts
+seeded.Seeded
+  prompts come from a pool | test_seeded.test_losses_in_the_pool_are_those_of_the_model_that_renewed_them
+  they are drawn by recency | attacks/prompts/test_pool.test_a_row_draws_by_weight_and_by_its_own_step
+spectrum.Spectrum
+  by default the | test_spectrum.test_singular_values_1_2_and_3_have_variance_two_thirds_and_deviation_1
+  an untrained embedding | test_spectrum.test_an_embedding_that_nothing_trains_is_refused_with_the_remedy
 standard.Adversarial
   none in the | test_published_classifiers.test_on_texts_value_and_gradient_are_those_of_the_published_formula
   attacks see the | test_stated_objectives.test_adversarial_training_attacks_the_model_in_evaluation_mode
@@ -112,6 +120,14 @@ token_means.OverTokens
   released | test_stated_objectives.test_a_mean_over_tokens_is_that_of_all_micro_batches_and_a_cut_off_stays_each_rows
   the two agree | test_published_chats.test_value_and_gradient_are_those_of_the_published_formula
   A cut-off | test_stated_objectives.test_a_mean_over_tokens_is_that_of_all_micro_batches_and_a_cut_off_stays_each_rows
+triplet.Gather
+  the perturbation is searched | test_published_chats.test_value_and_gradient_are_those_of_the_published_formula
+  the centre is that | test_triplet.test_the_centre_is_of_the_steps_plain_rows_and_has_no_gradient
+  means are per row | test_published_chats.test_value_and_gradient_are_those_of_the_published_formula
+triplet.Stay
+  the centre is that | test_triplet.test_useful_rows_see_the_centre_of_the_step_before
+  until there is one | test_triplet.test_useful_rows_see_the_centre_of_the_step_before
+  means are per row | test_published_chats.test_value_and_gradient_are_those_of_the_published_formula
 weights.WeightPerturbation
   w + v is left | test_weights.test_everything_is_bit_for_bit_what_it_was_when_a_term_is_handed_over
 losses.cross_entropy

@@ -22,6 +22,7 @@ from textadv.objectives import Moment, Objective
 from textadv.objectives.alignment import Away, KlToBase, Preference, PrefillRecovery, Supervised, Toward
 from textadv.objectives.rerouting import Reroute, Retain
 from textadv.objectives.token_means import OverTokens
+from textadv.objectives.triplet import Centre, Gather, Stay
 from textadv.values.batch import IGNORED, Batch
 from textadv.values.spaces import Embeddings
 
@@ -182,6 +183,45 @@ def _(model: nn.Module, batch: Batch) -> Tensor:
     """The norm, over all states: embeddings and final norm among them."""
     after, before, own = hidden(model, batch.answering("safe"), perturbed=False)
     return ((after - before).norm(dim=-1) * own).sum() / (len(after) * own.sum())
+
+
+def answered(rows: Batch) -> Tensor:
+    return (rows.targets != IGNORED).double()
+
+
+def by_row(values: Tensor, own: Tensor) -> Tensor:
+    """The mean over each row's own tokens (B, S), then over rows."""
+    return ((values * own).sum(dim=1) / own.sum(dim=1)).mean()
+
+
+def apart(one: Tensor, other: Tensor) -> Tensor:
+    return 1 - torch.cosine_similarity(one, other, dim=-1)
+
+
+@formula("triplet, harmful rows", lambda: Gather((0, 1), margin=0.05))
+def _(model: nn.Module, batch: Batch) -> Tensor:
+    """relu(d(h, centre) - d(h, h0) + margin); the centre is of the plain rows and constant."""
+    rows = batch.answering("harmful")
+    after, _, _ = hidden(model, rows, perturbed=True)
+    with torch.no_grad(), evaluating(model):
+        plain, before, _ = hidden(model, rows, perturbed=False)
+    own = answered(rows)
+    centre = (plain * own.unsqueeze(-1)).sum(dim=(1, 2), keepdim=True) / own.sum()
+    each = (apart(after, centre) - apart(after, before) + 0.05).relu()[1:3].mean(dim=0)
+    assert bool((each[own.bool()] > 0).any())
+    return by_row(each, own)
+
+
+MIDDLE = torch.randn(4, 32, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
+
+
+@formula("triplet, useful rows", lambda: Stay(margin=-0.4, centre=Centre(MIDDLE, 0)))
+def _(model: nn.Module, batch: Batch) -> Tensor:
+    """relu(|h - h0| - d(h, centre) + margin), over all states."""
+    rows = batch.answering("safe")
+    after, before, _ = hidden(model, rows, perturbed=False)
+    each = (after - before).norm(dim=-1) - apart(after, MIDDLE[:, None, None]) - 0.4
+    return by_row(each.relu().mean(dim=0), answered(rows))
 
 
 def found(model: nn.Module, loss: Tensor) -> dict[str, Tensor]:

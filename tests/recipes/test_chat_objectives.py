@@ -41,6 +41,12 @@ OBJECTIVES: dict[str, tuple[str, ...]] = {
     "capo, rerouting and scale-free kl": (
         "objective.parts=[{name: capo}, {name: rerouting, layers: [1]}, {name: kl, scale_free: true}]",
     ),
+    "cat and spectrum": (
+        "objective.parts=[{name: spectrum, measure: deviation}, {name: cat}]",
+        "model.lora={r: 4, alpha: 8, targets: [embed_tokens, q_proj]}",
+    ),
+    "cat and spectrum, all weights": ("objective.parts=[{name: cat}, {name: spectrum}]", "model.lora=null"),
+    "triplet": ("objective.parts=[{name: triplet}, {name: kl}]",),
     "adversarial and recovery": ("objective.parts=[{name: adversarial}, {name: prefill_recovery}]",),
 }
 SEARCHES = {"fgsm": ("attack={name: fgsm}",), "r_fgsm": ("attack={name: r_fgsm}",), "noise": ("attack={name: noise}",)}

@@ -112,6 +112,7 @@ def part(
 
 SEVERAL = "threat={space: several, layers: [0, 1], relative_radius: 0.3}"
 SAFE = ", {name: supervised}"
+EMBEDDED = "model.lora={r: 4, alpha: 8, targets: [embed_tokens, q_proj]}"
 ROWS = (
     classifying("clean", "Clean", "clean", attacks=False, cells=NO_ATTACK, from_python=False),
     Row("adversarial", ("Adversarial",), terms=("adversarial",)),
@@ -134,8 +135,10 @@ ROWS = (
     part("refusal_direction", "Toward", terms="toward", attacks=True),
     part("prefill_recovery", "PrefillRecovery", terms="prefill_recovery", attacks=False),
     part("rerouting", "Reroute", "Retain", terms="reroute retain", attacks=False),
+    part("triplet", "Gather", "Stay", terms="gather stay", attacks=True),
     part("supervised", "Supervised", terms="refusal", attacks=False),
     part("kl", "KlToBase", beside=SAFE, terms="kl", attacks=False),
+    part("spectrum", "Spectrum", beside=SAFE, also=(EMBEDDED,), terms="spectrum", attacks=False),
     part("over_refusal", "Tempted", beside=SAFE, terms="away toward", attacks=True),
 )
 ROWS_BY_TITLE = {row.title: row for row in ROWS}

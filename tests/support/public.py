@@ -11,7 +11,7 @@ from types import ModuleType
 from pydantic import TypeAdapter
 
 from textadv import attacks, objectives
-from textadv.objectives import alignment, rerouting, token_means
+from textadv.objectives import alignment, rerouting, spectrum, token_means, triplet
 
 # The argument that makes a call an attack, or an objective.
 CALLED_WITH = {"attack": "radius_scale", "objective": "moment"}
@@ -43,7 +43,7 @@ def public_attacks() -> dict[str, str]:
 def public_objectives() -> dict[str, str]:
     """Every public objective, and every function that makes one -> its class."""
     found = _named(objectives, objectives.__all__, CALLED_WITH["objective"])
-    for module in (alignment, rerouting, token_means):
+    for module in (alignment, rerouting, spectrum, token_means, triplet):
         own = [name for name, thing in vars(module).items() if inspect.getmodule(thing) is module and name[0] != "_"]
         found |= _named(module, own, CALLED_WITH["objective"])
     return found

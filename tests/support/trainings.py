@@ -126,7 +126,8 @@ def on_chats(overrides: Sequence[str]) -> Trained:
     """Two steps on chats of what the configuration of a chat run names."""
     config = configured("chat", overrides)
     assert isinstance(config, ChatRunConfig)
-    model, (adversarial, utility, _) = streams.model(), streams.rows().parts
+    assert config.model.lora is not None
+    model, (adversarial, utility, _) = streams.model(targets=config.model.lora.targets), streams.rows().parts
     threat = config.threat.make().resolved(model, adversarial.batch(range(4)).prompts())
     return _on_streams(config.objective.make(config.attack, threat, config.seed, 3, adversarial, utility), model)
 

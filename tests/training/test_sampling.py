@@ -230,3 +230,25 @@ def test_a_control_takes_the_same_benign_rows_in_the_same_steps_and_no_other(pro
 
 def test_where_all_rows_are_adversarial_a_control_has_none() -> None:
     assert Benign(streams.sampler(Mixing(Constant(1.0)))).taken(5) == 0
+
+
+def test_variants_share_a_rows_turns_and_each_has_its_own_once_in_as_many_passes() -> None:
+    """Row 2 has three prompts and row 4 two: in 24 passes each of row 2's is taken 8 times."""
+    plain = replace(streams.sampler(), adversarial=range(5))
+    source = replace(plain, variants={2: (2, 5, 6), 4: (4, 7)})
+    own = {5: 2, 6: 2, 7: 4}
+    steps = [source.step(n, 8).positions for n in range(30)]
+    harmful = [[position for position in step if position in ADVERSARIAL] for step in steps]
+    rows = [[own.get(position, position) for position in step] for step in harmful]
+    assert rows == taken(plain, range(30), Role.ADVERSARIAL), "the turns are those of the rows"
+    assert Counter(chain.from_iterable(harmful)) == {0: 24, 1: 24, 2: 8, 5: 8, 6: 8, 3: 24, 4: 12, 7: 12}
+    turns = [position for position in chain.from_iterable(harmful) if position in (2, 5, 6)]
+    assert all(sorted(turns[n : n + 3]) == [2, 5, 6] for n in range(0, 24, 3)) and turns[:3] != turns[3:6]
+    assert [source.step(n, 1, 2, 1).positions for n in range(30)] == steps, "however rows are cut"
+    assert [replace(source, seed=1).step(n, 8).positions for n in range(30)] != steps
+
+
+def test_a_held_attack_gets_the_same_variant_for_its_steps() -> None:
+    source = replace(streams.sampler(repeat=2), adversarial=range(4), variants={n: (n, 4 + n) for n in range(4)})
+    steps = [source.step(n, 8).positions[:4] for n in range(8)]
+    assert steps[::2] == steps[1::2] and set(chain.from_iterable(steps)) == set(range(8))

@@ -134,6 +134,25 @@ class ChatRows:
         return alone.answering(self.main)
 
 
+def following_rows(first: ChatRows, more: Sequence[ChatRows]) -> ChatRows:
+    """The rows of one stream with others of the same stream after them; what was counted is that of `first`."""
+    parts = (first, *more)
+
+    def chained(name: str) -> tuple[tuple[int, ...], ...]:
+        return tuple(chain.from_iterable(part.opening(name) for part in parts))
+
+    return replace(
+        first,
+        prompts=tuple(chain.from_iterable(part.prompts for part in parts)),
+        segments=tuple(chain.from_iterable(part.segments for part in parts)),
+        editable=tuple(chain.from_iterable(part.editable for part in parts)),
+        answers={name: tuple(chain.from_iterable(part.answers[name] for part in parts)) for name in first.answers},
+        openings={name: chained(name) for name in first.answers} if any(part.openings for part in parts) else {},
+        ids=tuple(chain.from_iterable(part.ids for part in parts)),
+        spelled=tuple(chain.from_iterable(part.spelled or ((),) * len(part) for part in parts)),
+    )
+
+
 @dataclass(frozen=True)
 class JoinedRows:
     """Several streams as one `Rows`: the positions of each part follow those of the part before it.

@@ -63,8 +63,8 @@ def find_contamination(
     """
     if n < 1 or not 0 < threshold <= 1:
         raise ValueError(f"n must be at least 1 and threshold above 0 and up to 1, got {n} and {threshold}.")
-    asked = [_words(prompt) for prompt in evaluation]
-    known = [_words(prompt) for prompt in training]
+    asked = [words_of(prompt) for prompt in evaluation]
+    known = [words_of(prompt) for prompt in training]
     first: dict[Gram, int] = {}
     for number, words in enumerate(known):
         first.setdefault(words, number)
@@ -100,7 +100,7 @@ def _grams(words: Gram, size: int) -> Iterator[Gram]:
     return (words[start : start + size] for start in range(len(words) - size + 1))
 
 
-def _words(text: str) -> Gram:
-    """The words without case and punctuation; a text that has none (as "???") is one word."""
+def words_of(text: str) -> Gram:
+    """The words of a text without case and punctuation; one that has none (as "???") is one word."""
     plain = unicodedata.normalize("NFKC", text).casefold()
     return tuple(re.findall(r"[^\W_]+", plain)) or ("".join(plain.split()),)

@@ -14,22 +14,25 @@ from textadv.objectives.terms import Moment, Term
 from textadv.values.batch import Batch
 
 
-def _compared(
-    model: nn.Module, batch: Batch, layers: Sequence[int] | None
+def compared(
+    model: nn.Module, batch: Batch, layers: Sequence[int] | None, *, plain: bool = False
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """The logits, the hidden states after `layers`, or all of them, and those of the model without its adapter."""
+    """The logits, the hidden states (B, S, D) after `layers`, or all of them, and those without the adapter.
 
-    def states(seen: nn.Module) -> tuple[Tensor, list[Tensor]]:
-        return all_states(seen, batch) if layers is None else hidden_states(seen, batch, layers)
+    plain: without the adapter the rows are read without their perturbation, too.
+    """
+
+    def states(seen: nn.Module, rows: Batch) -> tuple[Tensor, list[Tensor]]:
+        return all_states(seen, rows) if layers is None else hidden_states(seen, rows, layers)
 
     with torch.no_grad(), as_reference(model), evaluating(model):
-        _, before = states(bare(model))
-    logits, after = states(model)
+        _, before = states(bare(model), batch.clean() if plain else batch)
+    logits, after = states(model, batch)
     return logits, after, before
 
 
-def _full(states: Tensor) -> Tensor:
-    """Half-precision states in float32; float32 and float64 as they are."""
+def full(states: Tensor) -> Tensor:
+    """Half-precision states, of any shape, in float32; float32 and float64 as they are."""
     return states.to(torch.promote_types(states.dtype, torch.float32))
 
 
@@ -39,9 +42,9 @@ def _mean_over_tokens(values: Tensor, batch: Batch) -> Tensor:
     return (values * own).sum(dim=1) / own.sum(dim=1)
 
 
-def _tied(losses: Tensor, logits: Tensor) -> Tensor:
-    """The losses, unchanged, with every adapter in their graph: DDP waits for the gradient of each."""
-    return losses + 0.0 * _full(logits).flatten(1).sum(dim=1)
+def tied_to(losses: Tensor, logits: Tensor) -> Tensor:
+    """The losses (B,), unchanged, with every adapter in their graph, by the logits (B, S, V): DDP waits for each."""
+    return losses + 0.0 * full(logits).flatten(1).sum(dim=1)
 
 
 @dataclass(frozen=True)
@@ -63,11 +66,11 @@ class Reroute:
     def __call__(self, model: nn.Module, batch: Batch, moment: Moment) -> Iterator[Term]:
         """One term."""
         rows = batch.answering(HARMFUL)
-        logits, after, before = _compared(model, rows, self.layers)
-        cosines = [torch.cosine_similarity(_full(a), _full(b), dim=-1) for a, b in zip(after, before, strict=True)]
+        logits, after, before = compared(model, rows, self.layers)
+        cosines = [torch.cosine_similarity(full(a), full(b), dim=-1) for a, b in zip(after, before, strict=True)]
         losses = _mean_over_tokens(torch.stack(cosines).relu().mean(dim=0), rows)
         weight, moved = self.alpha * (1 - moment.progress / 2), batch.perturbation is not None
-        yield Term("reroute", _tied(losses, logits), weight, adversarial=moved)
+        yield Term("reroute", tied_to(losses, logits), weight, adversarial=moved)
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ class Retain:
     def __call__(self, model: nn.Module, batch: Batch, moment: Moment) -> Iterator[Term]:
         """One term."""
         rows = batch.clean()
-        logits, after, before = _compared(model, rows, self.layers)
-        apart = [torch.linalg.vector_norm(_full(a) - _full(b), dim=-1) for a, b in zip(after, before, strict=True)]
+        logits, after, before = compared(model, rows, self.layers)
+        apart = [torch.linalg.vector_norm(full(a) - full(b), dim=-1) for a, b in zip(after, before, strict=True)]
         losses = _mean_over_tokens(torch.stack(apart).mean(dim=0), rows)
-        yield Term("retain", _tied(losses, logits), self.alpha * moment.progress / 2)
+        yield Term("retain", tied_to(losses, logits), self.alpha * moment.progress / 2)

@@ -23,6 +23,7 @@ class Term(NamedTuple):
     adversarial: whether the losses were taken at perturbed rows.
     passes: how often the group's rows went forward with a gradient for this term.
     attacked: the attack that perturbed them, where there was one.
+    searched: forwards and backwards of rows that a search for their prompts took before.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Term(NamedTuple):
     adversarial: bool = False
     passes: int = 1
     attacked: Attacked | None = None
+    searched: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)

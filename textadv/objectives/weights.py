@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -150,7 +150,7 @@ class WeightPerturbation:
             with shifted(model, shift):
                 term = next(terms)
                 gradients = torch.autograd.grad(term.losses.sum(), parameters, allow_unused=True)
-            yield term._replace(losses=_carrying(term.losses, parameters, gradients), passes=2 * term.passes)
+            yield term._replace(losses=carrying(term.losses, parameters, gradients), passes=2 * term.passes)
 
     def _look_ahead(self, model: nn.Module, batch: Batch, moment: Moment) -> None:
         """Attacks all groups of the step, and finds the shift that raises their losses together."""
@@ -192,8 +192,8 @@ def _preserved_buffers(model: nn.Module) -> Iterator[None]:
             buffers[name].copy_(value)
 
 
-def _carrying(losses: Tensor, parameters: list[nn.Parameter], gradients: tuple[Tensor | None, ...]) -> Tensor:
-    """The losses (B,) as numbers, whose sum has these gradients with respect to the parameters."""
+def carrying(losses: Tensor, parameters: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> Tensor:
+    """The losses (B,) as numbers, whose sum has these gradients with respect to the parameters, each in its shape."""
     nothing = torch.zeros((), device=losses.device, dtype=losses.dtype)
     for value, gradient in zip(parameters, gradients, strict=True):
         # Parameters without a gradient take part too: DDP waits for each.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate, groupby, islice
@@ -17,6 +17,7 @@ from textadv.values.randomness import permutation
 
 ORDER = 1
 STREAM_ORDER = 17
+VARIANT_ORDER = 29
 
 
 class Step(NamedTuple):
@@ -129,6 +130,8 @@ class Streams:
         these rows are trained on without a perturbation as well.
     borderline_share: share of the other rows that come from the borderline stream.
     repeat: optimizer steps in a row that take the same adversarial rows, for attacks that are held as long.
+    variants: for a position of `adversarial` those of rows that ask for the same, itself among them: each time that it
+        is its turn one of them is taken, in an order of its own, and all of them in as many passes.
 
     Every process gets the same number of rows of each stream.
     """
@@ -142,6 +145,7 @@ class Streams:
     borderline_share: float = 0.0
     repeat: int = 1
     seed: int = 0
+    variants: Mapping[int, Sequence[int]] = field(default_factory=dict)
     _known: dict[tuple[int, int], list[Counts]] = field(default_factory=dict, repr=False, compare=False)
     _orders: dict[tuple[int, int], list[int]] = field(default_factory=dict, repr=False, compare=False)
 
@@ -218,7 +222,12 @@ class Streams:
             for old in [key for key in self._orders if key[0] == stream and key[1] < epoch - 1]:
                 del self._orders[old]
             self._orders[stream, epoch] = permutation(self.seed, STREAM_ORDER, stream, epoch, size=len(part))
-        return part[self._orders[stream, epoch][index]]
+        position = part[self._orders[stream, epoch][index]]
+        choices = self.variants.get(position, ()) if stream == 0 else ()
+        if not choices:
+            return position
+        passes, turn = divmod(epoch, len(choices))
+        return choices[permutation(self.seed, VARIANT_ORDER, position, passes, size=len(choices))[turn]]
 
 
 BENIGN = (Role.UTILITY, Role.BORDERLINE)

@@ -51,8 +51,8 @@ class StepReport:
         self.total_loss += weighted
         self.total_size += weighted.abs()
         self.suspects.append((term.name, losses, batch.ids))
-        self.forwards += term.passes * len(batch)
-        self.backwards += term.passes * len(batch)
+        self.forwards += term.passes * len(batch) + term.searched[0]
+        self.backwards += term.passes * len(batch) + term.searched[1]
         if term.adversarial:
             self.adversarial_size += weighted.abs()
         if term.attacked is not None:

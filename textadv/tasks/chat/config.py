@@ -9,7 +9,6 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from textadv.config.adversary import AttackConfig, ThreatConfig, selecting
 from textadv.config.labels import set_problems
-from textadv.config.mixing import RatioConfig
 from textadv.config.objective_rules import freelb_problems
 from textadv.config.run import ChoiceConfig, LoraConfig, RunSection, SourceConfig
 from textadv.config.training import TrainingConfig, length_problems
@@ -24,7 +23,6 @@ from textadv.config.types import (
     Section,
     Share,
     Text,
-    Texts,
     Two,
     Variable,
     checked,
@@ -33,17 +31,20 @@ from textadv.tasks.chat.elicitation import ElicitationConfig
 from textadv.tasks.chat.judges import ClassifierJudgeConfig, LlmJudgeConfig
 from textadv.tasks.chat.objective import ChatObjectiveConfig
 from textadv.tasks.chat.parts import PrefillRecoveryConfig
+from textadv.tasks.chat.rewrites import Rewrites
+from textadv.tasks.chat.seeds import ChatAttackConfig, DiscreteConfig, seeds_problems
+from textadv.tasks.chat.spectrum import spectrum_problems
+from textadv.tasks.chat.streams import AdversarialStreamConfig, StreamConfig
 from textadv.values.host.phases import stage
 
 if TYPE_CHECKING:
     from textadv.data import ChatSplits
-    from textadv.data.characters import Surrogates
+    from textadv.data.paraphrases import Joined
     from textadv.measuring.judges.verdicts import Judge
     from textadv.models import LoadedModel
     from textadv.values.batch import Role
     from textadv.values.spaces import Space
 
-ChatColumn = Literal["prompt", "target", "safe", "input", "response", "messages", "system"]
 # Parameters of apply_chat_template, none of which would reach the template as a variable.
 TAKEN = frozenset(
     """add_generation_prompt chat_template continue_final_message conversation conversations documents max_length
@@ -86,47 +87,10 @@ class ChatModelConfig(SourceConfig):
         return load_causal(seed=seed, lora=lora, **self.model_dump(exclude={"lora", "template_variables", "think"}))
 
 
-class StreamConfig(Section):
-    """Where one stream of chats comes from. Selection uses validation rows only, reports use test rows only."""
-
-    name: Text = Field(
-        "files", description="files for local csv, tsv, json, jsonl or parquet files; or a Hub id or folder."
-    )
-    config: Text | None = Field(None, description="Configuration of a Hub data set.")
-    train: Texts | None = Field(None, description="File path(s), or the training split on the Hub.")
-    validation: Texts | None = Field(None, description="File path(s) or split; null: a share of train is held out.")
-    test: Texts | None = Field(None, description="File path(s) or split; null: data.*.test_fraction of train.")
-    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.1, description="Share of the training rows held out when there is no validation part."
-    )
-    test_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.0, description="Share of the training rows held out when there is no test part."
-    )
-    columns: dict[ChatColumn, Text] = Field({}, description="Column of each role, where its name is another.")
-    validation_columns: dict[ChatColumn, Text] | None = Field(
-        None, description="Those of the validation part, where they differ; null: data.*.columns."
-    )
-    test_columns: dict[ChatColumn, Text] | None = Field(
-        None, description="Those of the test part, where they differ; null: data.*.columns."
-    )
-    train_rows: Count | None = Field(None, description="Seeded subset of the training rows; null: all.")
-    validation_rows: Count | None = Field(None, description="Seeded subset of the validation rows; null: all.")
-    test_rows: Count | None = Field(None, description="Seeded subset of the test rows; null: all.")
-    safe_responses: list[Text] = Field(
-        [], description="Safe answers, in turn, in place of a column of them; adversarial stream only."
-    )
-
-    def make(self, role: Role, seed: int, surrogates: Surrogates = "error") -> ChatSplits:
-        """The stream, mapped, checked and split."""
-        from textadv.data import load_chats
-
-        return load_chats(role, seed=seed, surrogates=surrogates, **self.model_dump())
-
-
 class ChatDataConfig(Section):
     """The streams of a run."""
 
-    adversarial: StreamConfig = Field(description="Harmful prompts with targets and safe answers.")
+    adversarial: AdversarialStreamConfig = Field(description="Harmful prompts with targets and safe answers.")
     utility: StreamConfig = Field(description="Useful chats: prompt and response, or messages.")
     borderline: StreamConfig | None = Field(
         None, description="Benign prompts that sound harmful, with helpful answers; null: none."
@@ -149,6 +113,11 @@ class ChatDataConfig(Section):
         if self.borderline is not None:
             streams[Role.BORDERLINE] = self.borderline
         return {role: stream.make(role, seed, self.surrogates) for role, stream in streams.items()}
+
+    def paraphrased(self, adversarial: ChatSplits, seed: int) -> Joined | None:
+        """What data.adversarial.paraphrases holds for the training behaviours; None where there is no such file."""
+        wanted = self.adversarial.paraphrases
+        return None if wanted is None else wanted.join(adversarial, seed, self.surrogates)
 
 
 class ChatThreatConfig(ThreatConfig):
@@ -182,7 +151,7 @@ class ChatThreatConfig(ThreatConfig):
         return Several((Embeddings(), *map(Hidden, self.layers))) if self.layers else super()._place()
 
 
-class ChatMixingConfig(RatioConfig):
+class ChatMixingConfig(DiscreteConfig):
     """How many rows of an optimizer step come from which stream, and how far the adversarial ones are attacked."""
 
     ratio: Share = Field(
@@ -202,6 +171,7 @@ class ChatEvaluationConfig(Section):
     benign: Count | None = Field(None, description="Held-out borderline prompts that must be answered; null: all.")
     utility: Count | None = Field(200, description="Held-out utility rows for perplexity; null: all.")
     elicitation: ElicitationConfig = Field(ElicitationConfig(), description="The attacks.")
+    rewrites: Rewrites = Field({}, description="Attacks in text by name: what is asked is written anew.")
     judge: Literal["advbench", "xstest", "harmbench", "declines"] = Field(
         "declines", description="Refusal list that says what is refused, where no classifier or model judges."
     )
@@ -240,7 +210,7 @@ class ChatEvaluationConfig(Section):
                 f"evaluation.samples: {self.samples} at evaluation.temperature: 0 gives one answer {self.samples} "
                 "times. Raise evaluation.temperature, or set evaluation.samples: 1."
             )
-        sets = {name: getattr(self, name) for name in ("over_refusal", "questions", "instructions")}
+        sets = {name: getattr(self, name) for name in ("over_refusal", "questions", "instructions", "rewrites")}
         lines += set_problems({f"evaluation.{name}": found for name, found in sets.items()})
         return checked(self, lines)
 
@@ -286,7 +256,9 @@ class ChatRunConfig(RunSection):
     model: ChatModelConfig = Field(description="The chat model.")
     data: ChatDataConfig = Field(description="The streams.")
     threat: ChatThreatConfig = Field(description="What the adversary may do.")
-    attack: AttackConfig = Field(AttackConfig(steps=10), description="How hard the adversary of training tries.")
+    attack: ChatAttackConfig = Field(
+        ChatAttackConfig(steps=10), description="How hard the adversary of training tries."
+    )
     objective: ChatObjectiveConfig = Field(ChatObjectiveConfig(), description="The loss that training lowers.")
     mixing: ChatMixingConfig = Field(ChatMixingConfig(), description="How many rows come from which stream.")
     training: TrainingConfig = Field(description="The optimizer and the loop; an epoch is a pass over utility.")
@@ -307,11 +279,15 @@ class ChatRunConfig(RunSection):
                 "model.gradient_checkpointing: true recomputes hidden states without their perturbation, so it needs "
                 "threat.space: embeddings. Set model.gradient_checkpointing: false."
             )
-        if any(part.compares for part in self.objective.parts) and self.model.lora is None:
+        comparing = [part.name for part in self.objective.parts if part.compares]
+        if comparing and self.model.lora is None:
+            which = "triplet does" if comparing == ["triplet"] else "kl, capo and rerouting do"
             lines.append(
-                "objective.parts compares with the model without its adapter (kl, capo and rerouting do), and "
+                f"objective.parts compares with the model without its adapter ({which}), and "
                 "model.lora is null. Set model.lora, or leave these parts out."
             )
+        lines += seeds_problems(self.attack, self.mixing)
+        lines += spectrum_problems([*self.objective.parts], self.model.lora and self.model.lora.targets)
         if "lat" in names and self.threat.space == "embeddings":
             lines.append("objective.parts: lat perturbs hidden states. Set threat.space: several and threat.layers.")
         if self.data.borderline is None and self.mixing.borderline_share > 0:
@@ -350,6 +326,11 @@ class ChatRunConfig(RunSection):
         if freelb is not None:
             lines += freelb_problems(freelb, self.attack, self.threat.space, self.threat.norm)
         return checked(self, lines)
+
+    def seeded(self, adversarial: ChatSplits) -> Joined | None:
+        """The prompts of files that attack.seeds names, of the training chats; None where it names none."""
+        wanted = self.attack.seeds
+        return None if wanted is None else wanted.join(adversarial, self.data.surrogates)
 
     def measuring(self, name: str, output: str) -> ChatRunConfig:
         """The same for a run that trains nothing and measures this model first."""

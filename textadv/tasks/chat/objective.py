@@ -86,10 +86,11 @@ class ChatObjectiveConfig(Section):
 
         scene = Scene(attack, threat, seed, layers)
         perturbing = self._perturbing(scene, adversarial, utility)
-        parts = [one for part in self.parts for one in part.on_harmful(scene, perturbing)]
+        first = [one for part in self.parts for one in part.on_every_row()]
+        parts = [*first, *(one for part in self.parts for one in part.on_harmful(scene, perturbing))]
         if perturbing is not None and self.defence_steps > 1:
             perturbing = Held(perturbing, self.defence_steps)
-        useful, close = self._useful(layers), self._useful(layers)
+        useful, close = self._useful(scene), self._useful(scene)
         if not useful:
             raise ConfigError(
                 [
@@ -97,6 +98,7 @@ class ChatObjectiveConfig(Section):
                     "parts."
                 ]
             )
+        useful, close = [*first, *useful], [*first, *close]
         borderline = (part.on_borderline(scene, close, adversarial) for part in self.parts)
         return {
             Role.ADVERSARIAL: Together(tuple(parts), perturbing),
@@ -111,9 +113,9 @@ class ChatObjectiveConfig(Section):
         attacks = (part.perturbing(scene, adversarial, utility) for part in self.parts)
         return next((found for found in attacks if found is not None), None)
 
-    def _useful(self, layers: int) -> list[Part]:
+    def _useful(self, scene: Scene) -> list[Part]:
         """What is trained on utility rows, and made anew on borderline ones."""
         from textadv.objectives.alignment import Part, Supervised
 
         answers = [Part(Supervised(self.utility))] if self.utility > 0 else []
-        return answers + [one for part in self.parts for one in part.on_useful(layers)]
+        return answers + [one for part in self.parts for one in part.on_useful(scene)]

@@ -19,6 +19,8 @@ from textadv.config.types import (
     checked,
 )
 from textadv.tasks.chat.scene import PartSection, Scene, meant
+from textadv.tasks.chat.spectrum import SpectrumConfig
+from textadv.tasks.chat.triplet import TripletConfig
 
 if TYPE_CHECKING:
     from textadv.attacks import Attack
@@ -205,7 +207,7 @@ class KlConfig(PartSection):
     weight: NotNegative = Field(0.1, description="Weight of the divergence.")
     scale_free: bool = Field(False, description="Divide each row's divergence by its own value.")
 
-    def on_useful(self, layers: int) -> list[Part]:
+    def on_useful(self, scene: Scene) -> list[Part]:
         from textadv.objectives.alignment import KlToBase, Part
 
         return [Part(KlToBase(self.weight, self.scale_free, self.direction == "model_to_base"))]
@@ -266,11 +268,11 @@ class ReroutingConfig(PartSection):
             raise ConfigError([f"objective.parts: rerouting.layers must name blocks 0 to {layers - 1}, got {chosen}."])
         return [Part(meant(Reroute(chosen, self.alpha), self.mean, HARMFUL, whole=True))]
 
-    def on_useful(self, layers: int) -> list[Part]:
+    def on_useful(self, scene: Scene) -> list[Part]:
         from textadv.objectives.alignment import Part
         from textadv.objectives.rerouting import Retain
 
-        kept = tuple(range(layers)) if self.retain == "blocks" else None
+        kept = tuple(range(scene.layers)) if self.retain == "blocks" else None
         return [Part(meant(Retain(kept, self.alpha), self.mean, None, whole=True))]
 
 
@@ -355,6 +357,8 @@ PartConfig = Annotated[
     | KlConfig
     | OverRefusalConfig
     | ReroutingConfig
+    | TripletConfig
+    | SpectrumConfig
     | AdversarialPartConfig
     | TradesPartConfig
     | FreelbPartConfig

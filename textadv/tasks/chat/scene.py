@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textadv.config.adversary import AttackConfig
 from textadv.config.types import ConfigError, Section
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from textadv.attacks import Attack, ThreatModel
     from textadv.data import ChatRows
     from textadv.objectives import Objective
@@ -17,12 +19,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Scene:
-    """What the parts of an objective are made for. layers: blocks of the model."""
+    """What the parts of an objective are made for.
+
+    layers: blocks of the model. shared: what a part has in common on rows of several roles, by its name.
+    """
 
     attack: AttackConfig
     threat: ThreatModel
     seed: int
     layers: int
+    shared: dict[str, Any] = field(default_factory=dict, compare=False)
 
     def eliciting(self, away: float = 0.0) -> Attack:
         """The training attack that makes the harmful target likely. away: weight of making the safe answer unlikely."""
@@ -77,6 +83,13 @@ class PartSection(Section):
         """Optimizer steps for which what was found is used."""
         return 1
 
+    def doubts(self, model: nn.Module) -> list[str]:
+        """Sentences on what it does with this model that a reader must know.
+
+        Raises ConfigError where the model has not what it trains.
+        """
+        return []
+
     def perturbing(self, scene: Scene, adversarial: ChatRows, utility: ChatRows) -> Attack | None:
         """What perturbs the adversarial rows for all parts; None where this part asks for nothing.
 
@@ -91,7 +104,11 @@ class PartSection(Section):
         """
         return []
 
-    def on_useful(self, layers: int) -> list[Part]:
+    def on_every_row(self) -> list[Part]:
+        """What it trains on the rows of every role, before all else: a term of the weights, the same at each row."""
+        return []
+
+    def on_useful(self, scene: Scene) -> list[Part]:
         """What it trains on utility and on borderline rows."""
         return []
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from textadv.attacks import ThreatModel, reach_warning
 from textadv.attacks.gradient import GradientAttack
+from textadv.attacks.prompts.seeding import Seeding
 from textadv.config.training import length_problems
 from textadv.config.types import ConfigError
 from textadv.data import ChatSplits, JoinedRows, find_contamination, joined
+from textadv.data.paraphrases import Joined
 from textadv.data.rendering import Template
 from textadv.measuring import Measured, Results, Training
 from textadv.measuring.judges.verdicts import XSTEST
@@ -20,17 +22,20 @@ from textadv.measuring.safety.results import chat_results
 from textadv.measuring.sections.exports import ExportCheck
 from textadv.models import LoadedModel, blocks
 from textadv.models.strangers import Chats
-from textadv.objectives import Objectives
+from textadv.objectives import Objectives, memory_of
 from textadv.objectives.alignment import Supervised
+from textadv.objectives.seeded import Seeded
 from textadv.tasks.chat.asked import benign_prompts
 from textadv.tasks.chat.base import common_base, trained_base, unread_notes
 from textadv.tasks.chat.choosing import chat_scores, plain_score, require_answers
 from textadv.tasks.chat.config import ChatRunConfig
 from textadv.tasks.chat.loading import encoded_parts, read_chats, require_places, resolved_threat
 from textadv.tasks.chat.panel import panel, read_panel, requests, selection
+from textadv.tasks.chat.paraphrasing import with_paraphrases
 from textadv.tasks.chat.scene import eliciting_attack
+from textadv.tasks.chat.seeding import lighter_chat, room_notes, seeding
+from textadv.tasks.chat.seeds import seeds_hashes
 from textadv.tasks.chat.template import changed_tokens, chat_hashes, clock_warning, template, template_warnings
-from textadv.tasks.checks import lighter
 from textadv.tasks.protocol import Plan, Run
 from textadv.training.rehearsal import Rehearsal, rehearse
 from textadv.training.sampling import Benign, Streams
@@ -45,7 +50,8 @@ class ChatTask:
 
     streams: the chats by role. template: as the model's chats are written. train: all streams' training rows as one.
     threat: with an absolute radius. layers: blocks of the model. panel: what is measured on test rows. selection: the
-    same, smaller, on validation rows.
+    same, smaller, on validation rows. variants: see `Streams`. seeds: prompts that were read
+    for attack.seeds, of each adversarial training chat.
     """
 
     config: ChatRunConfig
@@ -59,6 +65,8 @@ class ChatTask:
     selection: Panel
     hashes: dict[str, str]
     warnings: tuple[str, ...]
+    variants: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    seeds: Joined | None = None
 
     @property
     def new_weights(self) -> tuple[str, ...]:
@@ -71,16 +79,25 @@ class ChatTask:
 
     def objectives(self) -> Objectives:
         """What is minimised on the rows of each role; new objects, that remember nothing."""
-        return self.config.objective.make(
+        found = self.config.objective.make(
             self.config.attack, self.threat, self.config.seed, self.layers, self.train.parts[0], self.train.parts[1]
         )
+        begun = self.seeding()
+        if begun is None:
+            return found
+        return {**found, Role.ADVERSARIAL: Seeded(found[Role.ADVERSARIAL], begun)}
+
+    def seeding(self) -> Seeding | None:
+        """What attack.seeds names, with an empty pool; None where it names nothing."""
+        chats, rows = self.streams[Role.ADVERSARIAL].train, self.train.parts[0]
+        return seeding(self.config, self.template, chats, rows, self.variants, self.seeds)
 
     def sampler(self) -> Streams:
         """The rows of every optimizer step."""
         config, ranges = self.config, self.train.ranges
         return Streams(
             self.train,
-            ranges[0],
+            ranges[0][: len(self.streams[Role.ADVERSARIAL].train)],
             ranges[1],
             ranges[2] if len(ranges) > 2 else range(0),
             config.mixing.make(config.seed),
@@ -88,6 +105,7 @@ class ChatTask:
             config.mixing.borderline_share,
             config.objective.defence_steps,
             config.seed,
+            self.variants,
         )
 
     def steps(self) -> int:
@@ -100,7 +118,9 @@ class ChatTask:
 
     def rows_text(self) -> str:
         """How many rows do what, for the screen."""
-        trained = ", ".join(f"{len(part)} {part.role.name.lower()}" for part in self.train.parts)
+        trained = ", ".join(f"{len(part.train)} {role.name.lower()}" for role, part in self.streams.items())
+        more = sum(map(len, self.variants.values())) - len(self.variants)
+        trained += f" and {more} paraphrases" if more else ""
         benign = ", ".join(f"{len(asked.texts)} {name}" for name, asked in self.panel.benign.items())
         return (
             f"{trained} to train on, {len(self.selection.requests)} validation behaviours to choose the checkpoint, "
@@ -118,14 +138,15 @@ class ChatTask:
         require_answers(loaded.model, used, self.selection, self.run.accelerator.device)
         judges = f"{self.selection.judge.name}, those to benign prompts by {XSTEST.name}"
         self.run.say(f"hardened: validation answers to behaviours are judged by {judges}")
-        size = self.config.training.batch_size
+        size, objectives = self.config.training.batch_size, self.objectives()
         return Plan(
             objective=" + ".join(part.name for part in self.config.objective.parts),
             steps=self.steps(),
             period=max(-(-self.steps() // 4), 1),
             whole_every=held,
             sampler=self.sampler(),
-            objectives=self.objectives(),
+            objectives=objectives,
+            memory=memory_of(objectives[Role.ADVERSARIAL]),
             score=partial(chat_scores, used=used, panel=self.selection, say=self.run.say),
             select="robust_best",
             rows=lambda steps: steps * size,
@@ -206,11 +227,17 @@ class ChatTask:
 def ready(config: ChatRunConfig, run: Run) -> ChatTask:
     """See `registry.ready`."""
     streams = config.data.make(config.seed)
+    found = config.data.paraphrased(streams[Role.ADVERSARIAL], config.seed) if run.training else None
+    seeds = config.seeded(streams[Role.ADVERSARIAL]) if run.training else None
     loaded = config.model.make(config.seed)
     run.require_room(loaded.model)
     used = template(config.model, loaded, config.data.surrogates)
     encoded = {role: encoded_parts(config, loaded, found) for role, found in streams.items()}
-    doubts = read_chats(config, loaded, encoded)
+    harmful, *held = encoded[Role.ADVERSARIAL]
+    chats = streams[Role.ADVERSARIAL].train
+    more = with_paraphrases(config, loaded, used, chats, harmful, found, run.accelerator.device)
+    read = {**encoded, Role.ADVERSARIAL: (more.rows, *held)}
+    doubts = read_chats(config, loaded, read)
     threat = resolved_threat(config, loaded, encoded[Role.ADVERSARIAL][0])
     measured = panel(config, loaded, streams, threat)
     task = ChatTask(
@@ -218,24 +245,35 @@ def ready(config: ChatRunConfig, run: Run) -> ChatTask:
         run=run,
         streams=streams,
         template=used,
-        train=joined(*(parts[0] for parts in encoded.values())),
+        train=joined(*(parts[0] for parts in read.values())),
         threat=threat,
         layers=len(blocks(loaded.model)),
         panel=measured if not run.training else replace(measured, base=trained_base(config, measured.useful)),
         selection=selection(config, loaded, streams, threat),
-        hashes=chat_hashes(streams, encoded, loaded, used),
+        hashes=chat_hashes(streams, encoded, loaded, used) | more.hashes | seeds_hashes(seeds),
         warnings=(
             *run.notes,
             *template_warnings(config, streams, encoded, used),
-            *_warnings(config, streams, threat),
+            *more.notes,
+            *(() if seeds is None else seeds.notes),
+            *_warnings(
+                config,
+                streams,
+                threat,
+                [*more.texts, *(text for own in seeds.texts for text in own)] if seeds else more.texts,
+            ),
             *doubts,
+            *(line for part in config.objective.parts for line in part.doubts(loaded.model)),
         ),
+        variants=more.variants,
+        seeds=seeds,
     )
     _check(task)
     read_panel(config, loaded, task.panel)
     if run.training:
         unread = unread_notes(task.panel.base, task.panel.useful, task.panel.chats)
-        task = replace(task, warnings=(*task.warnings, *unread, *_uncontrolled(task)))
+        room = room_notes(config, task.seeding(), chats, harmful, seeds)
+        task = replace(task, warnings=(*task.warnings, *room, *unread, *_uncontrolled(task)))
         _rehearse(task, loaded)
     return task
 
@@ -243,7 +281,7 @@ def ready(config: ChatRunConfig, run: Run) -> ChatTask:
 def _rehearse(task: ChatTask, loaded: LoadedModel) -> None:
     """Tries the smallest forwards and backwards that training makes, with an attack of one step; see `rehearse`."""
     config, size = task.config, task.config.training.micro_batch_size
-    light = replace(task, config=config.model_copy(update={"attack": lighter(config.attack)}))
+    light = replace(task, config=config.model_copy(update={"attack": lighter_chat(config.attack)}))
     objectives, samplers = light.objectives(), [task.sampler()]
     accelerator = task.run.accelerator
     rehearse(
@@ -280,14 +318,16 @@ def _uncontrolled(task: ChatTask) -> Iterable[str]:
         yield "baselines: no plain fine-tune is trained: mixing.ratio leaves no step a utility or borderline row."
 
 
-def _warnings(config: ChatRunConfig, streams: Mapping[Role, ChatSplits], threat: ThreatModel) -> Iterable[str]:
-    """What a reader must know before trusting a number."""
+def _warnings(
+    config: ChatRunConfig, streams: Mapping[Role, ChatSplits], threat: ThreatModel, paraphrases: Sequence[str]
+) -> Iterable[str]:
+    """What a reader must know before trusting a number. paraphrases: further prompts that are trained on."""
     yield from (note for splits in streams.values() for note in splits.notes)
-    if any(part.name in ("cat", "capo", "lat") for part in config.objective.parts):
+    if any(part.searching for part in config.objective.parts):
         adversary = eliciting_attack(config.attack, threat, config.seed)
         if isinstance(adversary, GradientAttack) and (short := reach_warning(adversary)) is not None:
             yield short
-    trained = [text for splits in streams.values() for text in requests(splits.train)]
+    trained = [*(text for splits in streams.values() for text in requests(splits.train)), *paraphrases]
     tested = {role.name.lower(): requests(splits.test) for role, splits in streams.items() if splits.test}
     tested |= {
         name: benign_prompts(name, path, config.data.surrogates)

@@ -1,0 +1,132 @@
+"""Paraphrases: which rows are read, whose behaviours they are, and that nothing held out is trained on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from textadv.data.chat import Chat, ChatSplits
+from textadv.data.paraphrases import Paraphrases, join_paraphrases, limited, read_paraphrases, rephrased
+from textadv.values.batch import Role
+from textadv.values.errors import DataError
+
+KEY = "data.adversarial.paraphrases"
+
+
+def chats(*prompts: str) -> tuple[Chat, ...]:
+    made = []
+    for number, prompt in enumerate(prompts):
+        answers = {"harmful": f"Sure, {number}", "safe": "No."}
+        made.append(Chat(({"role": "user", "content": prompt},), answers, Role.ADVERSARIAL, number, f"row {number}"))
+    return tuple(made)
+
+
+SPLITS = ChatSplits(
+    chats("Break a lock", "Pick a pocket", "Break a lock", "Forge a note"), chats("Bribe a judge"), chats("Rob a bank")
+)
+
+
+def written(folder: Path, *rows: object, name: str = "p.jsonl") -> Path:
+    path = folder / name
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return path
+
+
+def row(original: object, other: object) -> dict[str, object]:
+    return {"original_prompt": original, "inpainted_prompt": other}
+
+
+def read(folder: Path, *rows: object) -> Paraphrases:
+    return read_paraphrases([written(folder, *rows)], KEY)
+
+
+def test_rows_are_joined_by_their_original_and_what_is_not_used_is_told(tmp_path: Path) -> None:
+    found = join_paraphrases(
+        read(
+            tmp_path,
+            row("break a lock!", "How is a lock broken?"),
+            row("Break a lock", "How is a lock broken"),
+            row("Break a lock", "Open the lock"),
+            row("Break a lock", "BREAK a lock"),
+            row("Break a lock", "Rob a bank."),
+            row("Pick a pocket", None),
+            row("", "x"),
+            row("Rob a bank", "How are banks robbed?"),
+            row("Bribe a judge", "Pay a judge"),
+            row("Fly a kite", "Kites"),
+        ),
+        SPLITS,
+        KEY,
+    )
+    lock = ("How is a lock broken?", "Open the lock")
+    assert found.texts == (lock, (), lock, ())
+    told = "\n".join(found.notes)
+    for line in (
+        "2 of 10 rows of",
+        "lack a prompt (the first is row 5, counted from 0) and are left out.",
+        "1 of 8 rows are of test behaviours: the file is keyed on what the evaluation reports on.",
+        "1 of 8 rows are of validation behaviours and not trained on.",
+        "1 of 8 rows read as the prompt of a held-out behaviour and are left out.",
+        "1 of 8 rows are of no behaviour that is trained on (such as 'Fly a kite') and are not used.",
+        "2 of 8 rows read as their original or as another row of it and are left out.",
+        "2 of 3 training prompts have no paraphrase and are trained on alone.",
+    ):
+        assert line in told, told
+
+
+def test_a_training_prompt_that_is_held_out_too_has_no_paraphrase(tmp_path: Path) -> None:
+    """Whatever else is wrong with such streams, its paraphrases would be of a test behaviour."""
+    both = ChatSplits(chats("Break a lock", "Rob a bank"), (), chats("rob a bank"))
+    rows = read(tmp_path, row("Rob a bank", "Banks"), row("Break a lock", "Locks"))
+    assert join_paraphrases(rows, both, KEY).texts == (("Locks",), ())
+
+
+def test_columns_may_have_other_names_and_a_suffix_follows_its_original(tmp_path: Path) -> None:
+    named = written(tmp_path, {"a": "Break a lock", "b": "Locks", "c": 1})
+    (found,) = read_paraphrases([named], KEY, {"original": "a", "paraphrase": "b"}).rows
+    assert (found.original, found.text) == ("Break a lock", "Locks")
+    (found,) = read_paraphrases([written(tmp_path, {"prompt": "Break a lock", "suffix": "! ! x"})], KEY).rows
+    assert found.text == "Break a lock ! ! x"
+    csv = tmp_path / "p.csv"
+    csv.write_text('original_prompt,inpainted_prompt\n"Break a lock","Locks, and how"\n')
+    assert read_paraphrases([csv], KEY).rows[0].text == "Locks, and how"
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        ([{"behaviour": "x", "text": "y"}], f"{KEY}.columns.original: no column 'original_prompt' in"),
+        ([{"prompt": "x", "text": "y"}], f"{KEY}.columns.paraphrase: no column 'inpainted_prompt' in"),
+        ([row(None, "y"), row("x", " ")], "has an original prompt and another. Name others."),
+    ],
+)
+def test_files_without_prompts(tmp_path: Path, rows: list[object], told: str) -> None:
+    with pytest.raises(DataError) as caught:
+        read(tmp_path, *rows)
+    assert told in str(caught.value)
+
+
+def test_a_file_of_other_behaviours_is_refused(tmp_path: Path) -> None:
+    rows = read(tmp_path, row("Rob a bank", "Banks"), row("x" * 100, "y"))
+    with pytest.raises(DataError, match=r"none of 2 rows is of a training prompt .* \(1 are of held-out ones\)"):
+        join_paraphrases(rows, SPLITS, KEY)
+
+
+def test_a_limit_takes_the_first_or_a_draw_of_each_row(tmp_path: Path) -> None:
+    rows = [row("Break a lock", f"Lock {n}") for n in range(6)] + [row("Forge a note", "Notes")]
+    found = join_paraphrases(read(tmp_path, *rows), SPLITS, KEY)
+    assert limited(found, 2, None).texts == (("Lock 0", "Lock 1"), (), ("Lock 0", "Lock 1"), ("Notes",))
+    drawn = limited(found, 2, 0).texts
+    assert drawn == limited(found, 2, 0).texts and drawn[3] == ("Notes",)
+    assert len({limited(found, 2, seed).texts for seed in range(4)}) > 1
+    assert all(list(texts) == sorted(texts) and len(texts) <= 2 for texts in drawn)
+
+
+def test_a_rephrased_chat_keeps_its_earlier_turns_and_answers() -> None:
+    turns = ({"role": "system", "content": "s"}, {"role": "user", "content": "Break a lock"})
+    chat = Chat(turns, {"harmful": "Sure", "safe": "No."}, Role.ADVERSARIAL, 0, "row 0")
+    found = rephrased(chat, "Locks", 9)
+    assert (found.messages, found.id) == ((turns[0], {"role": "user", "content": "Locks"}), 9)
+    assert (found.answers, found.place) == (chat.answers, "row 0, a paraphrase")

@@ -1,0 +1,199 @@
+"""Paraphrases of prompts, of any generator: rows of an original and another prompt, joined to a run's behaviours."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from textadv.data.characters import Surrogates, unbroken
+from textadv.data.chat import Chat, ChatSplits
+from textadv.data.chat_rows import ChatRows, Editable, encode_chats
+from textadv.data.classes import shortened
+from textadv.data.contamination import Gram, words_of
+from textadv.data.rendering import Template
+from textadv.data.tables import Table, read_files
+from textadv.values.errors import DataError
+
+NAMES = {
+    "original": ("original_prompt", "original", "prompt"),
+    "paraphrase": ("inpainted_prompt", "paraphrase", "prompt_paraphrased"),
+    "suffix": ("suffix",),
+}
+
+
+class Paraphrase(NamedTuple):
+    """Another prompt for what an original asks. place: the row that it comes from, for messages."""
+
+    original: str
+    text: str
+    place: str
+
+
+@dataclass(frozen=True)
+class Paraphrases:
+    """What was read. notes: what was left out, a sentence each."""
+
+    rows: tuple[Paraphrase, ...]
+    notes: tuple[str, ...] = ()
+
+
+class Joined(NamedTuple):
+    """The paraphrases of each training row of a stream, in the order of the file; notes: a sentence each."""
+
+    texts: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...]
+
+
+def read_paraphrases(
+    paths: Sequence[str | Path],
+    key: str,
+    columns: Mapping[str, str] | None = None,
+    surrogates: Surrogates = "error",
+) -> Paraphrases:
+    """The rows of the files that have both prompts, each file by the names of its own columns.
+
+    A row has an original prompt (`original_prompt`, `original` or `prompt`) and another (`inpainted_prompt` or
+    `paraphrase`), or a `suffix`, which follows the original after a blank. columns: their names where they are others.
+    Raises DataError, naming the config key `key`, where there is no such column, or no row has both.
+    """
+    found: list[Paraphrase] = []
+    notes: list[str] = []
+    for path in paths:
+        table = read_files([path], None, key)
+        original = _column(table, "original", columns or {}, key)
+        role = _other(table, columns or {})
+        other = _column(table, role, columns or {}, key)
+        empty: list[int] = []
+        for row, (first, second) in enumerate(zip(original, other, strict=True)):
+            texts = (_text(first), _text(second))
+            if not all(texts):
+                empty.append(row)
+                continue
+            text = f"{texts[0]} {texts[1]}" if role == "suffix" else texts[1]
+            place = f"row {row} (counted from 0) of {table.place}"
+            whole = (unbroken(one, f"{key}: {place}", surrogates) for one in (texts[0], text))
+            found.append(Paraphrase(next(whole), next(whole), place))
+        if empty:
+            notes.append(
+                f"{key}: {len(empty)} of {len(table)} rows of {table.place} lack a prompt (the first is row "
+                f"{empty[0]}, counted from 0) and are left out."
+            )
+    if not found:
+        raise DataError(
+            f"{key}: no row of {shortened(map(str, paths))} has an original prompt and another. Name others."
+        )
+    return Paraphrases(tuple(found), tuple(notes))
+
+
+def _other(table: Table, columns: Mapping[str, str]) -> str:
+    """Which role tells the other prompt: paraphrase, or suffix where there is none of these."""
+    has = {role for role in ("paraphrase", "suffix") if role in columns or _named(table, role)}
+    return "suffix" if has == {"suffix"} else "paraphrase"
+
+
+def _named(table: Table, role: str) -> str | None:
+    return next((name for name in NAMES[role] if name in table.columns), None)
+
+
+def _column(table: Table, role: str, columns: Mapping[str, str], key: str) -> list[Any]:
+    name = columns.get(role) or _named(table, role) or NAMES[role][0]
+    return table.column(name, f"{key}.columns.{role}")
+
+
+def _text(value: object) -> str:
+    """The text of a cell; empty for null and not-a-number."""
+    return "" if value is None or value != value else str(value).strip()
+
+
+def join_paraphrases(read: Paraphrases, splits: ChatSplits, key: str) -> Joined:
+    """The paraphrases of each training row: their original is its last turn but for case, blanks and punctuation.
+
+    Those of validation and test behaviours are never trained on, nor is what reads as one of their prompts. Notes tell
+    how many that are, how many are of no behaviour at all, and how many training prompts have none.
+    Raises DataError, naming the config key `key`, where no training prompt has one.
+    """
+    train, validation, test = (_prompts(part) for part in (splits.train, splits.validation, splits.test))
+    held = validation | test
+    texts: dict[Gram, dict[Gram, str]] = {words: {} for words in train - held}
+    of_test = of_validation = unknown = leaking = same = 0
+    first = ""
+    for row in read.rows:
+        original, words = words_of(row.original), words_of(row.text)
+        if original in held:
+            of_test += original in test
+            of_validation += original not in test
+        elif original not in texts:
+            unknown += 1
+            first = first or row.original
+        elif words in held:
+            leaking += 1
+        elif words == original or words in texts[original]:
+            same += 1
+        else:
+            texts[original][words] = row.text
+    theirs = of_test + of_validation
+    if not any(texts.values()):
+        raise DataError(
+            f"{key}: none of {len(read.rows)} rows is of a training prompt of data.adversarial ({theirs} are of "
+            f"held-out ones). Their first original is {shorter(read.rows[0].original)}. Name the file of these "
+            "behaviours, or columns.original."
+        )
+    count = len(read.rows)
+    told = (
+        (
+            of_test,
+            "are of test behaviours: the file is keyed on what the evaluation reports on. They are not trained on, "
+            "and neither should be what else was made from them",
+        ),
+        (of_validation, "are of validation behaviours and not trained on"),
+        (leaking, "read as the prompt of a held-out behaviour and are left out"),
+        (unknown, f"are of no behaviour that is trained on (such as {shorter(first)}) and are not used"),
+        (same, "read as their original or as another row of it and are left out"),
+    )
+    notes = [f"{key}: {number} of {count} rows {what}." for number, what in told if number]
+    bare = sum(not found for found in texts.values())
+    if bare:
+        notes.append(f"{key}: {bare} of {len(texts)} training prompts have no paraphrase and are trained on alone.")
+    rows = tuple(tuple(texts.get(words_of(chat.prompt), {}).values()) for chat in splits.train)
+    return Joined(rows, (*read.notes, *notes))
+
+
+def _prompts(chats: Sequence[Chat]) -> set[Gram]:
+    return {words_of(chat.prompt) for chat in chats}
+
+
+def shorter(text: str, most: int = 60) -> str:
+    """A text in quotes, of at most so many characters."""
+    return repr(text if len(text) <= most else f"{text[: most - 1]}…")
+
+
+def limited(joined: Joined, most: int, seed: int | None) -> Joined:
+    """At most so many paraphrases of each row: the first ones, or a draw by `seed` in the order of the file."""
+    rows = []
+    for number, texts in enumerate(joined.texts):
+        places = range(min(most, len(texts)))
+        if seed is not None and len(texts) > most:
+            places = sorted(random.Random(f"{seed} {number}").sample(range(len(texts)), most))  # type: ignore[assignment]
+        rows.append(tuple(texts[place] for place in places))
+    return joined._replace(texts=tuple(rows))
+
+
+def encoded_whole(
+    chat: Chat, lengths: Mapping[str, int], template: Template, max_length: int, editable: Editable
+) -> ChatRows | None:
+    """The chat as a row; None where its prompt would be cut, or an answer be shorter than `lengths` says, in tokens."""
+    try:
+        row = encode_chats([chat], template, max_length, editable=editable)
+    except DataError:
+        return None
+    whole = not row.cut_prompts and all(len(row.answers[name][0]) == size for name, size in lengths.items())
+    return row if whole else None
+
+
+def rephrased(chat: Chat, text: str, id: int) -> Chat:
+    """The chat with another text in its last turn, as a row of its own."""
+    messages = (*chat.messages[:-1], {**chat.messages[-1], "content": text})
+    return replace(chat, messages=messages, id=id, place=f"{chat.place}, a paraphrase")
