@@ -20,6 +20,7 @@ from textadv.data.thoughts import Decoder, Said, Speech, thinks
 from textadv.measuring.safety.kept_answers import Answer, Status, Store, opened
 from textadv.models.decoding import EndNaming, end_ids, generate_tokens
 from textadv.values.errors import GenerationError, WriteError
+from textadv.values.flops import Flops
 from textadv.values.host.phases import phase
 from textadv.values.processes import from_shares, own_batches
 from textadv.values.randomness import derived_seed
@@ -71,6 +72,8 @@ class Prompt:
         key, so that an answer is found again before the delta is searched for.
     forwards, backwards: passes of this row through the model that finding the delta took.
     search: what the search for the delta aimed at, in words; goes into the answer.
+    flops: what the search took; None where nobody counted it, which counts as 0 only where it took no pass.
+    reached: whether the search got where it aimed, by its own measure (see `Answer`); None where it does not say.
     """
 
     id: int
@@ -83,6 +86,8 @@ class Prompt:
     backwards: int = 0
     opening: tuple[int, ...] = ()
     search: str = ""
+    flops: Flops | None = None
+    reached: bool | None = None
 
     def __post_init__(self) -> None:
         if (self.delta is None) != (self.space is None):
