@@ -4,7 +4,8 @@ A count of passes says little of what an attack takes: a pass over a cached prom
 all. Counted are the tokens that are really sent, two operations for each of them and each parameter (a multiplication
 and an addition; arXiv:2001.08361), forward and for each kind of gradient.
 
-What was not measured is None and stays None in every sum: it is never 0, and a sum of which a part is unknown is unknown.
+What was not measured is None and stays None in every sum: it is never 0, and a sum of which a part is unknown is
+unknown.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 from torch import nn
 
@@ -23,10 +23,13 @@ from textadv.data.thoughts import Speech
 from textadv.measuring.judges.target_judge import TargetJudge
 from textadv.measuring.judges.verdicts import Judge, RefusalList, Verdict
 from textadv.measuring.safety.adversaries import Adversary, Behaviour, Direct, behaviours_of
+from textadv.measuring.safety.budget import Account, least_of
 from textadv.measuring.safety.generate import PLAIN, Decoding, Tokenizer, answers
 from textadv.measuring.safety.kept_answers import Answer
 from textadv.measuring.statistics import Rate, wilson
+from textadv.models import counted_parameters
 from textadv.models.decoding import end_ids
+from textadv.values.flops import NOT_MEASURED, Flops, summed
 from textadv.values.host.phases import phase, within
 from textadv.values.processes import everywhere, own_share
 
@@ -45,7 +48,7 @@ class JudgedAnswer:
     breaks nothing, or the model was still thinking, which leaves open what it would say; `error` where there is no
     answer. broken: None where it is not known.
     begun: what of `text` was put into the model's mouth; whole: that is the whole target.
-    shared, key: as in `Answer`.
+    shared, key, reached, search_flops, sampling_flops: as in `Answer`.
     """
 
     restart: int
@@ -63,6 +66,14 @@ class JudgedAnswer:
     search: str = ""
     shared: str = ""
     key: str = ""
+    reached: bool | None = None
+    search_flops: Flops = NOT_MEASURED
+    sampling_flops: Flops = NOT_MEASURED
+
+    @property
+    def flops(self) -> Flops:
+        """What search and answer took together."""
+        return self.search_flops + self.sampling_flops
 
 
 @dataclass(frozen=True)
@@ -89,6 +100,8 @@ class AttackSuccess:
     tokens: generated. forwards, backwards: passes of one row through the model that the searches took, generation not
         included. What another attack was answered already counts there alone, in tokens and passes. seconds: wall clock
         of this run; answers taken from the store cost none.
+    search_flops, sampling_flops: what searches and answers took, those that another attack had already included: what
+        this attack takes by itself. uncounted: answers that are left out of these sums, since nobody counted them.
     """
 
     name: str
@@ -103,6 +116,9 @@ class AttackSuccess:
     forwards: int
     backwards: int
     seconds: float
+    search_flops: Flops = NOT_MEASURED
+    sampling_flops: Flops = NOT_MEASURED
+    uncounted: int = 0
 
 
 @dataclass(frozen=True)
@@ -141,6 +157,7 @@ def elicit(
     ends: Sequence[int] | None = None,
     speech: Speech = PLAIN,
     say: Callable[[str], None] = lambda line: None,
+    budget: int | None = None,
 ) -> Elicitation:
     """Every attack on every behaviour, judged; the same on every process.
 
@@ -150,9 +167,11 @@ def elicit(
     attacks: by name; where none is a `Direct`, it is added as "direct". decoding: greedy, 512 tokens by default.
     store, key, ends, speech: see `answers`; `ends` by default also holds the special token that the targets end with.
     say: told how it goes, and by which judge.
+    budget: what each attack may take per behaviour, in floating-point operations, in place of `decoding.samples`.
 
-    Raises ValueError where requests and rows differ in number, a row has no harmful target or a judge loses rows, and
-    GenerationError where every answer to an attack fails.
+    Raises ValueError where requests and rows differ in number, a row has no harmful target, a judge loses rows or an
+    attack cannot say what it takes at most though there is a budget, and GenerationError where every answer to an attack
+    fails.
     """
     decoding, say = decoding or Decoding(), partial(_by, judge, say)
     if len(requests) != len(rows):
@@ -172,8 +191,13 @@ def elicit(
     for name, adversary in named.items():
         began = time.perf_counter()
         rounds, begun = [], []
+        account = None if budget is None else _account(budget, name, adversary, model, behaviours, decoding)
         for restart, each in enumerate(adversary.rounds(model, rows, behaviours)):
-            rounds.append(answered(each.prompts, decoding, attack=name, restart=restart, prepare=each.prepare))
+            allowed = None if account is None else account.allowed(restart)
+            asked = partial(answered, each.prompts, decoding, attack=name, restart=restart, prepare=each.prepare)
+            rounds.append(asked(allowed=allowed))
+            if account is not None and allowed is not None:
+                account.spend(rounds[-1], allowed)
             begun.append({prompt.id: speech.decoded(tokenizer, prompt.prefill) for prompt in each.prompts})
         wholes = {row.id: speech.decoded(tokenizer, row.said) for row in behaviours}
         outcomes = _outcomes(name, behaviours, rounds, verdicts, begun, wholes)
@@ -182,6 +206,20 @@ def elicit(
         measured[name] = _Measured(outcomes, *passes, time.perf_counter() - began)
         say(_line(name, measured[name]))
     return _result(judge, decoding, named, measured, say)
+
+
+def _account(
+    budget: int,
+    name: str,
+    adversary: Adversary,
+    model: nn.Module,
+    behaviours: Sequence[Behaviour],
+    decoding: Decoding,
+) -> Account:
+    least = least_of(adversary, model, counted_parameters(model), behaviours, decoding)
+    if least is None:
+        raise ValueError(f"{name} cannot say beforehand what it takes, so no budget can be kept. Leave it or that out.")
+    return Account.of(budget, least)
 
 
 # ---- judging
@@ -242,7 +280,8 @@ class _Verdicts:
         else:
             said = self.known[self.shown(answer, begun)]
         own = (answer.sample, answer.status, answer.text, answer.tokens)
-        kept = (answer.search, answer.shared, answer.key)
+        spent = (answer.reached, answer.search_flops, answer.sampling_flops)
+        kept = (answer.search, answer.shared, answer.key, *spent)
         return JudgedAnswer(restart, *own, *said, answer.thought, "", False, *kept)
 
 
@@ -330,4 +369,25 @@ def _success(name: str, description: str, threat: str, measured: Sequence[_Measu
         forwards=sum(found.forwards for found in measured),
         backwards=sum(found.backwards for found in measured),
         seconds=sum(found.seconds for found in measured),
+        **_spent(judged if len(measured) == 1 else [answer for answer in judged if not answer.shared]),
     )
+
+
+class _Spent(TypedDict):
+    """Fields of `AttackSuccess`."""
+
+    search_flops: Flops
+    sampling_flops: Flops
+    uncounted: int
+
+
+def _spent(judged: Sequence[JudgedAnswer]) -> _Spent:
+    """What the answers took, as far as it was counted; where none was, it is not measured."""
+    counted = [answer for answer in judged if answer.flops.total is not None]
+    if not counted:
+        return {"search_flops": NOT_MEASURED, "sampling_flops": NOT_MEASURED, "uncounted": len(judged)}
+    return {
+        "search_flops": summed(answer.search_flops for answer in counted),
+        "sampling_flops": summed(answer.sampling_flops for answer in counted),
+        "uncounted": len(judged) - len(counted),
+    }

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from textadv.data.thoughts import Decoder, Said, Speech, thinks
 from textadv.measuring.safety.kept_answers import Answer, Status, Store, opened
-from textadv.models.decoding import EndNaming, end_ids, generate_tokens
+from textadv.models import counted_parameters
+from textadv.models.decoding import EndNaming, context_length, end_ids, generate_tokens
 from textadv.values.errors import GenerationError, WriteError
-from textadv.values.flops import Flops
+from textadv.values.flops import NONE_SPENT, NOT_MEASURED, Flops
 from textadv.values.host.phases import phase
 from textadv.values.processes import from_shares, own_batches
 from textadv.values.randomness import derived_seed
@@ -133,6 +134,7 @@ def answers(
     ends: Sequence[int] | None = None,
     prepare: Prepare | None = None,
     speech: Speech = PLAIN,
+    allowed: Mapping[int, int] | None = None,
 ) -> list[Answer]:
     """One answer for each prompt and sample, all samples of the first prompt first; the same on every process.
 
@@ -145,6 +147,9 @@ def answers(
     prepare: called with the prompts of a batch just before they are answered, to fill in their deltas; not called for
         prompts whose answers are all known. Such prompts need an `origin`.
     speech: how the model's thoughts are told from its answers; by default it has none.
+    allowed: by the prompt's id, what its search and its answers may take in floating-point operations, in place of
+        `decoding.samples`: it is answered as long as one more answer surely fits, and once in any case; where the most
+        likely token is taken, which gives one answer again and again, once.
 
     A row that fails gets the status `error` and the others go on; lines of the store that are damaged are made again.
     Raises GenerationError where every row fails, WriteError and OSError where the machine does, ValueError where two
@@ -161,9 +166,11 @@ def answers(
         prepare or (lambda part: part),
         speech,
         opened(store, model),
+        counted_parameters(model),
+        allowed,
     )
     kept = set(run.store.known)
-    missing = [prompt for prompt in prompts if not all(found in kept for found in run.keys(prompt))]
+    missing = [prompt for prompt in prompts if run.due(prompt)]
     parts = own_batches(missing, decoding.batch_size, lambda prompt: (len(_given(prompt)), prompt.id), model)
     with phase(attack or "answers", sum(map(len, parts)), "prompts") as advance:
         for part in parts:
@@ -171,7 +178,7 @@ def answers(
             advance(len(part))
     mine = [(found, answer) for found, answer in run.store.known.items() if found not in kept]
     known = run.store.known | dict(from_shares(mine, model))
-    given = [(prompt, sample, found) for prompt in prompts for sample, found in enumerate(run.keys(prompt))]
+    given = [(prompt, sample, found) for prompt in prompts for sample, found in enumerate(run.answered(prompt, known))]
     result = [
         replace(known[found].under(attack, restart), id=prompt.id, sample=sample) for prompt, sample, found in given
     ]
@@ -206,11 +213,52 @@ class _Run:
     prepare: Prepare
     speech: Speech
     store: Store
+    parameters: int
+    allowed: Mapping[int, int] | None
+    named: dict[tuple[Prompt, int], str] = field(default_factory=dict)
 
-    def keys(self, prompt: Prompt) -> list[str]:
-        """The content keys of the prompt's samples."""
-        samples = range(self.decoding.samples)
-        return [content_key(prompt, sample, self.decoding, self.ends, self.key, self.speech) for sample in samples]
+    def key_of(self, prompt: Prompt, sample: int) -> str:
+        """The content key of one of the prompt's samples."""
+        if (prompt, sample) not in self.named:
+            found = content_key(prompt, sample, self.decoding, self.ends, self.key, self.speech)
+            self.named[prompt, sample] = found
+        return self.named[prompt, sample]
+
+    def answered(self, prompt: Prompt, known: Mapping[str, Answer]) -> list[str]:
+        """The keys of the prompt's samples: of all that are wanted, or of those that are known and allowed."""
+        if self.allowed is None:
+            return [self.key_of(prompt, sample) for sample in range(self.decoding.samples)]
+        keys, spent = list[str](), 0
+        while (key := self.key_of(prompt, len(keys))) in known and (not keys or self._fits(prompt, spent)):
+            keys.append(key)
+            took = known[key].flops.total
+            if took is None or self.decoding.temperature == 0:
+                # What one took is not known, or another would be the same again.
+                break
+            spent += took
+        return keys
+
+    def due(self, prompt: Prompt) -> list[tuple[int, str]]:
+        """The samples of the prompt that are to be made now, with their keys; more may be due when they are known."""
+        if self.allowed is None:
+            wanted = enumerate(self.answered(prompt, {}))
+            return [(sample, key) for sample, key in wanted if key not in self.store.known]
+        made = self.answered(prompt, self.store.known)
+        if not made:
+            return [(0, self.key_of(prompt, 0))]
+        took = [self.store.known[key].flops.total for key in made]
+        if None in took or self.decoding.temperature == 0:
+            return []
+        left = self.allowed[prompt.id] - sum(one for one in took if one is not None)
+        last = len(made) + max(left // self._most(prompt), 0)
+        fresh = [(sample, self.key_of(prompt, sample)) for sample in range(len(made), last)]
+        return [(sample, key) for sample, key in fresh if key not in self.store.known]
+
+    def _fits(self, prompt: Prompt, spent: int) -> bool:
+        return self.allowed is None or spent + self._most(prompt) <= self.allowed[prompt.id]
+
+    def _most(self, prompt: Prompt) -> int:
+        return most_flops(self.model, self.parameters, len(_given(prompt)), self.decoding.max_new_tokens)
 
 
 class _Job(NamedTuple):
@@ -224,14 +272,12 @@ class _Job(NamedTuple):
 def _answer(run: _Run, prompts: Sequence[Prompt]) -> None:
     """Leaves an answer for every sample of the prompts in the store; where a batch fails, its rows are tried alone."""
     try:
-        jobs = []
-        for asked, prompt in zip(prompts, run.prepare(prompts), strict=True):
-            for sample, key in enumerate(run.keys(asked)):
-                jobs += [] if key in run.store.known else [_Job(key, prompt, sample)]
+        ready = list(zip(prompts, run.prepare(prompts), strict=True))
         size = run.decoding.batch_size
-        for start in range(0, len(jobs), size):
-            part = jobs[start : start + size]
-            run.store.add(dict(zip([job.key for job in part], _generated(run, part), strict=True)))
+        while jobs := [_Job(key, prompt, sample) for asked, prompt in ready for sample, key in run.due(asked)]:
+            for start in range(0, len(jobs), size):
+                part = jobs[start : start + size]
+                run.store.add(dict(zip([job.key for job in part], _generated(run, part), strict=True)))
         return
     except (OSError, WriteError):
         # Of the machine, and no fault of these rows: trying them alone would meet it again.
@@ -243,7 +289,7 @@ def _answer(run: _Run, prompts: Sequence[Prompt]) -> None:
         for prompt in prompts:
             _answer(run, [prompt])
         return
-    failed = [(sample, key) for sample, key in enumerate(run.keys(prompts[0])) if key not in run.store.known]
+    failed = run.due(prompts[0])
     attack, restart = run.asks
     failure = Answer(prompts[0].id, 0, "error", "", 0, attack, 0, 0, reason, "", prompts[0].search, restart)
     run.store.add({key: replace(failure, sample=sample, key=key) for sample, key in failed})
@@ -303,7 +349,31 @@ def _finished(run: _Run, job: _Job, tokens: Sequence[int]) -> Answer:
     costs = (prompt.forwards, prompt.backwards) if job.sample == 0 else (0, 0)
     attack, restart = run.asks
     made = (prompt.id, job.sample, status, said.text, len(tokens), attack, *costs, "", said.thought)
-    return Answer(*made, prompt.search, restart, key=job.key)
+    sampling = Flops.of(run.parameters, forward=_sent(len(_given(prompt)), len(tokens)))
+    told = {"key": job.key, "reached": prompt.reached, "sampling_flops": sampling}
+    return Answer(*made, prompt.search, restart, search_flops=_searched(prompt, job.sample), **told)
+
+
+def most_flops(model: nn.Module, parameters: int, given: int, max_new_tokens: int) -> int:
+    """What an answer takes at most, in floating-point operations; `given` tokens are read before it."""
+    limit = context_length(model)
+    room = max_new_tokens if limit is None else max(min(max_new_tokens, limit - given), 1)
+    most = Flops.of(parameters, forward=_sent(given, room)).total
+    assert most is not None
+    return most
+
+
+def _sent(given: int, written: int) -> int:
+    """Tokens that go through the model: what it reads, and what it writes but for the last of it."""
+    return given + written - 1
+
+
+def _searched(prompt: Prompt, sample: int) -> Flops:
+    """What the search took, counted with the first sample."""
+    if sample > 0:
+        return NONE_SPENT
+    unsaid = NONE_SPENT if prompt.forwards == prompt.backwards == 0 else NOT_MEASURED
+    return unsaid if prompt.flops is None else prompt.flops
 
 
 def _said(run: _Run, prompt: Prompt, written: Sequence[int], ended: bool) -> Said:

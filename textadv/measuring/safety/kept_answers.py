@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 from torch import nn
 
 from textadv.measuring.ledger import Files, keep
+from textadv.values.flops import NOT_MEASURED, Flops
 from textadv.values.host.writing import made
 from textadv.values.processes import in_step, rank
 
@@ -31,6 +32,10 @@ class Answer:
     restart: which of the attack's rounds asked; None: not told, by a version that did not keep it.
     shared: the attack whose answer this is, where another one asked the same of the same weights before; its passes are
         counted there. key: what the answer is kept under, see `content_key`.
+    reached: whether the search got where it aimed: the target (its first tokens, where the search looks at these alone)
+        is what the model says greedily under the perturbation. None where nothing was searched, or it aims elsewhere.
+    search_flops: what finding the perturbation took, counted with the first sample. sampling_flops: what writing this
+        answer took, prompt and answer. Of an answer that is shared they are what it would have taken here as well.
     """
 
     id: int
@@ -47,6 +52,20 @@ class Answer:
     restart: int | None = 0
     shared: str = ""
     key: str = field(default="", compare=False)
+    reached: bool | None = None
+    search_flops: Flops = NOT_MEASURED
+    sampling_flops: Flops = NOT_MEASURED
+
+    def __post_init__(self) -> None:
+        for name in ("search_flops", "sampling_flops"):
+            # As a line holds them.
+            if isinstance(kept := vars(self)[name], dict):
+                object.__setattr__(self, name, Flops(**kept))
+
+    @property
+    def flops(self) -> Flops:
+        """What search and answer took together."""
+        return self.search_flops + self.sampling_flops
 
     def under(self, attack: str, restart: int) -> Answer:
         """The answer as this round of this attack got it: without passes, where another one's made it."""
