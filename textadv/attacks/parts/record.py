@@ -13,7 +13,6 @@ from textadv.attacks.parts.probe import Point
 from textadv.attacks.parts.threat import ThreatModel
 from textadv.models import PerturbationError
 from textadv.models.finite import overflow
-from textadv.models.running import prefix_length
 from textadv.values.batch import Batch
 
 Select = Literal["last", "most_damaging"]
@@ -68,14 +67,16 @@ class Record:
     def send(self, index: Tensor, rows: Batch) -> None:
         """Takes note of how many tokens a pass of these rows sends from now on, and of those that a cache holds.
 
-        index: (N,) int64, of `rows` as they will be passed; the keys and values that they bring were one pass each.
+        index: (N,) int64, of `rows` as they will be passed. Where they bring keys and values, a row counts as if it was
+        searched alone: all that stands before its own first editable position was read once, whatever the others have.
         """
         mask = rows.inputs.get("attention_mask")
-        if mask is None or mask.dim() != 2:
+        if mask is None or mask.dim() != 2 or rows.editable.dim() != 2:
             return
-        known = prefix_length(rows)
-        self.size[index] = mask[:, known:].sum(dim=1)
-        self.sent_forward[index] += mask[:, :known].sum(dim=1)
+        whole = mask.sum(dim=1)
+        known = rows.editable.long().argmax(dim=1) if rows.prefix else torch.zeros_like(whole)
+        self.size[index] = whole - known
+        self.sent_forward[index] += known
 
     def see(self, index: Tensor, delta: Tensor, point: Point, select: Select) -> None:
         """Counts a point, delta (N, ...), that was evaluated for the rows `index` (N,) int64, and takes note of it."""

@@ -33,6 +33,8 @@ from textadv.measuring.safety.degenerate import Limits
 from textadv.measuring.safety.elicitation import BehaviourOutcome, Elicitation, elicit
 from textadv.measuring.safety.fluency import NOT_SCORED, Base, Messages, Written, own_base, reference_limit
 from textadv.measuring.safety.generate import Decoding, Prompt, answers
+from textadv.measuring.safety.invariance import Told as Attacked
+from textadv.measuring.safety.invariance import batch_invariance
 from textadv.measuring.safety.kept_answers import Answer, files_of, fits, opened
 from textadv.measuring.safety.measures import (
     failed,
@@ -57,7 +59,8 @@ from textadv.measuring.safety.sanity import (
     silence_doubt,
     weaker_doubts,
 )
-from textadv.measuring.sections.attacks import AttackRun
+from textadv.measuring.safety.success_at import attack_runs, failures_of, samples_of
+from textadv.measuring.sections.batch_invariance import BatchInvariance
 from textadv.measuring.sections.outcomes import AttackOutcomes
 from textadv.measuring.statistics import Rate, wilson
 from textadv.values.host.phases import within
@@ -92,7 +95,7 @@ class _Evaluation:
     """The evaluation of the model `name`: what its parts share.
 
     book: what is known of its answers. notes: what cannot be right about the numbers, said as it is found. cost: passes
-    and seconds, by what they were for. reached: what the curve broke.
+    and seconds, by what they were for. reached: what the curve broke. attacked: what the panel was answered.
     """
 
     name: str
@@ -105,6 +108,7 @@ class _Evaluation:
     notes: list[str] = field(default_factory=list)
     cost: dict[str, float] = field(default_factory=dict)
     reached: Reached = field(default_factory=Reached)
+    attacked: Attacked | None = None
 
     def run(self) -> Measured:
         """The record."""
@@ -129,11 +133,14 @@ class _Evaluation:
         measures += [*self._capability(), *self._instructions()]
         self.book.write(last=True)
         self._told(self.book.earlier())
+        invariance = self._invariance(grounds)
         self.cost["seconds"] = time.perf_counter() - began
+        assert self.attacked is not None
+        found, told = self.attacked
         return Talked(
             name=self.name,
             measures=tuple(measures),
-            attacks=tuple(AttackRun(key, attack.threat, str(attack)) for key, attack in panel.attacks.items()),
+            attacks=attack_runs(found, panel.attacks),
             judges=tuple(reliability(judge) for judge in (panel.judge, *panel.others)),
             cost=self.cost,
             notes=tuple(self.notes),
@@ -141,6 +148,9 @@ class _Evaluation:
             fluency=grounds.fluency,
             curve=tuple(curve),
             behaviours=tuple(panel.behaviours.ids),
+            samples=samples_of(found, told, panel.success_at, panel.budget),
+            failures=failures_of(found, told),
+            invariance=invariance,
         ).record
 
     def _told(self, line: str | None) -> None:
@@ -183,7 +193,8 @@ class _Evaluation:
     ) -> Elicitation:
         """What the attacks elicit, as the judge sees it, which the book takes note of. told: who is told of it."""
         asked = partial(elicit, self.model, self.template.tokenizer, rows, requests, attacks, judge)
-        found = asked(self.panel.decoding, store=self.book.path, key=self.key, speech=self.template.speech, **told)
+        kept = {"store": self.book.path, "key": self.key, "speech": self.template.speech, "budget": self.panel.budget}
+        found = asked(self.panel.decoding, **kept, **told)
         self.book.judged(found, self._rows)
         return found
 
@@ -211,10 +222,12 @@ class _Evaluation:
         self.book.outcomes(first, [one.answers for one in outcomes if one.answers])
         for doubt in weaker_doubts(outcomes, panel.attacks):
             self._doubt(doubt)
+        self.attacked = first, outcomes
         for attack in first.attacks:
             self.cost[f"{attack.name} forwards"] = float(attack.forwards)
             self.cost[f"{attack.name} backwards"] = float(attack.backwards)
-        measures = outcome_measures(outcomes, first.decoding)
+        spent = {attack.name: attack.flops for attack in (*first.attacks, first.worst_case)}
+        measures = outcome_measures(outcomes, first.decoding, spent)
         for judge in panel.others:
             found = judged[judge.name]
             measures += [success(attack, found) for attack in (*found.attacks, found.worst_case)]
@@ -232,6 +245,22 @@ class _Evaluation:
             self._progress(f"{found[-1]}, with the curve up to the threat's radius")
         counted = with_worst_case(measures, outcomes[-1], found[-1], panel.decoding)
         return [replace(measure, row_ids=tuple(ids)) for measure in counted], found
+
+    def _invariance(self, grounds: Grounds) -> BatchInvariance | None:
+        """What some prompts are answered alone, beside what they were answered in batches."""
+        panel, tokenizer, speech = self.panel, self.template.tokenizer, self.template.speech
+        places = {number: place for place, number in enumerate(panel.behaviours.ids)}
+
+        def ask(rows: Rows, requests: Sequence[str], attacks: Mapping[str, Adversary], alone: Decoding) -> Attacked:
+            judges = [judge for judge in (panel.judge, panel.decides) if judge is not None]
+            asked = partial(elicit, self.model, tokenizer, rows, requests, attacks)
+            found, *decided = (asked(judge, alone, key=self.key, speech=speech) for judge in judges)
+            return found, outcomes_of(found, grounds, next(iter(decided), None), places)
+
+        assert self.attacked is not None
+        wanted = (panel.behaviours, panel.prompts, panel.attacks, panel.decoding, self.attacked, panel.batch_invariance)
+        with within("answered alone"):
+            return batch_invariance(ask, *wanted)
 
     def _by_radius(self, grounds: Grounds) -> list[Measure]:
         panel, cost, searched = self.panel, self.cost, dict[tuple[str, int], BehaviourOutcome]()

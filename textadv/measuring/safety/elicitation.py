@@ -120,6 +120,11 @@ class AttackSuccess:
     sampling_flops: Flops = NOT_MEASURED
     uncounted: int = 0
 
+    @property
+    def flops(self) -> Flops:
+        """What searches and answers took together; not measured, where an answer is left out."""
+        return NOT_MEASURED if self.uncounted else self.search_flops + self.sampling_flops
+
 
 @dataclass(frozen=True)
 class Elicitation:
@@ -169,9 +174,8 @@ def elicit(
     say: told how it goes, and by which judge.
     budget: what each attack may take per behaviour, in floating-point operations, in place of `decoding.samples`.
 
-    Raises ValueError where requests and rows differ in number, a row has no harmful target, a judge loses rows or an
-    attack cannot say what it takes at most though there is a budget, and GenerationError where every answer to an attack
-    fails.
+    Raises ValueError where requests and rows differ in number, a row has no harmful target, a judge loses rows or, with
+    a budget, an attack cannot say what it takes, and GenerationError where every answer to an attack fails.
     """
     decoding, say = decoding or Decoding(), partial(_by, judge, say)
     if len(requests) != len(rows):

@@ -48,7 +48,7 @@ class Point(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Some:
+class Some:
     """The rows at these positions."""
 
     rows: Rows
@@ -87,7 +87,7 @@ def success_by_radius(ask: Ask, rows: Rows, requests: Sequence[str], curve: Curv
         left = tuple(place for place in range(count) if not broken[place])
         found: AttackSuccess | None = None
         if left:
-            said = ask(_Some(rows, left), [requests[place] for place in left], {name: attack})
+            said = ask(Some(rows, left), [requests[place] for place in left], {name: attack})
             found = next(each for each in said.attacks if each.name == name)
             outcomes = [outcome for outcome in said.outcomes if outcome.attack == name]
             for place, outcome in zip(left, outcomes, strict=True):

@@ -10,9 +10,12 @@ from textadv.measuring.measured import Measure, Measured
 from textadv.measuring.safety.measure_ids import measure_id
 from textadv.measuring.sections import Section, sections_of
 from textadv.measuring.sections.attacks import AttackRun, Attacks
+from textadv.measuring.sections.batch_invariance import BatchInvariance
 from textadv.measuring.sections.by_attack import AttackPoint, ByAttack
 from textadv.measuring.sections.curve import Curve, CurvePoint
+from textadv.measuring.sections.failures import AttackFailures
 from textadv.measuring.sections.outcomes import AttackOutcomes
+from textadv.measuring.sections.samples import Samples
 from textadv.measuring.sections.told import Told
 from textadv.values.spaces import radius_words
 
@@ -40,7 +43,8 @@ class Talked:
     and seconds by what they were for. notes: what cannot be right about the numbers. outcomes: what became of every
     attacked answer, attack by attack and in the worst case. fluency: by what gibberish was told, or that it was not
     looked for. curve: attack success by radius, as measures that have the radius in their names. behaviours: the ids of
-    the behaviours' rows, in the order of the outcomes, as the lines of the model's answers have them.
+    the behaviours' rows, in the order of the outcomes, as the lines of the model's answers have them. samples: success
+    by how often every prompt is answered. failures: why attacks failed. invariance: what differs in batches.
     """
 
     name: str
@@ -53,6 +57,9 @@ class Talked:
     fluency: str = ""
     curve: tuple[Measure, ...] = ()
     behaviours: tuple[int, ...] = ()
+    samples: Samples | None = None
+    failures: tuple[AttackFailures, ...] = ()
+    invariance: BatchInvariance | None = None
 
     @property
     def record(self) -> Measured:
