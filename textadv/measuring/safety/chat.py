@@ -17,7 +17,7 @@ from typing import Any
 from torch import nn
 
 from textadv.data import Rows
-from textadv.data.rendering import Template, one_turn, template_of
+from textadv.data.rendering import Template, template_of
 from textadv.measuring.capability.instructions import instruction_following
 from textadv.measuring.capability.likelihood import perplexity
 from textadv.measuring.capability.multiple_choice import choice_result, score_choices
@@ -47,7 +47,7 @@ from textadv.measuring.safety.measures import (
     thinking,
 )
 from textadv.measuring.safety.outcomes import Grounds, as_outcomes, outcomes_of
-from textadv.measuring.safety.outcomes_calibrated import calibrated
+from textadv.measuring.safety.outcomes_calibrated import grounds_of
 from textadv.measuring.safety.panel import Asked, Panel
 from textadv.measuring.safety.radius_curve import BY_RADIUS, success_by_radius
 from textadv.measuring.safety.record import Talked
@@ -119,7 +119,7 @@ class _Evaluation:
         if base is not None and limit is None:
             self._doubt(NOT_SCORED)
         benign = self._benign(base, limit)
-        grounds = _grounds(panel, base, {label: report for label, (_, report) in benign.items()})
+        grounds = grounds_of(panel, base, {label: report for label, (_, report) in benign.items()})
         attacked = time.perf_counter()
         measures, outcomes = self._attack_success(grounds)
         curve = self._by_radius(grounds)
@@ -362,28 +362,6 @@ def _said_nll(
 ) -> list[float]:
     """Nats per token of whole responses. turns: of the chats, by the text of each."""
     return base.nll([Written(turns[prompt], "", own) for prompt, own in zip(prompts, responses, strict=True)])
-
-
-def _grounds(panel: Panel, base: Base | None, benign: Mapping[str, RefusalReport]) -> Grounds:
-    """What attacked answers are told by, from what the model says to benign prompts."""
-    helped = [
-        Written(turns, "", row.response)
-        for label, report in benign.items()
-        for turns, row in zip(panel.benign[label].turns, report.rows, strict=True)
-        if row.outcome == "none"
-    ]
-    return calibrated(
-        judge=panel.judge,
-        decides=panel.decides,
-        requests=panel.requests,
-        targets=panel.targets or [""] * len(panel.requests),
-        asked=panel.chats or [one_turn(request) for request in panel.requests],
-        words=panel.target_words,
-        base=base,
-        spoken=helped,
-        useful=panel.useful,
-        pairs=panel.utility.pairs,
-    )
 
 
 def share_answered(texts: Sequence[str], refuses: Callable[[str], bool]) -> Rate:

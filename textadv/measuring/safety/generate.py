@@ -6,20 +6,29 @@ where it stopped, with any batch size and any number of processes, and repeats n
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from textadv.data.thoughts import Decoder, Said, Speech, thinks
+from textadv.data.thoughts import Said, Speech, thinks
 from textadv.measuring.safety.kept_answers import Answer, Status, Store, opened
+from textadv.measuring.safety.prompts import (
+    PLAIN,
+    Decoding,
+    Prepare,
+    Prompt,
+    Tokenizer,
+    content_key,
+    most_flops,
+    tokens_read,
+    tokens_sent,
+)
 from textadv.models import counted_parameters
-from textadv.models.decoding import EndNaming, context_length, end_ids, generate_tokens
+from textadv.models.decoding import end_ids, generate_tokens
 from textadv.values.errors import GenerationError, WriteError
 from textadv.values.flops import NONE_SPENT, NOT_MEASURED, Flops
 from textadv.values.host.phases import phase
@@ -27,98 +36,7 @@ from textadv.values.processes import from_shares, own_batches
 from textadv.values.randomness import derived_seed
 from textadv.values.spaces import Space
 
-
-class Tokenizer(Decoder, EndNaming, Protocol):
-    """What is read of a tokenizer."""
-
-    @property
-    def pad_token_id(self) -> int | None: ...
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """How answers are made.
-
-    max_new_tokens: per answer. temperature: 0 takes the most likely token. samples: answers per prompt. seed: sample s
-    of row r is drawn from (seed, r, s). batch_size: rows at a time; it changes no answer.
-    """
-
-    max_new_tokens: int = 512
-    temperature: float = 0.0
-    samples: int = 1
-    seed: int = 0
-    batch_size: int = 32
-
-    def __post_init__(self) -> None:
-        for name in ("max_new_tokens", "samples", "batch_size"):
-            if vars(self)[name] < 1:
-                raise ValueError(f"decoding.{name} must be at least 1, got {vars(self)[name]}.")
-        if not 0 <= self.temperature < float("inf"):
-            raise ValueError(f"decoding.temperature must be 0 or more and finite, got {self.temperature}.")
-        if self.samples > 1 and self.temperature == 0:
-            raise ValueError(
-                f"decoding.samples: {self.samples} at temperature 0 would give one answer {self.samples} times. Set "
-                "decoding.temperature above 0, or decoding.samples: 1."
-            )
-
-
-@dataclass(frozen=True, eq=False)
-class Prompt:
-    """One row to be answered.
-
-    id: the row's own, unique among the prompts. ids: the tokens up to where the assistant starts. prefill: tokens of
-        the answer that are put into the assistant's mouth, after opening: what the chat template writes before answers.
-    delta: what is added to the prompt in `space`: (S, D), or (N, S, D) for N places; S is len(ids).
-    origin: a text that, with tokens and weights, determines the delta; it then stands for the delta in the content
-        key, so that an answer is found again before the delta is searched for.
-    forwards, backwards: passes of this row through the model that finding the delta took.
-    search: what the search for the delta aimed at, in words; goes into the answer.
-    flops: what the search took; None where nobody counted it, which counts as 0 only where it took no pass.
-    reached: whether the search got where it aimed, by its own measure (see `Answer`); None where it does not say.
-    """
-
-    id: int
-    ids: tuple[int, ...]
-    prefill: tuple[int, ...] = ()
-    delta: Tensor | None = None
-    space: Space | None = None
-    origin: str = ""
-    forwards: int = 0
-    backwards: int = 0
-    opening: tuple[int, ...] = ()
-    search: str = ""
-    flops: Flops | None = None
-    reached: bool | None = None
-
-    def __post_init__(self) -> None:
-        if (self.delta is None) != (self.space is None):
-            raise ValueError("A prompt has both a delta and its space, or neither.")
-        if self.delta is not None and self.delta.shape[-2] != len(self.ids):
-            raise ValueError(
-                f"The delta of prompt {self.id} has {self.delta.shape[-2]} positions and the prompt {len(self.ids)}."
-            )
-
-
-PLAIN = Speech()
-Prepare = Callable[[Sequence[Prompt]], Sequence[Prompt]]
-
-
-def content_key(
-    prompt: Prompt, sample: int, decoding: Decoding, ends: Sequence[int], key: str = "", speech: Speech = PLAIN
-) -> str:
-    """A hash of all that an answer follows from; `key` stands for the weights. The batch size is no part of it."""
-    how: dict[str, object] = {"max_new_tokens": decoding.max_new_tokens, "temperature": decoding.temperature}
-    if decoding.temperature > 0:
-        how |= {"seed": decoding.seed, "sample": sample}
-    what: dict[str, object] = {"id": prompt.id, "ids": prompt.ids, "prefill": prompt.prefill, "ends": sorted(ends)}
-    what |= {"opening": prompt.opening} if prompt.opening else {}
-    what |= {"marks": speech.marks, "lead": speech.lead} if speech != PLAIN else {}
-    digest = hashlib.blake2b(json.dumps([key, how, what, prompt.origin]).encode(), digest_size=16)
-    if prompt.delta is not None and not prompt.origin:
-        delta = prompt.delta.detach().cpu().contiguous()
-        digest.update(f"{prompt.space!r} {delta.dtype} {tuple(delta.shape)}".encode())
-        digest.update(delta.flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+__all__ = ["PLAIN", "Decoding", "Prepare", "Prompt", "Tokenizer", "answers", "content_key", "most_flops"]
 
 
 def answers(
@@ -171,7 +89,7 @@ def answers(
     )
     kept = set(run.store.known)
     missing = [prompt for prompt in prompts if run.due(prompt)]
-    parts = own_batches(missing, decoding.batch_size, lambda prompt: (len(_given(prompt)), prompt.id), model)
+    parts = own_batches(missing, decoding.batch_size, lambda prompt: (len(tokens_read(prompt)), prompt.id), model)
     with phase(attack or "answers", sum(map(len, parts)), "prompts") as advance:
         for part in parts:
             _answer(run, part)
@@ -258,7 +176,7 @@ class _Run:
         return self.allowed is None or spent + self._most(prompt) <= self.allowed[prompt.id]
 
     def _most(self, prompt: Prompt) -> int:
-        return most_flops(self.model, self.parameters, len(_given(prompt)), self.decoding.max_new_tokens)
+        return most_flops(self.model, self.parameters, len(tokens_read(prompt)), self.decoding.max_new_tokens)
 
 
 class _Job(NamedTuple):
@@ -304,7 +222,7 @@ def _generated(run: _Run, jobs: Sequence[_Job]) -> list[Answer]:
     delta, space = _stacked([job.prompt for job in jobs])
     found = generate_tokens(
         run.model,
-        [_given(job.prompt) for job in jobs],
+        [tokens_read(job.prompt) for job in jobs],
         max_new_tokens=decoding.max_new_tokens,
         end_ids=run.ends,
         pad_id=run.tokenizer.pad_token_id or 0,
@@ -332,11 +250,6 @@ def _stacked(prompts: Sequence[Prompt]) -> tuple[Tensor | None, Space | None]:
     return stacked, spaces.pop()
 
 
-def _given(prompt: Prompt) -> list[int]:
-    """What the model reads before it writes."""
-    return [*prompt.ids, *prompt.opening, *prompt.prefill]
-
-
 def _finished(run: _Run, job: _Job, tokens: Sequence[int]) -> Answer:
     ended, prompt = tokens[-1] in run.ends, job.prompt
     added = list(tokens[:-1] if ended else tokens)
@@ -349,23 +262,9 @@ def _finished(run: _Run, job: _Job, tokens: Sequence[int]) -> Answer:
     costs = (prompt.forwards, prompt.backwards) if job.sample == 0 else (0, 0)
     attack, restart = run.asks
     made = (prompt.id, job.sample, status, said.text, len(tokens), attack, *costs, "", said.thought)
-    sampling = Flops.of(run.parameters, forward=_sent(len(_given(prompt)), len(tokens)))
+    sampling = Flops.of(run.parameters, forward=tokens_sent(len(tokens_read(prompt)), len(tokens)))
     told = {"key": job.key, "reached": prompt.reached, "sampling_flops": sampling}
     return Answer(*made, prompt.search, restart, search_flops=_searched(prompt, job.sample), **told)
-
-
-def most_flops(model: nn.Module, parameters: int, given: int, max_new_tokens: int) -> int:
-    """What an answer takes at most, in floating-point operations; `given` tokens are read before it."""
-    limit = context_length(model)
-    room = max_new_tokens if limit is None else max(min(max_new_tokens, limit - given), 1)
-    most = Flops.of(parameters, forward=_sent(given, room)).total
-    assert most is not None
-    return most
-
-
-def _sent(given: int, written: int) -> int:
-    """Tokens that go through the model: what it reads, and what it writes but for the last of it."""
-    return given + written - 1
 
 
 def _searched(prompt: Prompt, sample: int) -> Flops:

@@ -92,8 +92,8 @@ class Budget:
         most = max(short, key=lambda name: short[name])
         raise ConfigError(
             [
-                f"{KEY} must hold one try of every attack on every behaviour, got {self.flops:.3g}, which is too little "
-                f"for {', '.join(short)}: {most} takes up to {_up(short[most])}, its searches in the fewest steps with "
+                f"{KEY} must hold one try of every attack on every behaviour, got {self.flops:.3g}, too little for "
+                f"{', '.join(short)}: {most} takes up to {_up(short[most])}, its searches in the fewest steps with "
                 f"an answer of {self.decoding.max_new_tokens} tokens to each. Set it to {_up(short[most])} or more, "
                 "lower evaluation.max_new_tokens or evaluation.elicitation.restarts, or leave the attack out."
             ]
