@@ -26,7 +26,7 @@ def found(sheet: Sheet, what: str) -> tuple[list[list[int]], list[int]]:
     batch = asked(sheet)
     opening, harmful = batch.opening("harmful"), batch.answers["harmful"]
     own = BEGINNINGS.refusal if what == "refusal" else lambda m, b, o: BEGINNINGS.own(m, b, o, harmful)
-    tokens, forwards = own(steered(sheet), batch, opening)
+    tokens, forwards, _ = own(steered(sheet), batch, opening)
     return tokens.tolist(), forwards.tolist()
 
 

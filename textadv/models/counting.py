@@ -18,6 +18,8 @@ def counted_parameters(model: nn.Module) -> int:
         for name, own in module.named_parameters(recurse=False):
             if isinstance(module, nn.Embedding):
                 continue
-            whole = isinstance(module, nn.Linear) and name == "weight"
-            multiplied[id(own)] = module.in_features * module.out_features if whole else own.numel()
+            size = own.numel()
+            if isinstance(module, nn.Linear) and name == "weight":
+                size = module.in_features * module.out_features
+            multiplied[id(own)] = size
     return sum(multiplied.values())

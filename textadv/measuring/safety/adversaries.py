@@ -289,9 +289,9 @@ class _One:
                     self.ended[prompt.id] = own.cpu()
                 forwards = int(cost.forwards[row] + cost.queries[row] + before[row])
                 backwards = int(cost.backwards[row])
-                costs = {"forwards": forwards, "backwards": backwards, "flops": flops[row]}
                 got = None if reached is None else bool(reached[row])
-                found.append(replace(prompt, delta=own, space=space, reached=got, **costs))
+                prompt = replace(prompt, delta=own, space=space, forwards=forwards, backwards=backwards)
+                found.append(replace(prompt, flops=flops[row], reached=got))
         return found
 
     def _started(self, model: nn.Module, batch: Batch, prompts: Sequence[Prompt]) -> Batch:

@@ -193,8 +193,8 @@ class _Evaluation:
     ) -> Elicitation:
         """What the attacks elicit, as the judge sees it, which the book takes note of. told: who is told of it."""
         asked = partial(elicit, self.model, self.template.tokenizer, rows, requests, attacks, judge)
-        kept = {"store": self.book.path, "key": self.key, "speech": self.template.speech, "budget": self.panel.budget}
-        found = asked(self.panel.decoding, **kept, **told)
+        asked = partial(asked, self.panel.decoding, store=self.book.path, key=self.key, budget=self.panel.budget)
+        found = asked(speech=self.template.speech, **told)
         self.book.judged(found, self._rows)
         return found
 

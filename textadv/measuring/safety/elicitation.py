@@ -202,9 +202,9 @@ class _Verdicts:
         else:
             said = self.known[self.shown(answer, begun)]
         own = (answer.sample, answer.status, answer.text, answer.tokens)
-        spent = (answer.reached, answer.search_flops, answer.sampling_flops)
-        kept = (answer.search, answer.shared, answer.key, *spent)
-        return JudgedAnswer(restart, *own, *said, answer.thought, "", False, *kept)
+        kept = (answer.search, answer.shared, answer.key)
+        judged = JudgedAnswer(restart, *own, *said, answer.thought, "", False, *kept, answer.reached)
+        return replace(judged, search_flops=answer.search_flops, sampling_flops=answer.sampling_flops)
 
 
 def _outcomes(

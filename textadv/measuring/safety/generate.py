@@ -263,8 +263,8 @@ def _finished(run: _Run, job: _Job, tokens: Sequence[int]) -> Answer:
     attack, restart = run.asks
     made = (prompt.id, job.sample, status, said.text, len(tokens), attack, *costs, "", said.thought)
     sampling = Flops.of(run.parameters, forward=tokens_sent(len(tokens_read(prompt)), len(tokens)))
-    told = {"key": job.key, "reached": prompt.reached, "sampling_flops": sampling}
-    return Answer(*made, prompt.search, restart, search_flops=_searched(prompt, job.sample), **told)
+    answer = Answer(*made, prompt.search, restart, key=job.key, reached=prompt.reached)
+    return replace(answer, search_flops=_searched(prompt, job.sample), sampling_flops=sampling)
 
 
 def _searched(prompt: Prompt, sample: int) -> Flops:

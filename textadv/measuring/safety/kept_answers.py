@@ -74,6 +74,7 @@ class Answer:
         return replace(self, attack=attack, restart=restart, shared=self.shared or self.attack, forwards=0, backwards=0)
 
 
+UNTOLD = ("reached", "search_flops", "sampling_flops")
 _FIELDS = {field.name for field in fields(Answer)} - {"key"}
 _ALWAYS = {"id", "sample", "status", "text", "tokens", "attack"}
 
@@ -129,8 +130,9 @@ def line_of_answer(answer: Answer) -> Line:
 
 
 def as_told(answer: Answer) -> dict[str, Any]:
-    """The answer as its line holds it, beside its key."""
-    return {name: value for name, value in asdict(answer).items() if name != "key"}
+    """The answer as its line holds it, beside its key; what is not known of a search and its cost is left out."""
+    unknown = {name for name in UNTOLD if vars(answer)[name] in (None, NOT_MEASURED)}
+    return {name: value for name, value in asdict(answer).items() if name not in {"key", *unknown}}
 
 
 def opened(path: Path | None, model: nn.Module) -> Store:

@@ -99,5 +99,6 @@ class Attacks:
         caption += (
             ", and the mean norm of its successful perturbations" if ratio in kept else ", and what measuring took"
         )
-        told = [Text(FLOPS_TOLD)] if any(run.answer_flops is not None for _, run in spent) else []
-        return [Bullets(tuple(dict.fromkeys(lines))), *([Grid(table, caption), *told] if rows else [])]
+        blocks: list[Block] = [Bullets(tuple(dict.fromkeys(lines)))]
+        blocks += [Grid(table, caption)] if rows else []
+        return [*blocks, *([Text(FLOPS_TOLD)] if any(run.answer_flops is not None for _, run in spent) else [])]
