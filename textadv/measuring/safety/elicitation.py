@@ -34,6 +34,7 @@ from textadv.measuring.safety.elicited import (
 )
 from textadv.measuring.safety.generate import PLAIN, Decoding, Tokenizer, answers
 from textadv.measuring.safety.kept_answers import Answer
+from textadv.measuring.safety.rewriting import Rewriting
 from textadv.measuring.statistics import Rate, wilson
 from textadv.models import counted_parameters
 from textadv.models.decoding import end_ids
@@ -111,6 +112,8 @@ def elicit(
     answered = partial(answers, model, tokenizer, store=store, key=key, ends=ends, speech=speech)
     measured: dict[str, _Measured] = {}
     for name, adversary in named.items():
+        if isinstance(adversary, Rewriting):
+            adversary = adversary.keeping(store, key)
         began = time.perf_counter()
         rounds, begun = [], []
         account = None if budget is None else _account(budget, name, adversary, model, behaviours, decoding)

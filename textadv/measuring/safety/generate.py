@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from textadv.data.thoughts import Said, Speech, thinks
-from textadv.measuring.safety.kept_answers import Answer, Status, Store, opened
+from textadv.measuring.safety.kept_answers import PASSES, Answer, Status, Store, opened
 from textadv.measuring.safety.prompts import (
     PLAIN,
     Decoding,
@@ -98,12 +98,26 @@ def answers(
     known = run.store.known | dict(from_shares(mine, model))
     given = [(prompt, sample, found) for prompt in prompts for sample, found in enumerate(run.answered(prompt, known))]
     result = [
-        replace(known[found].under(attack, restart), id=prompt.id, sample=sample) for prompt, sample, found in given
+        _of_prompt(replace(known[found].under(attack, restart), id=prompt.id, sample=sample), prompt)
+        for prompt, sample, found in given
     ]
     run.store.share(result)
     if result and all(answer.status == "error" for answer in result):
         raise GenerationError(f"Every one of {len(result)} answers failed. The first: {result[0].reason}")
     return result
+
+
+def _of_prompt(answer: Answer, prompt: Prompt) -> Answer:
+    """The answer with what this prompt's own text took to find, whichever attack was answered it first."""
+    if not prompt.sent:
+        return answer
+    return replace(answer, sent=prompt.sent, search=prompt.search, **_costs(prompt, answer.sample))
+
+
+def _costs(prompt: Prompt, sample: int) -> dict[str, Any]:
+    """What finding the prompt took, counted with the first sample, and whether that got where it aimed."""
+    passes = {name: vars(prompt)[name] if sample == 0 or vars(prompt)[name] is None else 0 for name in PASSES}
+    return {**passes, "search_flops": _searched(prompt, sample), "reached": prompt.reached}
 
 
 def _require_usable(prompts: Sequence[Prompt], prepare: Prepare | None) -> None:
@@ -149,7 +163,7 @@ class _Run:
         keys, spent = list[str](), 0
         while (key := self.key_of(prompt, len(keys))) in known and (not keys or self._fits(prompt, spent)):
             keys.append(key)
-            took = known[key].flops.total
+            took = _of_prompt(known[key], prompt).flops.total
             if took is None or self.decoding.temperature == 0:
                 # What one took is not known, or another would be the same again.
                 break
@@ -164,7 +178,10 @@ class _Run:
         made = self.answered(prompt, self.store.known)
         if not made:
             return [(0, self.key_of(prompt, 0))]
-        took = [self.store.known[key].flops.total for key in made]
+        took = [
+            _of_prompt(replace(self.store.known[key], sample=sample), prompt).flops.total
+            for sample, key in enumerate(made)
+        ]
         if None in took or self.decoding.temperature == 0:
             return []
         left = self.allowed[prompt.id] - sum(one for one in took if one is not None)
@@ -189,6 +206,13 @@ class _Job(NamedTuple):
 
 def _answer(run: _Run, prompts: Sequence[Prompt]) -> None:
     """Leaves an answer for every sample of the prompts in the store; where a batch fails, its rows are tried alone."""
+    sound = [prompt for prompt in prompts if not prompt.failed]
+    for prompt in prompts:
+        if prompt.failed:
+            _fail(run, prompt, prompt.failed)
+    if not sound:
+        return
+    prompts = sound
     try:
         ready = list(zip(prompts, run.prepare(prompts), strict=True))
         size = run.decoding.batch_size
@@ -207,10 +231,14 @@ def _answer(run: _Run, prompts: Sequence[Prompt]) -> None:
         for prompt in prompts:
             _answer(run, [prompt])
         return
-    failed = run.due(prompts[0])
+    _fail(run, prompts[0], reason)
+
+
+def _fail(run: _Run, prompt: Prompt, reason: str) -> None:
+    """Leaves an error that says why for every sample of the prompt that is due."""
     attack, restart = run.asks
-    failure = Answer(prompts[0].id, 0, "error", "", 0, attack, 0, 0, reason, "", prompts[0].search, restart)
-    run.store.add({key: replace(failure, sample=sample, key=key) for sample, key in failed})
+    failure = Answer(prompt.id, 0, "error", "", 0, attack, 0, 0, reason, "", prompt.search, restart, sent=prompt.sent)
+    run.store.add({key: replace(failure, sample=sample, key=key) for sample, key in run.due(prompt)})
 
 
 def _generated(run: _Run, jobs: Sequence[_Job]) -> list[Answer]:
@@ -259,12 +287,11 @@ def _finished(run: _Run, job: _Job, tokens: Sequence[int]) -> Answer:
         wrote = run.speech.decoded(run.tokenizer, added).strip() != ""
         status = "thinking" if wrote and not ended else "empty"
     said = _said(run, prompt, [*prompt.prefill, *added], ended) if prompt.prefill else own
-    costs = (prompt.forwards, prompt.backwards) if job.sample == 0 else (0, 0)
     attack, restart = run.asks
-    made = (prompt.id, job.sample, status, said.text, len(tokens), attack, *costs, "", said.thought)
     sampling = Flops.of(run.parameters, forward=tokens_sent(len(tokens_read(prompt)), len(tokens)))
-    answer = Answer(*made, prompt.search, restart, key=job.key, reached=prompt.reached)
-    return replace(answer, search_flops=_searched(prompt, job.sample), sampling_flops=sampling)
+    told: dict[str, Any] = {"thought": said.thought, "search": prompt.search, "restart": restart, "sent": prompt.sent}
+    made = Answer(prompt.id, job.sample, status, said.text, len(tokens), attack, key=job.key)
+    return replace(made, sampling_flops=sampling, **{**told, **_costs(prompt, job.sample)})
 
 
 def _searched(prompt: Prompt, sample: int) -> Flops:

@@ -30,6 +30,8 @@ class Answer:
     thought: what the model thought, without the marks; see `thoughts.Speech`.
     search: what the search for the prompt's perturbation aimed at, in words; "" without one.
     restart: which of the attack's rounds asked; None: not told, by a version that did not keep it.
+    sent: the messages that were sent, where an attack in text wrote others than were asked.
+    forward_tokens, backward_tokens: what finding the prompt sent through, counted as passes are; None: not measured.
     shared: the attack whose answer this is, where another one asked the same of the same weights before; its passes are
         counted there. key: what the answer is kept under, see `content_key`.
     reached: whether the search got where it aimed: the target (its first tokens, where the search looks at these alone)
@@ -51,12 +53,17 @@ class Answer:
     search: str = ""
     restart: int | None = 0
     shared: str = ""
+    sent: tuple[Mapping[str, str], ...] = ()
+    forward_tokens: int | None = None
+    backward_tokens: int | None = None
     key: str = field(default="", compare=False)
     reached: bool | None = None
     search_flops: Flops = NOT_MEASURED
     sampling_flops: Flops = NOT_MEASURED
 
     def __post_init__(self) -> None:
+        # Read back it is a list.
+        object.__setattr__(self, "sent", tuple(self.sent))
         for name in ("search_flops", "sampling_flops"):
             # As a line holds them.
             if isinstance(kept := vars(self)[name], dict):
@@ -71,10 +78,14 @@ class Answer:
         """The answer as this round of this attack got it: without passes, where another one's made it."""
         if self.attack == attack and self.restart in (restart, None):
             return replace(self, restart=restart)
-        return replace(self, attack=attack, restart=restart, shared=self.shared or self.attack, forwards=0, backwards=0)
+        free: dict[str, Any] = {name: 0 for name in PASSES if vars(self)[name] is not None}
+        return replace(self, attack=attack, restart=restart, shared=self.shared or self.attack, sent=(), **free)
 
 
-UNTOLD = ("reached", "search_flops", "sampling_flops")
+PASSES = ("forwards", "backwards", "forward_tokens", "backward_tokens")
+"""What finding the prompt of an answer took."""
+UNTOLD = ("sent", "forward_tokens", "backward_tokens", "reached", "search_flops", "sampling_flops")
+"""What a line leaves out where it is not known."""
 _FIELDS = {field.name for field in fields(Answer)} - {"key"}
 _ALWAYS = {"id", "sample", "status", "text", "tokens", "attack"}
 
@@ -131,7 +142,7 @@ def line_of_answer(answer: Answer) -> Line:
 
 def as_told(answer: Answer) -> dict[str, Any]:
     """The answer as its line holds it, beside its key; what is not known of a search and its cost is left out."""
-    unknown = {name for name in UNTOLD if vars(answer)[name] in (None, NOT_MEASURED)}
+    unknown = {name for name in UNTOLD if vars(answer)[name] in (None, (), NOT_MEASURED)}
     return {name: value for name, value in asdict(answer).items() if name not in {"key", *unknown}}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -62,6 +62,9 @@ class Prompt:
         key, so that an answer is found again before the delta is searched for.
     forwards, backwards: passes of this row through the model that finding the delta took.
     search: what the search for the delta aimed at, in words; goes into the answer.
+    sent: the messages whose tokens these are, where an attack in text wrote others than were asked; forward_tokens,
+        backward_tokens: what finding them sent through, None where it is not known. All go into the answer.
+    failed: why there is nothing to be answered: the answer is then an error that says so.
     flops: what the search took; None where nobody counted it, which counts as 0 only where it took no pass.
     reached: whether the search got where it aimed, by its own measure (see `Answer`); None where it does not say.
     """
@@ -76,6 +79,10 @@ class Prompt:
     backwards: int = 0
     opening: tuple[int, ...] = ()
     search: str = ""
+    sent: tuple[Mapping[str, str], ...] = ()
+    forward_tokens: int | None = None
+    backward_tokens: int | None = None
+    failed: str = ""
     flops: Flops | None = None
     reached: bool | None = None
 
