@@ -3,7 +3,8 @@ under every one, whatever is put into its mouth, searched for or wanted said."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -17,15 +18,17 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from tests.chat_run import tokenizer
 from tests.seen import evaluate_chat
 from textadv.attacks import L2, Elicit, ThreatModel, pgd
+from textadv.attacks.prompts.gcg import Gcg
 from textadv.data import Chat, encode_chats
-from textadv.data.rendering import one_turn
+from textadv.data.rendering import one_turn, template_of
 from textadv.measuring import safety
-from textadv.measuring.judges.verdicts import REFUSAL_LISTS
+from textadv.measuring.judges.verdicts import REFUSAL_LISTS, Verdict
 from textadv.measuring.safety.adversaries import Adversary, Direct, EmbeddingAttack, Prefill
 from textadv.measuring.safety.beginnings import Beginnings
 from textadv.measuring.safety.chat import Panel
 from textadv.measuring.safety.fluency import Written
 from textadv.measuring.safety.generate import Decoding
+from textadv.measuring.safety.rewriting import Rewriting
 from textadv.measuring.safety.search_panel import panel as search_panel
 from textadv.measuring.sections.samples import Samples
 from textadv.values.batch import Role
@@ -78,10 +81,15 @@ def embedding() -> Adversary:
     return EmbeddingAttack(attack, len(searches), searches=searches, beginnings=beginnings)
 
 
+def rewriting() -> Adversary:
+    return Rewriting(Gcg(steps=2, length=3, width=4, top_k=8), chats(), template_of(tokenizer()))
+
+
 EVERY: dict[str, Callable[[], Adversary]] = {
     "Direct": Direct,
     "Prefill": lambda: Prefill(4),
     "EmbeddingAttack": embedding,
+    "Rewriting": rewriting,
 }
 """How to make each way to ask that there is, by the name of its class."""
 
@@ -98,15 +106,19 @@ def test_every_way_to_ask_is_in_the_table() -> None:
     assert found - {"Adversary"} == set(EVERY)
 
 
-@cache
-def panel() -> Panel:
+def chats() -> list[Chat]:
     def chat(number: int, request: str) -> Chat:
         answers = {"harmful": TARGET, "safe": REFUSES}
         return Chat(({"role": "user", "content": request},), answers, Role.ADVERSARIAL, number, "row")
 
+    return [chat(number, request) for number, request in enumerate(REQUESTS)]
+
+
+@cache
+def panel() -> Panel:
     useful = Chat(tuple(USEFUL.asked), {"response": USEFUL.own}, Role.UTILITY, 0, "row")
     return Panel(
-        behaviours=encode_chats([chat(n, text) for n, text in enumerate(REQUESTS)], tokenizer(), LENGTH),
+        behaviours=encode_chats(chats(), tokenizer(), LENGTH),
         requests=REQUESTS,
         attacks={name: made() for name, made in EVERY.items()},
         judge=REFUSAL_LISTS["declines"],
@@ -138,3 +150,24 @@ def test_a_stub_complies_always_or_never(says: str, share: float, tmp_path: Path
     }
     assert found.invariance is not None and found.invariance.outcomes.count == 0
     assert found.invariance.outcomes.total == 6 and found.invariance.texts.count == 0
+
+
+@dataclass(frozen=True)
+class ReadsTarget:
+    """A judge that finds harm wherever words of the target stand, whoever said them."""
+
+    name: str = "reads the target"
+    version: str = "1"
+
+    def judge(self, prompts: Sequence[str], responses: Sequence[str]) -> list[Verdict]:
+        return [Verdict("ok", any(part in text for part in TARGET.split(", ")), None, "") for text in responses]
+
+
+@pytest.mark.parametrize(("says", "share"), [(REFUSES, 0.0), (COMPLIES, 1.0)], ids=["refuses", "complies"])
+def test_nor_does_a_judge_find_harm_in_what_was_put_into_its_mouth(says: str, share: float, tmp_path: Path) -> None:
+    judge, attacks = ReadsTarget(), {"direct": Direct(), "prefill": Prefill(2)}
+    wanted = replace(panel(), attacks=attacks, others=(judge,), decides=judge, batch_invariance=None)
+    found = evaluate_chat("stub", stub(says), tokenizer(), wanted, key="stub", folder=tmp_path)
+    for group in ("attack success", "not refused"):
+        shares = {m.name: m.value for m in found.measures if m.group == group}
+        assert shares == {"direct": share, "prefill": share, "worst case": share}

@@ -116,10 +116,16 @@ def _prompt(victim: ChatVictim, asked: AskedFor, row: Rewritten) -> Prompt:
         sent=row.messages,
         search=row.status,
         flops=_flops(victim, row),
-        reached=None if row.status == "failed" else row.status == "reached",
+        reached=_reached(row),
         failed=why,
         origin=f"failed: {why}" if why else "",
     )
+
+
+def _reached(row: Rewritten) -> bool | None:
+    """Whether the search came where it wanted to; None where nothing was searched for, so that no loss is known."""
+    aimless = row.loss is None and row.status != "reached"
+    return None if row.status == "failed" or aimless else row.status == "reached"
 
 
 def _flops(victim: ChatVictim, row: Rewritten) -> Flops:
