@@ -157,7 +157,8 @@ def test_the_section_has_table_curve_and_what_is_missing() -> None:
     (table,) = [block for block in blocks if isinstance(block, Grid)]
     assert table.rows[:2] == [
         ["model", "attack", "prompts", "answers to each", "k = 1: %, FLOPs"],
-        ["model", "direct", "1", "5", "10.0 [0.8, 61.7], 5.00e+01"],
+        # Wilson's of 0.2 of 2: (0.1 + z^2/4 +- z sqrt(0.1 0.9/2 + z^2/16)) / (1 + z^2/2).
+        ["model", "direct", "1", "5", "10.0 [0.5, 72.1], 5.00e+01"],
     ]
     pictures = [block for block in blocks if isinstance(block, Picture)]
     assert [picture.title for picture in pictures] == ["Success over FLOPs: direct", "Success over FLOPs: worst case"]

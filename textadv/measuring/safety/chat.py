@@ -63,6 +63,7 @@ from textadv.measuring.safety.success_at import attack_runs, failures_of, sample
 from textadv.measuring.sections.batch_invariance import BatchInvariance
 from textadv.measuring.sections.outcomes import AttackOutcomes
 from textadv.measuring.statistics import Rate, wilson
+from textadv.values.flops import NONE_SPENT, Flops
 from textadv.values.host.phases import within
 
 __all__ = ["Asked", "Panel", "evaluate_chat", "share_answered"]
@@ -96,6 +97,7 @@ class _Evaluation:
 
     book: what is known of its answers. notes: what cannot be right about the numbers, said as it is found. cost: passes
     and seconds, by what they were for. reached: what the curve broke. attacked: what the panel was answered.
+    curve_flops: what the curve's searches and answers took.
     """
 
     name: str
@@ -109,6 +111,7 @@ class _Evaluation:
     cost: dict[str, float] = field(default_factory=dict)
     reached: Reached = field(default_factory=Reached)
     attacked: Attacked | None = None
+    curve_flops: tuple[Flops, Flops] = (NONE_SPENT, NONE_SPENT)
 
     def run(self) -> Measured:
         """The record."""
@@ -147,6 +150,7 @@ class _Evaluation:
             outcomes=outcomes,
             fluency=grounds.fluency,
             curve=tuple(curve),
+            curve_flops=self.curve_flops if curve else None,
             behaviours=tuple(panel.behaviours.ids),
             samples=samples_of(found, told, panel.success_at, panel.budget),
             failures=failures_of(found, told),
@@ -286,7 +290,9 @@ class _Evaluation:
             note = "; ".join([*told, point.description])
             self._progress(f"{point.name}: complied {low.count} of {total} behaviours, {grounds.definition}")
             measure = rate(BY_RADIUS, point.name, low, list(map(float, point.broken)), True, note)
-            measures.append(replace(measure, row_ids=tuple(panel.behaviours.ids[:total])))
+            flops = point.search_flops + point.answer_flops
+            measures.append(replace(measure, row_ids=tuple(panel.behaviours.ids[:total]), flops=flops))
+            self.curve_flops = (self.curve_flops[0] + point.search_flops, self.curve_flops[1] + point.answer_flops)
             cost["curve forwards"] = cost.get("curve forwards", 0.0) + point.forwards
             cost["curve backwards"] = cost.get("curve backwards", 0.0) + point.backwards
         opened(self.book.path, self.model).share(self._carried([measure.name for measure in measures], searched))
