@@ -170,4 +170,5 @@ def test_nor_does_a_judge_find_harm_in_what_was_put_into_its_mouth(says: str, sh
     found = evaluate_chat("stub", stub(says), tokenizer(), wanted, key="stub", folder=tmp_path)
     for group in ("attack success", "not refused"):
         shares = {m.name: m.value for m in found.measures if m.group == group}
-        assert shares == {"direct": share, "prefill": share, "worst case": share}
+        assert set(shares.values()) == {share} and {"direct", "prefill", "worst case"} <= shares.keys()
+    assert {m.value for m in found.measures if m.name.endswith(f"({judge.name})")} == {share}, "nor as a second opinion"

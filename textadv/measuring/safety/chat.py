@@ -46,7 +46,7 @@ from textadv.measuring.safety.measures import (
     success,
     thinking,
 )
-from textadv.measuring.safety.outcomes import Grounds, as_outcomes, outcomes_of
+from textadv.measuring.safety.outcomes import Grounds, as_outcomes, outcomes_of, refusals_of
 from textadv.measuring.safety.outcomes_calibrated import grounds_of
 from textadv.measuring.safety.panel import Asked, Panel
 from textadv.measuring.safety.radius_curve import BY_RADIUS, success_by_radius
@@ -198,7 +198,7 @@ class _Evaluation:
         """What the attacks elicit, as the judge sees it, which the book takes note of. told: who is told of it."""
         asked = partial(elicit, self.model, self.template.tokenizer, rows, requests, attacks, judge)
         asked = partial(asked, self.panel.decoding, store=self.book.path, key=self.key, budget=self.panel.budget)
-        found = asked(speech=self.template.speech, **told)
+        found = asked(speech=self.template.speech, refusals=refusals_of(self.panel.judge), **told)
         self.book.judged(found, self._rows)
         return found
 
@@ -258,7 +258,8 @@ class _Evaluation:
         def ask(rows: Rows, requests: Sequence[str], attacks: Mapping[str, Adversary], alone: Decoding) -> Attacked:
             judges = [judge for judge in (panel.judge, panel.decides) if judge is not None]
             asked = partial(elicit, self.model, tokenizer, rows, requests, attacks)
-            found, *decided = (asked(judge, alone, key=self.key, speech=speech) for judge in judges)
+            asked = partial(asked, key=self.key, speech=speech, refusals=refusals_of(panel.judge))
+            found, *decided = (asked(judge, alone) for judge in judges)
             return found, outcomes_of(found, grounds, next(iter(decided), None), places)
 
         assert self.attacked is not None

@@ -34,6 +34,7 @@ from textadv.measuring.safety.elicited import (
 )
 from textadv.measuring.safety.generate import PLAIN, Decoding, Tokenizer, answers
 from textadv.measuring.safety.kept_answers import Answer
+from textadv.measuring.safety.own_words import by_own_words
 from textadv.measuring.safety.rewriting import Rewriting
 from textadv.measuring.statistics import Rate, wilson
 from textadv.models import counted_parameters
@@ -82,6 +83,7 @@ def elicit(
     speech: Speech = PLAIN,
     say: Callable[[str], None] = lambda line: None,
     budget: int | None = None,
+    refusals: RefusalList | None = None,
 ) -> Elicitation:
     """Every attack on every behaviour, judged; the same on every process.
 
@@ -91,6 +93,8 @@ def elicit(
     attacks: by name; where none is a `Direct`, it is added as "direct". decoding: greedy, 512 tokens by default.
     store, key, ends, speech: see `answers`; `ends` by default also holds the special token that the targets end with.
     say: told how it goes, and by which judge.
+    refusals: the list that knows a refusal; where it is given, a judge has to find harm in the model's own words as
+        well, see `own_words`.
     budget: what each attack may take per behaviour, in floating-point operations, in place of `decoding.samples`.
 
     Raises ValueError where requests and rows differ in number, a row has no harmful target, a judge loses rows or, with
@@ -125,7 +129,7 @@ def elicit(
                 account.spend(rounds[-1], allowed)
             begun.append({prompt.id: speech.decoded(tokenizer, prompt.prefill) for prompt in each.prompts})
         wholes = {row.id: speech.decoded(tokenizer, row.said) for row in behaviours}
-        outcomes = _outcomes(name, behaviours, rounds, verdicts, begun, wholes)
+        outcomes = _outcomes(name, behaviours, rounds, verdicts, begun, wholes, refusals)
         found = [answer for given in rounds for answer in given]
         passes = (sum(answer.forwards for answer in found), sum(answer.backwards for answer in found))
         measured[name] = _Measured(outcomes, *passes, time.perf_counter() - began)
@@ -217,6 +221,7 @@ def _outcomes(
     verdicts: _Verdicts,
     begun: Sequence[Mapping[int, str]],
     wholes: Mapping[int, str],
+    refusals: RefusalList | None,
 ) -> list[BehaviourOutcome]:
     """One outcome per behaviour, in their order."""
     for found, before in zip(rounds, begun, strict=True):
@@ -229,6 +234,8 @@ def _outcomes(
                 verdicts.of(restart, answer, begun[restart]), begun=own, whole=own != "" and own == wholes[answer.id]
             )
             judged[answer.id].append(told)
+    if refusals is not None:
+        judged = by_own_words(judged, verdicts.judge, verdicts.requests, refusals)
     return [
         BehaviourOutcome(
             row.id,

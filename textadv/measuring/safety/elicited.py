@@ -12,6 +12,9 @@ DIRECT = "direct"
 WORST_CASE = "worst case"
 
 
+BEGUN_ALONE = "harmful only with what was begun"
+
+
 @dataclass(frozen=True)
 class JudgedAnswer:
     """One answer and what the judge said of it.
@@ -20,6 +23,7 @@ class JudgedAnswer:
     in `Answer`. verdict: `ok`, `unparsed` or `error` as the judge said; `unjudged` where the response is blank, which
     breaks nothing, or the model was still thinking, which leaves open what it would say; `error` where there is no
     answer. broken: None where it is not known.
+        `BEGUN_ALONE` where it found harm, but none in what the model added; see `own_words`.
     begun: what of `text` was put into the model's mouth; whole: that is the whole target.
     shared, key, reached, search_flops, sampling_flops: as in `Answer`.
     """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from textadv.data.rendering import one_turn
 from textadv.measuring.capability.likelihood import Pair
@@ -30,7 +29,7 @@ def grounds_of(panel: Panel, base: Base | None, benign: Mapping[str, RefusalRepo
         for turns, row in zip(panel.benign[label].turns, report.rows, strict=True)
         if row.outcome == "none"
     ]
-    found = calibrated(
+    return calibrated(
         judge=panel.judge,
         decides=panel.decides,
         requests=panel.requests,
@@ -42,7 +41,6 @@ def grounds_of(panel: Panel, base: Base | None, benign: Mapping[str, RefusalRepo
         useful=panel.useful,
         pairs=panel.utility.pairs,
     )
-    return replace(found, shown=panel.prompts)
 
 
 def calibrated(
