@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import combinations
 
 import pytest
 
 from textadv.measuring.blocks import Grid, Lines, Picture, Text
+from textadv.measuring.safety.adversaries import Direct
 from textadv.measuring.safety.elicitation import BehaviourOutcome, Elicitation, JudgedAnswer
 from textadv.measuring.safety.generate import Decoding
 from textadv.measuring.safety.outcomes import counted, gravest
@@ -131,6 +133,27 @@ def test_the_worst_case_asks_every_prompt_once_and_shared_ones_no_second_time() 
     shared = BehaviourOutcome(1, "again", True, False, direct.answers)
     worst = named(samples_of(*found(direct, shared, other), (1,)), "worst case").points[0]
     assert worst.value == pytest.approx(1 - (1 / 2) * (1 / 2)) and worst.flops == 3 * 50
+
+
+@dataclass(frozen=True)
+class Spellings(Direct):
+    """One request spelled anew in each round."""
+
+    drawn: bool = True
+
+
+def test_of_prompts_drawn_alike_k_are_answered() -> None:
+    """Four spellings of which one complies are four draws, and no four prompts that are all asked at k = 1."""
+    told = found(outcome("spellings", 1, ["c", "r", "r", "r"], False))
+    pooled = named(samples_of(*told, (1, 2), attacks={"spellings": Spellings()}), "spellings")
+    apart = named(samples_of(*told, (1, 2), attacks={"spellings": Spellings(drawn=False)}), "spellings")
+    assert (pooled.prompts, pooled.answers, apart.prompts, apart.answers) == (1, (4, 4), 4, (1, 1))
+    assert [(point.k, point.value, point.flops) for point in pooled.points] == [
+        (1, pytest.approx(1 / 4), 1050),
+        (2, pytest.approx(1 / 2), 2 * 1050),
+        (4, 1.0, 4 * 1050),
+    ]
+    assert [(point.k, point.value, point.flops) for point in apart.points] == [(1, 1.0, 4 * 1050)]
 
 
 def test_what_is_not_measured_is_not_said_to_take_nothing() -> None:

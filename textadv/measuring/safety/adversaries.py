@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -86,6 +86,14 @@ class Adversary(Protocol):
     def threat(self) -> str: ...
 
     def rounds(self, model: nn.Module, rows: Rows, behaviours: Sequence[Behaviour]) -> Iterable[Round]: ...
+
+
+@runtime_checkable
+class Drawn(Protocol):
+    """An adversary that may ask many prompts drawn alike, a round each: k answers are then k of these prompts."""
+
+    @property
+    def drawn(self) -> bool: ...
 
 
 @dataclass(frozen=True)

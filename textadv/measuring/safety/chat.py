@@ -152,7 +152,7 @@ class _Evaluation:
             curve=tuple(curve),
             curve_flops=self.curve_flops if curve else None,
             behaviours=tuple(panel.behaviours.ids),
-            samples=samples_of(found, told, panel.success_at, panel.budget),
+            samples=samples_of(found, told, panel.success_at, panel.budget, panel.attacks),
             failures=failures_of(found, told),
             invariance=invariance,
         ).record

@@ -45,5 +45,5 @@ def by_own_words(
         refused = refusing_list(answer.begun, shown[row, place][1], refusals) is not None
         reason = f"without what was begun: {alone.reason}" if alone.reason else "not without what was begun"
         told = {"broken": False} if refused else {"broken": None, "verdict": BEGUN_ALONE}
-        found[row][place] = replace(answer, reason=reason, **told)  # type: ignore[arg-type]
+        found[row][place] = replace(answer, reason=reason, **told)
     return found

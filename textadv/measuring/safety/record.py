@@ -101,7 +101,8 @@ def _others(found: Talked) -> tuple[AttackRun, ...]:
     cost = found.cost
     curve = [_count(cost.get(f"curve {kind}")) for kind in ("forwards", "backwards")]
     search, answers = found.curve_flops or (None, None)
-    run = AttackRun("curve over radii", "", "", None, None, *curve, search_flops=search, answer_flops=answers)
+    run = AttackRun("curve over radii", forwards=curve[0], backwards=curve[1])
+    run = replace(run, search_flops=search, answer_flops=answers)
     spent = [run] if any(curve) else []
     named = {"all attacks": "attack seconds", "everything": "seconds"}
     return (*spent, *(AttackRun(name, seconds=float(cost[key])) for name, key in named.items() if key in cost))

@@ -36,6 +36,7 @@ class Rewriting:
 
     chats: the behaviours' turns and targets, in the order of the rows. max_length: see `ChatVictim`. store, key: the
     file where answers go, and what names the weights; with them found rows are kept beside it, and not searched again.
+    drawn: whether its variants are drawn alike, see `Drawn`.
 
     What the attack says is not believed. The tokens are made of its text again, and the loss is measured again: where
     it is another one, the row is an error. A row of which nothing can be sent is an error too, that says why.
@@ -48,6 +49,7 @@ class Rewriting:
     store: Path | None = None
     key: str = ""
     threat: str = "text of the prompt"
+    drawn: bool = False
 
     def __str__(self) -> str:
         return str(self.attack)

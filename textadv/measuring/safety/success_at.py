@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from textadv.measuring.safety.adversaries import Adversary
+from textadv.measuring.safety.adversaries import Adversary, Drawn
 from textadv.measuring.safety.elicitation import WORST_CASE, BehaviourOutcome, Elicitation, JudgedAnswer
 from textadv.measuring.sections.attacks import AttackRun
 from textadv.measuring.sections.failures import AttackFailures
@@ -38,8 +38,12 @@ def at_k(answers: int, complied: int, k: int) -> float:
 
 @dataclass
 class _Prompt:
-    """One prompt of a behaviour: its answers, how many of them complied, and what search and answers took."""
+    """One prompt of a behaviour: its answers, how many of them complied, and what search and answers took.
 
+    drawn: it stands for many that are drawn alike, each of whose searches is part of what its answers take.
+    """
+
+    drawn: bool = False
     answers: int = 0
     complied: int = 0
     search: Flops = NONE_SPENT
@@ -54,7 +58,10 @@ class _Prompt:
     def flops_at(self, k: int) -> float | None:
         """What the search and k answers take."""
         search, sampling = self.search.total, self.sampling.total
-        return None if search is None or sampling is None else search + k * sampling / self.answers
+        if search is None or sampling is None:
+            return None
+        once, each = (0, search + sampling) if self.drawn else (search, sampling)
+        return once + k * each / self.answers
 
 
 @dataclass
@@ -63,16 +70,16 @@ class _Behaviour:
 
     prompts: dict[str, _Prompt] = field(default_factory=dict)
 
-    def add(self, outcome: BehaviourOutcome, told: Sequence[str]) -> None:
-        """The answers of one attack and what became of each."""
+    def add(self, outcome: BehaviourOutcome, told: Sequence[str], drawn: bool) -> None:
+        """The answers of one attack and what became of each. drawn: whether its rounds are draws of one kind."""
         rounds: dict[int, list[tuple[JudgedAnswer, str]]] = {}
         for answer, became in zip(outcome.answers, told, strict=True):
-            rounds.setdefault(answer.restart, []).append((answer, became))
+            rounds.setdefault(0 if drawn else answer.restart, []).append((answer, became))
         for restart, answers in rounds.items():
             name = answers[0][0].key or f"{outcome.attack} {restart}"
             if name in self.prompts:
                 continue
-            self.prompts[name] = _Prompt()
+            self.prompts[name] = _Prompt(drawn)
             for answer, became in answers:
                 self.prompts[name].add(answer, became)
 
@@ -104,27 +111,33 @@ def attack_runs(found: Elicitation, attacks: Mapping[str, Adversary]) -> tuple[A
 
 
 def samples_of(
-    found: Elicitation, outcomes: Sequence[AttackOutcomes], wanted: Sequence[int], budget: int | None = None
+    found: Elicitation,
+    outcomes: Sequence[AttackOutcomes],
+    wanted: Sequence[int],
+    budget: int | None = None,
+    attacks: Mapping[str, Adversary] | None = None,
 ) -> Samples | None:
     """Success at each k of `wanted`, as far as there are answers, of every attack and of all together.
 
-    found: the answers; outcomes: what became of them, attack by attack. budget: see `Samples`. None without answers.
+    found: the answers; outcomes: what became of them, attack by attack. budget: see `Samples`. attacks: by name; of one
+    whose rounds are draws of one kind (`Drawn`), k answers are k of them. None without answers.
     """
     told = {one.attack: one.answers for one in outcomes if one.answers}
     ids = {number: place for place, number in enumerate(dict.fromkeys(one.id for one in found.outcomes))}
     whole = [_Behaviour() for _ in ids]
-    attacks = []
+    drawn = {name for name, attack in (attacks or {}).items() if isinstance(attack, Drawn) and attack.drawn}
+    sampled = []
     for name, answers in told.items():
         own = [_Behaviour() for _ in ids]
         each = [outcome for outcome in found.outcomes if outcome.attack == name]
         for outcome, became in zip(each, answers, strict=True):
             for behaviour in (own[ids[outcome.id]], whole[ids[outcome.id]]):
-                behaviour.add(outcome, became)
-        attacks.append(_sampled(name, own, wanted))
-    if not attacks:
+                behaviour.add(outcome, became, name in drawn)
+        sampled.append(_sampled(name, own, wanted))
+    if not sampled:
         return None
-    attacks.append(_sampled(WORST_CASE, whole, wanted))
-    return Samples(tuple(attacks), tuple(sorted(wanted)), found.decoding.temperature, budget)
+    sampled.append(_sampled(WORST_CASE, whole, wanted))
+    return Samples(tuple(sampled), tuple(sorted(wanted)), found.decoding.temperature, budget)
 
 
 def _sampled(name: str, behaviours: Sequence[_Behaviour], wanted: Iterable[int]) -> SampledAttack:
