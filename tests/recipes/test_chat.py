@@ -110,10 +110,9 @@ def test_every_attack_says_what_it_took_and_what_it_gets_at_one_answer(ran: Ran)
             assert bool(search.activation_backward) == bool(search.forward) == (run.name == "embedding")
             assert named[run.name].flops == search + answer
         lines = chat_run.kept_answers(ran.output, model.name)
-        assert {
-            answer.sampling_flops.total is not None and answer.search_flops.total is not None for answer in lines
-        } == {True}
-        assert {answer.reached is None for answer in lines if answer.search.startswith("first")} == {False}
+        assert all(None not in (answer.sampling_flops.total, answer.search_flops.total) for answer in lines)
+        aimed = [answer.reached for answer in lines if "of the target" in answer.search]
+        assert aimed and None not in aimed
         # One behaviour, asked by the three attacks without a search.
         assert model.invariance is not None
         assert (model.invariance.outcomes.count, model.invariance.outcomes.total) == (0, 3)
