@@ -72,7 +72,7 @@ def test_what_names_them_says_all_that_they_follow_from() -> None:
 def test_an_opening_of_the_template_stands_before_what_is_found() -> None:
     """After the opening, a word of the crowd here, the model says nothing but its refusal's first word."""
     batch = replace(asked(REFUSING), openings={"harmful": torch.tensor([[CROWD[3]], [CROWD[3]]])})
-    tokens, _ = BEGINNINGS.refusal(steered(REFUSING), batch, batch.opening("harmful"))
+    tokens, _, _ = BEGINNINGS.refusal(steered(REFUSING), batch, batch.opening("harmful"))
     assert tokens.tolist() == [[SORRY, NO, END]] * 2
 
 

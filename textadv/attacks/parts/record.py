@@ -70,10 +70,9 @@ class Record:
         index: (N,) int64, of `rows` as they will be passed. Where they bring keys and values, a row counts as if it was
         searched alone: all that stands before its own first editable position was read once, whatever the others have.
         """
-        mask = rows.inputs.get("attention_mask")
-        if mask is None or mask.dim() != 2 or rows.editable.dim() != 2:
+        if not rows.is_chat:
             return
-        whole = mask.sum(dim=1)
+        whole = rows.inputs["attention_mask"].sum(dim=1)
         known = rows.editable.long().argmax(dim=1) if rows.prefix else torch.zeros_like(whole)
         self.size[index] = whole - known
         self.sent_forward[index] += known
