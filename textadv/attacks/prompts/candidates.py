@@ -86,27 +86,30 @@ def tried(rows: Sequence[SuffixRow], candidates: Tensor, current: Tensor) -> Ten
 
 @dataclass
 class Buffer:
-    """What was tried: the `size` best to go on from (0: the newest step's best), and the `most` best of all."""
+    """What was tried: the `size` best to go on from (0: the newest step's best), and the `most` best of all.
+
+    says_first: a suffix after which the target is said is better than any after which it is not, whatever its loss.
+    """
 
     size: int
     most: int
+    says_first: bool = True
     _all: list[tuple[float, float, Tensor]] = field(default_factory=list)
     _going: list[tuple[float, Tensor]] = field(default_factory=list)
+    _lowest: float = math.inf
 
     def take(self, candidates: Tensor, found: Tensor) -> None:
         """Takes note of suffixes (K, L) and what they came to (K, 2); a loss that is no number is the worst."""
         losses = found[:, 0].nan_to_num(nan=math.inf)
         order = losses.argsort(stable=True)[: max(self.most, self.size, 1)].tolist()
         best = [(float(losses[n]), float(found[n, 1]), candidates[n]) for n in order]
-        # A suffix after which the target is said comes before any that is not.
-        self._all = sorted([*self._all, *best, *self._saying(candidates, losses, found)], key=lambda one: one[:2])
-        self._all = sorted(self._all, key=lambda one: (one[1] == 0, one[0]))[: self.most]
+        saying = found[:, 1].nonzero().flatten().tolist() if self.says_first else []
+        told = [(float(losses[n]), 1.0, candidates[n]) for n in saying]
+        every = [*self._all, *best, *told]
+        self._all = sorted(every, key=lambda one: (self.says_first and one[1] == 0, one[0]))[: self.most]
+        self._lowest = min(self._lowest, best[0][0])
         new = [(loss, row) for loss, _, row in best]
         self._going = sorted([*self._going, *new], key=lambda one: one[0])[: self.size] if self.size else new[:1]
-
-    def _saying(self, candidates: Tensor, losses: Tensor, found: Tensor) -> list[tuple[float, float, Tensor]]:
-        saying = found[:, 1].nonzero().flatten().tolist()
-        return [(float(losses[n]), 1.0, candidates[n]) for n in saying]
 
     @property
     def next(self) -> Tensor:
@@ -116,7 +119,7 @@ class Buffer:
     @property
     def best(self) -> float:
         """The lowest loss so far."""
-        return min(loss for loss, _, _ in self._all)
+        return self._lowest
 
     @property
     def reached(self) -> bool:
