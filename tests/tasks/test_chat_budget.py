@@ -11,17 +11,23 @@ from tests.config_sample import chat_problems as problems
 from tests.config_sample import small_chat as small
 from tests.measuring.steered import REFUSALS
 from tests.measuring.talking import NO, SORRY, Words
-from tests.measuring.test_chat import llama, panel
+from tests.measuring.test_chat import FORBIDDEN, TOKENIZER, forbidden, llama, panel
 from textadv.attacks import L2, ThreatModel
+from textadv.attacks.prompts.gcg import Gcg
 from textadv.config.types import ConfigError
+from textadv.data.rendering import template_of
 from textadv.measuring.safety.adversaries import Adversary, Direct, EmbeddingAttack, Prefill, behaviours_of
 from textadv.measuring.safety.beginnings import Beginnings
 from textadv.measuring.safety.budget import least_of
+from textadv.measuring.safety.elicitation import elicit
+from textadv.measuring.safety.generate import Decoding
 from textadv.measuring.safety.radius_curve import Curve
+from textadv.measuring.safety.rewriting import Rewriting
 from textadv.models import counted_parameters
 from textadv.tasks.chat.budget import Budget
 from textadv.tasks.chat.config import ChatRunConfig
 from textadv.tasks.chat.elicitation import measuring_attack
+from textadv.tasks.chat.rewrites import Rewritable, rewrites
 from textadv.values.spaces import Embeddings
 
 KEY = "evaluation.elicitation.budget_flops"
@@ -85,6 +91,30 @@ def test_too_small_a_budget_is_refused_with_the_smallest_that_is_not(search: str
     (named,) = re.findall(r"Set it to (\S+) or more", line)
     fitted = budget(float(named), *overrides).fitted(attacks)
     assert most(fitted["embedding"]) <= float(named) < 1.01 * most(fitted["embedding"])
+
+
+def in_text(config: ChatRunConfig) -> Mapping[str, Adversary]:
+    chats = [forbidden(text, number) for number, text in enumerate(FORBIDDEN)]
+    scene = Rewritable(None, template_of(TOKENIZER), chats, 0, "declines", 8)  # type: ignore[arg-type]
+    return rewrites(config.evaluation.rewrites, scene)
+
+
+def test_a_search_for_text_says_what_it_takes_and_gets_the_steps_that_fit() -> None:
+    """Candidates that are not the same as text are not tried, and what they share is sent once: a part of the bound."""
+    wanted = "evaluation.rewrites={text: {name: gcg, steps: 3, width: 6, top_k: 6, length: 2, early_stop: false}}"
+    whole = in_text(small(wanted))["text"]
+    rows = panel().behaviours
+    found = elicit(llama(), TOKENIZER, rows, FORBIDDEN, {"text": whole}, REFUSALS, Decoding(2))
+    took = [
+        o.answers[0].search_flops.total for o in found.outcomes if o.attack == "text" and o.answers[0].status != "error"
+    ]
+    least = [most(whole) / 3 < one <= most(whole) for one in took if one is not None]
+    assert len(least) == len(rows) and all(least)
+    half = budget(most(whole) * 0.6, wanted).fitted(in_text)["text"]
+    assert isinstance(half, Rewriting) and isinstance(half.attack, Gcg) and half.attack.steps == 1
+    soft = "evaluation.rewrites={text: {name: soft_suffix}}"
+    with pytest.raises(ConfigError, match="text cannot say beforehand what it takes"):
+        budget(1e15, soft).fitted(in_text)
 
 
 class Unbounded:

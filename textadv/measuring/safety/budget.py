@@ -23,8 +23,11 @@ from textadv.measuring.safety.kept_answers import Answer
 class Bounded(Protocol):
     """An adversary of which it is known beforehand what its searches take at most."""
 
-    def tries(self, behaviours: Sequence[Behaviour], parameters: int) -> Sequence[Sequence[Try]]:
-        """By round, for each behaviour in their order. parameters: see `textadv.models.counted_parameters`."""
+    def tries(self, behaviours: Sequence[Behaviour], parameters: int) -> Sequence[Sequence[Try]] | None:
+        """By round, for each behaviour in their order; None where it cannot be said after all.
+
+        parameters: see `textadv.models.counted_parameters`.
+        """
 
 
 Least = Mapping[int, Sequence[int]]
@@ -38,6 +41,8 @@ def least_of(
     if not isinstance(adversary, Bounded):
         return None
     rounds = adversary.tries(behaviours, parameters)
+    if rounds is None:
+        return None
     return {
         row.id: [
             one[place].search + most_flops(model, parameters, one[place].given, decoding.max_new_tokens)

@@ -10,12 +10,12 @@ from typing import Any
 
 from torch import nn
 
-from textadv.attacks.prompts.rewritten import AskedFor, Passes, RewritingAttack, Rewritten
+from textadv.attacks.prompts.rewritten import AskedFor, Foretelling, Passes, RewritingAttack, Rewritten
 from textadv.attacks.prompts.victim import ChatVictim
 from textadv.data import Chat, Rows
 from textadv.data.rendering import Template
 from textadv.measuring.ledger import Files, keep
-from textadv.measuring.safety.adversaries import Behaviour, Round
+from textadv.measuring.safety.adversaries import Behaviour, Round, Try
 from textadv.measuring.safety.generate import Prompt
 from textadv.models import counted_parameters
 from textadv.values.digests import digest
@@ -67,6 +67,18 @@ class Rewriting:
         for variant in range(self.attack.variants):
             found = self._found(victim, asked, variant)
             yield Round([_prompt(victim, row, found[row.id]) for row in asked])
+
+    def tries(self, behaviours: Sequence[Behaviour], parameters: int) -> list[list[Try]] | None:
+        """A round for each variant; None where the attack does not foretell what it takes. See `Bounded`."""
+        if not isinstance(self.attack, Foretelling):
+            return None
+        each = []
+        for row in behaviours:
+            most = self.attack.most_sent(len(row.ids), len(row.opening) + len(row.target))
+            spent = Flops.of(parameters, forward=most.forward, activation_backward=most.backward).total
+            assert spent is not None
+            each.append(Try(spent, most.given))
+        return [each] * self.attack.variants
 
     def _found(self, victim: ChatVictim, asked: Sequence[AskedFor], variant: int) -> dict[int, Rewritten]:
         """Every row rewritten, by id, on every process: those that were kept, and the others searched now."""

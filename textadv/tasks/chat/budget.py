@@ -15,6 +15,7 @@ from textadv.measuring.safety.generate import Decoding
 from textadv.measuring.safety.radius_curve import Curve
 from textadv.models import counted_parameters
 from textadv.tasks.chat.config import ChatRunConfig
+from textadv.tasks.chat.rewrites import SuffixSection
 
 KEY = "evaluation.elicitation.budget_flops"
 Make = Callable[[ChatRunConfig], Mapping[str, Adversary]]
@@ -70,12 +71,21 @@ class Budget:
 
     def _in_steps(self, steps: int) -> ChatRunConfig:
         evaluation = self.config.evaluation
-        fewer = evaluation.model_copy(update={"elicitation": evaluation.elicitation.in_steps(steps)})
+        searched = {
+            name: section.model_copy(update={"steps": min(section.steps, steps)})
+            if isinstance(section, SuffixSection)
+            else section
+            for name, section in evaluation.rewrites.items()
+        }
+        fewer = evaluation.model_copy(
+            update={"elicitation": evaluation.elicitation.in_steps(steps), "rewrites": searched}
+        )
         return self.config.model_copy(update={"evaluation": fewer})
 
     def _most_steps(self) -> int:
-        wanted = self.config.evaluation.elicitation
-        return max(wanted.attack.steps, wanted.suffix_steps)
+        wanted, written = self.config.evaluation.elicitation, self.config.evaluation.rewrites.values()
+        texts = [section.steps for section in written if isinstance(section, SuffixSection)]
+        return max(wanted.attack.steps, wanted.suffix_steps, *texts)
 
     def _most(self, name: str, attack: Adversary) -> int:
         """What one try takes at most, of the behaviour that takes most."""
