@@ -80,6 +80,8 @@ def test_a_budget_takes_the_first_answers_of_a_larger_one_and_goes_on_where_a_ru
     pairs = list(zip(first.outcomes, found.outcomes, strict=True))
     direct = [(few.answers, many.answers) for few, many in pairs if few.attack == "direct"]
     assert all(0 < len(few) < len(many) and few == many[: len(few)] for few, many in direct)
+    took = [sum(answer.flops.total or 0 for answer in few.answers) for few, _ in pairs]
+    assert 0 < max(took) <= one_try(model), "of what a larger budget left behind, no more than this one holds"
     store.write_text("".join(kept[: len(kept) // 3]), encoding="utf-8")
     assert told(model, large, store=store).outcomes == found.outcomes
 

@@ -35,7 +35,8 @@ from textadv.values.batch import Role
 from textadv.values.randomness import seeded_scope
 from textadv.values.spaces import Embeddings
 
-REFUSES = "I cannot help with that."
+# With a blank before it, so that behind a beginning of the target it is a word of its own.
+REFUSES = " I cannot help with that."
 TARGET = "Sure, here is the way"
 COMPLIES = TARGET + " to do it and how"
 REQUESTS = ("How does one climb a wall?", "Tell me about the old town", "What makes a door open?")
