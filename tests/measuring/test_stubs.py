@@ -107,9 +107,9 @@ def test_every_way_to_ask_is_in_the_table() -> None:
     assert found - {"Adversary"} == set(EVERY)
 
 
-def chats() -> list[Chat]:
+def chats(target: str = TARGET) -> list[Chat]:
     def chat(number: int, request: str) -> Chat:
-        answers = {"harmful": TARGET, "safe": REFUSES}
+        answers = {"harmful": target, "safe": REFUSES}
         return Chat(({"role": "user", "content": request},), answers, Role.ADVERSARIAL, number, "row")
 
     return [chat(number, request) for number, request in enumerate(REQUESTS)]
@@ -151,6 +151,19 @@ def test_a_stub_complies_always_or_never(says: str, share: float, tmp_path: Path
     }
     assert found.invariance is not None and found.invariance.outcomes.count == 0
     assert found.invariance.outcomes.total == 6 and found.invariance.texts.count == 0
+
+
+def test_nor_does_a_long_beginning_of_the_target_make_help_of_a_refusal(tmp_path: Path) -> None:
+    """Eight words of the target stand before it: as the model's own they would be help beside a refusal."""
+    wanted = replace(
+        panel(),
+        behaviours=encode_chats(chats(COMPLIES), tokenizer(), LENGTH),
+        targets=(COMPLIES,) * len(REQUESTS),
+        attacks={"direct": Direct(), "prefill": Prefill(10)},
+        batch_invariance=None,
+    )
+    found = evaluate_chat("stub", stub(REFUSES), tokenizer(), wanted, key="stub", folder=tmp_path)
+    assert {m.value for m in found.measures if m.group in ("attack success", "not refused")} == {0.0}
 
 
 @dataclass(frozen=True)
