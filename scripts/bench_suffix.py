@@ -6,8 +6,9 @@ FILE has a prompt and a target in each row. Every row is searched in turn by nan
 that it was installed to, with `pip install --no-deps --target FOLDER nanogcg==0.3.0`), by gcg, and by gcg with momentum
 and weakened layer norms, from the same first suffix, in the same steps, widths and top tokens, without an early stop.
 Losses are of the texts that came back, put through the chat template: mean nats per token of the target. Seconds are of
-this process' processors. FLOPs are those until the loss at which plain gcg ended was reached, over all of its own: two
-for each parameter and token sent forward and two for each sent back; inf: never reached. Prints Markdown tables.
+this process' processors. FLOPs are those until the loss at which the first of them ended was reached, over all of the
+first one's: two for each parameter and token sent forward and two for each sent back; inf: never reached. Prints a
+Markdown table.
 """
 
 from __future__ import annotations
@@ -35,10 +36,11 @@ from textadv.values.losses import cross_entropy
 
 
 class Spent(NamedTuple):
-    """What a search of one row came to. seconds: of processors. found: None where it is nanoGCG's."""
+    """What a search of one row came to. seconds: of processors. tokens: sent there and back. found: None of nanoGCG."""
 
     loss: float
     seconds: float
+    tokens: int
     found: Rewritten | None = None
 
 
@@ -56,13 +58,22 @@ def by_nanogcg(given: argparse.Namespace, victim: ChatVictim, asked: AskedFor, f
         verbosity="ERROR",
     )
     content = asked.messages[-1]["content"] + "{optim_str}"
+    sent_through: list[int] = []
+
+    def count(_module: object, _args: object, options: dict[str, Any]) -> None:
+        given = options["inputs_embeds"]
+        # What has a graph is sent back too.
+        sent_through.append(given.shape[0] * given.shape[1] * (2 if given.requires_grad else 1))
+
     began = time.process_time()
-    found = nanogcg.run(
-        victim.model, victim.template.tokenizer, [{"role": "user", "content": content}], asked.target, config
-    )
+    with victim.model.register_forward_pre_hook(count, with_kwargs=True):
+        found = nanogcg.run(
+            victim.model, victim.template.tokenizer, [{"role": "user", "content": content}], asked.target, config
+        )
     seconds = time.process_time() - began
     sent = with_text(asked.messages, found.best_string)
-    return Spent(float(victim.losses([victim.encoded(sent)], [victim.reply(sent, asked.target)])[0]), seconds)
+    loss = float(victim.losses([victim.encoded(sent)], [victim.reply(sent, asked.target)])[0])
+    return Spent(loss, seconds, sum(sent_through))
 
 
 def by_gcg(attack: Gcg, victim: ChatVictim, asked: AskedFor) -> Spent:
@@ -71,17 +82,15 @@ def by_gcg(attack: Gcg, victim: ChatVictim, asked: AskedFor) -> Spent:
     [found] = attack(victim, [asked])
     if found.loss is None:
         raise ValueError(found.why)
-    return Spent(found.loss, time.process_time() - began, found)
+    tokens = found.passes.forward_tokens + found.passes.backward_tokens
+    return Spent(found.loss, time.process_time() - began, tokens, found)
 
 
-def share(plain: Spent, other: Spent) -> float:
-    """FLOPs until the other search came to the loss at which the plain one ended, over all of the plain one's."""
-    assert plain.found is not None and other.found is not None
-    spent = other.found.passes
-    reached = next((at for at, loss in other.found.path if loss <= plain.found.path[-1][1]), math.inf)
-    whole = plain.found.passes
-    tokens = (spent.forward_tokens + spent.backward_tokens) * reached / spent.forwards
-    return tokens / (whole.forward_tokens + whole.backward_tokens)
+def share(first: Spent, other: Spent) -> float:
+    """FLOPs until the other search, one of ours, came to the loss at which the first one ended, over all of its own."""
+    assert other.found is not None
+    reached = next((at for at, loss in other.found.path if loss <= first.loss), math.inf)
+    return other.tokens * reached / other.found.passes.forwards / first.tokens
 
 
 def arguments() -> argparse.Namespace:
@@ -132,7 +141,8 @@ def main() -> None:
         victim = ChatVictim(loaded.model.eval(), Template(loaded.tokenizer))
         lines = given.data.read_text(encoding="utf-8").splitlines()[: given.rows]
         names = [*(["nanogcg"] if given.nanogcg is not None else []), "gcg", "gcg, momentum and norms"]
-        columns = [f"{what} {name}" for what in ("loss", "seconds") for name in names] + ["share of FLOPs"]
+        columns = [f"{what} {name}" for what in ("loss", "seconds") for name in names]
+        columns += [f"FLOPs of {name}" for name in names[1:]]
         tell(f"| row | {' | '.join(columns)} |")
         tell("| --- " * (len(columns) + 1) + "|")
         found = []
@@ -140,7 +150,8 @@ def main() -> None:
             told = json.loads(line)
             target = " ".join(str(told["target"]).split()[: given.target_words])
             spent = compared(given, victim, AskedFor(number, tuple(one_turn(told["prompt"])), target))
-            numbers = [*(one.loss for one in spent), *(one.seconds for one in spent), share(spent[-2], spent[-1])]
+            numbers = [*(one.loss for one in spent), *(one.seconds for one in spent)]
+            numbers += [share(spent[0], one) for one in spent[1:]]
             found.append(numbers)
             tell(f"| {number} | {' | '.join(f'{value:.4g}' for value in numbers)} |")
         tell(f"| mean | {' | '.join(f'{mean(column):.4g}' for column in zip(*found, strict=True))} |")

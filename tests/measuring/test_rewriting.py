@@ -29,11 +29,12 @@ CHATS = tuple(
 
 @dataclass(frozen=True)
 class Polite:
-    """Adds a word; `says` is what it claims instead of the loss, and `stops` the row at which it is interrupted."""
+    """Adds a word; of row 11 it claims or gives what it is told to, and at row `stops` it is interrupted."""
 
     says: float | None = None
     word: str = " please"
     lies: bool = False
+    rude: bool = False
     universal: bool = False
     variants: int = 1
     stops: int | None = field(default=None, repr=False)
@@ -51,9 +52,10 @@ class Polite:
                 raise KeyboardInterrupt
             self.searched.append(one.id)
             row = victim.measured(one, with_text(one.messages, self.word * (1 + variant)), Passes(5, 2, 50, 20))
-            row = replace(row, loss=row.loss if self.says is None else self.says)
-            row = replace(row, ids=(*row.ids, 5)) if self.lies else row
-            row = failed(one, "it has no manners") if self.word == "" else row
+            if one.id == 11:
+                row = replace(row, loss=row.loss if self.says is None else self.says)
+                row = replace(row, ids=(*row.ids, 5)) if self.lies else row
+                row = failed(one, "it has no manners") if self.rude else row
             ended.append(row)
             if found is not None:
                 found(row)
@@ -124,10 +126,11 @@ def test_a_text_for_all_rows_is_searched_for_all_again(tmp_path: Path) -> None:
     [
         (Polite(says=0.001), "the attack said a loss of 0.001 and the text has one of"),
         (Polite(lies=True), "the text that the attack gave back has other tokens than those that it gave back"),
-        (Polite(word=""), "it has no manners"),
+        (Polite(rude=True), "it has no manners"),
     ],
 )
 def test_what_is_not_as_it_was_claimed_is_an_error_of_its_row(attack: Polite, why: str) -> None:
     found = asked_with(attack)
     answers = [answer for outcome in found.outcomes if outcome.attack == "polite" for answer in outcome.answers]
-    assert [answer.status for answer in answers] == ["error"] * 3 and all(why in answer.reason for answer in answers)
+    assert [answer.status == "error" for answer in answers] == [False, True, False]
+    assert why in answers[1].reason and answers[1].verdict == "error"

@@ -86,9 +86,8 @@ def test_candidates_differ_from_the_suffix_and_from_each_other(replaced: int) ->
 def test_where_no_candidate_survives_there_is_none() -> None:
     draw, generator = Draw(10, 3, 1), torch.Generator().manual_seed(1)
     none = drawn(torch.tensor([0, 1]), torch.rand(2, 9), torch.arange(9), draw, generator, lambda rows: rows[:, 0] < 0)
-    shut = drawn(
-        torch.tensor([0, 1]), torch.full((2, 9), math.inf), torch.arange(9), draw, generator, lambda rows: rows
-    )
+    flat = torch.full((2, 9), math.inf)
+    shut = drawn(torch.tensor([0, 1]), flat, torch.arange(9), draw, generator, lambda rows: rows[:, 0] >= 0)
     assert len(none) == len(shut) == 0
 
 

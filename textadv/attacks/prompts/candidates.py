@@ -94,22 +94,21 @@ class Buffer:
     size: int
     most: int
     says_first: bool = True
-    _all: list[tuple[float, float, Tensor]] = field(default_factory=list)
+    _all: dict[tuple[int, ...], tuple[bool, float]] = field(default_factory=dict)
     _going: list[tuple[float, Tensor]] = field(default_factory=list)
     _lowest: float = math.inf
 
     def take(self, candidates: Tensor, found: Tensor) -> None:
         """Takes note of suffixes (K, L) and what they came to (K, 2); a loss that is no number is the worst."""
         losses = found[:, 0].nan_to_num(nan=math.inf)
-        order = losses.argsort(stable=True)[: max(self.most, self.size, 1)].tolist()
-        best = [(float(losses[n]), float(found[n, 1]), candidates[n]) for n in order]
-        saying = found[:, 1].nonzero().flatten().tolist() if self.says_first else []
-        told = [(float(losses[n]), 1.0, candidates[n]) for n in saying]
-        every = [*self._all, *best, *told]
-        self._all = sorted(every, key=lambda one: (self.says_first and one[1] == 0, one[0]))[: self.most]
-        self._lowest = min(self._lowest, best[0][0])
-        new = [(loss, row) for loss, _, row in best]
-        self._going = sorted([*self._going, *new], key=lambda one: one[0])[: self.size] if self.size else new[:1]
+        silent = (found[:, 1] == 0) | (not self.says_first)
+        order = losses.argsort(stable=True)
+        self._lowest = min(self._lowest, float(losses[order[0]]))
+        for n in order[silent[order].int().argsort(stable=True)][: self.most].tolist():
+            self._all[tuple(candidates[n].tolist())] = (bool(silent[n]), float(losses[n]))
+        self._all = dict(sorted(self._all.items(), key=lambda one: one[1])[: self.most])
+        new = [(float(losses[n]), candidates[n]) for n in order[: max(self.size, 1)].tolist()]
+        self._going = sorted([*self._going, *new], key=lambda one: one[0])[: self.size] if self.size else new
 
     @property
     def next(self) -> Tensor:
@@ -124,9 +123,9 @@ class Buffer:
     @property
     def reached(self) -> bool:
         """Whether the target was said after one."""
-        return self._all[0][1] == 1
+        return any(not silent for silent, _ in self._all.values())
 
     @property
     def kept(self) -> list[Tensor]:
         """The best suffixes (L,), the best one first."""
-        return [row for _, _, row in self._all]
+        return [torch.tensor(row) for row in self._all]
