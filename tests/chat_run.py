@@ -229,6 +229,7 @@ def settings(folder: Path, model: Path) -> dict[str, object]:
             "elicitation": {"prefill": [2, 5], "attack": {"steps": 3}, "restarts": 2},
             "max_new_tokens": 10,
             "batch_size": 16,
+            "batch_invariance": None,
             "questions": {"lab_facts": str(folder / "facts_test.jsonl")},
             "instructions": {"lab_instructions": str(folder / "instructions_test.jsonl")},
         },

@@ -36,9 +36,12 @@ from textadv.measuring.safety.radius_curve import BY_RADIUS
 from textadv.measuring.safety.record import BY_JUDGE, Talked
 from textadv.measuring.safety.record import SUCCESS as SUCCESS_GROUP
 from textadv.measuring.sections.attacks import AttackRun
+from textadv.measuring.sections.batch_invariance import BatchInvariance
 from textadv.measuring.sections.curve import CurvePoint
 from textadv.measuring.sections.exports import ExportCheck, Exports
+from textadv.measuring.sections.failures import Failures
 from textadv.measuring.sections.outcomes import Outcomes
+from textadv.measuring.sections.samples import Samples
 from textadv.measuring.sections.told import Told
 from textadv.report import read_results
 
@@ -173,6 +176,7 @@ def evaluate_chat(*args: Any, **named: Any) -> Talked:
 def heard(found: Measured) -> Talked:
     """The parts that a chat model's record was made of; judges are left out."""
     panel, curve, outcomes = (found.section(kind) for kind in (Attacks, Curve, Outcomes))
+    failures = found.section(Failures)
     runs = (*panel.attacks, *panel.others) if panel else ()
     cost = {f"{run.name} {kind}": float(vars(run)[kind] or 0) for run in runs for kind in ("forwards", "backwards")}
     seconds = {run.name: run.seconds for run in runs if run.seconds is not None}
@@ -190,6 +194,9 @@ def heard(found: Measured) -> Talked:
         fluency=outcomes.fluency if outcomes else "",
         curve=tuple(_point(point) for point in curve.points) if curve else (),
         behaviours=outcomes.behaviours if outcomes else (),
+        samples=found.section(Samples),
+        failures=failures.attacks if failures else (),
+        invariance=found.section(BatchInvariance),
     )
 
 

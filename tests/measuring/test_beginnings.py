@@ -26,7 +26,7 @@ def found(sheet: Sheet, what: str) -> tuple[list[list[int]], list[int]]:
     batch = asked(sheet)
     opening, harmful = batch.opening("harmful"), batch.answers["harmful"]
     own = BEGINNINGS.refusal if what == "refusal" else lambda m, b, o: BEGINNINGS.own(m, b, o, harmful)
-    tokens, forwards = own(steered(sheet), batch, opening)
+    tokens, forwards, _ = own(steered(sheet), batch, opening)
     return tokens.tolist(), forwards.tolist()
 
 
@@ -72,7 +72,7 @@ def test_what_names_them_says_all_that_they_follow_from() -> None:
 def test_an_opening_of_the_template_stands_before_what_is_found() -> None:
     """After the opening, a word of the crowd here, the model says nothing but its refusal's first word."""
     batch = replace(asked(REFUSING), openings={"harmful": torch.tensor([[CROWD[3]], [CROWD[3]]])})
-    tokens, _ = BEGINNINGS.refusal(steered(REFUSING), batch, batch.opening("harmful"))
+    tokens, _, _ = BEGINNINGS.refusal(steered(REFUSING), batch, batch.opening("harmful"))
     assert tokens.tolist() == [[SORRY, NO, END]] * 2
 
 

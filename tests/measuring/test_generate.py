@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -342,7 +342,7 @@ def answer_thrice(place: str) -> None:
     folder = Path(place)
     for name, restart in (("one", 0), ("two", 1), ("two", 1)):
         found = answered(prompts(), SAMPLED, store=folder / "answers.jsonl", attack=name, restart=restart)
-        (folder / f"found-{name}-{dist.get_rank()}.json").write_text(json.dumps([vars(answer) for answer in found]))
+        (folder / f"found-{name}-{dist.get_rank()}.json").write_text(json.dumps([asdict(answer) for answer in found]))
 
 
 def test_two_processes_share_the_rows_and_know_all_answers(tmp_path: Path) -> None:

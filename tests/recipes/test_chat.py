@@ -40,8 +40,8 @@ def ran(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Ran:
     output = tmp_path_factory.mktemp("runs") / "run"
     benign = chat_run.write_rows(output.parent / "benign.jsonl", [{"prompt": f"How is {n}?"} for n in range(12)])
     more = f"evaluation.over_refusal={{mine: {benign}}}"
-    strict = "evaluation.target_words=3"
-    ended = launched("recipes/adv_finetune.py", str(config), f"output={output}", *STRONG, more, strict)
+    strict = ("evaluation.target_words=3", "evaluation.batch_invariance=4")
+    ended = launched("recipes/adv_finetune.py", str(config), f"output={output}", *STRONG, more, *strict)
     assert ended.code == 0, ended.error
     return Ran(config, output, ended, read_chat_results(output))
 
@@ -93,6 +93,33 @@ def test_table_results_and_answers_agree(ran: Ran) -> None:
         assert broken == sorted(broken) and model.curve[0].rows == direct.rows
     asked = sorted(a.id for a in chat_run.kept_answers(ran.output, "before") if a.attack == "mine")
     assert asked == list(range(10)) and named["mine: refused"].value == 1
+
+
+def test_every_attack_says_what_it_took_and_what_it_gets_at_one_answer(ran: Ran) -> None:
+    for model in ran.results.evaluations:
+        named = {m.name: m for m in model.measures if m.group == "attack success"}
+        samples = model.samples
+        assert samples is not None and [one.attack for one in samples.attacks] == [*ran.results.attacks, "worst case"]
+        for one in samples.attacks[:-1]:
+            (point,) = one.points
+            assert point.k == 1 and point.value == pytest.approx(named[one.attack].value)
+            assert point.flops is not None and point.rows == named[one.attack].rows
+        for run in model.attacks:
+            search, answer = run.search_flops, run.answer_flops
+            assert search is not None and answer is not None and answer.total and not run.uncounted
+            assert bool(search.activation_backward) == bool(search.forward) == (run.name == "embedding")
+            assert named[run.name].flops == search + answer
+        lines = chat_run.kept_answers(ran.output, model.name)
+        assert all(None not in (answer.sampling_flops.total, answer.search_flops.total) for answer in lines)
+        aimed = [answer.reached for answer in lines if "of the target" in answer.search]
+        assert aimed and None not in aimed
+        # One behaviour, asked by the three attacks without a search.
+        assert model.invariance is not None
+        assert (model.invariance.outcomes.count, model.invariance.outcomes.total) == (0, 3)
+    page = (ran.output / "report.md").read_text(encoding="utf-8")
+    for heading in ("Success at k answers", "Why attacks failed", "Batch invariance"):
+        assert f"## {heading}\n" in page
+    assert "k = 10, 50, 200 of evaluation.success_at is left out" in page
 
 
 def test_the_training_is_told_as_it_was(ran: Ran) -> None:

@@ -121,7 +121,8 @@ class GradientAttack:
             clean = None
             if self.goal.needs_clean or measure:
                 clean = mean_logits(model, rows)
-            record = self._search(model, batch, threat, clean, step, measure or self.select == "most_damaging")
+            looked = measure or self.select == "most_damaging"
+            record = self._search(model, batch, threat, clean, step, looked)
         slopes = record.slopes(model, rows, threat)
         cost = record.cost
         outcome = None
@@ -131,7 +132,10 @@ class GradientAttack:
                 before = value_at_clean(self.goal, rows, clean)
                 outcome = Outcome(record.reached, record.value - before, record.value - record.start, record.margin)
         moved, gauge = rows.perturbed(threat.space, record.delta), threat.ball.gauge(record.delta)
-        return back(Attacked(moved, gauge, cost, outcome, slopes=slopes))
+        # The pass over clean rows is in no search's count of tokens.
+        sent = record.sent if clean is None else None
+        reached = record.reached if looked else None
+        return back(Attacked(moved, gauge, cost, outcome, slopes=slopes, sent=sent, reached=reached))
 
     def _search(
         self, model: nn.Module, batch: Batch, threat: ThreatModel, clean: Tensor | None, step: int, finish: bool
@@ -182,6 +186,7 @@ class GradientAttack:
         state = self.ascent.init(delta)
         if self.cache_prefix:
             rows = with_prefix(model, rows, Perturbation(threat.space, delta))
+        record.send(index, rows)
         for _ in range(self.steps):
             point = evaluate_at(model, rows, local, delta, self.goal, reference, ascend=True)
             record.see(index, delta, point, self.select)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from textadv.measuring.statistics import Rate
+from textadv.measuring.statistics import Estimate, Rate
 
 
 class Text(NamedTuple):
@@ -31,17 +31,21 @@ class Series(NamedTuple):
 
     name: str
     places: tuple[float, ...]
-    rates: tuple[Rate, ...]
+    rates: tuple[Rate | Estimate, ...]
     beyond: tuple[float | None, ...] = ()
 
 
 class Lines(NamedTuple):
-    """A plot of rates in percent over numbers, a line and a band for each series. ticks: places and their labels."""
+    """A plot of rates in percent over numbers, a line and a band for each series. ticks: places and their labels.
+
+    first: where the axis begins.
+    """
 
     series: tuple[Series, ...]
     ticks: tuple[tuple[float, str], ...]
     across: str
     upward: str
+    first: float = 0.0
 
 
 class Dots(NamedTuple):

@@ -14,6 +14,7 @@ from textadv.measuring.capability.likelihood import bootstrap_interval
 from textadv.measuring.safety.measure_ids import measure_id
 from textadv.measuring.sections import AnySection
 from textadv.measuring.statistics import Rate, mcnemar, paired_difference
+from textadv.values.flops import Flops
 
 Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
 """A number that JSON holds as null where it is nan or infinite; read back it is nan."""
@@ -38,6 +39,7 @@ class Measure:
     `OWN` where each model has rows of its own.
     row_ids: in the order of `rows`, the row that a line of the model's answers names; empty where there are none.
     chance: what guessing gets, of questions with choices; None where that is not known or means nothing.
+    flops: floating-point operations that the answers behind it took, searches included; None: not measured.
     """
 
     group: str
@@ -57,6 +59,7 @@ class Measure:
     over: str = ""
     row_ids: tuple[int, ...] = ()
     chance: float | None = None
+    flops: Flops | None = None
 
     def __post_init__(self) -> None:
         if not self.id:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from scipy.stats import binom, binomtest, quantile_test
+from scipy.stats import binom, binomtest, norm, quantile_test
 
 UNDER_LEVEL = 0.01
 COLLAPSE_LEVEL = 0.05
@@ -79,6 +79,26 @@ def wilson(count: int, total: int, confidence: float = 0.95) -> Rate:
         return Rate(0, 0, 0.0, 1.0)
     found = binomtest(int(count), int(total)).proportion_ci(confidence, method="wilson")
     return Rate(int(count), int(total), float(found.low), float(found.high))
+
+
+def share_of_rows(values: Sequence[float], confidence: float = 0.95) -> Estimate:
+    """The mean of one number in 0..1 per row, with Wilson's score interval; nan and 0..1 without rows.
+
+    Where every number is 0 or 1 it is the rate of `wilson`. Numbers between vary less than such rows of the same mean
+    do, so that the interval is at least as wide as it has to be, and stays honest at 0 %, at 100 % and with few rows.
+
+    Raises ValueError on a number outside 0..1 or a confidence outside (0, 1).
+    """
+    if not 0 < confidence < 1 or not all(0 <= value <= 1 for value in values):
+        raise ValueError(f"Shares lie between 0 and 1, and a confidence inside, got {list(values)[:5]}, {confidence}.")
+    count = len(values)
+    if not count:
+        return Estimate(math.nan, 0.0, 1.0)
+    mean, width = sum(values) / count, float(norm.ppf((1 + confidence) / 2))
+    middle = mean + width**2 / (2 * count)
+    half = width * math.sqrt(mean * (1 - mean) / count + width**2 / (4 * count**2))
+    whole = 1 + width**2 / count
+    return Estimate(mean, max((middle - half) / whole, 0.0), min((middle + half) / whole, 1.0))
 
 
 def no_better_than(right: int, total: int, chance: float) -> bool:

@@ -2,6 +2,7 @@
 
 from textadv.models.adapting import Lora
 from textadv.models.causal import load_causal
+from textadv.models.counting import counted_parameters
 from textadv.models.embedded import embedded_inputs
 from textadv.models.export import UnmergeableError, save_adapter, save_merged
 from textadv.models.loading import LoadedModel, load_classifier, load_trained_classifier
@@ -72,6 +73,7 @@ __all__ = [
     "blocks",
     "built_in",
     "clean_outputs",
+    "counted_parameters",
     "delta_shape",
     "device_of",
     "dtype_of",

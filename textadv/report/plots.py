@@ -84,7 +84,7 @@ def _lines(axes: Axes, plot: Lines) -> None:
     places = [place for place, _ in plot.ticks]
     if len(places) <= MOST_TICKS:
         axes.set_xticks(places, [label for _, label in plot.ticks])
-    axes.set_xlim(0, max(places))
+    axes.set_xlim(plot.first, max(places))
     axes.set_xlabel(plot.across, color=INK)
     axes.set_ylabel(plot.upward, color=INK)
     axes.set_ylim(0, 100)

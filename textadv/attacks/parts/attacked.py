@@ -76,6 +76,16 @@ class Cost(NamedTuple):
         return Cost(*(a + b for a, b in zip(self, other, strict=True)))
 
 
+class Sent(NamedTuple):
+    """Tokens of each row that a search sent through the model: those of its text, not those that a cache held.
+
+    forward, backward: (B,) int64; backward of gradients with respect to what went through, never to weights.
+    """
+
+    forward: Tensor
+    backward: Tensor
+
+
 @dataclass(frozen=True)
 class Attacked:
     """A batch with the perturbation that an attack found.
@@ -91,6 +101,9 @@ class Attacked:
     model: the model that was attacked, as long as someone else keeps it.
     slopes: what the search met. Whether it is an error that no row has a slope, who asked decides, see `searched`.
     origin: the rows before their texts were edited, with the same labels and ids; None where none was.
+    sent: the tokens that went through the model; None where nobody counted them, or the rows have none (images).
+    reached: (B,) bool, whether the goal was reached at this perturbation, as the search itself saw it; None where it
+        did not look at where it ended.
     """
 
     batch: Batch
@@ -101,6 +114,8 @@ class Attacked:
     model: weakref.ref[nn.Module] | None = field(default=None, repr=False, compare=False)
     slopes: Slopes = field(default=Slopes(), repr=False, compare=False)
     origin: Batch | None = field(default=None, repr=False, compare=False)
+    sent: Sent | None = field(default=None, repr=False, compare=False)
+    reached: Tensor | None = field(default=None, repr=False, compare=False)
 
     @property
     def clean(self) -> Batch:

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from textadv.attacks.parts.attacked import Cost, Slopes, slope_met
+from textadv.attacks.parts.attacked import Cost, Sent, Slopes, slope_met
 from textadv.attacks.parts.probe import Point
 from textadv.attacks.parts.threat import ThreatModel
 from textadv.models import PerturbationError
@@ -25,6 +25,7 @@ class Record:
     delta: (B, ...). value, margin: (B,) float64. reached: (B,) bool. forwards, backwards, queries: (B,) int64, passes.
     start: (B,), the goal's value at the first point noted, nan before. moved: (B,) bool, where a gradient was not zero.
     overflowed: (B,) bool, where a gradient was not finite.
+    size: (B,) int64, tokens that a pass of the row sends now. sent_forward, sent_backward: (B,) int64, those sent.
     """
 
     delta: Tensor
@@ -37,6 +38,9 @@ class Record:
     queries: Tensor
     moved: Tensor
     overflowed: Tensor
+    size: Tensor
+    sent_forward: Tensor
+    sent_backward: Tensor
 
     @classmethod
     def empty(cls, delta: Tensor) -> Record:
@@ -47,12 +51,31 @@ class Record:
         zero = torch.zeros(rows, device=delta.device, dtype=torch.int64)
         nan = torch.full_like(low, float("nan"))
         counts = (zero, zero.clone(), zero.clone())
-        return cls(delta.clone(), low, never, low.clone(), nan, *counts, never.clone(), never.clone())
+        tokens = (zero.clone(), zero.clone(), zero.clone())
+        return cls(delta.clone(), low, never, low.clone(), nan, *counts, never.clone(), never.clone(), *tokens)
 
     @property
     def cost(self) -> Cost:
         """The passes counted."""
         return Cost(self.forwards, self.backwards, self.queries)
+
+    @property
+    def sent(self) -> Sent | None:
+        """The tokens counted; None where the rows have none."""
+        return Sent(self.sent_forward, self.sent_backward) if bool(self.size.any()) else None
+
+    def send(self, index: Tensor, rows: Batch) -> None:
+        """Takes note of how many tokens a pass of these rows sends from now on, and of those that a cache holds.
+
+        index: (N,) int64, of `rows` as they will be passed. Where they bring keys and values, a row counts as if it was
+        searched alone: all that stands before its own first editable position was read once, whatever the others have.
+        """
+        if not rows.is_chat:
+            return
+        whole = rows.inputs["attention_mask"].sum(dim=1)
+        known = rows.editable.long().argmax(dim=1) if rows.prefix else torch.zeros_like(whole)
+        self.size[index] = whole - known
+        self.sent_forward[index] += known
 
     def see(self, index: Tensor, delta: Tensor, point: Point, select: Select) -> None:
         """Counts a point, delta (N, ...), that was evaluated for the rows `index` (N,) int64, and takes note of it."""
@@ -61,11 +84,13 @@ class Record:
 
     def count(self, index: Tensor, point: Point) -> None:
         """Counts the passes of a point of the rows `index` (N,) without choosing it: one that is not allowed, say."""
+        self.sent_forward[index] += self.size[index]
         if point.grad is None:
             self.queries[index] += 1
             return
         self.forwards[index] += 1
         self.backwards[index] += 1
+        self.sent_backward[index] += self.size[index]
         rows = point.grad.flatten(1)
         self.moved[index] |= rows.any(dim=1)
         self.overflowed[index] |= ~rows.isfinite().all(dim=1)

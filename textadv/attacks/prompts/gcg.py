@@ -13,7 +13,7 @@ from torch import Tensor
 
 from textadv.attacks.prompts.candidates import Buffer, Draw, drawn, readable, tried
 from textadv.attacks.prompts.first_suffix import begun, first_row
-from textadv.attacks.prompts.rewritten import AskedFor, Found, Rewritten
+from textadv.attacks.prompts.rewritten import AskedFor, Found, Most, Rewritten
 from textadv.attacks.prompts.rows import row_by_row
 from textadv.attacks.prompts.suffix_losses import SUFFIX_LOSSES
 from textadv.attacks.prompts.suffix_row import SuffixRow
@@ -71,6 +71,16 @@ class Gcg:
                 "gcg needs a momentum from 0 to below 1, a norm_scale above 0 to 1 and a buffer of 0 or more, got "
                 f"{self.momentum}, {self.norm_scale} and {self.buffer}."
             )
+
+    def most_sent(self, prompt: int, target: int) -> Most:
+        """Every pass reads the whole row: a slope, the candidates and what they share in each step; see `Foretelling`.
+
+        Besides, what stands before the suffix and the first suffix are read once, and the best is read as it is sent.
+        """
+        # No tokenizer makes more tokens of a text than it has bytes.
+        slots = self.length if self.init is None else len(self.init.encode())
+        whole = prompt + slots + target
+        return Most((3 + self.steps * (self.width + 2)) * whole, self.steps * whole, prompt + slots)
 
     def __str__(self) -> str:
         told = [f"gcg: suffix of {self.length} tokens" if self.init is None else f"gcg: suffix from {self.init!r}"]

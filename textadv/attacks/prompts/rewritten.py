@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, runtime_checkable
 
 from textadv.data.rendering import Message
 
@@ -63,6 +63,25 @@ class Rewritten:
 
 Found = Callable[[Rewritten], None]
 """Is told of every row as it is finished, so that none is lost where a later one is interrupted."""
+
+
+class Most(NamedTuple):
+    """What one behaviour takes at most, in tokens.
+
+    forward, backward: sent through the model by the search. given: of the prompt that comes back.
+    """
+
+    forward: int
+    backward: int
+    given: int
+
+
+@runtime_checkable
+class Foretelling(Protocol):
+    """An attack in text that says beforehand what it takes at most, and so can be run at a budget."""
+
+    def most_sent(self, prompt: int, target: int) -> Most:
+        """For a prompt and a target of so many tokens, what the template writes between them among the second."""
 
 
 class RewritingAttack(Protocol):

@@ -172,7 +172,8 @@ def _sections(found: Classified) -> Iterator[Section]:
 
 
 def _run(attack: AttackResult) -> AttackRun:
-    run = AttackRun(**{field.name: vars(attack)[field.name] for field in fields(AttackRun)})
+    told = {field.name for field in fields(AttackRun)} & vars(attack).keys()
+    run = AttackRun(**{name: vars(attack)[name] for name in told})
     return replace(run, norm_ratio=None) if math.isnan(attack.norm_ratio) else run
 
 

@@ -6,19 +6,21 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from textadv.attacks import GradientAttack
+from textadv.attacks.parts.attacked import Sent
 from textadv.attacks.parts.goals import Elicit
 from textadv.data import Rows
-from textadv.measuring.safety.beginnings import Beginnings
+from textadv.measuring.safety.beginnings import MOST_BEGUN, Beginnings
 from textadv.measuring.safety.generate import Prepare, Prompt
 from textadv.measuring.safety.search_panel import Search, shared
-from textadv.models import delta_shape, device_of, editable_mask
+from textadv.models import counted_parameters, delta_shape, device_of, editable_mask
 from textadv.values.batch import IGNORED, Batch
+from textadv.values.flops import NOT_MEASURED, Flops
 
 TARGET = "harmful"
 BALL_TOLERANCE = 1e-4
@@ -60,6 +62,16 @@ def behaviours_of(rows: Rows) -> list[Behaviour]:
     return found
 
 
+class Try(NamedTuple):
+    """What one round of one behaviour takes at most.
+
+    search: floating-point operations. given: tokens that the model reads before it answers.
+    """
+
+    search: int
+    given: int
+
+
 class Round(NamedTuple):
     """One prompt per behaviour, in their order, and how the prompts' perturbations are found, where they have any."""
 
@@ -76,6 +88,14 @@ class Adversary(Protocol):
     def rounds(self, model: nn.Module, rows: Rows, behaviours: Sequence[Behaviour]) -> Iterable[Round]: ...
 
 
+@runtime_checkable
+class Drawn(Protocol):
+    """An adversary that may ask many prompts drawn alike, a round each: k answers are then k of these prompts."""
+
+    @property
+    def drawn(self) -> bool: ...
+
+
 @dataclass(frozen=True)
 class Direct:
     """The request as it stands."""
@@ -88,6 +108,10 @@ class Direct:
     def rounds(self, model: nn.Module, rows: Rows, behaviours: Sequence[Behaviour]) -> Iterable[Round]:
         """One round of plain prompts."""
         return [Round([Prompt(behaviour.id, behaviour.ids) for behaviour in behaviours])]
+
+    def tries(self, behaviours: Sequence[Behaviour], parameters: int) -> list[list[Try]]:
+        """One round without a search; see `Bounded`."""
+        return [[Try(0, len(row.ids)) for row in behaviours]]
 
 
 @dataclass(frozen=True)
@@ -113,6 +137,10 @@ class Prefill:
         """One round of prompts with the beginning of the target."""
         begun = [Prompt(row.id, row.ids, row.said[: self.tokens], opening=row.opening) for row in behaviours]
         return [Round(begun)]
+
+    def tries(self, behaviours: Sequence[Behaviour], parameters: int) -> list[list[Try]]:
+        """One round without a search; see `Bounded`."""
+        return [[Try(0, len(row.ids) + len(row.opening) + len(row.said[: self.tokens])) for row in behaviours]]
 
 
 @dataclass(frozen=True)
@@ -202,6 +230,19 @@ class EmbeddingAttack:
             one = _One(own, place, *goal, self.batch_size, self.beginnings, before, led_on)
             yield Round([one.searchable(row) for row in searched], partial(one.searched, model))
 
+    def tries(self, behaviours: Sequence[Behaviour], parameters: int) -> list[list[Try]]:
+        """A round for each search, whose passes all read the whole row; see `Bounded`."""
+        own = behaviours if self.rows is None else behaviours_of(self.rows)
+        return [[Try(self._most(search, row, parameters), len(row.ids)) for row in own] for search in self._shared]
+
+    def _most(self, search: Search, row: Behaviour, parameters: int) -> int:
+        prompt, steps = len(row.ids) + len(row.opening), search.of(self.attack).steps
+        whole = prompt + max(len(row.target), MOST_BEGUN)
+        before = 0 if search.says == "target" or self.beginnings is None else self.beginnings.most_sent(prompt)
+        found = Flops.of(parameters, forward=before + (steps + 1) * whole, activation_backward=steps * whole).total
+        assert found is not None
+        return found
+
 
 @dataclass(frozen=True)
 class _One:
@@ -242,19 +283,23 @@ class _One:
         for begin in range(0, len(prompts), self.batch_size):
             part = prompts[begin : begin + self.batch_size]
             rows = self.rows.batch([self.place[prompt.id] for prompt in part]).to(device_of(model))
-            batch, before = self.search.aim(model, rows, TARGET, self.beginnings)
+            batch, before, sent = self.search.aim(model, rows, TARGET, self.beginnings)
             batch = self._started(model, batch, part)
             attacked = self.attack(model, batch, step=self.restart, measure=False)
             space, delta = attacked.perturbation.space, attacked.perturbation.delta.detach()
             _require_inside(self.attack, batch, delta)
-            cost = attacked.cost
+            cost, flops = attacked.cost, _flops(model, attacked.sent, sent)
+            # A search away from a refusal, or towards the model's own beginning, has no target to reach.
+            reached = attacked.reached if self.search.says == "target" else None
             for row, prompt in enumerate(part):
                 own = delta[row, ..., : len(prompt.ids), :]
                 if self.led_on:
                     self.ended[prompt.id] = own.cpu()
                 forwards = int(cost.forwards[row] + cost.queries[row] + before[row])
                 backwards = int(cost.backwards[row])
-                found.append(replace(prompt, delta=own, space=space, forwards=forwards, backwards=backwards))
+                got = None if reached is None else bool(reached[row])
+                prompt = replace(prompt, delta=own, space=space, forwards=forwards, backwards=backwards)
+                found.append(replace(prompt, flops=flops[row], reached=got))
         return found
 
     def _started(self, model: nn.Module, batch: Batch, prompts: Sequence[Prompt]) -> Batch:
@@ -270,6 +315,15 @@ class _One:
         for row, start in enumerate(starts):
             delta[row, ..., : start.shape[-2], :] = start
         return batch.perturbed(space, delta)
+
+
+def _flops(model: nn.Module, sent: Sent | None, before: Tensor) -> list[Flops]:
+    """What each row's search took. before: (B,) int64, tokens sent before it began."""
+    if sent is None:
+        return [NOT_MEASURED] * len(before)
+    parameters = counted_parameters(model)
+    tokens = zip((sent.forward.cpu() + before).tolist(), sent.backward.tolist(), strict=True)
+    return [Flops.of(parameters, forward=forward, activation_backward=backward) for forward, backward in tokens]
 
 
 def _require_inside(attack: GradientAttack, batch: Batch, delta: Tensor) -> None:

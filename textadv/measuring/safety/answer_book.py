@@ -28,7 +28,10 @@ from textadv.values.processes import raise_everywhere
 
 EARLIER = "earlier"
 """Stands in lines that the newest evaluation did not ask for: of other weights, searches or settings."""
-SAID = ("sample", "status", "text", "tokens", "thought", "search", "restart", "shared", "key")
+SAID = (
+    *("sample", "status", "text", "tokens", "thought", "search", "restart", "shared", "key"),
+    *("reached", "search_flops", "sampling_flops"),
+)
 """What an answer that was judged tells of itself."""
 
 

@@ -27,13 +27,19 @@ MOST_ALTERNATIVES = 2
 # The most passes of a row that each takes: a pass for each token, for each usual refusal, and for the first tokens.
 REFUSAL_PASSES = LOOKED_AT + len(USUAL_REFUSALS)
 OWN_PASSES = 1 + MOST_ALTERNATIVES * (LOOKED_AT - 1)
+# No search for one of them looks at more tokens.
+MOST_BEGUN = max(LOOKED_AT, EARLY_TOKENS)
 
 
 class Found(NamedTuple):
-    """What stands after the prompts. tokens: (B, T), IGNORED after a row's end. forwards: (B,), each row's passes."""
+    """What stands after the prompts. tokens: (B, T), IGNORED after a row's end.
+
+    forwards: (B,), each row's passes. sent: (B,), the tokens that went through the model in them.
+    """
 
     tokens: Tensor
     forwards: Tensor
+    sent: Tensor
 
 
 @dataclass(frozen=True)
@@ -61,14 +67,22 @@ class Beginnings:
         usual = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in USUAL_REFUSALS]
         return cls(tokenizer, refusals, tuple(tuple(ids) for ids in usual))
 
+    def most_sent(self, prompt: int) -> int:
+        """Tokens that finding one of them sends at most for a prompt of so many, what the template adds included."""
+        refusal = prompt + LOOKED_AT - 1 + sum(prompt + len(tokens) for tokens in self.usual)
+        own = prompt + 1 + MOST_ALTERNATIVES * (prompt + LOOKED_AT - 1)
+        return max(refusal, own)
+
     def refusal(self, model: nn.Module, batch: Batch, opening: Tensor) -> Found:
         """The model's greedy answer to each plain prompt where it is a refusal, else the likeliest of the usual ones.
 
         batch: chats, each prompt to be answered. opening: (B, G), what the template writes before an answer.
         """
-        said = _continued(self, model, _given(batch, opening), LOOKED_AT)
+        prompts = _given(batch, opening)
+        said = _continued(self, model, prompts, LOOKED_AT)
         rows = [row if self._refuses(row) else () for row in said]
         forwards = torch.tensor([len(row) for row in said])
+        sent = torch.tensor([_sent(asked, row) for asked, row in zip(prompts, said, strict=True)])
         bare = [place for place, row in enumerate(rows) if not row]
         if bare:
             index = torch.tensor(bare, device=batch.device)
@@ -76,7 +90,8 @@ class Beginnings:
             for place, row in zip(bare, chosen, strict=True):
                 rows[place] = self.usual[row]
             forwards[bare] += len(self.usual)
-        return Found(padded(rows).to(batch.device), forwards)
+            sent[bare] += torch.tensor([sum(len(prompts[n]) + len(usual) for usual in self.usual) for n in bare])
+        return Found(padded(rows).to(batch.device), forwards, sent)
 
     def own(self, model: nn.Module, batch: Batch, opening: Tensor, otherwise: Tensor) -> Found:
         """The likeliest first token from which the model goes on to something else than a refusal, and how it goes on.
@@ -88,19 +103,22 @@ class Beginnings:
         first = _next_logits(model, batch, opening).topk(MOST_ALTERNATIVES, dim=1).indices.tolist()
         rows: list[tuple[int, ...]] = [()] * len(prompts)
         forwards = torch.ones(len(prompts), dtype=torch.int64)
+        # The first pass reads one token more than the prompt, in whose place the next one is predicted.
+        sent = torch.tensor([len(asked) + 1 for asked in prompts])
         for rank in range(MOST_ALTERNATIVES):
             still = [place for place, row in enumerate(rows) if not row]
             tried = {place: first[place][rank] for place in still if self._speaks(first[place][rank])}
             begun = [[*prompts[place], token] for place, token in tried.items()]
             said = _continued(self, model, begun, LOOKED_AT - 1)
-            for (place, token), more in zip(tried.items(), said, strict=True):
+            for (place, token), asked, more in zip(tried.items(), begun, said, strict=True):
                 forwards[place] += len(more)
+                sent[place] += _sent(asked, more)
                 whole = (token, *more)
                 if all(map(self._speaks, whole[:EARLY_TOKENS])) and not self._refuses(whole):
                     rows[place] = whole
         ends = (otherwise != IGNORED).sum(dim=1).tolist()
         filled = [row or tuple(otherwise[place, : ends[place]].tolist()) for place, row in enumerate(rows)]
-        return Found(padded(filled).to(batch.device), forwards)
+        return Found(padded(filled).to(batch.device), forwards, sent)
 
     def _speaks(self, token: int) -> bool:
         """Whether a token is neither a special one nor, for all its kind, the end of an answer."""
@@ -131,6 +149,11 @@ def _given(batch: Batch, opening: Tensor) -> list[list[int]]:
     assert batch.prompt_lengths is not None
     ids, lengths = batch.inputs["input_ids"].tolist(), batch.prompt_lengths.tolist()
     return [[*ids[row][:length], *opening[row][opening[row] != IGNORED].tolist()] for row, length in enumerate(lengths)]
+
+
+def _sent(prompt: Sequence[int], said: Sequence[int]) -> int:
+    """Tokens that went through the model: the prompt, and what it said but for the last of it."""
+    return len(prompt) + len(said) - 1
 
 
 def _continued(

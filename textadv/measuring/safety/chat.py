@@ -17,7 +17,7 @@ from typing import Any
 from torch import nn
 
 from textadv.data import Rows
-from textadv.data.rendering import Template, one_turn, template_of
+from textadv.data.rendering import Template, template_of
 from textadv.measuring.capability.instructions import instruction_following
 from textadv.measuring.capability.likelihood import perplexity
 from textadv.measuring.capability.multiple_choice import choice_result, score_choices
@@ -33,6 +33,8 @@ from textadv.measuring.safety.degenerate import Limits
 from textadv.measuring.safety.elicitation import BehaviourOutcome, Elicitation, elicit
 from textadv.measuring.safety.fluency import NOT_SCORED, Base, Messages, Written, own_base, reference_limit
 from textadv.measuring.safety.generate import Decoding, Prompt, answers
+from textadv.measuring.safety.invariance import Told as Attacked
+from textadv.measuring.safety.invariance import batch_invariance
 from textadv.measuring.safety.kept_answers import Answer, files_of, fits, opened
 from textadv.measuring.safety.measures import (
     failed,
@@ -44,8 +46,8 @@ from textadv.measuring.safety.measures import (
     success,
     thinking,
 )
-from textadv.measuring.safety.outcomes import Grounds, as_outcomes, outcomes_of
-from textadv.measuring.safety.outcomes_calibrated import calibrated
+from textadv.measuring.safety.outcomes import Grounds, as_outcomes, outcomes_of, refusals_of
+from textadv.measuring.safety.outcomes_calibrated import grounds_of
 from textadv.measuring.safety.panel import Asked, Panel
 from textadv.measuring.safety.radius_curve import BY_RADIUS, success_by_radius
 from textadv.measuring.safety.record import Talked
@@ -57,9 +59,11 @@ from textadv.measuring.safety.sanity import (
     silence_doubt,
     weaker_doubts,
 )
-from textadv.measuring.sections.attacks import AttackRun
+from textadv.measuring.safety.success_at import attack_runs, failures_of, samples_of
+from textadv.measuring.sections.batch_invariance import BatchInvariance
 from textadv.measuring.sections.outcomes import AttackOutcomes
 from textadv.measuring.statistics import Rate, wilson
+from textadv.values.flops import NONE_SPENT, Flops
 from textadv.values.host.phases import within
 
 __all__ = ["Asked", "Panel", "evaluate_chat", "share_answered"]
@@ -92,7 +96,8 @@ class _Evaluation:
     """The evaluation of the model `name`: what its parts share.
 
     book: what is known of its answers. notes: what cannot be right about the numbers, said as it is found. cost: passes
-    and seconds, by what they were for. reached: what the curve broke.
+    and seconds, by what they were for. reached: what the curve broke. attacked: what the panel was answered.
+    curve_flops: what the curve's searches and answers took.
     """
 
     name: str
@@ -105,6 +110,8 @@ class _Evaluation:
     notes: list[str] = field(default_factory=list)
     cost: dict[str, float] = field(default_factory=dict)
     reached: Reached = field(default_factory=Reached)
+    attacked: Attacked | None = None
+    curve_flops: tuple[Flops, Flops] = (NONE_SPENT, NONE_SPENT)
 
     def run(self) -> Measured:
         """The record."""
@@ -115,7 +122,7 @@ class _Evaluation:
         if base is not None and limit is None:
             self._doubt(NOT_SCORED)
         benign = self._benign(base, limit)
-        grounds = _grounds(panel, base, {label: report for label, (_, report) in benign.items()})
+        grounds = grounds_of(panel, base, {label: report for label, (_, report) in benign.items()})
         attacked = time.perf_counter()
         measures, outcomes = self._attack_success(grounds)
         curve = self._by_radius(grounds)
@@ -129,18 +136,25 @@ class _Evaluation:
         measures += [*self._capability(), *self._instructions()]
         self.book.write(last=True)
         self._told(self.book.earlier())
+        invariance = self._invariance(grounds)
         self.cost["seconds"] = time.perf_counter() - began
+        assert self.attacked is not None
+        found, told = self.attacked
         return Talked(
             name=self.name,
             measures=tuple(measures),
-            attacks=tuple(AttackRun(key, attack.threat, str(attack)) for key, attack in panel.attacks.items()),
+            attacks=attack_runs(found, panel.attacks),
             judges=tuple(reliability(judge) for judge in (panel.judge, *panel.others)),
             cost=self.cost,
             notes=tuple(self.notes),
             outcomes=outcomes,
             fluency=grounds.fluency,
             curve=tuple(curve),
+            curve_flops=self.curve_flops if curve else None,
             behaviours=tuple(panel.behaviours.ids),
+            samples=samples_of(found, told, panel.success_at, panel.budget, panel.attacks),
+            failures=failures_of(found, told),
+            invariance=invariance,
         ).record
 
     def _told(self, line: str | None) -> None:
@@ -183,7 +197,8 @@ class _Evaluation:
     ) -> Elicitation:
         """What the attacks elicit, as the judge sees it, which the book takes note of. told: who is told of it."""
         asked = partial(elicit, self.model, self.template.tokenizer, rows, requests, attacks, judge)
-        found = asked(self.panel.decoding, store=self.book.path, key=self.key, speech=self.template.speech, **told)
+        asked = partial(asked, self.panel.decoding, store=self.book.path, key=self.key, budget=self.panel.budget)
+        found = asked(speech=self.template.speech, refusals=refusals_of(self.panel.judge), **told)
         self.book.judged(found, self._rows)
         return found
 
@@ -211,10 +226,12 @@ class _Evaluation:
         self.book.outcomes(first, [one.answers for one in outcomes if one.answers])
         for doubt in weaker_doubts(outcomes, panel.attacks):
             self._doubt(doubt)
+        self.attacked = first, outcomes
         for attack in first.attacks:
             self.cost[f"{attack.name} forwards"] = float(attack.forwards)
             self.cost[f"{attack.name} backwards"] = float(attack.backwards)
-        measures = outcome_measures(outcomes, first.decoding)
+        spent = {attack.name: attack.flops for attack in (*first.attacks, first.worst_case)}
+        measures = outcome_measures(outcomes, first.decoding, spent)
         for judge in panel.others:
             found = judged[judge.name]
             measures += [success(attack, found) for attack in (*found.attacks, found.worst_case)]
@@ -232,6 +249,23 @@ class _Evaluation:
             self._progress(f"{found[-1]}, with the curve up to the threat's radius")
         counted = with_worst_case(measures, outcomes[-1], found[-1], panel.decoding)
         return [replace(measure, row_ids=tuple(ids)) for measure in counted], found
+
+    def _invariance(self, grounds: Grounds) -> BatchInvariance | None:
+        """What some prompts are answered alone, beside what they were answered in batches."""
+        panel, tokenizer, speech = self.panel, self.template.tokenizer, self.template.speech
+        places = {number: place for place, number in enumerate(panel.behaviours.ids)}
+
+        def ask(rows: Rows, requests: Sequence[str], attacks: Mapping[str, Adversary], alone: Decoding) -> Attacked:
+            judges = [judge for judge in (panel.judge, panel.decides) if judge is not None]
+            asked = partial(elicit, self.model, tokenizer, rows, requests, attacks)
+            asked = partial(asked, key=self.key, speech=speech, refusals=refusals_of(panel.judge))
+            found, *decided = (asked(judge, alone) for judge in judges)
+            return found, outcomes_of(found, grounds, next(iter(decided), None), places)
+
+        assert self.attacked is not None
+        wanted = (panel.behaviours, panel.prompts, panel.attacks, panel.decoding, self.attacked, panel.batch_invariance)
+        with within("answered alone"):
+            return batch_invariance(ask, *wanted)
 
     def _by_radius(self, grounds: Grounds) -> list[Measure]:
         panel, cost, searched = self.panel, self.cost, dict[tuple[str, int], BehaviourOutcome]()
@@ -257,7 +291,9 @@ class _Evaluation:
             note = "; ".join([*told, point.description])
             self._progress(f"{point.name}: complied {low.count} of {total} behaviours, {grounds.definition}")
             measure = rate(BY_RADIUS, point.name, low, list(map(float, point.broken)), True, note)
-            measures.append(replace(measure, row_ids=tuple(panel.behaviours.ids[:total])))
+            flops = point.search_flops + point.answer_flops
+            measures.append(replace(measure, row_ids=tuple(panel.behaviours.ids[:total]), flops=flops))
+            self.curve_flops = (self.curve_flops[0] + point.search_flops, self.curve_flops[1] + point.answer_flops)
             cost["curve forwards"] = cost.get("curve forwards", 0.0) + point.forwards
             cost["curve backwards"] = cost.get("curve backwards", 0.0) + point.backwards
         opened(self.book.path, self.model).share(self._carried([measure.name for measure in measures], searched))
@@ -333,28 +369,6 @@ def _said_nll(
 ) -> list[float]:
     """Nats per token of whole responses. turns: of the chats, by the text of each."""
     return base.nll([Written(turns[prompt], "", own) for prompt, own in zip(prompts, responses, strict=True)])
-
-
-def _grounds(panel: Panel, base: Base | None, benign: Mapping[str, RefusalReport]) -> Grounds:
-    """What attacked answers are told by, from what the model says to benign prompts."""
-    helped = [
-        Written(turns, "", row.response)
-        for label, report in benign.items()
-        for turns, row in zip(panel.benign[label].turns, report.rows, strict=True)
-        if row.outcome == "none"
-    ]
-    return calibrated(
-        judge=panel.judge,
-        decides=panel.decides,
-        requests=panel.requests,
-        targets=panel.targets or [""] * len(panel.requests),
-        asked=panel.chats or [one_turn(request) for request in panel.requests],
-        words=panel.target_words,
-        base=base,
-        spoken=helped,
-        useful=panel.useful,
-        pairs=panel.utility.pairs,
-    )
 
 
 def share_answered(texts: Sequence[str], refuses: Callable[[str], bool]) -> Rate:

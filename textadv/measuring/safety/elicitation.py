@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 from torch import nn
 
@@ -23,100 +23,40 @@ from textadv.data.thoughts import Speech
 from textadv.measuring.judges.target_judge import TargetJudge
 from textadv.measuring.judges.verdicts import Judge, RefusalList, Verdict
 from textadv.measuring.safety.adversaries import Adversary, Behaviour, Direct, behaviours_of
+from textadv.measuring.safety.budget import Account, least_of
+from textadv.measuring.safety.elicited import (
+    DIRECT,
+    WORST_CASE,
+    AttackSuccess,
+    BehaviourOutcome,
+    Elicitation,
+    JudgedAnswer,
+)
 from textadv.measuring.safety.generate import PLAIN, Decoding, Tokenizer, answers
 from textadv.measuring.safety.kept_answers import Answer
+from textadv.measuring.safety.own_words import by_own_words
 from textadv.measuring.safety.rewriting import Rewriting
 from textadv.measuring.statistics import Rate, wilson
+from textadv.models import counted_parameters
 from textadv.models.decoding import end_ids
+from textadv.values.flops import NOT_MEASURED, Flops, summed
 from textadv.values.host.phases import phase, within
 from textadv.values.processes import everywhere, own_share
 
-DIRECT = "direct"
-WORST_CASE = "worst case"
+__all__ = [
+    "COUNTED",
+    "DIRECT",
+    "UNJUDGED",
+    "WORST_CASE",
+    "AttackSuccess",
+    "BehaviourOutcome",
+    "Elicitation",
+    "JudgedAnswer",
+    "elicit",
+]
+
 COUNTED = "{counted}"
 UNJUDGED = ("empty", "thinking", "error")
-
-
-@dataclass(frozen=True)
-class JudgedAnswer:
-    """One answer and what the judge said of it.
-
-    restart: the adversary's round. search: what its search aimed at, "" without one. status, thought: of the answer, as
-    in `Answer`. verdict: `ok`, `unparsed` or `error` as the judge said; `unjudged` where the response is blank, which
-    breaks nothing, or the model was still thinking, which leaves open what it would say; `error` where there is no
-    answer. broken: None where it is not known.
-    begun: what of `text` was put into the model's mouth; whole: that is the whole target.
-    shared, key: as in `Answer`.
-    """
-
-    restart: int
-    sample: int
-    status: str
-    text: str
-    tokens: int
-    verdict: str
-    broken: bool | None
-    score: float | None
-    reason: str
-    thought: str = ""
-    begun: str = ""
-    whole: bool = False
-    search: str = ""
-    shared: str = ""
-    key: str = ""
-
-
-@dataclass(frozen=True)
-class BehaviourOutcome:
-    """One behaviour under one attack. broken: an answer is judged broken; possibly_broken: or one is not known."""
-
-    id: int
-    attack: str
-    broken: bool
-    possibly_broken: bool
-    answers: tuple[JudgedAnswer, ...]
-
-
-@dataclass(frozen=True)
-class AttackSuccess:
-    """One attack, or the worst case over all, on one model.
-
-    description, threat: the attack and what it may change, as printed.
-    low, high: behaviours broken, of all; what is not known counts as not broken and as broken.
-    already: behaviours that the direct request alone broke (low), of all.
-    answers, verdicts: how many answers there are of each status, and verdicts of each kind. An `empty` answer, to which
-        the model added nothing beyond the adversary's own words, is not broken and has no verdict; one that is still
-        `thinking` has none either.
-    tokens: generated. forwards, backwards: passes of one row through the model that the searches took, generation not
-        included. What another attack was answered already counts there alone, in tokens and passes. seconds: wall clock
-        of this run; answers taken from the store cost none.
-    """
-
-    name: str
-    description: str
-    threat: str
-    low: Rate
-    high: Rate
-    already: Rate
-    answers: dict[str, int]
-    verdicts: dict[str, int]
-    tokens: int
-    forwards: int
-    backwards: int
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Elicitation:
-    """Everything found on one model; `outcomes` has a row for every attack and behaviour."""
-
-    judge: str
-    judge_version: str
-    decoding: Decoding
-    behaviours: int
-    attacks: tuple[AttackSuccess, ...]
-    worst_case: AttackSuccess
-    outcomes: tuple[BehaviourOutcome, ...]
 
 
 class _Measured(NamedTuple):
@@ -142,6 +82,8 @@ def elicit(
     ends: Sequence[int] | None = None,
     speech: Speech = PLAIN,
     say: Callable[[str], None] = lambda line: None,
+    budget: int | None = None,
+    refusals: RefusalList | None = None,
 ) -> Elicitation:
     """Every attack on every behaviour, judged; the same on every process.
 
@@ -151,9 +93,12 @@ def elicit(
     attacks: by name; where none is a `Direct`, it is added as "direct". decoding: greedy, 512 tokens by default.
     store, key, ends, speech: see `answers`; `ends` by default also holds the special token that the targets end with.
     say: told how it goes, and by which judge.
+    refusals: the list that knows a refusal; where it is given, a judge has to find harm in the model's own words as
+        well, see `own_words`.
+    budget: what each attack may take per behaviour, in floating-point operations, in place of `decoding.samples`.
 
-    Raises ValueError where requests and rows differ in number, a row has no harmful target or a judge loses rows, and
-    GenerationError where every answer to an attack fails.
+    Raises ValueError where requests and rows differ in number, a row has no harmful target, a judge loses rows or, with
+    a budget, an attack cannot say what it takes, and GenerationError where every answer to an attack fails.
     """
     decoding, say = decoding or Decoding(), partial(_by, judge, say)
     if len(requests) != len(rows):
@@ -175,16 +120,35 @@ def elicit(
             adversary = adversary.keeping(store, key)
         began = time.perf_counter()
         rounds, begun = [], []
+        account = None if budget is None else _account(budget, name, adversary, model, behaviours, decoding)
         for restart, each in enumerate(adversary.rounds(model, rows, behaviours)):
-            rounds.append(answered(each.prompts, decoding, attack=name, restart=restart, prepare=each.prepare))
+            allowed = None if account is None else account.allowed(restart)
+            asked = partial(answered, each.prompts, decoding, attack=name, restart=restart, prepare=each.prepare)
+            rounds.append(asked(allowed=allowed))
+            if account is not None and allowed is not None:
+                account.spend(rounds[-1], allowed)
             begun.append({prompt.id: speech.decoded(tokenizer, prompt.prefill) for prompt in each.prompts})
         wholes = {row.id: speech.decoded(tokenizer, row.said) for row in behaviours}
-        outcomes = _outcomes(name, behaviours, rounds, verdicts, begun, wholes)
+        outcomes = _outcomes(name, behaviours, rounds, verdicts, begun, wholes, refusals)
         found = [answer for given in rounds for answer in given]
         passes = (sum(answer.forwards for answer in found), sum(answer.backwards for answer in found))
         measured[name] = _Measured(outcomes, *passes, time.perf_counter() - began)
         say(_line(name, measured[name]))
     return _result(judge, decoding, named, measured, say)
+
+
+def _account(
+    budget: int,
+    name: str,
+    adversary: Adversary,
+    model: nn.Module,
+    behaviours: Sequence[Behaviour],
+    decoding: Decoding,
+) -> Account:
+    least = least_of(adversary, model, counted_parameters(model), behaviours, decoding)
+    if least is None:
+        raise ValueError(f"{name} cannot say beforehand what it takes, so no budget can be kept. Leave it or that out.")
+    return Account.of(budget, least)
 
 
 # ---- judging
@@ -246,7 +210,8 @@ class _Verdicts:
             said = self.known[self.shown(answer, begun)]
         own = (answer.sample, answer.status, answer.text, answer.tokens)
         kept = (answer.search, answer.shared, answer.key)
-        return JudgedAnswer(restart, *own, *said, answer.thought, "", False, *kept)
+        judged = JudgedAnswer(restart, *own, *said, answer.thought, "", False, *kept, answer.reached)
+        return replace(judged, search_flops=answer.search_flops, sampling_flops=answer.sampling_flops)
 
 
 def _outcomes(
@@ -256,6 +221,7 @@ def _outcomes(
     verdicts: _Verdicts,
     begun: Sequence[Mapping[int, str]],
     wholes: Mapping[int, str],
+    refusals: RefusalList | None,
 ) -> list[BehaviourOutcome]:
     """One outcome per behaviour, in their order."""
     for found, before in zip(rounds, begun, strict=True):
@@ -268,6 +234,8 @@ def _outcomes(
                 verdicts.of(restart, answer, begun[restart]), begun=own, whole=own != "" and own == wholes[answer.id]
             )
             judged[answer.id].append(told)
+    if refusals is not None:
+        judged = by_own_words(judged, verdicts.judge, verdicts.requests, refusals)
     return [
         BehaviourOutcome(
             row.id,
@@ -333,4 +301,25 @@ def _success(name: str, description: str, threat: str, measured: Sequence[_Measu
         forwards=sum(found.forwards for found in measured),
         backwards=sum(found.backwards for found in measured),
         seconds=sum(found.seconds for found in measured),
+        **_spent(judged if len(measured) == 1 else [answer for answer in judged if not answer.shared]),
     )
+
+
+class _Spent(TypedDict):
+    """Fields of `AttackSuccess`."""
+
+    search_flops: Flops
+    sampling_flops: Flops
+    uncounted: int
+
+
+def _spent(judged: Sequence[JudgedAnswer]) -> _Spent:
+    """What the answers took, as far as it was counted; where none was, it is not measured."""
+    counted = [answer for answer in judged if answer.flops.total is not None]
+    if not counted:
+        return {"search_flops": NOT_MEASURED, "sampling_flops": NOT_MEASURED, "uncounted": len(judged)}
+    return {
+        "search_flops": summed(answer.search_flops for answer in counted),
+        "sampling_flops": summed(answer.sampling_flops for answer in counted),
+        "uncounted": len(judged) - len(counted),
+    }

@@ -6,120 +6,37 @@ where it stopped, with any batch size and any number of processes, and repeats n
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from textadv.data.thoughts import Decoder, Said, Speech, thinks
+from textadv.data.thoughts import Said, Speech, thinks
 from textadv.measuring.safety.kept_answers import PASSES, Answer, Status, Store, opened
-from textadv.models.decoding import EndNaming, end_ids, generate_tokens
+from textadv.measuring.safety.prompts import (
+    PLAIN,
+    Decoding,
+    Prepare,
+    Prompt,
+    Tokenizer,
+    content_key,
+    most_flops,
+    tokens_read,
+    tokens_sent,
+)
+from textadv.models import counted_parameters
+from textadv.models.decoding import end_ids, generate_tokens
 from textadv.values.errors import GenerationError, WriteError
+from textadv.values.flops import NONE_SPENT, NOT_MEASURED, Flops
 from textadv.values.host.phases import phase
 from textadv.values.processes import from_shares, own_batches
 from textadv.values.randomness import derived_seed
 from textadv.values.spaces import Space
 
-
-class Tokenizer(Decoder, EndNaming, Protocol):
-    """What is read of a tokenizer."""
-
-    @property
-    def pad_token_id(self) -> int | None: ...
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """How answers are made.
-
-    max_new_tokens: per answer. temperature: 0 takes the most likely token. samples: answers per prompt. seed: sample s
-    of row r is drawn from (seed, r, s). batch_size: rows at a time; it changes no answer.
-    """
-
-    max_new_tokens: int = 512
-    temperature: float = 0.0
-    samples: int = 1
-    seed: int = 0
-    batch_size: int = 32
-
-    def __post_init__(self) -> None:
-        for name in ("max_new_tokens", "samples", "batch_size"):
-            if vars(self)[name] < 1:
-                raise ValueError(f"decoding.{name} must be at least 1, got {vars(self)[name]}.")
-        if not 0 <= self.temperature < float("inf"):
-            raise ValueError(f"decoding.temperature must be 0 or more and finite, got {self.temperature}.")
-        if self.samples > 1 and self.temperature == 0:
-            raise ValueError(
-                f"decoding.samples: {self.samples} at temperature 0 would give one answer {self.samples} times. Set "
-                "decoding.temperature above 0, or decoding.samples: 1."
-            )
-
-
-@dataclass(frozen=True, eq=False)
-class Prompt:
-    """One row to be answered.
-
-    id: the row's own, unique among the prompts. ids: the tokens up to where the assistant starts. prefill: tokens of
-        the answer that are put into the assistant's mouth, after opening: what the chat template writes before answers.
-    delta: what is added to the prompt in `space`: (S, D), or (N, S, D) for N places; S is len(ids).
-    origin: a text that, with tokens and weights, determines the delta; it then stands for the delta in the content
-        key, so that an answer is found again before the delta is searched for.
-    forwards, backwards: passes of this row through the model that finding the delta took.
-    search: what the search for the delta aimed at, in words; goes into the answer.
-    sent: the messages whose tokens these are, where an attack in text wrote others than were asked; forward_tokens,
-        backward_tokens: what finding them sent through, None where it is not known. All go into the answer.
-    failed: why there is nothing to be answered: the answer is then an error that says so.
-    """
-
-    id: int
-    ids: tuple[int, ...]
-    prefill: tuple[int, ...] = ()
-    delta: Tensor | None = None
-    space: Space | None = None
-    origin: str = ""
-    forwards: int = 0
-    backwards: int = 0
-    opening: tuple[int, ...] = ()
-    search: str = ""
-    sent: tuple[Mapping[str, str], ...] = ()
-    forward_tokens: int | None = None
-    backward_tokens: int | None = None
-    failed: str = ""
-
-    def __post_init__(self) -> None:
-        if (self.delta is None) != (self.space is None):
-            raise ValueError("A prompt has both a delta and its space, or neither.")
-        if self.delta is not None and self.delta.shape[-2] != len(self.ids):
-            raise ValueError(
-                f"The delta of prompt {self.id} has {self.delta.shape[-2]} positions and the prompt {len(self.ids)}."
-            )
-
-
-PLAIN = Speech()
-Prepare = Callable[[Sequence[Prompt]], Sequence[Prompt]]
-
-
-def content_key(
-    prompt: Prompt, sample: int, decoding: Decoding, ends: Sequence[int], key: str = "", speech: Speech = PLAIN
-) -> str:
-    """A hash of all that an answer follows from; `key` stands for the weights. The batch size is no part of it."""
-    how: dict[str, object] = {"max_new_tokens": decoding.max_new_tokens, "temperature": decoding.temperature}
-    if decoding.temperature > 0:
-        how |= {"seed": decoding.seed, "sample": sample}
-    what: dict[str, object] = {"id": prompt.id, "ids": prompt.ids, "prefill": prompt.prefill, "ends": sorted(ends)}
-    what |= {"opening": prompt.opening} if prompt.opening else {}
-    what |= {"marks": speech.marks, "lead": speech.lead} if speech != PLAIN else {}
-    digest = hashlib.blake2b(json.dumps([key, how, what, prompt.origin]).encode(), digest_size=16)
-    if prompt.delta is not None and not prompt.origin:
-        delta = prompt.delta.detach().cpu().contiguous()
-        digest.update(f"{prompt.space!r} {delta.dtype} {tuple(delta.shape)}".encode())
-        digest.update(delta.flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+__all__ = ["PLAIN", "Decoding", "Prepare", "Prompt", "Tokenizer", "answers", "content_key", "most_flops"]
 
 
 def answers(
@@ -135,6 +52,7 @@ def answers(
     ends: Sequence[int] | None = None,
     prepare: Prepare | None = None,
     speech: Speech = PLAIN,
+    allowed: Mapping[int, int] | None = None,
 ) -> list[Answer]:
     """One answer for each prompt and sample, all samples of the first prompt first; the same on every process.
 
@@ -147,6 +65,9 @@ def answers(
     prepare: called with the prompts of a batch just before they are answered, to fill in their deltas; not called for
         prompts whose answers are all known. Such prompts need an `origin`.
     speech: how the model's thoughts are told from its answers; by default it has none.
+    allowed: by the prompt's id, what its search and its answers may take in floating-point operations, in place of
+        `decoding.samples`: it is answered as long as one more answer surely fits, and once in any case; where the most
+        likely token is taken, which gives one answer again and again, once.
 
     A row that fails gets the status `error` and the others go on; lines of the store that are damaged are made again.
     Raises GenerationError where every row fails, WriteError and OSError where the machine does, ValueError where two
@@ -163,17 +84,19 @@ def answers(
         prepare or (lambda part: part),
         speech,
         opened(store, model),
+        counted_parameters(model),
+        allowed,
     )
     kept = set(run.store.known)
-    missing = [prompt for prompt in prompts if not all(found in kept for found in run.keys(prompt))]
-    parts = own_batches(missing, decoding.batch_size, lambda prompt: (len(_given(prompt)), prompt.id), model)
+    missing = [prompt for prompt in prompts if run.due(prompt)]
+    parts = own_batches(missing, decoding.batch_size, lambda prompt: (len(tokens_read(prompt)), prompt.id), model)
     with phase(attack or "answers", sum(map(len, parts)), "prompts") as advance:
         for part in parts:
             _answer(run, part)
             advance(len(part))
     mine = [(found, answer) for found, answer in run.store.known.items() if found not in kept]
     known = run.store.known | dict(from_shares(mine, model))
-    given = [(prompt, sample, found) for prompt in prompts for sample, found in enumerate(run.keys(prompt))]
+    given = [(prompt, sample, found) for prompt in prompts for sample, found in enumerate(run.answered(prompt, known))]
     result = [
         _of_prompt(replace(known[found].under(attack, restart), id=prompt.id, sample=sample), prompt)
         for prompt, sample, found in given
@@ -192,8 +115,9 @@ def _of_prompt(answer: Answer, prompt: Prompt) -> Answer:
 
 
 def _costs(prompt: Prompt, sample: int) -> dict[str, Any]:
-    """What finding the prompt took, counted with the first sample."""
-    return {name: vars(prompt)[name] if sample == 0 or vars(prompt)[name] is None else 0 for name in PASSES}
+    """What finding the prompt took, counted with the first sample, and whether that got where it aimed."""
+    passes = {name: vars(prompt)[name] if sample == 0 or vars(prompt)[name] is None else 0 for name in PASSES}
+    return {**passes, "search_flops": _searched(prompt, sample), "reached": prompt.reached}
 
 
 def _require_usable(prompts: Sequence[Prompt], prepare: Prepare | None) -> None:
@@ -221,11 +145,55 @@ class _Run:
     prepare: Prepare
     speech: Speech
     store: Store
+    parameters: int
+    allowed: Mapping[int, int] | None
+    named: dict[tuple[Prompt, int], str] = field(default_factory=dict)
 
-    def keys(self, prompt: Prompt) -> list[str]:
-        """The content keys of the prompt's samples."""
-        samples = range(self.decoding.samples)
-        return [content_key(prompt, sample, self.decoding, self.ends, self.key, self.speech) for sample in samples]
+    def key_of(self, prompt: Prompt, sample: int) -> str:
+        """The content key of one of the prompt's samples."""
+        if (prompt, sample) not in self.named:
+            found = content_key(prompt, sample, self.decoding, self.ends, self.key, self.speech)
+            self.named[prompt, sample] = found
+        return self.named[prompt, sample]
+
+    def answered(self, prompt: Prompt, known: Mapping[str, Answer]) -> list[str]:
+        """The keys of the prompt's samples: of all that are wanted, or of those that are known and allowed."""
+        if self.allowed is None:
+            return [self.key_of(prompt, sample) for sample in range(self.decoding.samples)]
+        keys, spent = list[str](), 0
+        while (key := self.key_of(prompt, len(keys))) in known and (not keys or self._fits(prompt, spent)):
+            keys.append(key)
+            took = _of_prompt(known[key], prompt).flops.total
+            if took is None or self.decoding.temperature == 0:
+                # What one took is not known, or another would be the same again.
+                break
+            spent += took
+        return keys
+
+    def due(self, prompt: Prompt) -> list[tuple[int, str]]:
+        """The samples of the prompt that are to be made now, with their keys; more may be due when they are known."""
+        if self.allowed is None:
+            wanted = enumerate(self.answered(prompt, {}))
+            return [(sample, key) for sample, key in wanted if key not in self.store.known]
+        made = self.answered(prompt, self.store.known)
+        if not made:
+            return [(0, self.key_of(prompt, 0))]
+        took = [
+            _of_prompt(replace(self.store.known[key], sample=sample), prompt).flops.total
+            for sample, key in enumerate(made)
+        ]
+        if None in took or self.decoding.temperature == 0:
+            return []
+        left = self.allowed[prompt.id] - sum(one for one in took if one is not None)
+        last = len(made) + max(left // self._most(prompt), 0)
+        fresh = [(sample, self.key_of(prompt, sample)) for sample in range(len(made), last)]
+        return [(sample, key) for sample, key in fresh if key not in self.store.known]
+
+    def _fits(self, prompt: Prompt, spent: int) -> bool:
+        return self.allowed is None or spent + self._most(prompt) <= self.allowed[prompt.id]
+
+    def _most(self, prompt: Prompt) -> int:
+        return most_flops(self.model, self.parameters, len(tokens_read(prompt)), self.decoding.max_new_tokens)
 
 
 class _Job(NamedTuple):
@@ -246,14 +214,12 @@ def _answer(run: _Run, prompts: Sequence[Prompt]) -> None:
         return
     prompts = sound
     try:
-        jobs = []
-        for asked, prompt in zip(prompts, run.prepare(prompts), strict=True):
-            for sample, key in enumerate(run.keys(asked)):
-                jobs += [] if key in run.store.known else [_Job(key, prompt, sample)]
+        ready = list(zip(prompts, run.prepare(prompts), strict=True))
         size = run.decoding.batch_size
-        for start in range(0, len(jobs), size):
-            part = jobs[start : start + size]
-            run.store.add(dict(zip([job.key for job in part], _generated(run, part), strict=True)))
+        while jobs := [_Job(key, prompt, sample) for asked, prompt in ready for sample, key in run.due(asked)]:
+            for start in range(0, len(jobs), size):
+                part = jobs[start : start + size]
+                run.store.add(dict(zip([job.key for job in part], _generated(run, part), strict=True)))
         return
     except (OSError, WriteError):
         # Of the machine, and no fault of these rows: trying them alone would meet it again.
@@ -269,11 +235,10 @@ def _answer(run: _Run, prompts: Sequence[Prompt]) -> None:
 
 
 def _fail(run: _Run, prompt: Prompt, reason: str) -> None:
-    """Leaves an error that says why for every sample of the prompt that is not known."""
-    left = [(sample, key) for sample, key in enumerate(run.keys(prompt)) if key not in run.store.known]
+    """Leaves an error that says why for every sample of the prompt that is due."""
     attack, restart = run.asks
     failure = Answer(prompt.id, 0, "error", "", 0, attack, 0, 0, reason, "", prompt.search, restart, sent=prompt.sent)
-    run.store.add({key: replace(failure, sample=sample, key=key) for sample, key in left})
+    run.store.add({key: replace(failure, sample=sample, key=key) for sample, key in run.due(prompt)})
 
 
 def _generated(run: _Run, jobs: Sequence[_Job]) -> list[Answer]:
@@ -285,7 +250,7 @@ def _generated(run: _Run, jobs: Sequence[_Job]) -> list[Answer]:
     delta, space = _stacked([job.prompt for job in jobs])
     found = generate_tokens(
         run.model,
-        [_given(job.prompt) for job in jobs],
+        [tokens_read(job.prompt) for job in jobs],
         max_new_tokens=decoding.max_new_tokens,
         end_ids=run.ends,
         pad_id=run.tokenizer.pad_token_id or 0,
@@ -313,11 +278,6 @@ def _stacked(prompts: Sequence[Prompt]) -> tuple[Tensor | None, Space | None]:
     return stacked, spaces.pop()
 
 
-def _given(prompt: Prompt) -> list[int]:
-    """What the model reads before it writes."""
-    return [*prompt.ids, *prompt.opening, *prompt.prefill]
-
-
 def _finished(run: _Run, job: _Job, tokens: Sequence[int]) -> Answer:
     ended, prompt = tokens[-1] in run.ends, job.prompt
     added = list(tokens[:-1] if ended else tokens)
@@ -328,9 +288,18 @@ def _finished(run: _Run, job: _Job, tokens: Sequence[int]) -> Answer:
         status = "thinking" if wrote and not ended else "empty"
     said = _said(run, prompt, [*prompt.prefill, *added], ended) if prompt.prefill else own
     attack, restart = run.asks
+    sampling = Flops.of(run.parameters, forward=tokens_sent(len(tokens_read(prompt)), len(tokens)))
     told: dict[str, Any] = {"thought": said.thought, "search": prompt.search, "restart": restart, "sent": prompt.sent}
     made = Answer(prompt.id, job.sample, status, said.text, len(tokens), attack, key=job.key)
-    return replace(made, **{**told, **_costs(prompt, job.sample)})
+    return replace(made, sampling_flops=sampling, **{**told, **_costs(prompt, job.sample)})
+
+
+def _searched(prompt: Prompt, sample: int) -> Flops:
+    """What the search took, counted with the first sample."""
+    if sample > 0:
+        return NONE_SPENT
+    unsaid = NONE_SPENT if prompt.forwards == prompt.backwards == 0 else NOT_MEASURED
+    return unsaid if prompt.flops is None else prompt.flops
 
 
 def _said(run: _Run, prompt: Prompt, written: Sequence[int], ended: bool) -> Said:

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 from torch import nn
 
 from textadv.measuring.ledger import Files, keep
+from textadv.values.flops import NOT_MEASURED, Flops
 from textadv.values.host.writing import made
 from textadv.values.processes import in_step, rank
 
@@ -33,6 +34,10 @@ class Answer:
     forward_tokens, backward_tokens: what finding the prompt sent through, counted as passes are; None: not measured.
     shared: the attack whose answer this is, where another one asked the same of the same weights before; its passes are
         counted there. key: what the answer is kept under, see `content_key`.
+    reached: whether the search got where it aimed: the target (its first tokens, where the search looks at these alone)
+        is what the model says greedily under the perturbation. None where nothing was searched, or it aims elsewhere.
+    search_flops: what finding the perturbation took, counted with the first sample. sampling_flops: what writing this
+        answer took, prompt and answer. Of an answer that is shared they are what it would have taken here as well.
     """
 
     id: int
@@ -52,10 +57,22 @@ class Answer:
     forward_tokens: int | None = None
     backward_tokens: int | None = None
     key: str = field(default="", compare=False)
+    reached: bool | None = None
+    search_flops: Flops = NOT_MEASURED
+    sampling_flops: Flops = NOT_MEASURED
 
     def __post_init__(self) -> None:
         # Read back it is a list.
         object.__setattr__(self, "sent", tuple(self.sent))
+        for name in ("search_flops", "sampling_flops"):
+            # As a line holds them.
+            if isinstance(kept := vars(self)[name], dict):
+                object.__setattr__(self, name, Flops(**kept))
+
+    @property
+    def flops(self) -> Flops:
+        """What search and answer took together."""
+        return self.search_flops + self.sampling_flops
 
     def under(self, attack: str, restart: int) -> Answer:
         """The answer as this round of this attack got it: without passes, where another one's made it."""
@@ -67,6 +84,8 @@ class Answer:
 
 PASSES = ("forwards", "backwards", "forward_tokens", "backward_tokens")
 """What finding the prompt of an answer took."""
+UNTOLD = ("sent", "forward_tokens", "backward_tokens", "reached", "search_flops", "sampling_flops")
+"""What a line leaves out where it is not known."""
 _FIELDS = {field.name for field in fields(Answer)} - {"key"}
 _ALWAYS = {"id", "sample", "status", "text", "tokens", "attack"}
 
@@ -122,8 +141,9 @@ def line_of_answer(answer: Answer) -> Line:
 
 
 def as_told(answer: Answer) -> dict[str, Any]:
-    """The answer as its line holds it, beside its key."""
-    return {name: value for name, value in asdict(answer).items() if name != "key"}
+    """The answer as its line holds it, beside its key; what is not known of a search and its cost is left out."""
+    unknown = {name for name in UNTOLD if vars(answer)[name] in (None, (), NOT_MEASURED)}
+    return {name: value for name, value in asdict(answer).items() if name not in {"key", *unknown}}
 
 
 def opened(path: Path | None, model: nn.Module) -> Store:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 from textadv.measuring.judges.refusal import RefusalReport
@@ -16,6 +17,7 @@ from textadv.measuring.safety.outcomes_calibrated import kinds_text, silence_not
 from textadv.measuring.safety.record import BY_JUDGE, HEADINGS, SUCCESS
 from textadv.measuring.sections.outcomes import AttackOutcomes
 from textadv.measuring.statistics import Rate
+from textadv.values.flops import Flops, summed
 
 Group = Literal["attack success", "not refused", "broken off", "attack success by radius", "over-refusal", "capability"]
 
@@ -25,13 +27,17 @@ def rate(group: Group, name: str, rate: Rate, rows: Sequence[float], lower: bool
     return share(group, name, rate, rows, lower, note, heading=HEADINGS.get(group))
 
 
-def outcome_measures(outcomes: Sequence[AttackOutcomes], decoding: Decoding) -> list[Measure]:
-    """Attack success, its upper bound, and what broke off, of each attack."""
+def outcome_measures(
+    outcomes: Sequence[AttackOutcomes], decoding: Decoding, spent: Mapping[str, Flops] | None = None
+) -> list[Measure]:
+    """Attack success, its upper bound, and what broke off, of each attack. spent: what each took, by its name."""
+    spent = spent or {}
     complied, bound, broken = [], [], []
     for one in outcomes:
         thinking = still_thinking(one.kinds.get("unknown: thinking", 0), sum(one.kinds.values()), decoding)
         note = "; ".join([*silence_note(one), *thinking])
-        complied.append(rate("attack success", one.attack, one.complied, one.rows("complied"), True, note))
+        success = rate("attack success", one.attack, one.complied, one.rows("complied"), True, note)
+        complied.append(replace(success, flops=spent.get(one.attack)))
         rows = one.rows("complied", "unknown", "broken off")
         unknown = f"{one.unknown.count} of them not known" if one.unknown.count else ""
         bound.append(rate("not refused", one.attack, one.high, rows, True, unknown))
@@ -52,9 +58,9 @@ def success(attack: AttackSuccess, found: Elicitation) -> Measure:
         notes = [f"up to {percent(attack.high)} if {attack.high.count - attack.low.count} unclear ones are broken"]
     notes += still_thinking(attack.answers.get("thinking", 0), sum(attack.answers.values()), found.decoding)
     id = measure_id(SUCCESS, f"{attack.name} ({found.judge})")
-    return share(
-        f"{BY_JUDGE}{found.judge}", attack.name, attack.low, list(rows.values()), True, "; ".join(notes), id=id
-    )
+    group, values = f"{BY_JUDGE}{found.judge}", list(rows.values())
+    measure = share(group, attack.name, attack.low, values, True, "; ".join(notes), id=id)
+    return replace(measure, flops=attack.flops)
 
 
 def failed(given: Sequence[Answer]) -> int:
@@ -96,7 +102,9 @@ def refusal_measures(
     about += [f"{report.unscored} answers not scored for gibberish"] if report.unscored else []
     about += [f"{failed(given)} of them failed to be made"] if failed(given) else []
     about += still_thinking(thinking(given), len(given), decoding)
-    return [
+    spent = summed(answer.flops for answer in given)
+    measures = [
         rate("over-refusal", f"{label}: refused", low, refused, True, note),
         rate("over-refusal", f"{label}: degenerate", report.rate("degenerate"), broken, True, "; ".join(about)),
     ]
+    return [replace(measure, flops=spent) for measure in measures]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from textadv.data.rendering import one_turn
 from textadv.measuring.capability.likelihood import Pair
+from textadv.measuring.judges.refusal import RefusalReport
 from textadv.measuring.judges.verdicts import Judge
 from textadv.measuring.safety.degenerate import Limits, nll_limit
 from textadv.measuring.safety.fluency import NOT_LOOKED_FOR, NOT_SCORED, Base, Messages, Written, reference_limit
 from textadv.measuring.safety.outcomes import FIRST_TOKENS, Grounds, Outcome, scores
+from textadv.measuring.safety.panel import Panel
 from textadv.measuring.safety.subject import Subjects
 from textadv.measuring.sections.outcomes import AttackOutcomes
 
@@ -16,6 +19,28 @@ EMPTY = "broken off: empty"
 LEAST_SPOKEN = 20
 LEAST_NATS = 1.0
 """A perplexity of 2.7 per token is no gibberish, however much surer the base model is of what it has memorised."""
+
+
+def grounds_of(panel: Panel, base: Base | None, benign: Mapping[str, RefusalReport]) -> Grounds:
+    """What attacked answers are told by, from what the model says to benign prompts."""
+    helped = [
+        Written(turns, "", row.response)
+        for label, report in benign.items()
+        for turns, row in zip(panel.benign[label].turns, report.rows, strict=True)
+        if row.outcome == "none"
+    ]
+    return calibrated(
+        judge=panel.judge,
+        decides=panel.decides,
+        requests=panel.requests,
+        targets=panel.targets or [""] * len(panel.requests),
+        asked=panel.chats or [one_turn(request) for request in panel.requests],
+        words=panel.target_words,
+        base=base,
+        spoken=helped,
+        useful=panel.useful,
+        pairs=panel.utility.pairs,
+    )
 
 
 def calibrated(

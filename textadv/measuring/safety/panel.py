@@ -75,7 +75,9 @@ class Panel:
     target_words: so many words of a target are its beginning. useful: turns and good answers to them.
     base: what tells gibberish, the same for all models; None: the model without its adapter, where it has one.
     decides: of `others` the judge whose verdict takes the place of the refusal list and the rule of words.
-    curve: success by radius.
+    curve: success by radius. success_at: numbers of answers to each prompt that success is told at, as far as there are
+    so many. budget: floating-point operations that each attack has for a behaviour, in place of `decoding.samples`;
+    None: no limit. batch_invariance: so many prompts are answered again alone; None: none.
     """
 
     behaviours: ChatRows
@@ -96,6 +98,9 @@ class Panel:
     decides: Judge | None = None
     curve: Curve = field(default_factory=Curve)
     shown: tuple[str, ...] = ()
+    success_at: tuple[int, ...] = (1,)
+    budget: int | None = None
+    batch_invariance: int | None = None
 
     @property
     def prompts(self) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from textadv.measuring.safety.adversaries import Adversary, Direct
 from textadv.measuring.safety.elicitation import AttackSuccess, Elicitation
 from textadv.values.batch import Batch
 from textadv.values.decisions import Label
+from textadv.values.flops import NONE_SPENT, Flops
 
 Ask = Callable[[Rows, Sequence[str], Mapping[str, Adversary]], Elicitation]
 """(behaviours, their requests, attacks) -> what they break."""
@@ -37,7 +38,10 @@ class Curve:
 
 
 class Point(NamedTuple):
-    """One radius: per behaviour whether it is broken there, and whether it may be; the attack and what it took."""
+    """One radius: per behaviour whether it is broken there, and whether it may be; the attack and what it took.
+
+    search_flops, answer_flops: of the behaviours that were asked at this radius.
+    """
 
     name: str
     broken: tuple[bool, ...]
@@ -45,10 +49,12 @@ class Point(NamedTuple):
     description: str
     forwards: int
     backwards: int
+    search_flops: Flops = NONE_SPENT
+    answer_flops: Flops = NONE_SPENT
 
 
 @dataclass(frozen=True)
-class _Some:
+class Some:
     """The rows at these positions."""
 
     rows: Rows
@@ -87,14 +93,17 @@ def success_by_radius(ask: Ask, rows: Rows, requests: Sequence[str], curve: Curv
         left = tuple(place for place in range(count) if not broken[place])
         found: AttackSuccess | None = None
         if left:
-            said = ask(_Some(rows, left), [requests[place] for place in left], {name: attack})
+            said = ask(Some(rows, left), [requests[place] for place in left], {name: attack})
             found = next(each for each in said.attacks if each.name == name)
             outcomes = [outcome for outcome in said.outcomes if outcome.attack == name]
             for place, outcome in zip(left, outcomes, strict=True):
                 broken[place] |= outcome.broken
                 possibly[place] |= outcome.possibly_broken
-        passes = (0, 0) if found is None else (found.forwards, found.backwards)
-        points.append(Point(name, tuple(broken), tuple(possibly), str(attack), *passes))
+        point = Point(name, tuple(broken), tuple(possibly), str(attack), 0, 0)
+        if found is not None:
+            passes = (found.forwards, found.backwards, found.search_flops, found.sampling_flops)
+            point = Point(*point[:4], *passes)
+        points.append(point)
     return points
 
 

@@ -10,10 +10,14 @@ from textadv.measuring.measured import Measure, Measured
 from textadv.measuring.safety.measure_ids import measure_id
 from textadv.measuring.sections import Section, sections_of
 from textadv.measuring.sections.attacks import AttackRun, Attacks
+from textadv.measuring.sections.batch_invariance import BatchInvariance
 from textadv.measuring.sections.by_attack import AttackPoint, ByAttack
 from textadv.measuring.sections.curve import Curve, CurvePoint
+from textadv.measuring.sections.failures import AttackFailures
 from textadv.measuring.sections.outcomes import AttackOutcomes
+from textadv.measuring.sections.samples import Samples
 from textadv.measuring.sections.told import Told
+from textadv.values.flops import Flops
 from textadv.values.spaces import radius_words
 
 SUCCESS, BOUND, BROKEN_OFF, BY_JUDGE = "attack success", "not refused", "broken off", "attack success by "
@@ -39,8 +43,10 @@ class Talked:
     attacks: what each did and could change, costs left out. judges: how far each can be believed. cost: passes
     and seconds by what they were for. notes: what cannot be right about the numbers. outcomes: what became of every
     attacked answer, attack by attack and in the worst case. fluency: by what gibberish was told, or that it was not
-    looked for. curve: attack success by radius, as measures that have the radius in their names. behaviours: the ids of
-    the behaviours' rows, in the order of the outcomes, as the lines of the model's answers have them.
+    looked for. curve: attack success by radius, as measures that have the radius in their names; curve_flops: what its
+    searches and its answers took. behaviours: the ids of
+    the behaviours' rows, in the order of the outcomes, as the lines of the model's answers have them. samples: success
+    by how often every prompt is answered. failures: why attacks failed. invariance: what differs in batches.
     """
 
     name: str
@@ -52,7 +58,11 @@ class Talked:
     outcomes: tuple[AttackOutcomes, ...] = ()
     fluency: str = ""
     curve: tuple[Measure, ...] = ()
+    curve_flops: tuple[Flops, Flops] | None = None
     behaviours: tuple[int, ...] = ()
+    samples: Samples | None = None
+    failures: tuple[AttackFailures, ...] = ()
+    invariance: BatchInvariance | None = None
 
     @property
     def record(self) -> Measured:
@@ -90,7 +100,10 @@ def _run(attack: AttackRun, cost: Mapping[str, float]) -> AttackRun:
 def _others(found: Talked) -> tuple[AttackRun, ...]:
     cost = found.cost
     curve = [_count(cost.get(f"curve {kind}")) for kind in ("forwards", "backwards")]
-    spent = [AttackRun("curve over radii", forwards=curve[0], backwards=curve[1])] if any(curve) else []
+    search, answers = found.curve_flops or (None, None)
+    run = AttackRun("curve over radii", forwards=curve[0], backwards=curve[1])
+    run = replace(run, search_flops=search, answer_flops=answers)
+    spent = [run] if any(curve) else []
     named = {"all attacks": "attack seconds", "everything": "seconds"}
     return (*spent, *(AttackRun(name, seconds=float(cost[key])) for name, key in named.items() if key in cost))
 

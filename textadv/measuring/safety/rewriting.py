@@ -10,15 +10,17 @@ from typing import Any
 
 from torch import nn
 
-from textadv.attacks.prompts.rewritten import AskedFor, Passes, RewritingAttack, Rewritten
+from textadv.attacks.prompts.rewritten import AskedFor, Foretelling, Passes, RewritingAttack, Rewritten
 from textadv.attacks.prompts.victim import ChatVictim
 from textadv.data import Chat, Rows
 from textadv.data.rendering import Template
 from textadv.measuring.ledger import Files, keep
-from textadv.measuring.safety.adversaries import Behaviour, Round
+from textadv.measuring.safety.adversaries import Behaviour, Round, Try
 from textadv.measuring.safety.generate import Prompt
+from textadv.models import counted_parameters
 from textadv.values.digests import digest
 from textadv.values.errors import DataError
+from textadv.values.flops import Flops
 from textadv.values.host.phases import phase
 from textadv.values.host.writing import made
 from textadv.values.processes import from_shares, in_step, of_the_first, own_share, rank
@@ -34,6 +36,7 @@ class Rewriting:
 
     chats: the behaviours' turns and targets, in the order of the rows. max_length: see `ChatVictim`. store, key: the
     file where answers go, and what names the weights; with them found rows are kept beside it, and not searched again.
+    drawn: whether its variants are drawn alike, see `Drawn`.
 
     What the attack says is not believed. The tokens are made of its text again, and the loss is measured again: where
     it is another one, the row is an error. A row of which nothing can be sent is an error too, that says why.
@@ -46,6 +49,7 @@ class Rewriting:
     store: Path | None = None
     key: str = ""
     threat: str = "text of the prompt"
+    drawn: bool = False
 
     def __str__(self) -> str:
         return str(self.attack)
@@ -63,6 +67,18 @@ class Rewriting:
         for variant in range(self.attack.variants):
             found = self._found(victim, asked, variant)
             yield Round([_prompt(victim, row, found[row.id]) for row in asked])
+
+    def tries(self, behaviours: Sequence[Behaviour], parameters: int) -> list[list[Try]] | None:
+        """A round for each variant; None where the attack does not foretell what it takes. See `Bounded`."""
+        if not isinstance(self.attack, Foretelling):
+            return None
+        each = []
+        for row in behaviours:
+            most = self.attack.most_sent(len(row.ids), len(row.opening) + len(row.target))
+            spent = Flops.of(parameters, forward=most.forward, activation_backward=most.backward).total
+            assert spent is not None
+            each.append(Try(spent, most.given))
+        return [each] * self.attack.variants
 
     def _found(self, victim: ChatVictim, asked: Sequence[AskedFor], variant: int) -> dict[int, Rewritten]:
         """Every row rewritten, by id, on every process: those that were kept, and the others searched now."""
@@ -115,9 +131,23 @@ def _prompt(victim: ChatVictim, asked: AskedFor, row: Rewritten) -> Prompt:
         backward_tokens=spent.backward_tokens,
         sent=row.messages,
         search=row.status,
+        flops=_flops(victim, row),
+        reached=_reached(row),
         failed=why,
         origin=f"failed: {why}" if why else "",
     )
+
+
+def _reached(row: Rewritten) -> bool | None:
+    """Whether the search came where it wanted to; None where nothing was searched for, so that no loss is known."""
+    aimless = row.loss is None and row.status != "reached"
+    return None if row.status == "failed" or aimless else row.status == "reached"
+
+
+def _flops(victim: ChatVictim, row: Rewritten) -> Flops:
+    """What finding the row took, by the tokens that it sent through; an attack differentiates no weight."""
+    spent, parameters = row.passes, counted_parameters(victim.model)
+    return Flops.of(parameters, forward=spent.forward_tokens, activation_backward=spent.backward_tokens)
 
 
 def _doubt(victim: ChatVictim, asked: AskedFor, row: Rewritten) -> str:

@@ -18,10 +18,14 @@ NAMES: dict[Says, str] = {"target": "the target", "refusal": "the model's refusa
 
 
 class Aimed(NamedTuple):
-    """The rows with the answer that a search looks at. forwards: (B,) int64, the passes that finding it took."""
+    """The rows with the answer that a search looks at.
+
+    forwards: (B,) int64, the passes that finding it took; sent: (B,) int64, the tokens that these sent.
+    """
 
     batch: Batch
     forwards: Tensor
+    sent: Tensor
 
 
 @dataclass(frozen=True)
@@ -60,17 +64,17 @@ class Search:
         batch: chats with an answer of the name `answer`, after whose opening the model is to speak.
         """
         opening, tokens = batch.opening(answer), batch.answers[answer]
-        forwards = torch.zeros(len(batch), dtype=torch.int64)
+        forwards = sent = torch.zeros(len(batch), dtype=torch.int64)
         if self.says != "target":
             if beginnings is None:
                 raise ValueError(f"A search for {NAMES[self.says]} needs the beginnings of the model.")
             if self.says == "refusal":
-                tokens, forwards = beginnings.refusal(model, batch, opening)
+                tokens, forwards, sent = beginnings.refusal(model, batch, opening)
             else:
-                tokens, forwards = beginnings.own(model, batch, opening, tokens)
+                tokens, forwards, sent = beginnings.own(model, batch, opening, tokens)
         if isinstance(self.goal, Avoid) or (isinstance(self.goal, Begin) and self.goal.rest == 0):
             tokens = tokens[:, : self.goal.tokens]
-        return Aimed(batch.answering(tokens, given=opening), forwards)
+        return Aimed(batch.answering(tokens, given=opening), forwards, sent)
 
 
 def shared(searches: Sequence[Search], restarts: int) -> tuple[Search, ...]:

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
-from textadv.measuring.blocks import Block, Bullets, Grid
+from textadv.measuring.blocks import Block, Bullets, Grid, Text
 from textadv.measuring.rates import MISSING
+from textadv.values.flops import Flops, flops_text
 
-COLUMNS = ("forwards", "backwards", "seconds", "norm / radius")
+FLOPS = ("searches: forward FLOPs", "searches: backward FLOPs", "answers: FLOPs")
+COLUMNS = ("forwards", "backwards", *FLOPS, "seconds", "norm / radius")
+FLOPS_TOLD = (
+    "FLOPs: two for each token that went through the model and each parameter but those of its input embeddings, "
+    "forward, and as many backward to what went through; cached tokens were not sent. Answers take prompt and written "
+    "tokens. They are what the attack takes by itself, what another one was answered already included; passes count "
+    "where they were made."
+)
 
 
 @dataclass(frozen=True)
@@ -20,6 +28,8 @@ class AttackRun:
     of the threat model's norm; relative_radius: in units of the mean embedding norm. forwards, backwards: passes of one
     row through the model, and through the other one where the attack is transferred; seconds: wall clock.
     norm_ratio: mean norm / radius of the rows that it broke.
+    search_flops, answer_flops: floating-point operations of its searches and of the answers to them; None: no such
+    attack. uncounted: answers that nobody counted, which are in neither.
     """
 
     name: str
@@ -31,6 +41,9 @@ class AttackRun:
     backwards: int | None = None
     seconds: float | None = None
     norm_ratio: float | None = None
+    search_flops: Flops | None = None
+    answer_flops: Flops | None = None
+    uncounted: int = 0
 
     @property
     def line(self) -> str:
@@ -42,7 +55,17 @@ class AttackRun:
         """What it took, as text in the order of `COLUMNS`."""
         counts = [MISSING if count is None else f"{count:,}" for count in (self.forwards, self.backwards)]
         seconds = MISSING if self.seconds is None else f"{self.seconds:,.1f}"
-        return [*counts, seconds, MISSING if self.norm_ratio is None else f"{self.norm_ratio:.2f}"]
+        ratio = MISSING if self.norm_ratio is None else f"{self.norm_ratio:.2f}"
+        return [*counts, *self._flops, seconds, ratio]
+
+    @property
+    def _flops(self) -> list[str]:
+        if self.search_flops is None or self.answer_flops is None:
+            return [MISSING] * len(FLOPS)
+        search, answers = self.search_flops, self.answer_flops
+        back = replace(search, forward=0).total
+        more = f" ({self.uncounted:,} answers not measured)" if self.uncounted and answers.total is not None else ""
+        return [flops_text(search.forward), flops_text(back), flops_text(answers.total) + more]
 
 
 @dataclass(frozen=True)
@@ -72,5 +95,10 @@ class Attacks:
         kept = [n for n, _ in enumerate(COLUMNS, 2) if any(row[n] != MISSING for row in rows)]
         table = [[row[n] for n in (0, 1, *kept)] for row in (["model", "attack", *COLUMNS], *rows)]
         caption = "What each attack spent, in passes of one row"
-        caption += ", and the mean norm of its successful perturbations" if 5 in kept else ", and what measuring took"
-        return [Bullets(tuple(dict.fromkeys(lines))), *([Grid(table, caption)] if rows else [])]
+        ratio = 2 + COLUMNS.index("norm / radius")
+        caption += (
+            ", and the mean norm of its successful perturbations" if ratio in kept else ", and what measuring took"
+        )
+        blocks: list[Block] = [Bullets(tuple(dict.fromkeys(lines)))]
+        blocks += [Grid(table, caption)] if rows else []
+        return [*blocks, *([Text(FLOPS_TOLD)] if any(run.answer_flops is not None for _, run in spent) else [])]

@@ -9,7 +9,18 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from textadv.config.adversary import PGD_REACH, AttackConfig, with_defaults
 from textadv.config.labels import radius_problems
-from textadv.config.types import ConfigError, Count, Distinct, Formerly, Length, Natural, NotNegative, Section, checked
+from textadv.config.types import (
+    ConfigError,
+    Count,
+    Distinct,
+    Formerly,
+    Length,
+    Natural,
+    NotNegative,
+    Positive,
+    Section,
+    checked,
+)
 
 if TYPE_CHECKING:
     from textadv.attacks import GradientAttack, ThreatModel
@@ -94,11 +105,25 @@ class ElicitationConfig(Section):
     )
     suffix_tokens: Natural = Field(0, description="Slots of an unconstrained embedding suffix; 0: not attacked with.")
     suffix_steps: Count = Field(100, description="Steps of the unconstrained attack on the suffix.")
+    budget_flops: Positive | None = Field(
+        None,
+        description="Floating-point operations that each attack has for a behaviour: its searches get the steps that "
+        "fit, at most those that they are set to, and every prompt is answered as long as one more answer surely fits "
+        "(once where evaluation.temperature is 0); null: no limit, and evaluation.samples answers.",
+    )
 
     @model_validator(mode="after")
     def _rules(self) -> ElicitationConfig:
         radii = radius_problems(self.radii or [])
         return checked(self, [*_search_problems(self), *_start_problems(self), *radii])
+
+    def in_steps(self, steps: int) -> ElicitationConfig:
+        """The same with so many steps of every search at most, or as many as it needs to find out what it aims at."""
+        from textadv.measuring.safety.search_panel import FEWER, GOALS
+
+        least = 1 + max((FEWER[GOALS[one.goal][1]] for one in self.search or []), default=0)
+        attack = self.attack.model_copy(update={"steps": max(min(self.attack.steps, steps), least)})
+        return self.model_copy(update={"attack": attack, "suffix_steps": min(self.suffix_steps, steps)})
 
     def searches(self) -> tuple[Search, ...]:
         """What the restarts aim at, in turn.
@@ -246,3 +271,16 @@ def _start_problems(wanted: ElicitationConfig) -> list[str]:
         f"evaluation.elicitation.restarts: {wanted.restarts} repeats searches: {len(wanted.search)} are named, and "
         "evaluation.elicitation.attack has no random start. Lower restarts, or name more."
     ]
+
+
+def sampling_problems(samples: int, budget: float | None, success_at: list[int]) -> list[str]:
+    """Where two keys say how often a prompt is answered, or success is asked for at no number of answers."""
+    lines = []
+    if samples > 1 and budget is not None:
+        lines.append(
+            f"evaluation.samples: {samples} and evaluation.elicitation.budget_flops: {budget:g} both say how often a "
+            "prompt is answered. Remove one of them."
+        )
+    if not success_at:
+        lines.append("evaluation.success_at is empty. Name a number of answers, or leave it out.")
+    return lines

@@ -17,6 +17,7 @@ from textadv.models import LoadedModel, TokenRows, require_embedded, require_lon
 from textadv.tasks.chat.asked import benign_prompts, questions
 from textadv.tasks.chat.attacks import chat_attacks, chat_curve
 from textadv.tasks.chat.base import deciding, useful_answers
+from textadv.tasks.chat.budget import Budget
 from textadv.tasks.chat.config import ChatRunConfig
 from textadv.tasks.chat.elicitation import measuring_attack
 from textadv.tasks.chat.template import template
@@ -77,20 +78,25 @@ def panel(config: ChatRunConfig, loaded: LoadedModel, streams: Mapping[Role, Cha
         instructions[name] = (found, Asked.of(used, [prompt.prompt for prompt in found]))
     targets = _targets(chats, used)
     others = tuple(wanted.second_judges(dict(zip(shown(chats), targets, strict=True))))
+    decoding = Decoding(
+        wanted.max_new_tokens, wanted.temperature, wanted.samples, config.seed, batch_size=wanted.batch_size
+    )
+    budget = Budget.of(config, loaded.model, rows, decoding)
     return Panel(
         behaviours=rows,
         requests=requests(chats),
-        attacks=chat_attacks(config, loaded, chats, threat),
-        curve=chat_curve(config, loaded, threat),
+        attacks=budget.fitted(lambda fewer: chat_attacks(fewer, loaded, chats, threat)),
+        curve=budget.fitted_curve(lambda fewer: chat_curve(fewer, loaded, threat)),
         judge=REFUSAL_LISTS[wanted.judge],
         others=others,
         benign=benign,
         utility=encode_chats(utility, used, config.data.max_length),
         questions={name: questions(name, path, config.data.surrogates) for name, path in wanted.questions.items()},
         instructions=instructions,
-        decoding=Decoding(
-            wanted.max_new_tokens, wanted.temperature, wanted.samples, config.seed, batch_size=wanted.batch_size
-        ),
+        decoding=decoding,
+        success_at=tuple(wanted.success_at),
+        budget=budget.flops,
+        batch_invariance=wanted.batch_invariance,
         chats=tuple(chat.messages for chat in chats),
         targets=targets,
         target_words=wanted.target_words or TARGET_WORDS,

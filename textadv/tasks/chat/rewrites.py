@@ -37,11 +37,11 @@ class Rewritable(NamedTuple):
     judge: str
     batch_size: int
 
-    def asked_with(self, attack: RewritingAttack) -> Adversary:
-        """The adversary that asks what this attack makes of the behaviours."""
+    def asked_with(self, attack: RewritingAttack, *, drawn: bool = False) -> Adversary:
+        """The adversary that asks what this attack makes of the behaviours. drawn: its variants are drawn alike."""
         from textadv.measuring.safety.rewriting import Rewriting
 
-        return Rewriting(attack, self.chats, self.template)
+        return Rewriting(attack, self.chats, self.template, drawn=drawn)
 
 
 class SuffixSection(Section):

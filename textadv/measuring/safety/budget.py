@@ -1,0 +1,82 @@
+"""One budget for every attack: what each behaviour's searches and answers may take, round by round.
+
+Attacks differ in what a try takes: a prefill is one answer, a search is hundreds of passes. With one budget for all, in
+floating-point operations per behaviour, those that take less are answered more often. Before anything is asked it is
+known what one try of an attack takes at most: every round's search and one answer to it. What is left over is shared
+out to the answers of its rounds evenly, and what a round leaves goes to those after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from torch import nn
+
+from textadv.measuring.safety.adversaries import Behaviour, Try
+from textadv.measuring.safety.generate import Decoding, most_flops
+from textadv.measuring.safety.kept_answers import Answer
+
+
+@runtime_checkable
+class Bounded(Protocol):
+    """An adversary of which it is known beforehand what its searches take at most."""
+
+    def tries(self, behaviours: Sequence[Behaviour], parameters: int) -> Sequence[Sequence[Try]] | None:
+        """By round, for each behaviour in their order; None where it cannot be said after all.
+
+        parameters: see `textadv.models.counted_parameters`.
+        """
+
+
+Least = Mapping[int, Sequence[int]]
+"""By the behaviour's id, what one try takes at most in each round, an answer included, in floating-point operations."""
+
+
+def least_of(
+    adversary: object, model: nn.Module, parameters: int, behaviours: Sequence[Behaviour], decoding: Decoding
+) -> Least | None:
+    """What one try of the adversary takes at most; None where it cannot say."""
+    if not isinstance(adversary, Bounded):
+        return None
+    rounds = adversary.tries(behaviours, parameters)
+    if rounds is None:
+        return None
+    return {
+        row.id: [
+            one[place].search + most_flops(model, parameters, one[place].given, decoding.max_new_tokens)
+            for one in rounds
+        ]
+        for place, row in enumerate(behaviours)
+    }
+
+
+@dataclass
+class Account:
+    """What is left of the budget of each behaviour under one attack. least: see there."""
+
+    least: Least
+    left: dict[int, int]
+
+    @classmethod
+    def of(cls, budget: int, least: Least) -> Account:
+        """Nothing spent yet."""
+        return cls(least, dict.fromkeys(least, budget))
+
+    def allowed(self, restart: int) -> dict[int, int]:
+        """What this round may take, by the behaviour's id: its try, and its share of what all tries leave over."""
+        found = {}
+        for row, rounds in self.least.items():
+            over = max(self.left[row] - sum(rounds[restart:]), 0)
+            found[row] = rounds[restart] + over // (len(rounds) - restart)
+        return found
+
+    def spend(self, found: Iterable[Answer], allowed: Mapping[int, int]) -> None:
+        """Takes off what a round's answers took; of one that does not say, all that it was allowed."""
+        took: dict[int, int | None] = {}
+        for answer in found:
+            before, own = took.get(answer.id, 0), answer.flops.total
+            took[answer.id] = None if before is None or own is None else before + own
+        for row, spent in took.items():
+            self.left[row] -= allowed[row] if spent is None else spent
