@@ -42,8 +42,8 @@ def drawn(
 ) -> Tensor:
     """(K, slots) suffixes that differ from `current` (slots,) in `replaced` slots, no two alike; K is at most `width`.
 
-    slopes: (slots, N), the lowest of a slot are the most promising; infinite where a token is not to be taken. vocabulary:
-    (N,) their ids. Those that do not `survive` are left out; where none does, others are drawn.
+    slopes: (slots, N), the lowest of a slot are the most promising; infinite where a token is not to be taken.
+    vocabulary: (N,) their ids. Those that do not `survive` are left out; where none does, others are drawn.
     """
     slopes = slopes.masked_fill(vocabulary == current.unsqueeze(1), math.inf)
     ranked = slopes.argsort(dim=1, stable=True)[:, : draw.top_k]

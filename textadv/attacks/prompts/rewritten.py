@@ -78,5 +78,5 @@ class RewritingAttack(Protocol):
     def __call__(
         self, victim: Any, asked: Sequence[AskedFor], *, variant: int = 0, found: Found | None = None
     ) -> list[Rewritten]:
-        """One for each row, in their order, of the `ChatVictim`; what is wrong with a row is its own status, and raises nothing."""
+        """One for each row, in their order, asked of a `ChatVictim`; what is wrong with a row is its status."""
         ...

@@ -26,7 +26,7 @@ def entries(wrong: Tensor, slots: int, words: int) -> Tensor:
 
 
 def sparse(mixtures: Tensor, kept: Tensor) -> Tensor:
-    """The mixtures (K, slots, N) with only the `kept` (K, slots) largest shares of each slot, positive and summing to 1.
+    """The mixtures (K, slots, N) with only the `kept` (K, slots) largest shares of each slot, which sum to 1.
 
     Shares 0.6, 0.3 and -0.1, of which two are kept, give 2/3, 1/3 and 0. Where none is positive the largest is 1.
     """

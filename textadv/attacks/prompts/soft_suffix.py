@@ -99,7 +99,7 @@ class SoftSuffix:
 
 @dataclass
 class _Soft:
-    """The mixtures (K, slots, N) of a row, how they move, and how many tokens of its target are wrong after each, (K,)."""
+    """The mixtures (K, slots, N) of a row, how they move, and how many tokens are wrong after each, (K,)."""
 
     row: SuffixRow
     table: Tensor

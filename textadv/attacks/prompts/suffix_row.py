@@ -98,7 +98,7 @@ class SuffixRow:
 
     @torch.no_grad()
     def losses(self, rows: Tensor, near: Tensor | None = None) -> Tensor:
-        """(K, 2) float32 on the CPU: of suffixes (K, slots) the loss, and 1 where greedy decoding says the whole target.
+        """(K, 2) float32 on the CPU: of suffixes (K, slots) the loss, and 1 where greedy decoding says the target.
 
         near: a suffix (slots,) from which most differ late only: what they share with it is sent once.
         """
@@ -132,7 +132,7 @@ class SuffixRow:
     # ---- slopes
 
     def slope(self, row: Tensor) -> Tensor:
-        """(slots, N) float32: how the loss grows as a slot of the suffix (slots,) moves towards a token of the vocabulary.
+        """(slots, N) float32: how the loss grows as a slot of the suffix (slots,) moves towards a token.
 
         Taken with respect to a tensor of its own, with `autograd.grad`: no weight gets a gradient.
         """
@@ -161,7 +161,7 @@ class SuffixRow:
         return self.victim.survives(self.slotted, rows)
 
     def ended(self, rows: Sequence[Tensor], path: Sequence[tuple[int, float]]) -> Rewritten:
-        """The first of these suffixes (slots,), the best one first, that is the same when it is sent; with its loss as sent."""
+        """The first of these suffixes (slots,) that is the same when it is sent, with its loss as sent."""
         for row in rows:
             [text] = self.victim.texts(self.slotted, row.unsqueeze(0))
             sent = self.slotted.sent(text)
