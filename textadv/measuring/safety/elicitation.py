@@ -25,6 +25,7 @@ from textadv.measuring.judges.verdicts import Judge, RefusalList, Verdict
 from textadv.measuring.safety.adversaries import Adversary, Behaviour, Direct, behaviours_of
 from textadv.measuring.safety.generate import PLAIN, Decoding, Tokenizer, answers
 from textadv.measuring.safety.kept_answers import Answer
+from textadv.measuring.safety.rewriting import Rewriting
 from textadv.measuring.statistics import Rate, wilson
 from textadv.models.decoding import end_ids
 from textadv.values.host.phases import phase, within
@@ -170,6 +171,8 @@ def elicit(
     answered = partial(answers, model, tokenizer, store=store, key=key, ends=ends, speech=speech)
     measured: dict[str, _Measured] = {}
     for name, adversary in named.items():
+        if isinstance(adversary, Rewriting):
+            adversary = adversary.keeping(store, key)
         began = time.perf_counter()
         rounds, begun = [], []
         for restart, each in enumerate(adversary.rounds(model, rows, behaviours)):

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from textadv.data.thoughts import Decoder, Said, Speech, thinks
-from textadv.measuring.safety.kept_answers import Answer, Status, Store, opened
+from textadv.measuring.safety.kept_answers import PASSES, Answer, Status, Store, opened
 from textadv.models.decoding import EndNaming, end_ids, generate_tokens
 from textadv.values.errors import GenerationError, WriteError
 from textadv.values.host.phases import phase
@@ -71,6 +71,9 @@ class Prompt:
         key, so that an answer is found again before the delta is searched for.
     forwards, backwards: passes of this row through the model that finding the delta took.
     search: what the search for the delta aimed at, in words; goes into the answer.
+    sent: the messages whose tokens these are, where an attack in text wrote others than were asked; forward_tokens,
+        backward_tokens: what finding them sent through, None where it is not known. All go into the answer.
+    failed: why there is nothing to be answered: the answer is then an error that says so.
     """
 
     id: int
@@ -83,6 +86,10 @@ class Prompt:
     backwards: int = 0
     opening: tuple[int, ...] = ()
     search: str = ""
+    sent: tuple[Mapping[str, str], ...] = ()
+    forward_tokens: int | None = None
+    backward_tokens: int | None = None
+    failed: str = ""
 
     def __post_init__(self) -> None:
         if (self.delta is None) != (self.space is None):
@@ -168,12 +175,25 @@ def answers(
     known = run.store.known | dict(from_shares(mine, model))
     given = [(prompt, sample, found) for prompt in prompts for sample, found in enumerate(run.keys(prompt))]
     result = [
-        replace(known[found].under(attack, restart), id=prompt.id, sample=sample) for prompt, sample, found in given
+        _of_prompt(replace(known[found].under(attack, restart), id=prompt.id, sample=sample), prompt)
+        for prompt, sample, found in given
     ]
     run.store.share(result)
     if result and all(answer.status == "error" for answer in result):
         raise GenerationError(f"Every one of {len(result)} answers failed. The first: {result[0].reason}")
     return result
+
+
+def _of_prompt(answer: Answer, prompt: Prompt) -> Answer:
+    """The answer with what this prompt's own text took to find, whichever attack was answered it first."""
+    if not prompt.sent:
+        return answer
+    return replace(answer, sent=prompt.sent, search=prompt.search, **_costs(prompt, answer.sample))
+
+
+def _costs(prompt: Prompt, sample: int) -> dict[str, Any]:
+    """What finding the prompt took, counted with the first sample."""
+    return {name: vars(prompt)[name] if sample == 0 or vars(prompt)[name] is None else 0 for name in PASSES}
 
 
 def _require_usable(prompts: Sequence[Prompt], prepare: Prepare | None) -> None:
@@ -218,6 +238,13 @@ class _Job(NamedTuple):
 
 def _answer(run: _Run, prompts: Sequence[Prompt]) -> None:
     """Leaves an answer for every sample of the prompts in the store; where a batch fails, its rows are tried alone."""
+    sound = [prompt for prompt in prompts if not prompt.failed]
+    for prompt in prompts:
+        if prompt.failed:
+            _fail(run, prompt, prompt.failed)
+    if not sound:
+        return
+    prompts = sound
     try:
         jobs = []
         for asked, prompt in zip(prompts, run.prepare(prompts), strict=True):
@@ -238,10 +265,15 @@ def _answer(run: _Run, prompts: Sequence[Prompt]) -> None:
         for prompt in prompts:
             _answer(run, [prompt])
         return
-    failed = [(sample, key) for sample, key in enumerate(run.keys(prompts[0])) if key not in run.store.known]
+    _fail(run, prompts[0], reason)
+
+
+def _fail(run: _Run, prompt: Prompt, reason: str) -> None:
+    """Leaves an error that says why for every sample of the prompt that is not known."""
+    left = [(sample, key) for sample, key in enumerate(run.keys(prompt)) if key not in run.store.known]
     attack, restart = run.asks
-    failure = Answer(prompts[0].id, 0, "error", "", 0, attack, 0, 0, reason, "", prompts[0].search, restart)
-    run.store.add({key: replace(failure, sample=sample, key=key) for sample, key in failed})
+    failure = Answer(prompt.id, 0, "error", "", 0, attack, 0, 0, reason, "", prompt.search, restart, sent=prompt.sent)
+    run.store.add({key: replace(failure, sample=sample, key=key) for sample, key in left})
 
 
 def _generated(run: _Run, jobs: Sequence[_Job]) -> list[Answer]:
@@ -295,10 +327,10 @@ def _finished(run: _Run, job: _Job, tokens: Sequence[int]) -> Answer:
         wrote = run.speech.decoded(run.tokenizer, added).strip() != ""
         status = "thinking" if wrote and not ended else "empty"
     said = _said(run, prompt, [*prompt.prefill, *added], ended) if prompt.prefill else own
-    costs = (prompt.forwards, prompt.backwards) if job.sample == 0 else (0, 0)
     attack, restart = run.asks
-    made = (prompt.id, job.sample, status, said.text, len(tokens), attack, *costs, "", said.thought)
-    return Answer(*made, prompt.search, restart, key=job.key)
+    told: dict[str, Any] = {"thought": said.thought, "search": prompt.search, "restart": restart, "sent": prompt.sent}
+    made = Answer(prompt.id, job.sample, status, said.text, len(tokens), attack, key=job.key)
+    return replace(made, **{**told, **_costs(prompt, job.sample)})
 
 
 def _said(run: _Run, prompt: Prompt, written: Sequence[int], ended: bool) -> Said:

@@ -29,6 +29,8 @@ class Answer:
     thought: what the model thought, without the marks; see `thoughts.Speech`.
     search: what the search for the prompt's perturbation aimed at, in words; "" without one.
     restart: which of the attack's rounds asked; None: not told, by a version that did not keep it.
+    sent: the messages that were sent, where an attack in text wrote others than were asked.
+    forward_tokens, backward_tokens: what finding the prompt sent through, counted as passes are; None: not measured.
     shared: the attack whose answer this is, where another one asked the same of the same weights before; its passes are
         counted there. key: what the answer is kept under, see `content_key`.
     """
@@ -46,15 +48,21 @@ class Answer:
     search: str = ""
     restart: int | None = 0
     shared: str = ""
+    sent: tuple[Mapping[str, str], ...] = ()
+    forward_tokens: int | None = None
+    backward_tokens: int | None = None
     key: str = field(default="", compare=False)
 
     def under(self, attack: str, restart: int) -> Answer:
         """The answer as this round of this attack got it: without passes, where another one's made it."""
         if self.attack == attack and self.restart in (restart, None):
             return replace(self, restart=restart)
-        return replace(self, attack=attack, restart=restart, shared=self.shared or self.attack, forwards=0, backwards=0)
+        free: dict[str, Any] = {name: 0 for name in PASSES if vars(self)[name] is not None}
+        return replace(self, attack=attack, restart=restart, shared=self.shared or self.attack, sent=(), **free)
 
 
+PASSES = ("forwards", "backwards", "forward_tokens", "backward_tokens")
+"""What finding the prompt of an answer took."""
 _FIELDS = {field.name for field in fields(Answer)} - {"key"}
 _ALWAYS = {"id", "sample", "status", "text", "tokens", "attack"}
 
@@ -144,6 +152,7 @@ def answer_of(told: Mapping[str, Any]) -> Answer | None:
         if not isinstance(told.get("key"), str) or not isinstance(answer, dict):
             return None
         known: dict[str, Any] = {"restart": None, **answer}
+        known["sent"] = tuple(known.get("sent", ()))
         return Answer(**known, key=told["key"])
     except TypeError:
         return None

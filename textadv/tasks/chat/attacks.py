@@ -13,6 +13,7 @@ from textadv.measuring.safety.radius_curve import Curve
 from textadv.models import LoadedModel
 from textadv.tasks.chat.config import ChatRunConfig
 from textadv.tasks.chat.elicitation import measuring_attack
+from textadv.tasks.chat.rewrites import Rewritable, rewrites
 from textadv.tasks.chat.template import template
 from textadv.values.spaces import Embeddings
 
@@ -42,7 +43,9 @@ def chat_attacks(
         unit = radius_unit(loaded.model, Embeddings(), threat.ball)
         free = config.evaluation.elicitation.suffix_attack(unit, config.seed)
         found[f"free suffix of {wanted.suffix_tokens}"] = EmbeddingAttack(free, 1, slots, batch_size=size)
-    return found
+    used = template(config.model, loaded, config.data.surrogates)
+    scene = Rewritable(loaded, used, chats, config.seed, config.evaluation.judge, size)
+    return found | rewrites(config.evaluation.rewrites, scene)
 
 
 def chat_curve(config: ChatRunConfig, loaded: LoadedModel, threat: ThreatModel) -> Curve:

@@ -33,6 +33,7 @@ from textadv.tasks.chat.elicitation import ElicitationConfig
 from textadv.tasks.chat.judges import ClassifierJudgeConfig, LlmJudgeConfig
 from textadv.tasks.chat.objective import ChatObjectiveConfig
 from textadv.tasks.chat.parts import PrefillRecoveryConfig
+from textadv.tasks.chat.rewrites import Rewrites
 from textadv.values.host.phases import stage
 
 if TYPE_CHECKING:
@@ -202,6 +203,7 @@ class ChatEvaluationConfig(Section):
     benign: Count | None = Field(None, description="Held-out borderline prompts that must be answered; null: all.")
     utility: Count | None = Field(200, description="Held-out utility rows for perplexity; null: all.")
     elicitation: ElicitationConfig = Field(ElicitationConfig(), description="The attacks.")
+    rewrites: Rewrites = Field({}, description="Attacks in text by name: what is asked is written anew.")
     judge: Literal["advbench", "xstest", "harmbench", "declines"] = Field(
         "declines", description="Refusal list that says what is refused, where no classifier or model judges."
     )
@@ -240,7 +242,7 @@ class ChatEvaluationConfig(Section):
                 f"evaluation.samples: {self.samples} at evaluation.temperature: 0 gives one answer {self.samples} "
                 "times. Raise evaluation.temperature, or set evaluation.samples: 1."
             )
-        sets = {name: getattr(self, name) for name in ("over_refusal", "questions", "instructions")}
+        sets = {name: getattr(self, name) for name in ("over_refusal", "questions", "instructions", "rewrites")}
         lines += set_problems({f"evaluation.{name}": found for name, found in sets.items()})
         return checked(self, lines)
 

@@ -1,0 +1,85 @@
+"""What an attack in text is given, and what it gives back: messages that anyone can send, and what finding them took.
+
+Text is what is returned. Whoever sends the messages through the chat template gets these tokens, and the model's loss
+and answer after them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from textadv.data.rendering import Message
+
+if TYPE_CHECKING:
+    from textadv.attacks.prompts.victim import ChatVictim
+
+Status = Literal["reached", "not_reached", "failed"]
+
+
+@dataclass(frozen=True)
+class AskedFor:
+    """One behaviour. id: the row's own. messages: the turns, the last one the user's. target: what is to be said."""
+
+    id: int
+    messages: tuple[Message, ...]
+    target: str = ""
+
+
+@dataclass
+class Passes:
+    """What of one row went through the model, counted as it goes: rows read and rows differentiated, and their tokens.
+
+    Tokens whose keys and values were known are not sent, and not counted. No gradient of a weight is ever computed.
+    """
+
+    forwards: int = 0
+    backwards: int = 0
+    forward_tokens: int = 0
+    backward_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Rewritten:
+    """A behaviour as it is asked now.
+
+    messages: as they are sent; of a row that failed, as they were given. ids: their tokens up to where the assistant
+        starts, as the chat template makes them of that text; none where it failed.
+    status: whether the search came where it wanted to; `failed` where nothing can be sent, and `why` in a sentence.
+    loss: what the attack says of the target after these messages, mean nats per token; None where it knows none.
+    passes: what the search took. path: (forwards so far, best loss so far), as the search went.
+    """
+
+    id: int
+    messages: tuple[Message, ...]
+    ids: tuple[int, ...] = ()
+    status: Status = "not_reached"
+    why: str = ""
+    loss: float | None = None
+    passes: Passes = field(default_factory=Passes)
+    path: tuple[tuple[int, float], ...] = ()
+
+
+Found = Callable[[Rewritten], None]
+"""Is told of every row as it is finished, so that none is lost where a later one is interrupted."""
+
+
+class RewritingAttack(Protocol):
+    """An attack in text; `str` of it is printed, and `repr` says all that its result follows from.
+
+    variants: how many prompts it makes of a behaviour, each asked by itself. universal: whether all rows are searched
+    together, for one text that serves them all; otherwise no row's result depends on those beside it.
+    """
+
+    @property
+    def variants(self) -> int: ...
+
+    @property
+    def universal(self) -> bool: ...
+
+    def __call__(
+        self, victim: ChatVictim, asked: Sequence[AskedFor], *, variant: int = 0, found: Found | None = None
+    ) -> list[Rewritten]:
+        """One for each row, in their order; what is wrong with a row is its own status, and raises nothing."""
+        ...

@@ -1,0 +1,236 @@
+"""The chat model that an attack in text asks: whole chats through its template, and its loss after many texts.
+
+A text that an attack puts into the user's last turn has slots: the tokens that it has there in the whole chat. Only
+tokens that come out the same when they are written as text, put through the template and read again survive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from textadv.attacks.prompts.fitting import Room
+from textadv.attacks.prompts.rewritten import AskedFor, Passes, Rewritten, Status
+from textadv.data.chat_template import Reply, control_ids, encode_prompt, encode_reply
+from textadv.data.locating import located, shortened
+from textadv.data.rendering import Message, Template
+from textadv.models.decoding import context_length
+from textadv.models.places import bare, device_of, embedding_table
+from textadv.models.running import evaluating, forward
+from textadv.values.batch import Batch, Role, padded
+from textadv.values.errors import DataError
+from textadv.values.losses import Loss, cross_entropy
+
+TARGET = "harmful"
+
+
+@dataclass(frozen=True)
+class Slotted:
+    """A chat with a text at the end of the user's last turn, whose tokens an attack may change.
+
+    messages: as they were given, without the text. before, slots, after: the tokens of the prompt, those of the text in
+    the middle. head, tail: what the template writes around the text. reply: what is to be said.
+    """
+
+    messages: tuple[Message, ...]
+    before: tuple[int, ...]
+    slots: tuple[int, ...]
+    after: tuple[int, ...]
+    head: str
+    tail: str
+    reply: Reply
+
+    def sent(self, text: str) -> tuple[Message, ...]:
+        """The messages with another text in the place of that one."""
+        return with_text(self.messages, text)
+
+
+def with_text(messages: Sequence[Message], text: str) -> tuple[Message, ...]:
+    """The messages, the user's last one followed by a text."""
+    *earlier, last = messages
+    return (*earlier, {**last, "content": last["content"] + text})
+
+
+@dataclass(frozen=True, eq=False)
+class ChatVictim:
+    """A chat model as attacks in text know it.
+
+    template: as its chats are written. max_length: the most tokens of a prompt with its answer; None: the positions of
+    the model. room: how many rows of it fit into memory at once.
+    """
+
+    model: nn.Module
+    template: Template
+    max_length: int | None = None
+    room: Room = field(default_factory=Room)
+
+    @cached_property
+    def most(self) -> int | None:
+        """The most tokens that a prompt with its answer may have; None: any number."""
+        limits = [limit for limit in (self.max_length, context_length(bare(self.model))) if limit is not None]
+        return min(limits, default=None)
+
+    @property
+    def device(self) -> torch.device:
+        return device_of(bare(self.model))
+
+    @cached_property
+    def vocabulary(self) -> Tensor:
+        """The ids (N,) of tokens that a user's own text can have: with an embedding, and none that controls."""
+        tokenizer, control = self.template.tokenizer, control_ids(self.template.tokenizer)
+        odd = control | {tokenizer.unk_token_id, tokenizer.pad_token_id} | set(tokenizer.added_tokens_decoder)
+        most = min(embedding_table(bare(self.model)).shape[0], len(tokenizer))
+        return torch.tensor([token for token in range(most) if token not in odd], dtype=torch.int64)
+
+    # ---- text -> tokens
+
+    def encoded(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        """The tokens of the prompt as the template makes them. Raises DataError as `encode_prompt`, or if too long."""
+        ids = encode_prompt(self.template, messages).ids
+        self._require_room(len(ids) + 1)
+        return ids
+
+    def reply(self, messages: Sequence[Message], target: str) -> Reply:
+        """What the template writes before an answer, and the target after it, thoughts left out.
+
+        Raises DataError where the target has no text, or does not fit.
+        """
+        if not isinstance(target, str) or not target.strip():
+            raise DataError(f"there is no target to aim at, got {shortened(str(target))}. Give the row one.")
+        prompt = encode_prompt(self.template, messages)
+        reply = encode_reply(self.template, messages, prompt, target, thoughts=False)
+        self._require_room(len(prompt) + len(reply.opening) + len(reply.answer))
+        return reply
+
+    def _require_room(self, tokens: int) -> None:
+        if self.most is not None and tokens > self.most:
+            raise DataError(
+                f"prompt and answer have {tokens} tokens and the model reads {self.most}. Shorten what is put into the "
+                "prompt, or the target."
+            )
+
+    def slotted(self, asked: AskedFor, text: str) -> Slotted:
+        """The chat with this text at the end of the user's last turn.
+
+        Raises DataError where the chat does not fit the template, the target is missing, all of it is too long for the
+        model, or a token holds parts of the text and of what stands around it.
+        """
+        require_text(asked)
+        sent = with_text(asked.messages, text)
+        reply = self.reply(sent, asked.target)
+        rendered = located(self.template, sent, generation=True)
+        own = [place for place, owner in enumerate(rendered.owners) if owner == len(sent) - 1]
+        kept = text if rendered.text[: own[-1] + 1].endswith(text) else text.rstrip()
+        stop = own[-1] + 1
+        start = stop - len(kept)
+        head, tail = rendered.text[:start], rendered.text[stop:]
+        encoded = self.template.tokenizer(
+            rendered.text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+        )
+        spans, ids = encoded["offset_mapping"], tuple(encoded["input_ids"])
+        inside = [place for place, (a, b) in enumerate(spans) if a < stop and b > start and b > a]
+        if not inside or rendered.text[spans[inside[0]][0] : start].strip() or spans[inside[-1]][1] > stop:
+            raise DataError(
+                f"a token holds parts of {shortened(text)} and of what stands beside it, so that it cannot be changed "
+                "alone. Begin it with a blank."
+            )
+        first, last = inside[0], inside[-1] + 1
+        return Slotted(asked.messages, ids[:first], ids[first:last], ids[last:], head, tail, reply)
+
+    def texts(self, slotted: Slotted, rows: Tensor) -> list[str]:
+        """What tokens (K, L) in the slots are as text, after the tokens that stand before them."""
+        # Sentencepiece leaves out the blank that a text begins with, so that a token before it tells.
+        anchor = list(slotted.before[-1:])
+        decode = self.template.tokenizer.batch_decode
+        options = {"skip_special_tokens": False, "clean_up_tokenization_spaces": False}
+        lead = len(decode([anchor], **options)[0]) if anchor else 0
+        return [text[lead:] for text in decode([anchor + row for row in rows.tolist()], **options)]
+
+    def survives(self, slotted: Slotted, rows: Tensor) -> Tensor:
+        """(K,) bool, whether the whole chat with these tokens (K, L) as text has them, and all others, again."""
+        texts = self.texts(slotted, rows)
+        whole = [slotted.head + text + slotted.tail for text in texts]
+        ids = self.template.tokenizer(whole, add_special_tokens=False, verbose=False)["input_ids"]
+        wanted = [[*slotted.before, *row, *slotted.after] for row in rows.tolist()]
+        same = [found == want and text == text.rstrip() for found, want, text in zip(ids, wanted, texts, strict=True)]
+        return torch.tensor(same, dtype=torch.bool)
+
+    # ---- tokens -> losses
+
+    def batch(self, prompts: Sequence[Sequence[int]], replies: Sequence[Reply]) -> Batch:
+        """Prompts (B rows) followed by their openings and targets, on the model's device; nothing is editable."""
+        ids = padded(prompts, 0)
+        lengths = torch.tensor([len(prompt) for prompt in prompts])
+        labels = torch.zeros_like(lengths)
+        alone = Batch(
+            inputs={"input_ids": ids, "attention_mask": (torch.arange(ids.shape[1]) < lengths.unsqueeze(1)).long()},
+            labels=labels,
+            editable=torch.zeros_like(ids, dtype=torch.bool),
+            ids=torch.arange(len(prompts)),
+            role=torch.full_like(labels, int(Role.ADVERSARIAL)),
+            answers={TARGET: padded([reply.answer for reply in replies])},
+            openings={TARGET: padded([reply.opening for reply in replies])},
+            prompt_lengths=lengths,
+        )
+        return alone.answering(TARGET).to(self.device)
+
+    @torch.no_grad()
+    def losses(
+        self,
+        prompts: Sequence[Sequence[int]],
+        replies: Sequence[Reply],
+        passes: Passes | None = None,
+        loss: Loss = cross_entropy,
+    ) -> Tensor:
+        """(B,) the loss of each target after its prompt, on the CPU, by whole passes; counted in `passes`."""
+
+        def of(rows: Tensor) -> Tensor:
+            part = rows.tolist()
+            batch = self.batch([prompts[row] for row in part], [replies[row] for row in part])
+            return loss(forward(bare(self.model), batch), batch).float().cpu()
+
+        with evaluating(bare(self.model)):
+            found = self.room.apply(of, torch.arange(len(prompts)))
+        if passes is not None:
+            passes.forwards += len(prompts)
+            each = zip(prompts, replies, strict=True)
+            passes.forward_tokens += sum(len(ids) + len(one.opening) + len(one.answer) for ids, one in each)
+        return found
+
+    # ---- what is given back
+
+    def finished(
+        self,
+        asked: AskedFor,
+        messages: Sequence[Message],
+        *,
+        status: Status = "not_reached",
+        loss: float | None = None,
+        passes: Passes | None = None,
+        path: Sequence[tuple[int, float]] = (),
+    ) -> Rewritten:
+        """The row as it is sent, its tokens made of the text; `failed` where that cannot be."""
+        spent = replace(passes) if passes is not None else Passes()
+        try:
+            ids = self.encoded(messages)
+        except DataError as error:
+            return failed(asked, str(error), spent)
+        return Rewritten(asked.id, tuple(messages), ids, status, "", loss, spent, tuple(path))
+
+
+def failed(asked: AskedFor, why: str, passes: Passes | None = None) -> Rewritten:
+    """The row of which nothing can be sent, and why."""
+    return Rewritten(asked.id, tuple(asked.messages), (), "failed", why, None, passes or Passes())
+
+
+def require_text(asked: AskedFor) -> None:
+    """Raises DataError where there is no text to put anything after."""
+    content = asked.messages[-1].get("content") if asked.messages else None
+    if not isinstance(content, str) or not content.strip():
+        raise DataError(
+            f"the prompt is {shortened(str(content))}, and needs text of a user. Correct or remove the row."
+        )

@@ -1,0 +1,155 @@
+"""Attacks in text on a chat model: they rewrite what it is asked, and what they say of the result is measured again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from textadv.attacks.prompts.rewritten import AskedFor, Passes, RewritingAttack, Rewritten
+from textadv.attacks.prompts.victim import ChatVictim
+from textadv.data import Chat, Rows
+from textadv.data.rendering import Template
+from textadv.measuring.ledger import Files, keep
+from textadv.measuring.safety.adversaries import Behaviour, Round
+from textadv.measuring.safety.generate import Prompt
+from textadv.values.digests import digest
+from textadv.values.errors import DataError
+from textadv.values.host.phases import phase
+from textadv.values.host.writing import made
+from textadv.values.processes import from_shares, own_share
+
+FOLDER = "rewritten"
+CLAIM_TOLERANCE = 0.02
+"""What a loss that is measured again may differ by, in nats per token: batches of other sizes round otherwise."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rewriting:
+    """An attack in text as a way to ask; each of its variants is a round.
+
+    chats: the behaviours' turns and targets, in the order of the rows. max_length: see `ChatVictim`. store, key: the
+    file where answers go, and what names the weights; with them found rows are kept beside it, and not searched again.
+
+    What the attack says is not believed. The tokens are made of its text again, and the loss is measured again: where
+    it is another one, the row is an error. A row of which nothing can be sent is an error too, that says why.
+    """
+
+    attack: RewritingAttack
+    chats: Sequence[Chat]
+    template: Template
+    max_length: int | None = None
+    store: Path | None = None
+    key: str = ""
+    threat: str = "text of the prompt"
+
+    def __str__(self) -> str:
+        return str(self.attack)
+
+    def keeping(self, store: Path | None, key: str) -> Rewriting:
+        """The same, with what it finds kept beside these answers."""
+        return replace(self, store=store, key=key)
+
+    def rounds(self, model: nn.Module, rows: Rows, behaviours: Sequence[Behaviour]) -> Iterator[Round]:
+        """One round for each variant. Raises ValueError where the chats are not the evaluated behaviours."""
+        asked = [AskedFor(chat.id, chat.messages, chat.answers["harmful"]) for chat in self.chats]
+        if [row.id for row in asked] != list(rows.ids):
+            raise ValueError("The chats of an attack in text must be the evaluated behaviours, in the same order.")
+        victim = ChatVictim(model, self.template, self.max_length)
+        for variant in range(self.attack.variants):
+            found = self._found(victim, asked, variant)
+            yield Round([_prompt(victim, row, found[row.id]) for row in asked])
+
+    def _found(self, victim: ChatVictim, asked: Sequence[AskedFor], variant: int) -> dict[int, Rewritten]:
+        """Every row rewritten, by id, on every process: those that were kept, and the others searched now."""
+        files = self._files()
+        known = {} if files is None else _kept(files)
+        keys = {row.id: self._key(asked if self.attack.universal else [row], row, variant) for row in asked}
+        missing = [row for row in asked if keys[row.id] not in known]
+        if missing and self.attack.universal:
+            missing = list(asked)
+        mine = missing if self.attack.universal else own_share(missing, victim.model)
+        with phase("rewriting prompts", len(mine), "prompts") as advance:
+
+            def one(row: Rewritten) -> None:
+                if files is not None and row.status != "failed":
+                    keep(files.own, [{"key": keys[row.id], "rewritten": asdict(row)}])
+                advance(1)
+
+            made_now = self.attack(victim, mine, variant=variant, found=one) if mine else []
+        shared = made_now if self.attack.universal else from_shares(made_now, victim.model)
+        found = {row.id: known[keys[row.id]] for row in asked if keys[row.id] in known}
+        return found | {row.id: row for row in shared}
+
+    def _files(self) -> Files | None:
+        if self.store is None:
+            return None
+        folder = self.store.parent / FOLDER
+        made(folder)
+        return Files(folder / self.store.name, f"{self.store.stem}-{{}}{self.store.suffix}")
+
+    def _key(self, together: Sequence[AskedFor], row: AskedFor, variant: int) -> str:
+        """A hash of all that a rewritten row follows from."""
+        plain = [[one.id, [dict(message) for message in one.messages], one.target] for one in together]
+        template = [str(self.template.tokenizer.chat_template), dict(self.template.variables), self.template.think]
+        told = [self.key, repr(self.attack), variant, self.max_length, template, plain, row.id]
+        return digest([json.dumps(told, default=str).encode()])
+
+
+def _prompt(victim: ChatVictim, asked: AskedFor, row: Rewritten) -> Prompt:
+    """What is answered: the tokens of the text as the template makes them, and what finding it took."""
+    why = row.why or _doubt(victim, asked, row)
+    spent = row.passes
+    return Prompt(
+        row.id,
+        row.ids,
+        forwards=spent.forwards,
+        backwards=spent.backwards,
+        forward_tokens=spent.forward_tokens,
+        backward_tokens=spent.backward_tokens,
+        sent=row.messages,
+        search=row.status,
+        failed=why,
+        origin=f"failed: {why}" if why else "",
+    )
+
+
+def _doubt(victim: ChatVictim, asked: AskedFor, row: Rewritten) -> str:
+    """Why what an attack said of a row is not so; "" where it is."""
+    try:
+        ids = victim.encoded(row.messages)
+        if ids != row.ids:
+            return "the text that the attack gave back has other tokens than those that it gave back"
+        if row.loss is None:
+            return ""
+        loss = float(victim.losses([ids], [victim.reply(row.messages, asked.target)])[0])
+    except DataError as error:
+        return str(error)
+    if not abs(loss - row.loss) <= CLAIM_TOLERANCE * max(1.0, abs(loss)):
+        return f"the attack said a loss of {row.loss:.4g} and the text has one of {loss:.4g}"
+    return ""
+
+
+def _kept(files: Files) -> dict[str, Rewritten]:
+    """What was found before, by key."""
+    lines = [told for lines in files.read_back() for told in lines]
+    found = {told.get("key"): _read(told.get("rewritten")) for told in lines}
+    return {key: row for key, row in found.items() if isinstance(key, str) and row is not None}
+
+
+def _read(told: Any) -> Rewritten | None:
+    """A kept row; None where another version wrote it."""
+    if not isinstance(told, Mapping):
+        return None
+    try:
+        passes = Passes(**told["passes"])
+        path = tuple((int(at), float(loss)) for at, loss in told["path"])
+        return Rewritten(
+            **{**told, "messages": tuple(told["messages"]), "ids": tuple(told["ids"]), "passes": passes, "path": path}
+        )
+    except (KeyError, TypeError, ValueError):
+        return None

@@ -1,0 +1,65 @@
+"""The attacks in text that a chat model is measured with, by name: a section each, which makes its adversary.
+
+What stands here every section honours. A section of a further attack stands in a file of its own and joins `Rewrite`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+
+from pydantic import Field
+
+from textadv.config.types import AttackKey, Count, Section
+
+if TYPE_CHECKING:
+    from textadv.data import Chat
+    from textadv.data.rendering import Template
+    from textadv.measuring.safety.adversaries import Adversary
+    from textadv.models import LoadedModel
+
+
+class Rewritable(NamedTuple):
+    """What an attack in text is made for.
+
+    chats: the behaviours. template: as the model's chats are written. judge: name of the refusal list that decides.
+    batch_size: rows per forward.
+    """
+
+    loaded: LoadedModel
+    template: Template
+    chats: Sequence[Chat]
+    seed: int
+    judge: str
+    batch_size: int
+
+
+class GcgConfig(Section):
+    """A suffix found by gradients of its tokens and tries of many candidates."""
+
+    name: Literal["gcg"] = Field(description="gcg: greedy coordinate gradient.")
+    steps: Count = Field(250, description="Steps of the search.")
+
+    def make(self, scene: Rewritable) -> Adversary:
+        """The adversary."""
+        raise NotImplementedError
+
+
+class SoftSuffixConfig(Section):
+    """A suffix found on the simplex of tokens."""
+
+    name: Literal["soft_suffix"] = Field(description="soft_suffix: relaxed suffixes, all on one backward.")
+    steps: Count = Field(250, description="Steps of the search.")
+
+    def make(self, scene: Rewritable) -> Adversary:
+        """The adversary."""
+        raise NotImplementedError
+
+
+Rewrite = Annotated[GcgConfig | SoftSuffixConfig, Field(discriminator="name")]
+Rewrites = dict[AttackKey, Rewrite]
+
+
+def rewrites(wanted: Mapping[str, Rewrite], scene: Rewritable) -> dict[str, Adversary]:
+    """The adversaries by name. Raises ConfigError where one cannot be made of what it is given."""
+    return {name: section.make(scene) for name, section in wanted.items()}
