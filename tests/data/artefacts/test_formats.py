@@ -1,4 +1,4 @@
-"""Files of JailbreakBench, HarmBench and AdversariaLLM and rows of paraphrases: read, written, and read back the same."""
+"""Files of JailbreakBench, HarmBench and AdversariaLLM, and paraphrases: read, written, and read back the same."""
 
 from __future__ import annotations
 
@@ -281,7 +281,7 @@ BAD: list[tuple[object, str]] = [
     ({"jailbreaks": [{"goal": "g", "prompt": ["a"]}]}, "prompt must be a text or null, got ['a']."),
     (
         {"jailbreaks": [{"goal": "g", "jailbroken": "maybe"}]},
-        "jailbroken must be true, false, 1, 0 or null, got 'maybe'",
+        "must be true, false, 1, 0 or null, got 'maybe'",
     ),
     ({"a": ["x", 3]}, "'a', entry 1: expected an object, got 3."),
     ({"a": [["picture.png", "text"]]}, "a test case with an image"),

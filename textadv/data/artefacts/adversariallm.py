@@ -65,7 +65,7 @@ def _turns(value: object, place: str) -> list[Message]:
     """The turns of a chat; a text alone is the user's."""
     if isinstance(value, str):
         return [{"role": "user", "content": value}]
-    turns = []
+    turns: list[Message] = []
     for number, given in enumerate(list_of(value, place)):
         turn = entry_of(given, f"{place}, turn {number}")
         role, content = turn.get("role"), turn.get("content")

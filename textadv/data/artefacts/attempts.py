@@ -119,12 +119,11 @@ def number_or_none(row: Mapping[str, Any], name: str, place: str) -> float | Non
 
 def verdict_of(value: object, place: str) -> bool | None:
     """A verdict as files write it (true, 1, "1", "yes"); None for null and for -1, which says that nobody knows."""
-    known = {True: True, False: False, 1: True, 0: False, -1: None, None: None}
-    words = {"1": True, "0": False, "-1": None, "": None, "yes": True, "no": False, "true": True, "false": False}
-    if isinstance(value, str) and value.strip().lower() in words:
-        return words[value.strip().lower()]
-    if (value is None or isinstance(value, (bool, int, float))) and value in known:
-        return known[value]
+    words = {"1": True, "0": False, "-1": None, "none": None, "": None, "yes": True, "no": False}
+    words |= {"true": True, "false": False}
+    word = str(int(value) if isinstance(value, float) and value in (0, 1, -1) else value).strip().lower()
+    if word in words and (value is None or isinstance(value, (bool, int, float, str))):
+        return words[word]
     raise DataError(f"{place} must be true, false, 1, 0 or null, got {shown(value)}.")
 
 

@@ -84,7 +84,7 @@ def joined(
 
     requests: id -> what is asked for in words. names: of behaviours, -> the request in words, where files name them.
     Attempts of one behaviour come in this order: those that broke, by their largest p_harmful, by their loss, as they
-    stand; of equal prompts (with the same turns before them) the first is kept.
+    stand; of equal prompts (with the same turns before them) the first of these is kept.
     """
     by_text: dict[str, list[int]] = {}
     for number, request in requests.items():
@@ -118,14 +118,14 @@ def _rows_of(attempt: Attempt, by_text: Mapping[str, list[int]], names: Mapping[
 
 
 def _ordered(attempts: Sequence[Attempt]) -> tuple[Attempt, ...]:
-    once = {(attempt.prompt, str(attempt.history)): attempt for attempt in reversed(attempts)}
-    kept = [attempt for attempt in reversed(once.values())]
-
     def rank(attempt: Attempt) -> tuple[bool, float, float]:
         loss = float("inf") if attempt.loss is None else attempt.loss
         return attempt.broken is not True, -(harm_of(attempt) or 0.0), loss
 
-    return tuple(sorted(kept, key=rank))
+    once: dict[tuple[str | None, str], Attempt] = {}
+    for attempt in sorted(attempts, key=rank):
+        once.setdefault((attempt.prompt, str(attempt.history)), attempt)
+    return tuple(once.values())
 
 
 def require_named(
