@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 from pydantic import Field
 
 from textadv.config.types import AttackKey, Count, Section
+from textadv.tasks.chat.rewrites_drawn import ArtefactsConfig, BestOfNConfig, ManyShotConfig, TemplatesConfig
+from textadv.tasks.chat.rewrites_searched import BeastConfig, IterativeConfig, RandomSearchConfig
 
 if TYPE_CHECKING:
     from textadv.data import Chat
@@ -19,11 +21,14 @@ if TYPE_CHECKING:
     from textadv.models import LoadedModel
 
 
+KEY = "evaluation.rewrites"
+
+
 class Rewritable(NamedTuple):
     """What an attack in text is made for.
 
     chats: the behaviours. template: as the model's chats are written. judge: name of the refusal list that decides.
-    batch_size: rows per forward.
+    batch_size: rows per forward. key: of the section, for errors.
     """
 
     loaded: LoadedModel
@@ -32,6 +37,7 @@ class Rewritable(NamedTuple):
     seed: int
     judge: str
     batch_size: int
+    key: str = KEY
 
 
 class GcgConfig(Section):
@@ -56,10 +62,21 @@ class SoftSuffixConfig(Section):
         raise NotImplementedError
 
 
-Rewrite = Annotated[GcgConfig | SoftSuffixConfig, Field(discriminator="name")]
+Rewrite = Annotated[
+    GcgConfig
+    | SoftSuffixConfig
+    | BestOfNConfig
+    | ManyShotConfig
+    | TemplatesConfig
+    | ArtefactsConfig
+    | RandomSearchConfig
+    | BeastConfig
+    | IterativeConfig,
+    Field(discriminator="name"),
+]
 Rewrites = dict[AttackKey, Rewrite]
 
 
 def rewrites(wanted: Mapping[str, Rewrite], scene: Rewritable) -> dict[str, Adversary]:
     """The adversaries by name. Raises ConfigError where one cannot be made of what it is given."""
-    return {name: section.make(scene) for name, section in wanted.items()}
+    return {name: section.make(scene._replace(key=f"{KEY}.{name}")) for name, section in wanted.items()}
