@@ -98,7 +98,10 @@ class TemplatesConfig(Section):
     def _rules(self) -> TemplatesConfig:
         if self.file is None and not self.shipped:
             raise ConfigError(
-                ["templates needs file, shipped or both. Name text files that hold {prompt}, or shipped: [acting]."]
+                [
+                    "evaluation.rewrites: templates needs file, shipped or both. Name text files that hold {prompt}, "
+                    "or set shipped: [acting]."
+                ]
             )
         return self
 

@@ -36,7 +36,10 @@ class RandomSearchConfig(Section):
     def _rules(self) -> RandomSearchConfig:
         lines = []
         if self.replaced > self.tokens:
-            lines.append(f"random_search.replaced must be at most tokens, {self.tokens}, got {self.replaced}.")
+            lines.append(
+                f"evaluation.rewrites: replaced of random_search must be at most its tokens, {self.tokens}, got "
+                f"{self.replaced}."
+            )
         return checked(self, lines)
 
     def make(self, scene: Rewritable) -> Adversary:
@@ -86,8 +89,8 @@ class IterativeConfig(Section):
         if may_hold_a_key(self.endpoint):
             # It would be written into config.yaml, results.json and the report, and is not shown here.
             lines.append(
-                "iterative.endpoint may hold a key: a user, a password or a query. Leave these out, and name the "
-                "environment variable that holds the key in key_variable."
+                "evaluation.rewrites: endpoint of iterative may hold a key: a user, a password or a query. Leave these "
+                "out, and name the environment variable that holds the key in key_variable."
             )
         return checked(self, lines)
 
