@@ -15,10 +15,9 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache
 
 from textadv.models.places import bare
-from textadv.models.running import forward
+from textadv.models.running import as_cache, forward, prefix_length
 from textadv.values.batch import Batch, Perturbation
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
@@ -28,13 +27,15 @@ _trusted: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 def with_prefix(model: nn.Module, batch: Batch, perturbation: Perturbation) -> Batch:
     """The batch with its prefix's keys and values, or the batch itself where a cache cannot serve.
 
+    Where the batch has a shorter prefix already, it goes on from there.
+
     perturbation: a sample of what the attack will add; the first time a model is met, its logits with the cache are
     compared with those without, on this very batch. A difference is told once, as a warning, and the cache left alone.
     """
     length = _unperturbed(batch)
     if (
         batch.targets is None
-        or length < 1
+        or length <= prefix_length(batch)
         or not perturbation.space.per_position
         or not _trusted.get(bare(model), True)
     ):
@@ -59,9 +60,9 @@ def _cached(model: nn.Module, batch: Batch, length: int) -> Batch | None:
     """The batch with keys and values of its first positions; None, told once, where the model keeps none."""
     try:
         output = model(
-            input_ids=batch.inputs["input_ids"][:, :length],
+            input_ids=batch.inputs["input_ids"][:, prefix_length(batch) : length],
             attention_mask=batch.inputs["attention_mask"][:, :length],
-            past_key_values=DynamicCache(),
+            past_key_values=as_cache(batch),
             use_cache=True,
             logits_to_keep=1,
         )

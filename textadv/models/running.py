@@ -153,6 +153,14 @@ def prefix_length(batch: Batch) -> int:
     return batch.prefix[0][0].shape[2] if batch.prefix else 0
 
 
+def as_cache(batch: Batch) -> DynamicCache:
+    """The keys and values that the batch brings along, as a model takes them and goes on from."""
+    cache = DynamicCache()
+    for layer, (keys, values) in enumerate(batch.prefix):
+        cache.update(keys, values, layer)
+    return cache
+
+
 def _run(model: nn.Module, batch: Batch) -> Tensor:
     def told(_module: nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         return args, {**options, "batch": batch}
@@ -180,10 +188,7 @@ def _passed(model: nn.Module, batch: Batch) -> Tensor:
     known = prefix_length(batch)
     options: dict[str, object] = {"use_cache": False}
     if known:
-        cache = DynamicCache()
-        for layer, (keys, values) in enumerate(batch.prefix):
-            cache.update(keys, values, layer)
-        options = {"use_cache": True, "past_key_values": cache}
+        options = {"use_cache": True, "past_key_values": as_cache(batch)}
     return output_logits(
         model(
             input_ids=batch.inputs["input_ids"][:, known:],

@@ -1,4 +1,4 @@
-"""Many rows at once, as many as fit into memory: halved where they do not, and remembered from call to call."""
+"""Many rows at once, as many as serve: what fits into memory, and on a processor what stays near it."""
 
 from __future__ import annotations
 
@@ -8,23 +8,39 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+CPU_TOKENS = 1024
+"""On a CPU more at once is slower: what the layers write is then read back from far away."""
+GPU_TOKENS = 32768
+
 
 @dataclass
 class Room:
-    """How many rows a pass takes at most; it becomes smaller where memory runs out, and stays so. None: any number."""
+    """How many tokens a pass takes at most; fewer once memory has run out, from then on.
 
-    rows: int | None = None
+    None: as many as serve the device. Raises ValueError below 1.
+    """
 
-    def apply(self, function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
-        """`function` of all rows (K, ...), in parts that fit, put together again (K, ...).
+    tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.tokens is not None and self.tokens < 1:
+            raise ValueError(f"A pass takes one token or more, got {self.tokens}.")
+
+    def rows(self, length: int, device: torch.device) -> int:
+        """How many rows of so many tokens go into one pass; one at least."""
+        most = self.tokens or (CPU_TOKENS if device.type == "cpu" else GPU_TOKENS)
+        return max(most // max(length, 1), 1)
+
+    def apply(self, function: Callable[[Tensor], Tensor], rows: Tensor, length: int, device: torch.device) -> Tensor:
+        """`function` of all rows (K, ...) of so many tokens, in parts that fit, put together again (K, ...).
 
         Raises torch.OutOfMemoryError where not even one row fits.
         """
         found: list[Tensor] = []
         start = 0
         while start < len(rows):
-            part = rows[start : start + (self.rows or len(rows))]
-            out = self._tried(function, part)
+            part = rows[start : start + self.rows(length, device)]
+            out = self._tried(function, part, length)
             if out is None:
                 torch.cuda.empty_cache()
                 continue
@@ -32,11 +48,11 @@ class Room:
             start += len(part)
         return torch.cat(found)
 
-    def _tried(self, function: Callable[[Tensor], Tensor], part: Tensor) -> Tensor | None:
+    def _tried(self, function: Callable[[Tensor], Tensor], part: Tensor, length: int) -> Tensor | None:
         try:
             return function(part)
         except torch.OutOfMemoryError:
             if len(part) == 1:
                 raise
-            self.rows = -(-len(part) // 2)
+            self.tokens = max(len(part) // 2, 1) * max(length, 1)
         return None

@@ -15,15 +15,17 @@ from torch import Tensor, nn
 
 from textadv.attacks.prompts.fitting import Room
 from textadv.attacks.prompts.rewritten import AskedFor, Passes, Rewritten, Status
+from textadv.attacks.prompts.suffix_losses import said
 from textadv.data.chat_template import Reply, control_ids, encode_prompt, encode_reply
 from textadv.data.locating import located, shortened
 from textadv.data.rendering import Message, Template
 from textadv.models.decoding import context_length
-from textadv.models.places import bare, device_of, embedding_table
+from textadv.models.places import bare, device_of, embedding_table, space_module
 from textadv.models.running import evaluating, forward
 from textadv.values.batch import Batch, Role, padded
 from textadv.values.errors import DataError
 from textadv.values.losses import Loss, cross_entropy
+from textadv.values.spaces import Embeddings
 
 TARGET = "harmful"
 
@@ -44,6 +46,11 @@ class Slotted:
     tail: str
     reply: Reply
 
+    @property
+    def row(self) -> Tensor:
+        """The tokens of the text, (L,) int64."""
+        return torch.tensor(self.slots, dtype=torch.int64)
+
     def sent(self, text: str) -> tuple[Message, ...]:
         """The messages with another text in the place of that one."""
         return with_text(self.messages, text)
@@ -60,7 +67,7 @@ class ChatVictim:
     """A chat model as attacks in text know it.
 
     template: as its chats are written. max_length: the most tokens of a prompt with its answer; None: the positions of
-    the model. room: how many rows of it fit into memory at once.
+    the model. room: how many of its tokens go into one pass.
     """
 
     model: nn.Module
@@ -86,6 +93,14 @@ class ChatVictim:
         most = min(embedding_table(bare(self.model)).shape[0], len(tokenizer))
         return torch.tensor([token for token in range(most) if token not in odd], dtype=torch.int64)
 
+    @cached_property
+    def table(self) -> Tensor:
+        """The embedding (N, D) of each token of the vocabulary, as the model receives it."""
+        module = space_module(self.model, Embeddings())
+        with torch.no_grad():
+            found: Tensor = module(self.vocabulary.to(self.device))
+        return found.detach()
+
     # ---- text -> tokens
 
     def encoded(self, messages: Sequence[Message]) -> tuple[int, ...]:
@@ -95,16 +110,19 @@ class ChatVictim:
         return ids
 
     def reply(self, messages: Sequence[Message], target: str) -> Reply:
-        """What the template writes before an answer, and the target after it, thoughts left out.
+        """What the template writes before an answer, and the target after it, thoughts and its end of turn left out.
 
-        Raises DataError where the target has no text, or does not fit.
+        A target is how an answer begins: the model is not to stop there. Raises DataError where the target has no text,
+        or does not fit.
         """
         if not isinstance(target, str) or not target.strip():
             raise DataError(f"there is no target to aim at, got {shortened(str(target))}. Give the row one.")
         prompt = encode_prompt(self.template, messages)
         reply = encode_reply(self.template, messages, prompt, target, thoughts=False)
-        self._require_room(len(prompt) + len(reply.opening) + len(reply.answer))
-        return reply
+        control = control_ids(self.template.tokenizer)
+        kept = next((n for n in range(len(reply.answer), 0, -1) if reply.answer[n - 1] not in control), 0)
+        self._require_room(len(prompt) + len(reply.opening) + kept)
+        return reply._replace(answer=reply.answer[:kept] or reply.answer)
 
     def _require_room(self, tokens: int) -> None:
         if self.most is not None and tokens > self.most:
@@ -186,7 +204,7 @@ class ChatVictim:
         passes: Passes | None = None,
         loss: Loss = cross_entropy,
     ) -> Tensor:
-        """(B,) the loss of each target after its prompt, on the CPU, by whole passes; counted in `passes`."""
+        """(B, ...) the loss of each target after its prompt, on the CPU, by whole passes; counted in `passes`."""
 
         def of(rows: Tensor) -> Tensor:
             part = rows.tolist()
@@ -194,7 +212,8 @@ class ChatVictim:
             return loss(forward(bare(self.model), batch), batch).float().cpu()
 
         with evaluating(bare(self.model)):
-            found = self.room.apply(of, torch.arange(len(prompts)))
+            longest = max((len(ids) + len(one.answer) for ids, one in zip(prompts, replies, strict=True)), default=0)
+            found = self.room.apply(of, torch.arange(len(prompts)), longest, self.device)
         if passes is not None:
             passes.forwards += len(prompts)
             each = zip(prompts, replies, strict=True)
@@ -220,6 +239,27 @@ class ChatVictim:
         except DataError as error:
             return failed(asked, str(error), spent)
         return Rewritten(asked.id, tuple(messages), ids, status, "", loss, spent, tuple(path))
+
+    def measured(
+        self,
+        asked: AskedFor,
+        messages: Sequence[Message],
+        passes: Passes,
+        path: Sequence[tuple[int, float]] = (),
+    ) -> Rewritten:
+        """The row as it is sent, with the loss of its target then; `reached` where greedy decoding says the target."""
+        try:
+            ids, reply = self.encoded(messages), self.reply(messages, asked.target)
+        except DataError as error:
+            return failed(asked, str(error), passes)
+        [[loss, says]] = self.losses([ids], [reply], passes, _claims).tolist()
+        status: Status = "reached" if says else "not_reached"
+        return self.finished(asked, messages, status=status, loss=loss, passes=passes, path=path)
+
+
+def _claims(logits: Tensor, batch: Batch) -> Tensor:
+    """(B, 2): nats per token of the target, and 1 where greedy decoding says it."""
+    return torch.stack([cross_entropy(logits, batch).float(), said(logits, batch).float()], dim=1)
 
 
 def failed(asked: AskedFor, why: str, passes: Passes | None = None) -> Rewritten:

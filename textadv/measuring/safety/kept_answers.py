@@ -53,6 +53,10 @@ class Answer:
     backward_tokens: int | None = None
     key: str = field(default="", compare=False)
 
+    def __post_init__(self) -> None:
+        # Read back it is a list.
+        object.__setattr__(self, "sent", tuple(self.sent))
+
     def under(self, attack: str, restart: int) -> Answer:
         """The answer as this round of this attack got it: without passes, where another one's made it."""
         if self.attack == attack and self.restart in (restart, None):
@@ -152,7 +156,6 @@ def answer_of(told: Mapping[str, Any]) -> Answer | None:
         if not isinstance(told.get("key"), str) or not isinstance(answer, dict):
             return None
         known: dict[str, Any] = {"restart": None, **answer}
-        known["sent"] = tuple(known.get("sent", ()))
         return Answer(**known, key=told["key"])
     except TypeError:
         return None
