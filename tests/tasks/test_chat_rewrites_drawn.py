@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.attacks.prompts.talking import victim
 from tests.chat_run import tokenizer
 from tests.config_sample import chat_problems, small_chat
 from textadv.attacks.prompts.beast import Beast
@@ -21,8 +23,10 @@ from textadv.attacks.prompts.worded import Worded
 from textadv.config.types import ConfigError
 from textadv.data import Chat
 from textadv.data.rendering import Template, one_turn
+from textadv.measuring.safety.ablated import RefusalAblation
 from textadv.measuring.safety.attacker import EndpointAttacker
 from textadv.measuring.safety.rewriting import Rewriting
+from textadv.models import LoadedModel
 from textadv.tasks.chat.rewrites import Rewritable, rewrites
 from textadv.tasks.chat.rewrites_drawn import TemplatesConfig
 from textadv.values.batch import Role
@@ -73,13 +77,15 @@ def test_best_of_n() -> None:
 
 def test_random_search() -> None:
     assert made("{name: random_search}") == RandomSearch(seed=7)
-    keys = "tokens: 5, steps: 6, candidates: 7, replaced: 2, restarts: 3"
-    assert made(f"{{name: random_search, {keys}}}") == RandomSearch(5, 6, 7, 2, 3, 7)
+    keys = "length: 5, steps: 6, candidates: 7, replaced: 2, restarts: 3, early_stop: false"
+    assert made(f"{{name: random_search, {keys}}}") == RandomSearch(5, 6, 7, 2, 3, False, 7)
 
 
 def test_beast() -> None:
     assert made("{name: beast}") == Beast(seed=7)
-    assert made("{name: beast, tokens: 4, beam: 3, samples: 2, temperature: 0.5}") == Beast(4, 3, 2, 0.5, 7)
+    assert made("{name: beast, length: 4, beam: 3, samples: 2, temperature: 0.5, early_stop: false}") == Beast(
+        4, 3, 2, 0.5, False, 7
+    )
 
 
 def test_many_shot(dialogues: Path) -> None:
@@ -156,8 +162,8 @@ def test_what_no_run_can_have_is_told_with_the_keys(monkeypatch: pytest.MonkeyPa
         return line
 
     assert "templates needs file, shipped or both" in told("{name: templates}")
-    assert "replaced of random_search must be at most its tokens, 2, got 3" in told(
-        "{name: random_search, tokens: 2, replaced: 3}"
+    assert "replaced of random_search must be at most its length, 2, got 3" in told(
+        "{name: random_search, length: 2, replaced: 3}"
     )
     place = "endpoint_model: tiny, key_variable: null"
     assert "may hold a key" in told(f"{{name: iterative, endpoint: 'http://u:p@h/v1', {place}}}")
@@ -165,3 +171,22 @@ def test_what_no_run_can_have_is_told_with_the_keys(monkeypatch: pytest.MonkeyPa
     monkeypatch.delenv("NO_SUCH_KEY", raising=False)
     place = "endpoint: http://h/v1, endpoint_model: tiny, key_variable: NO_SUCH_KEY"
     assert "NO_SUCH_KEY (key_variable) is not set" in refused(f"{{name: iterative, {place}}}")
+
+
+def test_refusal_ablation_takes_its_direction_from_training_rows() -> None:
+    train = {Role.ADVERSARIAL: CHATS, Role.UTILITY: [replace(CHATS[0], answers={"response": "x"}, role=Role.UTILITY)]}
+    scene = SCENE._replace(loaded=LoadedModel(victim().model, tokenizer(), (), ()), train=train, max_length=80)
+
+    def adversary(section: str) -> RefusalAblation:
+        config = small_chat(f"evaluation.rewrites={{a: {section}}}").evaluation
+        found = rewrites(config.rewrites, scene)["a"]
+        assert isinstance(found, RefusalAblation)
+        return found
+
+    plain = adversary("{name: refusal_ablation}")
+    assert (plain.layers, len(plain.harmful), len(plain.harmless)) == ((0, 1), 2, 1)
+    assert plain.harmful.ids.tolist() == [chat.id for chat in CHATS]
+    less = adversary("{name: refusal_ablation, prompts: 1, first_layer: 0.5}")
+    assert (less.layers, len(less.harmful)) == ((1,), 1)
+    with pytest.raises(ConfigError, match="evaluation.rewrites.a.first_layer: 1.0 leaves none of 2 blocks"):
+        adversary("{name: refusal_ablation, first_layer: 1.0}")

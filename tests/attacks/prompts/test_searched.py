@@ -9,10 +9,12 @@ import torch
 
 from tests.attacks.prompts.talking import TARGET, asked, victim
 from textadv.attacks.prompts.beast import Beast, next_logits
+from textadv.attacks.prompts.first_suffix import begun
 from textadv.attacks.prompts.random_search import RandomSearch
 from textadv.attacks.prompts.rewritten import RewritingAttack, Rewritten
-from textadv.attacks.prompts.suffixes import FILLER, Best
+from textadv.attacks.prompts.suffix_row import SuffixRow
 from textadv.attacks.prompts.victim import ChatVictim
+from textadv.values.losses import cross_entropy
 
 WORDS, TOKENS = 9, 2
 SEARCHES: dict[str, Callable[[int], RewritingAttack]] = {
@@ -23,13 +25,20 @@ GAPS = {"random search": 0.2, "beast": 0.5}
 """How far above the best of all suffixes a search ends at most, in nats per token, over five seeds."""
 
 
+def chat(length: int) -> SuffixRow:
+    """The behaviour with so many slots."""
+    (row,) = begun(victim(WORDS), [asked()], None, length, cross_entropy).rows
+    return row
+
+
 def least(lengths: tuple[int, ...]) -> float:
     """The least loss of all suffixes of these lengths that survive."""
-    best = Best(victim(WORDS), asked(), victim(WORDS).slotted(asked(), FILLER))
+    found = []
     for length in lengths:
-        rows = torch.cartesian_prod(*[victim(WORDS).vocabulary] * length).reshape(-1, length)
-        best.tried(best.surviving(rows))
-    return best.loss
+        row = chat(length)
+        rows = torch.cartesian_prod(*[row.victim.vocabulary] * length).reshape(-1, length)
+        found.append(float(row.losses(rows[row.survives(rows)])[:, 0].min()))
+    return min(found)
 
 
 def remeasured(seen: ChatVictim, row: Rewritten) -> float:
@@ -58,7 +67,8 @@ def test_the_text_has_the_tokens_and_the_loss_that_are_claimed(name: str) -> Non
     for row, given in zip(found, rows, strict=True):
         assert row.loss == pytest.approx(remeasured(victim(), row), rel=1e-4)
         assert str(row.messages[-1]["content"]).startswith(str(given.messages[-1]["content"]))
-        assert row.path[-1][1] == row.loss and row.path == tuple(sorted(row.path, key=lambda at: (at[0], -at[1])))
+        assert row.path[-1][1] == pytest.approx(row.loss, rel=1e-4)
+        assert row.path == tuple(sorted(row.path, key=lambda at: (at[0], -at[1])))
         assert row.passes.forwards >= row.path[-1][0] and row.passes.backwards == 0
     alone = SEARCHES[name](0)(victim(), rows[1:])
     assert alone[0].messages == found[1].messages, "a row's result does not depend on those beside it"
@@ -84,14 +94,14 @@ def test_reached_is_that_the_model_begins_with_the_target() -> None:
 
 def test_beast_draws_what_the_model_would_write_there() -> None:
     seen = victim(WORDS)
-    best = Best(seen, asked(), seen.slotted(asked(), FILLER))
+    row = chat(1)
     suffix = seen.vocabulary[:2].unsqueeze(0)
-    whole = torch.tensor([[*best.slotted.before, *suffix[0].tolist()]])
-    assert torch.allclose(next_logits(best, suffix), seen.model(input_ids=whole).logits[:, -1], atol=1e-5)
+    whole = torch.tensor([[*row.slotted.before, *suffix[0].tolist()]])
+    assert torch.allclose(next_logits(row, suffix), seen.model(input_ids=whole).logits[:, -1], atol=1e-5)
     # Almost without temperature only the likeliest word is drawn, and it is the greedy one.
-    (row,) = Beast(1, beam=1, samples=1, temperature=1e-6)(seen, [asked()])
-    greedy = next_logits(best, suffix[:, :0])[0, seen.vocabulary].argmax()
-    assert int(seen.vocabulary[greedy]) in row.ids
+    (ended,) = Beast(1, beam=1, samples=1, temperature=1e-6)(seen, [asked()])
+    greedy = next_logits(row, suffix[:, :0])[0, seen.vocabulary].argmax()
+    assert int(seen.vocabulary[greedy]) in ended.ids
 
 
 @pytest.mark.parametrize("name", SEARCHES)
@@ -106,13 +116,13 @@ def test_what_is_wrong_with_a_row_is_its_own_status(name: str) -> None:
 
 def test_a_suffix_that_does_not_fit_is_told_with_the_key() -> None:
     (row,) = Beast(90)(victim(), [asked()])
-    assert row.status == "failed" and "a suffix of 90 tokens" in row.why and "Set tokens lower" in row.why
+    assert row.status == "failed" and "a suffix of 90 tokens" in row.why and "Set length lower" in row.why
 
 
 def test_settings_out_of_range_are_told() -> None:
-    with pytest.raises(ValueError, match="replaced must be at most tokens, 2, got 3"):
+    with pytest.raises(ValueError, match="replaced of random_search must be at most length, 2, got 3"):
         RandomSearch(2, replaced=3)
-    with pytest.raises(ValueError, match="temperature must be above 0"):
+    with pytest.raises(ValueError, match="temperature of beast must be above 0"):
         Beast(temperature=0)
-    with pytest.raises(ValueError, match="beam must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="beam of beast must be at least 1, got 0"):
         Beast(beam=0)

@@ -17,7 +17,15 @@ from textadv.measuring.safety.record import BY_JUDGE, HEADINGS, SUCCESS
 from textadv.measuring.sections.outcomes import AttackOutcomes
 from textadv.measuring.statistics import Rate
 
-Group = Literal["attack success", "not refused", "broken off", "attack success by radius", "over-refusal", "capability"]
+Group = Literal[
+    "attack success",
+    "not refused",
+    "broken off",
+    "attack success by radius",
+    "by adapter scale",
+    "over-refusal",
+    "capability",
+]
 
 
 def rate(group: Group, name: str, rate: Rate, rows: Sequence[float], lower: bool, note: str = "") -> Measure:

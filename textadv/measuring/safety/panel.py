@@ -75,7 +75,7 @@ class Panel:
     target_words: so many words of a target are its beginning. useful: turns and good answers to them.
     base: what tells gibberish, the same for all models; None: the model without its adapter, where it has one.
     decides: of `others` the judge whose verdict takes the place of the refusal list and the rule of words.
-    curve: success by radius.
+    curve: success by radius. scales: of the adapter, at which plain requests and prefills are asked again.
     """
 
     behaviours: ChatRows
@@ -96,6 +96,7 @@ class Panel:
     decides: Judge | None = None
     curve: Curve = field(default_factory=Curve)
     shown: tuple[str, ...] = ()
+    scales: tuple[float, ...] = ()
 
     @property
     def prompts(self) -> tuple[str, ...]:

@@ -26,18 +26,19 @@ class RandomSearchConfig(Section):
     """A suffix of which tokens are replaced at random where the target becomes likelier."""
 
     name: Literal["random_search"] = Field(description="random_search: random changes, kept where they help.")
-    tokens: Count = Field(20, description="Tokens of the suffix.")
+    length: Count = Field(20, description="Tokens of the suffix.")
     steps: Count = Field(100, description="Steps of each restart.")
     candidates: Count = Field(8, description="Changes that are tried in a step.")
     replaced: Count = Field(1, description="Tokens that a change replaces.")
     restarts: Count = Field(1, description="Searches from random suffixes of their own; the best end counts.")
+    early_stop: bool = Field(True, description="End a row where greedy decoding says its target.")
 
     @model_validator(mode="after")
     def _rules(self) -> RandomSearchConfig:
         lines = []
-        if self.replaced > self.tokens:
+        if self.replaced > self.length:
             lines.append(
-                f"evaluation.rewrites: replaced of random_search must be at most its tokens, {self.tokens}, got "
+                f"evaluation.rewrites: replaced of random_search must be at most its length, {self.length}, got "
                 f"{self.replaced}."
             )
         return checked(self, lines)
@@ -54,10 +55,11 @@ class BeastConfig(Section):
     """A beam of suffixes that the model itself samples."""
 
     name: Literal["beast"] = Field(description="beast: beam search by the model's own sampling.")
-    tokens: Count = Field(40, description="Tokens of the longest suffix, one in each step.")
+    length: Count = Field(40, description="Tokens of the longest suffix, one in each step.")
     beam: Count = Field(15, description="Suffixes that are kept in a step (k1).")
     samples: Count = Field(15, description="Next tokens that are drawn for each of them (k2).")
     temperature: Positive = Field(1.0, description="Of these draws.")
+    early_stop: bool = Field(True, description="End a row where greedy decoding says its target.")
 
     def make(self, scene: Rewritable) -> Adversary:
         """The adversary."""
