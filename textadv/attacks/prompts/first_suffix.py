@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from textadv.attacks.prompts.rewritten import AskedFor, Passes, Rewritten
+from textadv.attacks.prompts.rewritten import AskedFor, Rewritten
 from textadv.attacks.prompts.suffix_row import SuffixRow
 from textadv.attacks.prompts.victim import ChatVictim, Slotted, failed
 from textadv.data.locating import shortened
@@ -27,48 +27,56 @@ class Begun(NamedTuple):
 def begun(
     victim: ChatVictim, asked: Sequence[AskedFor], text: str | None, length: int, loss: Loss, norm_scale: float = 1.0
 ) -> Begun:
-    """Each behaviour followed by the same first suffix.
+    """Each behaviour followed by the same first suffix: see `first_row`.
 
-    text: what is tried first; None: a word that is repeated until there are `length` tokens. Rows differ in what stands
-    before the suffix, so that the tokens of the first row that has one decide for all.
+    The tokens of the first row that has one decide for all.
     """
     rows: list[SuffixRow] = []
     lost: list[Rewritten] = []
-    chosen, slots = text, None
     for one in asked:
         try:
-            slotted = _slotted(victim, one, chosen, length)
+            row = first_row(victim, one, text, length, loss, norm_scale)
         except DataError as error:
-            lost.append(failed(one, str(error), Passes()))
+            lost.append(failed(one, str(error)))
             continue
-        if slots is not None and slotted.slots != slots:
-            why = f"the suffix {shortened(str(chosen))} has other tokens here than after other prompts"
-            lost.append(failed(one, f"{why}. Ask for it by itself: universal: false.", Passes()))
+        if rows and row.slotted.slots != rows[0].slotted.slots:
+            why = f"the suffix {shortened(str(text))} has other tokens here than after other prompts"
+            lost.append(failed(one, f"{why}. Ask for it by itself: universal: false."))
             continue
-        slots = slotted.slots
-        chosen = victim.texts(slotted, slotted.row.unsqueeze(0))[0]
-        rows.append(SuffixRow(victim, one, slotted, loss, norm_scale))
+        text = victim.texts(row.slotted, row.slotted.row.unsqueeze(0))[0]
+        rows.append(row)
     return Begun(rows, lost)
 
 
-def _slotted(victim: ChatVictim, asked: AskedFor, text: str | None, length: int) -> Slotted:
-    if text is not None:
-        return victim.slotted(asked, text)
+def first_row(
+    victim: ChatVictim, asked: AskedFor, text: str | None, length: int, loss: Loss, norm_scale: float = 1.0
+) -> SuffixRow:
+    """The behaviour followed by a first suffix.
+
+    text: the suffix; None: a word that is repeated until there are `length` tokens. Raises DataError where the row has
+    no text or no target, is too long with it, or no such suffix stays the same as text.
+    """
+    slotted = _repeated(victim, asked, length) if text is None else victim.slotted(asked, text)
+    return SuffixRow(victim, asked, slotted, loss, norm_scale)
+
+
+def _repeated(victim: ChatVictim, asked: AskedFor, length: int) -> Slotted:
     # What is wrong with the row is told of the row, and not of the words.
-    found = victim.slotted(asked, UNITS[0])
+    victim.slotted(asked, UNITS[0])
+    told = ""
     for unit in _units(victim):
         try:
             found = victim.slotted(asked, unit * length)
-            if len(found.slots) != length and len(found.slots) % length == 0:
-                found = victim.slotted(asked, unit * (length * length // len(found.slots)))
-        except DataError:
+            tokens = len(found.slots)
+            if tokens > length and tokens % length == 0 and length % (tokens // length) == 0:
+                found = victim.slotted(asked, unit * (length * length // tokens))
+        except DataError as error:
+            told = told or str(error)
             continue
         if len(found.slots) == length and bool(victim.survives(found, found.row.unsqueeze(0))[0]):
             return found
-    raise DataError(
-        f"no first suffix of {length} tokens was found that stays the same as text: of the last one tried there are "
-        f"{len(found.slots)}. Name one with init, shorten it with length, or shorten the prompt."
-    )
+    why = told or "None of the words that were tried stays the same as text. Name one with init."
+    raise DataError(f"no first suffix of length: {length} tokens was found: {why}")
 
 
 def _units(victim: ChatVictim) -> Iterator[str]:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from textadv.attacks.prompts.candidates import Buffer, Draw, drawn, readable, tried
-from textadv.attacks.prompts.first_suffix import begun
+from textadv.attacks.prompts.first_suffix import begun, first_row
 from textadv.attacks.prompts.rewritten import AskedFor, Found, Rewritten
+from textadv.attacks.prompts.rows import row_by_row
 from textadv.attacks.prompts.suffix_losses import SUFFIX_LOSSES
 from textadv.attacks.prompts.suffix_row import SuffixRow
 from textadv.attacks.prompts.victim import ChatVictim
@@ -84,22 +86,22 @@ class Gcg:
         self, victim: ChatVictim, asked: Sequence[AskedFor], *, variant: int = 0, found: Found | None = None
     ) -> list[Rewritten]:
         """See `RewritingAttack`."""
-        ended: dict[int, Rewritten] = {}
+        if not self.universal:
+            return row_by_row(asked, partial(self._alone, victim), found)
+        ended = self._together(victim, asked)
+        return row_by_row(asked, lambda one: ended[one.id], found)
 
-        def end(row: Rewritten) -> None:
-            ended[row.id] = row
-            if found is not None:
-                found(row)
+    def _alone(self, victim: ChatVictim, asked: AskedFor) -> Rewritten:
+        row = first_row(victim, asked, self.init, self.length, SUFFIX_LOSSES[self.loss], self.norm_scale)
+        best, path = self._searched([row])
+        return row.ended(best, path)
 
-        for together in [list(asked)] if self.universal else [[one] for one in asked]:
-            start = begun(victim, together, self.init, self.length, SUFFIX_LOSSES[self.loss], self.norm_scale)
-            for lost in start.failed:
-                end(lost)
-            if start.rows:
-                best, path = self._searched(start.rows)
-                for row in start.rows:
-                    end(row.ended(best, path))
-        return [ended[one.id] for one in asked]
+    def _together(self, victim: ChatVictim, asked: Sequence[AskedFor]) -> dict[int, Rewritten]:
+        """Every row with the suffix that serves all, by id."""
+        start = begun(victim, asked, self.init, self.length, SUFFIX_LOSSES[self.loss], self.norm_scale)
+        best, path = self._searched(start.rows) if start.rows else ([], [])
+        ended = [*start.failed, *(row.ended(best, path) for row in start.rows)]
+        return {row.id: row for row in ended}
 
     def _searched(self, rows: Sequence[SuffixRow]) -> tuple[list[Tensor], list[tuple[int, float]]]:
         """The best suffixes (L,), the best one first, and (forwards, best loss) as the search went."""

@@ -85,6 +85,15 @@ class SuffixRow:
         ids[:, self.slots] = row.to(ids.device)
         return replace(batch, inputs={**batch.inputs, "input_ids": ids})
 
+    def many(self, rows: int) -> Batch:
+        """The row as many, with what is known of it, and the tokens of the first suffix in the slots of each."""
+        return _repeated(self._known, rows, prefix_length(self._known))
+
+    @cached_property
+    def slot_vectors(self) -> Tensor:
+        """The embeddings (L, D) of the tokens of the first suffix, as the model receives them."""
+        return self.victim.embedded(self.slotted.row)
+
     # ---- losses
 
     @torch.no_grad()

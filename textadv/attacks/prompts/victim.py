@@ -96,9 +96,12 @@ class ChatVictim:
     @cached_property
     def table(self) -> Tensor:
         """The embedding (N, D) of each token of the vocabulary, as the model receives it."""
-        module = space_module(self.model, Embeddings())
-        with torch.no_grad():
-            found: Tensor = module(self.vocabulary.to(self.device))
+        return self.embedded(self.vocabulary)
+
+    @torch.no_grad()
+    def embedded(self, tokens: Tensor) -> Tensor:
+        """The embeddings (N, D) of tokens (N,), as the model receives them."""
+        found: Tensor = space_module(self.model, Embeddings())(tokens.to(self.device))
         return found.detach()
 
     # ---- text -> tokens
@@ -252,12 +255,12 @@ class ChatVictim:
             ids, reply = self.encoded(messages), self.reply(messages, asked.target)
         except DataError as error:
             return failed(asked, str(error), passes)
-        [[loss, says]] = self.losses([ids], [reply], passes, _claims).tolist()
+        [[loss, says]] = self.losses([ids], [reply], passes, claims).tolist()
         status: Status = "reached" if says else "not_reached"
         return self.finished(asked, messages, status=status, loss=loss, passes=passes, path=path)
 
 
-def _claims(logits: Tensor, batch: Batch) -> Tensor:
+def claims(logits: Tensor, batch: Batch) -> Tensor:
     """(B, 2): nats per token of the target, and 1 where greedy decoding says it."""
     return torch.stack([cross_entropy(logits, batch).float(), said(logits, batch).float()], dim=1)
 

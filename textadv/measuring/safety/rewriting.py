@@ -21,7 +21,7 @@ from textadv.values.digests import digest
 from textadv.values.errors import DataError
 from textadv.values.host.phases import phase
 from textadv.values.host.writing import made
-from textadv.values.processes import from_shares, own_share
+from textadv.values.processes import from_shares, in_step, of_the_first, own_share, rank
 
 FOLDER = "rewritten"
 CLAIM_TOLERANCE = 0.02
@@ -74,14 +74,16 @@ class Rewriting:
             missing = list(asked)
         mine = missing if self.attack.universal else own_share(missing, victim.model)
         with phase("rewriting prompts", len(mine), "prompts") as advance:
+            # Processes that search the same rows leave it to one of them to write.
+            writes = files is not None and not (rank() and (self.attack.universal or in_step(victim.model)))
 
             def one(row: Rewritten) -> None:
-                if files is not None and row.status != "failed":
+                if files is not None and writes and row.status != "failed":
                     keep(files.own, [{"key": keys[row.id], "rewritten": asdict(row)}])
                 advance(1)
 
             made_now = self.attack(victim, mine, variant=variant, found=one) if mine else []
-        shared = made_now if self.attack.universal else from_shares(made_now, victim.model)
+        shared = of_the_first(made_now) if self.attack.universal else from_shares(made_now, victim.model)
         found = {row.id: known[keys[row.id]] for row in asked if keys[row.id] in known}
         return found | {row.id: row for row in shared}
 

@@ -20,9 +20,8 @@ if TYPE_CHECKING:
 
 def _worded(wording: Wording, scene: Rewritable) -> Adversary:
     from textadv.attacks.prompts.worded import Worded
-    from textadv.measuring.safety.rewriting import Rewriting
 
-    return Rewriting(Worded(wording), scene.chats, scene.template)
+    return scene.asked_with(Worded(wording))
 
 
 def listed(value: str | list[str]) -> list[str]:

@@ -11,15 +11,8 @@ from textadv.config.types import ConfigError, Count, Natural, NotNegative, Posit
 from textadv.tasks.chat.judges import may_hold_a_key
 
 if TYPE_CHECKING:
-    from textadv.attacks.prompts.rewritten import RewritingAttack
     from textadv.measuring.safety.adversaries import Adversary
     from textadv.tasks.chat.rewrites import Rewritable
-
-
-def _rewriting(attack: RewritingAttack, scene: Rewritable) -> Adversary:
-    from textadv.measuring.safety.rewriting import Rewriting
-
-    return Rewriting(attack, scene.chats, scene.template)
 
 
 class RandomSearchConfig(Section):
@@ -48,7 +41,7 @@ class RandomSearchConfig(Section):
         from textadv.attacks.prompts.random_search import RandomSearch
 
         options = self.model_dump(exclude={"name"})
-        return _rewriting(RandomSearch(**options, seed=scene.seed), scene)
+        return scene.asked_with(RandomSearch(**options, seed=scene.seed))
 
 
 class BeastConfig(Section):
@@ -65,7 +58,7 @@ class BeastConfig(Section):
         """The adversary."""
         from textadv.attacks.prompts.beast import Beast
 
-        return _rewriting(Beast(**self.model_dump(exclude={"name"}), seed=scene.seed), scene)
+        return scene.asked_with(Beast(**self.model_dump(exclude={"name"}), seed=scene.seed))
 
 
 class IterativeConfig(Section):
@@ -126,4 +119,4 @@ class IterativeConfig(Section):
         attack = Iterative(
             EndpointAttacker(endpoint), judge, self.steps, self.max_new_tokens, self.kept, scene.batch_size
         )
-        return _rewriting(attack, scene)
+        return scene.asked_with(attack)
