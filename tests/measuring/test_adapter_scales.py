@@ -16,7 +16,8 @@ from tests.chats import causal
 from tests.config_sample import small_chat
 from tests.measuring.test_chat import FORBIDDEN, SAID, Scripted, evaluated, llama, of, panel
 from textadv.config.types import ConfigError
-from textadv.measuring.safety import generate
+from textadv.measuring.capability.likelihood import AnswerNLL
+from textadv.measuring.safety import fluency, generate
 from textadv.models import LoadedModel, ModelError
 from textadv.models.adapter_scale import adapter_moves, adapter_scaled, has_adapter
 from textadv.tasks.chat.panel import _scales
@@ -68,10 +69,16 @@ class ByScale(Scripted):
         return super().__call__(model, rows, **settings)
 
 
+def fluent(model: nn.Module, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[AnswerNLL]:
+    """Everything is likely."""
+    return [AnswerNLL(float(len(answer)), len(answer)) for _, answer in pairs]
+
+
 def test_success_and_over_refusal_at_each_scale_beside_the_worst_case(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(generate, "generate_tokens", ByScale())
+    monkeypatch.setattr(fluency, "answer_nll", fluent)
     plain = evaluated(tmp_path / "a", llama(), panel())
     wanted = replace(panel(), scales=(0.0, 1.0))
     found = evaluated(tmp_path / "b", llama(), wanted)
@@ -79,7 +86,7 @@ def test_success_and_over_refusal_at_each_scale_beside_the_worst_case(
     assert list(own) == ["complied at 0", "borderline refused at 0", "complied at 1", "borderline refused at 1"]
     assert own["complied at 0"].rows == (1, 1, 1, 1)
     direct = of(found, "direct").rows
-    assert own["complied at 1"].rows == direct and sum(direct) < 4
+    assert own["complied at 1"].rows == direct == (1, 0, 0, 0)
     assert own["borderline refused at 0"].value == 0
     assert own["borderline refused at 1"].rows == of(found, "borderline: refused").rows
     assert own["complied at 0"].row_ids == of(found, "direct").row_ids
@@ -90,8 +97,8 @@ def test_success_and_over_refusal_at_each_scale_beside_the_worst_case(
 
 
 def test_a_new_adapter_is_not_asked_again_at_any_scale(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    said = Scripted()
-    monkeypatch.setattr(generate, "generate_tokens", said)
+    monkeypatch.setattr(generate, "generate_tokens", Scripted())
+    monkeypatch.setattr(fluency, "answer_nll", fluent)
     model = llama(adapter=False)
     found = evaluated(tmp_path, model, replace(panel(), scales=(0.0, 1.0)))
     assert not [m for m in found.measures if m.group == "by adapter scale"]

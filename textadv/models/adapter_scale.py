@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -20,8 +21,12 @@ def has_adapter(model: nn.Module) -> bool:
 
 def adapter_moves(model: nn.Module) -> bool:
     """Whether the adapter changes anything: a new one, of which one factor is zero, does not at any scale."""
-    named = bare(model).named_parameters()
-    return any("lora_" in name and "_B." in name and bool(factor.detach().ne(0).any()) for name, factor in named)
+    factors = {
+        name: bool(part.detach().ne(0).any()) for name, part in bare(model).named_parameters() if "lora_" in name
+    }
+    # Which of the two is zero at first depends on the kind of layer.
+    pairs = {name: re.sub(r"(lora_(?:embedding_)?)A", r"\1B", name) for name in factors}
+    return any(factors[one] and factors.get(other, False) for one, other in pairs.items() if one != other)
 
 
 @contextmanager

@@ -11,11 +11,13 @@ import pytest
 
 from tests.attacks.prompts.talking import REQUEST, asked, victim
 from tests.measuring.test_openai_compatible import endpoint, refused, said, serving
+from textadv.attacks.prompts import iterative as module
 from textadv.attacks.prompts.iterative import Iterative, prompt_of
 from textadv.attacks.prompts.rewritten import Rewritten
 from textadv.data import DataError
 from textadv.measuring.judges.verdicts import Verdict
 from textadv.measuring.safety.attacker import EndpointAttacker
+from textadv.values.errors import GenerationError
 
 
 @pytest.fixture(autouse=True)
@@ -116,6 +118,19 @@ def test_rows_fail_apart_and_say_why() -> None:
 def test_a_prompt_that_is_too_long_is_a_try_and_the_next_counts() -> None:
     (row,) = iterative(Scripted([worded("word " * 90), worded("short")]), Nth(99), steps=2)(victim(), [asked()])
     assert row.messages[-1]["content"] == "short"
+
+
+def test_a_prompt_that_the_model_cannot_answer_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def limited(model: object, prompts: Sequence[Sequence[int]], **options: object) -> list[list[int]]:
+        if any("odd" in victim().template.tokenizer.decode(list(ids)) for ids in prompts):
+            raise GenerationError("The logits are not finite.")
+        return [[5] for _ in prompts]
+
+    monkeypatch.setattr(module, "generate_tokens", limited)
+    rows = [asked(1), asked(2, "Another request")]
+    found = iterative(Scripted([worded("odd one"), worded("fine")]), Nth(99), steps=1)(victim(), rows)
+    assert [row.status for row in found] == ["failed", "not_reached"]
+    assert "the last: GenerationError: The logits are not finite." in found[0].why
 
 
 FAULTS: dict[str, tuple[list[Any], str]] = {

@@ -9,7 +9,7 @@ import torch
 
 from tests.attacks.prompts.talking import TARGET, asked, victim
 from textadv.attacks.prompts.beast import Beast, next_logits
-from textadv.attacks.prompts.first_suffix import begun
+from textadv.attacks.prompts.first_suffix import first_row
 from textadv.attacks.prompts.random_search import RandomSearch
 from textadv.attacks.prompts.rewritten import RewritingAttack, Rewritten
 from textadv.attacks.prompts.suffix_row import SuffixRow
@@ -27,8 +27,7 @@ GAPS = {"random search": 0.2, "beast": 0.5}
 
 def chat(length: int) -> SuffixRow:
     """The behaviour with so many slots."""
-    (row,) = begun(victim(WORDS), [asked()], None, length, cross_entropy).rows
-    return row
+    return first_row(victim(WORDS), asked(), None, length, cross_entropy)
 
 
 def least(lengths: tuple[int, ...]) -> float:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 from textadv.attacks.prompts.rewritten import AskedFor, Found, Passes, Rewritten, Status
+from textadv.attacks.prompts.rows import told
 from textadv.attacks.prompts.victim import ChatVictim, failed, require_text
 from textadv.attacks.prompts.worded import said_instead
 from textadv.data.characters import mended
 from textadv.data.locating import shortened
 from textadv.models.decoding import end_ids, generate_tokens
 from textadv.models.places import bare
-from textadv.values.errors import DataError
+from textadv.values.errors import DataError, WriteError
 from textadv.values.host.printable import message
 from textadv.values.host.reading import json_of
 
@@ -76,6 +77,14 @@ class _Row:
         return any(one.broken for one in self.tries)
 
 
+class _Sent(NamedTuple):
+    """A prompt of a row, and its tokens."""
+
+    row: _Row
+    prompt: str
+    ids: tuple[int, ...]
+
+
 @dataclass(frozen=True)
 class Iterative:
     """An attacking model that has so many tries at each behaviour.
@@ -129,23 +138,36 @@ class Iterative:
         if not fit:
             return
         replies = self.attacker([self.instruction(row.asked, row.tries) for row in fit])
-        sent: list[tuple[_Row, str, tuple[int, ...]]] = []
+        sent: list[_Sent] = []
         for row, reply in zip(fit, replies, strict=True):
             try:
                 prompt = prompt_of(reply)
-                sent.append((row, prompt, victim.encoded(said_instead(row.asked, prompt))))
+                sent.append(_Sent(row, prompt, victim.encoded(said_instead(row.asked, prompt))))
             except DataError as error:
                 row.faults.append(str(error))
         for start in range(0, len(sent), self.batch_size):
             self._answered(victim, sent[start : start + self.batch_size])
 
-    def _answered(self, victim: ChatVictim, sent: Sequence[tuple[_Row, str, tuple[int, ...]]]) -> None:
-        """The prompts answered and judged, as tries of their rows."""
-        responses = answered(victim, [ids for *_, ids in sent], self.max_new_tokens, [row.passes for row, *_ in sent])
-        requests = [row.asked.messages[-1]["content"] for row, *_ in sent]
-        verdicts = self.judge.judge(requests, responses)
-        for (row, prompt, _), response, verdict in zip(sent, responses, verdicts, strict=True):
-            row.tries.append(Try(prompt, response, verdict.broken is True))
+    def _answered(self, victim: ChatVictim, sent: Sequence[_Sent]) -> None:
+        """The prompts answered and judged, as tries of their rows; where a batch fails, its rows are tried alone."""
+        try:
+            passes = [one.row.passes for one in sent]
+            responses = answered(victim, [one.ids for one in sent], self.max_new_tokens, passes)
+        except (OSError, WriteError):
+            raise
+        except Exception as error:
+            why = told(error)
+        else:
+            requests = [one.row.asked.messages[-1]["content"] for one in sent]
+            verdicts = self.judge.judge(requests, responses)
+            for one, response, verdict in zip(sent, responses, verdicts, strict=True):
+                one.row.tries.append(Try(one.prompt, response, verdict.broken is True))
+            return
+        for one in sent:
+            if len(sent) > 1:
+                self._answered(victim, [one])
+            else:
+                one.row.faults.append(why)
 
     def instruction(self, asked: AskedFor, tries: Sequence[Try]) -> str:
         """What the attacker is sent: the request, and its last tries with what came of them."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from textadv.attacks.prompts.candidates import Buffer
-from textadv.attacks.prompts.first_suffix import begun
+from textadv.attacks.prompts.first_suffix import first_row
 from textadv.attacks.prompts.rewritten import AskedFor, Found, Rewritten
+from textadv.attacks.prompts.rows import row_by_row
 from textadv.attacks.prompts.suffix_row import SuffixRow
-from textadv.attacks.prompts.victim import ChatVictim, failed
+from textadv.attacks.prompts.victim import ChatVictim
 from textadv.values.errors import DataError
 from textadv.values.losses import cross_entropy
 
@@ -29,24 +31,13 @@ def each_row(
     victim: ChatVictim, asked: Sequence[AskedFor], length: int, search: Search, found: Found | None
 ) -> list[Rewritten]:
     """Every row searched by itself, from a suffix of so many tokens; one that cannot be is `failed`, and says why."""
-    made = []
-    for row in asked:
-        made.append(_one(victim, row, length, search))
-        if found is not None:
-            found(made[-1])
-    return made
+    return row_by_row(asked, partial(_one, victim, length, search), found)
 
 
-def _one(victim: ChatVictim, asked: AskedFor, length: int, search: Search) -> Rewritten:
-    start = begun(victim, [asked], None, length, cross_entropy)
-    if start.failed:
-        return start.failed[0]
-    (row,), path = start.rows, Path()
+def _one(victim: ChatVictim, length: int, search: Search, asked: AskedFor) -> Rewritten:
+    row, path = first_row(victim, asked, None, length, cross_entropy), Path()
     buffer = Buffer(0, KEPT)
-    try:
-        search(row, buffer, path)
-    except DataError as error:
-        return failed(asked, str(error), row.passes)
+    search(row, buffer, path)
     return row.ended(buffer.kept, path)
 
 

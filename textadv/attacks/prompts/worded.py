@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Protocol
 
 from textadv.attacks.prompts.rewritten import AskedFor, Found, Rewritten
-from textadv.attacks.prompts.victim import ChatVictim, failed, require_text
+from textadv.attacks.prompts.rows import row_by_row
+from textadv.attacks.prompts.victim import ChatVictim, require_text
 from textadv.data.rendering import Message
-from textadv.values.errors import DataError
 
 
 class Wording(Protocol):
@@ -45,19 +46,11 @@ class Worded:
         self, victim: ChatVictim, asked: Sequence[AskedFor], *, variant: int = 0, found: Found | None = None
     ) -> list[Rewritten]:
         """The rows in other words; `failed` where one has none, or is too long for the model."""
-        made = []
-        for row in asked:
-            made.append(self._row(victim, row, variant))
-            if found is not None:
-                found(made[-1])
-        return made
+        return row_by_row(asked, partial(self._row, victim, variant), found)
 
-    def _row(self, victim: ChatVictim, row: AskedFor, variant: int) -> Rewritten:
-        try:
-            require_text(row)
-            return victim.finished(row, self.wording(row, variant), status="reached")
-        except DataError as error:
-            return failed(row, str(error))
+    def _row(self, victim: ChatVictim, variant: int, row: AskedFor) -> Rewritten:
+        require_text(row)
+        return victim.finished(row, self.wording(row, variant), status="reached")
 
 
 def said_instead(asked: AskedFor, text: str) -> tuple[Message, ...]:
