@@ -51,6 +51,19 @@ def test_nothing_is_left_along_a_direction_in_prompts_and_in_what_is_generated(n
     assert generate_tokens(model, [[1, 5, 9]], **asked) == before, "the model is as it was"  # type: ignore[arg-type]
 
 
+def test_what_enters_the_first_block_stays() -> None:
+    model, seen = causal(), list[torch.Tensor]()
+    handle = space_module(model, Hidden(0)).register_forward_pre_hook(
+        lambda _module, args, given: seen.append(args[0] if args else given["hidden_states"]), with_kwargs=True
+    )
+    ids = torch.tensor([[1, 5, 9]])
+    model(input_ids=ids)
+    with ablating(model, (0, 1), directions()):
+        model(input_ids=ids)
+    handle.remove()
+    assert torch.equal(*seen) and float((seen[1] @ directions()[0]).abs().max()) > 0.01
+
+
 def test_a_direction_of_zero_takes_nothing_out() -> None:
     model, batch = causal(), stream(Role.ADVERSARIAL, 4, ("safe", "harmful"), 0).batch(range(4))
     plain = hidden_states(model, batch, (2,))[0]

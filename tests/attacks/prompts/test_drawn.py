@@ -36,6 +36,7 @@ def text(wording: Wording, variant: int = 0, row: AskedFor | None = None) -> str
 def test_spellings_by_hand() -> None:
     still = BestOfN(sigma=0)
     assert still.spelled("As it stands, 1 2!", Random(0)) == "As it stands, 1 2!"
+    assert still.spelled("two  blanks\n stay", Random(0)) == "two  blanks\n stay"
     wild = BestOfN(sigma=1).spelled("to stand ü", Random(0))
     assert len(wild) == 10 and wild != "to stand ü" and wild[-1] == "ü"
     for sign, other in zip("to stand", wild, strict=False):

@@ -103,6 +103,31 @@ def test_beast_draws_what_the_model_would_write_there() -> None:
     assert int(seen.vocabulary[greedy]) in ended.ids
 
 
+def test_beast_tries_only_what_survives() -> None:
+    row = first_row(victim(), asked(), None, 1, cross_entropy)
+    every = victim().vocabulary.unsqueeze(1)
+    assert not bool(row.survives(every).all()), "some tokens are others once they are text"
+    rows = Beast(2, 3, 5)._longer(row, torch.zeros((1, 0), dtype=torch.int64), 60, torch.Generator().manual_seed(0))
+    assert len(rows) == 60 and bool(row.survives(rows).all())
+
+
+def test_the_best_of_all_lengths_is_sent() -> None:
+    lengths = []
+    for seed in range(6):
+        (row,) = Beast(3, 1, 1, seed=seed)(victim(WORDS), [asked()])
+        lengths.append(len(row.ids) - len(chat(1).slotted.before) - len(chat(1).slotted.after))
+        assert row.loss == pytest.approx(min(loss for _, loss in row.path), rel=1e-4)
+    assert min(lengths) < 3, "a longer one need not be better"
+
+
+def test_changes_are_at_places_of_their_own() -> None:
+    search, start = RandomSearch(9, candidates=40, replaced=2), torch.full((9,), -1)
+    rows = search._changed(start, victim(WORDS).vocabulary, torch.Generator().manual_seed(0))
+    places = [row.ne(-1).nonzero().flatten().tolist() for row in rows]
+    assert all(len(place) == 2 for place in places)
+    assert any(last - first > 1 for first, last in places), "not neighbours alone"
+
+
 @pytest.mark.parametrize("name", SEARCHES)
 def test_what_is_wrong_with_a_row_is_its_own_status(name: str) -> None:
     rows = [asked(1, target=""), asked(2, ""), asked(4), asked(5, "word " * 90)]
