@@ -27,7 +27,8 @@ from textadv.measuring.safety.ablated import RefusalAblation
 from textadv.measuring.safety.attacker import EndpointAttacker
 from textadv.measuring.safety.rewriting import Rewriting
 from textadv.models import LoadedModel
-from textadv.tasks.chat.rewrites import Rewritable, rewrites
+from textadv.tasks.chat.rewritable import Rewritable
+from textadv.tasks.chat.rewrites import rewrites
 from textadv.tasks.chat.rewrites_drawn import TemplatesConfig
 from textadv.values.batch import Role
 

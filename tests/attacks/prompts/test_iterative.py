@@ -69,7 +69,7 @@ def test_the_search_ends_at_the_first_broken_answer_and_sends_that_prompt() -> N
     assert 2 <= row.passes.forwards <= 8 and row.passes.forward_tokens > row.passes.forwards
 
 
-def test_the_attacker_sees_its_last_tries_with_answers_and_verdicts() -> None:
+def test_the_attacker_sees_its_last_tries_and_verdicts() -> None:
     attacker, judge = Scripted([worded("one"), worded("two"), worded("three")]), Nth(99)
     (row,) = iterative(attacker, judge, kept=1)(victim(), [asked()])
     assert (row.status, row.messages[-1]["content"]) == ("not_reached", "three"), "the last try, where none breaks"

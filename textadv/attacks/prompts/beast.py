@@ -79,7 +79,7 @@ class Beast:
                 return
 
     def _longer(self, row: SuffixRow, beams: Tensor, wanted: int, draw: torch.Generator) -> Tensor:
-        """Suffixes (K, L + 1) that survive: each beam (N, L) with up to `wanted` tokens that the model draws."""
+        """Suffixes (K, S + 1) that survive: each beam (N, S) with up to `wanted` tokens that the model draws."""
         vocabulary = row.victim.vocabulary
         logits = next_logits(row, beams)[:, vocabulary].double() / self.temperature  # (N, V)
         # The largest sums of logits and Gumbel noise are a sample without putting back.
@@ -95,7 +95,7 @@ class Beast:
 
 @torch.no_grad()
 def next_logits(row: SuffixRow, suffixes: Tensor) -> Tensor:
-    """The model's logits (N, V), on the CPU, for what comes after the chat up to the end of each suffix (N, L)."""
+    """The model's logits (N, V), on the CPU, for what comes after the chat up to the end of each suffix (N, S)."""
     victim, before = row.victim, torch.tensor(row.slotted.before)
     model, length = bare(victim.model), len(before) + suffixes.shape[1]
 

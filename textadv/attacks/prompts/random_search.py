@@ -78,7 +78,7 @@ class RandomSearch:
                     here, least = rows[place], float(losses[place])
 
     def _changed(self, suffix: Tensor, vocabulary: Tensor, draw: torch.Generator) -> Tensor:
-        """Candidates (K, L), the suffix (L,) with tokens of the vocabulary (N,) at random places."""
+        """Candidates (K, S), the suffix (S,) with tokens of the vocabulary (N,) at random places."""
         rows = suffix.repeat(self.candidates, 1)
         places = torch.rand(rows.shape, generator=draw).argsort(dim=1)[:, : self.replaced]
         tokens = vocabulary[torch.randint(len(vocabulary), places.shape, generator=draw)]

@@ -42,7 +42,7 @@ def _one(victim: ChatVictim, length: int, search: Search, asked: AskedFor) -> Re
 
 
 def taken(row: SuffixRow, buffer: Buffer, path: Path, rows: Tensor, near: Tensor | None = None) -> Tensor:
-    """The losses (K,) of suffixes (K, L), of which the buffer and the path take note; near: see `SuffixRow.losses`."""
+    """The losses (K,) of suffixes (K, S), of which the buffer and the path take note; near: see `SuffixRow.losses`."""
     found = row.losses(rows, near)
     buffer.take(rows, found)
     path.append((row.passes.forwards, buffer.best))
@@ -50,7 +50,7 @@ def taken(row: SuffixRow, buffer: Buffer, path: Path, rows: Tensor, near: Tensor
 
 
 def random_suffix(row: SuffixRow, draw: torch.Generator) -> Tensor:
-    """A random suffix (L,) that survives. Raises DataError where none of many does."""
+    """A random suffix (S,) that survives. Raises DataError where none of many does."""
     vocabulary, suffix = row.victim.vocabulary, row.slotted.row
     # A long row of random tokens seldom survives as a whole: slot by slot what survives stays.
     for place in range(len(suffix)):

@@ -13,7 +13,8 @@ from textadv.measuring.safety.radius_curve import Curve
 from textadv.models import LoadedModel
 from textadv.tasks.chat.config import ChatRunConfig
 from textadv.tasks.chat.elicitation import measuring_attack
-from textadv.tasks.chat.rewrites import Rewritable, rewrites
+from textadv.tasks.chat.rewritable import Rewritable
+from textadv.tasks.chat.rewrites import rewrites
 from textadv.tasks.chat.template import template
 from textadv.values.batch import Role
 from textadv.values.spaces import Embeddings

@@ -5,27 +5,21 @@ What stands here every section honours. A section of a further attack stands in 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
 from textadv.config.types import AttackKey, ConfigError, Count, Natural, Positive, Section, Text
+from textadv.tasks.chat.rewritable import KEY, Rewritable
 from textadv.tasks.chat.rewrites_drawn import ArtefactsConfig, BestOfNConfig, ManyShotConfig, TemplatesConfig
 from textadv.tasks.chat.rewrites_searched import BeastConfig, IterativeConfig, RandomSearchConfig
 from textadv.tasks.chat.rewrites_weights import RefusalAblationConfig
 
 if TYPE_CHECKING:
-    from textadv.attacks.prompts.rewritten import RewritingAttack
-    from textadv.data import Chat
-    from textadv.data.rendering import Template
     from textadv.measuring.safety.adversaries import Adversary
-    from textadv.models import LoadedModel
-    from textadv.values.batch import Role
 
 
-KEY = "evaluation.rewrites"
 ADAPTER_SCALES = (
     "Plain requests, prefills and benign prompts are asked again with the LoRA adapter at each of these scales, such "
     "as [0, 0.5, 1, 1.5]; 0 is the model without it. Counted in no worst case; [] measures none."
@@ -33,31 +27,6 @@ ADAPTER_SCALES = (
 
 Part = Annotated[float, Field(gt=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
-
-
-class Rewritable(NamedTuple):
-    """What an attack in text is made for.
-
-    chats: the behaviours. template: as the model's chats are written. judge: name of the refusal list that decides.
-    batch_size: rows per forward. key: of the section, for errors. train: training rows of each stream; max_length: the
-    most tokens that they have.
-    """
-
-    loaded: LoadedModel
-    template: Template
-    chats: Sequence[Chat]
-    seed: int
-    judge: str
-    batch_size: int
-    key: str = KEY
-    train: Mapping[Role, Sequence[Chat]] = MappingProxyType({})
-    max_length: int = 256
-
-    def asked_with(self, attack: RewritingAttack) -> Adversary:
-        """The adversary that asks what this attack makes of the behaviours."""
-        from textadv.measuring.safety.rewriting import Rewriting
-
-        return Rewriting(attack, self.chats, self.template)
 
 
 class SuffixSection(Section):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from textadv.attacks.prompts.worded import Wording
     from textadv.data.artefacts.joining import Joined
     from textadv.measuring.safety.adversaries import Adversary
-    from textadv.tasks.chat.rewrites import Rewritable
+    from textadv.tasks.chat.rewritable import Rewritable
 
 
 def _worded(wording: Wording, scene: Rewritable) -> Adversary:

@@ -12,7 +12,7 @@ from textadv.tasks.chat.judges import may_hold_a_key
 
 if TYPE_CHECKING:
     from textadv.measuring.safety.adversaries import Adversary
-    from textadv.tasks.chat.rewrites import Rewritable
+    from textadv.tasks.chat.rewritable import Rewritable
 
 
 class RandomSearchConfig(Section):

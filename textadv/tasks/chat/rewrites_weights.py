@@ -10,7 +10,7 @@ from textadv.config.types import ConfigError, Count, Section, Share
 
 if TYPE_CHECKING:
     from textadv.measuring.safety.adversaries import Adversary
-    from textadv.tasks.chat.rewrites import Rewritable
+    from textadv.tasks.chat.rewritable import Rewritable
 
 
 class RefusalAblationConfig(Section):
