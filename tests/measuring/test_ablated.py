@@ -57,9 +57,10 @@ def test_what_enters_the_first_block_stays() -> None:
         lambda _module, args, given: seen.append(args[0] if args else given["hidden_states"]), with_kwargs=True
     )
     ids = torch.tensor([[1, 5, 9]])
-    model(input_ids=ids)
-    with ablating(model, (0, 1), directions()):
+    with torch.no_grad():
         model(input_ids=ids)
+        with ablating(model, (0, 1), directions()):
+            model(input_ids=ids)
     handle.remove()
     assert torch.equal(*seen) and float((seen[1] @ directions()[0]).abs().max()) > 0.01
 
