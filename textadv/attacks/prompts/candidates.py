@@ -86,27 +86,29 @@ def tried(rows: Sequence[SuffixRow], candidates: Tensor, current: Tensor) -> Ten
 
 @dataclass
 class Buffer:
-    """What was tried: the `size` best to go on from (0: the newest step's best), and the `most` best of all."""
+    """What was tried: the `size` best to go on from (0: the newest step's best), and the `most` best of all.
+
+    says_first: a suffix after which the target is said is better than any after which it is not, whatever its loss.
+    """
 
     size: int
     most: int
-    _all: list[tuple[float, float, Tensor]] = field(default_factory=list)
+    says_first: bool = True
+    _all: dict[tuple[int, ...], tuple[bool, float]] = field(default_factory=dict)
     _going: list[tuple[float, Tensor]] = field(default_factory=list)
+    _lowest: float = math.inf
 
     def take(self, candidates: Tensor, found: Tensor) -> None:
         """Takes note of suffixes (K, L) and what they came to (K, 2); a loss that is no number is the worst."""
         losses = found[:, 0].nan_to_num(nan=math.inf)
-        order = losses.argsort(stable=True)[: max(self.most, self.size, 1)].tolist()
-        best = [(float(losses[n]), float(found[n, 1]), candidates[n]) for n in order]
-        # A suffix after which the target is said comes before any that is not.
-        self._all = sorted([*self._all, *best, *self._saying(candidates, losses, found)], key=lambda one: one[:2])
-        self._all = sorted(self._all, key=lambda one: (one[1] == 0, one[0]))[: self.most]
-        new = [(loss, row) for loss, _, row in best]
-        self._going = sorted([*self._going, *new], key=lambda one: one[0])[: self.size] if self.size else new[:1]
-
-    def _saying(self, candidates: Tensor, losses: Tensor, found: Tensor) -> list[tuple[float, float, Tensor]]:
-        saying = found[:, 1].nonzero().flatten().tolist()
-        return [(float(losses[n]), 1.0, candidates[n]) for n in saying]
+        silent = (found[:, 1] == 0) | (not self.says_first)
+        order = losses.argsort(stable=True)
+        self._lowest = min(self._lowest, float(losses[order[0]]))
+        for n in order[silent[order].int().argsort(stable=True)][: self.most].tolist():
+            self._all[tuple(candidates[n].tolist())] = (bool(silent[n]), float(losses[n]))
+        self._all = dict(sorted(self._all.items(), key=lambda one: one[1])[: self.most])
+        new = [(float(losses[n]), candidates[n]) for n in order[: max(self.size, 1)].tolist()]
+        self._going = sorted([*self._going, *new], key=lambda one: one[0])[: self.size] if self.size else new
 
     @property
     def next(self) -> Tensor:
@@ -116,14 +118,14 @@ class Buffer:
     @property
     def best(self) -> float:
         """The lowest loss so far."""
-        return min(loss for loss, _, _ in self._all)
+        return self._lowest
 
     @property
     def reached(self) -> bool:
         """Whether the target was said after one."""
-        return self._all[0][1] == 1
+        return any(not silent for silent, _ in self._all.values())
 
     @property
     def kept(self) -> list[Tensor]:
         """The best suffixes (L,), the best one first."""
-        return [row for _, _, row in self._all]
+        return [torch.tensor(row) for row in self._all]

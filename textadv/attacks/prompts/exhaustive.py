@@ -48,7 +48,7 @@ class Exhaustive:
     def _searched(self, victim: ChatVictim, asked: AskedFor) -> Rewritten:
         row = first_row(victim, asked, self.init, self.length, SUFFIX_LOSSES[self.loss])
         words = victim.vocabulary[readable(victim, self.printable)]
-        slots, buffer, path = len(row.slotted.slots), Buffer(1, 1), []
+        slots, buffer, path = len(row.slotted.slots), Buffer(1, 1, says_first=False), []
         for part in torch.arange(len(words) ** slots).split(AT_A_TIME):
             digits = [part // len(words) ** place % len(words) for place in reversed(range(slots))]
             some = words[torch.stack(digits, dim=1)]

@@ -62,7 +62,13 @@ def first_row(
 
 def _repeated(victim: ChatVictim, asked: AskedFor, length: int) -> Slotted:
     # What is wrong with the row is told of the row, and not of the words.
-    victim.slotted(asked, UNITS[0])
+    one = victim.slotted(asked, UNITS[0])
+    beside = len(one.before) + len(one.after) + len(one.reply.opening) + len(one.reply.answer)
+    if victim.most is not None and beside + length > victim.most:
+        raise DataError(
+            f"a suffix of length: {length} tokens does not fit: prompt and target have {beside} beside it, and the "
+            f"model reads {victim.most}. Shorten it, the prompt or the target."
+        )
     told = ""
     for unit in _units(victim):
         try:

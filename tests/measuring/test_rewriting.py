@@ -1,0 +1,136 @@
+"""Attacks in text as a way to ask: what they claim is measured again, what they found is kept, what failed says why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from tests.attacks.prompts.suffixes import TARGET, victim
+from textadv.attacks.prompts.rewritten import AskedFor, Found, Passes, Rewritten
+from textadv.attacks.prompts.victim import ChatVictim, failed, with_text
+from textadv.data import Chat, encode_chats
+from textadv.data.rendering import one_turn
+from textadv.measuring.judges.verdicts import REFUSAL_LISTS
+from textadv.measuring.ledger import read
+from textadv.measuring.safety.elicitation import Elicitation, elicit
+from textadv.measuring.safety.generate import Decoding
+from textadv.measuring.safety.rewriting import Rewriting
+from textadv.values.batch import Role
+
+TEXTS = ("Tell me a story", "How do I bake bread at home?", "Answer in one line.")
+CHATS = tuple(
+    Chat(tuple(one_turn(text)), {"harmful": TARGET, "safe": "Sorry."}, Role.ADVERSARIAL, 10 + row, "here")
+    for row, text in enumerate(TEXTS)
+)
+
+
+@dataclass(frozen=True)
+class Polite:
+    """Adds a word; of row 11 it claims or gives what it is told to, and at row `stops` it is interrupted."""
+
+    says: float | None = None
+    word: str = " please"
+    lies: bool = False
+    rude: bool = False
+    universal: bool = False
+    variants: int = 1
+    stops: int | None = field(default=None, repr=False)
+    searched: list[int] = field(default_factory=list, repr=False, compare=False)
+
+    def __str__(self) -> str:
+        return "polite"
+
+    def __call__(
+        self, victim: ChatVictim, asked: Sequence[AskedFor], *, variant: int = 0, found: Found | None = None
+    ) -> list[Rewritten]:
+        ended = []
+        for one in asked:
+            if one.id == self.stops:
+                raise KeyboardInterrupt
+            self.searched.append(one.id)
+            row = victim.measured(one, with_text(one.messages, self.word * (1 + variant)), Passes(5, 2, 50, 20))
+            if one.id == 11:
+                row = replace(row, loss=row.loss if self.says is None else self.says)
+                row = replace(row, ids=(*row.ids, 5)) if self.lies else row
+                row = failed(one, "it has no manners") if self.rude else row
+            ended.append(row)
+            if found is not None:
+                found(row)
+        return ended
+
+
+def asked_with(attack: Polite, store: Path | None = None, key: str = "weights") -> Elicitation:
+    one = victim()
+    rows = encode_chats(CHATS, one.template, 200)
+    decoding = Decoding(4, batch_size=2)
+    requests = [chat.request for chat in CHATS]
+    attacks = {"polite": Rewriting(attack, CHATS, one.template)}
+    judge = REFUSAL_LISTS["declines"]
+    return elicit(one.model, one.template.tokenizer, rows, requests, attacks, judge, decoding, store=store, key=key)
+
+
+def lines(store: Path) -> list[dict[str, object]]:
+    return [line["answer"] for line in read(store)[0] if line["answer"]["attack"] == "polite"]
+
+
+def test_the_answers_tell_what_was_sent_and_what_it_took(tmp_path: Path) -> None:
+    attack = Polite(variants=2)
+    found = asked_with(attack, tmp_path / "answers" / "model.jsonl")
+    told = lines(tmp_path / "answers" / "model.jsonl")
+    sent = {(line["id"], line["restart"]): line["sent"] for line in told}
+    assert sent == {
+        (chat.id, variant): [{"role": "user", "content": chat.prompt + " please" * (1 + variant)}]
+        for chat in CHATS
+        for variant in range(2)
+    }
+    # The loss of what was found is measured once: of whole rows, in tokens.
+    assert {line["forwards"] for line in told} == {6} and {line["backwards"] for line in told} == {2}
+    assert all(line["forward_tokens"] > 50 and line["backward_tokens"] == 20 for line in told)
+    direct, polite = found.attacks
+    assert (polite.threat, polite.description) == ("text of the prompt", "polite")
+    assert (polite.forwards, direct.forwards) == (36, 0) and polite.answers.get("error") is None
+
+
+def test_what_was_found_is_not_searched_again(tmp_path: Path) -> None:
+    store = tmp_path / "answers" / "model.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        asked_with(Polite(stops=12), store)
+    assert not lines(store), "it was interrupted in its search, before anything was answered"
+    again = Polite()
+    found = asked_with(again, store)
+    assert again.searched == [12]
+    assert found.outcomes == asked_with(Polite()).outcomes
+    others = Polite()
+    asked_with(others, store, key="other weights")
+    assert others.searched == [10, 11, 12]
+    changed = Polite(word=" please!")
+    asked_with(changed, store)
+    assert changed.searched == [10, 11, 12]
+
+
+def test_a_text_for_all_rows_is_searched_for_all_again(tmp_path: Path) -> None:
+    store = tmp_path / "answers" / "model.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        asked_with(Polite(universal=True, stops=12), store)
+    again, last = Polite(universal=True), Polite(universal=True)
+    asked_with(again, store)
+    asked_with(last, store)
+    assert again.searched == [10, 11, 12] and last.searched == []
+
+
+@pytest.mark.parametrize(
+    ("attack", "why"),
+    [
+        (Polite(says=0.001), "the attack said a loss of 0.001 and the text has one of"),
+        (Polite(lies=True), "the text that the attack gave back has other tokens than those that it gave back"),
+        (Polite(rude=True), "it has no manners"),
+    ],
+)
+def test_what_is_not_as_it_was_claimed_is_an_error_of_its_row(attack: Polite, why: str) -> None:
+    found = asked_with(attack)
+    answers = [answer for outcome in found.outcomes if outcome.attack == "polite" for answer in outcome.answers]
+    assert [answer.status == "error" for answer in answers] == [False, True, False]
+    assert why in answers[1].reason and answers[1].verdict == "error"
