@@ -38,7 +38,7 @@ def adapter_scaled(model: nn.Module, scale: float) -> Iterator[None]:
     if not has_adapter(model):
         raise ModelError(
             "The scale of an adapter needs one, and this model has none. Measure the adapter's own folder in place of "
-            "the merged model, or set evaluation.adapter_scales: []."
+            "the merged model, or ask for no other scale."
         )
     with rescale_adapter_scale(bare(model), scale):
         yield
