@@ -117,8 +117,8 @@ def test_no_search_comes_below_the_exhaustive_one() -> None:
     best = toy(Exhaustive(length=2))
     started = toy(Gcg(steps=1, length=2, width=1, early_stop=False))
     for attack, gap in (
-        (Gcg(steps=12, length=2, width=16, top_k=8, early_stop=False), 0.05),
-        (SoftSuffix(steps=30, length=2, suffixes=4, early_stop=False), 0.5),
+        (Gcg(steps=12, length=2, width=16, top_k=8, early_stop=False), 0.3),
+        (SoftSuffix(steps=30, length=2, suffixes=4, early_stop=False), 0.7),
     ):
         found = toy(attack)
         assert all(loss >= least - 1e-5 for loss, least in zip(found, best, strict=True))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import torch
+
 from textadv.attacks.prompts.rewritten import AskedFor, Rewritten
 from textadv.attacks.prompts.suffix_row import SuffixRow
 from textadv.attacks.prompts.victim import ChatVictim, Slotted, failed
@@ -57,7 +59,18 @@ def first_row(
     no text or no target, is too long with it, or no such suffix stays the same as text.
     """
     slotted = _repeated(victim, asked, length) if text is None else victim.slotted(asked, text)
+    if text is not None and not _sendable(victim, slotted):
+        raise DataError(
+            f"init: {shortened(text)} has tokens that are not the same again when they are sent as text. Choose other "
+            "words, or leave init out."
+        )
     return SuffixRow(victim, asked, slotted, loss, norm_scale)
+
+
+def _sendable(victim: ChatVictim, slotted: Slotted) -> bool:
+    """Whether the text has no token but a user's own, and these survive."""
+    own = bool(torch.isin(slotted.row, victim.vocabulary).all())
+    return own and bool(victim.survives(slotted, slotted.row.unsqueeze(0))[0])
 
 
 def _repeated(victim: ChatVictim, asked: AskedFor, length: int) -> Slotted:
@@ -79,7 +92,7 @@ def _repeated(victim: ChatVictim, asked: AskedFor, length: int) -> Slotted:
         except DataError as error:
             told = told or str(error)
             continue
-        if len(found.slots) == length and bool(victim.survives(found, found.row.unsqueeze(0))[0]):
+        if len(found.slots) == length and _sendable(victim, found):
             return found
     why = told or "None of the words that were tried stays the same as text. Name one with init."
     raise DataError(f"no first suffix of length: {length} tokens was found: {why}")

@@ -8,12 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from textadv.data.rendering import Message
-
-if TYPE_CHECKING:
-    from textadv.attacks.prompts.victim import ChatVictim
 
 Status = Literal["reached", "not_reached", "failed"]
 
@@ -79,7 +76,7 @@ class RewritingAttack(Protocol):
     def universal(self) -> bool: ...
 
     def __call__(
-        self, victim: ChatVictim, asked: Sequence[AskedFor], *, variant: int = 0, found: Found | None = None
+        self, victim: Any, asked: Sequence[AskedFor], *, variant: int = 0, found: Found | None = None
     ) -> list[Rewritten]:
-        """One for each row, in their order; what is wrong with a row is its own status, and raises nothing."""
+        """One for each row, in their order, of the `ChatVictim`; what is wrong with a row is its own status, and raises nothing."""
         ...

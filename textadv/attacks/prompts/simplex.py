@@ -9,12 +9,12 @@ from torch import Tensor
 
 
 def random_mixtures(shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:
-    """(K, L, N) float32, each slot the softmax of normal numbers, drawn on the CPU."""
+    """(K, slots, N) float32, each slot the softmax of normal numbers, drawn on the CPU."""
     return torch.randn(shape, generator=generator).softmax(dim=2)
 
 
 def entries(wrong: Tensor, slots: int, words: int) -> Tensor:
-    """(K, L) int64: how many tokens each slot may mix, exp(wrong) in the mean over slots (arXiv:2405.09113, 3.3).
+    """(K, slots) int64: how many tokens each slot may mix, exp(wrong) in the mean over slots (arXiv:2405.09113, 3.3).
 
     With 0.5 tokens wrong and 20 slots it is 1.65: 13 slots have two and 7 have one. wrong: (K,), a running mean of how
     many tokens of the target are not the likeliest one.
@@ -26,7 +26,7 @@ def entries(wrong: Tensor, slots: int, words: int) -> Tensor:
 
 
 def sparse(mixtures: Tensor, kept: Tensor) -> Tensor:
-    """The mixtures (K, L, N) with only the `kept` (K, L) largest shares of each slot, positive and summing to 1.
+    """The mixtures (K, slots, N) with only the `kept` (K, slots) largest shares of each slot, positive and summing to 1.
 
     Shares 0.6, 0.3 and -0.1, of which two are kept, give 2/3, 1/3 and 0. Where none is positive the largest is 1.
     """

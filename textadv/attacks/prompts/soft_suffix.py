@@ -99,7 +99,7 @@ class SoftSuffix:
 
 @dataclass
 class _Soft:
-    """The mixtures (K, L, N) of a row, how they move, and how many tokens of its target are wrong after each, (K,)."""
+    """The mixtures (K, slots, N) of a row, how they move, and how many tokens of its target are wrong after each, (K,)."""
 
     row: SuffixRow
     table: Tensor
@@ -116,7 +116,7 @@ class _Soft:
         self.mixtures = sparse(moved, entries(self.wrong, *moved.shape[1:]))
 
     def _slope(self, norm_scale: float) -> tuple[Tensor, Tensor]:
-        """The slope of the summed losses at the mixtures (K, L, N), and the wrong tokens after each (K,)."""
+        """The slope of the summed losses at the mixtures (K, slots, N), and the wrong tokens after each (K,)."""
         row = self.row
         model, batch = bare(row.victim.model), row.many(len(self.mixtures))
         mixtures = self.mixtures.detach().requires_grad_()

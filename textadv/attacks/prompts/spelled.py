@@ -28,9 +28,11 @@ class Spelled:
         fresh = [text for text in dict.fromkeys(text.rstrip() for text in texts) if text and text not in self._known]
         prompts = self._prompts(fresh)
         fits = [text for text in fresh if text in prompts]
-        found = victim.losses([prompts[text] for text in fits], [slotted.reply] * len(fits), self.row.passes, claims)
-        for text, (loss, says) in zip(fits, found.tolist() if fits else [], strict=True):
-            self._known[text] = (loss if math.isfinite(loss) else math.inf, says)
+        if fits:
+            ids, replies = [prompts[text] for text in fits], [slotted.reply] * len(fits)
+            found = victim.losses(ids, replies, self.row.passes, claims)
+            for text, (loss, says) in zip(fits, found.tolist(), strict=True):
+                self._known[text] = (loss if math.isfinite(loss) else math.inf, says)
         self.path.append((self.row.passes.forwards, min((loss for loss, _ in self._known.values()), default=math.inf)))
 
     def _prompts(self, texts: Sequence[str]) -> dict[str, tuple[int, ...]]:

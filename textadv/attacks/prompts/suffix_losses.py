@@ -43,6 +43,6 @@ SUFFIX_LOSSES: dict[str, Loss] = {"ce": cross_entropy, "cw": hinge, "mellowmax":
 
 
 def said(logits: Tensor, batch: Batch) -> Tensor:
-    """(B,) bool, where each token of the target is the likeliest one: greedy decoding says it, ties left aside."""
+    """(B,) bool, of logits (B, K, V), where each token of the target is the likeliest one: greedy decoding says it."""
     counted = batch.kept_targets != IGNORED
     return ((logits.argmax(dim=2) == batch.kept_targets) | ~counted).all(dim=1)
