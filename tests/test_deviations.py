@@ -25,6 +25,9 @@ instructions
 verdicts.RefusalList
   a typographic apostrophe counts | measuring/test_judges.test_lists_match_as_published
   an empty response is not broken | measuring/test_judges.test_an_empty_response_breaks_nothing_and_refuses_nothing
+ablated.RefusalAblation
+  as `RefusalDirection` | elsewhere
+  what enters the first block stays | measuring/test_ablated.test_what_enters_the_first_block_stays
 refusal.over_refusal
   an empty response is degenerate | measuring/test_refusal.test_each_row_has_one_outcome_over_all_rows
 """

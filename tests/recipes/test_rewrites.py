@@ -14,7 +14,8 @@ from textadv.attacks.prompts import gcg
 
 GCG = "name: gcg, steps: 2, length: 3, width: 8, top_k: 8"
 SOFT = "name: soft_suffix, steps: 2, length: 3"
-ATTACKS = f"evaluation.rewrites={{gcg: {{{GCG}}}, one: {{{GCG}, universal: true}}, soft: {{{SOFT}}}}}"
+DRAWN = "bon: {name: best_of_n, draws: 2}, unlocked: {name: refusal_ablation, prompts: 4}"
+ATTACKS = f"evaluation.rewrites={{gcg: {{{GCG}}}, one: {{{GCG}, universal: true}}, soft: {{{SOFT}}}, {DRAWN}}}"
 
 
 def test_a_run_is_measured_with_suffixes(
@@ -27,12 +28,13 @@ def test_a_run_is_measured_with_suffixes(
     assert ended.code == 0, ended.error
     [measured] = read_chat_results(output).evaluations
     ids = {measure.id for measure in measured.measures}
-    assert {"attack_success/gcg", "attack_success/one", "attack_success/soft"} <= ids
+    assert {f"attack_success/{name}" for name in ("gcg", "one", "soft", "bon", "unlocked")} <= ids
     answers = chat_run.kept_answers(output, model)
     for name in ("gcg", "one", "soft"):
         own = [answer for answer in answers if answer.attack == name]
         assert len(own) == 2 and all(answer.search in ("reached", "not_reached") for answer in own)
         assert all(answer.sent[-1]["role"] == "user" and answer.forward_tokens for answer in own)
+    assert len({answer.sent[-1]["content"] for answer in answers if answer.attack == "bon"}) == 4, "two spellings each"
     [one, other] = [answer.sent[-1]["content"] for answer in answers if answer.attack == "one"]
     assert one[-3:] == other[-3:] and one != other
 

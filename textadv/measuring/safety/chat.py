@@ -26,6 +26,7 @@ from textadv.measuring.judges.validation import reliability
 from textadv.measuring.judges.verdicts import Judge
 from textadv.measuring.ledger import repaired
 from textadv.measuring.measured import Measure, Measured
+from textadv.measuring.safety.adapter_scales import by_scale
 from textadv.measuring.safety.adversaries import Adversary, behaviours_of
 from textadv.measuring.safety.answer_book import AnswerBook, Row
 from textadv.measuring.safety.curve_reach import Reached, curve_doubts, inside, with_curve, with_worst_case
@@ -63,6 +64,7 @@ from textadv.measuring.safety.success_at import attack_runs, failures_of, sample
 from textadv.measuring.sections.batch_invariance import BatchInvariance
 from textadv.measuring.sections.outcomes import AttackOutcomes
 from textadv.measuring.statistics import Rate, wilson
+from textadv.models.adapter_scale import adapter_moves, adapter_scaled
 from textadv.values.flops import NONE_SPENT, Flops
 from textadv.values.host.phases import within
 
@@ -127,6 +129,7 @@ class _Evaluation:
         measures, outcomes = self._attack_success(grounds)
         curve = self._by_radius(grounds)
         measures, outcomes = self._with_curve(measures, outcomes)
+        measures += self._by_scale(grounds)
         self.cost["attack seconds"] = time.perf_counter() - attacked
         for label, (given, report) in benign.items():
             self._doubt(said_doubt(f"{label} prompts", given))
@@ -297,6 +300,20 @@ class _Evaluation:
             cost["curve forwards"] = cost.get("curve forwards", 0.0) + point.forwards
             cost["curve backwards"] = cost.get("curve backwards", 0.0) + point.backwards
         opened(self.book.path, self.model).share(self._carried([measure.name for measure in measures], searched))
+        return measures
+
+    def _by_scale(self, grounds: Grounds) -> list[Measure]:
+        """What complied and what was refused at each scale of the adapter; counted in no worst case."""
+        if self.panel.scales and not adapter_moves(self.model):
+            self._told(f"{self.name}: its adapter changes nothing, so that evaluation.adapter_scales are left out")
+            return []
+        measures = []
+        for scale in self.panel.scales:
+            with adapter_scaled(self.model, scale), within(f"adapter x {scale:g}"):
+                asked = replace(self, key=f"{self.key}, adapter x {scale:g}")
+                measures += by_scale(scale, self.panel, asked._elicited, asked._asked, self.book, grounds)
+            told = ", ".join(f"{one.name} {percent(one.rate)}" for one in measures if one.name.endswith(f" {scale:g}"))
+            self._progress(f"adapter scale: {told}")
         return measures
 
     def _carried(self, names: Sequence[str], told: Mapping[tuple[str, int], BehaviourOutcome]) -> list[Answer]:

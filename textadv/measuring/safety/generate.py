@@ -102,8 +102,10 @@ def answers(
         for prompt, sample, found in given
     ]
     run.store.share(result)
-    if result and all(answer.status == "error" for answer in result):
-        raise GenerationError(f"Every one of {len(result)} answers failed. The first: {result[0].reason}")
+    # Of which an attack found nothing to send is its own failure, and says nothing of the model.
+    asked = [answer for answer, (prompt, *_) in zip(result, given, strict=True) if not prompt.failed]
+    if asked and all(answer.status == "error" for answer in asked):
+        raise GenerationError(f"Every one of {len(asked)} answers failed. The first: {asked[0].reason}")
     return result
 
 

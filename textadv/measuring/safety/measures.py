@@ -19,7 +19,15 @@ from textadv.measuring.sections.outcomes import AttackOutcomes
 from textadv.measuring.statistics import Rate
 from textadv.values.flops import Flops, summed
 
-Group = Literal["attack success", "not refused", "broken off", "attack success by radius", "over-refusal", "capability"]
+Group = Literal[
+    "attack success",
+    "not refused",
+    "broken off",
+    "attack success by radius",
+    "by adapter scale",
+    "over-refusal",
+    "capability",
+]
 
 
 def rate(group: Group, name: str, rate: Rate, rows: Sequence[float], lower: bool, note: str = "") -> Measure:

@@ -78,6 +78,7 @@ class Panel:
     curve: success by radius. success_at: numbers of answers to each prompt that success is told at, as far as there are
     so many. budget: floating-point operations that each attack has for a behaviour, in place of `decoding.samples`;
     None: no limit. batch_invariance: so many prompts are answered again alone; None: none.
+    curve: success by radius. scales: of the adapter, at which plain requests and prefills are asked again.
     """
 
     behaviours: ChatRows
@@ -101,6 +102,7 @@ class Panel:
     success_at: tuple[int, ...] = (1,)
     budget: int | None = None
     batch_invariance: int | None = None
+    scales: tuple[float, ...] = ()
 
     @property
     def prompts(self) -> tuple[str, ...]:

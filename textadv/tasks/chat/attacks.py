@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from textadv.attacks import ThreatModel, radius_unit
-from textadv.data import Chat, encode_chats
+from textadv.data import Chat, ChatSplits, encode_chats
 from textadv.measuring.judges.verdicts import REFUSAL_LISTS
 from textadv.measuring.safety.adversaries import Adversary, Direct, EmbeddingAttack, Prefill
 from textadv.measuring.safety.beginnings import Beginnings
@@ -13,15 +13,21 @@ from textadv.measuring.safety.radius_curve import Curve
 from textadv.models import LoadedModel
 from textadv.tasks.chat.config import ChatRunConfig
 from textadv.tasks.chat.elicitation import measuring_attack
-from textadv.tasks.chat.rewrites import Rewritable, rewrites
+from textadv.tasks.chat.rewritable import Rewritable
+from textadv.tasks.chat.rewrites import rewrites
 from textadv.tasks.chat.template import template
+from textadv.values.batch import Role
 from textadv.values.spaces import Embeddings
 
 SEARCH_KEY = "evaluation.elicitation.attack"
 
 
 def chat_attacks(
-    config: ChatRunConfig, loaded: LoadedModel, chats: Sequence[Chat], threat: ThreatModel
+    config: ChatRunConfig,
+    loaded: LoadedModel,
+    chats: Sequence[Chat],
+    threat: ThreatModel,
+    streams: Mapping[Role, ChatSplits],
 ) -> dict[str, Adversary]:
     """What every behaviour is attacked with, by name. Raises ConfigError as `measuring_attack` does."""
     wanted, size = config.evaluation.elicitation, config.evaluation.batch_size
@@ -44,7 +50,17 @@ def chat_attacks(
         free = config.evaluation.elicitation.suffix_attack(unit, config.seed)
         found[f"free suffix of {wanted.suffix_tokens}"] = EmbeddingAttack(free, 1, slots, batch_size=size)
     used = template(config.model, loaded, config.data.surrogates)
-    scene = Rewritable(loaded, used, chats, config.seed, config.evaluation.judge, size)
+    train = {role: splits.train for role, splits in streams.items()}
+    scene = Rewritable(
+        loaded,
+        used,
+        chats,
+        config.seed,
+        config.evaluation.judge,
+        size,
+        train=train,
+        max_length=config.data.max_length,
+    )
     return found | rewrites(config.evaluation.rewrites, scene)
 
 

@@ -31,7 +31,7 @@ from textadv.tasks.chat.elicitation import ElicitationConfig, sampling_problems
 from textadv.tasks.chat.judges import ClassifierJudgeConfig, LlmJudgeConfig
 from textadv.tasks.chat.objective import ChatObjectiveConfig
 from textadv.tasks.chat.parts import PrefillRecoveryConfig
-from textadv.tasks.chat.rewrites import Rewrites
+from textadv.tasks.chat.rewrites import ADAPTER_SCALES, Rewrites
 from textadv.tasks.chat.seeds import ChatAttackConfig, DiscreteConfig, seeds_problems
 from textadv.tasks.chat.spectrum import spectrum_problems
 from textadv.tasks.chat.streams import AdversarialStreamConfig, StreamConfig
@@ -172,6 +172,7 @@ class ChatEvaluationConfig(Section):
     utility: Count | None = Field(200, description="Held-out utility rows for perplexity; null: all.")
     elicitation: ElicitationConfig = Field(ElicitationConfig(), description="The attacks.")
     rewrites: Rewrites = Field({}, description="Attacks in text by name: what is asked is written anew.")
+    adapter_scales: Distinct[NotNegative] = Field([], description=ADAPTER_SCALES)
     judge: Literal["advbench", "xstest", "harmbench", "declines"] = Field(
         "declines", description="Refusal list that says what is refused, where no classifier or model judges."
     )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from textadv.measuring.judges.verdicts import ClassifierJudge
 
 
-def _may_hold_a_key(url: str) -> bool:
+def may_hold_a_key(url: str) -> bool:
     """Whether an address has a user, a password, a fragment or a query of anything but a version."""
     after = re.split(r"[?#]", url, maxsplit=1)[1:]
     plain = all(re.fullmatch(r"((api[-_])?version=[\w.-]*(&|$))*", part) for part in after)
@@ -40,7 +40,7 @@ class LlmJudgeConfig(Section):
         lines = []
         if (self.model is None) == (self.endpoint is None):
             lines.append("evaluation.llm_judge needs exactly one of model and endpoint.")
-        if self.endpoint is not None and _may_hold_a_key(self.endpoint):
+        if self.endpoint is not None and may_hold_a_key(self.endpoint):
             # It would be written into config.yaml, results.json and the report, and is not shown here.
             lines.append(
                 "evaluation.llm_judge.endpoint may hold a key: a user, a password or a query. Leave these out, and "

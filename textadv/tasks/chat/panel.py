@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from textadv.attacks import ThreatModel
+from textadv.config.types import ConfigError
 from textadv.data import Chat, ChatSplits, DataError, encode_chats
 from textadv.data.benchmarks import read_instructed
 from textadv.data.rendering import Template
@@ -14,6 +15,7 @@ from textadv.measuring.safety.chat import Asked, Panel
 from textadv.measuring.safety.generate import Decoding
 from textadv.measuring.safety.subject import TARGET_WORDS
 from textadv.models import LoadedModel, TokenRows, require_embedded, require_longest
+from textadv.models.adapter_scale import has_adapter
 from textadv.tasks.chat.asked import benign_prompts, questions
 from textadv.tasks.chat.attacks import chat_attacks, chat_curve
 from textadv.tasks.chat.base import deciding, useful_answers
@@ -85,7 +87,7 @@ def panel(config: ChatRunConfig, loaded: LoadedModel, streams: Mapping[Role, Cha
     return Panel(
         behaviours=rows,
         requests=requests(chats),
-        attacks=budget.fitted(lambda fewer: chat_attacks(fewer, loaded, chats, threat)),
+        attacks=budget.fitted(lambda fewer: chat_attacks(fewer, loaded, chats, threat, streams)),
         curve=budget.fitted_curve(lambda fewer: chat_curve(fewer, loaded, threat)),
         judge=REFUSAL_LISTS[wanted.judge],
         others=others,
@@ -103,7 +105,21 @@ def panel(config: ChatRunConfig, loaded: LoadedModel, streams: Mapping[Role, Cha
         useful=useful_answers(utility, used),
         decides=deciding(others),
         shown=shown(chats),
+        scales=_scales(config, loaded),
     )
+
+
+def _scales(config: ChatRunConfig, loaded: LoadedModel) -> tuple[float, ...]:
+    """The scales of the adapter that are measured. Raises ConfigError where there is no adapter."""
+    wanted = config.evaluation.adapter_scales
+    if wanted and not has_adapter(loaded.model):
+        raise ConfigError(
+            [
+                f"evaluation.adapter_scales: {config.model.name} has no LoRA adapter to scale. Measure the adapter's "
+                "own folder in place of the merged model, set model.lora, or leave evaluation.adapter_scales out."
+            ]
+        )
+    return tuple(wanted)
 
 
 def selection(

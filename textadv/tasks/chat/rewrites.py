@@ -5,43 +5,28 @@ What stands here every section honours. A section of a further attack stands in 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
 from textadv.config.types import AttackKey, ConfigError, Count, Natural, Positive, Section, Text
+from textadv.tasks.chat.rewritable import KEY, Rewritable
+from textadv.tasks.chat.rewrites_drawn import ArtefactsConfig, BestOfNConfig, ManyShotConfig, TemplatesConfig
+from textadv.tasks.chat.rewrites_searched import BeastConfig, IterativeConfig, RandomSearchConfig
+from textadv.tasks.chat.rewrites_weights import RefusalAblationConfig
 
 if TYPE_CHECKING:
-    from textadv.attacks.prompts.rewritten import RewritingAttack
-    from textadv.data import Chat
-    from textadv.data.rendering import Template
     from textadv.measuring.safety.adversaries import Adversary
-    from textadv.models import LoadedModel
+
+
+ADAPTER_SCALES = (
+    "Plain requests, prefills and benign prompts are asked again with the LoRA adapter at each of these scales, such "
+    "as [0, 0.5, 1, 1.5]; 0 is the model without it. Counted in no worst case; [] measures none."
+)
 
 Part = Annotated[float, Field(gt=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
-
-
-class Rewritable(NamedTuple):
-    """What an attack in text is made for.
-
-    chats: the behaviours. template: as the model's chats are written. judge: name of the refusal list that decides.
-    batch_size: rows per forward.
-    """
-
-    loaded: LoadedModel
-    template: Template
-    chats: Sequence[Chat]
-    seed: int
-    judge: str
-    batch_size: int
-
-    def asked_with(self, attack: RewritingAttack, *, drawn: bool = False) -> Adversary:
-        """The adversary that asks what this attack makes of the behaviours. drawn: its variants are drawn alike."""
-        from textadv.measuring.safety.rewriting import Rewriting
-
-        return Rewriting(attack, self.chats, self.template, drawn=drawn)
 
 
 class SuffixSection(Section):
@@ -94,7 +79,19 @@ class SoftSuffixConfig(SuffixSection):
         return scene.asked_with(SoftSuffix(seed=scene.seed, **self.model_dump(exclude={"name"})))
 
 
-Rewrite = Annotated[GcgConfig | SoftSuffixConfig, Field(discriminator="name")]
+Rewrite = Annotated[
+    GcgConfig
+    | SoftSuffixConfig
+    | BestOfNConfig
+    | ManyShotConfig
+    | TemplatesConfig
+    | ArtefactsConfig
+    | RandomSearchConfig
+    | BeastConfig
+    | IterativeConfig
+    | RefusalAblationConfig,
+    Field(discriminator="name"),
+]
 Rewrites = dict[AttackKey, Rewrite]
 
 
@@ -103,9 +100,9 @@ def rewrites(wanted: Mapping[str, Rewrite], scene: Rewritable) -> dict[str, Adve
     found = {}
     for name, section in wanted.items():
         try:
-            found[name] = section.make(scene)
+            found[name] = section.make(scene._replace(key=f"{KEY}.{name}"))
         except ConfigError:
             raise
         except ValueError as error:
-            raise ConfigError([f"evaluation.rewrites.{name}: {error}"]) from error
+            raise ConfigError([f"{KEY}.{name}: {error}"]) from error
     return found

@@ -1,0 +1,85 @@
+"""Random search over a suffix on the target's log-probability (arXiv:2404.02151)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from textadv.attacks.prompts.candidates import Buffer
+from textadv.attacks.prompts.rewritten import AskedFor, Found, Rewritten
+from textadv.attacks.prompts.suffix_row import SuffixRow
+from textadv.attacks.prompts.suffixes import Path, each_row, random_suffix, taken
+from textadv.attacks.prompts.victim import ChatVictim
+from textadv.values.randomness import derived_seed
+
+
+@dataclass(frozen=True)
+class RandomSearch:
+    """A suffix of which some tokens are replaced at random, and the change kept where the target becomes likelier.
+
+    length: tokens of the suffix. steps: of each restart. candidates: changes that are tried in a step, of which the
+    best may be kept; those that do not survive being sent as text are not tried. replaced: tokens that a change
+    replaces. restarts: searches, the first from a repeated word, the others from random suffixes; the best end counts.
+    early_stop: whether a row ends where greedy decoding says its target.
+    Everything follows from (seed, row id, restart).
+
+    Deviations: the loss is that of the whole target, mean over its tokens, where the paper takes the first token's;
+    places are drawn apart, where it replaces neighbours; there is no template around the request.
+    """
+
+    length: int = 20
+    steps: int = 100
+    candidates: int = 8
+    replaced: int = 1
+    restarts: int = 1
+    early_stop: bool = True
+    seed: int = 0
+    universal: ClassVar[bool] = False
+    variants: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        for name in ("length", "steps", "candidates", "replaced", "restarts"):
+            if vars(self)[name] < 1:
+                raise ValueError(f"{name} of random_search must be at least 1, got {vars(self)[name]}.")
+        if self.replaced > self.length:
+            raise ValueError(f"replaced of random_search must be at most length, {self.length}, got {self.replaced}.")
+
+    def __str__(self) -> str:
+        return (
+            f"random search: suffix of {self.length} tokens, {self.restarts} x {self.steps} steps of "
+            f"{self.candidates} candidates, {self.replaced} replaced"
+        )
+
+    def __call__(
+        self, victim: ChatVictim, asked: Sequence[AskedFor], *, variant: int = 0, found: Found | None = None
+    ) -> list[Rewritten]:
+        """The rows with the best suffix found for each."""
+        return each_row(victim, asked, self.length, self._search, found)
+
+    def _search(self, row: SuffixRow, buffer: Buffer, path: Path) -> None:
+        for restart in range(self.restarts):
+            draw = torch.Generator().manual_seed(derived_seed(self.seed, row.asked.id, restart))
+            here = random_suffix(row, draw) if restart else row.slotted.row
+            least = float(taken(row, buffer, path, here.unsqueeze(0))[0])
+            for _ in range(self.steps):
+                if self.early_stop and buffer.reached:
+                    return
+                rows = self._changed(here, row.victim.vocabulary, draw)
+                rows = rows[row.survives(rows)]
+                if not len(rows):
+                    continue
+                losses = taken(row, buffer, path, rows, here)
+                place = int(losses.argmin())
+                if float(losses[place]) < least:
+                    here, least = rows[place], float(losses[place])
+
+    def _changed(self, suffix: Tensor, vocabulary: Tensor, draw: torch.Generator) -> Tensor:
+        """Candidates (K, S), the suffix (S,) with tokens of the vocabulary (N,) at random places."""
+        rows = suffix.repeat(self.candidates, 1)
+        places = torch.rand(rows.shape, generator=draw).argsort(dim=1)[:, : self.replaced]
+        tokens = vocabulary[torch.randint(len(vocabulary), places.shape, generator=draw)]
+        return rows.scatter(1, places, tokens)

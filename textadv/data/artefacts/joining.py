@@ -1,0 +1,142 @@
+"""Which prompts of files belong to which behaviours of a run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from textadv.data.artefacts.adversariallm import harm_of, is_adversariallm, read_adversariallm
+from textadv.data.artefacts.attempts import Artefact, Attempt, json_in, shown
+from textadv.data.artefacts.harmbench import is_harmbench, read_harmbench
+from textadv.data.artefacts.jailbreakbench import is_jailbreakbench, read_jailbreakbench
+from textadv.data.artefacts.paraphrases import read_paraphrases
+from textadv.data.characters import Surrogates
+from textadv.data.tables import SUFFIXES
+from textadv.data.text_files import suffix_of
+from textadv.values.errors import DataError
+
+_BLANKS = re.compile(r"\s+")
+_JSON_READERS = (
+    (is_jailbreakbench, read_jailbreakbench),
+    (is_adversariallm, read_adversariallm),
+    (is_harmbench, read_harmbench),
+)
+
+
+def read_artefact(path: str | Path, key: str, surrogates: Surrogates = "error") -> Artefact:
+    """A file of any of the known formats, told by what it holds: JailbreakBench's artefacts, HarmBench's test cases or
+    completions, AdversariaLLM's runs, or rows of `original_prompt, inpainted_prompt`.
+
+    Raises DataError, naming `key`, where it is none of them or cannot be read.
+    """
+    file = Path(path)
+    if suffix_of(file) != ".json" and suffix_of(file) in SUFFIXES:
+        return read_paraphrases(file, key, surrogates)
+    try:
+        value = json_in(file)
+        for fits, read in _JSON_READERS:
+            if fits(value):
+                return read(file, surrogates)
+    except DataError as error:
+        raise DataError(f"{key}: {error}") from error
+    if isinstance(value, list):
+        return read_paraphrases(file, key, surrogates)
+    held = f"an object with {shown(list(value))}" if isinstance(value, dict) else shown(value)
+    raise DataError(
+        f"{key}: {file} holds {held}, and is none of JailbreakBench's artefacts (jailbreaks), HarmBench's test cases "
+        "(lists by BehaviorID), AdversariaLLM's runs (runs) or rows of original_prompt, inpainted_prompt."
+    )
+
+
+@dataclass(frozen=True)
+class Joined:
+    """What files hold for the behaviours of a run.
+
+    attempts: behaviour's id -> what belongs to it and has a prompt, likeliest to break first. without: id -> why a
+    behaviour has none. null, unknown: how many attempts have no prompt, or belong to no behaviour of the run.
+    """
+
+    attempts: Mapping[int, tuple[Attempt, ...]]
+    without: Mapping[int, str]
+    null: int = 0
+    unknown: int = 0
+
+    def __str__(self) -> str:
+        count = sum(map(len, self.attempts.values()))
+        parts = [f"{count} prompts for {len(self.attempts)} behaviours"]
+        parts += [f"{len(self.without)} behaviours without a prompt"] if self.without else []
+        parts += [f"{self.null} null prompts"] if self.null else []
+        parts += [f"{self.unknown} prompts of other behaviours"] if self.unknown else []
+        return ", ".join(parts)
+
+
+def plain(request: str) -> str:
+    """A request as it is compared: without differences of case, of blanks, and of a full stop at the end."""
+    return _BLANKS.sub(" ", request).strip().rstrip(".").casefold()
+
+
+def joined(
+    artefacts: Sequence[Artefact], requests: Mapping[int, str], names: Mapping[str, Sequence[str]] | None = None
+) -> Joined:
+    """The attempts by behaviour.
+
+    requests: id -> what is asked for in words. names: of behaviours, -> the request in words, where files name them.
+    Attempts of one behaviour come in this order: those that broke, by their largest p_harmful, by their loss, as they
+    stand; of equal prompts (with the same turns before them) the first of these is kept.
+    """
+    by_text: dict[str, list[int]] = {}
+    for number, request in requests.items():
+        by_text.setdefault(plain(request), []).append(number)
+    found: dict[int, list[Attempt]] = {}
+    tried: dict[int, int] = {}
+    null = unknown = 0
+    for attempt in (attempt for artefact in artefacts for attempt in artefact.attempts):
+        rows = _rows_of(attempt, by_text, names or {})
+        null += attempt.prompt is None or not attempt.prompt.strip()
+        unknown += not rows
+        for row in rows:
+            if attempt.prompt is None or not attempt.prompt.strip():
+                tried[row] = tried.get(row, 0) + 1
+            else:
+                found.setdefault(row, []).append(attempt)
+    kept = {row: _ordered(found[row]) for row in requests if row in found}
+    without = {row: _why(tried.get(row, 0)) for row in requests if row not in found}
+    return Joined(kept, without, null, unknown)
+
+
+def _why(null: int) -> str:
+    if null:
+        return f"the file has {null} null prompt{'s' if null > 1 else ''} for it and no other: no jailbreak was found"
+    return "the file has no prompt for it"
+
+
+def _rows_of(attempt: Attempt, by_text: Mapping[str, list[int]], names: Mapping[str, Sequence[str]]) -> list[int]:
+    texts = [attempt.goal, *names.get(attempt.behaviour, ()), attempt.behaviour]
+    return next((by_text[plain(text)] for text in texts if text.strip() and plain(text) in by_text), [])
+
+
+def _ordered(attempts: Sequence[Attempt]) -> tuple[Attempt, ...]:
+    def rank(attempt: Attempt) -> tuple[bool, float, float]:
+        loss = float("inf") if attempt.loss is None else attempt.loss
+        return attempt.broken is not True, -(harm_of(attempt) or 0.0), loss
+
+    once: dict[tuple[str | None, str], Attempt] = {}
+    for attempt in sorted(attempts, key=rank):
+        once.setdefault((attempt.prompt, str(attempt.history)), attempt)
+    return tuple(once.values())
+
+
+def require_named(
+    artefacts: Sequence[Artefact], requests: Mapping[int, str], names: Mapping[str, Sequence[str]] | None, key: str
+) -> None:
+    """Raises DataError where attempts say names of behaviours that are no requests, and nothing says what they mean."""
+    asked = {plain(request) for request in requests.values()}
+    attempts = [attempt for artefact in artefacts for attempt in artefact.attempts]
+    told = any(attempt.goal or plain(attempt.behaviour) in asked for attempt in attempts)
+    if names is None and attempts and not told:
+        raise DataError(
+            f"{key}.file names behaviours by id alone, such as {shown(attempts[0].behaviour)}. Name the table of "
+            f"HarmBench's behaviours (BehaviorID, Behavior) in {key}.behaviours."
+        )

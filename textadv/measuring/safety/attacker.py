@@ -1,0 +1,25 @@
+"""A model behind an endpoint that rewrites requests: what it refuses or cannot do is told row by row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from textadv.measuring.judges.openai_compatible import ChatEndpoint
+from textadv.values.errors import EndpointError
+
+
+@dataclass(frozen=True)
+class EndpointAttacker:
+    """An endpoint that is asked by an attack. One that refuses everything fails every row, and ends no evaluation."""
+
+    endpoint: ChatEndpoint
+
+    def __str__(self) -> str:
+        return self.endpoint.model
+
+    def __call__(self, prompts: list[str]) -> list[str | Exception]:
+        """A text or an error for each message."""
+        try:
+            return self.endpoint(prompts)
+        except EndpointError as error:
+            return [error] * len(prompts)
