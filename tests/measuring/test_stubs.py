@@ -23,6 +23,7 @@ from textadv.data import Chat, encode_chats
 from textadv.data.rendering import one_turn, template_of
 from textadv.measuring import safety
 from textadv.measuring.judges.verdicts import REFUSAL_LISTS, Verdict
+from textadv.measuring.safety.ablated import RefusalAblation
 from textadv.measuring.safety.adversaries import Adversary, Direct, EmbeddingAttack, Prefill
 from textadv.measuring.safety.beginnings import Beginnings
 from textadv.measuring.safety.chat import Panel
@@ -86,11 +87,19 @@ def rewriting() -> Adversary:
     return Rewriting(Gcg(steps=2, length=3, width=4, top_k=8), chats(), template_of(tokenizer()))
 
 
+def ablation() -> Adversary:
+    harmless = Chat(tuple(USEFUL.asked), {"response": USEFUL.own}, Role.UTILITY, 0, "row")
+    parts = (encode_chats(own, tokenizer(), LENGTH) for own in (chats(), [harmless]))
+    harmful, useful = (rows.batch(range(len(rows))).prompts() for rows in parts)
+    return RefusalAblation((0,), harmful, useful)
+
+
 EVERY: dict[str, Callable[[], Adversary]] = {
     "Direct": Direct,
     "Prefill": lambda: Prefill(4),
     "EmbeddingAttack": embedding,
     "Rewriting": rewriting,
+    "RefusalAblation": ablation,
 }
 """How to make each way to ask that there is, by the name of its class."""
 
