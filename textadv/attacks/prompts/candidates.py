@@ -40,9 +40,9 @@ def drawn(
     generator: torch.Generator,
     survive: Callable[[Tensor], Tensor],
 ) -> Tensor:
-    """(K, slots) suffixes that differ from `current` (slots,) in `replaced` slots, no two alike; K is at most `width`.
+    """(K, S) suffixes that differ from `current` (S,) in `replaced` slots, no two alike; K is at most `width`.
 
-    slopes: (slots, N), the lowest of a slot are the most promising; infinite where a token is not to be taken.
+    slopes: (S, N), the lowest of a slot are the most promising; infinite where a token is not to be taken.
     vocabulary: (N,) their ids. Those that do not `survive` are left out; where none does, others are drawn.
     """
     slopes = slopes.masked_fill(vocabulary == current.unsqueeze(1), math.inf)
@@ -66,7 +66,7 @@ def drawn(
 
 
 def _several(found: Tensor, places: Tensor, tokens: Tensor, replaced: int, generator: torch.Generator) -> Tensor:
-    """The suffixes (K, slots) with tokens of so many slots replaced, no two alike."""
+    """The suffixes (K, S) with tokens of so many slots replaced, no two alike."""
     rows = torch.arange(len(found)).unsqueeze(1)
     slots = torch.rand(found.shape, generator=generator).argsort(dim=1)[:, :replaced]
     starts = torch.searchsorted(places, torch.arange(found.shape[1]))
@@ -79,7 +79,7 @@ def _several(found: Tensor, places: Tensor, tokens: Tensor, replaced: int, gener
 
 
 def tried(rows: Sequence[SuffixRow], candidates: Tensor, current: Tensor) -> Tensor:
-    """(K, 2): of each candidate (K, slots) the mean loss over the rows, and 1 where every row's target is said."""
+    """(K, 2): of each candidate (K, S) the mean loss over the rows, and 1 where every row's target is said."""
     found = torch.stack([row.losses(candidates, current) for row in rows])
     return torch.stack([found[..., 0].mean(dim=0), found[..., 1].amin(dim=0)], dim=1)
 
@@ -99,7 +99,7 @@ class Buffer:
     _lowest: float = math.inf
 
     def take(self, candidates: Tensor, found: Tensor) -> None:
-        """Takes note of suffixes (K, slots) and what they came to (K, 2); a loss that is no number is the worst."""
+        """Takes note of suffixes (K, S) and what they came to (K, 2); a loss that is no number is the worst."""
         losses = found[:, 0].nan_to_num(nan=math.inf)
         silent = (found[:, 1] == 0) | (not self.says_first)
         order = losses.argsort(stable=True)
@@ -112,7 +112,7 @@ class Buffer:
 
     @property
     def next(self) -> Tensor:
-        """The suffix (slots,) to go on from."""
+        """The suffix (S,) to go on from."""
         return self._going[0][1]
 
     @property
@@ -127,5 +127,5 @@ class Buffer:
 
     @property
     def kept(self) -> list[Tensor]:
-        """The best suffixes (slots,), the best one first."""
+        """The best suffixes (S,), the best one first."""
         return [torch.tensor(row) for row in self._all]

@@ -114,7 +114,7 @@ class Gcg:
         return {row.id: row for row in ended}
 
     def _searched(self, rows: Sequence[SuffixRow]) -> tuple[list[Tensor], list[tuple[int, float]]]:
-        """The best suffixes (slots,), the best one first, and (forwards, best loss) as the search went."""
+        """The best suffixes (S,), the best one first, and (forwards, best loss) as the search went."""
         victim, current = rows[0].victim, rows[0].slotted.row
         allowed = readable(victim, self.printable)
         buffer, gathered = Buffer(self.buffer, KEPT), torch.zeros(())

@@ -14,7 +14,7 @@ def random_mixtures(shape: tuple[int, int, int], generator: torch.Generator) -> 
 
 
 def entries(wrong: Tensor, slots: int, words: int) -> Tensor:
-    """(K, slots) int64: how many tokens each slot may mix, exp(wrong) in the mean over slots (arXiv:2405.09113, 3.3).
+    """(K, S) int64: how many tokens each slot may mix, exp(wrong) in the mean over slots (arXiv:2405.09113, 3.3).
 
     With 0.5 tokens wrong and 20 slots it is 1.65: 13 slots have two and 7 have one. wrong: (K,), a running mean of how
     many tokens of the target are not the likeliest one.
@@ -26,7 +26,7 @@ def entries(wrong: Tensor, slots: int, words: int) -> Tensor:
 
 
 def sparse(mixtures: Tensor, kept: Tensor) -> Tensor:
-    """The mixtures (K, slots, N) with only the `kept` (K, slots) largest shares of each slot, which sum to 1.
+    """The mixtures (K, slots, N) with only the `kept` (K, S) largest shares of each slot, which sum to 1.
 
     Shares 0.6, 0.3 and -0.1, of which two are kept, give 2/3, 1/3 and 0. Where none is positive the largest is 1.
     """

@@ -80,7 +80,7 @@ class SuffixRow:
         self.passes.forward_tokens += rows * tokens
 
     def _with(self, batch: Batch, row: Tensor) -> Batch:
-        """The batch with these tokens (slots,) in its slots."""
+        """The batch with these tokens (S,) in its slots."""
         ids = batch.inputs["input_ids"].clone()
         ids[:, self.slots] = row.to(ids.device)
         return replace(batch, inputs={**batch.inputs, "input_ids": ids})
@@ -98,9 +98,9 @@ class SuffixRow:
 
     @torch.no_grad()
     def losses(self, rows: Tensor, near: Tensor | None = None) -> Tensor:
-        """(K, 2) float32 on the CPU: of suffixes (K, slots) the loss, and 1 where greedy decoding says the target.
+        """(K, 2) float32 on the CPU: of suffixes (K, S) the loss, and 1 where greedy decoding says the target.
 
-        near: a suffix (slots,) from which most differ late only: what they share with it is sent once.
+        near: a suffix (S,) from which most differ late only: what they share with it is sent once.
         """
         current = rows[0] if near is None else near
         first = (rows != current).int().argmax(dim=1)
@@ -132,7 +132,7 @@ class SuffixRow:
     # ---- slopes
 
     def slope(self, row: Tensor) -> Tensor:
-        """(slots, N) float32: how the loss grows as a slot of the suffix (slots,) moves towards a token.
+        """(S, N) float32: how the loss grows as a slot of the suffix (S,) moves towards a token.
 
         Taken with respect to a tensor of its own, with `autograd.grad`: no weight gets a gradient.
         """
@@ -157,11 +157,11 @@ class SuffixRow:
     # ---- text
 
     def survives(self, rows: Tensor) -> Tensor:
-        """(K,) bool, of suffixes (K, slots): see `ChatVictim.survives`."""
+        """(K,) bool, of suffixes (K, S): see `ChatVictim.survives`."""
         return self.victim.survives(self.slotted, rows)
 
     def ended(self, rows: Sequence[Tensor], path: Sequence[tuple[int, float]]) -> Rewritten:
-        """The first of these suffixes (slots,) that is the same when it is sent, with its loss as sent."""
+        """The first of these suffixes (S,) that is the same when it is sent, with its loss as sent."""
         for row in rows:
             [text] = self.victim.texts(self.slotted, row.unsqueeze(0))
             sent = self.slotted.sent(text)

@@ -48,7 +48,7 @@ class Slotted:
 
     @property
     def row(self) -> Tensor:
-        """The tokens of the text, (slots,) int64."""
+        """The tokens of the text, (S,) int64."""
         return torch.tensor(self.slots, dtype=torch.int64)
 
     def sent(self, text: str) -> tuple[Message, ...]:
@@ -163,7 +163,7 @@ class ChatVictim:
         return Slotted(asked.messages, ids[:first], ids[first:last], ids[last:], head, tail, reply)
 
     def texts(self, slotted: Slotted, rows: Tensor) -> list[str]:
-        """What tokens (K, slots) in the slots are as text, after the tokens that stand before them."""
+        """What tokens (K, S) in the slots are as text, after the tokens that stand before them."""
         # Sentencepiece leaves out the blank that a text begins with, so that a token before it tells.
         anchor = list(slotted.before[-1:])
         decode = self.template.tokenizer.batch_decode
@@ -172,7 +172,7 @@ class ChatVictim:
         return [text[lead:] for text in decode([anchor + row for row in rows.tolist()], **options)]
 
     def survives(self, slotted: Slotted, rows: Tensor) -> Tensor:
-        """(K,) bool, whether the whole chat with these tokens (K, slots) as text has them, and all others, again."""
+        """(K,) bool, whether the whole chat with these tokens (K, S) as text has them, and all others, again."""
         texts = self.texts(slotted, rows)
         whole = [slotted.head + text + slotted.tail for text in texts]
         ids = self.template.tokenizer(whole, add_special_tokens=False, verbose=False)["input_ids"]
