@@ -9,6 +9,7 @@ import pytest
 
 from tests.attacks.edits.deviations import EDITS
 from tests.attacks.prompts.deviations_drawn import DRAWN
+from tests.attacks.prompts.deviations_suffixes import SUFFIXES
 from tests.deviations import exists, stated, table, unheld
 from tests.support.public import public_attacks
 from textadv import attacks
@@ -242,4 +243,4 @@ def test_each_that_follows_a_paper_has_a_test_of_its_formula() -> None:
 
 
 def test_every_clause_has_its_test() -> None:
-    assert not unheld({**TABLE, **EDITS, **DRAWN}, stated("attacks"))
+    assert not unheld({**TABLE, **EDITS, **DRAWN, **SUFFIXES}, stated("attacks"))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.attacks.prompts.suffixes import asked, sent_ids, victim, whole_pass
+from tests.attacks.prompts.suffixes import TARGET, asked, sent_ids, victim, whole_pass
 from textadv.attacks.prompts.exhaustive import Exhaustive
 from textadv.attacks.prompts.first_suffix import first_row
 from textadv.attacks.prompts.gcg import Gcg
@@ -186,6 +186,21 @@ def test_the_slope_is_that_of_the_embeddings() -> None:
     (slope,) = torch.autograd.grad(loss, own)
     slope = slope[:, one.vocabulary]
     torch.testing.assert_close(found / found.norm(), slope / slope.norm(), rtol=1e-3, atol=1e-5)
+
+
+def test_the_slope_of_a_row_counts_as_much_as_that_of_any_other() -> None:
+    row = first_row(victim(), asked(), None, 4, cross_entropy)
+    steeper = replace(row, loss=lambda logits, batch: 10 * cross_entropy(logits, batch))
+    torch.testing.assert_close(steeper.slope(row.slotted.row), row.slope(row.slotted.row))
+
+
+def test_a_target_is_how_an_answer_begins_and_not_where_it_ends() -> None:
+    one = victim("chatml")
+    reply = one.reply(asked().messages, TARGET)
+    tokenizer = one.template.tokenizer
+    assert tokenizer.decode(reply.answer) == TARGET
+    whole = tokenizer.apply_chat_template([*asked().messages, {"role": "assistant", "content": TARGET}], tokenize=False)
+    assert whole.partition(TARGET)[2].strip(), "the template ends the turn"
 
 
 def test_layer_norms_weaken_the_slope_as_a_part_held_constant_would() -> None:
