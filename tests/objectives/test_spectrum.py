@@ -17,6 +17,7 @@ from textadv.models.embedding_matrix import embedding_matrix, embedding_name
 from textadv.objectives import Moment, Term
 from textadv.objectives.alignment import Part, Supervised, Together
 from textadv.objectives.spectrum import Measure, Spectrum, spread
+from textadv.training.mixing import NO_ATTACK
 from textadv.values.batch import Role
 from textadv.values.errors import ModelError
 
@@ -135,7 +136,7 @@ def test_useful_rows_alone_count_it_whole() -> None:
     goal = Together((Part(Spectrum(1.0)), Part(Supervised(0.0))))
     model = streams.model(targets=EMBEDDED)
     goals = dict.fromkeys((Role.ADVERSARIAL, Role.UTILITY, Role.BORDERLINE), goal)
-    report = streams.backpropagated(model, goals, Cut(3), mixing=streams.NO_ATTACK)
+    report = streams.backpropagated(model, goals, Cut(3), mixing=NO_ATTACK)
     assert float(report.losses["spectrum"]) == approx(streams.BATCH * by_svd(model, "variance").item())
     assert report.adversarial_rows == 0
 

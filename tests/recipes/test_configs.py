@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.edited import reader
 from tests.recipes.running import ROOT
+from textadv.attacks.edits import TextEdits
+from textadv.config.edits import EditSources
+from textadv.data import Examples
 from textadv.tasks.chat.config import ChatRunConfig
 from textadv.tasks.chat.elicitation import measuring_attack
 from textadv.tasks.chat.scene import eliciting_attack
@@ -46,6 +51,15 @@ def check_chat(config: ChatRunConfig) -> None:
     assert attacked == round(config.mixing.ratio * config.training.batch_size)
 
 
+def edited_texts(config: Any) -> TextEdits:
+    """The edits of a configuration, of training rows whose classes have a word each."""
+    rows = Examples(("pwned ignore", "hello tea") * 8, None, (1, 0) * 8, tuple(range(16)))
+    sources = EditSources(rows, config.data.labels)
+    edits = config.attack.editing(reader(), config.data.max_length, config.mixing.discrete, config.seed, sources)
+    assert isinstance(edits, TextEdits) and (config.mining is None or config.mining.attacks(config.seed, sources))
+    return edits
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_its_attacks_objective_and_mixing_can_be_built(path: Path) -> None:
     config = load_config(path)
@@ -55,7 +69,8 @@ def test_its_attacks_objective_and_mixing_can_be_built(path: Path) -> None:
     threat = config.threat.make()
     measured = config.evaluation.panel(threat, config.seed)
     assert measured.keys() == config.evaluation.attacks.keys()
-    objective = config.objective.make(config.attack, threat, config.seed)
+    edits = None if getattr(config.attack, "edits", None) is None else edited_texts(config)
+    objective = config.objective.make(config.attack, threat, config.seed, edits=edits)
     assert (objective is None) == (config.objective.name == "clean")
     attacked = config.mixing.make(config.seed).count(10**6, config.training.batch_size, 1)
     assert attacked == round(config.mixing.ratio * config.training.batch_size)
