@@ -192,6 +192,18 @@ def test_in_the_worst_case_prompts_drawn_alike_count_where_the_first_of_them_is_
     assert worst.prompts == 1, "nothing was asked but the request"
 
 
+def test_a_prompt_that_could_not_be_sent_complies_at_no_k_and_limits_none() -> None:
+    sent, lost = outcome("search", 1, ["crr"], True), outcome("search", 2, ["r"], False)
+    bare = replace(lost.answers[0], status="error", broken=None, sampling_flops=NONE_SPENT)
+    told = found(sent, BehaviourOutcome(2, "search", False, True, (bare,)))
+    one = named(samples_of(*told, (1, 3)), "search")
+    assert one.answers == (3, 3) and [point.k for point in one.points] == [1, 2, 3]
+    assert one.points[0].rows == pytest.approx((1 / 3, 0.0)) and one.points[2].value == 0.5
+    assert one.points[2].flops == ((1000 + 3 * 50) + 1000) / 2
+    told = found(BehaviourOutcome(2, "search", False, True, (bare,)))
+    assert [(point.k, point.value) for point in named(samples_of(*told, (1, 3)), "search").points] == [(1, 0.0)]
+
+
 def test_what_is_not_measured_is_not_said_to_take_nothing() -> None:
     one = outcome("direct", 1, ["cr"])
     bare = BehaviourOutcome(1, "direct", True, False, tuple(_bare(answer) for answer in one.answers))
