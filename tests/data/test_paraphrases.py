@@ -108,6 +108,31 @@ def test_files_without_prompts(tmp_path: Path, rows: list[object], told: str) ->
     assert told in str(caught.value)
 
 
+def test_the_column_that_is_named_is_read_where_there_is_another_one(tmp_path: Path) -> None:
+    both = written(tmp_path, {"prompt": "Break a lock", "paraphrase": "Locks", "end": "! x", "suffix": "? y"})
+    assert read_paraphrases([both], KEY, {"suffix": "end"}).rows[0].text == "Break a lock ! x"
+    assert read_paraphrases([both], KEY, {"paraphrase": "end"}).rows[0].text == "! x"
+    assert read_paraphrases([both], KEY).rows[0].text == "Locks"
+    with pytest.raises(DataError, match=r"columns names paraphrase and suffix, and a row has one of them"):
+        read_paraphrases([both], KEY, {"paraphrase": "paraphrase", "suffix": "end"})
+
+
+@pytest.mark.parametrize("other", [["a", "b"], {"prompt": "a"}, 3, True])
+def test_a_cell_that_is_no_text_is_refused_and_told(tmp_path: Path, other: object) -> None:
+    """Written out as Python has it, a list of prompts would be trained on as one."""
+    with pytest.raises(DataError, match=r"row 1 \(counted from 0\) of .*p\.jsonl.* not text"):
+        read(tmp_path, row("Break a lock", "Locks"), row("Break a lock", other))
+
+
+def test_prompts_of_attacks_may_differ_from_their_original_in_case_and_signs_alone(tmp_path: Path) -> None:
+    spelled, signs = "bReAk A lOcK", "Break a lock ! !"
+    rows = [row("Break a lock", text) for text in (spelled, signs, "Break a lock", signs, "ROB a bank")]
+    found = join_paraphrases(read(tmp_path, *rows), SPLITS, KEY, exact=True)
+    assert found.texts[0] == found.texts[2] == (spelled, signs)
+    told = "\n".join(found.notes)
+    assert "2 of 5 rows read as their original" in told and "1 of 5 rows read as the prompt of a held-out" in told
+
+
 def test_a_file_of_other_behaviours_is_refused(tmp_path: Path) -> None:
     rows = read(tmp_path, row("Rob a bank", "Banks"), row("x" * 100, "y"))
     with pytest.raises(DataError, match=r"none of 2 rows is of a training prompt .* \(1 are of held-out ones\)"):

@@ -18,11 +18,12 @@ from textadv.measuring.safety.ablated import RefusalAblation
 from textadv.measuring.safety.adversaries import behaviours_of
 from textadv.measuring.safety.elicitation import elicit
 from textadv.measuring.safety.generate import Decoding
-from textadv.models import hidden_states
+from textadv.models import counted_parameters, hidden_states
 from textadv.models.ablating import ablating
 from textadv.models.decoding import generate_tokens
 from textadv.models.places import space_module
 from textadv.values.batch import Role
+from textadv.values.flops import Flops
 from textadv.values.spaces import Hidden
 
 LAYERS = (0, 2)
@@ -108,3 +109,11 @@ def test_each_model_has_its_own_directions_and_its_own_answers() -> None:
         found.append(each.prompts[0].origin)
         assert each.prompts[0].forwards == 1 and len(each.prompts) == len(REQUESTS)
     assert found[0].startswith("refusal ablation (0,)") and "from 2 harmful and 1 harmless" in str(adversary)
+
+
+def test_what_finding_the_directions_takes_is_counted_and_shared_out() -> None:
+    model, adversary = stub(REFUSES), ablation()
+    (each,) = [*adversary.rounds(model, rows(), behaviours_of(rows()))]
+    tokens = sum(len(prompt) for prompt in encode_chats(chats(), Template(tokenizer()), 80).prompts[:3])
+    share = Flops.of(counted_parameters(model), forward=-(-tokens // len(REQUESTS)))
+    assert share.total and [prompt.flops for prompt in each.prompts] == [share] * len(REQUESTS)

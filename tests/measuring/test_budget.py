@@ -12,7 +12,7 @@ from tests.measuring.talking import FORBIDDEN_CHATS, Watching, Words, searching,
 from textadv.measuring.safety.adversaries import Adversary, Direct, EmbeddingAttack, Prefill, Round, behaviours_of
 from textadv.measuring.safety.budget import Account, least_of
 from textadv.measuring.safety.elicitation import Elicitation, elicit
-from textadv.measuring.safety.generate import Decoding, Prompt, most_flops
+from textadv.measuring.safety.generate import Decoding, Prompt, answers, most_flops
 from textadv.measuring.safety.kept_answers import Answer
 from textadv.measuring.safety.radius_curve import Some
 from textadv.models import counted_parameters
@@ -112,3 +112,11 @@ def test_an_attack_that_cannot_say_what_it_takes_is_refused(model: nn.Module) ->
     attacks = {"other": Unbounded()}
     with pytest.raises(ValueError, match="other cannot say beforehand what it takes"):
         elicit(model, Words(), ROWS, REQUESTS, attacks, Watching(), SAMPLED, budget=10)  # type: ignore[arg-type]
+
+
+def test_a_prompt_that_could_not_be_made_is_one_error_whatever_is_left(model: nn.Module) -> None:
+    prompts = [Prompt(0, (), failed="it has no manners", origin="none"), Prompt(1, (1, 2, 3))]
+    most = most_flops(model, counted_parameters(model), 3, SAMPLED.max_new_tokens)
+    found = answers(model, Words(), prompts, SAMPLED, allowed={0: 9 * most, 1: 2 * most})
+    assert [(one.id, one.status) for one in found if one.id == 0] == [(0, "error")]
+    assert sum(one.id == 1 for one in found) >= 2

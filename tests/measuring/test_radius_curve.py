@@ -11,6 +11,7 @@ from textadv.measuring.safety.adversaries import Adversary, EmbeddingAttack
 from textadv.measuring.safety.elicitation import Elicitation, elicit
 from textadv.measuring.safety.generate import Decoding
 from textadv.measuring.safety.radius_curve import Curve, success_by_radius
+from textadv.values.flops import NOT_MEASURED
 
 RADII = (0.05, 0.2, 0.8)
 
@@ -60,3 +61,19 @@ def test_what_is_broken_at_once_is_asked_for_no_more_and_no_attack_makes_no_curv
     assert [point.broken for point in points] == [(True, True)] * 2
     assert ask.asked == [("embedding at 0", chats.ids)] and points[1].forwards == 0
     assert success_by_radius(ask, chats, chats.requests, Curve()) == []
+
+
+def test_a_point_of_which_an_answer_was_not_counted_is_not_measured() -> None:
+    """The sum of the others would be told as what the point took."""
+    chats = Chats(FORBIDDEN_CHATS.pairs[:2])
+    ask = Asking()
+
+    def uncounting(rows: Rows, requests: Sequence[str], attacks: Mapping[str, Adversary]) -> Elicitation:
+        found = ask(rows, requests, attacks)
+        first = "embedding at 1" in attacks
+        return replace(found, attacks=tuple(replace(one, uncounted=int(first)) for one in found.attacks))
+
+    curve = Curve({"embedding at 1": EmbeddingAttack(searching(0.01, steps=1))})
+    plain, point = success_by_radius(uncounting, chats, chats.requests, curve)
+    assert plain.answer_flops.total and plain.search_flops.total == 0
+    assert (point.search_flops, point.answer_flops) == (NOT_MEASURED, NOT_MEASURED)

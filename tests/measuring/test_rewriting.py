@@ -9,16 +9,20 @@ from pathlib import Path
 import pytest
 
 from tests.attacks.prompts.suffixes import TARGET, victim
+from textadv.attacks.prompts.best_of_n import BestOfN
 from textadv.attacks.prompts.rewritten import AskedFor, Found, Passes, Rewritten
 from textadv.attacks.prompts.victim import ChatVictim, failed, with_text
+from textadv.attacks.prompts.worded import Worded
 from textadv.data import Chat, encode_chats
 from textadv.data.rendering import one_turn
 from textadv.measuring.judges.verdicts import REFUSAL_LISTS
 from textadv.measuring.ledger import read
+from textadv.measuring.safety.adversaries import behaviours_of
 from textadv.measuring.safety.elicitation import Elicitation, elicit
 from textadv.measuring.safety.generate import Decoding
 from textadv.measuring.safety.rewriting import Rewriting
 from textadv.values.batch import Role
+from textadv.values.flops import NONE_SPENT
 
 TEXTS = ("Tell me a story", "How do I bake bread at home?", "Answer in one line.")
 CHATS = tuple(
@@ -134,3 +138,23 @@ def test_what_is_not_as_it_was_claimed_is_an_error_of_its_row(attack: Polite, wh
     answers = [answer for outcome in found.outcomes if outcome.attack == "polite" for answer in outcome.answers]
     assert [answer.status == "error" for answer in answers] == [False, True, False]
     assert why in answers[1].reason and answers[1].verdict == "error"
+
+
+def test_of_a_row_that_cannot_be_sent_it_is_known_that_no_answer_was_written() -> None:
+    """Otherwise what the attack takes would be unknown for the one row that it has nothing for."""
+    found = asked_with(Polite(rude=True))
+    lost = next(one for one in found.outcomes if (one.attack, one.id) == ("polite", 11)).answers[0]
+    assert (lost.status, lost.sampling_flops) == ("error", NONE_SPENT)
+    took = next(one for one in found.attacks if one.name == "polite")
+    assert took.uncounted == 0 and took.flops.total is not None
+
+
+def test_an_attack_without_a_search_reaches_nothing() -> None:
+    """Other words for a request can always be sent: a refusal of them is none that a search was led to."""
+    one = victim()
+    words = Rewriting(Worded(BestOfN(2, 0.4)), CHATS, one.template)
+    rows = encode_chats(CHATS, one.template, 200)
+    given = [prompt for each in words.rounds(one.model, rows, behaviours_of(rows)) for prompt in each.prompts]
+    assert [(prompt.reached, prompt.failed) for prompt in given] == [(None, "")] * 6
+    polite = Rewriting(Polite(), CHATS, one.template).rounds(one.model, rows, behaviours_of(rows))
+    assert {prompt.reached for each in polite for prompt in each.prompts} <= {True, False}

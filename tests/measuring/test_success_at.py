@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import combinations
+from dataclasses import dataclass, replace
+from itertools import combinations, product
 
 import pytest
 
@@ -14,7 +14,7 @@ from textadv.measuring.safety.adversaries import Direct
 from textadv.measuring.safety.elicitation import BehaviourOutcome, Elicitation, JudgedAnswer
 from textadv.measuring.safety.generate import Decoding
 from textadv.measuring.safety.outcomes import counted, gravest
-from textadv.measuring.safety.success_at import at_k, failures_of, samples_of
+from textadv.measuring.safety.success_at import at_k, at_k_prompts, failures_of, samples_of
 from textadv.measuring.sections.failures import AttackFailures, Failures
 from textadv.measuring.sections.outcomes import AttackOutcomes
 from textadv.measuring.sections.samples import SampledAttack, Samples
@@ -154,6 +154,54 @@ def test_of_prompts_drawn_alike_k_are_answered() -> None:
         (4, 1.0, 4 * 1050),
     ]
     assert [(point.k, point.value, point.flops) for point in apart.points] == [(1, 1.0, 4 * 1050)]
+
+
+def test_several_answers_to_one_of_the_prompts_drawn_alike_are_no_further_draws() -> None:
+    """Half of the spellings always comply, the others never: two spellings hold one that does in 3 of 4 cases."""
+    rates = []
+    for letters in product("cr", repeat=3):
+        told = found(outcome("spellings", 1, [3 * letter for letter in letters], False))
+        one = named(samples_of(*told, (1, 2, 9), attacks={"spellings": Spellings()}), "spellings")
+        assert one.answers == (3, 3) and one.at(9) is None
+        points = (one.at(1), one.at(2))
+        rates.append([point.value for point in points if point is not None])
+        assert [point.flops for point in points if point is not None] == [1050, 2100]
+    assert [sum(values) / len(rates) for values in zip(*rates, strict=True)] == pytest.approx([1 / 2, 3 / 4])
+
+
+def test_it_is_the_share_of_all_draws_of_prompts_with_an_answer_to_each() -> None:
+    prompts = ["crr", "r", "ccr", "c", "rrrr"]
+    shares = [letters.count("c") / len(letters) for letters in prompts]
+    for k in range(1, len(prompts) + 1):
+        draws = [[product(*some), math.prod(map(len, some))] for some in combinations(prompts, k)]
+        each = [sum("c" in letters for letters in told) / size for told, size in draws]
+        assert at_k_prompts(shares, k) == pytest.approx(sum(each) / len(each)), k
+    with pytest.raises(ValueError, match="1 <= k <= 5 prompts, got k 6"):
+        at_k_prompts(shares, 6)
+
+
+def test_in_the_worst_case_prompts_drawn_alike_count_where_the_first_of_them_is_the_request_itself() -> None:
+    direct, spelled = outcome("direct", 1, ["r"]), outcome("spellings", 1, ["r", "c"])
+    same = (replace(spelled.answers[0], key=direct.answers[0].key), spelled.answers[1])
+    told = found(direct, BehaviourOutcome(1, "spellings", True, False, same))
+    worst = named(samples_of(*told, (1,), attacks={"spellings": Spellings()}), "worst case")
+    assert worst.prompts == 2 and worst.points[0].value == pytest.approx(1 / 2)
+    alike = (same[0], replace(same[1], key=direct.answers[0].key))
+    told = found(direct, BehaviourOutcome(1, "spellings", True, False, alike))
+    worst = named(samples_of(*told, (1,), attacks={"spellings": Spellings()}), "worst case")
+    assert worst.prompts == 1, "nothing was asked but the request"
+
+
+def test_a_prompt_that_could_not_be_sent_complies_at_no_k_and_limits_none() -> None:
+    sent, lost = outcome("search", 1, ["crr"], True), outcome("search", 2, ["r"], False)
+    bare = replace(lost.answers[0], status="error", broken=None, sampling_flops=NONE_SPENT)
+    told = found(sent, BehaviourOutcome(2, "search", False, True, (bare,)))
+    one = named(samples_of(*told, (1, 3)), "search")
+    assert one.answers == (3, 3) and [point.k for point in one.points] == [1, 2, 3]
+    assert one.points[0].rows == pytest.approx((1 / 3, 0.0)) and one.points[2].value == 0.5
+    assert one.points[2].flops == ((1000 + 3 * 50) + 1000) / 2
+    told = found(BehaviourOutcome(2, "search", False, True, (bare,)))
+    assert [(point.k, point.value) for point in named(samples_of(*told, (1, 3)), "search").points] == [(1, 0.0)]
 
 
 def test_what_is_not_measured_is_not_said_to_take_nothing() -> None:

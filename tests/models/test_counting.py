@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
@@ -38,6 +39,21 @@ def test_a_tied_table_counts_once_as_the_head() -> None:
 def test_adapters_count_beside_their_base() -> None:
     adapted = get_peft_model(llama(tied=False), LoraConfig(r=2, target_modules=["q_proj"]))  # type: ignore[arg-type]
     assert counted_parameters(adapted) == BODY + WIDTH * WORDS + 2 * (2 * WIDTH + 2 * WIDTH)
+
+
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")
+def test_the_table_of_an_adapter_on_embeddings_is_looked_up_as_they_are() -> None:
+    """Of rank 2 on (words, width): a row of 2 is looked up for each token, and multiplied with (2, width)."""
+    for tied in (False, True):
+        adapted = get_peft_model(llama(tied), LoraConfig(r=2, target_modules=["embed_tokens"]))  # type: ignore[arg-type]
+        assert counted_parameters(adapted) == BODY + WIDTH * WORDS + 2 * WIDTH
+
+
+def test_of_a_layer_that_an_adapter_trains_whole_one_copy_counts() -> None:
+    for name in ("lm_head", "embed_tokens"):
+        settings = LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=[name])
+        adapted = get_peft_model(llama(tied=False), settings)  # type: ignore[arg-type]
+        assert counted_parameters(adapted) == BODY + WIDTH * WORDS + 2 * (2 * WIDTH + 2 * WIDTH), name
 
 
 def test_packed_weights_count_what_they_multiply() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -15,6 +16,7 @@ from tests.seeded import LENGTH, ROWS, STEP
 from textadv.attacks.prompts.rewritten import Passes
 from textadv.attacks.prompts.seeding import Listed, Seeding
 from textadv.attacks.prompts.victim import ChatVictim
+from textadv.data import encode_chats
 from textadv.data.paraphrases import rephrased
 from textadv.models import evaluating, forward
 from textadv.objectives import Moment, Objective, memory_of
@@ -151,6 +153,21 @@ def test_prompts_that_do_not_fit_are_left_out_and_rows_without_stay_as_they_are(
         assert torch.equal(seen.inputs[name], value), name
     assert torch.equal(seen.editable, wanted.editable) and torch.equal(seen.prompt_lengths, wanted.prompt_lengths)
     assert torch.equal(seen.targets, wanted.targets) and torch.equal(seen.ids, wanted.ids)
+
+
+def test_a_row_whose_target_is_cut_asks_what_it_asked() -> None:
+    """No loss of its target can be told, and training goes on."""
+    chat = seeded.chats()[0]
+    others = [f"{chat.prompt[:-1]}{end}" for end in "!?;:,xyz"]
+    prompts = [encode_chats([rephrased(chat, text, 0)], seeded.template(), LENGTH).prompts[0] for text in others]
+    length = len(seeded.encoded([chat]).prompts[0])
+    text = next(text for text, ids in zip(others, prompts, strict=True) if len(ids) == length and text != chat.prompt)
+    short = length + len(seeded.encoded([chat]).answers["harmful"][0]) - 2
+    rows = encode_chats([chat], seeded.template(), short)
+    assert (rows.cut_prompts, rows.cut_answers) == (0, 1)
+    own = replace(seeded.seeding(Listed({chat.id: (text,)})), chats={chat.id: chat}, max_length=short)
+    found = own.renewed(ChatVictim(seeded.model(), own.template, short), [chat.id], STEP, Passes())
+    assert [one.seeds for one in found] == [()] and own.encoded(chat, text) is None
 
 
 def test_steps_that_hold_a_perturbation_hold_the_prompt() -> None:

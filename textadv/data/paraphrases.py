@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from textadv.data.characters import Surrogates, unbroken
 from textadv.data.chat import Chat, ChatSplits
+from textadv.data.chat_forms import empty
+from textadv.data.chat_forms import text as text_of
 from textadv.data.chat_rows import ChatRows, Editable, encode_chats
 from textadv.data.classes import shortened
 from textadv.data.contamination import Gram, words_of
@@ -56,9 +58,15 @@ def read_paraphrases(
     """The rows of the files that have both prompts, each file by the names of its own columns.
 
     A row has an original prompt (`original_prompt`, `original` or `prompt`) and another (`inpainted_prompt` or
-    `paraphrase`), or a `suffix`, which follows the original after a blank. columns: their names where they are others.
-    Raises DataError, naming the config key `key`, where there is no such column, or no row has both.
+    `paraphrase`), or a `suffix`, which follows the original after a blank. columns: their names where they are others;
+    of both other prompts and suffixes those are read whose column is named. Raises DataError, naming the config key
+    `key`, where there is no such column, a cell is no text, no row has both, or both columns are named.
     """
+    if {"paraphrase", "suffix"} <= set(columns or {}):
+        raise DataError(
+            f"{key}.columns names paraphrase and suffix, and a row has one of them: whole other prompts, or what "
+            "follows the original. Remove one."
+        )
     found: list[Paraphrase] = []
     notes: list[str] = []
     for path in paths:
@@ -66,20 +74,20 @@ def read_paraphrases(
         original = _column(table, "original", columns or {}, key)
         role = _other(table, columns or {})
         other = _column(table, role, columns or {}, key)
-        empty: list[int] = []
+        bare: list[int] = []
         for row, (first, second) in enumerate(zip(original, other, strict=True)):
-            texts = (_text(first), _text(second))
+            place = f"row {row} (counted from 0) of {table.place}"
+            texts = (_text(first, f"{key}: {place}"), _text(second, f"{key}: {place}"))
             if not all(texts):
-                empty.append(row)
+                bare.append(row)
                 continue
             text = f"{texts[0]} {texts[1]}" if role == "suffix" else texts[1]
-            place = f"row {row} (counted from 0) of {table.place}"
             whole = (unbroken(one, f"{key}: {place}", surrogates) for one in (texts[0], text))
             found.append(Paraphrase(next(whole), next(whole), place))
-        if empty:
+        if bare:
             notes.append(
-                f"{key}: {len(empty)} of {len(table)} rows of {table.place} lack a prompt (the first is row "
-                f"{empty[0]}, counted from 0) and are left out."
+                f"{key}: {len(bare)} of {len(table)} rows of {table.place} lack a prompt (the first is row "
+                f"{bare[0]}, counted from 0) and are left out."
             )
     if not found:
         raise DataError(
@@ -90,7 +98,8 @@ def read_paraphrases(
 
 def _other(table: Table, columns: Mapping[str, str]) -> str:
     """Which role tells the other prompt: paraphrase, or suffix where there is none of these."""
-    has = {role for role in ("paraphrase", "suffix") if role in columns or _named(table, role)}
+    roles = ("paraphrase", "suffix")
+    has = {role for role in roles if role in columns} or {role for role in roles if _named(table, role)}
     return "suffix" if has == {"suffix"} else "paraphrase"
 
 
@@ -103,13 +112,16 @@ def _column(table: Table, role: str, columns: Mapping[str, str], key: str) -> li
     return table.column(name, f"{key}.columns.{role}")
 
 
-def _text(value: object) -> str:
-    """The text of a cell; empty for null and not-a-number."""
-    return "" if value is None or value != value else str(value).strip()
+def _text(value: object, where: str) -> str:
+    """The text of a cell; empty for null and not-a-number. Raises DataError where it is no text."""
+    return "" if empty(value, where) else text_of(value, where).strip()
 
 
-def join_paraphrases(read: Paraphrases, splits: ChatSplits, key: str) -> Joined:
+def join_paraphrases(read: Paraphrases, splits: ChatSplits, key: str, *, exact: bool = False) -> Joined:
     """The paraphrases of each training row: their original is its last turn but for case, blanks and punctuation.
+
+    exact: prompts of attacks, which may change these alone: left out is only what is the same to the letter. Otherwise
+    a paraphrase has other words than its original, and than others of it.
 
     Those of validation and test behaviours are never trained on, nor is what reads as one of their prompts. Notes tell
     how many that are, how many are of no behaviour at all, and how many training prompts have none.
@@ -118,6 +130,10 @@ def join_paraphrases(read: Paraphrases, splits: ChatSplits, key: str) -> Joined:
     train, validation, test = (_prompts(part) for part in (splits.train, splits.validation, splits.test))
     held = validation | test
     texts: dict[Gram, dict[Gram, str]] = {words: {} for words in train - held}
+    told_by: Callable[[str], Gram] = (lambda text: (text,)) if exact else words_of
+    own: dict[Gram, set[str]] = {}
+    for chat in splits.train:
+        own.setdefault(words_of(chat.prompt), set()).add(chat.prompt.strip())
     of_test = of_validation = unknown = leaking = same = 0
     first = ""
     for row in read.rows:
@@ -130,10 +146,10 @@ def join_paraphrases(read: Paraphrases, splits: ChatSplits, key: str) -> Joined:
             first = first or row.original
         elif words in held:
             leaking += 1
-        elif words == original or words in texts[original]:
+        elif (row.text in own[original] if exact else words == original) or told_by(row.text) in texts[original]:
             same += 1
         else:
-            texts[original][words] = row.text
+            texts[original][told_by(row.text)] = row.text
     theirs = of_test + of_validation
     if not any(texts.values()):
         raise DataError(

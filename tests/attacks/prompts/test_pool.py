@@ -34,6 +34,15 @@ def test_a_row_draws_by_weight_and_by_its_own_step() -> None:
     assert drawing.drawn([], 20, 0) is None
 
 
+def test_prompts_that_are_all_very_old_or_very_unlike_are_still_drawn_and_kept_by_weight() -> None:
+    """2^-5000 is 0 to a computer, and exp(-5000) as well; what they weigh beside one another is not."""
+    old = [Seed("old", 1.0, 0), Seed("older", 1.0, -20)]
+    assert Counter(Drawing(1.0, 1).drawn(old, 5000, row) for row in range(50)) == {old[0]: 50}
+    assert Drawing(1.0, 1).best(old[::-1], 5000, 1) == (old[0],)
+    apart = [Seed("old and likely", 0.0, 0), Seed("new and unlikely", 9.0, 5000)]
+    assert Drawing(1e-3, 1).drawn(apart, 5000, 0) == apart[0], "5000 halvings are 3,466 nats, 9 / 0.001 are 9,000"
+
+
 def test_the_pool_as_bytes_is_the_same_pool() -> None:
     pool, again = Pool(), Pool()
     assert pool.state() == {} and pool.due(3, 0, 5)

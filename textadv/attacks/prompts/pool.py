@@ -55,15 +55,17 @@ class Drawing:
 
     def weights(self, seeds: Sequence[Seed], step: int) -> list[float]:
         """The weight of each, at an optimizer step."""
+        return [math.exp(one) for one in self._logarithms(seeds, step)]
+
+    def _logarithms(self, seeds: Sequence[Seed], step: int) -> list[float]:
+        """Of the weights: these themselves may all be too small to be told from 0."""
         least = min((seed.loss for seed in seeds), default=0.0)
-        return [
-            2 ** (-(step - seed.step) / self.half_life) * math.exp(-(seed.loss - least) / self.temperature)
-            for seed in seeds
-        ]
+        halved = math.log(2) / self.half_life
+        return [-(step - seed.step) * halved - (seed.loss - least) / self.temperature for seed in seeds]
 
     def best(self, seeds: Sequence[Seed], step: int, most: int) -> tuple[Seed, ...]:
         """The heaviest, in their order."""
-        weights = self.weights(seeds, step)
+        weights = self._logarithms(seeds, step)
         kept = sorted(range(len(seeds)), key=lambda n: (-weights[n], n))[:most]
         return tuple(seeds[n] for n in sorted(kept))
 
@@ -72,7 +74,9 @@ class Drawing:
         if not seeds:
             return None
         draw = Random(derived_seed(self.seed, step, row, POOL_DRAW))
-        return draw.choices(seeds, self.weights(seeds, step))[0]
+        weights = self._logarithms(seeds, step)
+        heaviest = max(weights)
+        return draw.choices(seeds, [math.exp(one - heaviest) for one in weights])[0]
 
 
 @dataclass

@@ -13,6 +13,7 @@ from textadv.attacks.prompts.rewritten import AskedFor, Passes, RewritingAttack
 from textadv.attacks.prompts.victim import TARGET, ChatVictim
 from textadv.data import Chat, Template, encode_chats
 from textadv.data.chat_rows import Editable
+from textadv.data.chat_template import control_ids
 from textadv.data.paraphrases import encoded_whole, rephrased
 from textadv.values.randomness import derived_seed
 
@@ -156,13 +157,21 @@ class Seeding:
         return None if seed is None else self.encoded(chat, seed.text)
 
     def encoded(self, chat: Chat, text: str) -> Prompted | None:
-        """The chat with another text in its last turn; None where that does not fit whole beside its answers."""
+        """The chat with another text in its last turn; None where that does not fit whole beside its answers.
+
+        Nor does it where the target is cut, be it as it was before: no loss could be told of it.
+        """
         key = (chat.id, text)
         if key not in self._encoded:
             again = rephrased(chat, text, chat.id)
             row = encoded_whole(again, self._lengths(chat), self.template, self.max_length, self.editable)
-            self._encoded[key] = None if row is None else Prompted(row.prompts[0], row.editable[0])
+            fits = row is not None and not (row.cut_answers and self._cut(row.answers[TARGET][0]))
+            self._encoded[key] = Prompted(row.prompts[0], row.editable[0]) if fits and row is not None else None
         return self._encoded[key]
+
+    def _cut(self, target: Sequence[int]) -> bool:
+        """Whether a target lacks its end of turn."""
+        return target[-1] not in control_ids(self.template.tokenizer)
 
     def _lengths(self, chat: Chat) -> Mapping[str, int]:
         """Tokens of each answer of the chat as it was given."""

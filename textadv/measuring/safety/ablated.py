@@ -11,9 +11,11 @@ from textadv.attacks import RefusalDirection
 from textadv.data import Rows
 from textadv.measuring.safety.adversaries import Behaviour, Round
 from textadv.measuring.safety.generate import Prompt
+from textadv.models import counted_parameters
 from textadv.models.ablating import ablating
 from textadv.values.batch import Batch
 from textadv.values.digests import digest
+from textadv.values.flops import Flops
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,11 +48,13 @@ class RefusalAblation:
         # A direction that is kept from call to call would be another model's.
         directions = RefusalDirection(self.layers, self.harmful, self.harmless).directions(model)
         told = digest([directions.float().cpu().numpy().tobytes()])
-        passes = len(self.harmful) + len(self.harmless)
         with ablating(model, self.layers, directions):
-            yield Round([_asked(row, f"{self.layers} {told}", passes / len(behaviours)) for row in behaviours])
+            yield Round([self._asked(row, f"{self.layers} {told}", model, len(behaviours)) for row in behaviours])
 
-
-def _asked(row: Behaviour, origin: str, share: float) -> Prompt:
-    """The prompt; what finding the directions took is shared out over the behaviours, rounded up."""
-    return Prompt(row.id, row.ids, origin=f"refusal ablation {origin}", forwards=-int(-share // 1))
+    def _asked(self, row: Behaviour, origin: str, model: nn.Module, behaviours: int) -> Prompt:
+        """The prompt; what finding the directions took is shared out over the behaviours, rounded up."""
+        read = [batch.prompt_lengths for batch in (self.harmful, self.harmless)]
+        tokens = sum(int(lengths.sum()) for lengths in read if lengths is not None)
+        passes = -(-(len(self.harmful) + len(self.harmless)) // behaviours)
+        flops = Flops.of(counted_parameters(model), forward=-(-tokens // behaviours))
+        return Prompt(row.id, row.ids, origin=f"refusal ablation {origin}", forwards=passes, flops=flops)

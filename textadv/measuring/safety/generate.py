@@ -166,7 +166,7 @@ class _Run:
         while (key := self.key_of(prompt, len(keys))) in known and (not keys or self._fits(prompt, spent)):
             keys.append(key)
             took = _of_prompt(known[key], prompt).flops.total
-            if took is None or self.decoding.temperature == 0:
+            if took is None or self.decoding.temperature == 0 or prompt.failed:
                 # What one took is not known, or another would be the same again.
                 break
             spent += took
@@ -184,7 +184,7 @@ class _Run:
             _of_prompt(replace(self.store.known[key], sample=sample), prompt).flops.total
             for sample, key in enumerate(made)
         ]
-        if None in took or self.decoding.temperature == 0:
+        if None in took or self.decoding.temperature == 0 or prompt.failed:
             return []
         left = self.allowed[prompt.id] - sum(one for one in took if one is not None)
         last = len(made) + max(left // self._most(prompt), 0)
@@ -240,6 +240,9 @@ def _fail(run: _Run, prompt: Prompt, reason: str) -> None:
     """Leaves an error that says why for every sample of the prompt that is due."""
     attack, restart = run.asks
     failure = Answer(prompt.id, 0, "error", "", 0, attack, 0, 0, reason, "", prompt.search, restart, sent=prompt.sent)
+    if prompt.failed:
+        # Nothing was sent, which is known: what is not is what an answer took that broke off.
+        failure = replace(failure, sampling_flops=NONE_SPENT)
     run.store.add({key: replace(failure, sample=sample, key=key) for sample, key in run.due(prompt)})
 
 

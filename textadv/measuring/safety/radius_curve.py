@@ -17,7 +17,7 @@ from textadv.measuring.safety.adversaries import Adversary, Direct
 from textadv.measuring.safety.elicitation import AttackSuccess, Elicitation
 from textadv.values.batch import Batch
 from textadv.values.decisions import Label
-from textadv.values.flops import NONE_SPENT, Flops
+from textadv.values.flops import NONE_SPENT, NOT_MEASURED, Flops
 
 Ask = Callable[[Rows, Sequence[str], Mapping[str, Adversary]], Elicitation]
 """(behaviours, their requests, attacks) -> what they break."""
@@ -40,7 +40,7 @@ class Curve:
 class Point(NamedTuple):
     """One radius: per behaviour whether it is broken there, and whether it may be; the attack and what it took.
 
-    search_flops, answer_flops: of the behaviours that were asked at this radius.
+    search_flops, answer_flops: of the behaviours that were asked at this radius; not measured where an answer is not.
     """
 
     name: str
@@ -101,8 +101,9 @@ def success_by_radius(ask: Ask, rows: Rows, requests: Sequence[str], curve: Curv
                 possibly[place] |= outcome.possibly_broken
         point = Point(name, tuple(broken), tuple(possibly), str(attack), 0, 0)
         if found is not None:
-            passes = (found.forwards, found.backwards, found.search_flops, found.sampling_flops)
-            point = Point(*point[:4], *passes)
+            # Where an answer is left out of the sums, they are not what the point took.
+            flops = (NOT_MEASURED,) * 2 if found.uncounted else (found.search_flops, found.sampling_flops)
+            point = Point(*point[:4], found.forwards, found.backwards, *flops)
         points.append(point)
     return points
 

@@ -140,8 +140,7 @@ def _prompt(victim: ChatVictim, asked: AskedFor, row: Rewritten) -> Prompt:
 
 def _reached(row: Rewritten) -> bool | None:
     """Whether the search came where it wanted to; None where nothing was searched for, so that no loss is known."""
-    aimless = row.loss is None and row.status != "reached"
-    return None if row.status == "failed" or aimless else row.status == "reached"
+    return None if row.status == "failed" or row.loss is None else row.status == "reached"
 
 
 def _flops(victim: ChatVictim, row: Rewritten) -> Flops:

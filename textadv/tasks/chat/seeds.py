@@ -76,7 +76,7 @@ class FileSeeds(SeedsSection):
 
         paths = [self.file] if isinstance(self.file, str) else self.file
         columns = {str(role): name for role, name in self.columns.items()}
-        return join_paraphrases(read_paraphrases(paths, SEEDS, columns, surrogates), splits, SEEDS)
+        return join_paraphrases(read_paraphrases(paths, SEEDS, columns, surrogates), splits, SEEDS, exact=True)
 
     def source(self, found: Mapping[int, Sequence[str]], seed: int) -> Source:
         from textadv.attacks.prompts.seeding import Listed
