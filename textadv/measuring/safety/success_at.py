@@ -191,8 +191,8 @@ def _sampled(name: str, behaviours: Sequence[_Behaviour], wanted: Iterable[int])
     for k in sorted(listed | set(_curve_at(fewest))):
         rows = [row.at(k) for row in behaviours]
         took = [row.flops_at(k) for row in behaviours]
-        known = [one for one in took if one is not None]
-        flops = sum(known) / len(known) if len(known) == len(took) else None
+        measured = [one for one in took if one is not None]
+        flops = sum(measured) / len(measured) if len(measured) == len(took) else None
         points.append(SuccessAt(k, *share_of_rows(rows), flops, tuple(rows) if k in listed else ()))
     return SampledAttack(name, max(len(row.prompts) for row in behaviours), (fewest, most), tuple(points))
 
