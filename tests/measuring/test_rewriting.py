@@ -62,14 +62,18 @@ class Polite:
         return ended
 
 
-def asked_with(attack: Polite, store: Path | None = None, key: str = "weights") -> Elicitation:
+def asked_with(attack: Polite, store: Path | None = None, key: str = "weights", judges: int = 1) -> Elicitation:
     one = victim()
     rows = encode_chats(CHATS, one.template, 200)
     decoding = Decoding(4, batch_size=2)
     requests = [chat.request for chat in CHATS]
     attacks = {"polite": Rewriting(attack, CHATS, one.template)}
     judge = REFUSAL_LISTS["declines"]
-    return elicit(one.model, one.template.tokenizer, rows, requests, attacks, judge, decoding, store=store, key=key)
+    for _ in range(judges):
+        found = elicit(
+            one.model, one.template.tokenizer, rows, requests, attacks, judge, decoding, store=store, key=key
+        )
+    return found
 
 
 def lines(store: Path) -> list[dict[str, object]]:
@@ -134,3 +138,30 @@ def test_what_is_not_as_it_was_claimed_is_an_error_of_its_row(attack: Polite, wh
     answers = [answer for outcome in found.outcomes if outcome.attack == "polite" for answer in outcome.answers]
     assert [answer.status == "error" for answer in answers] == [False, True, False]
     assert why in answers[1].reason and answers[1].verdict == "error"
+
+
+def test_a_row_that_failed_has_a_line_that_says_why_and_is_tried_again(tmp_path: Path) -> None:
+    store = tmp_path / "answers" / "model.jsonl"
+    for _ in range(2):
+        again = Polite(rude=True, variants=2)
+        asked_with(again, store)
+        told = {(line["id"], line["restart"]): (line["status"], line.get("reason")) for line in lines(store)}
+        assert len(told) == len(lines(store)) == 6
+        assert {told[11, 0], told[11, 1]} == {("error", "it has no manners")}
+        assert "error" not in {told[row, variant][0] for row in (10, 12) for variant in range(2)}
+    assert again.searched == [11, 11]
+
+
+@pytest.mark.parametrize("universal", [False, True])
+def test_a_row_that_failed_is_not_searched_again_for_another_judge(universal: bool, tmp_path: Path) -> None:
+    attack = Polite(rude=True, universal=universal)
+    asked_with(attack, tmp_path / "answers" / "model.jsonl", judges=3)
+    assert attack.searched == [10, 11, 12]
+
+
+def test_a_text_for_all_rows_that_is_none_for_one_is_not_searched_again(tmp_path: Path) -> None:
+    store = tmp_path / "answers" / "model.jsonl"
+    first = asked_with(Polite(rude=True, universal=True), store)
+    again = Polite(rude=True, universal=True)
+    assert asked_with(again, store).outcomes == first.outcomes
+    assert again.searched == []

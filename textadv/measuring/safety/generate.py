@@ -211,7 +211,7 @@ def _answer(run: _Run, prompts: Sequence[Prompt]) -> None:
     sound = [prompt for prompt in prompts if not prompt.failed]
     for prompt in prompts:
         if prompt.failed:
-            _fail(run, prompt, prompt.failed)
+            run.store.unasked(_failures(run, prompt, prompt.failed))
     if not sound:
         return
     prompts = sound
@@ -233,14 +233,14 @@ def _answer(run: _Run, prompts: Sequence[Prompt]) -> None:
         for prompt in prompts:
             _answer(run, [prompt])
         return
-    _fail(run, prompts[0], reason)
+    run.store.add(_failures(run, prompts[0], reason))
 
 
-def _fail(run: _Run, prompt: Prompt, reason: str) -> None:
-    """Leaves an error that says why for every sample of the prompt that is due."""
+def _failures(run: _Run, prompt: Prompt, reason: str) -> dict[str, Answer]:
+    """An error that says why for every sample of the prompt that is due, by key."""
     attack, restart = run.asks
     failure = Answer(prompt.id, 0, "error", "", 0, attack, 0, 0, reason, "", prompt.search, restart, sent=prompt.sent)
-    run.store.add({key: replace(failure, sample=sample, key=key) for sample, key in run.due(prompt)})
+    return {key: replace(failure, sample=sample, key=key) for sample, key in run.due(prompt)}
 
 
 def _generated(run: _Run, jobs: Sequence[_Job]) -> list[Answer]:

@@ -156,7 +156,7 @@ class ArtefactsConfig(Section):
 
         found = [read_artefact(path, f"{scene.key}.file") for path in listed(self.file)]
         names = None if self.behaviours is None else read_behaviours(self.behaviours, f"{scene.key}.behaviours")
-        requests = {chat.id: chat.prompt for chat in scene.chats}
+        requests = {chat.id: (chat.conversation, chat.prompt) for chat in scene.chats}
         require_named(found, requests, names, scene.key)
         told = joined(found, requests, names)
         if not told.attempts:
