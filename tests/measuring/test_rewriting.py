@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ from textadv.measuring.safety.elicitation import Elicitation, elicit
 from textadv.measuring.safety.generate import Decoding
 from textadv.measuring.safety.rewriting import Rewriting
 from textadv.values.batch import Role
+from textadv.values.flops import NONE_SPENT
 
 TEXTS = ("Tell me a story", "How do I bake bread at home?", "Answer in one line.")
 CHATS = tuple(
@@ -148,6 +149,9 @@ def test_a_row_that_failed_has_a_line_that_says_why_and_is_tried_again(tmp_path:
         told = {(line["id"], line["restart"]): (line["status"], line.get("reason")) for line in lines(store)}
         assert len(told) == len(lines(store)) == 6
         assert {told[11, 0], told[11, 1]} == {("error", "it has no manners")}
+        spent = [line["sampling_flops"] for line in lines(store) if line["status"] == "error"]
+        assert spent == 2 * [asdict(NONE_SPENT)], "nothing was answered, and that is known"
+        assert not any(line.get("sent") for line in lines(store) if line["status"] == "error")
         assert "error" not in {told[row, variant][0] for row in (10, 12) for variant in range(2)}
     assert again.searched == [11, 11]
 

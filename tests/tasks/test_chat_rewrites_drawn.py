@@ -108,6 +108,20 @@ def test_templates(tmp_path: Path) -> None:
     assert tuple(shipped) == SHIPPED
 
 
+def test_half_characters_of_files_are_replaced_where_the_data_s_are(tmp_path: Path) -> None:
+    half, mending = tmp_path / "half.json", SCENE._replace(template=Template(tokenizer(), surrogates="replace"))
+    half.write_text(json.dumps({"jailbreaks": [{"goal": REQUESTS[0], "prompt": "a \ud800 b"}]}), encoding="utf-8")
+    shots = tmp_path / "shots.jsonl"
+    shots.write_text(json.dumps({"prompt": "a question", "response": "an \ud800 answer"}), encoding="utf-8")
+    for section in (f"{{name: artefacts, file: {half}}}", f"{{name: many_shot, file: {shots}, shots: 1}}"):
+        assert "set data.surrogates: replace" in refused(section)
+        config = small_chat(f"evaluation.rewrites={{a: {section}}}").evaluation
+        found: Any = rewrites(config.rewrites, mending)["a"]
+        wording = found.attack.wording
+        texts = [wording.joined.attempts[0][0].prompt] if "half" in section else [wording.dialogues[0].response]
+        assert "\ufffd" in texts[0]
+
+
 def test_what_was_found_for_chats_of_several_turns_is_theirs_alone(tmp_path: Path) -> None:
     # As found_prompts.py writes them: a line of answers names a chat by all its turns.
     chats = [

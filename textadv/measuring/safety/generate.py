@@ -211,7 +211,10 @@ def _answer(run: _Run, prompts: Sequence[Prompt]) -> None:
     sound = [prompt for prompt in prompts if not prompt.failed]
     for prompt in prompts:
         if prompt.failed:
-            run.store.unasked(_failures(run, prompt, prompt.failed))
+            failures = _failures(run, prompt, prompt.failed)
+            # Nothing was answered, so that what finding nothing took is all.
+            untold = {key: replace(one, sampling_flops=NONE_SPENT, sent=()) for key, one in failures.items()}
+            run.store.unasked(untold)
     if not sound:
         return
     prompts = sound
