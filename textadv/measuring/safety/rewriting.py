@@ -103,7 +103,7 @@ class Rewriting:
             made_now = self.attack(victim, mine, variant=variant, found=one) if mine else []
         shared = of_the_first(made_now) if self.attack.universal else from_shares(made_now, victim.model)
         lost = {keys[row.id]: row for row in shared if row.status == "failed"}
-        if files is not None:
+        if files is not None and self.key:
             self.lost.update(lost)
         if files is not None and writes and self.attack.universal and len(lost) < len(shared):
             # Of a search that came to its end: without them all rows would be searched again.
