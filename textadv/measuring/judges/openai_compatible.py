@@ -15,6 +15,7 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -50,7 +51,7 @@ class RequestFailedError(RuntimeError):
         super().__init__(message(text))
 
 
-class _PromptRefusedError(EndpointError):
+class _RefusedError(RuntimeError):
     """The settings are at fault, or this prompt: the status does not tell."""
 
 
@@ -124,7 +125,7 @@ class ChatEndpoint:
     def one_by_one(self, prompts: list[str]) -> list[str | Exception]:
         """The same, with an EndpointError in the place of an answer where the prompt may be at fault (400, 422): the
         others are asked all the same."""
-        return self._asked(prompts, self._answer_or_refusal)
+        return self._asked(prompts, partial(self._answer, alone=True))
 
     def _asked(self, prompts: list[str], answer: _Answering) -> list[str | Exception]:
         key = self._key()
@@ -158,12 +159,6 @@ class ChatEndpoint:
             )
         return key
 
-    def _answer_or_refusal(self, prompt: str, key: str | None, stopped: threading.Event) -> str | Exception:
-        try:
-            return self._answer(prompt, key, stopped, alone=True)
-        except _PromptRefusedError as error:
-            return error
-
     def _answer(
         self, prompt: str, key: str | None, stopped: threading.Event, *, alone: bool = False
     ) -> str | Exception:
@@ -179,9 +174,13 @@ class ChatEndpoint:
                 return self._content(self._post(prompt, key), key)
             except RequestFailedError as error:
                 return error
-            except EndpointError as error:
-                if not (alone and isinstance(error, _PromptRefusedError)):
-                    stopped.set()
+            except _RefusedError as error:
+                if alone:
+                    return EndpointError(str(error))
+                stopped.set()
+                raise EndpointError(str(error)) from None
+            except EndpointError:
+                stopped.set()
                 raise
             except _TransientError as error:
                 failure = str(error)
@@ -218,7 +217,7 @@ class ChatEndpoint:
             return _TransientError(what, float(retry_after) if retry_after.isdecimal() else 0.0)
         if error.code == 413 or (error.code in (400, 422) and any(fault in said.lower() for fault in ROW_FAULTS)):
             return RequestFailedError(what)
-        kind = _PromptRefusedError if error.code in (400, 422) else EndpointError
+        kind = _RefusedError if error.code in (400, 422) else EndpointError
         return kind(
             f"The endpoint {plain_url(self.url)} refused the request: {what}. Check url, model, parameters and "
             + ("key_variable (none is set)." if self.key_variable is None else f"the key in {self.key_variable}.")
