@@ -3,7 +3,8 @@
     python scripts/found_prompts.py runs/lab_llm/answers/hardened.jsonl --format jailbreakbench --output found.json \
         [--attack gcg ...] [--behaviours harmbench_behaviors_text_all.csv]
 
-jailbreakbench: one artefact, for each behaviour the first prompt that broke it, else the last that was tried.
+jailbreakbench: one artefact, for each behaviour the first prompt that broke it, else the last that was tried; null
+where attacks found none that can be sent.
 harmbench: test_cases.json, every prompt by BehaviorID; completions: the same with answers and labels.
 adversariallm: run.json, a run for each behaviour with a step for each answer.
 
@@ -53,10 +54,12 @@ def kept(path: Path, attacks: Sequence[str]) -> Kept:
         if attacks and name not in attacks:
             continue
         sent = answer.get("sent") or ([{"role": "user", "content": line["prompt"]}] if name == "direct" else [])
-        if not sent:
+        failed = answer["status"] == "error"
+        if not sent and not failed:
             left[name] += 1
             continue
-        *history, last = sent
+        # Of an error nothing was sent: no prompt was found.
+        *history, last = [{"content": None}] if failed else sent
         outcome = str(line.get("outcome")).partition(":")[0]
         beside = {"attack": name, "round": answer.get("restart"), "outcome": line.get("outcome")}
         attempt = Attempt(
@@ -64,7 +67,7 @@ def kept(path: Path, attacks: Sequence[str]) -> Kept:
             goal=line["prompt"],
             prompt=last["content"],
             history=tuple(history),
-            responses=() if answer["status"] == "error" else (answer["text"],),
+            responses=() if failed else (answer["text"],),
             broken={"complied": True, "unknown": None, "None": None}.get(outcome, False),
             beside=beside,
         )
@@ -105,12 +108,12 @@ def write(kind: str, path: Path, attempts: Sequence[Any], model: str) -> int:
         return 0
     single = [one for one in attempts if not one.history]
     if kind == "jailbreakbench":
-        chosen = list(_first_broken(single).values())
-        write_jailbreakbench(path, Artefact(tuple(chosen), (), {"parameters": parameters(chosen, len(single), model)}))
+        chosen, sent = list(_first_broken(single).values()), [one for one in single if one.prompt is not None]
+        write_jailbreakbench(path, Artefact(tuple(chosen), (), {"parameters": parameters(chosen, len(sent), model)}))
     elif kind == "completions":
-        write_completions(path, Artefact(tuple(single)))
+        write_completions(path, Artefact(tuple(one for one in single if one.prompt is not None)))
     else:
-        once = {(one.behaviour, one.prompt): one for one in reversed(single)}
+        once = {(one.behaviour, one.prompt): one for one in reversed(single) if one.prompt is not None}
         write_test_cases(path, Artefact(tuple(reversed(once.values()))))
     return len(attempts) - len(single)
 
@@ -118,7 +121,8 @@ def write(kind: str, path: Path, attempts: Sequence[Any], model: str) -> int:
 def _first_broken(attempts: Sequence[Any]) -> dict[str, Any]:
     chosen: dict[str, Any] = {}
     for attempt in attempts:
-        if chosen.get(attempt.goal) is None or chosen[attempt.goal].broken is not True:
+        before = chosen.get(attempt.goal)
+        if before is None or (before.broken is not True and (attempt.prompt is not None or before.prompt is None)):
             chosen[attempt.goal] = attempt
     return chosen
 

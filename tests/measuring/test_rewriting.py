@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -66,14 +66,18 @@ class Polite:
         return ended
 
 
-def asked_with(attack: Polite, store: Path | None = None, key: str = "weights") -> Elicitation:
+def asked_with(attack: Polite, store: Path | None = None, key: str = "weights", judges: int = 1) -> Elicitation:
     one = victim()
     rows = encode_chats(CHATS, one.template, 200)
     decoding = Decoding(4, batch_size=2)
     requests = [chat.request for chat in CHATS]
     attacks = {"polite": Rewriting(attack, CHATS, one.template)}
     judge = REFUSAL_LISTS["declines"]
-    return elicit(one.model, one.template.tokenizer, rows, requests, attacks, judge, decoding, store=store, key=key)
+    for _ in range(judges):
+        found = elicit(
+            one.model, one.template.tokenizer, rows, requests, attacks, judge, decoding, store=store, key=key
+        )
+    return found
 
 
 def lines(store: Path) -> list[dict[str, object]]:
@@ -158,3 +162,33 @@ def test_an_attack_without_a_search_reaches_nothing() -> None:
     assert [(prompt.reached, prompt.failed) for prompt in given] == [(None, "")] * 6
     polite = Rewriting(Polite(), CHATS, one.template).rounds(one.model, rows, behaviours_of(rows))
     assert {prompt.reached for each in polite for prompt in each.prompts} <= {True, False}
+
+
+def test_a_row_that_failed_has_a_line_that_says_why_and_is_tried_again(tmp_path: Path) -> None:
+    store = tmp_path / "answers" / "model.jsonl"
+    for _ in range(2):
+        again = Polite(rude=True, variants=2)
+        asked_with(again, store)
+        told = {(line["id"], line["restart"]): (line["status"], line.get("reason")) for line in lines(store)}
+        assert len(told) == len(lines(store)) == 6
+        assert {told[11, 0], told[11, 1]} == {("error", "it has no manners")}
+        spent = [line["sampling_flops"] for line in lines(store) if line["status"] == "error"]
+        assert spent == 2 * [asdict(NONE_SPENT)], "nothing was answered, and that is known"
+        assert not any(line.get("sent") for line in lines(store) if line["status"] == "error")
+        assert "error" not in {told[row, variant][0] for row in (10, 12) for variant in range(2)}
+    assert again.searched == [11, 11]
+
+
+@pytest.mark.parametrize("universal", [False, True])
+def test_a_row_that_failed_is_not_searched_again_for_another_judge(universal: bool, tmp_path: Path) -> None:
+    attack = Polite(rude=True, universal=universal)
+    asked_with(attack, tmp_path / "answers" / "model.jsonl", judges=3)
+    assert attack.searched == [10, 11, 12]
+
+
+def test_a_text_for_all_rows_that_is_none_for_one_is_not_searched_again(tmp_path: Path) -> None:
+    store = tmp_path / "answers" / "model.jsonl"
+    first = asked_with(Polite(rude=True, universal=True), store)
+    again = Polite(rude=True, universal=True)
+    assert asked_with(again, store).outcomes == first.outcomes
+    assert again.searched == []

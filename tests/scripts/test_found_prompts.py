@@ -65,6 +65,21 @@ def test_what_is_kept_of_the_answers(answers: Path) -> None:
         kept(answers, ["prefill 5"])
 
 
+def test_what_could_not_be_sent_is_a_null_prompt_where_the_format_has_such(tmp_path: Path) -> None:
+    path = tmp_path / "hardened.jsonl"
+    errors = [line(row, "gcg", outcome="unknown: error", status="error", restart=1) for row in (4, 7)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in [LINES[1], *errors]), encoding="utf-8")
+    found = kept(path, [])
+    assert [(one.prompt, one.broken) for one in found.attempts] == [("recipe x x", True), (None, None), (None, None)]
+    told = {}
+    for kind in FORMATS:
+        write(kind, tmp_path / f"{kind}.json", found.attempts, found.model)
+        told[kind] = read_artefact(tmp_path / f"{kind}.json", "k").attempts
+    assert [one.prompt for one in told["jailbreakbench"]] == ["recipe x x", None]
+    assert [one.prompt for one in told["harmbench"]] == [one.prompt for one in told["completions"]] == ["recipe x x"]
+    assert [one.prompt for one in told["adversariallm"]] == ["recipe x x", None, None]
+
+
 @pytest.mark.parametrize("kind", FORMATS)
 def test_every_format_is_read_back_as_prompts_of_the_same_behaviours(kind: str, answers: Path, tmp_path: Path) -> None:
     found, path = kept(answers, []), tmp_path / "found.json"

@@ -108,6 +108,35 @@ def test_templates(tmp_path: Path) -> None:
     assert tuple(shipped) == SHIPPED
 
 
+def test_half_characters_of_files_are_replaced_where_the_data_s_are(tmp_path: Path) -> None:
+    half, mending = tmp_path / "half.json", SCENE._replace(template=Template(tokenizer(), surrogates="replace"))
+    half.write_text(json.dumps({"jailbreaks": [{"goal": REQUESTS[0], "prompt": "a \ud800 b"}]}), encoding="utf-8")
+    shots = tmp_path / "shots.jsonl"
+    shots.write_text(json.dumps({"prompt": "a question", "response": "an \ud800 answer"}), encoding="utf-8")
+    for section in (f"{{name: artefacts, file: {half}}}", f"{{name: many_shot, file: {shots}, shots: 1}}"):
+        assert "set data.surrogates: replace" in refused(section)
+        config = small_chat(f"evaluation.rewrites={{a: {section}}}").evaluation
+        found: Any = rewrites(config.rewrites, mending)["a"]
+        wording = found.attack.wording
+        own = isinstance(wording, FromFiles)
+        assert "\ufffd" in (wording.joined.attempts[0][0].prompt if own else wording.dialogues[0].response)
+
+
+def test_what_was_found_for_chats_of_several_turns_is_theirs_alone(tmp_path: Path) -> None:
+    # As found_prompts.py writes them: a line of answers names a chat by all its turns.
+    chats = [
+        replace(CHATS[0], messages=({"role": "system", "content": kind}, *CHATS[0].messages), id=n)
+        for n, kind in enumerate(("Be kind.", "Be brief."))
+    ]
+    path = tmp_path / "found.json"
+    rows = [{"goal": chat.conversation, "prompt": f"for {chat.id}"} for chat in chats]
+    path.write_text(json.dumps({"jailbreaks": rows}), encoding="utf-8")
+    config = small_chat(f"evaluation.rewrites={{a: {{name: artefacts, file: {path}}}}}").evaluation
+    made_of: Any = rewrites(config.rewrites, SCENE._replace(chats=chats))["a"]
+    own = made_of.attack.wording.joined.attempts
+    assert {row: [one.prompt for one in found] for row, found in own.items()} == {0: ["for 0"], 1: ["for 1"]}
+
+
 def test_artefacts(artefact: Path, tmp_path: Path) -> None:
     wording = made(f"{{name: artefacts, file: {artefact}}}")
     assert isinstance(wording, FromFiles) and (wording.variants, wording.most) == (2, None)

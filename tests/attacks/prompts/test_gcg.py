@@ -339,3 +339,17 @@ def test_a_buffer_never_goes_on_from_worse_than_it_has() -> None:
 def test_settings_that_mean_nothing_are_refused(changes: dict[str, object], why: str) -> None:
     with pytest.raises(ValueError, match=why):
         replace(BRIEF, **changes)  # type: ignore[arg-type]
+
+
+def test_a_search_for_all_rows_that_breaks_down_is_a_status_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*given: object) -> None:
+        raise RuntimeError("no memory is left")
+
+    monkeypatch.setattr(Gcg, "_searched", broken)
+    seen: list[Rewritten] = []
+    found = replace(BRIEF, universal=True)(victim(), [asked(row=1), asked("And another", row=2)], found=seen.append)
+    assert [(row.id, row.status, row.why) for row in found] == [
+        (1, "failed", "RuntimeError: no memory is left"),
+        (2, "failed", "RuntimeError: no memory is left"),
+    ]
+    assert seen == found

@@ -139,6 +139,7 @@ FAULTS: dict[str, tuple[list[Any], str]] = {
     "500": ([refused(500, "broken")], "no answer after 2 tries, last: HTTP 500 broken"),
     "time-out": ([0.3], "no answer after 2 tries"),
     "wrong key": ([refused(401, "no such key")], "refused the request: HTTP 401 no such key"),
+    "odd request": ([refused(400, "not like this")], "refused the request: HTTP 400 not like this"),
     "refusal": ([said("I cannot.")], "wrote no JSON object"),
 }
 

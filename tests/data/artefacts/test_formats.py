@@ -273,6 +273,13 @@ def test_paraphrases_there_and_back(name: str, data: st.DataObject) -> None:
     assert again(write_paraphrases, lambda path: read_paraphrases(path, "file"), found, name) == found
 
 
+@pytest.mark.parametrize("loss", ["NaN", "Infinity", f"1{400 * '0'}"])
+def test_a_loss_that_no_float_holds_is_not_known(loss: str, tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    path.write_text(f'{{"runs": [{{"original_prompt": "q", "steps": [{{"loss": {loss}}}]}}]}}', encoding="utf-8")
+    assert read_adversariallm(path).attempts[0].loss is None
+
+
 # ---- bad input
 
 BAD: list[tuple[object, str]] = [

@@ -59,3 +59,22 @@ def test_names_alone_need_the_table() -> None:
         require_named(by_name, ASKED, None, "x")
     require_named(by_name, ASKED, {}, "x")
     require_named(of(Attempt("And a third", prompt="p")), ASKED, None, "x")
+
+
+def test_a_request_of_several_turns_is_known_by_all_of_them_or_by_its_last() -> None:
+    forms = {1: ("User: a\n\nUser: last", "last"), 2: ("User: b\n\nUser: last", "last")}
+    given = (Attempt(goal="user: b user: last.", prompt="of 2"), Attempt(goal="Last", prompt="of both"))
+    found = joined(of(*given), forms)
+    assert {row: [one.prompt for one in own] for row, own in found.attempts.items()} == {
+        1: ["of both"],
+        2: ["of 2", "of both"],
+    }
+    require_named(of(Attempt("last", prompt="p")), forms, None, "x")
+
+
+def test_scores_that_are_none_order_nothing() -> None:
+    odd = [{"judge": None}, {"judge": [0.9]}, {"judge": {"p_harmful": [float("nan"), None]}}, {"judge": {}}]
+    given = [Attempt(goal=ASKED[4], prompt=f"{n}", beside={"scores": scores}) for n, scores in enumerate(odd)]
+    harmful = Attempt(goal=ASKED[4], prompt="first", beside={"scores": {"judge": {"p_harmful": 0.1}}})
+    own = joined(of(*given, harmful), ASKED).attempts[4]
+    assert [one.prompt for one in own] == ["first", "0", "1", "2", "3"]

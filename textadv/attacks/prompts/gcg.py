@@ -14,7 +14,7 @@ from torch import Tensor
 from textadv.attacks.prompts.candidates import Buffer, Draw, drawn, readable, tried
 from textadv.attacks.prompts.first_suffix import begun, first_row
 from textadv.attacks.prompts.rewritten import AskedFor, Found, Most, Rewritten
-from textadv.attacks.prompts.rows import row_by_row
+from textadv.attacks.prompts.rows import row_by_row, together
 from textadv.attacks.prompts.suffix_losses import SUFFIX_LOSSES
 from textadv.attacks.prompts.suffix_row import SuffixRow
 from textadv.attacks.prompts.victim import ChatVictim
@@ -98,8 +98,7 @@ class Gcg:
         """See `RewritingAttack`."""
         if not self.universal:
             return row_by_row(asked, partial(self._alone, victim), found)
-        ended = self._together(victim, asked)
-        return row_by_row(asked, lambda one: ended[one.id], found)
+        return together(asked, partial(self._together, victim, asked), found)
 
     def _alone(self, victim: ChatVictim, asked: AskedFor) -> Rewritten:
         row = first_row(victim, asked, self.init, self.length, SUFFIX_LOSSES[self.loss], self.norm_scale)

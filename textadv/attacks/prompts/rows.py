@@ -1,8 +1,8 @@
-"""Searches of rows one by one: each row gets a status of its own, whatever happens to the others."""
+"""Searches of rows, one by one or all together: whatever is raised, each row gets a status of its own."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from textadv.attacks.prompts.rewritten import AskedFor, Found, Rewritten
 from textadv.attacks.prompts.victim import failed
@@ -28,6 +28,19 @@ def row_by_row(
             found(row)
         ended.append(row)
     return ended
+
+
+def together(
+    asked: Sequence[AskedFor], search: Callable[[], Mapping[int, Rewritten]], found: Found | None = None
+) -> list[Rewritten]:
+    """What one search made of all rows, by id, in their order; where it raises, all have failed. As `row_by_row`."""
+    try:
+        ended = search()
+    except (OSError, WriteError):
+        raise
+    except Exception as error:
+        ended = {one.id: failed(one, told(error)) for one in asked}
+    return row_by_row(asked, lambda one: ended[one.id], found)
 
 
 def told(error: Exception) -> str:

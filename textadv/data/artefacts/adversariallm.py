@@ -106,9 +106,10 @@ def _attempt(given: object, goal: str, run: int, attack: object, place: str) -> 
 def harm_of(attempt: Attempt) -> float | None:
     """The largest `p_harmful` that any judge gave any response; None where none did."""
     scores = attempt.beside.get("scores")
-    given = [entry.get("p_harmful") for entry in scores.values()] if isinstance(scores, Mapping) else []
+    judges = [entry for entry in scores.values() if isinstance(entry, Mapping)] if isinstance(scores, Mapping) else []
+    given = [entry.get("p_harmful") for entry in judges]
     listed = [value for values in given for value in (values if isinstance(values, list) else [values])]
-    return max((float(value) for value in listed if isinstance(value, (int, float))), default=None)
+    return max((float(value) for value in listed if isinstance(value, (int, float)) and 0 <= value <= 1), default=None)
 
 
 def write_adversariallm(path: str | Path, artefact: Artefact) -> None:

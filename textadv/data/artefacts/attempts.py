@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -114,7 +115,7 @@ def number_or_none(row: Mapping[str, Any], name: str, place: str) -> float | Non
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise DataError(f"{place}: {name} must be a number or null, got {shown(value)}.")
-    return float(value) if abs(value) < float("inf") else None
+    return float(value) if abs(value) <= sys.float_info.max else None
 
 
 def verdict_of(value: object, place: str) -> bool | None:

@@ -77,18 +77,23 @@ def plain(request: str) -> str:
     return _BLANKS.sub(" ", request).strip().rstrip(".").casefold()
 
 
+Requests = Mapping[int, str | Sequence[str]]
+"""By the behaviour's id, what is asked for in words, or the forms that files may have it in."""
+
+
 def joined(
-    artefacts: Sequence[Artefact], requests: Mapping[int, str], names: Mapping[str, Sequence[str]] | None = None
+    artefacts: Sequence[Artefact], requests: Requests, names: Mapping[str, Sequence[str]] | None = None
 ) -> Joined:
     """The attempts by behaviour.
 
-    requests: id -> what is asked for in words. names: of behaviours, -> the request in words, where files name them.
+    names: of behaviours, -> the request in words, where files name them.
     Attempts of one behaviour come in this order: those that broke, by their largest p_harmful, by their loss, as they
     stand; of equal prompts (with the same turns before them) the first of these is kept.
     """
     by_text: dict[str, list[int]] = {}
     for number, request in requests.items():
-        by_text.setdefault(plain(request), []).append(number)
+        for form in _forms(request):
+            by_text.setdefault(form, []).append(number)
     found: dict[int, list[Attempt]] = {}
     tried: dict[int, int] = {}
     null = unknown = 0
@@ -104,6 +109,10 @@ def joined(
     kept = {row: _ordered(found[row]) for row in requests if row in found}
     without = {row: _why(tried.get(row, 0)) for row in requests if row not in found}
     return Joined(kept, without, null, unknown)
+
+
+def _forms(request: str | Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(map(plain, [request] if isinstance(request, str) else request)))
 
 
 def _why(null: int) -> str:
@@ -129,10 +138,10 @@ def _ordered(attempts: Sequence[Attempt]) -> tuple[Attempt, ...]:
 
 
 def require_named(
-    artefacts: Sequence[Artefact], requests: Mapping[int, str], names: Mapping[str, Sequence[str]] | None, key: str
+    artefacts: Sequence[Artefact], requests: Requests, names: Mapping[str, Sequence[str]] | None, key: str
 ) -> None:
     """Raises DataError where attempts say names of behaviours that are no requests, and nothing says what they mean."""
-    asked = {plain(request) for request in requests.values()}
+    asked = {form for request in requests.values() for form in _forms(request)}
     attempts = [attempt for artefact in artefacts for attempt in artefact.attempts]
     told = any(attempt.goal or plain(attempt.behaviour) in asked for attempt in attempts)
     if names is None and attempts and not told:

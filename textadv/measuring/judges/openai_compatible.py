@@ -12,9 +12,10 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -40,11 +41,18 @@ ROW_FAULTS = (
 )
 
 
+_Answering = Callable[[str, str | None, threading.Event], str | Exception]
+
+
 class RequestFailedError(RuntimeError):
     """One prompt stays without an answer; the others are not concerned."""
 
     def __init__(self, text: str) -> None:
         super().__init__(message(text))
+
+
+class _RefusedError(RuntimeError):
+    """The settings are at fault, or this prompt: the status does not tell."""
 
 
 class _TransientError(RuntimeError):
@@ -112,10 +120,18 @@ class ChatEndpoint:
         Raises EndpointError as soon as the endpoint refuses for a reason that no other prompt would escape, and where
         key_variable names a variable that is not set.
         """
+        return self._asked(prompts, self._answer)
+
+    def one_by_one(self, prompts: list[str]) -> list[str | Exception]:
+        """The same, with an EndpointError in the place of an answer where the prompt may be at fault (400, 422): the
+        others are asked all the same."""
+        return self._asked(prompts, partial(self._answer, alone=True))
+
+    def _asked(self, prompts: list[str], answer: _Answering) -> list[str | Exception]:
         key = self._key()
         stopped = threading.Event()
         with ThreadPoolExecutor(self.parallel) as pool:
-            answers = [pool.submit(self._answer, prompt, key, stopped) for prompt in prompts]
+            answers = [pool.submit(answer, prompt, key, stopped) for prompt in prompts]
             try:
                 return [answer.result() for answer in each("requests", answers, len(answers), "prompts")]
             finally:
@@ -143,8 +159,13 @@ class ChatEndpoint:
             )
         return key
 
-    def _answer(self, prompt: str, key: str | None, stopped: threading.Event) -> str | Exception:
-        """The completion of one prompt, tried again where that may help; sets `stopped` on an error that ends all."""
+    def _answer(
+        self, prompt: str, key: str | None, stopped: threading.Event, *, alone: bool = False
+    ) -> str | Exception:
+        """The completion of one prompt, tried again where that may help; sets `stopped` on an error that ends all.
+
+        alone: one that this prompt may be at fault for ends no other.
+        """
         failure = ""
         for wait_s in (*self.waits(), None):
             if stopped.is_set():
@@ -153,6 +174,11 @@ class ChatEndpoint:
                 return self._content(self._post(prompt, key), key)
             except RequestFailedError as error:
                 return error
+            except _RefusedError as error:
+                if alone:
+                    return EndpointError(str(error))
+                stopped.set()
+                raise EndpointError(str(error)) from None
             except EndpointError:
                 stopped.set()
                 raise
@@ -191,7 +217,8 @@ class ChatEndpoint:
             return _TransientError(what, float(retry_after) if retry_after.isdecimal() else 0.0)
         if error.code == 413 or (error.code in (400, 422) and any(fault in said.lower() for fault in ROW_FAULTS)):
             return RequestFailedError(what)
-        return EndpointError(
+        kind = _RefusedError if error.code in (400, 422) else EndpointError
+        return kind(
             f"The endpoint {plain_url(self.url)} refused the request: {what}. Check url, model, parameters and "
             + ("key_variable (none is set)." if self.key_variable is None else f"the key in {self.key_variable}.")
         )

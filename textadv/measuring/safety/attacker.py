@@ -10,7 +10,8 @@ from textadv.values.errors import EndpointError
 
 @dataclass(frozen=True)
 class EndpointAttacker:
-    """An endpoint that is asked by an attack. One that refuses everything fails every row, and ends no evaluation."""
+    """An endpoint that is asked by an attack. What it refuses of one row fails that row, what it
+    refuses of all (a key, an address) every row; neither ends an evaluation."""
 
     endpoint: ChatEndpoint
 
@@ -20,6 +21,6 @@ class EndpointAttacker:
     def __call__(self, prompts: list[str]) -> list[str | Exception]:
         """A text or an error for each message."""
         try:
-            return self.endpoint(prompts)
+            return self.endpoint.one_by_one(prompts)
         except EndpointError as error:
             return [error] * len(prompts)

@@ -211,7 +211,10 @@ def _answer(run: _Run, prompts: Sequence[Prompt]) -> None:
     sound = [prompt for prompt in prompts if not prompt.failed]
     for prompt in prompts:
         if prompt.failed:
-            _fail(run, prompt, prompt.failed)
+            failures = _failures(run, prompt, prompt.failed)
+            # Nothing was answered, so that what finding nothing took is all.
+            untold = {key: replace(one, sampling_flops=NONE_SPENT, sent=()) for key, one in failures.items()}
+            run.store.unasked(untold)
     if not sound:
         return
     prompts = sound
@@ -233,17 +236,17 @@ def _answer(run: _Run, prompts: Sequence[Prompt]) -> None:
         for prompt in prompts:
             _answer(run, [prompt])
         return
-    _fail(run, prompts[0], reason)
+    run.store.add(_failures(run, prompts[0], reason))
 
 
-def _fail(run: _Run, prompt: Prompt, reason: str) -> None:
-    """Leaves an error that says why for every sample of the prompt that is due."""
+def _failures(run: _Run, prompt: Prompt, reason: str) -> dict[str, Answer]:
+    """An error that says why for every sample of the prompt that is due, by key."""
     attack, restart = run.asks
     failure = Answer(prompt.id, 0, "error", "", 0, attack, 0, 0, reason, "", prompt.search, restart, sent=prompt.sent)
     if prompt.failed:
         # Nothing was sent, which is known: what is not is what an answer took that broke off.
         failure = replace(failure, sampling_flops=NONE_SPENT)
-    run.store.add({key: replace(failure, sample=sample, key=key) for sample, key in run.due(prompt)})
+    return {key: replace(failure, sample=sample, key=key) for sample, key in run.due(prompt)}
 
 
 def _generated(run: _Run, jobs: Sequence[_Job]) -> list[Answer]:

@@ -117,6 +117,16 @@ class Store:
         self.known |= found
         self._keep([answer for answer in found.values() if answer.status != "error"])
 
+    def unasked(self, found: Mapping[str, Answer]) -> None:
+        """Keeps errors that say why there was nothing to ask: a line each, which is read as no answer.
+
+        Raises WriteError where the system refuses.
+        """
+        self.known |= found
+        fresh = [answer for answer in found.values() if not self._tells(answer)]
+        self._keep(fresh)
+        self.told |= set(map(line_of_answer, fresh))
+
     def share(self, found: Iterable[Answer]) -> None:
         """Keeps a line for each answer that was made for another attack, where there is none yet; one process does.
 
@@ -158,7 +168,7 @@ def opened(path: Path | None, model: nn.Module) -> Store:
     lines = (told for lines in files.read_back(fits) for told in lines)
     found = [answer for told in lines if (answer := answer_of(told)) is not None]
     # What was shared stands or falls with the answer that was made: its line alone has the passes.
-    known = {answer.key: answer for answer in found if not answer.shared}
+    known = {answer.key: answer for answer in found if not answer.shared and answer.status != "error"}
     # Processes that are in step make the same answers, so one of them writes.
     return Store(None if rank() and in_step(model) else files.own, known, set(map(line_of_answer, found)))
 

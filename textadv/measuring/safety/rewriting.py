@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,8 @@ class Rewriting:
 
     chats: the behaviours' turns and targets, in the order of the rows. max_length: see `ChatVictim`. store, key: the
     file where answers go, and what names the weights; with them found rows are kept beside it, and not searched again.
-    drawn: whether its variants are drawn alike, see `Drawn`.
+    drawn: whether its variants are drawn alike, see `Drawn`. lost: rows that failed, which another judge is not to have
+    searched again: what an endpoint writes then would be another prompt.
 
     What the attack says is not believed. The tokens are made of its text again, and the loss is measured again: where
     it is another one, the row is an error. A row of which nothing can be sent is an error too, that says why.
@@ -50,6 +51,7 @@ class Rewriting:
     key: str = ""
     threat: str = "text of the prompt"
     drawn: bool = False
+    lost: dict[str, Rewritten] = field(default_factory=dict, repr=False)
 
     def __str__(self) -> str:
         return str(self.attack)
@@ -83,7 +85,7 @@ class Rewriting:
     def _found(self, victim: ChatVictim, asked: Sequence[AskedFor], variant: int) -> dict[int, Rewritten]:
         """Every row rewritten, by id, on every process: those that were kept, and the others searched now."""
         files = self._files()
-        known = {} if files is None else _kept(files)
+        known = {} if files is None else _kept(files) | self.lost
         keys = {row.id: self._key(asked if self.attack.universal else [row], row, variant) for row in asked}
         missing = [row for row in asked if keys[row.id] not in known]
         if missing and self.attack.universal:
@@ -100,6 +102,12 @@ class Rewriting:
 
             made_now = self.attack(victim, mine, variant=variant, found=one) if mine else []
         shared = of_the_first(made_now) if self.attack.universal else from_shares(made_now, victim.model)
+        lost = {keys[row.id]: row for row in shared if row.status == "failed"}
+        if files is not None and self.key:
+            self.lost.update(lost)
+        if files is not None and writes and self.attack.universal and len(lost) < len(shared):
+            # Of a search that came to its end: without them all rows would be searched again.
+            keep(files.own, [{"key": key, "rewritten": asdict(row)} for key, row in lost.items()])
         found = {row.id: known[keys[row.id]] for row in asked if keys[row.id] in known}
         return found | {row.id: row for row in shared}
 

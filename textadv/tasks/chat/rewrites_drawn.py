@@ -72,8 +72,9 @@ class ManyShotConfig(Section):
         from textadv.data import DataError, load_chats
         from textadv.values.batch import Role
 
+        kept = scene.template.surrogates
         try:
-            rows = load_chats(Role.UTILITY, train=listed(self.file), validation_fraction=0.0).train
+            rows = load_chats(Role.UTILITY, train=listed(self.file), validation_fraction=0.0, surrogates=kept).train
         except DataError as error:
             # The reader knows the keys of a stream.
             line = str(error).replace("data.utility.train", f"{scene.key}.file").replace("data.utility", scene.key)
@@ -154,9 +155,9 @@ class ArtefactsConfig(Section):
         from textadv.data.artefacts.harmbench import read_behaviours
         from textadv.data.artefacts.joining import joined, read_artefact, require_named
 
-        found = [read_artefact(path, f"{scene.key}.file") for path in listed(self.file)]
+        found = [read_artefact(path, f"{scene.key}.file", scene.template.surrogates) for path in listed(self.file)]
         names = None if self.behaviours is None else read_behaviours(self.behaviours, f"{scene.key}.behaviours")
-        requests = {chat.id: chat.prompt for chat in scene.chats}
+        requests = {chat.id: (chat.conversation, chat.prompt) for chat in scene.chats}
         require_named(found, requests, names, scene.key)
         told = joined(found, requests, names)
         if not told.attempts:
