@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
@@ -9,8 +10,9 @@ from torch import nn
 from transformers import BertConfig, BertForSequenceClassification
 
 from tests.attacks.edits.toys import Sums, tokenizer
-from textadv.attacks.edits import EditAttack, Exhaustive, Synonyms, TextEdits, Typos, WordTable, deepwordbug
+from textadv.attacks.edits import EditAttack, EditedRow, Exhaustive, Synonyms, TextEdits, Typos, WordTable, deepwordbug
 from textadv.data import EncodedRows, Examples, encode
+from textadv.measuring.accuracy.edited import EditLedger
 from textadv.values.randomness import seeded_scope
 
 WORDS = (("good", "great", "lovely", "superb"), ("bad", "awful", "boring", "tedious"))
@@ -78,3 +80,16 @@ def respelled(own: Any) -> TextEdits:
     """Whatever of the words spelled otherwise breaks the model, of all that could."""
     table = WordTable("other spellings", SPELLED_OTHERWISE)
     return TextEdits(EditAttack(Synonyms(table), Exhaustive(64)), own, LENGTH)
+
+
+def die_after_writing(rows: int) -> None:
+    """From now on the process ends, without any clean-up, once so many rows are written."""
+    write, written = EditLedger.write, []
+
+    def mortal(self: EditLedger, given: Examples, place: int, row: EditedRow) -> None:
+        if len(written) == rows:
+            os._exit(9)
+        written.append(row)
+        write(self, given, place, row)
+
+    EditLedger.write = mortal  # type: ignore[method-assign]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from textadv.data.artefacts.joining import read_artefact
 from textadv.data.chat import Chat, ChatSplits
 from textadv.data.paraphrases import Paraphrases, join_paraphrases, limited, read_paraphrases, rephrased
 from textadv.values.batch import Role
@@ -40,6 +41,14 @@ def row(original: object, other: object) -> dict[str, object]:
 
 def read(folder: Path, *rows: object) -> Paraphrases:
     return read_paraphrases([written(folder, *rows)], KEY)
+
+
+@pytest.mark.parametrize("columns", [("original_prompt", "prompt"), ("prompt", "paraphrase"), ("original", "prompt")])
+def test_a_file_to_train_on_and_to_attack_with_has_the_same_columns(tmp_path: Path, columns: tuple[str, str]) -> None:
+    own, other = columns
+    path = written(tmp_path, {own: "Break a lock", other: "How is a lock broken?"})
+    (trained,), (asked,) = read_paraphrases([path], KEY).rows, read_artefact(path, KEY).attempts
+    assert (trained.original, trained.text) == (asked.goal, asked.prompt) == ("Break a lock", "How is a lock broken?")
 
 
 def test_rows_are_joined_by_their_original_and_what_is_not_used_is_told(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +10,11 @@ import pytest
 from accelerate import Accelerator
 
 from tests.attacks.edits.toys import victim as toy
+from tests.edited import die_after_writing
 from tests.processes import worked, worked_in_two
 from textadv.attacks.edits import (
     EditAttack,
     Edited,
-    EditedRow,
     Greedy,
     NotTwice,
     Synonyms,
@@ -170,15 +169,7 @@ def kept(folder: Path, attack: EditAttack = SWAPS) -> tuple[Edited, int]:
 
 def die_after(folder: str, rows: str) -> None:
     """Ends the process without any clean-up once so many rows are written."""
-    write, written = EditLedger.write, []
-
-    def mortal(self: EditLedger, given: Examples, place: int, row: EditedRow) -> None:
-        if len(written) == int(rows):
-            os._exit(9)
-        written.append(row)
-        write(self, given, place, row)
-
-    EditLedger.write = mortal  # type: ignore[method-assign]
+    die_after_writing(int(rows))
     kept(Path(folder), replace(SWAPS, together=4))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -13,10 +12,10 @@ from accelerate import Accelerator
 
 from tests.attacks.edits.toys import Toy, drawn
 from tests.attacks.edits.toys import victim as toy
+from tests.edited import die_after_writing
 from tests.processes import worked, worked_in_two
 from textadv.attacks.edits import (
     EditAttack,
-    EditedRow,
     Exhaustive,
     Greedy,
     NotTwice,
@@ -29,7 +28,7 @@ from textadv.attacks.edits import (
 from textadv.data import Examples
 from textadv.measuring import Finished, Measured
 from textadv.measuring.accuracy.detection import Threshold
-from textadv.measuring.accuracy.edited import UNCONFIRMED, EditLedger, EditPanel
+from textadv.measuring.accuracy.edited import UNCONFIRMED, EditPanel
 from textadv.measuring.accuracy.edited_detection import DetectorEdits, FoundScores, with_detected_edits
 from textadv.measuring.blocks import Grid
 from textadv.measuring.sections.edited_detection import EditedDetection
@@ -267,15 +266,7 @@ def lines(folder: Path) -> int:
 
 def die_after(folder: str, rows: str) -> None:
     """Ends the process without any clean-up once so many rows are written."""
-    write, written = EditLedger.write, []
-
-    def mortal(self: EditLedger, given: Examples, place: int, row: EditedRow) -> None:
-        if len(written) == int(rows):
-            os._exit(9)
-        written.append(row)
-        write(self, given, place, row)
-
-    EditLedger.write = mortal  # type: ignore[method-assign]
+    die_after_writing(int(rows))
     kept(Path(folder))
 
 

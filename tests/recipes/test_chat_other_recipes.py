@@ -60,6 +60,16 @@ def test_saved_models_side_by_side_have_the_numbers_of_their_run(
         model.measures for model in results.evaluations
     ]
 
+    scales = "evaluation.adapter_scales=[0, 1]"
+    scaled = recipe(evaluate, str(config), "--model", names[1], "--output", str(tmp_path / "scaled"), WITH_KL, scales)
+    assert scaled.code == 0, scaled.error
+    told = {measure.name: measure.rows for measure in read_chat_results(tmp_path / "scaled").evaluations[0].measures}
+    for scale, model in ((0, base), (1, adapter)):
+        plain = [m.rows for m in model.measures if m.group == "attack success" and m.name.startswith(("direct", "pre"))]
+        assert len(plain) > 1 and told[f"complied at {scale}"] == tuple(map(max, zip(*plain, strict=True)))
+    refused = recipe(evaluate, str(config), "--model", names[2], "--output", str(tmp_path / "no"), WITH_KL, scales)
+    assert refused.code == 1 and "has no LoRA adapter to scale" in refused.error
+
 
 def test_a_model_with_a_tokenizer_of_its_own_is_asked_in_its_tokens(
     config: Path, recipe: Recipe, tmp_path: Path

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,11 +19,8 @@ from textadv.data.rendering import Template
 from textadv.data.tables import Table, read_files
 from textadv.values.errors import DataError
 
-NAMES = {
-    "original": ("original_prompt", "original", "prompt"),
-    "paraphrase": ("inpainted_prompt", "paraphrase", "prompt_paraphrased"),
-    "suffix": ("suffix",),
-}
+ORIGINALS = ("original_prompt", "original", "prompt")
+OTHERS = ("inpainted_prompt", "paraphrase", "prompt_paraphrased", "prompt")
 
 
 class Paraphrase(NamedTuple):
@@ -49,6 +46,15 @@ class Joined(NamedTuple):
     notes: tuple[str, ...]
 
 
+def prompt_columns(held: Collection[str], original: str | None = None) -> tuple[str | None, str | None]:
+    """Which of the columns of a file hold the original prompt and the other one; None where none does.
+
+    `prompt` is the original's where no other name says so, and else the other's. original: its column, where named.
+    """
+    original = original or next((name for name in ORIGINALS if name in held), None)
+    return original, next((name for name in OTHERS if name in held and name != original), None)
+
+
 def read_paraphrases(
     paths: Sequence[str | Path],
     key: str,
@@ -57,8 +63,8 @@ def read_paraphrases(
 ) -> Paraphrases:
     """The rows of the files that have both prompts, each file by the names of its own columns.
 
-    A row has an original prompt (`original_prompt`, `original` or `prompt`) and another (`inpainted_prompt` or
-    `paraphrase`), or a `suffix`, which follows the original after a blank. columns: their names where they are others;
+    A row has an original prompt and another, in the columns that `prompt_columns` says, or a `suffix`, which follows
+    the original after a blank. columns: their names where they are others;
     of both other prompts and suffixes those are read whose column is named. Raises DataError, naming the config key
     `key`, where there is no such column, a cell is no text, no row has both, or both columns are named.
     """
@@ -99,16 +105,19 @@ def read_paraphrases(
 def _other(table: Table, columns: Mapping[str, str]) -> str:
     """Which role tells the other prompt: paraphrase, or suffix where there is none of these."""
     roles = ("paraphrase", "suffix")
-    has = {role for role in roles if role in columns} or {role for role in roles if _named(table, role)}
+    has = {role for role in roles if role in columns} or {role for role in roles if _held(table, columns)[role]}
     return "suffix" if has == {"suffix"} else "paraphrase"
 
 
-def _named(table: Table, role: str) -> str | None:
-    return next((name for name in NAMES[role] if name in table.columns), None)
+def _held(table: Table, columns: Mapping[str, str]) -> dict[str, str | None]:
+    """The column of each role; None where the file has none."""
+    original, other = prompt_columns(table.columns, columns.get("original"))
+    return {"original": original, "paraphrase": other, "suffix": "suffix" if "suffix" in table.columns else None}
 
 
 def _column(table: Table, role: str, columns: Mapping[str, str], key: str) -> list[Any]:
-    name = columns.get(role) or _named(table, role) or NAMES[role][0]
+    wanted = {"original": ORIGINALS[0], "paraphrase": OTHERS[0], "suffix": "suffix"}
+    name = columns.get(role) or _held(table, columns)[role] or wanted[role]
     return table.column(name, f"{key}.columns.{role}")
 
 

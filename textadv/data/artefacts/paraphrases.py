@@ -10,45 +10,45 @@ from typing import Any
 
 from textadv.data.artefacts.attempts import Artefact, Attempt, name_of, rest_of, shown, text_or_none
 from textadv.data.characters import Surrogates, unbroken
+from textadv.data.paraphrases import prompt_columns
 from textadv.data.tables import read_files
 from textadv.data.text_files import suffix_of
 from textadv.values.errors import DataError
 from textadv.values.host.writing import replacing, write_text
 
 ORIGINAL, PARAPHRASE = "original_prompt", "inpainted_prompt"
-OTHERS = ("prompt", "paraphrase")
-READ = (ORIGINAL, PARAPHRASE, "behavior_id", "response_y")
+READ = ("behavior_id", "response_y")
 WRITTEN = (".csv", ".tsv", ".jsonl", ".parquet")
 
 
 def read_paraphrases(path: str | Path, key: str, surrogates: Surrogates = "error") -> Artefact:
     """One attempt for each row of a csv, tsv, json, jsonl or parquet file.
 
-    The paraphrase may also stand in a column prompt or paraphrase. An empty one is None. A name in `behavior_id` and
+    For other names of the columns see `prompt_columns`. An empty paraphrase is None. A name in `behavior_id` and
     the answer in `response_y` are taken as behaviour and target; other columns stand in `beside`. Raises DataError,
     naming `key`, where a column or a row's original is missing.
     """
     table = read_files([path], None, key)
-    found = next((name for name in (PARAPHRASE, *OTHERS) if name in table.columns), None)
-    if ORIGINAL not in table.columns or found is None:
+    original, other = prompt_columns(table.columns)
+    if original is None or other is None:
         raise DataError(
             f"{key}: {path} has the columns {shown(list(table.columns))}, and needs {ORIGINAL} and {PARAPHRASE}."
         )
     rows = [dict(zip(table.columns, row, strict=True)) for row in zip(*table.columns.values(), strict=True)]
-    attempts = [_attempt(row, found, f"{path}, row {number}") for number, row in enumerate(rows)]
+    attempts = [_attempt(row, original, other, f"{path}, row {number}") for number, row in enumerate(rows)]
     return unbroken(Artefact(tuple(attempts)), str(path), surrogates)
 
 
-def _attempt(row: dict[str, Any], paraphrase: str, place: str) -> Attempt:
-    goal = text_or_none(row, ORIGINAL, place) or ""
+def _attempt(row: dict[str, Any], original: str, paraphrase: str, place: str) -> Attempt:
+    goal = text_or_none(row, original, place) or ""
     if not goal.strip():
-        raise DataError(f"{place}: {ORIGINAL} is empty, so that it is not known what was asked for. Fill it in.")
+        raise DataError(f"{place}: {original} is empty, so that it is not known what was asked for. Fill it in.")
     return Attempt(
         behaviour=name_of(row, "behavior_id", place),
         goal=goal,
         prompt=text_or_none(row, paraphrase, place) or None,
         target=text_or_none(row, "response_y", place) or "",
-        beside=rest_of(row, (*READ, paraphrase)),
+        beside=rest_of(row, (*READ, original, paraphrase)),
     )
 
 

@@ -211,10 +211,7 @@ def _answer(run: _Run, prompts: Sequence[Prompt]) -> None:
     sound = [prompt for prompt in prompts if not prompt.failed]
     for prompt in prompts:
         if prompt.failed:
-            failures = _failures(run, prompt, prompt.failed)
-            # Nothing was answered, so that what finding nothing took is all.
-            untold = {key: replace(one, sampling_flops=NONE_SPENT, sent=()) for key, one in failures.items()}
-            run.store.unasked(untold)
+            run.store.unasked(_failures(run, prompt, prompt.failed))
     if not sound:
         return
     prompts = sound
@@ -245,7 +242,7 @@ def _failures(run: _Run, prompt: Prompt, reason: str) -> dict[str, Answer]:
     failure = Answer(prompt.id, 0, "error", "", 0, attack, 0, 0, reason, "", prompt.search, restart, sent=prompt.sent)
     if prompt.failed:
         # Nothing was sent, which is known: what is not is what an answer took that broke off.
-        failure = replace(failure, sampling_flops=NONE_SPENT)
+        failure = replace(failure, sampling_flops=NONE_SPENT, sent=())
     return {key: replace(failure, sample=sample, key=key) for sample, key in run.due(prompt)}
 
 
