@@ -63,9 +63,18 @@ def in_two_processes(script: str, *arguments: str) -> Ended:
     return _ended(pair(script, *arguments))
 
 
+def forked_alone(script: str, *arguments: str) -> Ended:
+    """The script in a process of its own that has imported what it needs already."""
+    return _forked(1, script, *arguments)
+
+
 def forked_in_two(script: str, *arguments: str) -> Ended:
-    """The script in two processes that torchrun need not start, since they have imported what it needs already."""
-    done = forked([script, *arguments], processes=2, variables=_variables(), apart=True, timeout=600)
+    """The same in two processes, which know of one another as those that torchrun starts."""
+    return _forked(2, script, *arguments)
+
+
+def _forked(processes: int, *words: str) -> Ended:
+    done = forked(words, processes=processes, variables=_variables(), apart=True, timeout=600)
     return Ended(done.returncode, done.stdout, done.stderr)
 
 
