@@ -9,12 +9,16 @@ from pathlib import Path
 import pytest
 from accelerate import Accelerator
 
+from tests.attacks.edits.toys import drawn
 from tests.attacks.edits.toys import victim as toy
 from tests.edited import die_after_writing
 from tests.processes import worked, worked_in_two
 from textadv.attacks.edits import (
+    Beam,
     EditAttack,
     Edited,
+    Exhaustive,
+    Genetic,
     Greedy,
     NotTwice,
     Synonyms,
@@ -25,6 +29,7 @@ from textadv.attacks.edits import (
     padding,
     rot13,
 )
+from textadv.attacks.edits.attack import Search
 from textadv.data import Examples
 from textadv.measuring import Finished, Measured
 from textadv.measuring.accuracy.edited import UNCONFIRMED, EditLedger, EditPanel, edit_rows
@@ -126,6 +131,27 @@ def test_accuracy_by_queries_goes_from_clean_to_the_end() -> None:
     counts = {budget: run.within(budget).count for budget in (1, broken.found_at - 1, broken.found_at, 99)}
     assert counts == {1: 4, broken.found_at - 1: 4, broken.found_at: 3, 99: 3}
     assert any(isinstance(block, Picture) for block in Edits.blocks({"toy": section}))
+
+
+@pytest.mark.parametrize(
+    "search", [Greedy("unk"), Beam(2, 2), Exhaustive(1), Genetic(6, 2)], ids=lambda one: type(one).__name__
+)
+def test_accuracy_by_queries_is_that_of_searches_that_may_take_so_many(search: Search) -> None:
+    """Texts go out together, and a row falls with the first of them that breaks it, not with the last."""
+    toy_words = drawn(3, words=6, synonyms=3)
+    names = list(toy_words.table)
+    texts = tuple(" ".join(names[place] for place in (n % 6, (n + 1 + n // 6) % 6, (3 * n) % 6)) for n in range(9))
+    own = toy(toy_words.weights)
+    labels = tuple(own.logits([Asked(text) for text in texts]).argmax(dim=1).tolist())
+    rows = Examples(texts, None, labels, tuple(range(9)))
+    whole = EditAttack(Synonyms(WordTable("toy", toy_words.table)), search, (NotTwice(),))
+    section = record("toy", own, {"whole": whole}, rows).section(Edits)
+    assert section is not None
+    (run,) = section.runs
+    budgets = range(1, 1 + max(row.queries for row in run.rows))
+    counts = [run.within(budget).count for budget in budgets]
+    assert counts == [sum(replace(whole, queries=budget)(own, rows).robust) for budget in budgets]
+    assert len(set(counts)) > 3
 
 
 class Sleeper(Victim):

@@ -28,7 +28,9 @@ class EditedRow:
     before, after: the logits of both texts; empty where the model cannot be asked.
     words, changed: how many words the text has, and how many differ.
     queries, cached: texts that went through the model for this row, the row's own among them, and texts that were asked
-        for again. slopes: backward passes. found_at: queries after which `edited` was seen.
+        for again. slopes: backward passes. found_at: queries after which the goal was reached: with so many the search
+        succeeds, with fewer it does not. Where it was not reached, or more of it is better, those after which `edited`
+        was seen.
     """
 
     id: int

@@ -46,6 +46,13 @@ class State(NamedTuple):
     value: float
 
 
+class Answer(NamedTuple):
+    """The logits (C,) of a text, and how many queries the row had taken once it was answered."""
+
+    logits: Tensor
+    queries: int
+
+
 @dataclass(frozen=True)
 class Questions:
     """What may be asked of the attacked model about one row; requests of rows that share `victim` are joined.
@@ -142,7 +149,7 @@ class Row:
 
     places: the words that may be edited at all: those that the model reads and no constraint forbids.
     queries, cached: texts that went through the model, and texts that were asked for again.
-    slopes_taken: backward passes. found_at: queries after which the best was seen.
+    slopes_taken: backward passes. found_at: queries after which the goal was reached, else the best was seen.
     first_logits, best_logits: (C,) of the row as it is and of the best.
     """
 
@@ -182,25 +189,23 @@ class Row:
 
     def open(self) -> Turns[None]:
         """Asks for the row as it is: the first query."""
-        (self.first_logits,) = yield from self._logits([str(self.original)])
+        ((self.first_logits, _),) = yield from self._logits([str(self.original)])
         self.best, self.best_logits = self.start, self.first_logits
 
     def see(self, passages: Sequence[Passage]) -> Turns[list[State]]:
         """The values of candidates, in their order; the best of all that were seen is kept, the first of equals."""
-        found: list[State] = []
         try:
-            logits = yield from self._logits([str(one) for one in passages])
+            answers = yield from self._logits([str(one) for one in passages])
         except OutOfQueriesError as error:
-            logits = error.args[0]
-            self._keep(passages[: len(logits)], logits)
+            answers = error.args[0]
+            self._keep(passages[: len(answers)], answers)
             raise
-        found = self._keep(passages, logits)
-        return found
+        return self._keep(passages, answers)
 
     def probe(self, passages: Sequence[Passage]) -> Turns[list[float]]:
         """The values of texts that are no candidates: they only tell how much a word counts."""
-        logits = yield from self._logits([str(one) for one in passages])
-        return self._values(passages, logits)
+        answers = yield from self._logits([str(one) for one in passages])
+        return self._values(passages, [one.logits for one in answers])
 
     def slopes(self, passage: Passage) -> Turns[Slopes]:
         """The goal's gradient at the word embeddings; counted apart from queries."""
@@ -257,35 +262,39 @@ class Row:
         # What is no number is never the best of anything.
         return values.masked_fill(~stacked.isfinite().all(dim=1), -torch.inf).tolist()
 
-    def _keep(self, passages: Sequence[Passage], logits: list[Tensor]) -> list[State]:
+    def _keep(self, passages: Sequence[Passage], answers: Sequence[Answer]) -> list[State]:
         if not passages:
             return []
+        logits = [one.logits for one in answers]
         found = [State(*one) for one in zip(passages, self._values(passages, logits), strict=True)]
         stacked = torch.stack(logits)
         got_there = self.goal.reached(stacked, self.questions.label, passages) & stacked.isfinite().all(dim=1)
-        for state, own, got in zip(found, logits, got_there.tolist(), strict=True):
+        for state, (own, queries), got in zip(found, answers, got_there.tolist(), strict=True):
             if (got, state.value) > (self.reached, self.best.value):
-                self.best, self.best_logits, self.reached, self.found_at = state, own, got, self.queries
+                if not self.done:
+                    # A search that stops does so with this text, however many were asked for together.
+                    self.found_at = queries
+                self.best, self.best_logits, self.reached = state, own, got
         return found
 
-    def _logits(self, texts: Sequence[str]) -> Turns[list[Tensor]]:
-        """The logits of texts, each asked for once; OutOfQueriesError with those of the first where not all fit."""
+    def _logits(self, texts: Sequence[str]) -> Turns[list[Answer]]:
+        """The answers to texts, each asked for once; OutOfQueriesError with those of the first where not all fit."""
         keys = [blake2b(text.encode(), digest_size=16).digest() for text in texts]
         fresh: dict[bytes, str] = {}
-        fits = len(texts)
-        for n, (key, text) in enumerate(zip(keys, texts, strict=True)):
+        after: list[int] = []
+        for key, text in zip(keys, texts, strict=True):
             if key not in self._seen and key not in fresh:
                 if self.budget is not None and self.queries + len(fresh) >= self.budget:
-                    fits = n
                     break
                 fresh[key] = text
+            after.append(self.queries + len(fresh))
         if fresh:
             (answers,) = yield (self.questions.logits(list(fresh.values())),)
             self._seen |= dict(zip(fresh, answers, strict=True))
         self.queries += len(fresh)
-        self.cached += fits - len(fresh)
-        found = [self._seen[key] for key in keys[:fits]]
-        if fits < len(texts):
+        self.cached += len(after) - len(fresh)
+        found = [Answer(self._seen[key], queries) for key, queries in zip(keys, after, strict=False)]
+        if len(found) < len(texts):
             raise OutOfQueriesError(found)
         return found
 

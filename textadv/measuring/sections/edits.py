@@ -23,7 +23,7 @@ TOLD = (
 class RowEdit:
     """One row: its id and class, what it is taken for without and with the edit (None: the model cannot be asked).
 
-    status, reason: as in `textadv.attacks.edits.EditedRow`. found_at: queries after which the edit was seen.
+    status, reason, found_at: as in `textadv.attacks.edits.EditedRow`.
     """
 
     id: int
@@ -66,7 +66,7 @@ class EditRun:
     rows: tuple[RowEdit, ...]
 
     def within(self, budget: int) -> Rate:
-        """Rows still right once each search had so many queries."""
+        """Rows still right where each search may take so many queries."""
         return wilson(sum(row.right and (row.robust or row.found_at > budget) for row in self.rows), len(self.rows))
 
     @property
