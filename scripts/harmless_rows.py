@@ -5,32 +5,83 @@
 
 The words are those that most strongly speak for the class --toward in the training rows of the configuration; no test
 row is read for them. Of the pool come the texts with the strongest such word first, and where that leaves room others,
-drawn with --seed. Several columns are joined by a blank. Name the file in data.train beside the others: it has the
-columns text and label, the label that of --label.
+drawn with --seed; texts that the configuration has already, in any split, are left out. Several columns are joined by a
+blank. Name the file in data.train beside the others: it has their columns data.text and data.label, the label that of
+--label, and has been read with them as a run would.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from textadv.config.types import ConfigError
 from textadv.runs.errors import one_message
 from textadv.runs.screen import parser as reader
 from textadv.tasks.file import load_config
+from textadv.values.errors import DataError
 from textadv.values.host.printable import tell
+from textadv.values.host.writing import discard, write_text
+
+if TYPE_CHECKING:
+    from textadv.data import Splits
+    from textadv.data.characters import Surrogates
+    from textadv.tasks.text.config import RunConfig
 
 
-def pooled(paths: Sequence[Path], columns: Sequence[str]) -> list[str]:
-    """The texts of all files, each once. Raises DataError where a file or column is missing."""
+def pooled(paths: Sequence[Path], columns: Sequence[str], surrogates: Surrogates = "error") -> list[str]:
+    """The texts of all files, each once. Raises DataError where a file or column is missing, or holds no text."""
+    from textadv.data.characters import unbroken
     from textadv.data.tables import read_files
 
     table = read_files(paths, None, "--pool", set(columns))
     parts = [table.column(name, "--columns") for name in columns]
-    joined = (" ".join(str(part) for part in row if part not in (None, "")) for row in zip(*parts, strict=True))
+    joined = [
+        unbroken(" ".join(written(row, place)), f"--pool: row {place} (counted from 0)", surrogates)
+        for place, row in enumerate(zip(*parts, strict=True))
+    ]
     return [text for text in dict.fromkeys(joined) if text.strip()]
+
+
+def written(row: Sequence[Any], place: int) -> list[str]:
+    """What stands in these columns of a row; of one that is empty nothing."""
+    there = [part for part in row if part not in (None, "") and part == part]
+    if any(isinstance(part, str) and "\0" in part for part in there):
+        raise DataError(f"--pool: row {place} (counted from 0) holds a zero byte, which no csv file may. Remove it.")
+    odd = next((part for part in there if not isinstance(part, str)), None)
+    if odd is not None:
+        raise DataError(
+            f"--pool: row {place} (counted from 0) has {odd!s:.40} ({type(odd).__name__}) in --columns, not text. "
+            "Name columns of texts."
+        )
+    return there
+
+
+def held(splits: Splits) -> set[str]:
+    """The texts of every row that the configuration has."""
+    parts = (splits.train, splits.validation, splits.test, splits.benign)
+    return {text for part in parts if part is not None for text in part.texts}
+
+
+def check_read(config: RunConfig, path: Path, rows: Sequence[str], toward: int) -> None:
+    """Raises ConfigError or DataError where a run that names the file in data.train could not read it, or would take
+    its rows for rows of the class that is alarmed about."""
+    train = [config.data.train] if isinstance(config.data.train, str) else list(config.data.train or ())
+    more = {"train": [*train, str(path)], "train_rows": None}
+    splits = config.data.model_copy(update=more).make(config.seed)
+    own = set(rows)
+    read = [pair for part in (splits.train, splits.validation) for pair in zip(part.texts, part.labels, strict=True)]
+    if any(label == toward for text, label in read if text in own):
+        raise ConfigError(
+            [
+                f"--label is that of {splits.labels[toward]}, the class --toward, and harmless rows are of another. "
+                f"Give the label that other rows have in data.train: {', '.join(splits.labels)}."
+            ]
+        )
 
 
 def chosen(texts: Sequence[str], first: Sequence[int], rows: int, seed: int) -> list[str]:
@@ -49,7 +100,7 @@ def main() -> None:
     parser.add_argument("--pool", required=True, nargs="+", type=Path, help="csv, tsv, json, jsonl or parquet")
     parser.add_argument("--columns", default="text", help="columns of the pool, with commas between (default text)")
     parser.add_argument("--toward", required=True, help="class that is alarmed about, by name or number")
-    parser.add_argument("--label", default="0", help="what stands in the column label (default 0)")
+    parser.add_argument("--label", default="0", help="label of these rows, as data.train has it (default 0)")
     parser.add_argument("--words", type=int, default=300, help="words that are looked for, at most (default 300)")
     parser.add_argument("--rows", type=int, default=2000, help="rows to write, at most (default 2000)")
     parser.add_argument("--seed", type=int, default=0, help="of the rows without such a word (default 0)")
@@ -65,23 +116,31 @@ def main() -> None:
         from textadv.tasks.text.config import RunConfig
 
         config = load_config(given.config, given.overrides)
-        if not isinstance(config, RunConfig):
-            raise ConfigError([f"{given.config}: harmless rows are chosen for classifiers of text."])
+        if not isinstance(config, RunConfig) or config.data.name != "files":
+            raise ConfigError([f"{given.config}: harmless rows join data.train of classifiers of text, from files."])
         splits = config.data.make(config.seed)
         try:
             toward = class_id(given.toward, splits.labels)
         except ConfigError as error:
             raise ConfigError([f"--toward {line}" for line in error.lines]) from error
         words = telling_words(splits.train, toward, given.words)
-        texts = pooled(given.pool, given.columns.split(","))
-        known = set(splits.train.texts)
-        texts = [text for text in texts if text not in known]
+        columns = [name.strip() for name in given.columns.split(",")]
+        known = held(splits)
+        texts = [text for text in pooled(given.pool, columns, config.data.surrogates) if text not in known]
+        if not texts:
+            raise DataError("--pool: it holds no text that the data of the configuration have not. Name other files.")
         first = holding(texts, words)
         rows = chosen(texts, first, given.rows, given.seed)
-        with given.output.open("x", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["text", "label"])
-            writer.writerows((text, given.label) for text in rows)
+        file = io.StringIO(newline="")
+        writer = csv.writer(file)
+        writer.writerow([config.data.text, config.data.label])
+        writer.writerows((text, given.label) for text in rows)
+        write_text(given.output, file.getvalue())
+        try:
+            check_read(config, given.output, rows, toward)
+        except BaseException:
+            discard(given.output)
+            raise
     tell(f"{len(rows)} rows, {min(len(first), len(rows))} with such a word: {given.output}")
 
 

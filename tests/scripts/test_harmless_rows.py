@@ -1,4 +1,4 @@
-"""Harmless rows from a pool: those with the words of the alarm first, none twice, none of the training rows."""
+"""Harmless rows from a pool: the words of the alarm first, no row twice or known, and what no run would read refused."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ POOL = [
     {"instruction": "Why is it forbidden", "input": None},
     {"instruction": "Make tea", "input": ""},
     {"instruction": "mail the plan", "input": ""},
+    {"instruction": "a recipe for tea", "input": float("nan")},
 ]
+
+ODD = {"half": "a \ud83d recipe", "zero": "a \0 recipe", "odd": 5, "known": "a recipe for tea"}
 
 
 def run(folder: Path, monkeypatch: pytest.MonkeyPatch, *options: str) -> list[tuple[str, str]]:
@@ -27,6 +30,9 @@ def run(folder: Path, monkeypatch: pytest.MonkeyPatch, *options: str) -> list[tu
         with (folder / f"{name}.csv").open("w", newline="") as file:
             csv.writer(file).writerows([("text", "label"), *rows])
     (folder / "pool.json").write_text(json.dumps(POOL))
+    for name, text in ODD.items():
+        pool = [{"instruction": text}] if name == "known" else [{"instruction": "Make tea"}, {"instruction": text}]
+        (folder / f"{name}.json").write_text(json.dumps(pool))
     data = "{name: files, train: train.csv, test: other.csv, labels: [harmless, alarm]}"
     rest = "model: {name: none}\nthreat: {relative_radius: 0.1}\noutput: out\ntraining: {epochs: 1}\n"
     (folder / "run.yaml").write_text(f"data: {data}\n{rest}")
@@ -58,6 +64,14 @@ def test_no_more_rows_than_asked_for_under_the_label_asked_for(tmp_path: Path, m
         (["--columns", "instruction", "--rows", "0"], "--rows and --words must be at least 1, got 0 and 300."),
         (["--columns", "instruction", "--output", "train.csv"], "--output train.csv exists."),
         (["--columns", "instruction", "--pool", "none.json"], "--pool: there is no file none.json"),
+        (["--columns", "instruction", "--label", "alarm"], "--label is that of alarm, the class --toward"),
+        (["--columns", "instruction", "--label", "1"], "--label is that of alarm, the class --toward"),
+        (["--columns", "instruction", "--toward", "harmless"], "--label is that of harmless, the class --toward"),
+        (["--columns", "instruction", "--label", "fine"], "'fine'"),
+        (["--columns", "instruction", "--pool", "half.json"], "--pool: row 1 (counted from 0) has half of a character"),
+        (["--columns", "instruction", "--pool", "zero.json"], "--pool: row 1 (counted from 0) holds a zero byte"),
+        (["--columns", "instruction", "--pool", "odd.json"], "--pool: row 1 (counted from 0) has 5 (int) in --columns"),
+        (["--columns", "instruction", "--pool", "known.json"], "--pool: it holds no text that the data"),
     ],
 )
 def test_bad_input(
