@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from textadv.attacks.prompts.candidates import Buffer
-from textadv.attacks.prompts.rewritten import AskedFor, Found, Rewritten
+from textadv.attacks.prompts.first_suffix import first_size
+from textadv.attacks.prompts.rewritten import AskedFor, Found, Most, Rewritten, Size
 from textadv.attacks.prompts.suffix_row import SuffixRow
 from textadv.attacks.prompts.suffixes import Path, each_row, taken
 from textadv.attacks.prompts.victim import ChatVictim
@@ -45,6 +46,7 @@ class Beast:
     seed: int = 0
     universal: ClassVar[bool] = False
     variants: ClassVar[int] = 1
+    effort: ClassVar[str] = "length"
 
     def __post_init__(self) -> None:
         for name in ("length", "beam", "samples"):
@@ -52,6 +54,20 @@ class Beast:
                 raise ValueError(f"{name} of beast must be at least 1, got {vars(self)[name]}.")
         if not 0 < self.temperature < float("inf"):
             raise ValueError(f"temperature of beast must be above 0 and finite, got {self.temperature}.")
+
+    def size(self, victim: ChatVictim, asked: AskedFor, variant: int) -> Size:
+        """See `Foretelling`."""
+        return first_size(victim, asked, None, 1)
+
+    def most_sent(self, size: Size) -> Most:
+        """In each step the beam up to its last token, and all candidates and what they share as whole rows.
+
+        At the end the best is read as it is sent. See `Foretelling`.
+        """
+        around = size.prompt + size.reply
+        read = sum(size.prompt + step for step in range(self.length)) * self.beam
+        tried = sum(around + step + 1 for step in range(self.length)) * (self.beam * self.samples + 1)
+        return Most(read + tried + around + self.length, 0, size.prompt + self.length)
 
     def __str__(self) -> str:
         return f"beast: suffix of {self.length} tokens, beam {self.beam} x {self.samples} samples"
