@@ -51,7 +51,7 @@ SECTIONS = {
     "beast": "length: 4, beam: 2, samples: 3, early_stop: false",
     "best_of_n": "draws: 4",
     "many_shot": "file: dialogues.jsonl, shots: 2, draws: 3",
-    "templates": "shipped: [acting, json, past]",
+    "templates": "file: [one.txt, two.txt, three.txt]",
     "artefacts": "file: found.json",
     "iterative": "endpoint: 'http://localhost:1/v1', endpoint_model: m, key_variable: null, steps: 4, "
     "max_new_tokens: 3, prompt_tokens: 9",
@@ -68,6 +68,8 @@ def beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(EndpointAttacker, "__call__", attacker)
     monkeypatch.chdir(tmp_path)
+    for name in ("one", "two", "three"):
+        Path(f"{name}.txt").write_text(f"{name}: {{prompt}}", encoding="utf-8")
     Path("dialogues.jsonl").write_text(
         "".join(json.dumps({"prompt": f"Is it {n}?", "response": "Yes."}) + "\n" for n in range(4)), encoding="utf-8"
     )
@@ -195,6 +197,7 @@ def test_an_attack_that_does_not_foretell_is_refused() -> None:
 def test_a_prompt_longer_than_was_foretold_is_a_try_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(EndpointAttacker, "__call__", lambda self, prompts: [json.dumps({"prompt": "go " * 40})])
     attack = made(configured("iterative"))["text"]
-    assert isinstance(attack, Rewriting)
-    (each,) = replace(attack, chats=CHATS[:1]).rounds(MODEL, ROWS.only([0]), behaviours_of(ROWS)[:1])
-    assert "9 more than the request has are" in each.prompts[0].failed and "Raise prompt_tokens" in each.prompts[0].failed
+    (each,) = attack.rounds(MODEL, ROWS, behaviours_of(ROWS))
+    assert (
+        "9 more than the request has are" in each.prompts[0].failed and "Raise prompt_tokens" in each.prompts[0].failed
+    )
