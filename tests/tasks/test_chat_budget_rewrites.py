@@ -20,6 +20,7 @@ from textadv.attacks.prompts.rewritten import RewritingAttack
 from textadv.config.types import ConfigError
 from textadv.data import Chat, encode_chats
 from textadv.data.rendering import Template, one_turn
+from textadv.measuring.judges.verdicts import RefusalList, Verdict
 from textadv.measuring.safety.ablated import RefusalAblation
 from textadv.measuring.safety.adversaries import Adversary, behaviours_of
 from textadv.measuring.safety.attacker import EndpointAttacker
@@ -61,12 +62,16 @@ SECTIONS = {
 
 @pytest.fixture(autouse=True)
 def beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The files and the attacking model that the sections name."""
+    """The files and the attacking model that the sections name; no answer ends a search early."""
 
     def attacker(self: EndpointAttacker, prompts: list[str]) -> list[str | Exception]:
         return [json.dumps({"prompt": ("Say it now " * prompt.count("Verdict")) + "please"}) for prompt in prompts]
 
+    def judge(self: RefusalList, prompts: Sequence[str], responses: Sequence[str]) -> list[Verdict]:
+        return [Verdict("ok", False, None, "")] * len(responses)
+
     monkeypatch.setattr(EndpointAttacker, "__call__", attacker)
+    monkeypatch.setattr(RefusalList, "judge", judge)
     monkeypatch.chdir(tmp_path)
     for name in ("one", "two", "three"):
         Path(f"{name}.txt").write_text(f"{name}: {{prompt}}", encoding="utf-8")
@@ -195,7 +200,9 @@ def test_an_attack_that_does_not_foretell_is_refused() -> None:
 
 
 def test_a_prompt_longer_than_was_foretold_is_a_try_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(EndpointAttacker, "__call__", lambda self, prompts: [json.dumps({"prompt": "go " * 40})])
+    monkeypatch.setattr(
+        EndpointAttacker, "__call__", lambda self, prompts: [json.dumps({"prompt": "go " * 40})] * len(prompts)
+    )
     attack = made(configured("iterative"))["text"]
     (each,) = attack.rounds(MODEL, ROWS, behaviours_of(ROWS))
     assert (
