@@ -14,8 +14,9 @@ at_two = rewrite_cases.at_two
 
 
 @pytest.mark.parametrize("name", BUDGETED)
-def test_two_processes_get_the_answers_of_one(name: str, left: Path) -> None:
-    expected = outcomes(name)
+def test_two_processes_get_the_answers_of_one(name: str, left: Path, tmp_path: Path) -> None:
+    """Answers are kept in files on both sides: what another attack was answered says so there."""
+    expected = outcomes(name, tmp_path / "answers.jsonl")
     assert {one["attack"] for one in expected} == {"direct", *attacks()} and len(expected) == 8 * len(CHATS)
     sent = [one for one in expected for answer in one["answers"] if answer["status"] != "error"]
     assert {one["id"] for one in sent if one["attack"] == "gcg for all"} == {chat.id for chat in CHATS[:-1]}
