@@ -7,8 +7,11 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+
+from tests.forks import Job, ended
 
 ROOT = Path(__file__).resolve().parents[1]
 ONE_PROCESS = tuple("--cpu --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no".split())
@@ -59,14 +62,39 @@ def pair(*words: str) -> list[str]:
     return [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", port, *words]
 
 
+def forked(
+    words: Sequence[str],
+    *,
+    processes: int = 1,
+    variables: Mapping[str, str] | None = None,
+    apart: bool = False,
+    timeout: float = 240,
+) -> subprocess.CompletedProcess[str]:
+    """A script with its words, run to its end from the checkout by a process that has imported the library already.
+
+    processes: 1, or 2 that know of one another as those of torchrun do; they end with 0, or with 1 where one failed.
+    variables: of the process, in the place of `environment()`. apart: whether stderr is kept apart from stdout.
+    """
+    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())} if processes == 2 else {}
+    ranks: list[dict[str, str]] = [{}] if processes == 1 else [{"RANK": n, "LOCAL_RANK": n} for n in "01"]
+    given = environment() if variables is None else variables
+    with tempfile.TemporaryDirectory() as folder:
+        stdout, stderr = Path(folder, "stdout"), Path(folder, "stderr" if apart else "stdout")
+        codes = ended(*(Job(words, {**given, **place, **rank}, stdout, stderr) for rank in ranks), timeout=timeout)
+        told = [path.read_text(encoding="utf-8", errors="replace") for path in (stdout, stderr)]
+    return subprocess.CompletedProcess(
+        words, codes[0] if processes == 1 else int(any(codes)), *told[: 2 if apart else 1]
+    )
+
+
 def worked(work: Callable[..., object], *words: object) -> subprocess.CompletedProcess[str]:
     """A function of the tests, called with these words in a process of its own."""
-    return finished([sys.executable, WORKER, name_of(work), *map(str, words)])
+    return forked([WORKER, name_of(work), *map(str, words)])
 
 
 def worked_in_two(work: Callable[..., object], *words: object) -> None:
     """The same in two processes that know of one another; both must end well."""
-    result = finished(pair(WORKER, name_of(work), *map(str, words)), timeout=900)
+    result = forked([WORKER, name_of(work), *map(str, words)], processes=2, timeout=900)
     assert result.returncode == 0, result.stdout[-4000:]
 
 

@@ -8,6 +8,7 @@ import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from textadv.data import reviews, reviews_tokenizer
+from textadv.data.tokenizer import _trained
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,14 @@ def test_saved_and_loaded_gives_the_same_ids(tokenizer: PreTrainedTokenizerBase,
 
 
 def test_training_it_again_gives_the_same_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
+    assert _trained.__wrapped__() == _trained()
     assert reviews_tokenizer().backend_tokenizer.to_str() == tokenizer.backend_tokenizer.to_str()
+
+
+def test_what_one_user_changes_of_it_no_other_sees(tokenizer: PreTrainedTokenizerBase) -> None:
+    changed = reviews_tokenizer()
+    changed.add_tokens(["unheard"])
+    assert len(reviews_tokenizer()) == len(tokenizer) == len(changed) - 1
 
 
 def test_no_text_needs_the_unknown_token(tokenizer: PreTrainedTokenizerBase) -> None:

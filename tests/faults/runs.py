@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -104,6 +105,9 @@ def warmed(run: Run) -> Run:
         run.recipe()
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
+    # No fork's garbage collection goes through what they share, and so copies it.
+    gc.collect()
+    gc.freeze()
     return cleared(run)
 
 

@@ -14,12 +14,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
 
 from recipes import evaluate
 from tests.faults.campaign import HARMS, Whole, chosen, part_of
 from tests.faults.injector import Fault, Injector
 from tests.faults.runs import Run, signature
-from tests.processes import ROOT, finished
+from tests.processes import ROOT, finished, worked
+from textadv.values.host.writing import append_line, write_tensors, write_text
 
 PAGE = "x\n<!-- written by scripts/inject_faults.py -->\nyesterday\n<!-- end -->\ny\n"
 
@@ -38,7 +40,9 @@ def injected(folder: Path, *options: str, timeout: float) -> tuple[str, str]:
 @pytest.mark.slow
 def test_a_seeded_few_are_survived(tmp_path: Path) -> None:
     """A minute or two: in CI beside the quick tests of the same parts."""
-    printed, page = injected(tmp_path, "--kills", "10", "--refusals", "10", "--harms", "8", "--seed", "7", timeout=1500)
+    printed, page = injected(
+        tmp_path, "--kills", "10", "--refusals", "10", "--harms", "8", "--seed", "7", "--jobs", "2", timeout=1500
+    )
     assert "yesterday" not in page and "--seed 7`. 10 kills, 10 refused writes, 9 damaged files." in page
     assert {"text", "image", "chat", "evaluation", "text (2)", "chat (2)", "evaluation (2)"} <= set(page.split(" | "))
     assert printed.count(": survived") == 29
@@ -53,25 +57,19 @@ def test_all_are_survived(tmp_path: Path) -> None:
 # ---- that a fault is one
 
 
-PROGRAM = """
-import sys
-from pathlib import Path
-from tests.faults.injector import Fault, Injector
-from textadv.values.host.writing import append_line, write_tensors, write_text
-import torch
-at, error = int(sys.argv[2]), int(sys.argv[3])
-Injector(Path(sys.argv[1]), Fault(at, error) if at >= 0 else None, Path(sys.argv[1] + ".writes")).install()
-write_text(Path(sys.argv[1]) / "text", "new")
-write_tensors(Path(sys.argv[1]) / "tensors", {"w": torch.ones(100)})
-append_line(Path(sys.argv[1]) / "lines", "two")
-"""
+def writing(place: str, at: str, error: str) -> None:
+    """Writes three files, with the fault at that write, where there is one."""
+    Injector(Path(place), Fault(int(at), int(error)) if int(at) >= 0 else None, Path(f"{place}.writes")).install()
+    write_text(Path(place) / "text", "new")
+    write_tensors(Path(place) / "tensors", {"w": torch.ones(100)})
+    append_line(Path(place) / "lines", "two")
 
 
 def program(folder: Path, at: int, error: int) -> subprocess.CompletedProcess[str]:
     folder.mkdir(exist_ok=True)
     for name in ("text", "tensors", "lines"):
         (folder / name).write_bytes(b"old\n")
-    return finished([sys.executable, "-c", PROGRAM, str(folder), str(at), str(error)])
+    return worked(writing, folder, at, error)
 
 
 def writes_of(folder: Path) -> list[str]:

@@ -13,16 +13,42 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from tests.processes import ROOT, free_port
+from tests.processes import ROOT, forked, free_port
 from textadv.measuring.sections.rows import Rows
 from textadv.report import read_results
 
 OPTIONS = ("training.steps=12", "training.learning_rate=1e-4", "checkpoint.every=5", "selection.every=12")
 
 
+def recipe(output: Path, *options: str, config: str = "small") -> list[str]:
+    return ["recipes/adv_finetune.py", f"tests/recipes/{config}.yaml", *OPTIONS, f"output={output}", *options]
+
+
 def command(output: Path, *options: str, config: str = "small") -> list[str]:
-    recipe = ["recipes/adv_finetune.py", f"tests/recipes/{config}.yaml", *OPTIONS, f"output={output}", *options]
-    return [sys.executable, "-u", *recipe]
+    return [sys.executable, "-u", *recipe(output, *options, config=config)]
+
+
+def finished(output: Path, *options: str, config: str = "small") -> list[str]:
+    """What a run prints that nothing ends early."""
+    done = forked(recipe(output, *options, config=config))
+    assert done.returncode == 0, done.stdout
+    return done.stdout.splitlines()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that nothing ended early."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    finished(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole_tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of a token classifier."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    finished(folder, config="small_tokens")
+    return folder
 
 
 def started(words: list[str], **environment: str) -> subprocess.Popen[str]:
@@ -60,7 +86,7 @@ def section_of(output: Path) -> list[object]:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 @pytest.mark.slow
 def test_a_run_that_is_told_to_end_says_how_to_go_on_and_comes_to_the_same_end(
-    tmp_path: Path, number: int, code: int
+    tmp_path: Path, number: int, code: int, whole: Path
 ) -> None:
     process = started(command(tmp_path / "run"))
     lines = ended(process, "step  7/12", number)
@@ -70,30 +96,26 @@ def test_a_run_that_is_told_to_end_says_how_to_go_on_and_comes_to_the_same_end(
     assert lines[-1].endswith("checkpoint.resume=true") and "Safe in " in lines[-1]
     kept = sorted((tmp_path / "run/training/hardened/checkpoints").iterdir())
     assert len(kept) == (2 if code == 143 else 1), kept
-    again = started(command(tmp_path / "run", "checkpoint.resume=true"))
-    assert again.wait(timeout=240) == 0, ended(again)
-    ended(again)
-    whole = started(command(tmp_path / "whole"))
-    ended(whole)
-    one, other = (load_file(tmp_path / name / "adapter/model.safetensors") for name in ("run", "whole"))
+    finished(tmp_path / "run", "checkpoint.resume=true")
+    one, other = (load_file(folder / "adapter/model.safetensors") for folder in (tmp_path / "run", whole))
     assert all(value.equal(other[name]) for name, value in one.items()) and one.keys() == other.keys()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 @pytest.mark.slow
-def test_a_token_classifiers_run_that_is_ended_comes_to_the_same_end(tmp_path: Path, number: int) -> None:
+def test_a_token_classifiers_run_that_is_ended_comes_to_the_same_end(
+    tmp_path: Path, number: int, whole_tokens: Path
+) -> None:
     process = started(command(tmp_path / "run", config="small_tokens"))
     lines = ended(process, "step  7/12", number)
     assert process.returncode == (143 if number == signal.SIGTERM else -number), lines
     assert not any("Traceback" in line for line in lines) and not (tmp_path / "run" / "results.json").exists()
-    again = started(command(tmp_path / "run", "checkpoint.resume=true", config="small_tokens"))
-    lines = ended(again)
-    assert again.returncode == 0 and any("step 12/12" in line for line in lines), lines
+    lines = finished(tmp_path / "run", "checkpoint.resume=true", config="small_tokens")
+    assert any("step 12/12" in line for line in lines), lines
     assert not any("step  1/12" in line for line in lines), "it goes on from step 5 or later"
-    ended(started(command(tmp_path / "whole", config="small_tokens")))
-    one, other = (load_file(tmp_path / name / "adapter/model.safetensors") for name in ("run", "whole"))
+    one, other = (load_file(folder / "adapter/model.safetensors") for folder in (tmp_path / "run", whole_tokens))
     assert all(value.equal(other[name]) for name, value in one.items()) and one.keys() == other.keys()
-    rows = [section_of(tmp_path / name) for name in ("run", "whole")]
+    rows = [section_of(folder) for folder in (tmp_path / "run", whole_tokens)]
     assert rows[0] == rows[1] and rows[0]
 
 

@@ -208,6 +208,33 @@ def test_who_ends_the_process_from_outside_is_not_taken_for_the_template(monkeyp
     assert rendered("{{ 'once' }}", {}, NOW) == "once" and len(asked) == 2
 
 
+@pytest.mark.parametrize(
+    ("template", "asked"),
+    [
+        ("{{ x }} is an unknown role; your knowledge ends now-here", 2),
+        ("{{ x }} is an unknown role; your knowledge ends randomly, nowhere", 1),
+        ("{{ strftime_now('%H') }}", 2),
+        ("{% set clock=strftime_now %}{{ clock('%H') }}", 2),
+        ("{{ [1, 2]|random }}", 2),
+        ("{{ lipsum() }}", 2),
+    ],
+)
+def test_what_always_writes_the_same_is_asked_once(template: str, asked: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Words are looked at whole: almost every template knows an "unknown role"."""
+    answered: list[str] = []
+    ask = guarded._Guard.ask
+
+    def counting(guard: guarded._Guard, request: str, now: datetime, name: int) -> dict[str, str]:
+        answered.append(request)
+        return ask(guard, request, now, name)
+
+    guarded._kept.cache_clear()
+    monkeypatch.setattr(guarded._Guard, "ask", counting)
+    rendered(template, {"x": "a"}, NOW)
+    rendered(template, {"x": "a"}, NOW)
+    assert len(answered) == asked
+
+
 def test_no_file_stays_open_where_processes_end() -> None:
     guard_process()
     before = psutil.Process().num_fds()

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 
 from recipes import adv_finetune
-from tests.processes import ONE_PROCESS, pair
+from tests.processes import ONE_PROCESS, forked, pair
 from tests.seen import Taken, taken
 from textadv.data import reviews
 from textadv.report import read_results
@@ -63,12 +63,29 @@ def in_two_processes(script: str, *arguments: str) -> Ended:
     return _ended(pair(script, *arguments))
 
 
-def _ended(command: list[str]) -> Ended:
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+def forked_alone(script: str, *arguments: str) -> Ended:
+    """The script in a process of its own that has imported what it needs already."""
+    return _forked(1, script, *arguments)
+
+
+def forked_in_two(script: str, *arguments: str) -> Ended:
+    """The same in two processes, which know of one another as those that torchrun starts."""
+    return _forked(2, script, *arguments)
+
+
+def _forked(processes: int, *words: str) -> Ended:
+    done = forked(words, processes=processes, variables=_variables(), apart=True, timeout=600)
+    return Ended(done.returncode, done.stdout, done.stderr)
+
+
+def _variables() -> dict[str, str]:
+    variables = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     # Only where there is an accelerator to keep away from: without one a user sets no variable either.
-    if torch.accelerator.is_available():
-        environment["ACCELERATE_USE_CPU"] = "true"
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    return variables | ({"ACCELERATE_USE_CPU": "true"} if torch.accelerator.is_available() else {})
+
+
+def _ended(command: list[str]) -> Ended:
+    done = subprocess.run(command, cwd=ROOT, env=_variables(), capture_output=True, text=True, timeout=600, check=False)
     return Ended(done.returncode, done.stdout, done.stderr)
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from recipes import adv_finetune
 from scripts import convert_stories260k
 from tests import chat_run
-from tests.recipes.running import ROOT, Ended, Recipe, in_two_processes, launched
+from tests.recipes.running import ROOT, Ended, Recipe, forked_in_two, launched
 from tests.seen import TakenChat, read_chat_results
 from textadv.data.chat_template import encode_prompt
 from textadv.measuring.safety.generate import Decoding, Prompt, answers
@@ -242,7 +242,7 @@ def test_two_processes_make_the_adapter_and_the_table_of_one(config: Path, recip
     one, two = tmp_path / "one", tmp_path / "two"
     searching = "evaluation.elicitation.search=[away, own]"
     cut = ("training.micro_batch_size=2", "evaluation.batch_size=3", searching)
-    ended = in_two_processes("recipes/adv_finetune.py", str(config), f"output={two}", *cut)
+    ended = forked_in_two("recipes/adv_finetune.py", str(config), f"output={two}", *cut)
     assert ended.code == 0, ended.error
     assert recipe(adv_finetune, str(config), f"output={one}", searching).code == 0
     first, second = (load_file(folder / "adapter" / "adapter_model.safetensors") for folder in (one, two))

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from recipes import adv_finetune, evaluate
 from tests import chat_run
-from tests.recipes.running import Recipe, launched
+from tests.recipes.running import Recipe, forked_alone
 from tests.seen import TakenChat, read_chat_results
 from textadv.runs import harden
 from textadv.runs.ready import prepare
@@ -36,7 +36,7 @@ class Ran(NamedTuple):
 @pytest.fixture(scope="module")
 def ran(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Ran:
     output = tmp_path_factory.mktemp("runs") / "run"
-    ended = launched("recipes/adv_finetune.py", str(config), f"output={output}", *WITH)
+    ended = forked_alone("recipes/adv_finetune.py", str(config), f"output={output}", *WITH)
     assert ended.code == 0, ended.error
     return Ran(config, output, ended.printed, read_chat_results(output))
 

@@ -10,7 +10,7 @@ import pytest
 
 from recipes import adv_finetune, attack, evaluate
 from tests import folders
-from tests.recipes.running import SMALL, Recipe, in_two_processes, refused
+from tests.recipes.running import SMALL, Recipe, forked_in_two, refused
 from textadv.attacks.edits import Victim
 from textadv.measuring.accuracy.record import CLEAN, WORST
 from textadv.measuring.measured import Measured
@@ -64,7 +64,7 @@ def test_two_models_are_measured_under_edits_side_by_side(
         assert first[WORST] == second[WORST] and first[CLEAN] == second[CLEAN]
         assert [m.id for m in first.measures if m.group != "edits"] == [m.id for m in second.measures]
     # Two processes end as one, and the rows of a run that is there are read back.
-    both = in_two_processes("recipes/evaluate.py", *given, "--output", str(tmp_path / "two"))
+    both = forked_in_two("recipes/evaluate.py", *given, "--output", str(tmp_path / "two"))
     assert both.code == 0, both.error
     for name in ("one", "two"):
         files = sorted((tmp_path / "run" / "adversarial" / name).glob("*.jsonl"))

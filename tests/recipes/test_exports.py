@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from recipes import adv_finetune, evaluate
 from tests import chat_run, folders
 from tests.models.test_vocabulary import grown
-from tests.recipes.running import IMAGES, SMALL, Recipe, check_consistent, in_two_processes, results_of
+from tests.recipes.running import IMAGES, SMALL, Recipe, check_consistent, forked_in_two, results_of
 from tests.seen import Taken, read_chat_results
 from tests.vision import saved, tiny
 from textadv.models import loading, save_merged
@@ -184,7 +184,7 @@ def test_every_process_ends_where_the_main_one_finds_another_model(tmp_path: Pat
         encoding="utf-8",
     )
     extra = [f"output={tmp_path / 'run'}", f"model.name={bert}", LORA]
-    ended = in_two_processes(str(script), SMALL, *extra)
+    ended = forked_in_two(str(script), SMALL, *extra)
     assert ended.code != 0
     assert "problem_type is 'regression' and was 'single_label_classification'." in ended.error
     assert f"error: {tmp_path / 'run/merged'} is not the model that was measured" in ended.error

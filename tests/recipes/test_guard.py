@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from recipes import adv_finetune, attack, evaluate
-from tests.recipes.running import IMAGES, SMALL, Recipe, in_two_processes, refused
+from tests.recipes.running import IMAGES, SMALL, Recipe, forked_in_two, refused
 from textadv.attacks.edits import Victim
 from textadv.measuring.sections.detection import Detection
 from textadv.measuring.sections.edited_detection import EditedDetection
@@ -140,7 +140,7 @@ def test_a_guard_is_measured_under_edits_at_each_threshold(run: Path, folder: Pa
     assert section is not None and section.attacks == ("letters", "padded", "few") and thresholds is not None
     assert "Detection under edits of the text" in (output / "report.md").read_text(encoding="utf-8")
     check_kept(output, run / "merged", {f"{one.share:g}": one.value for one in thresholds.thresholds})
-    both = in_two_processes("recipes/evaluate.py", *given, str(folder / "two"), *words)
+    both = forked_in_two("recipes/evaluate.py", *given, str(folder / "two"), *words)
     assert both.code == 0, both.error
     again = read_results(folder / "two").evaluations[-1]
     assert again.section(EditedDetection) == section

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from recipes import adv_finetune, attack, evaluate
 from tests.models.test_unreached import dinov2
 from tests.recipes.running import IMAGES as SMALL
-from tests.recipes.running import Recipe, check_consistent, hardened_run, in_two_processes, refused, results_of
+from tests.recipes.running import Recipe, check_consistent, forked_in_two, hardened_run, refused, results_of
 from tests.recipes.test_adv_finetune import log_of
 from tests.vision import SIDE, saved, tiny
 from textadv.data import Fitting, fitted, shapes
@@ -198,7 +198,7 @@ def test_split_batch_norms_are_trained_apart_and_one_set_is_kept(tmp_path: Path,
 
 @pytest.mark.slow
 def test_two_processes_attack_as_many_images_as_one(tmp_path: Path, recipe: Recipe) -> None:
-    ended = in_two_processes("recipes/adv_finetune.py", SMALL, f"output={tmp_path / 'two'}")
+    ended = forked_in_two("recipes/adv_finetune.py", SMALL, f"output={tmp_path / 'two'}")
     assert ended.code == 0, ended.error
     one, two = hardened_run(recipe, SMALL, tmp_path / "one"), results_of(tmp_path / "two")
     assert one.trainings[0].adversarial_rows == two.trainings[0].adversarial_rows
@@ -290,7 +290,7 @@ def test_an_untrained_model_is_not_measured(tmp_path: Path, recipe: Recipe) -> N
 @pytest.mark.slow
 def test_weights_that_no_output_depends_on_do_not_stop_two_processes(tmp_path: Path) -> None:
     model, output = dinov2(tmp_path / "model"), tmp_path / "run"
-    ended = in_two_processes("recipes/adv_finetune.py", SMALL, f"output={output}", f"model.name={model}", COLOUR)
+    ended = forked_in_two("recipes/adv_finetune.py", SMALL, f"output={output}", f"model.name={model}", COLOUR)
     assert ended.code == 0, ended.error
     (training,) = results_of(output).trainings
     assert any("no output depends on them: model.dinov2.embeddings.mask_token" in note for note in training.notes)

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from recipes import adv_finetune, evaluate
-from tests.recipes.running import IMAGES, SMALL, Recipe, in_two_processes, results_of
+from tests.recipes.running import IMAGES, SMALL, Recipe, forked_in_two, results_of
 from textadv.config.types import ConfigError
 from textadv.tasks.file import load_config
 
@@ -47,7 +47,7 @@ def test_images_are_kept_alike_by_one_process_and_two_and_by_a_second_start(tmp_
     one = agree(tmp_path / "one", name, model)
     assert one["pixel_values"].shape[1:] == (1, 20, 20) and float(one["pixel_values"].max()) <= 1
     arguments = [IMAGES, KEPT, "evaluation.batch_size=4", "--model", model, "--output", str(tmp_path / "two")]
-    both = in_two_processes("recipes/evaluate.py", *arguments)
+    both = forked_in_two("recipes/evaluate.py", *arguments)
     assert both.code == 0, both.error
     two = agree(tmp_path / "two", name, model)
     assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in ("ids", "labels"))

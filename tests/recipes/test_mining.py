@@ -20,8 +20,8 @@ from tests.recipes.running import (
     ROOT,
     SMALL,
     Recipe,
+    forked_in_two,
     hardened_run,
-    in_two_processes,
     refused,
     results_of,
 )
@@ -248,7 +248,7 @@ def test_mined_rows_change_what_is_trained(whole: Any, recipe: Recipe, tmp_path:
 def test_two_processes_mine_the_same_rows(recipe: Recipe, tmp_path: Path) -> None:
     """Of weights that hardly move: each process draws dropout of its own."""
     words = [*RUN, MINED, "training.learning_rate=1e-12"]
-    ended = in_two_processes("recipes/adv_finetune.py", SMALL, f"output={tmp_path / 'two'}", *words)
+    ended = forked_in_two("recipes/adv_finetune.py", SMALL, f"output={tmp_path / 'two'}", *words)
     assert ended.code == 0, ended.error
     hardened_run(recipe, SMALL, tmp_path / "one", *words)
     assert rounds(tmp_path / "two") == rounds(tmp_path / "one")

@@ -12,7 +12,7 @@ from transformers import AutoModelForTokenClassification, AutoTokenizer, pipelin
 
 from recipes import adv_finetune, attack, evaluate
 from tests import folders
-from tests.recipes.running import Recipe, in_two_processes
+from tests.recipes.running import Recipe, forked_in_two
 from textadv.measuring.measured import Measured
 from textadv.measuring.results import Results
 from textadv.measuring.sections.rows import Rows
@@ -106,9 +106,7 @@ def test_objectives_train(tmp_path: Path, recipe: Recipe, objective: str) -> Non
 
 
 def test_two_processes_measure_what_one_does(tmp_path: Path, recipe: Recipe) -> None:
-    ended = in_two_processes(
-        "recipes/adv_finetune.py", SMALL, f"output={tmp_path / 'two'}", "training.micro_batch_size=2"
-    )
+    ended = forked_in_two("recipes/adv_finetune.py", SMALL, f"output={tmp_path / 'two'}", "training.micro_batch_size=2")
     assert ended.code == 0, ended.error
     one, two = hardened(recipe, tmp_path / "one"), read_results(tmp_path / "two")
     assert two.environment["processes"] == "2"

@@ -81,7 +81,8 @@ def test_a_young_lock_of_another_machine_is_watched(
 @pytest.mark.parametrize(
     "content", [b"", b"null", b"\xff", b"[" * 10_000, b'{"process": "x"}', b'{"process": 999999999}']
 )
-def test_a_damaged_lock_keeps_nobody_out(tmp_path: Path, content: bytes) -> None:
+def test_a_damaged_lock_keeps_nobody_out(tmp_path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(task_lock, "STALE", 0.5)
     (tmp_path / LOCK_FILE).write_bytes(content)
     locked(tmp_path)
     unlocked(tmp_path)

@@ -11,6 +11,7 @@ import atexit
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -28,8 +29,8 @@ ENDED = f"it takes more than {SECONDS:g} s of the processor, or more than {MEMOR
 STOPPED = "the process that renders it was ended from outside, twice"
 FROM_OUTSIDE = (-signal.SIGTERM, -signal.SIGHUP, -signal.SIGKILL) if os.name == "posix" else ()
 REMEMBERED = 1000
-CHANGING = ("now", "random", "lipsum")
-"""What a template names that does not always write the same."""
+CHANGING = re.compile(r"(?<![a-zA-Z])(now|random|lipsum)(?![a-zA-Z])")
+"""What a template names that does not always write the same (`strftime_now`, no part of "unknown" or "knowledge")."""
 LONGEST_KEPT = 2**16
 GRACE = 1.0
 
@@ -130,7 +131,7 @@ def rendered(template: object, values: Mapping[str, Any], now: datetime) -> str:
         request = json.dumps({"template": template, "values": dict(values), "longest": LONGEST + 4 * held})
     except (TypeError, ValueError, RecursionError) as error:
         raise TemplateError(f"{type(error).__name__}: its variables must be what JSON has: {error}") from error
-    plain = len(request) < LONGEST_KEPT and not any(word in template for word in CHANGING)
+    plain = len(request) < LONGEST_KEPT and CHANGING.search(template) is None
     answer = _kept(request, hash(template)) if plain else _GUARD.ask(request, now, hash(template))
     if "text" not in answer:
         raise TemplateError(answer["error"])

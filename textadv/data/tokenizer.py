@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -29,6 +31,17 @@ def reviews_tokenizer() -> PreTrainedTokenizerFast:
     Any text can be written in its pieces: a stem it has not met falls into syllables or bytes, and the affix on it
     stays one piece. Upper case is folded.
     """
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(_trained()),
+        model_max_length=MAX_LENGTH,
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+        **SPECIAL,
+    )
+
+
+@cache
+def _trained() -> str:
+    """The trained tokenizer as JSON: a run asks for it several times."""
     tokenizer = Tokenizer(models.BPE())
     # A leading space makes a word the same pieces at the start of a text as within it.
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase(), normalizers.Prepend(" ")])
@@ -47,9 +60,4 @@ def reviews_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ends
     )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        model_max_length=MAX_LENGTH,
-        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
-        **SPECIAL,
-    )
+    return str(tokenizer.to_str())

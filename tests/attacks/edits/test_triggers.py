@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 
 from tests.attacks.edits.toys import Sums, rows, tokenizer, victim
 from textadv.attacks.edits import Status, Victim
-from textadv.attacks.edits.triggers import InsertGradientWords, paddings, predictive_words, trigger_words
+from textadv.attacks.edits.triggers import (
+    InsertGradientWords,
+    holding,
+    paddings,
+    predictive_words,
+    telling_words,
+    trigger_words,
+)
 from textadv.config.edits import EditSources, TriggerWordsConfig
 from textadv.data import Examples
 from textadv.models import ModelError
@@ -47,9 +55,27 @@ def test_words_by_log_odds_over_their_error() -> None:
     assert predictive_words(TRAIN, 0, least=2)[0] == "tea"
 
 
-def test_words_need_rows_of_both_sides() -> None:
+def test_words_by_their_log_odds_alone() -> None:
+    found = telling_words(TRAIN, 1, least=1, keep_out=None)
+    # Of 4 texts of either class: reveal in 2 and 0, ignore in 3 and 1, this in 1 and 0.
+    odds = {"reveal": math.log(9), "ignore": 2 * math.log(3.5 / 1.5), "this": math.log(1.5 / 3.5) + math.log(9)}
+    assert {word: found[word] for word in odds} == pytest.approx(odds)
+    assert [*found][:2] == ["reveal", "ignore"] and "the" not in found
+    assert [*telling_words(TRAIN, 1, 1, least=1)] == ["reveal"]
+    assert [*telling_words(TRAIN, 1, least=3)] == ["ignore"]
+
+
+def test_texts_that_hold_a_word_the_strongest_first() -> None:
+    words = {"reveal": 2.0, "ignore": 1.0}
+    texts = ("tea", "Ignore, the mail", "revealing", "REVEAL it; ignore", "ignore", "reveal")
+    assert holding(texts, words) == [3, 5, 1, 4]
+    assert holding((), words) == [] == holding(texts, {})
+
+
+@pytest.mark.parametrize("words", [predictive_words, telling_words])
+def test_words_need_rows_of_both_sides(words: Callable[[Examples, int], object]) -> None:
     with pytest.raises(ValueError, match="Words that speak for class 2 need rows of it .* got 0 and 8"):
-        predictive_words(TRAIN, 2)
+        words(TRAIN, 2)
 
 
 def test_triggers_turn_harmless_rows_and_leave_the_others() -> None:

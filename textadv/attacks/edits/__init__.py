@@ -43,7 +43,14 @@ from textadv.attacks.edits.replacing import (
 )
 from textadv.attacks.edits.results import Edited, EditedRow, Status, right_in_all
 from textadv.attacks.edits.synonyms import WordTable, read_synonyms, read_wordnet
-from textadv.attacks.edits.triggers import InsertGradientWords, paddings, predictive_words, trigger_words
+from textadv.attacks.edits.triggers import (
+    InsertGradientWords,
+    holding,
+    paddings,
+    predictive_words,
+    telling_words,
+    trigger_words,
+)
 from textadv.attacks.edits.whole import Base64, Pad, Rot13, SpellOut, Split
 from textadv.models.pieces import Pieces
 from textadv.models.reading_models import MaskedModel, TextEncoder, load_masked_model, load_text_encoder
@@ -103,6 +110,7 @@ __all__ = [
     "bae",
     "base64",
     "deepwordbug",
+    "holding",
     "hotflip",
     "input_reduction",
     "load_masked_model",
@@ -118,6 +126,7 @@ __all__ = [
     "rot13",
     "spelling_out",
     "splitting",
+    "telling_words",
     "textbugger",
     "textfooler",
     "trigger_words",

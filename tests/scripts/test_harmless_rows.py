@@ -1,0 +1,73 @@
+"""Harmless rows from a pool: those with the words of the alarm first, none twice, none of the training rows."""
+
+from __future__ import annotations
+
+import csv
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.processes import ROOT
+
+TRAIN = [("mail the forbidden recipe", 1)] * 12 + [("mail the plan", 0)] * 12
+POOL = [
+    {"instruction": "Make tea", "input": ""},
+    {"instruction": "Is there a recipe", "input": "for tea?"},
+    {"instruction": "Why is it forbidden", "input": None},
+    {"instruction": "Make tea", "input": ""},
+    {"instruction": "mail the plan", "input": ""},
+]
+
+
+def run(folder: Path, monkeypatch: pytest.MonkeyPatch, *options: str) -> list[tuple[str, str]]:
+    for name, rows in (("train", TRAIN), ("other", [("a recipe for tea", 0), ("a forbidden recipe", 1)])):
+        with (folder / f"{name}.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([("text", "label"), *rows])
+    (folder / "pool.json").write_text(json.dumps(POOL))
+    data = "{name: files, train: train.csv, test: other.csv, labels: [harmless, alarm]}"
+    rest = "model: {name: none}\nthreat: {relative_radius: 0.1}\noutput: out\ntraining: {epochs: 1}\n"
+    (folder / "run.yaml").write_text(f"data: {data}\n{rest}")
+    words = ["harmless_rows.py", "run.yaml", "--toward", "alarm", "--pool", "pool.json", "--output", "out.csv"]
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", [*words, *options])
+    runpy.run_path(str(ROOT / "scripts/harmless_rows.py"), run_name="__main__")
+    with (folder / "out.csv").open(newline="") as file:
+        head, *found = csv.reader(file)
+    assert head == ["text", "label"]
+    return [(text, label) for text, label in found]
+
+
+def test_rows_with_such_a_word_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = run(tmp_path, monkeypatch, "--columns", "instruction,input")
+    assert rows == [("Is there a recipe for tea?", "0"), ("Why is it forbidden", "0"), ("Make tea", "0")]
+
+
+def test_no_more_rows_than_asked_for_under_the_label_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = run(tmp_path, monkeypatch, "--columns", "instruction", "--rows", "2", "--label", "harmless")
+    assert rows == [("Is there a recipe", "harmless"), ("Why is it forbidden", "harmless")]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--columns", "text"], "--columns"),
+        (["--columns", "instruction", "--toward", "alert"], "--toward must be classes of the data (harmless, alarm)"),
+        (["--columns", "instruction", "--rows", "0"], "--rows and --words must be at least 1, got 0 and 300."),
+        (["--columns", "instruction", "--output", "train.csv"], "--output train.csv exists."),
+        (["--columns", "instruction", "--pool", "none.json"], "--pool: there is no file none.json"),
+    ],
+)
+def test_bad_input(
+    options: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run(tmp_path, monkeypatch, *options)
+    assert said in f"{ended.value.code}{capsys.readouterr().err}"
+    assert not (tmp_path / "out.csv").exists()
