@@ -81,7 +81,7 @@ def kept(path: Path, attacks: Sequence[str]) -> Kept:
 def named(attempts: Sequence[Any], behaviours: Path | None) -> list[Any]:
     """The attempts with BehaviorIDs from a table. Raises ValueError where it lacks a request."""
     from textadv.data.artefacts.harmbench import read_behaviours
-    from textadv.data.artefacts.joining import plain
+    from textadv.data.contamination import plain
 
     if behaviours is None:
         return list(attempts)

@@ -55,7 +55,7 @@ def test_rows_are_joined_by_their_original_and_what_is_not_used_is_told(tmp_path
     found = join_paraphrases(
         read(
             tmp_path,
-            row("break a lock!", "How is a lock broken?"),
+            row("break  a LOCK.", "How is a lock broken?"),
             row("Break a lock", "How is a lock broken"),
             row("Break a lock", "Open the lock"),
             row("Break a lock", "BREAK a lock"),

@@ -112,9 +112,6 @@ def test_a_search_for_text_says_what_it_takes_and_gets_the_steps_that_fit() -> N
     assert len(least) == len(rows) and all(least)
     half = budget(most(whole) * 0.6, wanted).fitted(in_text)["text"]
     assert isinstance(half, Rewriting) and isinstance(half.attack, Gcg) and half.attack.steps == 1
-    soft = "evaluation.rewrites={text: {name: soft_suffix}}"
-    with pytest.raises(ConfigError, match="text cannot say beforehand what it takes"):
-        budget(1e15, soft).fitted(in_text)
 
 
 class Unbounded:

@@ -100,6 +100,11 @@ def _grams(words: Gram, size: int) -> Iterator[Gram]:
     return (words[start : start + size] for start in range(len(words) - size + 1))
 
 
+def plain(request: str) -> str:
+    """A request as it is joined with what others found for it: without case, blanks and a full stop at the end."""
+    return " ".join(request.split()).rstrip(" .").casefold()
+
+
 def words_of(text: str) -> Gram:
     """The words of a text without case and punctuation; one that has none (as "???") is one word."""
     plain = unicodedata.normalize("NFKC", text).casefold()

@@ -14,7 +14,7 @@ from textadv.data.chat_forms import empty
 from textadv.data.chat_forms import text as text_of
 from textadv.data.chat_rows import ChatRows, Editable, encode_chats
 from textadv.data.classes import shortened
-from textadv.data.contamination import Gram, words_of
+from textadv.data.contamination import Gram, plain, words_of
 from textadv.data.rendering import Template
 from textadv.data.tables import Table, read_files
 from textadv.values.errors import DataError
@@ -24,11 +24,15 @@ OTHERS = ("inpainted_prompt", "paraphrase", "prompt_paraphrased", "prompt")
 
 
 class Paraphrase(NamedTuple):
-    """Another prompt for what an original asks. place: the row that it comes from, for messages."""
+    """Another prompt for what an original asks. place: the row that it comes from, for messages.
+
+    others: what the original may be in other words, where a file names it.
+    """
 
     original: str
     text: str
     place: str
+    others: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,7 @@ def _text(value: object, where: str) -> str:
 
 
 def join_paraphrases(read: Paraphrases, splits: ChatSplits, key: str, *, exact: bool = False) -> Joined:
-    """The paraphrases of each training row: their original is its last turn but for case, blanks and punctuation.
+    """The paraphrases of each training row: their original is its last turn but for case, blanks and a full stop.
 
     exact: prompts of attacks, which may change these alone: left out is only what is the same to the letter. Otherwise
     a paraphrase has other words than its original, and than others of it.
@@ -137,32 +141,37 @@ def join_paraphrases(read: Paraphrases, splits: ChatSplits, key: str, *, exact: 
     Raises DataError, naming the config key `key`, where no training prompt has one.
     """
     train, validation, test = (_prompts(part) for part in (splits.train, splits.validation, splits.test))
-    held = validation | test
-    texts: dict[Gram, dict[Gram, str]] = {words: {} for words in train - held}
+    tested = {words_of(text) for text in test}
+    held = tested | {words_of(text) for text in validation}
+    texts: dict[str, dict[Gram, str]] = {text: {} for text in train if words_of(text) not in held}
     told_by: Callable[[str], Gram] = (lambda text: (text,)) if exact else words_of
-    own: dict[Gram, set[str]] = {}
+    own: dict[str, set[str]] = {}
     for chat in splits.train:
-        own.setdefault(words_of(chat.prompt), set()).add(chat.prompt.strip())
+        own.setdefault(plain(chat.prompt), set()).add(chat.prompt.strip())
     of_test = of_validation = unknown = leaking = same = 0
     first = ""
     for row in read.rows:
-        original, words = words_of(row.original), words_of(row.text)
-        if original in held:
-            of_test += original in test
-            of_validation += original not in test
+        forms, words = [plain(form) for form in (row.original, *row.others)], words_of(row.text)
+        original = next((form for form in forms if form in texts), forms[0])
+        theirs = [form for form in forms if words_of(form) in held]
+        if theirs:
+            of_test += not tested.isdisjoint(map(words_of, theirs))
+            of_validation += tested.isdisjoint(map(words_of, theirs))
         elif original not in texts:
             unknown += 1
             first = first or row.original
         elif words in held:
             leaking += 1
-        elif (row.text in own[original] if exact else words == original) or told_by(row.text) in texts[original]:
+        elif (row.text in own[original] if exact else words == words_of(original)) or told_by(row.text) in texts[
+            original
+        ]:
             same += 1
         else:
             texts[original][told_by(row.text)] = row.text
-    theirs = of_test + of_validation
+    held_out = of_test + of_validation
     if not any(texts.values()):
         raise DataError(
-            f"{key}: none of {len(read.rows)} rows is of a training prompt of data.adversarial ({theirs} are of "
+            f"{key}: none of {len(read.rows)} rows is of a training prompt of data.adversarial ({held_out} are of "
             f"held-out ones). Their first original is {shorter(read.rows[0].original)}. Name the file of these "
             "behaviours, or columns.original."
         )
@@ -182,12 +191,12 @@ def join_paraphrases(read: Paraphrases, splits: ChatSplits, key: str, *, exact: 
     bare = sum(not found for found in texts.values())
     if bare:
         notes.append(f"{key}: {bare} of {len(texts)} training prompts have no paraphrase and are trained on alone.")
-    rows = tuple(tuple(texts.get(words_of(chat.prompt), {}).values()) for chat in splits.train)
+    rows = tuple(tuple(texts.get(plain(chat.prompt), {}).values()) for chat in splits.train)
     return Joined(rows, (*read.notes, *notes))
 
 
-def _prompts(chats: Sequence[Chat]) -> set[Gram]:
-    return {words_of(chat.prompt) for chat in chats}
+def _prompts(chats: Sequence[Chat]) -> set[str]:
+    return {plain(chat.prompt) for chat in chats}
 
 
 def shorter(text: str, most: int = 60) -> str:

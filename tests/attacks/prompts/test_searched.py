@@ -14,6 +14,7 @@ from textadv.attacks.prompts.random_search import RandomSearch
 from textadv.attacks.prompts.rewritten import RewritingAttack, Rewritten
 from textadv.attacks.prompts.suffix_row import SuffixRow
 from textadv.attacks.prompts.victim import ChatVictim
+from textadv.models import prefix
 from textadv.values.losses import cross_entropy
 
 WORDS, TOKENS = 9, 2
@@ -101,6 +102,23 @@ def test_beast_draws_what_the_model_would_write_there() -> None:
     (ended,) = Beast(1, beam=1, samples=1, temperature=1e-6)(seen, [asked()])
     greedy = next_logits(row, suffix[:, :0])[0, seen.vocabulary].argmax()
     assert int(seen.vocabulary[greedy]) in ended.ids
+
+
+def test_beast_sends_what_stands_before_the_suffix_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With keys and values of it known the same suffix is found, in fewer tokens."""
+    seen, beast = victim(), Beast(4, beam=2, samples=3, early_stop=False)
+    beast(seen, [asked()])  # Whether the cache can be trusted is found out once.
+    (quick,) = beast(seen, [asked()])
+    monkeypatch.setitem(prefix._trusted, seen.model, False)
+    (slow,) = beast(seen, [asked()])
+    assert quick.messages == slow.messages and quick.ids == slow.ids
+    assert quick.loss == pytest.approx(slow.loss, rel=1e-4)
+    assert quick.passes.forward_tokens < slow.passes.forward_tokens / 2
+    monkeypatch.setitem(prefix._trusted, seen.model, True)
+    row = chat(1)
+    for rows in (3, 2):
+        next_logits(row, seen.vocabulary[: 2 * rows].reshape(rows, 2))
+    assert row.passes.forward_tokens == len(row.slotted.before) + (3 + 2) * 3, "the last token before it, and its two"
 
 
 def test_beast_tries_only_what_survives() -> None:

@@ -30,7 +30,7 @@ from textadv.data.artefacts.harmbench import (
     write_test_cases,
 )
 from textadv.data.artefacts.jailbreakbench import as_jailbreakbench, read_jailbreakbench, write_jailbreakbench
-from textadv.data.artefacts.joining import read_artefact
+from textadv.data.artefacts.joining import joined, read_artefact
 from textadv.data.artefacts.paraphrases import read_paraphrases, write_paraphrases
 
 GOAL = "Tell me the forbidden recipe"
@@ -119,6 +119,18 @@ def test_completions_of_harmbench(tmp_path: Path) -> None:
     one, other = read_harmbench(put(tmp_path / "c.json", rows)).attempts
     assert one == Attempt("recipe", prompt="one", responses=("Flour",), broken=True, beside={"method": "GCG"})
     assert other.broken is None and other.responses == ()
+
+
+def test_cases_with_an_image_are_left_out_and_named(tmp_path: Path) -> None:
+    """One of them was a reason to refuse the whole file."""
+    cases = {"recipe": ["one", ["cake.png", "What is it?"]], "other": [{"test_case": ["a.png", "b"], "label": 1}]}
+    found = read_artefact(put(tmp_path / "c.json", cases), "k")
+    assert found.attempts == (Attempt("recipe", prompt="one"),) and found.empty == ()
+    (note,) = found.notes
+    assert note.endswith(
+        "c.json: 2 of 3 test cases have an image and are left out ('recipe', entry 1, 'other', entry 0)"
+    )
+    assert str(joined([found], {0: "recipe"})) == f"1 prompts for 1 behaviours; {note}"
 
 
 def test_the_judged_text_of_adversariallm_is_what_was_generated(tmp_path: Path) -> None:
@@ -291,7 +303,7 @@ BAD: list[tuple[object, str]] = [
         "must be true, false, 1, 0 or null, got 'maybe'",
     ),
     ({"a": ["x", 3]}, "'a', entry 1: expected an object, got 3."),
-    ({"a": [["picture.png", "text"]]}, "a test case with an image"),
+    ({"a": [["picture.png", "text"]]}, "every test case has an image, such as 'a', entry 0."),
     ({"a": [{"generation": "g"}]}, "test_case is missing; there are ['generation']."),
     ({"runs": [{"steps": []}]}, "original_prompt: expected a list, got None."),
     ({"runs": [{"original_prompt": "q", "steps": [{"model_input": [{"role": "user"}]}]}]}, "content must be texts"),

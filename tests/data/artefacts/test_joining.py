@@ -16,7 +16,7 @@ def of(*attempts: Attempt) -> list[Artefact]:
 
 
 def test_requests_are_compared_without_case_blanks_and_full_stop() -> None:
-    found = joined(of(Attempt(goal="tell me the forbidden recipe", prompt="a")), ASKED)
+    found = joined(of(Attempt(goal="tell me the forbidden recipe .", prompt="a")), ASKED)
     assert {row: [one.prompt for one in own] for row, own in found.attempts.items()} == {4: ["a"]}
     assert found.without == {7: "the file has no prompt for it", 9: "the file has no prompt for it"}
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from textadv.attacks.prompts.candidates import Buffer
-from textadv.attacks.prompts.rewritten import AskedFor, Found, Rewritten
+from textadv.attacks.prompts.first_suffix import first_size
+from textadv.attacks.prompts.rewritten import AskedFor, Found, Most, Rewritten, Size
 from textadv.attacks.prompts.suffix_row import SuffixRow
 from textadv.attacks.prompts.suffixes import Path, each_row, taken
 from textadv.attacks.prompts.victim import ChatVictim
 from textadv.models.places import bare
-from textadv.models.running import evaluating
+from textadv.models.running import as_cache, evaluating, prefix_length
 from textadv.values.errors import DataError
 from textadv.values.randomness import derived_seed
 
@@ -45,6 +46,7 @@ class Beast:
     seed: int = 0
     universal: ClassVar[bool] = False
     variants: ClassVar[int] = 1
+    effort: ClassVar[str] = "length"
 
     def __post_init__(self) -> None:
         for name in ("length", "beam", "samples"):
@@ -52,6 +54,20 @@ class Beast:
                 raise ValueError(f"{name} of beast must be at least 1, got {vars(self)[name]}.")
         if not 0 < self.temperature < float("inf"):
             raise ValueError(f"temperature of beast must be above 0 and finite, got {self.temperature}.")
+
+    def size(self, victim: ChatVictim, asked: AskedFor, variant: int) -> Size:
+        """See `Foretelling`."""
+        return first_size(victim, asked, None, 1)
+
+    def most_sent(self, size: Size) -> Most:
+        """In each step the beam up to its last token, and all candidates and what they share as whole rows.
+
+        At the end the best is read as it is sent. See `Foretelling`.
+        """
+        around = size.prompt + size.reply
+        read = sum(size.prompt + step for step in range(self.length)) * self.beam
+        tried = sum(around + step + 1 for step in range(self.length)) * (self.beam * self.samples + 1)
+        return Most(read + tried + around + self.length, 0, size.prompt + self.length)
 
     def __str__(self) -> str:
         return f"beast: suffix of {self.length} tokens, beam {self.beam} x {self.samples} samples"
@@ -72,8 +88,7 @@ class Beast:
             rows = self._longer(row, beams, wanted, draw)
             if not len(rows):
                 return
-            longer = replace(row, slotted=replace(row.slotted, slots=tuple(rows[0].tolist())))
-            losses = taken(longer, buffer, path, rows)
+            losses = taken(row.with_slots(rows[0].tolist()), buffer, path, rows)
             beams = rows[losses.argsort(stable=True)[: self.beam]]
             if self.early_stop and buffer.reached:
                 return
@@ -97,12 +112,16 @@ class Beast:
 def next_logits(row: SuffixRow, suffixes: Tensor) -> Tensor:
     """The model's logits (N, V), on the CPU, for what comes after the chat up to the end of each suffix (N, S)."""
     victim, before = row.victim, torch.tensor(row.slotted.before)
-    model, length = bare(victim.model), len(before) + suffixes.shape[1]
+    # The last token is sent in any case: what comes after it is asked for.
+    model, most = bare(victim.model), len(before) - 1
+    known = prefix_length(row.many(1, most))
+    length = len(before) + suffixes.shape[1] - known
 
     def of(rows: Tensor) -> Tensor:
         ids = torch.cat([before.expand(len(rows), -1), rows], dim=1).to(victim.device)
-        mask = torch.ones_like(ids)
-        logits: Tensor = model(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=1).logits[:, -1]
+        cached = {"past_key_values": as_cache(row.many(len(rows), most))} if known else {}
+        given = {"input_ids": ids[:, known:], "attention_mask": torch.ones_like(ids), "use_cache": bool(known)}
+        logits: Tensor = model(**given, **cached, logits_to_keep=1).logits[:, -1]
         return logits.float().cpu()
 
     with evaluating(model):

@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 import torch
 
-from textadv.attacks.prompts.rewritten import AskedFor, Rewritten
+from textadv.attacks.prompts.rewritten import AskedFor, Rewritten, Size
 from textadv.attacks.prompts.suffix_row import SuffixRow
 from textadv.attacks.prompts.victim import ChatVictim, Slotted, failed
 from textadv.data.locating import shortened
 from textadv.values.errors import DataError
-from textadv.values.losses import Loss
+from textadv.values.losses import Loss, cross_entropy
 
 UNITS = (" x", " !", " a", " the", "!", "x", ".")
 """What first suffixes are repeated from, in this order, until one is as many tokens as wanted."""
@@ -48,6 +48,13 @@ def begun(
         text = victim.texts(row.slotted, row.slotted.row.unsqueeze(0))[0]
         rows.append(row)
     return Begun(rows, lost)
+
+
+def first_size(victim: ChatVictim, asked: AskedFor, text: str | None, length: int) -> Size:
+    """The behaviour beside a first suffix, and that suffix, in tokens. Raises DataError as `first_row`."""
+    slotted = first_row(victim, asked, text, length, cross_entropy).slotted
+    reply = len(slotted.reply.opening) + len(slotted.reply.answer)
+    return Size(len(slotted.before) + len(slotted.after), len(slotted.slots), reply)
 
 
 def first_row(

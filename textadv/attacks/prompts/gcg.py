@@ -6,14 +6,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from textadv.attacks.prompts.candidates import Buffer, Draw, drawn, readable, tried
-from textadv.attacks.prompts.first_suffix import begun, first_row
-from textadv.attacks.prompts.rewritten import AskedFor, Found, Most, Rewritten
+from textadv.attacks.prompts.first_suffix import begun, first_row, first_size
+from textadv.attacks.prompts.rewritten import AskedFor, Found, Most, Rewritten, Size
 from textadv.attacks.prompts.rows import row_by_row, together
 from textadv.attacks.prompts.suffix_losses import SUFFIX_LOSSES
 from textadv.attacks.prompts.suffix_row import SuffixRow
@@ -59,6 +59,7 @@ class Gcg:
     universal: bool = False
     seed: int = 0
     variants: int = 1
+    effort: ClassVar[str] = "steps"
 
     def __post_init__(self) -> None:
         for name in ("steps", "length", "width", "top_k", "replaced"):
@@ -72,15 +73,17 @@ class Gcg:
                 f"{self.momentum}, {self.norm_scale} and {self.buffer}."
             )
 
-    def most_sent(self, prompt: int, target: int) -> Most:
+    def size(self, victim: ChatVictim, asked: AskedFor, variant: int) -> Size:
+        """See `Foretelling`."""
+        return first_size(victim, asked, self.init, self.length)
+
+    def most_sent(self, size: Size) -> Most:
         """Every pass reads the whole row: a slope, the candidates and what they share in each step; see `Foretelling`.
 
         Besides, what stands before the suffix and the first suffix are read once, and the best is read as it is sent.
         """
-        # No tokenizer makes more tokens of a text than it has bytes.
-        slots = self.length if self.init is None else len(self.init.encode())
-        whole = prompt + slots + target
-        return Most((3 + self.steps * (self.width + 2)) * whole, self.steps * whole, prompt + slots)
+        whole = sum(size)
+        return Most((3 + self.steps * (self.width + 2)) * whole, self.steps * whole, size.prompt + size.slots)
 
     def __str__(self) -> str:
         told = [f"gcg: suffix of {self.length} tokens" if self.init is None else f"gcg: suffix from {self.init!r}"]

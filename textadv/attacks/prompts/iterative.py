@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple, Protocol
 
-from textadv.attacks.prompts.rewritten import AskedFor, Found, Passes, Rewritten, Status
+from textadv.attacks.prompts.rewritten import AskedFor, Found, Most, Passes, Rewritten, Size, Status
 from textadv.attacks.prompts.rows import told
 from textadv.attacks.prompts.victim import ChatVictim, failed, require_text
 from textadv.attacks.prompts.worded import said_instead
@@ -91,7 +91,8 @@ class Iterative:
 
     attacker: the model that rewrites. judge: what is shown to it as the verdict; the search of a row ends at the first
     answer that it calls broken. steps: tries. max_new_tokens: of the answers that are shown; they are greedy.
-    kept: so many of the last tries are shown. batch_size: rows that are answered at a time.
+    kept: so many of the last tries are shown. batch_size: rows that are answered at a time. prompt_tokens: so many more
+    tokens than the request's own may a prompt have.
 
     A row is sent its first broken try, or else its last. A try without a usable prompt (no JSON, an error of the
     endpoint, too long) is one of the tries; a row without any other is `failed`, and says why.
@@ -106,13 +107,25 @@ class Iterative:
     max_new_tokens: int = 128
     kept: int = 3
     batch_size: int = field(default=16, repr=False)
+    prompt_tokens: int = 512
     universal: ClassVar[bool] = False
     variants: ClassVar[int] = 1
+    effort: ClassVar[str] = "steps"
 
     def __post_init__(self) -> None:
-        for name in ("steps", "max_new_tokens", "kept", "batch_size"):
+        for name in ("steps", "max_new_tokens", "kept", "batch_size", "prompt_tokens"):
             if vars(self)[name] < 1:
                 raise ValueError(f"{name} must be at least 1, got {vars(self)[name]}.")
+
+    def size(self, victim: ChatVictim, asked: AskedFor, variant: int) -> Size:
+        """The longest prompt that is usable; see `Foretelling`."""
+        require_text(asked)
+        longest = len(victim.encoded(asked.messages)) + self.prompt_tokens
+        return Size(longest if victim.most is None else min(longest, victim.most - 1))
+
+    def most_sent(self, size: Size) -> Most:
+        """Of the model that is attacked alone: a prompt and its answer in each try; see `Foretelling`."""
+        return Most(self.steps * (size.prompt + self.max_new_tokens - 1), 0, size.prompt)
 
     def __str__(self) -> str:
         return f"{self.steps} tries of {self.attacker}, the last {self.kept} shown to it"
@@ -142,7 +155,13 @@ class Iterative:
         for row, reply in zip(fit, replies, strict=True):
             try:
                 prompt = prompt_of(reply)
-                sent.append(_Sent(row, prompt, victim.encoded(said_instead(row.asked, prompt))))
+                ids = victim.encoded(said_instead(row.asked, prompt))
+                if len(ids) > (most := self.size(victim, row.asked, 0).prompt):
+                    raise DataError(
+                        f"the attacker's prompt has {len(ids)} tokens, and {self.prompt_tokens} more than the request "
+                        f"has are {most}. Raise prompt_tokens."
+                    )
+                sent.append(_Sent(row, prompt, ids))
             except DataError as error:
                 row.faults.append(str(error))
         for start in range(0, len(sent), self.batch_size):

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from textadv.attacks.prompts.candidates import Buffer
-from textadv.attacks.prompts.rewritten import AskedFor, Found, Rewritten
+from textadv.attacks.prompts.first_suffix import first_size
+from textadv.attacks.prompts.rewritten import AskedFor, Found, Most, Rewritten, Size
 from textadv.attacks.prompts.suffix_row import SuffixRow
 from textadv.attacks.prompts.suffixes import Path, each_row, random_suffix, taken
 from textadv.attacks.prompts.victim import ChatVictim
@@ -40,6 +41,7 @@ class RandomSearch:
     seed: int = 0
     universal: ClassVar[bool] = False
     variants: ClassVar[int] = 1
+    effort: ClassVar[str] = "steps"
 
     def __post_init__(self) -> None:
         for name in ("length", "steps", "candidates", "replaced", "restarts"):
@@ -47,6 +49,18 @@ class RandomSearch:
                 raise ValueError(f"{name} of random_search must be at least 1, got {vars(self)[name]}.")
         if self.replaced > self.length:
             raise ValueError(f"replaced of random_search must be at most length, {self.length}, got {self.replaced}.")
+
+    def size(self, victim: ChatVictim, asked: AskedFor, variant: int) -> Size:
+        """See `Foretelling`."""
+        return first_size(victim, asked, None, self.length)
+
+    def most_sent(self, size: Size) -> Most:
+        """Whole rows: of each restart its start, and in each step the candidates and what they share.
+
+        Besides, what stands before the suffix is read once, and the best as it is sent. See `Foretelling`.
+        """
+        passes = 2 + self.restarts * (1 + self.steps * (self.candidates + 1))
+        return Most(passes * sum(size), 0, size.prompt + size.slots)
 
     def __str__(self) -> str:
         return (

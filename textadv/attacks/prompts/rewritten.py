@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 from textadv.data.rendering import Message
 
@@ -62,6 +62,14 @@ Found = Callable[[Rewritten], None]
 """Is told of every row as it is finished, so that none is lost where a later one is interrupted."""
 
 
+class Size(NamedTuple):
+    """One behaviour in tokens: its prompt, the slots of a text in it, and what is to be said, opening included."""
+
+    prompt: int
+    slots: int = 0
+    reply: int = 0
+
+
 class Most(NamedTuple):
     """What one behaviour takes at most, in tokens.
 
@@ -75,10 +83,20 @@ class Most(NamedTuple):
 
 @runtime_checkable
 class Foretelling(Protocol):
-    """An attack in text that says beforehand what it takes at most, and so can be run at a budget."""
+    """An attack in text that says beforehand what it takes at most, and so can be run at a budget.
 
-    def most_sent(self, prompt: int, target: int) -> Most:
-        """For a prompt and a target of so many tokens, what the template writes between them among the second."""
+    effort: its field that says how many steps it makes, or how many variants at most; with fewer it takes less.
+    """
+
+    effort: ClassVar[str]
+
+    def size(self, victim: Any, asked: AskedFor, variant: int) -> Size:
+        """The behaviour as a `ChatVictim` reads it. Raises DataError where nothing can be sent, which takes nothing."""
+        ...
+
+    def most_sent(self, size: Size) -> Most:
+        """Of a behaviour of this size, whatever the search meets."""
+        ...
 
 
 class RewritingAttack(Protocol):

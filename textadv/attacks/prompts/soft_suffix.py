@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from textadv.attacks.prompts.candidates import readable
-from textadv.attacks.prompts.first_suffix import first_row
+from textadv.attacks.prompts.first_suffix import first_row, first_size
 from textadv.attacks.prompts.norms import scaled_at_norms
-from textadv.attacks.prompts.rewritten import AskedFor, Found, Rewritten
+from textadv.attacks.prompts.rewritten import AskedFor, Found, Most, Rewritten, Size
 from textadv.attacks.prompts.rows import row_by_row
 from textadv.attacks.prompts.simplex import entries, random_mixtures, sparse
-from textadv.attacks.prompts.spelled import Spelled
+from textadv.attacks.prompts.spelled import LONGER, Spelled
 from textadv.attacks.prompts.suffix_row import SuffixRow
 from textadv.attacks.prompts.victim import ChatVictim
 from textadv.models.places import bare
@@ -55,6 +56,7 @@ class SoftSuffix:
     seed: int = 0
     variants: int = 1
     universal: bool = False
+    effort: ClassVar[str] = "steps"
 
     def __post_init__(self) -> None:
         for name in ("steps", "length", "suffixes"):
@@ -67,6 +69,19 @@ class SoftSuffix:
                 f"0 to 1, and searches each row by itself, got {self.step_size}, {self.momentum}, {self.norm_scale}, "
                 f"{self.memory}, universal: {self.universal} and variants: {self.variants}."
             )
+
+    def size(self, victim: ChatVictim, asked: AskedFor, variant: int) -> Size:
+        """See `Foretelling`."""
+        return first_size(victim, asked, self.init, self.length)
+
+    def most_sent(self, size: Size) -> Most:
+        """Every mixture there and back in each step, and what it spells, of `LONGER` times as many tokens at most.
+
+        Besides, what stands before the suffix and the first suffix are read once, and the best is read as it is sent.
+        """
+        whole, passes = sum(size), self.steps * self.suffixes
+        given = size.prompt + LONGER * size.slots
+        return Most(passes * whole + (3 + passes) * (given + size.reply), passes * whole, given)
 
     def __str__(self) -> str:
         return (

@@ -12,6 +12,8 @@ from textadv.attacks.prompts.victim import claims, failed
 from textadv.data.chat_template import control_ids
 
 KEPT = 20
+LONGER = 2
+"""A text of more than so many times as many tokens as there are slots is not tried: what is sent stays bounded."""
 
 
 @dataclass
@@ -23,7 +25,7 @@ class Spelled:
     _known: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def take(self, texts: Sequence[str]) -> None:
-        """Tries those that are new: none that ends in blanks, spells a control token or is too long to be sent."""
+        """Tries those that are new: none that ends in blanks, spells a control token or is too long."""
         slotted, victim = self.row.slotted, self.row.victim
         fresh = [text for text in dict.fromkeys(text.rstrip() for text in texts) if text and text not in self._known]
         prompts = self._prompts(fresh)
@@ -44,11 +46,12 @@ class Spelled:
         ids = tokenizer(whole, add_special_tokens=False, verbose=False)["input_ids"] if whole else []
         given = sum(token in control for token in (*slotted.before, *slotted.after))
         reply = len(slotted.reply.opening) + len(slotted.reply.answer)
-        most = math.inf if victim.most is None else victim.most
+        longest = len(slotted.before) + LONGER * len(slotted.slots) + len(slotted.after)
+        most = longest if victim.most is None else min(longest, victim.most - reply)
         return {
             text: tuple(found)
             for text, found in zip(texts, ids, strict=True)
-            if sum(token in control for token in found) == given and len(found) + reply <= most
+            if sum(token in control for token in found) == given and len(found) <= most
         }
 
     @property

@@ -85,9 +85,19 @@ class SuffixRow:
         ids[:, self.slots] = row.to(ids.device)
         return replace(batch, inputs={**batch.inputs, "input_ids": ids})
 
-    def many(self, rows: int) -> Batch:
-        """The row as many, with what is known of it, and the tokens of the first suffix in the slots of each."""
-        return _repeated(self._known, rows, prefix_length(self._known))
+    def many(self, rows: int, most: int | None = None) -> Batch:
+        """The row as many, with what is known of it, and the tokens of the first suffix in the slots of each.
+
+        most: so many positions of what is known at most; None: all.
+        """
+        known = prefix_length(self._known)
+        return _repeated(self._known, rows, known if most is None else min(known, most))
+
+    def with_slots(self, slots: Sequence[int]) -> SuffixRow:
+        """The same behaviour with other slots, of any number, and what is known of what stands before them."""
+        other = replace(self, slotted=replace(self.slotted, slots=tuple(slots)))
+        vars(other)["_known"] = replace(other._plain, prefix=self._known.prefix)
+        return other
 
     @cached_property
     def slot_vectors(self) -> Tensor:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import ClassVar, Protocol
 
-from textadv.attacks.prompts.rewritten import AskedFor, Found, Rewritten
+from textadv.attacks.prompts.rewritten import AskedFor, Found, Most, Rewritten, Size
 from textadv.attacks.prompts.rows import row_by_row
 from textadv.attacks.prompts.victim import ChatVictim, require_text
 from textadv.data.rendering import Message
@@ -29,18 +29,32 @@ class Wording(Protocol):
 
 @dataclass(frozen=True)
 class Worded:
-    """A wording as an attack. There is nothing to search: a row has come where it wanted to when it can be sent."""
+    """A wording as an attack. There is nothing to search: a row has come where it wanted to when it can be sent.
+
+    prompts: so many of each request's are asked at most, the first ones; None: all.
+    """
 
     wording: Wording
+    prompts: int | None = field(default=None, repr=False)
     universal: ClassVar[bool] = False
+    effort: ClassVar[str] = "prompts"
 
     def __str__(self) -> str:
-        return str(self.wording)
+        fewer = f", the first {self.variants} of them" if self.variants < self.wording.variants else ""
+        return f"{self.wording}{fewer}"
 
     @property
     def variants(self) -> int:
-        """As the wording has."""
-        return self.wording.variants
+        """As the wording has, or as many of them as are asked."""
+        return min(self.wording.variants, self.prompts or self.wording.variants)
+
+    def size(self, victim: ChatVictim, asked: AskedFor, variant: int) -> Size:
+        """The prompt itself; see `Foretelling`."""
+        return Size(len(self._row(victim, variant, asked).ids))
+
+    def most_sent(self, size: Size) -> Most:
+        """Nothing but what is asked; see `Foretelling`."""
+        return Most(0, 0, size.prompt)
 
     def __call__(
         self, victim: ChatVictim, asked: Sequence[AskedFor], *, variant: int = 0, found: Found | None = None

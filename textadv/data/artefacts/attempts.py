@@ -54,11 +54,13 @@ class Artefact:
     """What one file holds.
 
     empty: the names of behaviours for which the file has no attempt at all. about: what it says of them together.
+    notes: what was left out, a sentence each.
     """
 
     attempts: tuple[Attempt, ...] = ()
     empty: tuple[str, ...] = ()
     about: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 # ---- reading

@@ -24,6 +24,8 @@ from textadv.values.errors import DataError
 
 IDS = ("BehaviorID", "behavior_id", "id")
 TEXTS = ("Behavior", "behavior", "goal", "Goal", "prompt")
+NAMED = 3
+"""Of the cases that are not read so many are named."""
 CONTEXTS = ("ContextString", "context")
 
 
@@ -36,29 +38,36 @@ def read_harmbench(path: str | Path, surrogates: Surrogates = "error") -> Artefa
     """Test cases `{BehaviorID: [prompt, ...]}`, or completions `{BehaviorID: [{test_case, generation, label}, ...]}`.
 
     A prompt may be null; a behaviour without any stands in `empty`. `label` is the verdict (1, 0, or -1: not known);
-    other values of a completion stand in its `beside`. Raises DataError for anything else.
+    other values of a completion stand in its `beside`. Cases with an image are left out and named in a note. Raises
+    DataError for anything else, and where no case is of text.
     """
     value = json_in(path)
     if not is_harmbench(value):
         raise DataError(f"{path}: this is no file of HarmBench: it holds no object of lists by BehaviorID.")
     attempts: list[Attempt] = []
+    pictured: list[str] = []
     for name, cases in value.items():
-        at = f"{path}, {shown(name)}"
-        attempts += [_attempt(name, case, f"{at}, entry {n}") for n, case in enumerate(list_of(cases, at))]
+        for n, case in enumerate(list_of(cases, f"{path}, {shown(name)}")):
+            place = f"{shown(name)}, entry {n}"
+            if isinstance(case.get("test_case") if isinstance(case, dict) else case, list):
+                pictured.append(place)
+            else:
+                attempts.append(_attempt(name, case, f"{path}, {place}"))
+    if pictured and not attempts:
+        raise DataError(f"{path}: every test case has an image, such as {pictured[0]}. Only cases of text are read.")
+    named = ", ".join(pictured[:NAMED]) + (", ..." if len(pictured) > NAMED else "")
+    total = len(attempts) + len(pictured)
+    notes = (f"{path}: {len(pictured)} of {total} test cases have an image and are left out ({named})",)
     empty = tuple(name for name, cases in value.items() if not cases)
-    return unbroken(Artefact(tuple(attempts), empty), str(path), surrogates)
+    return unbroken(Artefact(tuple(attempts), empty, notes=notes if pictured else ()), str(path), surrogates)
 
 
 def _attempt(name: str, case: object, place: str) -> Attempt:
     if case is None or isinstance(case, str):
         return Attempt(name, prompt=case)
-    if isinstance(case, list):
-        raise DataError(f"{place}: a test case with an image, got {shown(case)}. Only cases of text are read.")
     row = entry_of(case, place)
     if "test_case" not in row:
         raise DataError(f"{place}: test_case is missing; there are {shown(list(row))}.")
-    if isinstance(row["test_case"], list):
-        raise DataError(f"{place}: a test case with an image, got {shown(row['test_case'])}. Only text is read.")
     said = text_or_none(row, "generation", place)
     return Attempt(
         behaviour=name,

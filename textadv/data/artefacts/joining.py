@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +12,27 @@ from textadv.data.artefacts.harmbench import is_harmbench, read_harmbench
 from textadv.data.artefacts.jailbreakbench import is_jailbreakbench, read_jailbreakbench
 from textadv.data.artefacts.paraphrases import read_paraphrases
 from textadv.data.characters import Surrogates
+from textadv.data.contamination import plain
 from textadv.data.tables import SUFFIXES
 from textadv.data.text_files import suffix_of
 from textadv.values.errors import DataError
 
-_BLANKS = re.compile(r"\s+")
 _JSON_READERS = (
     (is_jailbreakbench, read_jailbreakbench),
     (is_adversariallm, read_adversariallm),
     (is_harmbench, read_harmbench),
 )
+
+
+def holds_rows(path: str | Path, key: str) -> bool:
+    """Whether a file is a table of rows, and none of the formats of one JSON object. Raises DataError as below."""
+    file = Path(path)
+    if suffix_of(file) != ".json" and suffix_of(file) in SUFFIXES:
+        return True
+    try:
+        return isinstance(json_in(file), list)
+    except DataError as error:
+        raise DataError(f"{key}: {error}") from error
 
 
 def read_artefact(path: str | Path, key: str, surrogates: Surrogates = "error") -> Artefact:
@@ -32,7 +42,7 @@ def read_artefact(path: str | Path, key: str, surrogates: Surrogates = "error") 
     Raises DataError, naming `key`, where it is none of them or cannot be read.
     """
     file = Path(path)
-    if suffix_of(file) != ".json" and suffix_of(file) in SUFFIXES:
+    if holds_rows(file, key):
         return read_paraphrases(file, key, surrogates)
     try:
         value = json_in(file)
@@ -41,8 +51,6 @@ def read_artefact(path: str | Path, key: str, surrogates: Surrogates = "error") 
                 return read(file, surrogates)
     except DataError as error:
         raise DataError(f"{key}: {error}") from error
-    if isinstance(value, list):
-        return read_paraphrases(file, key, surrogates)
     held = f"an object with {shown(list(value))}" if isinstance(value, dict) else shown(value)
     raise DataError(
         f"{key}: {file} holds {held}, and is none of JailbreakBench's artefacts (jailbreaks), HarmBench's test cases "
@@ -55,13 +63,15 @@ class Joined:
     """What files hold for the behaviours of a run.
 
     attempts: behaviour's id -> what belongs to it and has a prompt, likeliest to break first. without: id -> why a
-    behaviour has none. null, unknown: how many attempts have no prompt, or belong to no behaviour of the run.
+    behaviour has none. null, unknown: how many attempts have no prompt, or belong to no behaviour of the run. notes:
+    what was not read.
     """
 
     attempts: Mapping[int, tuple[Attempt, ...]]
     without: Mapping[int, str]
     null: int = 0
     unknown: int = 0
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         count = sum(map(len, self.attempts.values()))
@@ -69,12 +79,7 @@ class Joined:
         parts += [f"{len(self.without)} behaviours without a prompt"] if self.without else []
         parts += [f"{self.null} null prompts"] if self.null else []
         parts += [f"{self.unknown} prompts of other behaviours"] if self.unknown else []
-        return ", ".join(parts)
-
-
-def plain(request: str) -> str:
-    """A request as it is compared: without differences of case, of blanks, and of a full stop at the end."""
-    return _BLANKS.sub(" ", request).strip().rstrip(".").casefold()
+        return "; ".join([", ".join(parts), *self.notes])
 
 
 Requests = Mapping[int, str | Sequence[str]]
@@ -108,7 +113,8 @@ def joined(
                 found.setdefault(row, []).append(attempt)
     kept = {row: _ordered(found[row]) for row in requests if row in found}
     without = {row: _why(tried.get(row, 0)) for row in requests if row not in found}
-    return Joined(kept, without, null, unknown)
+    notes = tuple(note for artefact in artefacts for note in artefact.notes)
+    return Joined(kept, without, null, unknown, notes)
 
 
 def _forms(request: str | Sequence[str]) -> list[str]:

@@ -9,7 +9,7 @@ from torch import nn
 
 from textadv.attacks import RefusalDirection
 from textadv.data import Rows
-from textadv.measuring.safety.adversaries import Behaviour, Round
+from textadv.measuring.safety.adversaries import Behaviour, Round, Try
 from textadv.measuring.safety.generate import Prompt
 from textadv.models import counted_parameters
 from textadv.models.ablating import ablating
@@ -51,10 +51,19 @@ class RefusalAblation:
         with ablating(model, self.layers, directions):
             yield Round([self._asked(row, f"{self.layers} {told}", model, len(behaviours)) for row in behaviours])
 
+    def tries(self, model: nn.Module, behaviours: Sequence[Behaviour]) -> list[list[Try]]:
+        """One round: a share of what finding the directions takes, and an answer; see `Bounded`."""
+        share = self._share(model, len(behaviours)).total
+        assert share is not None
+        return [[Try(share, len(row.ids)) for row in behaviours]]
+
     def _asked(self, row: Behaviour, origin: str, model: nn.Module, behaviours: int) -> Prompt:
-        """The prompt; what finding the directions took is shared out over the behaviours, rounded up."""
+        passes = -(-(len(self.harmful) + len(self.harmless)) // behaviours)
+        flops = self._share(model, behaviours)
+        return Prompt(row.id, row.ids, origin=f"refusal ablation {origin}", forwards=passes, flops=flops)
+
+    def _share(self, model: nn.Module, behaviours: int) -> Flops:
+        """What finding the directions takes, shared out over so many behaviours, rounded up."""
         read = [batch.prompt_lengths for batch in (self.harmful, self.harmless)]
         tokens = sum(int(lengths.sum()) for lengths in read if lengths is not None)
-        passes = -(-(len(self.harmful) + len(self.harmless)) // behaviours)
-        flops = Flops.of(counted_parameters(model), forward=-(-tokens // behaviours))
-        return Prompt(row.id, row.ids, origin=f"refusal ablation {origin}", forwards=passes, flops=flops)
+        return Flops.of(counted_parameters(model), forward=-(-tokens // behaviours))

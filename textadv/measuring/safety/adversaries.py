@@ -109,7 +109,7 @@ class Direct:
         """One round of plain prompts."""
         return [Round([Prompt(behaviour.id, behaviour.ids) for behaviour in behaviours])]
 
-    def tries(self, behaviours: Sequence[Behaviour], parameters: int) -> list[list[Try]]:
+    def tries(self, model: nn.Module, behaviours: Sequence[Behaviour]) -> list[list[Try]]:
         """One round without a search; see `Bounded`."""
         return [[Try(0, len(row.ids)) for row in behaviours]]
 
@@ -138,7 +138,7 @@ class Prefill:
         begun = [Prompt(row.id, row.ids, row.said[: self.tokens], opening=row.opening) for row in behaviours]
         return [Round(begun)]
 
-    def tries(self, behaviours: Sequence[Behaviour], parameters: int) -> list[list[Try]]:
+    def tries(self, model: nn.Module, behaviours: Sequence[Behaviour]) -> list[list[Try]]:
         """One round without a search; see `Bounded`."""
         return [[Try(0, len(row.ids) + len(row.opening) + len(row.said[: self.tokens])) for row in behaviours]]
 
@@ -230,9 +230,9 @@ class EmbeddingAttack:
             one = _One(own, place, *goal, self.batch_size, self.beginnings, before, led_on)
             yield Round([one.searchable(row) for row in searched], partial(one.searched, model))
 
-    def tries(self, behaviours: Sequence[Behaviour], parameters: int) -> list[list[Try]]:
+    def tries(self, model: nn.Module, behaviours: Sequence[Behaviour]) -> list[list[Try]]:
         """A round for each search, whose passes all read the whole row; see `Bounded`."""
-        own = behaviours if self.rows is None else behaviours_of(self.rows)
+        own, parameters = behaviours if self.rows is None else behaviours_of(self.rows), counted_parameters(model)
         return [[Try(self._most(search, row, parameters), len(row.ids)) for row in own] for search in self._shared]
 
     def _most(self, search: Search, row: Behaviour, parameters: int) -> int:

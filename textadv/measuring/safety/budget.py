@@ -14,7 +14,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import nn
 
-from textadv.measuring.safety.adversaries import Behaviour, Try
+from textadv.measuring.safety.adversaries import Adversary, Behaviour, Try
 from textadv.measuring.safety.generate import Decoding, most_flops
 from textadv.measuring.safety.kept_answers import Answer
 
@@ -23,11 +23,20 @@ from textadv.measuring.safety.kept_answers import Answer
 class Bounded(Protocol):
     """An adversary of which it is known beforehand what its searches take at most."""
 
-    def tries(self, behaviours: Sequence[Behaviour], parameters: int) -> Sequence[Sequence[Try]] | None:
-        """By round, for each behaviour in their order; None where it cannot be said after all.
+    def tries(self, model: nn.Module, behaviours: Sequence[Behaviour]) -> Sequence[Sequence[Try]] | None:
+        """By round, for each behaviour in their order; None where it cannot be said after all."""
 
-        parameters: see `textadv.models.counted_parameters`.
-        """
+
+@runtime_checkable
+class Reducible(Protocol):
+    """An adversary that can be had with less effort, so that it takes less."""
+
+    @property
+    def effort(self) -> int:
+        """Its steps, or its rounds."""
+
+    def reduced(self, effort: int) -> Adversary:
+        """The same with so many of them, at least 1 and at most its own."""
 
 
 Least = Mapping[int, Sequence[int]]
@@ -40,7 +49,7 @@ def least_of(
     """What one try of the adversary takes at most; None where it cannot say."""
     if not isinstance(adversary, Bounded):
         return None
-    rounds = adversary.tries(behaviours, parameters)
+    rounds = adversary.tries(model, behaviours)
     if rounds is None:
         return None
     return {

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from textadv.attacks.prompts.rewritten import AskedFor, Foretelling, Passes, RewritingAttack, Rewritten
+from textadv.attacks.prompts.rewritten import AskedFor, Foretelling, Most, Passes, RewritingAttack, Rewritten, Size
 from textadv.attacks.prompts.victim import ChatVictim
 from textadv.data import Chat, Rows
 from textadv.data.rendering import Template
@@ -36,7 +36,8 @@ class Rewriting:
 
     chats: the behaviours' turns and targets, in the order of the rows. max_length: see `ChatVictim`. store, key: the
     file where answers go, and what names the weights; with them found rows are kept beside it, and not searched again.
-    drawn: whether its variants are drawn alike, see `Drawn`. lost: rows that failed, which another judge is not to have
+    drawn: whether its variants are drawn alike, see `Drawn`. sizes: of rows, by id and variant; None of one of which
+    nothing can be sent. lost: rows that failed, which another judge is not to have
     searched again: what an endpoint writes then would be another prompt.
 
     What the attack says is not believed. The tokens are made of its text again, and the loss is measured again: where
@@ -52,6 +53,7 @@ class Rewriting:
     threat: str = "text of the prompt"
     drawn: bool = False
     lost: dict[str, Rewritten] = field(default_factory=dict, repr=False)
+    sizes: dict[tuple[int, int], Size | None] = field(default_factory=dict, repr=False)
 
     def __str__(self) -> str:
         return str(self.attack)
@@ -62,7 +64,7 @@ class Rewriting:
 
     def rounds(self, model: nn.Module, rows: Rows, behaviours: Sequence[Behaviour]) -> Iterator[Round]:
         """One round for each variant. Raises ValueError where the chats are not the evaluated behaviours."""
-        asked = [AskedFor(chat.id, chat.messages, chat.answers["harmful"]) for chat in self.chats]
+        asked = self._asked
         if [row.id for row in asked] != list(rows.ids):
             raise ValueError("The chats of an attack in text must be the evaluated behaviours, in the same order.")
         victim = ChatVictim(model, self.template, self.max_length)
@@ -70,17 +72,45 @@ class Rewriting:
             found = self._found(victim, asked, variant)
             yield Round([_prompt(victim, row, found[row.id]) for row in asked])
 
-    def tries(self, behaviours: Sequence[Behaviour], parameters: int) -> list[list[Try]] | None:
+    @property
+    def _asked(self) -> list[AskedFor]:
+        return [AskedFor(chat.id, chat.messages, chat.answers["harmful"]) for chat in self.chats]
+
+    def tries(self, model: nn.Module, behaviours: Sequence[Behaviour]) -> list[list[Try]] | None:
         """A round for each variant; None where the attack does not foretell what it takes. See `Bounded`."""
         if not isinstance(self.attack, Foretelling):
             return None
-        each = []
-        for row in behaviours:
-            most = self.attack.most_sent(len(row.ids), len(row.opening) + len(row.target))
-            spent = Flops.of(parameters, forward=most.forward, activation_backward=most.backward).total
-            assert spent is not None
-            each.append(Try(spent, most.given))
-        return [each] * self.attack.variants
+        victim, asked = ChatVictim(model, self.template, self.max_length), {row.id: row for row in self._asked}
+        parameters, rounds = counted_parameters(model), []
+        for variant in range(self.attack.variants):
+            sizes = [self._size(victim, asked[row.id], variant) for row in behaviours]
+            each = [Most(0, 0, 0) if size is None else self.attack.most_sent(size) for size in sizes]
+            spent = [Flops.of(parameters, forward=most.forward, activation_backward=most.backward) for most in each]
+            rounds.append([Try(took.total or 0, most.given) for took, most in zip(spent, each, strict=True)])
+        return rounds
+
+    def _size(self, victim: ChatVictim, row: AskedFor, variant: int) -> Size | None:
+        """What is known of a row before it is searched; looked up once, whatever the steps of the attack."""
+        assert isinstance(self.attack, Foretelling)
+        if (row.id, variant) not in self.sizes:
+            try:
+                self.sizes[row.id, variant] = self.attack.size(victim, row, variant)
+            except DataError:
+                self.sizes[row.id, variant] = None
+        return self.sizes[row.id, variant]
+
+    @property
+    def effort(self) -> int:
+        """Steps of the attack, or its variants; see `Reducible`."""
+        own = vars(self.attack)[self.attack.effort] if isinstance(self.attack, Foretelling) else None
+        return self.attack.variants if own is None else int(own)
+
+    def reduced(self, effort: int) -> Rewriting:
+        """The same with less effort, where the attack foretells what it then takes."""
+        if not isinstance(self.attack, Foretelling):
+            return self
+        changed: Any = replace(self.attack, **{self.attack.effort: effort})  # type: ignore[type-var]
+        return replace(self, attack=changed)
 
     def _found(self, victim: ChatVictim, asked: Sequence[AskedFor], variant: int) -> dict[int, Rewritten]:
         """Every row rewritten, by id, on every process: those that were kept, and the others searched now."""

@@ -10,12 +10,11 @@ from torch import nn
 from textadv.config.types import ConfigError
 from textadv.data import ChatRows
 from textadv.measuring.safety.adversaries import Adversary, behaviours_of
-from textadv.measuring.safety.budget import least_of
+from textadv.measuring.safety.budget import Reducible, least_of
 from textadv.measuring.safety.generate import Decoding
 from textadv.measuring.safety.radius_curve import Curve
 from textadv.models import counted_parameters
 from textadv.tasks.chat.config import ChatRunConfig
-from textadv.tasks.chat.rewrites import SuffixSection
 
 KEY = "evaluation.elicitation.budget_flops"
 Make = Callable[[ChatRunConfig], Mapping[str, Adversary]]
@@ -49,9 +48,7 @@ class Budget:
         whole = dict(make(self.config))
         if self.flops is None:
             return whole
-        fewest = make(self._in_steps(1))
-        needed = {name: self._most(name, attack) for name, attack in fewest.items()}
-        self._require(needed)
+        self._require({name: self._most(name, self._less(name, attack, 1, make)) for name, attack in whole.items()})
         return {name: self._fitted(name, attack, make) for name, attack in whole.items()}
 
     def fitted_curve(self, make: Callable[[ChatRunConfig], Curve]) -> Curve:
@@ -62,30 +59,23 @@ class Budget:
         assert self.flops is not None
         if self._most(name, attack) <= self.flops:
             return attack
-        fits, most = 1, self._most_steps()
+        wanted = self.config.evaluation.elicitation
+        fits = 1
+        most = attack.effort if isinstance(attack, Reducible) else max(wanted.attack.steps, wanted.suffix_steps)
         while most - fits > 1:
-            steps = (fits + most) // 2
-            enough = self._most(name, make(self._in_steps(steps))[name]) <= self.flops
-            fits, most = (steps, most) if enough else (fits, steps)
-        return make(self._in_steps(fits))[name]
+            effort = (fits + most) // 2
+            enough = self._most(name, self._less(name, attack, effort, make)) <= self.flops
+            fits, most = (effort, most) if enough else (fits, effort)
+        return self._less(name, attack, fits, make)
 
-    def _in_steps(self, steps: int) -> ChatRunConfig:
+    def _less(self, name: str, attack: Adversary, effort: int, make: Make) -> Adversary:
+        """The attack in so many steps or rounds at most; as it is where it has neither."""
+        if isinstance(attack, Reducible):
+            return attack.reduced(min(effort, attack.effort))
         evaluation = self.config.evaluation
-        searched = {
-            name: section.model_copy(update={"steps": min(section.steps, steps)})
-            if isinstance(section, SuffixSection)
-            else section
-            for name, section in evaluation.rewrites.items()
-        }
-        fewer = evaluation.model_copy(
-            update={"elicitation": evaluation.elicitation.in_steps(steps), "rewrites": searched}
-        )
-        return self.config.model_copy(update={"evaluation": fewer})
-
-    def _most_steps(self) -> int:
-        wanted, written = self.config.evaluation.elicitation, self.config.evaluation.rewrites.values()
-        texts = [section.steps for section in written if isinstance(section, SuffixSection)]
-        return max(wanted.attack.steps, wanted.suffix_steps, *texts)
+        fewer = {"elicitation": evaluation.elicitation.in_steps(effort), "rewrites": {}}
+        config = self.config.model_copy(update={"evaluation": evaluation.model_copy(update=fewer)})
+        return make(config).get(name, attack)
 
     def _most(self, name: str, attack: Adversary) -> int:
         """What one try takes at most, of the behaviour that takes most."""

@@ -73,7 +73,9 @@ class IterativeConfig(Section):
     steps: Count = Field(5, description="Tries at each behaviour.")
     kept: Count = Field(3, description="Of the last tries so many are shown to the attacking model.")
     max_new_tokens: Count = Field(128, description="Tokens of the answers that it is shown.")
-    prompt_tokens: Count = Field(512, description="Tokens that it may write in a try.")
+    prompt_tokens: Count = Field(
+        512, description="Tokens that it may write in a try, and that a prompt of it may have beyond the request's own."
+    )
     temperature: NotNegative = Field(1.0, description="Of the attacking model.")
     timeout_seconds: Positive = Field(60.0, description="Time the server has for one answer.")
     retries: Natural = Field(4, description="Attempts after a failed one, each after a longer pause.")
@@ -116,7 +118,6 @@ class IterativeConfig(Section):
         except ValueError as error:
             raise ConfigError([f"{scene.key}.endpoint: {error}"]) from error
         judge = REFUSAL_LISTS[scene.judge]
-        attack = Iterative(
-            EndpointAttacker(endpoint), judge, self.steps, self.max_new_tokens, self.kept, scene.batch_size
-        )
+        wanted = (self.steps, self.max_new_tokens, self.kept, scene.batch_size, self.prompt_tokens)
+        attack = Iterative(EndpointAttacker(endpoint), judge, *wanted)
         return scene.asked_with(attack)

@@ -63,20 +63,29 @@ class SeedsSection(Section):
 
 
 class FileSeeds(SeedsSection):
-    """Prompts of any generator or attack, read from files: rows of an original and another prompt, or a suffix."""
+    """Prompts of any generator or attack, read from files: rows of an original and another prompt, or artefacts."""
 
     name: Literal["file"] = Field("file", description="Prompts from files.")
-    file: Texts = Field(description="File path(s): csv, tsv, json, jsonl or parquet, a row for each prompt.")
+    file: Texts = Field(
+        description="File path(s): csv, tsv, json, jsonl or parquet with a row for each prompt, or the JSON files of "
+        "JailbreakBench (artefacts), HarmBench (test cases, completions) and AdversariaLLM (run.json)."
+    )
     columns: dict[Literal["original", "paraphrase", "suffix"], Text] = Field(
         {}, description="Column of each, where its name is another than original_prompt, inpainted_prompt and suffix."
     )
 
+    behaviours: Text | None = Field(
+        None, description="Table of BehaviorID and Behavior, where files name behaviours by id; null: none."
+    )
+
     def join(self, splits: ChatSplits, surrogates: Surrogates = "error") -> Joined:
-        from textadv.data.paraphrases import join_paraphrases, read_paraphrases
+        from textadv.data.artefacts.seeds import read_seeds
+        from textadv.data.paraphrases import join_paraphrases
 
         paths = [self.file] if isinstance(self.file, str) else self.file
         columns = {str(role): name for role, name in self.columns.items()}
-        return join_paraphrases(read_paraphrases(paths, SEEDS, columns, surrogates), splits, SEEDS, exact=True)
+        read = read_seeds(paths, SEEDS, columns, self.behaviours, splits.train, surrogates)
+        return join_paraphrases(read, splits, SEEDS, exact=True)
 
     def source(self, found: Mapping[int, Sequence[str]], seed: int) -> Source:
         from textadv.attacks.prompts.seeding import Listed
