@@ -1,4 +1,4 @@
-"""Harmless rows from a pool: the words of the alarm first, no row twice or known, and what no run would read refused."""
+"""Harmless rows from a pool: words of the alarm first, none twice or known; what no run would read is refused."""
 
 from __future__ import annotations
 
