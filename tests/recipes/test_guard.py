@@ -198,7 +198,8 @@ def test_the_report_shows_every_file_by_name(run: Path) -> None:
     assert "Recall under attack at 25 % false positives on validation rows: best" in report
 
 
-def test_the_card_reads_a_text_as_it_was_measured(run: Path, folder: Path) -> None:
+@pytest.mark.parametrize("kind", ["merged", "adapter", "adapters/last"])
+def test_the_card_reads_a_text_as_it_was_measured(kind: str, run: Path, folder: Path) -> None:
     rows = read_results(run).evaluations[-1].section(Rows)
     assert rows is not None
     answers = {row.id: row.clean_prediction for row in rows.rows}
@@ -207,10 +208,10 @@ def test_the_card_reads_a_text_as_it_was_measured(run: Path, folder: Path) -> No
         for name in ("hidden", "mails", "mixed")
         for line in (folder / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
     ]
-    card = (run / "merged" / "README.md").read_text(encoding="utf-8")
+    card = (run / kind / "README.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
     names: dict[str, Any] = {}
-    exec(code.replace('folder = "."', f"folder = {str(run / 'merged')!r}"), names)
+    exec(code.replace('folder = "."', f"folder = {str(run / kind)!r}"), names)
     found = [int(names["logits_of"](text).argmax()) for text in given]
     assert found == [answers[number] for number in sorted(answers)]
     assert "of more than 24 tokens" in card and "that share\n6 tokens" in card and "of class injection" in card

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from textadv.models.adapters import BUILT_IN
 from textadv.values.texts import Windows
 
 CARD = """## Longer texts
@@ -14,11 +15,11 @@ anything behind the last token that is read. `logits_of(text)` reads a text as i
 
 ```python
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+{imports}
 
 folder = "."  # where this file is
 tokenizer = AutoTokenizer.from_pretrained(folder)
-model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+model = {loaded}.eval()
 
 
 def logits_of(text):
@@ -35,14 +36,33 @@ def logits_of(text):
 ```
 """
 
+WHOLE = (
+    "from transformers import AutoModelForSequenceClassification, AutoTokenizer",
+    "AutoModelForSequenceClassification.from_pretrained(folder)",
+)
+ADAPTER = (
+    "from peft import AutoPeftModelForSequenceClassification\nfrom transformers import AutoTokenizer",
+    "AutoPeftModelForSequenceClassification.from_pretrained(folder, num_labels={classes})",
+)
+OF_BUILT_IN = (
+    "from transformers import AutoTokenizer\n\nfrom textadv.models import load_classifier",
+    "load_classifier(folder, {names}).model",
+)
 
-def windows_card(windows: Windows | None, names: Mapping[int, str] | None) -> str:
-    """How longer texts are read with transformers alone, in Markdown; "" where they are cut. names: of the classes."""
+
+def windows_card(windows: Windows | None, names: Mapping[int, str], base: str | None) -> str:
+    """How longer texts are read, in Markdown; "" where they are cut.
+
+    names: of the classes. base: the model below where the folder holds an adapter: PEFT loads that, but for one that is
+    built in.
+    """
     if windows is None:
         return ""
-    name = (names or {}).get(windows.toward, str(windows.toward))
+    name = names.get(windows.toward, str(windows.toward))
+    imports, loaded = WHOLE if base is None else OF_BUILT_IN if base.startswith(BUILT_IN) else ADAPTER
+    loaded = loaded.format(classes=len(names), names=[*names.values()])
     values = {"length": windows.length, "overlap": windows.overlap, "toward": windows.toward, "name": name}
-    found = CARD
+    found = CARD.replace("{imports}", imports).replace("{loaded}", loaded)
     for key, value in values.items():
         found = found.replace(f"{{{key}}}", str(value))
     return found

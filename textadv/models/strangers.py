@@ -66,9 +66,8 @@ class Opened:
 class Reader(Protocol):
     """The rows that a trained model is compared on with what was saved of it."""
 
-    @property
-    def card(self) -> str:
-        """What whoever uses the model must know to have what was measured, in Markdown; "" where nothing."""
+    def card(self, folder: Path) -> str:
+        """What whoever uses the model in `folder` must know to have what was measured, in Markdown; "" where nothing."""
         ...
 
     def measured(self) -> Opened:
@@ -92,11 +91,12 @@ class Texts:
     head: Head = OF_TEXTS
     windows: Windows | None = None
 
-    @property
-    def card(self) -> str:
+    def card(self, folder: Path) -> str:
         """How texts in windows are read."""
         names = pretrained(self.loaded.model).config.id2label or {}
-        return windows_card(self.windows, {int(number): str(name) for number, name in names.items()})
+        adapter = _adapter(folder)
+        base = None if adapter is None else adapter.base
+        return windows_card(self.windows, {int(number): str(name) for number, name in names.items()}, base)
 
     def measured(self) -> Opened:
         """The classifier as it was measured."""
@@ -145,8 +145,7 @@ class Chats:
     trust_remote_code: bool = False
     quantised: bool = False
 
-    @property
-    def card(self) -> str:
+    def card(self, folder: Path) -> str:
         """Nothing."""
         return ""
 
@@ -185,8 +184,7 @@ class Pictures:
     batch_size: int
     trust_remote_code: bool = False
 
-    @property
-    def card(self) -> str:
+    def card(self, folder: Path) -> str:
         """Nothing."""
         return ""
 

@@ -116,7 +116,7 @@ class _Exporting:
         # The mark comes first: an interruption leaves no folder that looks checked.
         with stage(f"writing {place.as_posix()}"), filling(folder, MARK) as apart:
             self.loaded.save(apart, merged=merged)
-            write_card(apart, self.reader.card)
+            write_card(apart, self.reader.card(apart))
             (apart / MARK).write_text(UNCHECKED, encoding="utf-8")
         if self._sharded():
             discard(mark)
