@@ -79,7 +79,8 @@ def test_the_numbers_by_hand() -> None:
     assert [row.status for row in section.runs[0].rows] == ["succeeded", "failed", "skipped", "failed", "failed"]
     assert not any(measure.id.startswith("accuracy/") for measure in found.measures)
     assert found.notes == (
-        "nothing broke none of 4 rows; check that the attack works before reading this as robustness.",
+        "nothing broke none of 4 rows, by the class that the model says; check that the attack works before reading "
+        "this as robustness.",
     )
 
 

@@ -67,7 +67,7 @@ class Reader(Protocol):
     """The rows that a trained model is compared on with what was saved of it."""
 
     def card(self, folder: Path) -> str:
-        """What whoever uses the model in `folder` must know to have what was measured, in Markdown; "" where nothing."""
+        """What a user of the model in `folder` must know to have what was measured, in Markdown; "" where nothing."""
         ...
 
     def measured(self) -> Opened:

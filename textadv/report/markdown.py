@@ -130,7 +130,7 @@ def _block(block: Block) -> str:
         case Bullets():
             return bullets(block.lines)
         case Grid():
-            return aligned(block.rows)
+            return "\n\n".join(filter(None, (escaped(block.caption), aligned(block.rows))))
         case Picture():
             return f"![{escaped(block.title)}]({block.file})" if block.file else ""
 

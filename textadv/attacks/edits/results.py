@@ -104,16 +104,17 @@ class Edited:
         """Queries per row that was searched; 0 where none was."""
         return sum(row.queries for row in self.attacked) / max(1, len(self.attacked))
 
-    def summary(self) -> str:
-        """One line: how many rows succeeded, failed and were skipped, and what that took."""
+    def summary(self, by_word: bool = True) -> str:
+        """One line: how many rows succeeded, failed and were skipped, and what that took.
+
+        by_word: whether words are edited, not the text as a whole, of which no share of the words can be told.
+        """
         parts = ", ".join(f"{self.count(status)} {status.value}" for status in Status)
         own = self.attacked
         cached = sum(row.cached for row in own) / max(1, len(own))
         share = sum(row.changed / max(1, row.words) for row in own) / max(1, len(own))
-        return (
-            f"{parts}; {self.mean_queries:.1f} queries a row ({cached:.1f} more from the cache), {100 * share:.1f} % "
-            "of words changed"
-        )
+        words = f", {100 * share:.1f} % of words changed" if by_word else ""
+        return f"{parts}; {self.mean_queries:.1f} queries a row ({cached:.1f} more from the cache){words}"
 
 
 def right_in_all(runs: Sequence[Edited]) -> list[int]:

@@ -143,5 +143,5 @@ class EditPanel:
             found[name] = edit_rows(victim, rows, attack, ledger)
             if folder is not None and rank() == 0:
                 write_edits(folder / f"{name}.jsonl", found[name])
-            say(f"{name}: {found[name].summary()}")
+            say(f"{name}: {found[name].summary(attack.transformation.by_word)}")
         return found

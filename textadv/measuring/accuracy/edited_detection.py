@@ -85,7 +85,8 @@ class DetectorEdits:
                     write_edits(folder / f"{name}@{limit.share:g}.jsonl", edited)
                 ended = (len(edited), edited.count(Status.SUCCEEDED), edited.mean_queries)
                 searches.append(ThresholdSearch(name, limit.share, *ended))
-                say(f"{name} at the threshold for {100 * limit.share:g} %: {edited.summary()}")
+                told = edited.summary(attack.transformation.by_word) if len(edited) else "no row is left on its side"
+                say(f"{name} at the threshold for {100 * limit.share:g} %: {told}")
             under[name] = own
         return FoundScores(clean, under, tuple(searches))
 

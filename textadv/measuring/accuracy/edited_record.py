@@ -149,6 +149,6 @@ def _doubts(runs: Sequence[EditRun]) -> Iterator[str]:
             yield f"{run.name} searched none of {len(run.rows)} rows: {run.rows[0].reason}."
         elif searched and all(row.status == Status.FAILED.value for row in searched):
             yield (
-                f"{run.name} broke none of {len(searched)} rows; check that the attack works before reading this as "
-                "robustness."
+                f"{run.name} broke none of {len(searched)} rows, by the class that the model says; check that the "
+                "attack works before reading this as robustness."
             )

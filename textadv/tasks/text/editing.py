@@ -161,7 +161,7 @@ def edited(config: RunConfig, wanted: Look) -> Iterator[str]:
     found = attack(victim_of(config, loaded, splits.labels), rows)
     for row in found.rows:
         yield f"{_shown(row, splits.labels)}\n"
-    yield f"{found.summary()} ({len(found)} rows shown)"
+    yield f"{found.summary(attack.transformation.by_word)} ({len(found)} rows shown)"
 
 
 def _shown(row: EditedRow, names: Sequence[str]) -> str:
