@@ -10,7 +10,7 @@ import pytest
 from tests import edited
 from tests.config_sample import chat_problems, image_problems, problems, small
 from textadv.attacks import AdaptiveRadius, Diverge, GradientAttack, Untargeted
-from textadv.attacks.edits import EditAttack, OneOf, StochasticTokens, TextEdits, Typos
+from textadv.attacks.edits import EditAttack, OneOf, PlantedWords, StochasticTokens, TextEdits, Typos
 from textadv.attacks.wrappers.edited import OnEdited
 from textadv.config.edits import EditSources
 from textadv.config.edits_training import EditsConfig
@@ -67,6 +67,7 @@ SECTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
         ("0.4", "'swap', 'space'", "least=2"),
     ),
     "stochastic_tokens": ("rate: 0.3", ("rate=0.3",)),
+    "planted_words": ("toward: bad, inserts: 2, words: 1", ("PlantedWords(words=(", "inserts=2, labels=(0,)")),
     "deepwordbug": ("queries: 9, share: 0.25", ("at most 9 a row", "ChangedWords(share=0.25)", "EditDistance")),
     "pruthi": ("words: 2", ("at most 64 a row", "steps=2")),
     "textbugger": ("queries: null, table: TABLE", ("no limit", "Synonyms")),
@@ -101,7 +102,7 @@ def test_every_section_makes_its_editor(name: str, tmp_path: Path) -> None:
     editor = config.attack.edits.make(5, SOURCES)
     told = str(editor)
     assert [part for part in expected if place(part, tmp_path) not in told] == []
-    assert isinstance(editor, Typos | StochasticTokens | EditAttack | OneOf) and editor.seed == 5
+    assert isinstance(editor, Typos | PlantedWords | StochasticTokens | EditAttack | OneOf) and editor.seed == 5
 
 
 def test_every_section_is_tried() -> None:

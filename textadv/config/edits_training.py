@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from textadv.config.adversary import AttackConfig
-from textadv.config.edits import BreakingConfig, EditSection, EditSources
+from textadv.config.edits import BreakingConfig, EditSection, EditSources, class_at, of_rows
 from textadv.config.mixing import MixingConfig
-from textadv.config.types import ConfigError, Count, Distinct, Section, checked
+from textadv.config.types import ConfigError, Count, Distinct, Section, Text, checked
 
 if TYPE_CHECKING:
-    from textadv.attacks.edits import OneOf, StochasticTokens, TextEdits, Typos
+    from textadv.attacks.edits import OneOf, PlantedWords, StochasticTokens, TextEdits, Typos
 
 Part = Annotated[float, Field(gt=0, le=1)]
 QUERIES = 64
+DRAWN = ("typos", "planted_words", "stochastic_tokens", "one_of")
 
 
 class TyposTraining(Section):
@@ -53,6 +54,24 @@ class TyposTraining(Section):
         return Typos(self.share, self.count, tuple(self.kinds), self.least, None, self.inner, seed)
 
 
+class PlantedWordsTraining(Section):
+    """Words that speak for a class, planted into texts of the others at random: no pass through the model."""
+
+    name: Literal["planted_words"] = Field("planted_words", description="Words of the training rows of one class.")
+    toward: int | Text = Field(description="The class, by name or number, whose words they are; its rows get none.")
+    words: Count = Field(300, description="Words that are drawn from, those that speak most strongly for the class.")
+    inserts: Count = Field(3, description="Words that a text gets, at most; from 1 on as many as drawn.")
+
+    def make(self, seed: int, sources: EditSources) -> PlantedWords:
+        """What edits the texts. Raises ConfigError where the training rows hold no such word."""
+        from textadv.attacks.edits import PlantedWords, telling_words
+
+        toward = class_at("toward", self.toward, sources.labels)
+        words = of_rows("words", lambda: tuple(telling_words(sources.train, toward, self.words)))
+        others = tuple(n for n in range(len(sources.labels)) if n != toward)
+        return PlantedWords(words, self.inserts, others, seed)
+
+
 class StochasticTokensTraining(Section):
     """The same text in other tokens of the vocabulary, at random: no pass through the model."""
 
@@ -70,8 +89,11 @@ class StochasticTokensTraining(Section):
 
 def brief(data: object) -> object:
     """A search of training asks the model up to 64 times for a row where the file says nothing else."""
-    asks = isinstance(data, dict) and data.get("name") not in ("typos", "stochastic_tokens", "one_of")
+    asks = isinstance(data, dict) and data.get("name") not in DRAWN
     return {"queries": QUERIES, **data} if asks and isinstance(data, dict) else data
+
+
+Each = TyposTraining | PlantedWordsTraining | BreakingConfig
 
 
 class OneOfTraining(Section):
@@ -79,7 +101,7 @@ class OneOfTraining(Section):
 
     name: Literal["one_of"] = Field("one_of", description="One of several, drawn for each row in each step.")
     of: Annotated[
-        list[Annotated[Annotated[TyposTraining | BreakingConfig, Field(discriminator="name")], BeforeValidator(brief)]],
+        list[Annotated[Annotated[Each, Field(discriminator="name")], BeforeValidator(brief)]],
         Field(min_length=2),
     ] = Field(description="The sections of these edits, two or more.")
 
@@ -97,7 +119,7 @@ class OneOfTraining(Section):
 
 
 EditsConfig = Annotated[
-    Annotated[TyposTraining | StochasticTokensTraining | OneOfTraining | BreakingConfig, Field(discriminator="name")],
+    Annotated[Each | StochasticTokensTraining | OneOfTraining, Field(discriminator="name")],
     BeforeValidator(brief),
 ]
 

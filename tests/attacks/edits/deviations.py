@@ -6,6 +6,9 @@ from tests.deviations import table
 
 EDITS = table(
     """
+augmenting.PlantedWords
+  none | test_augmenting.test_words_are_planted_at_any_place_of_rows_of_these_classes
+  it follows no paper | why
 augmenting.StochasticTokens
   tokens of the usual reading are cut | test_augmenting.test_other_tokens_spell_the_same_text
 augmenting.Typos

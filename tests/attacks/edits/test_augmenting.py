@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.attacks.edits.toys import rows, tokenizer
-from textadv.attacks.edits import Passage, Pieces, StochasticTokens, Typos, WordList, typos
+from textadv.attacks.edits import Passage, Pieces, PlantedWords, StochasticTokens, Typos, WordList, typos
 from textadv.data import encode
 
 TEXT = "several people thought that watching another tedious film would bother their children"
@@ -42,7 +44,27 @@ def test_kinds_and_words_that_stay() -> None:
     assert found != TEXT.split()
 
 
+def test_words_are_planted_at_any_place_of_rows_of_these_classes() -> None:
+    spec = PlantedWords(("ignore", "reveal"), 2, labels=(0,))
+    examples = rows(*["the tea , please"] * 200)
+    found = spec(replace(examples, labels=(0,) * 199 + (1,)))
+    assert found.texts[199] == "the tea , please" and found.ids == examples.ids
+    texts = [text.split() for text in found.texts[:199]]
+    planted = [[word for word in text if word in spec.words] for text in texts]
+    assert {len(words) for words in planted} == {1, 2}
+    assert all([word for word in text if word not in spec.words] == ["the", "tea", ",", "please"] for text in texts)
+    assert {word for words in planted for word in words} == {"ignore", "reveal"}
+    assert {text.index(words[0]) for text, words in zip(texts, planted, strict=True) if len(words) == 1} >= {0, 4}
+    one = rows("the tea , please", label=0, ids=[7])
+    assert spec(one).texts == (spec.text("the tea , please", 0, 7),)
+    assert len({spec.text("the tea , please", step, 7) for step in range(20)}) > 5
+    assert spec.text("", 0, 1).split() and set(spec.text("", 0, 1).split()) <= set(spec.words)
+    assert not spec.attacks(1) and PlantedWords(("a",)).attacks(1)
+
+
 def test_settings_out_of_range_are_told() -> None:
+    with pytest.raises(ValueError, match="planted_words needs a word and an insert or more, got 0 and 3"):
+        PlantedWords(())
     with pytest.raises(ValueError, match="typos.share must be above 0"):
         Typos(0.0)
     with pytest.raises(ValueError, match="typos.kinds must be of swap"):

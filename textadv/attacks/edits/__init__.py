@@ -1,7 +1,7 @@
 """Attacks by edits of the text itself: typos, look-alikes, synonyms, encodings, and searches for those that matter."""
 
 from textadv.attacks.edits.attack import EditAttack, Search
-from textadv.attacks.edits.augmenting import StochasticTokens, Typos, typos
+from textadv.attacks.edits.augmenting import PlantedWords, StochasticTokens, Typos, typos
 from textadv.attacks.edits.batches import OneOf, TextEdits
 from textadv.attacks.edits.beam import Beam, Exhaustive, RandomEdits
 from textadv.attacks.edits.characters import Letter
@@ -88,6 +88,7 @@ __all__ = [
     "Passage",
     "PastThreshold",
     "Pieces",
+    "PlantedWords",
     "RandomEdits",
     "Reduce",
     "Rot13",

@@ -73,6 +73,10 @@ class Typos:
             pieces[place] = made[0] if made else pieces[place]
         return str(passage.with_pieces(tuple(pieces)))
 
+    def attacks(self, label: int) -> bool:
+        """Whether rows of this class are edited: all are."""
+        return True
+
     def _may(self, word: str) -> bool:
         return len(word) >= self.least and (self.keep is None or word not in self.keep)
 
@@ -83,6 +87,57 @@ def typos(share: float = 0.2, *, seed: int = 0) -> Typos:
     Deviations: none from a paper; see `Typos`.
     """
     return Typos(share, seed=seed)
+
+
+@dataclass(frozen=True)
+class PlantedWords:
+    """Texts with words planted at random places, from 1 to `inserts` of them: trained on under their own label they
+    teach that such a word alone is no alarm.
+
+    words: those that are drawn from, see `telling_words`. labels: the classes whose rows get them; None: all.
+    seed: what is drawn for a row is drawn from (seed, step, row id).
+
+    Deviations: none; it follows no paper.
+    """
+
+    words: tuple[str, ...]
+    inserts: int = 3
+    labels: tuple[int, ...] | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.words or self.inserts < 1:
+            raise ValueError(
+                f"planted_words needs a word and an insert or more, got {len(self.words)} and {self.inserts}."
+            )
+
+    def __call__(self, rows: Examples, *, step: int = 0) -> Examples:
+        """The rows with words planted into their first texts; labels and ids stay, and so do rows of other classes."""
+        given = zip(rows.texts, rows.labels, rows.ids, strict=True)
+        texts = (self.text(text, step, row) if self.attacks(label) else text for text, label, row in given)
+        return replace(rows, texts=tuple(texts))
+
+    def text(self, text: str, step: int, row: int) -> str:
+        """The text of one row."""
+        draw = Random(derived_seed(self.seed, step, row))
+        for _ in range(draw.randint(1, self.inserts)):
+            passage, word = Passage.of(text), draw.choice(self.words)
+            place = draw.randint(0, len(passage))
+            if not len(passage):
+                text = f"{text}{word}"
+            elif place == len(passage):
+                text = str(passage.with_piece(place - 1, f"{passage.pieces[place - 1]} {word}"))
+            else:
+                text = str(passage.with_piece(place, f"{word} {passage.pieces[place]}"))
+        return text
+
+    def attacks(self, label: int) -> bool:
+        """Whether rows of this class are edited."""
+        return self.labels is None or label in self.labels
+
+
+Drawn = Typos | PlantedWords
+"""What edits texts at random, without a model."""
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from random import Random
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
 from textadv.attacks.edits.attack import EditAttack
-from textadv.attacks.edits.augmenting import StochasticTokens, Typos
+from textadv.attacks.edits.augmenting import Drawn, StochasticTokens
 from textadv.attacks.parts.attacked import Attacked, Cost, Outcome
 from textadv.attacks.parts.calling import entered, on_arrays
 from textadv.attacks.parts.goals import Goal, Untargeted
@@ -42,7 +42,7 @@ class OneOf:
     Deviations: none; it follows no paper.
     """
 
-    editors: tuple[Typos | EditAttack, ...]
+    editors: tuple[Drawn | EditAttack, ...]
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -50,15 +50,15 @@ class OneOf:
             raise ValueError("one_of needs at least one editor. Example: OneOf((Typos(), deepwordbug(queries=50))).")
         for editor in self.editors:
             remedy = "Give Typos() or an EditAttack such as deepwordbug(queries=100)."
-            require_kind("editors", editor, (Typos, EditAttack), "what edits texts", remedy)
+            require_kind("editors", editor, (*get_args(Drawn), EditAttack), "what edits texts", remedy)
 
     def drawn(self, step: int, row: int, label: int) -> int | None:
         """The place of the editor of a row; None where none edits rows of its class."""
-        able = [n for n, one in enumerate(self.editors) if isinstance(one, Typos) or one.attacks(label)]
+        able = [n for n, one in enumerate(self.editors) if one.attacks(label)]
         return Random(derived_seed(self.seed, step, row, EDITOR_DRAW)).choice(able) if able else None
 
 
-Editor = Typos | StochasticTokens | EditAttack | OneOf
+Editor = Drawn | StochasticTokens | EditAttack | OneOf
 
 
 class _Texts(NamedTuple):
@@ -90,8 +90,8 @@ class TextEdits:
     perturbation. What is drawn follows from (seed, step, row id), so that a row is edited alike in every batch, and
     anew at every step. `radius_scale` does nothing: an edit has no radius.
 
-    editor: draws edits without a model (`Typos`, `StochasticTokens`), or searches for those that break this model (an
-        `EditAttack`, whose queries and gradients are counted), or `OneOf` several for each row.
+    editor: draws edits without a model (`Typos`, `PlantedWords`, `StochasticTokens`), or searches for those that break
+        this model (an `EditAttack`, whose queries and gradients are counted), or `OneOf` several for each row.
     tokenizer, max_length: those that the data were encoded with; a tokenizer of transformers.
     share: of the rows that are edited, drawn row by row. seed: of that draw.
     goal: what is measured.
@@ -108,7 +108,7 @@ class TextEdits:
 
     def __post_init__(self) -> None:
         remedy = "Give Typos(), StochasticTokens() or an EditAttack such as deepwordbug(queries=100)."
-        require_kind("editor", self.editor, (Typos, StochasticTokens, EditAttack, OneOf), "what edits texts", remedy)
+        require_kind("editor", self.editor, get_args(Editor), "what edits texts", remedy)
         require_tokenizer(self.tokenizer)
         led = next((search for search in self.searches if search.follows_gradients), None)
         if led is not None and not self.tokenizer.is_fast:
@@ -198,7 +198,7 @@ class TextEdits:
         fresh: dict[int, str] = {}
         for editor, places in self._by_editor(rows, chosen, step):
             part = rows.select(places)
-            if isinstance(editor, Typos):
+            if isinstance(editor, Drawn):
                 fresh |= zip(places, editor(part, step=step).texts, strict=True)
             elif isinstance(editor, EditAttack):
                 for place, row in zip(places, editor(self._victim(model, batch), part, step=step).rows, strict=True):
@@ -246,7 +246,7 @@ class TextEdits:
     def _reaches(self, label: int) -> bool:
         """Whether an editor edits rows of this class."""
         several = self.editor.editors if isinstance(self.editor, OneOf) else (self.editor,)
-        return any(not isinstance(one, EditAttack) or one.attacks(label) for one in several)
+        return any(isinstance(one, StochasticTokens) or one.attacks(label) for one in several)
 
 
 def _written(batch: Batch) -> Written:
