@@ -47,7 +47,7 @@ class State(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """The logits (C,) of a text, and how many queries the row had taken once it was answered."""
+    """What the model says of a text. logits: (C,). queries: what the row had taken once it was answered."""
 
     logits: Tensor
     queries: int
