@@ -111,13 +111,14 @@ def main() -> None:
             raise ConfigError([f"--rows and --words must be at least 1, got {given.rows} and {given.words}."])
         if given.output.exists():
             raise ConfigError([f"--output {given.output} exists. Name another file, or remove it."])
-        from textadv.attacks.edits import holding, telling_words
-        from textadv.config.edits import class_id
         from textadv.tasks.text.config import RunConfig
 
         config = load_config(given.config, given.overrides)
         if not isinstance(config, RunConfig) or config.data.name != "files":
             raise ConfigError([f"{given.config}: harmless rows join data.train of classifiers of text, from files."])
+        from textadv.attacks.edits import holding, telling_words
+        from textadv.config.edits import class_id
+
         splits = config.data.make(config.seed)
         try:
             toward = class_id(given.toward, splits.labels)

@@ -13,6 +13,7 @@ SLOW = ("torch", "transformers", "datasets", "peft", "accelerate", "evaluate", "
 QUICKSTART = "recipes/configs/quickstart.yaml"
 CHAT = "recipes/configs/lab_llm.yaml"
 MODEL = ("--model", "builtin:tiny-encoder")
+POOL = ("--pool", "x.csv", "--toward", "1", "--output", "out")
 
 # Program -> command lines with a mistake that is found without data and model, and what is said of it.
 MISTAKES: dict[str, list[tuple[list[str], str]]] = {
@@ -47,6 +48,12 @@ MISTAKES: dict[str, list[tuple[list[str], str]]] = {
         ([QUICKSTART, "evaluation.rowz=5", "--model", "x"], "did you mean evaluation.rows?"),
         ([QUICKSTART, "--model", "x", "--without", "none"], "--without must be one of several attacks"),
         ([CHAT, "--model", "x"], "it is of a chat model"),
+    ],
+    "scripts/harmless_rows.py": [
+        (["recipes/configs/guard_minilm.yaml", "data.nam=x", *POOL], "did you mean data.name?"),
+        (["recipes/configs/guard_minilm.yaml", *POOL, "--rows", "0"], "--rows and --words must be at least 1"),
+        ([QUICKSTART, *POOL], "harmless rows join data.train of classifiers of text, from files"),
+        ([CHAT, *POOL], "harmless rows join data.train of classifiers of text, from files"),
     ],
     "scripts/frontier.py": [],
     "scripts/side_by_side.py": [],
