@@ -72,6 +72,8 @@ def test_the_numbers_by_hand() -> None:
     # The row itself, it without each of its words, and the synonym where there is one.
     assert found["edits/queries/swaps"].value == (4 + 4 + 2 + 3) / 4
     assert found["edits/words_changed/swaps"].value == (1 / 2 + 1 / 2 + 0 + 1) / 4
+    told = Edited((), "x")
+    assert "of words changed" in told.summary() and "words" not in told.summary(by_word=False)
     coded = record("toy", own, {"coded": rot13()})
     assert not any(measure.id.startswith("edits/words_changed") for measure in coded.measures)
     section = found.section(Edits)

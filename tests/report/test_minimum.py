@@ -58,7 +58,8 @@ def test_quartiles_in_the_unit_of_the_threat() -> None:
 def test_both_reports_show_them() -> None:
     text, page = report_markdown(searched(RADII)), report_html(searched(RADII))
     for report in (text, page):
-        for part in ("Smallest radius that breaks a row", "0.12 [0.1, 0.18]", "the largest tried 0.24"):
+        parts = ("Smallest radius that breaks a row", "0.12 [0.1, 0.18]", "the largest tried 0.24")
+        for part in (*parts, "Quartiles of the smallest radius found, with 95 % intervals"):
             assert part in report, part
     assert "&lt;by&gt;" in page and "<by>" not in page
     assert "Smallest radius" not in report_markdown(made(evaluated("before", 18, 5)))

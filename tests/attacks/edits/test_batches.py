@@ -28,6 +28,7 @@ from textadv.attacks.edits import (
     Exhaustive,
     Misclassify,
     OneOf,
+    PlantedWords,
     StochasticTokens,
     Synonyms,
     TextEdits,
@@ -310,3 +311,17 @@ def test_rows_that_none_of_several_edits_stay() -> None:
     assert torch.equal(found.batch.inputs["input_ids"][zero, :4], batch.inputs["input_ids"][zero, :4])
     assert found.cost.queries[zero].tolist() == [2, 2]
     assert found.gauge.isnan().equal(zero), "rows of a class that is left alone are no sign of a dead adversary"
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_words_are_planted_into_rows_of_their_classes_alone(alone: bool) -> None:
+    own = edited.reader()
+    batch, model = edited.rows(own, 6).batch(range(6)), edited.bert(own)
+    planted = PlantedWords(("tedious",), 2, labels=(0,))
+    found = TextEdits(planted if alone else OneOf((planted,)), own, edited.LENGTH)(model, batch, step=3)
+    before, after, zero = batch.written.rows()[0], found.batch.written.rows()[0], batch.labels == 0
+    for row, label, old, new in zip(batch.ids.tolist(), batch.labels.tolist(), before, after, strict=True):
+        assert new == (planted.text(old, 3, row) if label == 0 else old)
+        assert (new != old) == (label == 0)
+    assert found.gauge[zero].eq(1).all() and found.gauge[~zero].isnan().all()
+    assert found.cost.queries.eq(2).all() and found.batch.labels.equal(batch.labels)

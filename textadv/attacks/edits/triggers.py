@@ -64,8 +64,7 @@ def predictive_words(
     Raises ValueError where one side has no row.
     """
     found = {word: cells.sureness for word, cells in _counted(rows, label, least, keep_out).items()}
-    likely = sorted((word for word, sure in found.items() if sure > 0), key=lambda word: (-found[word], word))
-    return tuple(likely[:count])
+    return tuple(_strongest(found, count))
 
 
 def telling_words(
@@ -78,15 +77,19 @@ def telling_words(
 
     Raises ValueError where one side has no row.
     """
-    found = {word: cells.ratio for word, cells in _counted(rows, label, least, keep_out).items()}
-    likely = sorted((word for word, ratio in found.items() if ratio > 0), key=lambda word: (-found[word], word))
-    return {word: found[word] for word in likely[:count]}
+    return _strongest({word: cells.ratio for word, cells in _counted(rows, label, least, keep_out).items()}, count)
 
 
 def holding(texts: Sequence[str], words: Mapping[str, float]) -> list[int]:
     """Positions of the texts that hold one of the words, those of the strongest word first, else in their order."""
     held = [max((words.get(word, 0.0) for word in _words(text)), default=0.0) for text in texts]
     return sorted((n for n, most in enumerate(held) if most > 0), key=lambda n: -held[n])
+
+
+def _strongest(found: Mapping[str, float], count: int) -> dict[str, float]:
+    """The words above 0, the highest first, then by letters; `count` of them at most."""
+    likely = sorted((word for word, value in found.items() if value > 0), key=lambda word: (-found[word], word))
+    return {word: found[word] for word in likely[:count]}
 
 
 @dataclass(frozen=True)
