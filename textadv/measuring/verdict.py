@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from textadv.measuring.accuracy.detection_verdict import detector_figures, detector_sentences
 from textadv.measuring.accuracy.record import (
     CLEAN,
     ROBUST,
@@ -51,13 +52,15 @@ def classifier_verdict(models: Sequence[Measured], trainings: Sequence[Training]
     saved = not trainings and all(model.measure(WORST) and model.name != "plain" for model in models)
     if len(models) > 2 and saved:
         return _uncompared(*_several(models), figures=figures)
+    detected = detector_sentences(baseline, subject)
     if baseline is None or subject.measure(WORST) is None:
-        return _uncompared(standing(subject), "There is no second model to compare it with.", figures=figures)
+        told = "There is no second model to compare it with."
+        return _uncompared(standing(subject), *detected, told, figures=figures)
     robust, clean = _change(baseline, subject, WORST), _change(baseline, subject, CLEAN)
     if robust is None or clean is None:
         told = f"{baseline.name} and {subject.name} were not measured on the same rows under the same attacks"
         told += ", so no difference is tested."
-        return _uncompared(standing(baseline), standing(subject), told, figures=figures)
+        return _uncompared(standing(baseline), standing(subject), told, *detected, figures=figures)
     unimproved, still = _unimproved(baseline, subject), _still_broken(subject)
     word = _word(robust)
     if word == "gain" and (unimproved or still.value > MOST_STILL_BROKEN):
@@ -66,6 +69,7 @@ def classifier_verdict(models: Sequence[Measured], trainings: Sequence[Training]
         _bought(baseline, subject, robust, word, bool(trainings)),
         _what_is_left(unimproved, still, counted_in(subject)) if word in ("gain", "partial") else "",
         _clean_change(clean, len(subject[CLEAN].rows)),
+        *detected,
         _cost(training_of(trainings, baseline), training_of(trainings, subject)),
         _equal_cost(models, baseline, subject),
         _for_whom(word, clean),
@@ -197,9 +201,10 @@ def _for_whom(word: VerdictWord, clean: Change) -> str:
 
 
 def _figures(baseline: Measured | None, subject: Measured, trainings: Sequence[Training]) -> tuple[Figure, ...]:
-    """What it withstands, what it knows, what it took."""
+    """What it finds as a detector, what it withstands, what it knows, what it took."""
     titles = {WORST: "Right under the worst attack", CLEAN: "Right without attack"}
-    figures = [_figure(title, found, baseline) for id, title in titles.items() if (found := subject.measure(id))]
+    figures = detector_figures(baseline, subject)
+    figures += [_figure(title, found, baseline) for id, title in titles.items() if (found := subject.measure(id))]
     run, other = training_of(trainings, subject), training_of(trainings, baseline)
     if run is not None and other is not None and other.passes:
         figures.append(Figure("Training cost", f"x {run.passes / other.passes:.1f}", f"the passes of {other.name}"))
