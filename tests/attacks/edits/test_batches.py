@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -33,6 +34,7 @@ from textadv.attacks.edits import (
     Synonyms,
     TextEdits,
     Typos,
+    Victim,
     WordTable,
     deepwordbug,
     hotflip,
@@ -41,6 +43,7 @@ from textadv.data import Examples, encode
 from textadv.measuring import attack_rows
 from textadv.models import ModelError, evaluating, forward
 from textadv.values.batch import IGNORED, Batch, Role, concatenate
+from textadv.values.host.phases import Advance, telling
 from textadv.values.spaces import Embeddings
 
 OWN = edited.reader()
@@ -325,3 +328,23 @@ def test_words_are_planted_into_rows_of_their_classes_alone(alone: bool) -> None
         assert (new != old) == (label == 0)
     assert found.gauge[zero].eq(1).all() and found.gauge[~zero].isnan().all()
     assert found.cost.queries.eq(2).all() and found.batch.labels.equal(batch.labels)
+
+
+def test_nobody_is_told_of_the_edits_within_a_step() -> None:
+    model, own = weighed()
+    told: list[str] = []
+
+    @contextmanager
+    def listening(name: str, total: int | None = None, unit: str = "rows", done: int = 0) -> Iterator[Advance]:
+        told.append(name)
+        yield lambda count: None
+
+    rows = Examples(("a good film", "good"), None, (1, 1), (4, 9))
+    search = EditAttack(Synonyms(TABLE), Exhaustive(2), name="swaps")
+    with telling(listening):
+        search(Victim(model, own, 16), rows)
+        assert "swaps" in told
+        batch = encode(rows, own, 16).batch([0, 1])
+        told.clear()
+        TextEdits(search, own, 16)(model, batch)
+    assert told == []

@@ -27,6 +27,7 @@ from textadv.models.victim import Victim
 from textadv.values.batch import Batch
 from textadv.values.digests import digest
 from textadv.values.errors import ModelError
+from textadv.values.host.phases import telling, untold
 from textadv.values.kinds import require_kind
 from textadv.values.losses import margin
 from textadv.values.randomness import derived_seed
@@ -171,7 +172,8 @@ class TextEdits:
                 f"attack.edits: {self.searches[0].name or 'a search'} makes processes run different numbers of passes, "
                 "which FSDP cannot do. Use DDP, or attack.edits.name: typos."
             )
-        found = self._texts(model, batch, written, step)
+        with telling(untold):
+            found = self._texts(model, batch, written, step)
         edited = found.rows.batch(range(len(batch))).to(batch.device)
         edited = replace(edited, labels=batch.labels, ids=batch.ids, role=batch.role)
         queries, slopes = (torch.tensor(count, device=batch.device) for count in (found.queries, found.slopes))
