@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 import pytest
+import torch
 
 from tests.attacks.edits.toys import rows, tokenizer
 from textadv.attacks.edits import Passage, Pieces, PlantedWords, StochasticTokens, Typos, WordList, typos
 from textadv.data import encode
+from textadv.values.texts import Windows
+from textadv.values.windows import apart
 
 TEXT = "several people thought that watching another tedious film would bother their children"
 
@@ -88,6 +92,7 @@ def test_other_tokens_spell_the_same_text() -> None:
     assert [len(values) for values in every.features[0].values()] == [len(every.tokens[0])] * len(every.features[0])
     assert StochasticTokens(0.0)(encoded, pieces, 99) == encoded
     short = StochasticTokens(1.0)(encoded, pieces, 6)
+    assert own.convert_ids_to_tokens(short.tokens[0]) == ["[CLS]", "g", "##o", "##o", "##d", "[SEP]"]
     assert all(len(tokens) <= 6 for tokens in short.tokens)
     words = ["".join(own.convert_ids_to_tokens(tokens[1:-1])).replace("##", "") for tokens in every.tokens]
     assert words == ["goodfilmgood", "good"]
@@ -100,3 +105,32 @@ def test_other_tokens_are_drawn_by_row_and_step() -> None:
     one = spec(encoded, pieces, 40)
     assert one.tokens[0] != one.tokens[1] and spec(encoded, pieces, 40) == one
     assert spec(encoded, pieces, 40, step=1) != one
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_rows_that_fill_the_length_are_cut_as_well(side: Literal["right", "left"]) -> None:
+    own = tokenizer(["good", "go", "##od", "film", "fil", "##m"], letters=True)
+    own.truncation_side = side
+    encoded = encode(rows("good film good film"), own, 5)
+    spec, pieces = StochasticTokens(1.0), Pieces(own)
+    found = spec(encoded, pieces, 5)
+    kept = {"right": ["g", "##o", "##o"], "left": ["##d", "fil", "##m"]}[side]
+    assert own.convert_ids_to_tokens(found.tokens[0]) == ["[CLS]", *kept, "[SEP]"]
+    assert found.editable[0] == [False, True, True, True, False]
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_rows_of_several_windows_are_cut_window_by_window(side: Literal["right", "left"]) -> None:
+    own = tokenizer(["good", "go", "##od", "film", "fil", "##m"], letters=True)
+    own.padding_side = side
+    windows = Windows(length=6, overlap=1, toward=1)
+    encoded = encode(rows("film film film good film", "good"), own, 6, windows=windows)
+    spec = StochasticTokens(1.0)
+    found = spec(encoded, Pieces(own), 6)
+    assert len(encoded.lengths) == 2 and encoded.lengths[0] > 6
+    taken, before = apart(found.batch([0, 1])), apart(encoded.batch([0, 1]))
+    assert torch.equal(taken.row, before.row) and torch.equal(taken.place, before.place)
+    for ids, mask in zip(taken.batch.inputs["input_ids"], taken.batch.inputs["attention_mask"], strict=True):
+        tokens = own.convert_ids_to_tokens(ids[mask.bool()].tolist())
+        assert tokens[0] == "[CLS]" and tokens[-1] == "[SEP]" and len(tokens) <= 6
+        assert "[PAD]" not in tokens and "good" not in tokens and "film" not in tokens

@@ -159,7 +159,8 @@ class StochasticTokens:
             raise ValueError(f"stochastic_tokens.rate must be from 0 to 1, got {self.rate}.")
 
     def __call__(self, rows: EncodedRows, pieces: Pieces, max_length: int, *, step: int = 0) -> EncodedRows:
-        """The rows in other tokens, `max_length` of them at most; labels and ids stay. Only editable tokens are cut.
+        """The rows in other tokens; labels and ids stay. Only editable tokens are cut. What then is more than
+        `max_length` tokens of a row, or of one of its windows, is left out at the end that the tokenizer cuts texts at.
 
         pieces: `Pieces(tokenizer)` of the tokenizer that made the rows.
         """
@@ -172,19 +173,30 @@ class StochasticTokens:
         self, rows: EncodedRows, n: int, pieces: Pieces, max_length: int, step: int
     ) -> tuple[dict[str, list[int]], list[bool]]:
         draw = Random(derived_seed(self.seed, step, rows.ids[n]))
-        editable = rows.editable[n]
-        room = max(0, max_length - len(editable))
-        source: list[int] = []
-        tokens: list[int] = []
-        for place, (token, may) in enumerate(zip(rows.tokens[n], editable, strict=True)):
-            own = self._cut(token, pieces, draw) if may else [token]
-            if len(own) - 1 > room:
-                own = [token]
-            room -= len(own) - 1
-            tokens += own
-            source += [place] * len(own)
-        features = {name: [values[place] for place in source] for name, values in rows.features[n].items()}
-        return features | {"input_ids": tokens}, [editable[place] for place in source]
+        features, editable = rows.features[n], rows.editable[n]
+        several = rows.windows is not None and len(editable) > rows.windows.length
+        length = rows.windows.length if rows.windows is not None and several else max(1, len(editable))
+        left = rows.padding_side == "left"
+        # The place that a token comes from, -1 of padding, and the token.
+        made: list[tuple[int, int]] = []
+        for start in range(0, len(editable), length):
+            there = [p for p in range(start, min(start + length, len(editable))) if features["attention_mask"][p]]
+            own = [
+                (place, token)
+                for place in there
+                for token in (self._cut(rows.tokens[n][place], pieces, draw) if editable[place] else [])
+                or [rows.tokens[n][place]]
+            ]
+            own = _kept(own, editable, max_length, pieces.tokenizer.truncation_side == "left")
+            filled = several and (left or start + length < len(editable))
+            padding = [(-1, rows.pad["input_ids"])] * (length - len(own) if filled else 0)
+            made += [*padding, *own] if left else [*own, *padding]
+        found = {
+            name: [values[place] if place >= 0 else rows.pad[name] for place, _ in made]
+            for name, values in features.items()
+        }
+        found["input_ids"] = [token for _, token in made]
+        return found, [place >= 0 and editable[place] for place, _ in made]
 
     def _cut(self, token: int, pieces: Pieces, draw: Random) -> list[int]:
         """The token, or what it is cut into."""
@@ -193,3 +205,11 @@ class StochasticTokens:
             return [token]
         left, right = draw.choice(cuts)
         return [*self._cut(left, pieces, draw), *self._cut(right, pieces, draw)]
+
+
+def _kept(tokens: Sequence[tuple[int, int]], editable: Sequence[bool], most: int, left: bool) -> list[tuple[int, int]]:
+    """The tokens with their places, `most` of them: the last (or, `left`, the first) of the text are left out."""
+    over = len(tokens) - most
+    own = [n for n, (place, _) in enumerate(tokens) if editable[place]]
+    out = set(own[:over] if left else own[-over:]) if over > 0 else set()
+    return [pair for n, pair in enumerate(tokens) if n not in out]
