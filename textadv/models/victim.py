@@ -161,11 +161,13 @@ class Victim:
                     found[place] = Slopes(grad[row][kept].float().cpu(), self._spans(asked[place]), tuple(own))
         return [one for one in found if one is not None]
 
-    def read(self, asked: Asked) -> int:
-        """How many characters of the text are read before it is cut; all, where the tokenizer cannot say."""
+    def read(self, asked: Asked) -> tuple[int, int]:
+        """From which character on up to which the text is read, the rest is cut off; all, where the tokenizer cannot
+        say."""
         if not isinstance(self.tokenizer, PreTrainedTokenizerFast):
-            return len(asked.text)
-        return max((stop for _, stop in self._spans(asked)), default=0)
+            return 0, len(asked.text)
+        own = [span for span in self._spans(asked) if span[1] > span[0]]
+        return min((start for start, _ in own), default=0), max((stop for _, stop in own), default=0)
 
     def _spans(self, asked: Asked) -> tuple[tuple[int, int], ...]:
         if self.windows is not None:

@@ -177,10 +177,20 @@ def test_padding_on_the_left_moves_no_slope() -> None:
 
 def test_only_what_the_model_reads_is_edited() -> None:
     own = victim({"good": 2.0}, max_length=4)
-    assert own.read(Asked("one good two three")) == 8
+    assert own.read(Asked("one good two three")) == (0, 8)
     spec = EditAttack(Letter("swap", "all"), Greedy("delete"), (NotTwice(),))
     (row,) = spec(own, rows("one good two three")).rows
     assert row.status.value == "succeeded" and row.edited.split()[2:] == ["two", "three"]
+
+
+def test_only_what_the_model_reads_is_edited_where_the_beginning_is_cut_off() -> None:
+    own = victim({"good": 2.0}, max_length=4)
+    own.tokenizer.truncation_side = "left"
+    assert own.read(Asked("one three good two")) == (10, 18)
+    spec = EditAttack(Letter("swap", "all"), Greedy("delete"), (NotTwice(),))
+    row, cut = spec(own, rows("one three good two", "good two three")).rows
+    assert row.status.value == "succeeded" and row.edited.split()[:2] == ["one", "three"]
+    assert cut.edited.split()[0] == "good"
 
 
 def test_whole_words_and_their_neighbours() -> None:

@@ -178,10 +178,13 @@ class EditAttack:
             reason = str(error)
         return _told(bare, row, Status.SUCCEEDED if row.reached else Status.FAILED, reason)
 
-    def _places(self, row: Row, read: int) -> tuple[int, ...]:
+    def _places(self, row: Row, read: tuple[int, int]) -> tuple[int, ...]:
         """The words that may be edited: of those that the model reads."""
-        spans = row.original.spans
-        return tuple(n for n, (start, _) in enumerate(spans) if start < read and row.may_change(row.original, n))
+        first, end = read
+        words = enumerate(row.original.spans)
+        return tuple(
+            n for n, (start, stop) in words if start < end and stop > first and row.may_change(row.original, n)
+        )
 
     def _refusal(self, row: Row, text: str) -> str | None:
         """Why the row is not searched; None where it is."""
