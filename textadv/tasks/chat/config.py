@@ -99,7 +99,10 @@ class ChatDataConfig(Section):
         "error",
         description="Half characters in any text that is read (lone surrogates): an error, or U+FFFD in their place.",
     )
-    max_length: Count = Field(256, description="Longest chat in tokens, prompt and answer together.")
+    max_length: Count = Field(
+        256,
+        description="Longest chat in tokens, prompt and answer together; attacks in text are sent whole.",
+    )
     editable: Literal["user", "user_and_template"] = Field(
         "user", description="What the adversary may touch: the user's text, or the chat template around it as well."
     )
