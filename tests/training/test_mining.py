@@ -196,8 +196,8 @@ def test_tables_and_lines_tell_the_rows_apart_and_say_what_came_after_the_last_s
     last = Round(own[1].step, (own[1].tried[0]._replace(rows=0, wrong=0),), 0, 10)
     _, held_out, training, _ = Mining.blocks({"hardened": Mining((own[0], last))})
     assert isinstance(held_out, Grid) and isinstance(training, Grid)
-    assert [row[0] for row in held_out.rows] == ["held-out rows, before step", "1", "after the last"]
-    assert [row[0] for row in training.rows] == ["training rows, before step", "1"]
+    assert [row[0] for row in held_out.rows] == ["held-out rows, after step", f"{own[0].step}", f"{own[1].step}"]
+    assert [row[0] for row in training.rows] == ["training rows, after step", f"{own[0].step}"]
     assert "typos 5/50 (30/40)" in str(own[0])
     assert str(last).endswith("10 hard rows in all  wrong when edited, held out: typos 12/40")
 

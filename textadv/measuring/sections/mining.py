@@ -63,11 +63,10 @@ def plateau(rounds: Sequence[Round], name: str) -> str:
 def _table(rounds: Sequence[Round], names: Sequence[str], held_out: bool) -> list[list[str]]:
     """A row for each round, the last of them after the last step; of training rows there is none of it."""
     what = "held-out rows" if held_out else "training rows"
-    rows = [[f"{what}, before step", *names, *([] if held_out else ["added", "in all"])]]
+    rows = [[f"{what}, after step", *names, *([] if held_out else ["added", "in all"])]]
     for one in rounds if held_out else rounds[:-1]:
         cells = [rate_cell(_share(tried, held_out)) for tried in one.tried]
-        place = "after the last" if one is rounds[-1] else f"{one.step + 1:,}"
-        rows.append([place, *cells, *([] if held_out else [f"{one.added:,}", f"{one.pool:,}"])])
+        rows.append([f"{one.step:,}", *cells, *([] if held_out else [f"{one.added:,}", f"{one.pool:,}"])])
     return rows
 
 
