@@ -182,8 +182,8 @@ def test_a_victim_in_windows_knows_where_every_token_stands() -> None:
     model, trigger = trigger_model()
     victim = Victim(model, reviews_tokenizer(), 16, windows=WINDOWS)
     text = FILLER * 8 + INJECTION
-    assert victim.read(Asked(text)) == len(text)
-    assert Victim(model, reviews_tokenizer(), 16).read(Asked(text)) < len(text)
+    assert victim.read(Asked(text)) == (0, len(text))
+    assert Victim(model, reviews_tokenizer(), 16).read(Asked(text))[1] < len(text)
     (found,) = victim.slopes([Asked(text)], lambda logits, _: logits[:, 1])
     (place,) = {n for n, token in enumerate(found.tokens) if token == trigger}
     start, stop = found.spans[place]

@@ -7,6 +7,8 @@ from functools import cached_property
 
 from transformers import PreTrainedTokenizerBase
 
+from textadv.data.encoding import truncation_kept
+
 CONTINUES = "##"
 
 
@@ -16,6 +18,15 @@ class Pieces:
 
     tokenizer: PreTrainedTokenizerBase
     _known: dict[int, tuple[tuple[int, int], ...]] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def edges(self) -> tuple[int, int]:
+        """How many tokens the tokenizer adds before a text and after it."""
+        with truncation_kept(self.tokenizer):
+            added = self.tokenizer("a", return_special_tokens_mask=True)["special_tokens_mask"]
+        return next(n for n, own in enumerate(added) if not own), next(
+            n for n, own in enumerate(added[::-1]) if not own
+        )
 
     @cached_property
     def _vocabulary(self) -> dict[str, int]:

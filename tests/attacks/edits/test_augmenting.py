@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Literal
 
 import pytest
-import torch
 
 from tests.attacks.edits.toys import rows, tokenizer
 from textadv.attacks.edits import Passage, Pieces, PlantedWords, StochasticTokens, Typos, WordList, typos
-from textadv.data import encode
+from textadv.data import Examples, encode
 from textadv.values.texts import Windows
 from textadv.values.windows import apart
 
@@ -119,18 +119,49 @@ def test_rows_that_fill_the_length_are_cut_as_well(side: Literal["right", "left"
     assert found.editable[0] == [False, True, True, True, False]
 
 
-@pytest.mark.parametrize("side", ["right", "left"])
-def test_rows_of_several_windows_are_cut_window_by_window(side: Literal["right", "left"]) -> None:
+@pytest.mark.parametrize("cut", ["right", "left"])
+def test_of_a_pair_each_text_loses_what_it_grew_by_itself(cut: Literal["right", "left"]) -> None:
     own = tokenizer(["good", "go", "##od", "film", "fil", "##m"], letters=True)
-    own.padding_side = side
-    windows = Windows(length=6, overlap=1, toward=1)
-    encoded = encode(rows("film film film good film", "good"), own, 6, windows=windows)
-    spec = StochasticTokens(1.0)
-    found = spec(encoded, Pieces(own), 6)
-    assert len(encoded.lengths) == 2 and encoded.lengths[0] > 6
-    taken, before = apart(found.batch([0, 1])), apart(encoded.batch([0, 1]))
-    assert torch.equal(taken.row, before.row) and torch.equal(taken.place, before.place)
-    for ids, mask in zip(taken.batch.inputs["input_ids"], taken.batch.inputs["attention_mask"], strict=True):
-        tokens = own.convert_ids_to_tokens(ids[mask.bool()].tolist())
-        assert tokens[0] == "[CLS]" and tokens[-1] == "[SEP]" and len(tokens) <= 6
-        assert "[PAD]" not in tokens and "good" not in tokens and "film" not in tokens
+    own.truncation_side = cut
+    first, second = (
+        Examples(("film good film good",), ("good film",), (1,), (3,)),
+        Examples(("film",), None, (1,), (3,)),
+    )
+    encoded = encode(first, own, 9)
+    spec, pieces = StochasticTokens(1.0), Pieces(own)
+    named = own.convert_ids_to_tokens(spec(encoded, pieces, 9).tokens[0])
+    parts = " ".join(named).split("[SEP]")
+    assert len(named) == 9 and [len(part.split()) for part in parts] == [5, 2, 0]
+    assert len(spec(encode(second, own, 9), pieces, 9).tokens[0]) == 4
+    roomy = own.convert_ids_to_tokens(spec(encode(first, own, 9), pieces, 11).tokens[0])
+    assert len(roomy) == 11 and roomy.count("[SEP]") == 2 and roomy.index("[SEP]") == 7
+
+
+@pytest.mark.parametrize("overlap", [0, 1, 3])
+@pytest.mark.parametrize("pad", ["right", "left"])
+@pytest.mark.parametrize("cut", ["right", "left"])
+def test_in_windows_the_whole_text_is_read_in_other_tokens(
+    cut: Literal["right", "left"], pad: Literal["right", "left"], overlap: int
+) -> None:
+    own = tokenizer(["good", "go", "##od", "film", "fil", "##m"], letters=True)
+    own.truncation_side, own.padding_side = cut, pad
+    windows, pieces = Windows(length=7, overlap=overlap, toward=1), Pieces(own)
+    encoded = encode(
+        rows("film film good film good film good", "good", "film good film good", ""), own, 7, windows=windows
+    )
+    assert StochasticTokens(0.0)(encoded, pieces, 7) == encoded
+    found = StochasticTokens(1.0)(encoded, pieces, 7)
+    taken = apart(found.batch(range(4)))
+    for row, text in enumerate(("filmfilmgoodfilmgoodfilmgood", "good", "filmgoodfilmgood", "")):
+        own_windows = [
+            own.convert_ids_to_tokens(ids[mask.bool()].tolist())
+            for ids, mask, at in zip(
+                taken.batch.inputs["input_ids"], taken.batch.inputs["attention_mask"], taken.row, strict=True
+            )
+            if int(at) == row
+        ]
+        assert all(one[0] == "[CLS]" and one[-1] == "[SEP]" and len(one) <= 7 for one in own_windows)
+        inner = [one[1:-1] for one in (own_windows[::-1] if cut == "left" else own_windows)]
+        joined = inner[0] + [token for one in inner[1:] for token in one[overlap:]]
+        assert "".join(joined).replace("##", "") == text and not {"good", "film"} & set(joined)
+        assert all(before[len(before) - overlap :] == after[:overlap] for before, after in pairwise(inner))

@@ -13,6 +13,7 @@ from textadv.attacks.edits.characters import KINDS, Kind, Letter
 from textadv.attacks.edits.letters import WordList
 from textadv.attacks.edits.passage import Passage
 from textadv.data import EncodedRows, Examples
+from textadv.data.retold import Row, Token
 from textadv.models.pieces import Pieces
 from textadv.values.randomness import derived_seed
 
@@ -142,8 +143,8 @@ Drawn = Typos | PlantedWords
 
 @dataclass(frozen=True)
 class StochasticTokens:
-    """The same texts in other tokens of the vocabulary: a token is cut in two with probability `rate`, and so are its
-    parts (BPE-dropout, arXiv:1910.13267, and subword regularisation, arXiv:1804.10959, have the purpose).
+    """The same texts in other tokens of the vocabulary, as far as there is room for them: a token is cut in two with
+    probability `rate`, and so are its parts (BPE-dropout, arXiv:1910.13267, and subword regularisation, arXiv:1804.10959, have the purpose).
 
     seed: what is drawn for a row is drawn from (seed, step, row id).
 
@@ -159,44 +160,35 @@ class StochasticTokens:
             raise ValueError(f"stochastic_tokens.rate must be from 0 to 1, got {self.rate}.")
 
     def __call__(self, rows: EncodedRows, pieces: Pieces, max_length: int, *, step: int = 0) -> EncodedRows:
-        """The rows in other tokens; labels and ids stay. Only editable tokens are cut. What then is more than
-        `max_length` tokens of a row, or of one of its windows, is left out at the end that the tokenizer cuts texts at.
+        """The rows in other tokens; labels and ids stay. Only editable tokens are cut. What is more than `max_length`
+        tokens then is left out at the end that the tokenizer cuts texts at: of each text of a row what it grew by at
+        most, the last text first. Rows in windows lose nothing, and get more of them where they need.
 
         pieces: `Pieces(tokenizer)` of the tokenizer that made the rows.
         """
         made = [self._row(rows, n, pieces, max_length, step) for n in range(len(rows))]
-        return replace(
-            rows, features=tuple(features for features, _ in made), editable=tuple(editable for _, editable in made)
-        )
+        features, editable = (tuple(part) for part in zip(*made, strict=True)) if made else ((), ())
+        return replace(rows, features=features, editable=editable, spans=())
 
     def _row(
         self, rows: EncodedRows, n: int, pieces: Pieces, max_length: int, step: int
     ) -> tuple[dict[str, list[int]], list[bool]]:
         draw = Random(derived_seed(self.seed, step, rows.ids[n]))
-        features, editable = rows.features[n], rows.editable[n]
-        several = rows.windows is not None and len(editable) > rows.windows.length
-        length = rows.windows.length if rows.windows is not None and several else max(1, len(editable))
-        left = rows.padding_side == "left"
-        # The place that a token comes from, -1 of padding, and the token.
-        made: list[tuple[int, int]] = []
-        for start in range(0, len(editable), length):
-            there = [p for p in range(start, min(start + length, len(editable))) if features["attention_mask"][p]]
-            own = [
+        source = Row(rows, n)
+
+        def cut(places: Sequence[int]) -> list[Token]:
+            return [
                 (place, token)
-                for place in there
-                for token in (self._cut(rows.tokens[n][place], pieces, draw) if editable[place] else [])
-                or [rows.tokens[n][place]]
+                for place in places
+                for token in (self._cut(source.tokens[place], pieces, draw) if source.editable[place] else [])
+                or [source.tokens[place]]
             ]
-            own = _kept(own, editable, max_length, pieces.tokenizer.truncation_side == "left")
-            filled = several and (left or start + length < len(editable))
-            padding = [(-1, rows.pad["input_ids"])] * (length - len(own) if filled else 0)
-            made += [*padding, *own] if left else [*own, *padding]
-        found = {
-            name: [values[place] if place >= 0 else rows.pad[name] for place, _ in made]
-            for name, values in features.items()
-        }
-        found["input_ids"] = [token for _, token in made]
-        return found, [place >= 0 and editable[place] for place, _ in made]
+
+        left = pieces.tokenizer.truncation_side == "left"
+        if rows.windows is None:
+            return source.row(source.shortened(cut(range(len(source.tokens))), max_length, left))
+        before, text, after = source.text(pieces.edges, rows.windows, left)
+        return source.row(source.windowed(before, cut(text), after, rows.windows, left))
 
     def _cut(self, token: int, pieces: Pieces, draw: Random) -> list[int]:
         """The token, or what it is cut into."""
@@ -205,11 +197,3 @@ class StochasticTokens:
             return [token]
         left, right = draw.choice(cuts)
         return [*self._cut(left, pieces, draw), *self._cut(right, pieces, draw)]
-
-
-def _kept(tokens: Sequence[tuple[int, int]], editable: Sequence[bool], most: int, left: bool) -> list[tuple[int, int]]:
-    """The tokens with their places, `most` of them: the last (or, `left`, the first) of the text are left out."""
-    over = len(tokens) - most
-    own = [n for n, (place, _) in enumerate(tokens) if editable[place]]
-    out = set(own[:over] if left else own[-over:]) if over > 0 else set()
-    return [pair for n, pair in enumerate(tokens) if n not in out]
