@@ -186,6 +186,13 @@ def test_an_attack_has_nothing_to_say_of_classes_that_it_leaves_alone() -> None:
     }
 
 
+def test_rows_that_every_attack_leaves_alone_have_no_worst_edit() -> None:
+    measured = record(at(1.2), {"zeros": (replace(SWAPS, labels=(0,)), ROWS)})
+    assert not any("recall" in measure.id for measure in measured.measures)
+    section = measured.section(EditedDetection)
+    assert section is not None and {one.what for one in section.shares} == {"false_positives"}
+
+
 def test_the_worst_edit_is_that_of_each_row() -> None:
     def only(word: str) -> EditAttack:
         return replace(SWAPS, transformation=Synonyms(WordTable(word, {word: SYNONYMS[word]})), name=word)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from textadv.measuring.accuracy.detection_verdict import detector_figures, detector_sentences
+from textadv.measuring.accuracy.detection_verdict import Detected, detected
 from textadv.measuring.accuracy.record import (
     CLEAN,
     ROBUST,
@@ -46,21 +46,21 @@ def classifier_verdict(models: Sequence[Measured], trainings: Sequence[Training]
     if not models:
         return _uncompared("No model was evaluated.")
     subject, baseline = models[-1], baseline_of(models)
-    figures = _figures(baseline, subject, trainings)
+    detector = detected(baseline, subject)
+    figures = (*detector.figures, *_figures(baseline, subject, trainings))
     if not subject[CLEAN].total:
         return _uncompared(f"The {_split(subject)} split had no row to evaluate, so nothing is known.", figures=figures)
     saved = not trainings and all(model.measure(WORST) and model.name != "plain" for model in models)
     if len(models) > 2 and saved:
-        return _uncompared(*_several(models), figures=figures)
-    detected = detector_sentences(baseline, subject)
+        return _uncompared(*_several(models), *detector.sentences, figures=figures)
     if baseline is None or subject.measure(WORST) is None:
         told = "There is no second model to compare it with."
-        return _uncompared(standing(subject), *detected, told, figures=figures)
+        return _uncompared(standing(subject), *detector.sentences, told, figures=figures)
     robust, clean = _change(baseline, subject, WORST), _change(baseline, subject, CLEAN)
     if robust is None or clean is None:
         told = f"{baseline.name} and {subject.name} were not measured on the same rows under the same attacks"
-        told += ", so no difference is tested."
-        return _uncompared(standing(baseline), standing(subject), told, *detected, figures=figures)
+        told += ", so no difference under attack is tested."
+        return _uncompared(standing(baseline), standing(subject), told, *detector.sentences, figures=figures)
     unimproved, still = _unimproved(baseline, subject), _still_broken(subject)
     word = _word(robust)
     if word == "gain" and (unimproved or still.value > MOST_STILL_BROKEN):
@@ -69,10 +69,10 @@ def classifier_verdict(models: Sequence[Measured], trainings: Sequence[Training]
         _bought(baseline, subject, robust, word, bool(trainings)),
         _what_is_left(unimproved, still, counted_in(subject)) if word in ("gain", "partial") else "",
         _clean_change(clean, len(subject[CLEAN].rows)),
-        *detected,
+        *detector.sentences,
         _cost(training_of(trainings, baseline), training_of(trainings, subject)),
         _equal_cost(models, baseline, subject),
-        _for_whom(word, clean),
+        _for_whom(word, clean, detector),
     ]
     return Verdict(word, HEADLINES[word], tuple(filter(None, sentences)), figures)
 
@@ -188,12 +188,12 @@ def _equal_cost(models: Sequence[Measured], baseline: Measured, subject: Measure
     return f"Against a plain fine-tune of equal cost: {told}"
 
 
-def _for_whom(word: VerdictWord, clean: Change) -> str:
+def _for_whom(word: VerdictWord, clean: Change, detector: Detected) -> str:
     if word == "loss":
         return "Nobody is served by shipping this model instead of the baseline."
     if word == "unproven":
         return "Nothing here supports shipping this model instead of the baseline; more rows might decide it."
-    trade = "a trade" if clean.high < 0 or word == "partial" else "a good trade"
+    trade = "a trade" if clean.high < 0 or detector.worse or word == "partial" else "a good trade"
     return (
         f"That is {trade} where inputs may be perturbed as the threat model below describes; "
         "these numbers say nothing about attacks outside it."
@@ -201,10 +201,9 @@ def _for_whom(word: VerdictWord, clean: Change) -> str:
 
 
 def _figures(baseline: Measured | None, subject: Measured, trainings: Sequence[Training]) -> tuple[Figure, ...]:
-    """What it finds as a detector, what it withstands, what it knows, what it took."""
+    """What it withstands, what it knows, what it took."""
     titles = {WORST: "Right under the worst attack", CLEAN: "Right without attack"}
-    figures = detector_figures(baseline, subject)
-    figures += [_figure(title, found, baseline) for id, title in titles.items() if (found := subject.measure(id))]
+    figures = [_figure(title, found, baseline) for id, title in titles.items() if (found := subject.measure(id))]
     run, other = training_of(trainings, subject), training_of(trainings, baseline)
     if run is not None and other is not None and other.passes:
         figures.append(Figure("Training cost", f"x {run.passes / other.passes:.1f}", f"the passes of {other.name}"))

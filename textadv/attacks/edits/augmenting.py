@@ -144,7 +144,8 @@ Drawn = Typos | PlantedWords
 @dataclass(frozen=True)
 class StochasticTokens:
     """The same texts in other tokens of the vocabulary, as far as there is room for them: a token is cut in two with
-    probability `rate`, and so are its parts (BPE-dropout, arXiv:1910.13267, and subword regularisation, arXiv:1804.10959, have the purpose).
+    probability `rate`, and so are its parts (BPE-dropout, arXiv:1910.13267, and subword regularisation,
+    arXiv:1804.10959, have the purpose).
 
     seed: what is drawn for a row is drawn from (seed, step, row id).
 

@@ -2,55 +2,67 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from textadv.measuring.accuracy.detection import group_of
-from textadv.measuring.accuracy.edited_detection import WORST_EDIT
+from textadv.measuring.accuracy.edited_detection import UNEDITED, WORST_EDIT
 from textadv.measuring.measured import Compared, Measure, Measured, change, holm
-from textadv.measuring.rates import percent, rate_text
+from textadv.measuring.rates import percent
 from textadv.measuring.results import Figure
 from textadv.measuring.sections.detection import Detection
 from textadv.measuring.wording import points_text
 
 SHOWN = 0.05
 RECALL, FALSE_POSITIVES = "recall", "false_positives"
-SINGULAR, PLURAL = ("falls", "rises"), ("fall", "rise")
+KINDS = {RECALL: "recall", FALSE_POSITIVES: "false positives"}
+VERBS = {RECALL: ("falls", "rises"), FALSE_POSITIVES: ("fall", "rise")}
 
 
-def detector_sentences(baseline: Measured | None, subject: Measured) -> list[str]:
-    """What of recall and false positives was shown to change, and what the worst edit of each text leaves of recall.
+class Detected(NamedTuple):
+    """What a verdict says of a detector. worse: whether recall was shown to fall, or false positives to rise."""
+
+    sentences: tuple[str, ...] = ()
+    figures: tuple[Figure, ...] = ()
+    worse: bool = False
+
+
+def detected(baseline: Measured | None, subject: Measured) -> Detected:
+    """Rates that were shown to change against the baseline, what the worst edit of each text leaves, the worst files.
 
     Nothing of a model without thresholds. A change counts as shown where McNemar's test, corrected for the number of
     rates (Holm), has p below `SHOWN`; models with thresholds for other shares are not compared.
     """
     share = _first_share(subject)
     if share is None:
-        return []
-    opening = f"As a detector, at the threshold for {100 * share:g} % false positives"
-    told = []
-    if baseline is not None and _first_share(baseline) == share:
-        told.append(_changed(baseline, subject, share))
-    edited = [f"{_file(one)} {rate_text(one.rate)}" for one in _measures(subject, RECALL, share, WORST_EDIT)]
-    if edited:
-        told.append(f"recall under the worst edit of each text is {', '.join(edited)}.")
-    return [f"{opening}: {one}" for one in told if one]
+        return Detected()
+    if baseline is not None and _first_share(baseline) != share:
+        baseline = None
+    pairs = [] if baseline is None else _pairs(baseline, subject, share)
+    shown = _shown(pairs)
+    told = [] if baseline is None else [_changed(baseline, shown, len(pairs))]
+    told += [_edited(subject, kind, share) for kind in KINDS]
+    opening = f"{subject.name} as a detector, at the threshold for {100 * share:g} % false positives"
+    sentences = tuple(f"{opening}: {one}." for one in told if one)
+    worse = any((one.change.value > 0) is (kind == FALSE_POSITIVES) for kind, one in shown)
+    return Detected(sentences, tuple(_figures(baseline, subject, share)), worse)
 
 
-def detector_figures(baseline: Measured | None, subject: Measured) -> list[Figure]:
-    """The lowest recall of a file and the most false positives of one, with the baseline's on the same file."""
-    share = _first_share(subject)
-    if share is None:
-        return []
+def _figures(baseline: Measured | None, subject: Measured, share: float) -> list[Figure]:
+    """The lowest recall of a file and the most false positives of one, with the baseline's on the same rows."""
     figures = []
     for kind, title, worst in (
         (RECALL, f"Lowest recall at {100 * share:g} % false positives", min),
-        (FALSE_POSITIVES, "Most false positives at that threshold", max),
+        (FALSE_POSITIVES, f"Most false positives at the threshold for {100 * share:g} %", max),
     ):
         found = _measures(subject, kind, share)
         if found:
             one = worst(found, key=lambda measure: measure.value)
+            told = f"[{100 * one.low:.1f}, {100 * one.high:.1f}], {one.total} rows of {_file(one)}"
+            told += f", of {len(found)} files" if len(found) > 1 else ""
             first = baseline.measure(one.id) if baseline is not None else None
-            beside = f"{baseline.name} {percent(first.value)}" if baseline and first else rate_text(one.rate)
-            of = f" of {len(found)} files" if len(found) > 1 else ""
-            figures.append(Figure(title, percent(one.value), f"{_file(one)}{of}, {beside}"))
+            if baseline is not None and first is not None and change(first, one) is not None:
+                told += f"; {baseline.name} {percent(first.value)}"
+            figures.append(Figure(title, percent(one.value), told))
     return figures
 
 
@@ -68,23 +80,38 @@ def _file(measure: Measure) -> str:
     return measure.group.removeprefix(group_of(""))
 
 
-def _changed(baseline: Measured, subject: Measured, share: float) -> str:
-    pairs = [
+def _pairs(baseline: Measured, subject: Measured, share: float) -> list[tuple[str, Compared]]:
+    """Each rate of both models on the same rows, with its kind."""
+    return [
         (kind, Compared(first, last, found))
-        for kind in (RECALL, FALSE_POSITIVES)
+        for kind in KINDS
         for last in _measures(subject, kind, share)
         if (first := baseline.measure(last.id)) and (found := change(first, last))
     ]
+
+
+def _shown(pairs: list[tuple[str, Compared]]) -> list[tuple[str, Compared]]:
     corrected = holm([1.0 if one.change.p is None else one.change.p for _, one in pairs])
-    shown = [pair for pair, p in zip(pairs, corrected, strict=True) if p < SHOWN]
+    return [pair for pair, p in zip(pairs, corrected, strict=True) if p < SHOWN]
+
+
+def _changed(baseline: Measured, shown: list[tuple[str, Compared]], rates: int) -> str:
     told = []
-    for kind, name, verbs in ((RECALL, "recall", SINGULAR), (FALSE_POSITIVES, "false positives", PLURAL)):
-        for rises, verb in enumerate(verbs):
+    for kind, name in KINDS.items():
+        for rises, verb in enumerate(VERBS[kind]):
             files = [one for own, one in shown if own == kind and (one.change.value > 0) == bool(rises)]
             if files:
                 listed = ", ".join(f"{_file(one.after)} {points_text(one.change)}" for one in files)
                 told.append(f"{name} {verb} ({listed} points)")
-    left = len(pairs) - len(shown)
-    if left:
-        told.append(f"{left} of {len(pairs)} rates cannot be told from those of {baseline.name}")
-    return f"{'; '.join(told)}." if told else ""
+    if rates > len(shown):
+        told.append(f"{rates - len(shown)} of {rates} rates cannot be told from those of {baseline.name}")
+    return "; ".join(told)
+
+
+def _edited(model: Measured, kind: str, share: float) -> str:
+    """The rates under the worst edit, each beside that of the same rows as they are."""
+    told = []
+    for one in _measures(model, kind, share, WORST_EDIT):
+        as_it_is = model[one.id.removesuffix(WORST_EDIT) + UNEDITED]
+        told.append(f"{_file(one)} {percent(one.value)} of {one.total} rows, {percent(as_it_is.value)} as they are")
+    return f"{KINDS[kind]} under the worst edit of each text: {'; '.join(told)}" if told else ""

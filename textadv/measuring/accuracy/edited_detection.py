@@ -161,15 +161,20 @@ def _measures(
     shared = set.intersection(*(set(own) for own in found.under.values()))
     identities = {name: panel[name][0].identity for name in found.under}
     every = digest([str(sorted(identities.items())).encode()])
+    # Of rows of a kind that an attack leaves alone it has nothing to say; nor has the worst of what all leave alone.
+    sides = {
+        name: {label == detector.positive for label in labels.values() if panel[name][0].attacks(label)}
+        for name in found.under
+    }
+    edited = set[bool]().union(*sides.values())
     for file, ids in files.items():
         for name, scores in found.under.items():
-            # Of rows of a kind that it leaves alone an attack has nothing to say.
-            sides = {label == detector.positive for label in labels.values() if panel[name][0].attacks(label)}
             rows = [Scored(row, labels[row] == detector.positive, scores[row]) for row in ids if row in scores]
-            rows = [row for row in rows if row.positive in sides]
+            rows = [row for row in rows if row.positive in sides[name]]
             told = f" under {name}"
             yield from flagged_measures(file, rows, detector.limits, told, UNDER_EDIT + name, identities[name])
         as_it_is = [Scored(row, labels[row] == detector.positive, found.clean[row]) for row in ids if row in shared]
+        as_it_is = [row for row in as_it_is if row.positive in edited]
         told = ", edited rows as they are"
         yield from flagged_measures(file, as_it_is, detector.limits, told, UNEDITED)
         worst = [one._replace(score=_worst(one, found.under)) for one in as_it_is]
