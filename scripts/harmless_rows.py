@@ -5,9 +5,9 @@
 
 The words are those that most strongly speak for the class --toward in the training rows of the configuration; no test
 row is read for them. Of the pool come the texts with the strongest such word first, and where that leaves room others,
-drawn with --seed; texts that the configuration has already, in any split, are left out. Several columns are joined by a
-blank. Name the file in data.train beside the others: it has their columns data.text and data.label, the label that of
---label, and has been read with them as a run would.
+drawn with --seed; texts that a file of the configuration has already, case and blanks apart, are left out. Several
+columns are joined by a blank. Name the file in data.train beside the others: it has their columns data.text and
+data.label, the label that of --label, and has been read with them as a run would.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from textadv.values.host.writing import discard, write_text
 if TYPE_CHECKING:
     from textadv.data import Splits
     from textadv.data.characters import Surrogates
-    from textadv.tasks.text.config import RunConfig
+    from textadv.tasks.text.config import DataConfig, RunConfig
 
 
 def pooled(paths: Sequence[Path], columns: Sequence[str], surrogates: Surrogates = "error") -> list[str]:
@@ -61,25 +61,65 @@ def written(row: Sequence[Any], place: int) -> list[str]:
     return there
 
 
-def held(splits: Splits) -> set[str]:
-    """The texts of every row that the configuration has."""
-    parts = (splits.train, splits.validation, splits.test, splits.benign)
-    return {text for part in parts if part is not None for text in part.texts}
+def held(data: DataConfig) -> set[str]:
+    """The texts of all files that the data name, of rows that no run reads as well, as `plain` has them."""
+    from textadv.data.contamination import plain
+    from textadv.data.tables import read_files
+
+    named = {"train": data.train, "validation": data.validation, "test": data.test, "benign": data.benign}
+    named |= {f"tests.{name}": files for name, files in (data.tests or {}).items()}
+    found = set[str]()
+    for key, files in named.items():
+        if files is not None:
+            paths = [files] if isinstance(files, str) else list(files)
+            texts = read_files(paths, None, f"data.{key}", {data.text}).column(data.text, "data.text")
+            found |= {plain(text) for text in texts if isinstance(text, str)}
+    return found
 
 
-def check_read(config: RunConfig, path: Path, rows: Sequence[str], toward: int) -> None:
-    """Raises ConfigError or DataError where a run that names the file in data.train could not read it, or would take
-    its rows for rows of the class that is alarmed about."""
+def check_data(config: object, given: str) -> RunConfig:
+    """The run's configuration. Raises ConfigError where no file of rows with a header could join its data."""
+    from textadv.tasks.text.config import RunConfig
+
+    if not isinstance(config, RunConfig) or config.data.name != "files":
+        raise ConfigError([f"{given}: harmless rows join data.train of classifiers of text, from files."])
+    for key, remedy in (("columns", "Give the training files a header"), ("text_pair", "Make one text of each pair")):
+        if getattr(config.data, key) is not None:
+            told = "harmless rows are written with a header, one text to a row"
+            raise ConfigError([f"data.{key} is set, and {told}. {remedy}, and leave data.{key} out."])
+    return config
+
+
+def check_read(config: RunConfig, path: Path, rows: Sequence[str], before: Splits, toward: int) -> None:
+    """Raises ConfigError or DataError where a run that names the file in data.train would not read its rows, or take
+    them for rows of a new class or of the one that is alarmed about."""
     train = [config.data.train] if isinstance(config.data.train, str) else list(config.data.train or ())
-    more = {"train": [*train, str(path)], "train_rows": None}
+    more = {"train": [*train, str(path)], "train_rows": None, "validation_rows": None}
     splits = config.data.model_copy(update=more).make(config.seed)
+    classes = ", ".join(before.labels)
+    if splits.labels != before.labels:
+        raise ConfigError(
+            [f"--label makes a class of its own beside {classes}. Give the label that benign rows have in data.train."]
+        )
     own = set(rows)
-    read = [pair for part in (splits.train, splits.validation) for pair in zip(part.texts, part.labels, strict=True)]
-    if any(label == toward for text, label in read if text in own):
+    read = {
+        text: label
+        for part in (splits.train, splits.validation)
+        for text, label in zip(part.texts, part.labels, strict=True)
+        if text in own
+    }
+    if len(read) < len(own):
+        raise ConfigError(
+            [
+                f"--label is one under which a run reads {len(read)} of the {len(own)} rows. Give the label that "
+                f"benign rows have in data.train; the classes are {classes}."
+            ]
+        )
+    if toward in read.values():
         raise ConfigError(
             [
                 f"--label is that of {splits.labels[toward]}, the class --toward, and harmless rows are of another. "
-                f"Give the label that other rows have in data.train: {', '.join(splits.labels)}."
+                f"Give the label that other rows have in data.train: {classes}."
             ]
         )
 
@@ -111,13 +151,10 @@ def main() -> None:
             raise ConfigError([f"--rows and --words must be at least 1, got {given.rows} and {given.words}."])
         if given.output.exists():
             raise ConfigError([f"--output {given.output} exists. Name another file, or remove it."])
-        from textadv.tasks.text.config import RunConfig
-
-        config = load_config(given.config, given.overrides)
-        if not isinstance(config, RunConfig) or config.data.name != "files":
-            raise ConfigError([f"{given.config}: harmless rows join data.train of classifiers of text, from files."])
+        config = check_data(load_config(given.config, given.overrides), given.config)
         from textadv.attacks.edits import holding, telling_words
         from textadv.config.edits import class_id
+        from textadv.data.contamination import plain
 
         splits = config.data.make(config.seed)
         try:
@@ -125,9 +162,14 @@ def main() -> None:
         except ConfigError as error:
             raise ConfigError([f"--toward {line}" for line in error.lines]) from error
         words = telling_words(splits.train, toward, given.words)
+        if not words:
+            raise DataError(
+                f"data.train: no word speaks for {splits.labels[toward]} in enough of its rows, so no text can be "
+                "chosen by one. Name more training rows."
+            )
         columns = [name.strip() for name in given.columns.split(",")]
-        known = held(splits)
-        texts = [text for text in pooled(given.pool, columns, config.data.surrogates) if text not in known]
+        known = held(config.data)
+        texts = [text for text in pooled(given.pool, columns, config.data.surrogates) if plain(text) not in known]
         if not texts:
             raise DataError("--pool: it holds no text that the data of the configuration have not. Name other files.")
         first = holding(texts, words)
@@ -138,11 +180,16 @@ def main() -> None:
         writer.writerows((text, given.label) for text in rows)
         write_text(given.output, file.getvalue())
         try:
-            check_read(config, given.output, rows, toward)
+            check_read(config, given.output, rows, splits, toward)
         except BaseException:
             discard(given.output)
             raise
     tell(f"{len(rows)} rows, {min(len(first), len(rows))} with such a word: {given.output}")
+    if config.data.validation is None:
+        tell(
+            "note: data.validation is null, so a run with this file holds other validation rows out, of these as well: "
+            "name a validation file to compare runs with and without it."
+        )
 
 
 if __name__ == "__main__":
