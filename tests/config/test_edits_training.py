@@ -67,7 +67,7 @@ SECTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
         ("0.4", "'swap', 'space'", "least=2"),
     ),
     "stochastic_tokens": ("rate: 0.3", ("rate=0.3",)),
-    "planted_words": ("toward: bad, inserts: 2, words: 1", ("PlantedWords(words=(", "inserts=2, labels=(0,)")),
+    "planted_words": ("toward: bad, inserts: 2, words: 1", ("PlantedWords(1 words, inserts=2, labels=(0,)",)),
     "deepwordbug": ("queries: 9, share: 0.25", ("at most 9 a row", "ChangedWords(share=0.25)", "EditDistance")),
     "pruthi": ("words: 2", ("at most 64 a row", "steps=2")),
     "textbugger": ("queries: null, table: TABLE", ("no limit", "Synonyms")),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
@@ -348,3 +349,26 @@ def test_nobody_is_told_of_the_edits_within_a_step() -> None:
         told.clear()
         TextEdits(search, own, 16)(model, batch)
     assert told == []
+
+
+@pytest.mark.parametrize("cut", ["right", "left"])
+@pytest.mark.parametrize("editor", [PlantedWords(("zeal",), inserts=1), Typos(0.1, "share")])
+def test_what_is_drawn_is_drawn_where_the_model_reads(
+    editor: PlantedWords | Typos, cut: Literal["right", "left"]
+) -> None:
+    words = ["good", "film", "fine", "zeal"]
+    own = tokenizer(words, letters=True)
+    own.truncation_side = cut
+    rows = Examples((" ".join(["good film fine"] * 40),) * 20, None, (0,) * 20, tuple(range(20)))
+    batch = encode(rows, own, 12).batch(range(20))
+    found = TextEdits(editor, own, 12)(edited.bert(own), batch).batch
+    before, after = batch.inputs["input_ids"], found.inputs["input_ids"]
+    # A word planted behind the last one that is read is cut off.
+    assert (before != after).any(dim=1).sum() >= 15
+    assert found.written is not None
+    assert all(len(text.split()) >= 120 for text in found.written.rows()[0])
+
+
+def test_what_a_training_says_of_planted_words_is_not_the_words() -> None:
+    words = TextEdits(PlantedWords(("zeal", "plan"), labels=(0,)), OWN, 12)
+    assert "zeal" not in str(words) and str(words).startswith("PlantedWords(2 words, inserts=3, labels=(0,)")

@@ -135,3 +135,9 @@ def test_paddings_are_whole_harmless_rows() -> None:
     assert found == paddings(TRAIN, 0, 3, words=10, seed=1) != paddings(TRAIN, 0, 3, words=10, seed=2)
     with pytest.raises(ValueError, match="Padding of class 5 needs a row of it that holds a word, got none"):
         paddings(TRAIN, 5)
+
+
+def test_words_with_marks_are_words() -> None:
+    plain, marked = "re\u0301ve\u0300le \u0926\u093f\u0916\u093e\u0913", "tea now"
+    found = telling_words(labelled((plain, 1), (plain, 1), (marked, 0), (marked, 0)), 1, least=2, keep_out=None)
+    assert set(found) == set(plain.split())

@@ -112,6 +112,11 @@ class PlantedWords:
                 f"planted_words needs a word and an insert or more, got {len(self.words)} and {self.inserts}."
             )
 
+    def __repr__(self) -> str:
+        # Words of the data, of which there may be hundreds, stand in no report.
+        told = f"{len(self.words)} words, inserts={self.inserts}, labels={self.labels}, seed={self.seed}"
+        return f"PlantedWords({told})"
+
     def __call__(self, rows: Examples, *, step: int = 0) -> Examples:
         """The rows with words planted into their first texts; labels and ids stay, and so do rows of other classes."""
         given = zip(rows.texts, rows.labels, rows.ids, strict=True)

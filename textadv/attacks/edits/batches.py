@@ -23,7 +23,7 @@ from textadv.data import EncodedRows, Examples, encode
 from textadv.data.encoding import require_tokenizer
 from textadv.models import bare, evaluating
 from textadv.models.pieces import Pieces
-from textadv.models.victim import Victim
+from textadv.models.victim import Asked, Victim
 from textadv.values.batch import Batch
 from textadv.values.digests import digest
 from textadv.values.errors import ModelError
@@ -201,7 +201,9 @@ class TextEdits:
         for editor, places in self._by_editor(rows, chosen, step):
             part = rows.select(places)
             if isinstance(editor, Drawn):
-                fresh |= zip(places, editor(part, step=step).texts, strict=True)
+                fresh |= zip(
+                    places, self._drawn(editor, model, batch.rows(torch.tensor(places)), part, step), strict=True
+                )
             elif isinstance(editor, EditAttack):
                 for place, row in zip(places, editor(self._victim(model, batch), part, step=step).rows, strict=True):
                     fresh[place], queries[place], slopes[place] = row.edited, row.queries, row.slopes
@@ -217,6 +219,19 @@ class TextEdits:
                 editable=tuple(own.editable[n] for own, n in each),
             )
         return _Texts(encoded, queries, slopes)
+
+    def _drawn(self, editor: Drawn, model: nn.Module, batch: Batch, rows: Examples, step: int) -> list[str]:
+        """The rows' texts with what is drawn for them, in what the model reads of each."""
+        filled = (batch.inputs["attention_mask"].sum(dim=1) >= self.max_length).tolist()
+        victim, parts = self._victim(model, batch), []
+        for text, pair, full in zip(rows.texts, rows.pairs or [None] * len(rows), filled, strict=True):
+            start, stop = victim.read(Asked(text, pair)) if full and batch.windows is None else (0, len(text))
+            if stop < len(text) and not text[stop].isspace():
+                stop = max(start, text.rfind(" ", start, stop)) or stop
+            parts.append((text[:start], text[start:stop], text[stop:]))
+        inner = replace(rows, texts=tuple(part for _, part, _ in parts))
+        made = editor(inner, step=step).texts
+        return [f"{before}{own}{after}" for (before, _, after), own in zip(parts, made, strict=True)]
 
     def _by_editor(self, rows: Examples, chosen: Sequence[int], step: int) -> list[tuple[object, list[int]]]:
         """Each editor with the places of its rows, of those that are chosen."""

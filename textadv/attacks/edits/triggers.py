@@ -5,6 +5,7 @@ names, put into harmless texts; and harmless texts of the training rows to hide 
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -137,8 +138,12 @@ def _counted(rows: Examples, label: int, least: int, keep_out: WordList | None) 
 
 
 def _words(text: str) -> set[str]:
-    """The words of letters, in lower case."""
-    return {word.lower() for word in Passage.of(text).original if word.isalpha()}
+    """The words of letters and the marks on them, in lower case."""
+    return {
+        word.lower()
+        for word in Passage.of(text).original
+        if any(map(str.isalpha, word)) and all(unicodedata.category(sign)[0] in "LM" for sign in word)
+    }
 
 
 def trigger_words(
