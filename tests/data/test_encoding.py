@@ -166,7 +166,7 @@ def test_a_text_that_spells_a_control_token_is_read_as_its_tokenizer_reads_it(na
     assert rows.spelled == ((number,), ())
     assert rows.editable[0][before : before + 3] == [True, False, True]
     told = spelled_warning({"train": rows}, tokenizer)
-    assert told is not None and told.endswith("attacks leave them alone."), "this tokenizer knows it as a word too"
+    assert told is not None and told.endswith("may change them like any word."), "this tokenizer knows it as a word too"
 
 
 def test_a_tokenizer_that_splits_special_tokens_reads_text() -> None:

@@ -321,8 +321,9 @@ def spelled_warning(parts: Mapping[str, Spelled], tokenizer: PreTrainedTokenizer
     remedy = split_remedy(tokenizer, found)
     return (
         f"data: the texts of {counts} rows spell special tokens of the tokenizer ({', '.join(words)}"
-        f"{', ...' if len(found) > NAMED else ''}). It reads them as control tokens, here as in use, and attacks leave "
-        "them alone." + (f" To have them read as text, {remedy}." if remedy else "")
+        f"{', ...' if len(found) > NAMED else ''}). It reads them as control tokens, here as in use; perturbations "
+        "leave them alone, and edits of the text may change them like any word."
+        + (f" To have them read as text, {remedy}." if remedy else "")
     )
 
 
