@@ -3,6 +3,8 @@
     python scripts/found_prompts.py runs/lab_llm/answers/hardened.jsonl --format jailbreakbench --output found.json \
         [--attack gcg ...] [--behaviours harmbench_behaviors_text_all.csv]
 
+What an attack asked a behaviour twice stands there once.
+
 jailbreakbench: one artefact, for each behaviour the first prompt that broke it, else the last that was tried; null
 where attacks found none that can be sent.
 harmbench: test_cases.json, every prompt by BehaviorID; completions: the same with answers and labels.
@@ -52,6 +54,9 @@ def kept(path: Path, attacks: Sequence[str]) -> Kept:
             continue
         name, model = str(answer.get("attack")), str(line.get("model", ""))
         if attacks and name not in attacks:
+            continue
+        if answer.get("shared") == name:
+            # The answer of an earlier round of the same attack.
             continue
         sent = answer.get("sent") or ([{"role": "user", "content": line["prompt"]}] if name == "direct" else [])
         failed = answer["status"] == "error"

@@ -159,7 +159,7 @@ def test_an_attack_without_a_search_reaches_nothing() -> None:
     words = Rewriting(Worded(BestOfN(2, 0.4)), CHATS, one.template)
     rows = encode_chats(CHATS, one.template, 200)
     given = [prompt for each in words.rounds(one.model, rows, behaviours_of(rows)) for prompt in each.prompts]
-    assert [(prompt.reached, prompt.failed) for prompt in given] == [(None, "")] * 6
+    assert [(prompt.reached, prompt.search, prompt.failed) for prompt in given] == [(None, "reworded", "")] * 6
     polite = Rewriting(Polite(), CHATS, one.template).rounds(one.model, rows, behaviours_of(rows))
     assert {prompt.reached for each in polite for prompt in each.prompts} <= {True, False}
 

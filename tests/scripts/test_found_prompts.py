@@ -80,6 +80,18 @@ def test_what_could_not_be_sent_is_a_null_prompt_where_the_format_has_such(tmp_p
     assert [one.prompt for one in told["adversariallm"]] == ["recipe x x", None, None]
 
 
+def test_the_answer_of_an_earlier_round_of_the_same_attack_is_no_answer_more(tmp_path: Path) -> None:
+    again = [line(4, "gcg", "recipe x x", restart=restart, shared="gcg") for restart in (1, 2)]
+    other = line(4, "spellings", "recipe x x", restart=1, shared="gcg")
+    path = tmp_path / "hardened.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in [LINES[1], *again, other]), encoding="utf-8")
+    found = kept(path, ["gcg"])
+    write("completions", tmp_path / "found.json", found.attempts, found.model)
+    (told,) = json.loads((tmp_path / "found.json").read_text(encoding="utf-8")).values()
+    assert [case["test_case"] for case in told] == ["recipe x x"]
+    assert [one.beside["attack"] for one in kept(path, []).attempts] == ["gcg", "spellings"]
+
+
 @pytest.mark.parametrize("kind", FORMATS)
 def test_every_format_is_read_back_as_prompts_of_the_same_behaviours(kind: str, answers: Path, tmp_path: Path) -> None:
     found, path = kept(answers, []), tmp_path / "found.json"

@@ -76,7 +76,7 @@ def beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("one", "two", "three"):
         Path(f"{name}.txt").write_text(f"{name}: {{prompt}}", encoding="utf-8")
     Path("dialogues.jsonl").write_text(
-        "".join(json.dumps({"prompt": f"Is it {n}?", "response": "Yes."}) + "\n" for n in range(4)), encoding="utf-8"
+        "".join(json.dumps({"prompt": f"Is it {n}?", "response": "Yes."}) + "\n" for n in range(9)), encoding="utf-8"
     )
     found = [{"goal": text, "prompt": f"{text} {word}"} for text in TEXTS for word in ("now", "then", "please, and")]
     Path("found.json").write_text(json.dumps({"jailbreaks": found}), encoding="utf-8")

@@ -131,7 +131,7 @@ def test_each_behaviour_is_asked_its_prompts_in_turn() -> None:
 def test_behaviours_without_a_prompt_fail_and_say_why() -> None:
     told: list[Rewritten] = []
     found = Worded(FromFiles(FOUND))(victim(), [asked(3), asked(4), asked(5)], found=told.append)
-    assert found == told and [row.status for row in found] == ["reached", "failed", "failed"]
+    assert found == told and [row.status for row in found] == ["reworded", "failed", "failed"]
     assert found[1].why == "the file has 1 null prompt for it and no other: no jailbreak was found."
     assert found[2].why == "the file has no prompt for it." and found[2].ids == ()
 
@@ -146,7 +146,7 @@ def test_the_ids_are_those_of_the_text_and_a_row_is_the_same_alone() -> None:
         alone = [Worded(wording)(victim(), [row], variant=wording.variants - 1)[0] for row in rows]
         assert together == alone
         for row in together[:2]:
-            assert row.status == "reached" and row.loss is None
+            assert row.status == "reworded" and row.loss is None
             assert tuple(victim().template.tokens(row.messages, generation=True)) == row.ids
         assert together[2].status == "failed" and "needs text of a user" in together[2].why
 

@@ -63,7 +63,7 @@ def iterative(attacker: Any, judge: Nth, steps: int = 3, kept: int = 2) -> Itera
 def test_the_search_ends_at_the_first_broken_answer_and_sends_that_prompt() -> None:
     attacker, judge = Scripted([worded("one"), f"Sure! {worded('two')} Done.", worded("three")]), Nth(2)
     (row,) = iterative(attacker, judge)(victim(), [asked()])
-    assert (row.status, row.messages[-1]["content"]) == ("reached", "two")
+    assert (row.status, row.messages[-1]["content"]) == ("not_refused", "two")
     assert tuple(victim().template.tokens(row.messages, generation=True)) == row.ids
     assert len(attacker.sent) == 2 and [request for request, _ in judge.seen] == [REQUEST] * 2
     assert 2 <= row.passes.forwards <= 8 and row.passes.forward_tokens > row.passes.forwards
@@ -72,7 +72,7 @@ def test_the_search_ends_at_the_first_broken_answer_and_sends_that_prompt() -> N
 def test_the_attacker_sees_its_last_tries_and_verdicts() -> None:
     attacker, judge = Scripted([worded("one"), worded("two"), worded("three")]), Nth(99)
     (row,) = iterative(attacker, judge, kept=1)(victim(), [asked()])
-    assert (row.status, row.messages[-1]["content"]) == ("not_reached", "three"), "the last try, where none breaks"
+    assert (row.status, row.messages[-1]["content"]) == ("refused", "three"), "the last try, where none breaks"
     first, second, third = attacker.sent
     assert REQUEST in first and "Sure, here is" in first and "Try 1" not in first
     assert "Try 1: one" in second and f"The model answered: {judge.seen[0][1]}" in second
@@ -109,7 +109,7 @@ def test_rows_fail_apart_and_say_why() -> None:
     rows = [asked(1), asked(2, "Another request"), asked(3, ""), asked(4, "Long one")]
     told: list[Rewritten] = []
     found = iterative(ByRow([""]), Nth(99), steps=2)(victim(), rows, found=told.append)
-    assert [row.status for row in found] == ["not_reached", "failed", "failed", "failed"]
+    assert [row.status for row in found] == ["refused", "failed", "failed", "failed"]
     assert sorted(row.id for row in told) == [1, 2, 3, 4]
     assert found[1].why.startswith("no usable prompt in 2 tries, the last: the attacker wrote no JSON object")
     assert "needs text of a user" in found[2].why
@@ -129,7 +129,7 @@ def test_a_prompt_that_the_model_cannot_answer_fails_alone(monkeypatch: pytest.M
     monkeypatch.setattr(module, "generate_tokens", limited)
     rows = [asked(1), asked(2, "Another request")]
     found = iterative(Scripted([worded("odd one"), worded("fine")]), Nth(99), steps=1)(victim(), rows)
-    assert [row.status for row in found] == ["failed", "not_reached"]
+    assert [row.status for row in found] == ["failed", "refused"]
     assert "the last: GenerationError: The logits are not finite." in found[0].why
 
 
@@ -157,7 +157,7 @@ def test_an_endpoint_that_fails_gives_each_row_a_status(name: str) -> None:
         found = iterative(asking, Nth(99), steps=1)(victim(), rows)
     assert [row.status for row in found[:2]] == ["failed", "failed"] and why in found[0].why
     # A key that is refused is refused for all.
-    assert found[2].status == ("failed" if name == "wrong key" else "not_reached")
+    assert found[2].status == ("failed" if name == "wrong key" else "refused")
 
 
 def test_what_it_is_printed_as_holds_no_key(monkeypatch: pytest.MonkeyPatch) -> None:

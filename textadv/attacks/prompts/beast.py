@@ -122,13 +122,12 @@ def next_logits(row: SuffixRow, suffixes: Tensor) -> Tensor:
         cached = {"past_key_values": as_cache(row.many(len(rows), most))} if known else {}
         given = {"input_ids": ids[:, known:], "attention_mask": torch.ones_like(ids), "use_cache": bool(known)}
         logits: Tensor = model(**given, **cached, logits_to_keep=1).logits[:, -1]
+        row.passes.forwards += len(rows)
+        row.passes.forward_tokens += len(rows) * length
         return logits.float().cpu()
 
     with evaluating(model):
-        found = victim.room.apply(of, suffixes, length, victim.device)
-    row.passes.forwards += len(suffixes)
-    row.passes.forward_tokens += len(suffixes) * length
-    return found
+        return victim.room.apply(of, suffixes, length, victim.device)
 
 
 def _require_room(row: SuffixRow, length: int) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from textadv.attacks.prompts.candidates import Buffer, readable
 from textadv.attacks.prompts.first_suffix import first_row
-from textadv.attacks.prompts.rewritten import AskedFor, Found, Rewritten
+from textadv.attacks.prompts.rewritten import AskedFor, Found, Passes, Rewritten
 from textadv.attacks.prompts.rows import row_by_row
 from textadv.attacks.prompts.suffix_losses import SUFFIX_LOSSES
 from textadv.attacks.prompts.victim import ChatVictim
@@ -45,8 +45,8 @@ class Exhaustive:
             raise ValueError(f"An exhaustive search tries {MOST} suffixes at most, and these are {count}. Shorten it.")
         return row_by_row(asked, partial(self._searched, victim), found)
 
-    def _searched(self, victim: ChatVictim, asked: AskedFor) -> Rewritten:
-        row = first_row(victim, asked, self.init, self.length, SUFFIX_LOSSES[self.loss])
+    def _searched(self, victim: ChatVictim, asked: AskedFor, passes: Passes) -> Rewritten:
+        row = first_row(victim, asked, self.init, self.length, SUFFIX_LOSSES[self.loss], passes=passes)
         words = victim.vocabulary[readable(victim, self.printable)]
         slots, buffer, path = len(row.slotted.slots), Buffer(1, 1, says_first=False), []
         for part in torch.arange(len(words) ** slots).split(AT_A_TIME):

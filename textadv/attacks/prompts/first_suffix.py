@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 
-from textadv.attacks.prompts.rewritten import AskedFor, Rewritten, Size
+from textadv.attacks.prompts.rewritten import AskedFor, Passes, Rewritten, Size
 from textadv.attacks.prompts.suffix_row import SuffixRow
 from textadv.attacks.prompts.victim import ChatVictim, Slotted, failed
 from textadv.data.locating import shortened
@@ -27,9 +27,15 @@ class Begun(NamedTuple):
 
 
 def begun(
-    victim: ChatVictim, asked: Sequence[AskedFor], text: str | None, length: int, loss: Loss, norm_scale: float = 1.0
+    victim: ChatVictim,
+    asked: Sequence[AskedFor],
+    text: str | None,
+    length: int,
+    loss: Loss,
+    norm_scale: float,
+    passes: Mapping[int, Passes],
 ) -> Begun:
-    """Each behaviour followed by the same first suffix: see `first_row`.
+    """Each behaviour followed by the same first suffix: see `first_row`. passes: by the behaviour's id.
 
     The tokens of the first row that has one decide for all.
     """
@@ -37,7 +43,7 @@ def begun(
     lost: list[Rewritten] = []
     for one in asked:
         try:
-            row = first_row(victim, one, text, length, loss, norm_scale)
+            row = first_row(victim, one, text, length, loss, norm_scale, passes[one.id])
         except DataError as error:
             lost.append(failed(one, str(error)))
             continue
@@ -58,12 +64,19 @@ def first_size(victim: ChatVictim, asked: AskedFor, text: str | None, length: in
 
 
 def first_row(
-    victim: ChatVictim, asked: AskedFor, text: str | None, length: int, loss: Loss, norm_scale: float = 1.0
+    victim: ChatVictim,
+    asked: AskedFor,
+    text: str | None,
+    length: int,
+    loss: Loss,
+    norm_scale: float = 1.0,
+    passes: Passes | None = None,
 ) -> SuffixRow:
     """The behaviour followed by a first suffix.
 
-    text: the suffix; None: a word that is repeated until there are `length` tokens. Raises DataError where the row has
-    no text or no target, is too long with it, or no such suffix stays the same as text.
+    text: the suffix; None: a word that is repeated until there are `length` tokens. passes: where its search counts;
+    None: from 0. Raises DataError where the row has no text or no target, is too long with it, or no such suffix stays
+    the same as text.
     """
     slotted = _repeated(victim, asked, length) if text is None else victim.slotted(asked, text)
     if text is not None and not _sendable(victim, slotted):
@@ -71,7 +84,7 @@ def first_row(
             f"init: {shortened(text)} has tokens that are not the same again when they are sent as text. Choose other "
             "words, or leave init out."
         )
-    return SuffixRow(victim, asked, slotted, loss, norm_scale)
+    return SuffixRow(victim, asked, slotted, loss, norm_scale, Passes() if passes is None else passes)
 
 
 def _sendable(victim: ChatVictim, slotted: Slotted) -> bool:

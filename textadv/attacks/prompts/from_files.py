@@ -17,8 +17,8 @@ from textadv.values.errors import DataError
 class FromFiles:
     """The prompts of files, each with the turns before it, likeliest to break first.
 
-    most: at most so many for a behaviour; None: all. A behaviour with fewer than others is asked its prompts again in
-    later rounds, which finds the same answers. One without any fails, and says why.
+    most: at most so many for a behaviour; None: all. A behaviour with fewer than others has its prompts again in later
+    rounds, with the same answers. One without any fails, and says why.
     """
 
     joined: Joined = field(repr=False)

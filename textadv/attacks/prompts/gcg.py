@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Literal
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from textadv.attacks.prompts.candidates import Buffer, Draw, drawn, readable, tried
 from textadv.attacks.prompts.first_suffix import begun, first_row, first_size
-from textadv.attacks.prompts.rewritten import AskedFor, Found, Most, Rewritten, Size
+from textadv.attacks.prompts.rewritten import AskedFor, Found, Most, Passes, Rewritten, Size
 from textadv.attacks.prompts.rows import row_by_row, together
 from textadv.attacks.prompts.suffix_losses import SUFFIX_LOSSES
 from textadv.attacks.prompts.suffix_row import SuffixRow
@@ -103,14 +103,16 @@ class Gcg:
             return row_by_row(asked, partial(self._alone, victim), found)
         return together(asked, partial(self._together, victim, asked), found)
 
-    def _alone(self, victim: ChatVictim, asked: AskedFor) -> Rewritten:
-        row = first_row(victim, asked, self.init, self.length, SUFFIX_LOSSES[self.loss], self.norm_scale)
+    def _alone(self, victim: ChatVictim, asked: AskedFor, passes: Passes) -> Rewritten:
+        row = first_row(victim, asked, self.init, self.length, SUFFIX_LOSSES[self.loss], self.norm_scale, passes)
         best, path = self._searched([row])
         return row.ended(best, path)
 
-    def _together(self, victim: ChatVictim, asked: Sequence[AskedFor]) -> dict[int, Rewritten]:
+    def _together(
+        self, victim: ChatVictim, asked: Sequence[AskedFor], passes: Mapping[int, Passes]
+    ) -> dict[int, Rewritten]:
         """Every row with the suffix that serves all, by id."""
-        start = begun(victim, asked, self.init, self.length, SUFFIX_LOSSES[self.loss], self.norm_scale)
+        start = begun(victim, asked, self.init, self.length, SUFFIX_LOSSES[self.loss], self.norm_scale, passes)
         best, path = self._searched(start.rows) if start.rows else ([], [])
         ended = [*start.failed, *(row.ended(best, path) for row in start.rows)]
         return {row.id: row for row in ended}

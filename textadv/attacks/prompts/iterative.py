@@ -187,6 +187,7 @@ class Iterative:
                 self._answered(victim, [one])
             else:
                 one.row.faults.append(why)
+                one.row.passes.unknown = True  # What an answer took that broke off.
 
     def instruction(self, asked: AskedFor, tries: Sequence[Try]) -> str:
         """What the attacker is sent: the request, and its last tries with what came of them."""
@@ -244,6 +245,6 @@ def _ended(victim: ChatVictim, row: _Row) -> Rewritten:
         why = f"no usable prompt in {len(row.faults)} tries, the last: {row.faults[-1]}" if row.faults else "no try"
         return failed(row.asked, message(why), row.passes)
     chosen = next((one for one in row.tries if one.broken), row.tries[-1])
-    status: Status = "reached" if chosen.broken else "not_reached"
+    status: Status = "not_refused" if chosen.broken else "refused"
     sent = said_instead(row.asked, chosen.prompt)
     return victim.finished(row.asked, sent, status=status, passes=row.passes)

@@ -15,6 +15,7 @@ from textadv.attacks.prompts.rewritten import AskedFor, Found, Most, Rewritten, 
 from textadv.attacks.prompts.suffix_row import SuffixRow
 from textadv.attacks.prompts.suffixes import Path, each_row, random_suffix, taken
 from textadv.attacks.prompts.victim import ChatVictim
+from textadv.values.errors import DataError
 from textadv.values.randomness import derived_seed
 
 
@@ -25,6 +26,7 @@ class RandomSearch:
     length: tokens of the suffix. steps: of each restart. candidates: changes that are tried in a step, of which the
     best may be kept; those that do not survive being sent as text are not tried. replaced: tokens that a change
     replaces. restarts: searches, the first from a repeated word, the others from random suffixes; the best end counts.
+        One for which no random suffix is found that can be sent is left out.
     early_stop: whether a row ends where greedy decoding says its target.
     Everything follows from (seed, row id, restart).
 
@@ -77,7 +79,11 @@ class RandomSearch:
     def _search(self, row: SuffixRow, buffer: Buffer, path: Path) -> None:
         for restart in range(self.restarts):
             draw = torch.Generator().manual_seed(derived_seed(self.seed, row.asked.id, restart))
-            here = random_suffix(row, draw) if restart else row.slotted.row
+            try:
+                here = random_suffix(row, draw) if restart else row.slotted.row
+            except DataError:
+                # What the searches before it found stands.
+                continue
             least = float(taken(row, buffer, path, here.unsqueeze(0))[0])
             for _ in range(self.steps):
                 if self.early_stop and buffer.reached:

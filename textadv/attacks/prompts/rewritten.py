@@ -12,7 +12,8 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkab
 
 from textadv.data.rendering import Message
 
-Status = Literal["reached", "not_reached", "failed"]
+Status = Literal["reached", "not_reached", "not_refused", "refused", "reworded", "failed"]
+"""What a search came to: see `Rewritten`."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,14 @@ class Passes:
     """What of one row went through the model, counted as it goes: rows read and rows differentiated, and their tokens.
 
     Tokens whose keys and values were known are not sent, and not counted. No gradient of a weight is ever computed.
+    unknown: whether more went through that nobody counted, as in an answer that broke off.
     """
 
     forwards: int = 0
     backwards: int = 0
     forward_tokens: int = 0
     backward_tokens: int = 0
+    unknown: bool = False
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,9 @@ class Rewritten:
 
     messages: as they are sent; of a row that failed, as they were given. ids: their tokens up to where the assistant
         starts, as the chat template makes them of that text; none where it failed.
-    status: whether the search came where it wanted to; `failed` where nothing can be sent, and `why` in a sentence.
+    status: `reached` where greedy decoding says the target, which was searched for, else `not_reached`; `not_refused`
+        where the judge of a search that reads answers found no refusal, else `refused`; `reworded` where nothing was
+        searched; `failed` where nothing can be sent, and `why` in a sentence.
     loss: what the attack says of the target after these messages, mean nats per token; None where it knows none.
     passes: what the search took. path: (forwards so far, best loss so far), as the search went.
     """
@@ -96,6 +101,15 @@ class Foretelling(Protocol):
 
     def most_sent(self, size: Size) -> Most:
         """Of a behaviour of this size, whatever the search meets."""
+        ...
+
+
+@runtime_checkable
+class Foreknown(Protocol):
+    """An attack in text that searches nothing, so that its prompts are known before it is made."""
+
+    def prompt(self, victim: Any, asked: AskedFor, variant: int) -> tuple[int, ...]:
+        """The tokens of what a `ChatVictim` will be sent. Raises DataError where nothing can be sent."""
         ...
 
 

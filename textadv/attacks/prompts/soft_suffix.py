@@ -13,7 +13,7 @@ from torch import Tensor
 from textadv.attacks.prompts.candidates import readable
 from textadv.attacks.prompts.first_suffix import first_row, first_size
 from textadv.attacks.prompts.norms import scaled_at_norms
-from textadv.attacks.prompts.rewritten import AskedFor, Found, Most, Rewritten, Size
+from textadv.attacks.prompts.rewritten import AskedFor, Found, Most, Passes, Rewritten, Size
 from textadv.attacks.prompts.rows import row_by_row
 from textadv.attacks.prompts.simplex import entries, random_mixtures, sparse
 from textadv.attacks.prompts.spelled import LONGER, Spelled
@@ -95,8 +95,8 @@ class SoftSuffix:
         """See `RewritingAttack`."""
         return row_by_row(asked, partial(self._searched, victim), found)
 
-    def _searched(self, victim: ChatVictim, asked: AskedFor) -> Rewritten:
-        row = first_row(victim, asked, self.init, self.length, cross_entropy, self.norm_scale)
+    def _searched(self, victim: ChatVictim, asked: AskedFor, passes: Passes) -> Rewritten:
+        row = first_row(victim, asked, self.init, self.length, cross_entropy, self.norm_scale, passes)
         allowed = readable(victim, self.printable).nonzero().flatten()
         words, table = victim.vocabulary[allowed], victim.table[allowed.to(victim.device)]
         shape = (self.suffixes, len(row.slotted.slots), len(words))
@@ -141,7 +141,8 @@ class _Soft:
             delta = moved.new_zeros((*batch.editable.shape, moved.shape[-1]))
             delta = torch.cat([delta[:, : row.slots.start], moved, delta[:, row.slots.stop :]], dim=1)
             logits = forward(model, batch.perturbed(Embeddings(), delta))
+            row.count_forward(batch, len(mixtures))
             (slope,) = torch.autograd.grad(cross_entropy(logits, batch).sum(), mixtures)
-        row.count_slopes(batch, len(mixtures))
+        row.count_backward(batch, len(mixtures))
         said = (logits.detach().argmax(dim=2) == batch.kept_targets) | (batch.kept_targets < 0)
         return slope, (~said).sum(dim=1).float()

@@ -150,19 +150,22 @@ class SuffixRow:
         width = self.victim.table.shape[1]
         delta = torch.zeros((*batch.editable.shape, width), device=batch.device, requires_grad=True)
         with evaluating(bare(self.victim.model)), scaled_at_norms(self.victim.model, self.norm_scale):
-            value = self.loss(forward(bare(self.victim.model), batch.perturbed(Embeddings(), delta)), batch).sum()
-            (found,) = torch.autograd.grad(value, delta)
-        self.count_slopes(batch, 1)
+            logits = forward(bare(self.victim.model), batch.perturbed(Embeddings(), delta))
+            self.count_forward(batch, 1)
+            (found,) = torch.autograd.grad(self.loss(logits, batch).sum(), delta)
+        self.count_backward(batch, 1)
         own = found[0, self.slots]
         own = own / own.norm().clamp_min(torch.finfo(own.dtype).tiny)
         return (own.to(self.victim.table.dtype) @ self.victim.table.T).float().cpu()
 
-    def count_slopes(self, batch: Batch, rows: int) -> None:
-        """Counts one pass there and back of so many rows."""
-        tokens = batch.inputs["input_ids"].shape[1] - prefix_length(batch)
-        self._count(rows, tokens)
+    def count_forward(self, batch: Batch, rows: int) -> None:
+        """Counts one pass of so many rows."""
+        self._count(rows, batch.inputs["input_ids"].shape[1] - prefix_length(batch))
+
+    def count_backward(self, batch: Batch, rows: int) -> None:
+        """Counts one pass back of so many rows."""
         self.passes.backwards += rows
-        self.passes.backward_tokens += rows * tokens
+        self.passes.backward_tokens += rows * (batch.inputs["input_ids"].shape[1] - prefix_length(batch))
 
     # ---- text
 

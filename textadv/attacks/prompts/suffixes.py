@@ -10,7 +10,7 @@ from torch import Tensor
 
 from textadv.attacks.prompts.candidates import Buffer
 from textadv.attacks.prompts.first_suffix import first_row
-from textadv.attacks.prompts.rewritten import AskedFor, Found, Rewritten
+from textadv.attacks.prompts.rewritten import AskedFor, Found, Passes, Rewritten
 from textadv.attacks.prompts.rows import row_by_row
 from textadv.attacks.prompts.suffix_row import SuffixRow
 from textadv.attacks.prompts.victim import ChatVictim
@@ -34,8 +34,8 @@ def each_row(
     return row_by_row(asked, partial(_one, victim, length, search), found)
 
 
-def _one(victim: ChatVictim, length: int, search: Search, asked: AskedFor) -> Rewritten:
-    row, path = first_row(victim, asked, None, length, cross_entropy), Path()
+def _one(victim: ChatVictim, length: int, search: Search, asked: AskedFor, passes: Passes) -> Rewritten:
+    row, path = first_row(victim, asked, None, length, cross_entropy, passes=passes), Path()
     buffer = Buffer(0, KEPT)
     search(row, buffer, path)
     return row.ended(buffer.kept, path)

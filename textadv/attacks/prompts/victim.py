@@ -212,16 +212,16 @@ class ChatVictim:
         def of(rows: Tensor) -> Tensor:
             part = rows.tolist()
             batch = self.batch([prompts[row] for row in part], [replies[row] for row in part])
-            return loss(forward(bare(self.model), batch), batch).float().cpu()
+            logits = forward(bare(self.model), batch)
+            if passes is not None:
+                passes.forwards += len(part)
+                read = [(prompts[row], replies[row]) for row in part]
+                passes.forward_tokens += sum(len(ids) + len(one.opening) + len(one.answer) for ids, one in read)
+            return loss(logits, batch).float().cpu()
 
         with evaluating(bare(self.model)):
             longest = max((len(ids) + len(one.answer) for ids, one in zip(prompts, replies, strict=True)), default=0)
-            found = self.room.apply(of, torch.arange(len(prompts)), longest, self.device)
-        if passes is not None:
-            passes.forwards += len(prompts)
-            each = zip(prompts, replies, strict=True)
-            passes.forward_tokens += sum(len(ids) + len(one.opening) + len(one.answer) for ids, one in each)
-        return found
+            return self.room.apply(of, torch.arange(len(prompts)), longest, self.device)
 
     # ---- what is given back
 

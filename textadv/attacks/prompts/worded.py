@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import ClassVar, Protocol
 
-from textadv.attacks.prompts.rewritten import AskedFor, Found, Most, Rewritten, Size
+from textadv.attacks.prompts.rewritten import AskedFor, Found, Most, Passes, Rewritten, Size
 from textadv.attacks.prompts.rows import row_by_row
 from textadv.attacks.prompts.victim import ChatVictim, require_text
 from textadv.data.rendering import Message
+from textadv.values.errors import DataError
 
 
 class Wording(Protocol):
@@ -29,7 +30,7 @@ class Wording(Protocol):
 
 @dataclass(frozen=True)
 class Worded:
-    """A wording as an attack. There is nothing to search: a row has come where it wanted to when it can be sent.
+    """A wording as an attack. There is nothing to search: what can be sent is `reworded`, and reaches nothing.
 
     prompts: so many of each request's are asked at most, the first ones; None: all.
     """
@@ -50,7 +51,14 @@ class Worded:
 
     def size(self, victim: ChatVictim, asked: AskedFor, variant: int) -> Size:
         """The prompt itself; see `Foretelling`."""
-        return Size(len(self._row(victim, variant, asked).ids))
+        return Size(len(self.prompt(victim, asked, variant)))
+
+    def prompt(self, victim: ChatVictim, asked: AskedFor, variant: int) -> tuple[int, ...]:
+        """The tokens of what will be sent; see `Foreknown`."""
+        row = self._row(victim, variant, asked, Passes())
+        if row.status == "failed":
+            raise DataError(row.why)
+        return row.ids
 
     def most_sent(self, size: Size) -> Most:
         """Nothing but what is asked; see `Foretelling`."""
@@ -62,9 +70,9 @@ class Worded:
         """The rows in other words; `failed` where one has none, or is too long for the model."""
         return row_by_row(asked, partial(self._row, victim, variant), found)
 
-    def _row(self, victim: ChatVictim, variant: int, row: AskedFor) -> Rewritten:
+    def _row(self, victim: ChatVictim, variant: int, row: AskedFor, passes: Passes) -> Rewritten:
         require_text(row)
-        return victim.finished(row, self.wording(row, variant), status="reached")
+        return victim.finished(row, self.wording(row, variant), status="reworded", passes=passes)
 
 
 def said_instead(asked: AskedFor, text: str) -> tuple[Message, ...]:

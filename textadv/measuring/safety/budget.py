@@ -3,7 +3,8 @@
 Attacks differ in what a try takes: a prefill is one answer, a search is hundreds of passes. With one budget for all, in
 floating-point operations per behaviour, those that take less are answered more often. Before anything is asked it is
 known what one try of an attack takes at most: every round's search and one answer to it. What is left over is shared
-out to the answers of its rounds evenly, and what a round leaves goes to those after it.
+out to the answers of its rounds evenly, and what a round leaves goes to those after it. A round of which it is known
+that nothing new is asked has no share.
 """
 
 from __future__ import annotations
@@ -23,8 +24,11 @@ from textadv.measuring.safety.kept_answers import Answer
 class Bounded(Protocol):
     """An adversary of which it is known beforehand what its searches take at most."""
 
-    def tries(self, model: nn.Module, behaviours: Sequence[Behaviour]) -> Sequence[Sequence[Try]] | None:
-        """By round, for each behaviour in their order; None where it cannot be said after all."""
+    def tries(self, model: nn.Module, behaviours: Sequence[Behaviour]) -> Sequence[Sequence[Try | None]] | None:
+        """By round, for each behaviour in their order; None where it cannot be said after all.
+
+        Of a behaviour None where the round asks nothing: nothing can be sent, or it is what an earlier round asks.
+        """
 
 
 @runtime_checkable
@@ -40,7 +44,10 @@ class Reducible(Protocol):
 
 
 Least = Mapping[int, Sequence[int]]
-"""By the behaviour's id, what one try takes at most in each round, an answer included, in floating-point operations."""
+"""By the behaviour's id, what one try takes at most in each round, an answer included, in floating-point operations.
+
+0 where the round asks nothing.
+"""
 
 
 def least_of(
@@ -52,13 +59,13 @@ def least_of(
     rounds = adversary.tries(model, behaviours)
     if rounds is None:
         return None
-    return {
-        row.id: [
-            one[place].search + most_flops(model, parameters, one[place].given, decoding.max_new_tokens)
-            for one in rounds
-        ]
-        for place, row in enumerate(behaviours)
-    }
+
+    def most(one: Try | None) -> int:
+        if one is None:
+            return 0
+        return one.search + most_flops(model, parameters, one.given, decoding.max_new_tokens)
+
+    return {row.id: [most(one[place]) for one in rounds] for place, row in enumerate(behaviours)}
 
 
 @dataclass
@@ -77,8 +84,9 @@ class Account:
         """What this round may take, by the behaviour's id: its try, and its share of what all tries leave over."""
         found = {}
         for row, rounds in self.least.items():
-            over = max(self.left[row] - sum(rounds[restart:]), 0)
-            found[row] = rounds[restart] + over // (len(rounds) - restart)
+            coming = [least for least in rounds[restart:] if least]
+            over = max(self.left[row] - sum(coming), 0)
+            found[row] = rounds[restart] + over // len(coming) if rounds[restart] else 0
         return found
 
     def spend(self, found: Iterable[Answer], allowed: Mapping[int, int]) -> None:

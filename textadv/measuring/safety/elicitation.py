@@ -29,6 +29,7 @@ from textadv.measuring.safety.elicited import (
     WORST_CASE,
     AttackSuccess,
     BehaviourOutcome,
+    Bill,
     Elicitation,
     JudgedAnswer,
 )
@@ -84,6 +85,7 @@ def elicit(
     say: Callable[[str], None] = lambda line: None,
     budget: int | None = None,
     refusals: RefusalList | None = None,
+    all_may_fail: bool = False,
 ) -> Elicitation:
     """Every attack on every behaviour, judged; the same on every process.
 
@@ -96,9 +98,11 @@ def elicit(
     refusals: the list that knows a refusal; where it is given, a judge has to find harm in the model's own words as
         well, see `own_words`.
     budget: what each attack may take per behaviour, in floating-point operations, in place of `decoding.samples`.
+    all_may_fail: whether an attack to which every answer fails is told like one to which some do.
 
     Raises ValueError where requests and rows differ in number, a row has no harmful target, a judge loses rows or, with
-    a budget, an attack cannot say what it takes, and GenerationError where every answer to an attack fails.
+    a budget, an attack cannot say what it takes, and GenerationError where every answer to an attack fails, unless that
+    is allowed.
     """
     decoding, say = decoding or Decoding(), partial(_by, judge, say)
     if len(requests) != len(rows):
@@ -114,17 +118,20 @@ def elicit(
         named = {DIRECT: Direct(), **named}
     verdicts = _Verdicts(judge, dict(zip(rows.ids, requests, strict=True)))
     answered = partial(answers, model, tokenizer, store=store, key=key, ends=ends, speech=speech)
+    answered = partial(answered, all_may_fail=all_may_fail)
     measured: dict[str, _Measured] = {}
     for name, adversary in named.items():
         if isinstance(adversary, Rewriting):
-            adversary = adversary.keeping(store, key)
+            # Without a store nothing that another attack found is known.
+            adversary = adversary.keeping(store, key if store is not None else f"{key} {name}")
         began = time.perf_counter()
-        rounds, begun = [], []
+        rounds, begun, before = [], [], dict[str, list[Answer]]()
         account = None if budget is None else _account(budget, name, adversary, model, behaviours, decoding)
         for restart, each in enumerate(adversary.rounds(model, rows, behaviours)):
             allowed = None if account is None else account.allowed(restart)
             asked = partial(answered, each.prompts, decoding, attack=name, restart=restart, prepare=each.prepare)
-            rounds.append(asked(allowed=allowed))
+            rounds.append(asked(allowed=allowed, before=before))
+            before = _by_first_key(rounds[-1]) | before
             if account is not None and allowed is not None:
                 account.spend(rounds[-1], allowed)
             begun.append({prompt.id: speech.decoded(tokenizer, prompt.prefill) for prompt in each.prompts})
@@ -149,6 +156,16 @@ def _account(
     if least is None:
         raise ValueError(f"{name} cannot say beforehand what it takes, so no budget can be kept. Leave it or that out.")
     return Account.of(budget, least)
+
+
+def _by_first_key(given: Sequence[Answer]) -> dict[str, list[Answer]]:
+    """A round's answers to each prompt, by the key of the first of them; all samples of a prompt stand together."""
+    found: dict[str, list[Answer]] = {}
+    for answer in given:
+        if answer.sample == 0:
+            own = found[answer.key] = list[Answer]()
+        own.append(answer)
+    return found
 
 
 # ---- judging
@@ -211,6 +228,7 @@ class _Verdicts:
         own = (answer.sample, answer.status, answer.text, answer.tokens)
         kept = (answer.search, answer.shared, answer.key)
         judged = JudgedAnswer(restart, *own, *said, answer.thought, "", False, *kept, answer.reached)
+        judged = replace(judged, searched=answer.searched)
         return replace(judged, search_flops=answer.search_flops, sampling_flops=answer.sampling_flops)
 
 
@@ -288,6 +306,7 @@ def _success(name: str, description: str, threat: str, measured: Sequence[_Measu
     low = sum(any(outcome.broken for outcome in attacked) for attacked in behaviours)
     high = sum(any(outcome.possibly_broken for outcome in attacked) for attacked in behaviours)
     judged = [answer for attacked in behaviours for outcome in attacked for answer in outcome.answers]
+    bill = Bill()
     return AttackSuccess(
         name=name,
         description=description,
@@ -301,7 +320,7 @@ def _success(name: str, description: str, threat: str, measured: Sequence[_Measu
         forwards=sum(found.forwards for found in measured),
         backwards=sum(found.backwards for found in measured),
         seconds=sum(found.seconds for found in measured),
-        **_spent(judged if len(measured) == 1 else [answer for answer in judged if not answer.shared]),
+        **_spent([bill(answer) for answer in judged]),
     )
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from textadv.measuring.safety.prompts import Decoding
 from textadv.measuring.statistics import Rate
-from textadv.values.flops import NOT_MEASURED, Flops
+from textadv.values.flops import NONE_SPENT, NOT_MEASURED, Flops
 
 DIRECT = "direct"
 WORST_CASE = "worst case"
@@ -25,7 +25,7 @@ class JudgedAnswer:
     answer. broken: None where it is not known.
         `BEGUN_ALONE` where it found harm, but none in what the model added; see `own_words`.
     begun: what of `text` was put into the model's mouth; whole: that is the whole target.
-    shared, key, reached, search_flops, sampling_flops: as in `Answer`.
+    shared, key, reached, search_flops, sampling_flops, searched: as in `Answer`.
     """
 
     restart: int
@@ -46,11 +46,33 @@ class JudgedAnswer:
     reached: bool | None = None
     search_flops: Flops = NOT_MEASURED
     sampling_flops: Flops = NOT_MEASURED
+    searched: str = field(default="", compare=False)
 
     @property
     def flops(self) -> Flops:
         """What search and answer took together."""
         return self.search_flops + self.sampling_flops
+
+
+@dataclass
+class Bill:
+    """What answers take one after another: one that is shared and stands there already takes nothing more.
+
+    Attacks whose searches end on the same text share the answer, and each of them has searched. A search that several
+    are told of was made once.
+    """
+
+    made: set[str] = field(default_factory=set)
+    searched: set[str] = field(default_factory=set)
+
+    def __call__(self, answer: JudgedAnswer) -> JudgedAnswer:
+        """The answer with what it takes beside all before it."""
+        again = bool(answer.shared) and answer.key in self.made
+        known = answer.searched in self.searched if answer.searched else again
+        self.made.add(answer.key)
+        self.searched.add(answer.searched)
+        answer = replace(answer, sampling_flops=NONE_SPENT) if again else answer
+        return replace(answer, search_flops=NONE_SPENT) if known else answer
 
 
 @dataclass(frozen=True)
@@ -78,7 +100,8 @@ class AttackSuccess:
         included. What another attack was answered already counts there alone, in tokens and passes. seconds: wall clock
         of this run; answers taken from the store cost none.
     search_flops, sampling_flops: what searches and answers took, those that another attack had already included: what
-        this attack takes by itself. uncounted: answers that are left out of these sums, since nobody counted them.
+        this attack takes by itself. An answer that it has twice is made once. uncounted: answers that are left out of
+        these sums, since nobody counted them.
     """
 
     name: str

@@ -53,6 +53,8 @@ def answers(
     prepare: Prepare | None = None,
     speech: Speech = PLAIN,
     allowed: Mapping[int, int] | None = None,
+    before: Mapping[str, Sequence[Answer]] | None = None,
+    all_may_fail: bool = False,
 ) -> list[Answer]:
     """One answer for each prompt and sample, all samples of the first prompt first; the same on every process.
 
@@ -68,10 +70,13 @@ def answers(
     allowed: by the prompt's id, what its search and its answers may take in floating-point operations, in place of
         `decoding.samples`: it is answered as long as one more answer surely fits, and once in any case; where the most
         likely token is taken, which gives one answer again and again, once.
+    before: by the key of the first of them, what earlier rounds of this attack were answered to a prompt. One that is
+        asked again is given these answers, which take nothing more, and no others.
+    all_may_fail: whether it is left to the caller what it means that every row fails.
 
     A row that fails gets the status `error` and the others go on; lines of the store that are damaged are made again.
-    Raises GenerationError where every row fails, WriteError and OSError where the machine does, ValueError where two
-    prompts have one id.
+    Raises GenerationError where every row fails, unless that is allowed, WriteError and OSError where the machine does,
+    ValueError where two prompts have one id.
     """
     _require_usable(prompts, prepare)
     run = _Run(
@@ -86,6 +91,7 @@ def answers(
         opened(store, model),
         counted_parameters(model),
         allowed,
+        before or {},
     )
     kept = set(run.store.known)
     missing = [prompt for prompt in prompts if run.due(prompt)]
@@ -96,24 +102,40 @@ def answers(
             advance(len(part))
     mine = [(found, answer) for found, answer in run.store.known.items() if found not in kept]
     known = run.store.known | dict(from_shares(mine, model))
-    given = [(prompt, sample, found) for prompt in prompts for sample, found in enumerate(run.answered(prompt, known))]
-    result = [
-        _of_prompt(replace(known[found].under(attack, restart), id=prompt.id, sample=sample), prompt)
-        for prompt, sample, found in given
-    ]
+    given = [(prompt, answer) for prompt in prompts for answer in _given(run, prompt, known)]
+    result = [answer for _, answer in given]
     run.store.share(result)
     # Of which an attack found nothing to send is its own failure, and says nothing of the model.
-    asked = [answer for answer, (prompt, *_) in zip(result, given, strict=True) if not prompt.failed]
-    if asked and all(answer.status == "error" for answer in asked):
+    asked = [answer for prompt, answer in given if not prompt.failed]
+    if asked and all(answer.status == "error" for answer in asked) and not all_may_fail:
         raise GenerationError(f"Every one of {len(asked)} answers failed. The first: {asked[0].reason}")
     return result
+
+
+def _given(run: _Run, prompt: Prompt, known: Mapping[str, Answer]) -> list[Answer]:
+    """The prompt's answers as this round of this attack gets them."""
+    attack, restart = run.asks
+    earlier = run.repeated(prompt)
+    if earlier is not None:
+        return [_repeated(replace(answer.under(attack, restart), shared=attack), prompt) for answer in earlier]
+    return [
+        _of_prompt(replace(known[found].under(attack, restart), id=prompt.id, sample=sample), prompt)
+        for sample, found in enumerate(run.answered(prompt, known))
+    ]
+
+
+def _repeated(answer: Answer, prompt: Prompt) -> Answer:
+    """An answer that the attack has already: no other is made, though its prompt may have been searched for again."""
+    free = replace(answer, search_flops=NONE_SPENT, sampling_flops=NONE_SPENT)
+    return _of_prompt(free, prompt)
 
 
 def _of_prompt(answer: Answer, prompt: Prompt) -> Answer:
     """The answer with what this prompt's own text took to find, whichever attack was answered it first."""
     if not prompt.sent:
         return answer
-    return replace(answer, sent=prompt.sent, search=prompt.search, **_costs(prompt, answer.sample))
+    told = replace(answer, sent=prompt.sent, search=prompt.search, searched=prompt.searched)
+    return replace(told, **_costs(prompt, answer.sample))
 
 
 def _costs(prompt: Prompt, sample: int) -> dict[str, Any]:
@@ -149,6 +171,7 @@ class _Run:
     store: Store
     parameters: int
     allowed: Mapping[int, int] | None
+    before: Mapping[str, Sequence[Answer]]
     named: dict[tuple[Prompt, int], str] = field(default_factory=dict)
 
     def key_of(self, prompt: Prompt, sample: int) -> str:
@@ -157,6 +180,10 @@ class _Run:
             found = content_key(prompt, sample, self.decoding, self.ends, self.key, self.speech)
             self.named[prompt, sample] = found
         return self.named[prompt, sample]
+
+    def repeated(self, prompt: Prompt) -> Sequence[Answer] | None:
+        """What an earlier round of the attack was answered to it; None where it is new."""
+        return None if prompt.failed else self.before.get(self.key_of(prompt, 0))
 
     def answered(self, prompt: Prompt, known: Mapping[str, Answer]) -> list[str]:
         """The keys of the prompt's samples: of all that are wanted, or of those that are known and allowed."""
@@ -174,6 +201,8 @@ class _Run:
 
     def due(self, prompt: Prompt) -> list[tuple[int, str]]:
         """The samples of the prompt that are to be made now, with their keys; more may be due when they are known."""
+        if self.repeated(prompt) is not None:
+            return []
         if self.allowed is None:
             wanted = enumerate(self.answered(prompt, {}))
             return [(sample, key) for sample, key in wanted if key not in self.store.known]
@@ -243,6 +272,9 @@ def _failures(run: _Run, prompt: Prompt, reason: str) -> dict[str, Answer]:
     if prompt.failed:
         # Nothing was sent, which is known: what is not is what an answer took that broke off.
         failure = replace(failure, sampling_flops=NONE_SPENT, sent=())
+        return {
+            key: replace(failure, sample=sample, key=key, **_costs(prompt, sample)) for sample, key in run.due(prompt)
+        }
     return {key: replace(failure, sample=sample, key=key) for sample, key in run.due(prompt)}
 
 

@@ -33,11 +33,14 @@ class Answer:
     sent: the messages that were sent, where an attack in text wrote others than were asked.
     forward_tokens, backward_tokens: what finding the prompt sent through, counted as passes are; None: not measured.
     shared: the attack whose answer this is, where another one asked the same of the same weights before; its passes are
-        counted there. key: what the answer is kept under, see `content_key`.
+        counted there. The attack itself, where an earlier round of it asked the same.
+    key: what the answer is kept under, see `content_key`.
     reached: whether the search got where it aimed: the target (its first tokens, where the search looks at these alone)
         is what the model says greedily under the perturbation. None where nothing was searched, or it aims elsewhere.
     search_flops: what finding the perturbation took, counted with the first sample. sampling_flops: what writing this
-        answer took, prompt and answer. Of an answer that is shared they are what it would have taken here as well.
+        answer took, prompt and answer. Of an answer that another attack has already they are what it would have taken
+        here as well; of one that an earlier round of the same attack has, nothing.
+    searched: see `Prompt`; kept in no line.
     """
 
     id: int
@@ -60,6 +63,7 @@ class Answer:
     reached: bool | None = None
     search_flops: Flops = NOT_MEASURED
     sampling_flops: Flops = NOT_MEASURED
+    searched: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         # Read back it is a list.
@@ -86,7 +90,8 @@ PASSES = ("forwards", "backwards", "forward_tokens", "backward_tokens")
 """What finding the prompt of an answer took."""
 UNTOLD = ("sent", "forward_tokens", "backward_tokens", "reached", "search_flops", "sampling_flops")
 """What a line leaves out where it is not known."""
-_FIELDS = {field.name for field in fields(Answer)} - {"key"}
+_UNKEPT = {"key", "searched"}
+_FIELDS = {field.name for field in fields(Answer)} - _UNKEPT
 _ALWAYS = {"id", "sample", "status", "text", "tokens", "attack"}
 
 
@@ -153,7 +158,7 @@ def line_of_answer(answer: Answer) -> Line:
 def as_told(answer: Answer) -> dict[str, Any]:
     """The answer as its line holds it, beside its key; what is not known of a search and its cost is left out."""
     unknown = {name for name in UNTOLD if vars(answer)[name] in (None, (), NOT_MEASURED)}
-    return {name: value for name, value in asdict(answer).items() if name not in {"key", *unknown}}
+    return {name: value for name, value in asdict(answer).items() if name not in _UNKEPT | unknown}
 
 
 def opened(path: Path | None, model: nn.Module) -> Store:

@@ -66,6 +66,7 @@ class Prompt:
         backward_tokens: what finding them sent through, None where it is not known. All go into the answer.
     failed: why there is nothing to be answered: the answer is then an error that says so.
     flops: what the search took; None where nobody counted it, which counts as 0 only where it took no pass.
+    searched: names the search that found what was sent, so that one that others are told of as well is known again.
     reached: whether the search got where it aimed, by its own measure (see `Answer`); None where it does not say.
     """
 
@@ -85,6 +86,7 @@ class Prompt:
     failed: str = ""
     flops: Flops | None = None
     reached: bool | None = None
+    searched: str = ""
 
     def __post_init__(self) -> None:
         if (self.delta is None) != (self.space is None):

@@ -10,7 +10,15 @@ from typing import Any
 
 from torch import nn
 
-from textadv.attacks.prompts.rewritten import AskedFor, Foretelling, Most, Passes, RewritingAttack, Rewritten, Size
+from textadv.attacks.prompts.rewritten import (
+    AskedFor,
+    Foreknown,
+    Foretelling,
+    Passes,
+    RewritingAttack,
+    Rewritten,
+    Size,
+)
 from textadv.attacks.prompts.victim import ChatVictim
 from textadv.data import Chat, Rows
 from textadv.data.rendering import Template
@@ -20,7 +28,7 @@ from textadv.measuring.safety.generate import Prompt
 from textadv.models import counted_parameters
 from textadv.values.digests import digest
 from textadv.values.errors import DataError
-from textadv.values.flops import Flops
+from textadv.values.flops import NOT_MEASURED, Flops
 from textadv.values.host.phases import phase
 from textadv.values.host.writing import made
 from textadv.values.processes import from_shares, in_step, of_the_first, own_share, rank
@@ -37,8 +45,9 @@ class Rewriting:
     chats: the behaviours' turns and targets, in the order of the rows. max_length: see `ChatVictim`. store, key: the
     file where answers go, and what names the weights; with them found rows are kept beside it, and not searched again.
     drawn: whether its variants are drawn alike, see `Drawn`. sizes: of rows, by id and variant; None of one of which
-    nothing can be sent. lost: rows that failed, which another judge is not to have
-    searched again: what an endpoint writes then would be another prompt.
+    nothing can be sent, or nothing but what an earlier variant sends. worded: the tokens of prompts that are known
+    beforehand, alike. lost: rows that failed, which another judge is not to have searched again: what an endpoint
+    writes then would be another prompt.
 
     What the attack says is not believed. The tokens are made of its text again, and the loss is measured again: where
     it is another one, the row is an error. A row of which nothing can be sent is an error too, that says why.
@@ -54,6 +63,7 @@ class Rewriting:
     drawn: bool = False
     lost: dict[str, Rewritten] = field(default_factory=dict, repr=False)
     sizes: dict[tuple[int, int], Size | None] = field(default_factory=dict, repr=False)
+    worded: dict[tuple[int, int], tuple[int, ...]] = field(default_factory=dict, repr=False)
 
     def __str__(self) -> str:
         return str(self.attack)
@@ -69,14 +79,15 @@ class Rewriting:
             raise ValueError("The chats of an attack in text must be the evaluated behaviours, in the same order.")
         victim = ChatVictim(model, self.template, self.max_length)
         for variant in range(self.attack.variants):
-            found = self._found(victim, asked, variant)
-            yield Round([_prompt(victim, row, found[row.id]) for row in asked])
+            keys = {row.id: self._key(asked if self.attack.universal else [row], row, variant) for row in asked}
+            found = self._found(victim, asked, variant, keys)
+            yield Round([_prompt(victim, row, found[row.id], keys[row.id]) for row in asked])
 
     @property
     def _asked(self) -> list[AskedFor]:
         return [AskedFor(chat.id, chat.messages, chat.answers["harmful"]) for chat in self.chats]
 
-    def tries(self, model: nn.Module, behaviours: Sequence[Behaviour]) -> list[list[Try]] | None:
+    def tries(self, model: nn.Module, behaviours: Sequence[Behaviour]) -> list[list[Try | None]] | None:
         """A round for each variant; None where the attack does not foretell what it takes. See `Bounded`."""
         if not isinstance(self.attack, Foretelling):
             return None
@@ -84,20 +95,32 @@ class Rewriting:
         parameters, rounds = counted_parameters(model), []
         for variant in range(self.attack.variants):
             sizes = [self._size(victim, asked[row.id], variant) for row in behaviours]
-            each = [Most(0, 0, 0) if size is None else self.attack.most_sent(size) for size in sizes]
-            spent = [Flops.of(parameters, forward=most.forward, activation_backward=most.backward) for most in each]
-            rounds.append([Try(took.total or 0, most.given) for took, most in zip(spent, each, strict=True)])
+            rounds.append([None if size is None else self._try(parameters, size) for size in sizes])
         return rounds
+
+    def _try(self, parameters: int, size: Size) -> Try:
+        assert isinstance(self.attack, Foretelling)
+        most = self.attack.most_sent(size)
+        spent = Flops.of(parameters, forward=most.forward, activation_backward=most.backward)
+        return Try(spent.total or 0, most.given)
 
     def _size(self, victim: ChatVictim, row: AskedFor, variant: int) -> Size | None:
         """What is known of a row before it is searched; looked up once, whatever the steps of the attack."""
         assert isinstance(self.attack, Foretelling)
         if (row.id, variant) not in self.sizes:
             try:
-                self.sizes[row.id, variant] = self.attack.size(victim, row, variant)
+                again = self._again(victim, row, variant)
+                self.sizes[row.id, variant] = None if again else self.attack.size(victim, row, variant)
             except DataError:
                 self.sizes[row.id, variant] = None
         return self.sizes[row.id, variant]
+
+    def _again(self, victim: ChatVictim, row: AskedFor, variant: int) -> bool:
+        """Whether an earlier variant sends the same, where that is known. Raises DataError where nothing is sent."""
+        if not isinstance(self.attack, Foreknown):
+            return False
+        own = self.worded[row.id, variant] = self.attack.prompt(victim, row, variant)
+        return any(self.worded.get((row.id, earlier)) == own for earlier in range(variant))
 
     @property
     def effort(self) -> int:
@@ -112,11 +135,15 @@ class Rewriting:
         changed: Any = replace(self.attack, **{self.attack.effort: effort})  # type: ignore[type-var]
         return replace(self, attack=changed)
 
-    def _found(self, victim: ChatVictim, asked: Sequence[AskedFor], variant: int) -> dict[int, Rewritten]:
-        """Every row rewritten, by id, on every process: those that were kept, and the others searched now."""
+    def _found(
+        self, victim: ChatVictim, asked: Sequence[AskedFor], variant: int, keys: Mapping[int, str]
+    ) -> dict[int, Rewritten]:
+        """Every row rewritten, by id, on every process: those that were kept, and the others searched now.
+
+        keys: what each is kept under, by id.
+        """
         files = self._files()
         known = {} if files is None else _kept(files) | self.lost
-        keys = {row.id: self._key(asked if self.attack.universal else [row], row, variant) for row in asked}
         missing = [row for row in asked if keys[row.id] not in known]
         if missing and self.attack.universal:
             missing = list(asked)
@@ -156,7 +183,7 @@ class Rewriting:
         return digest([json.dumps(told, default=str).encode()])
 
 
-def _prompt(victim: ChatVictim, asked: AskedFor, row: Rewritten) -> Prompt:
+def _prompt(victim: ChatVictim, asked: AskedFor, row: Rewritten, searched: str) -> Prompt:
     """What is answered: the tokens of the text as the template makes them, and what finding it took."""
     why = row.why or _doubt(victim, asked, row)
     spent = row.passes
@@ -165,10 +192,11 @@ def _prompt(victim: ChatVictim, asked: AskedFor, row: Rewritten) -> Prompt:
         row.ids,
         forwards=spent.forwards,
         backwards=spent.backwards,
-        forward_tokens=spent.forward_tokens,
-        backward_tokens=spent.backward_tokens,
+        forward_tokens=None if spent.unknown else spent.forward_tokens,
+        backward_tokens=None if spent.unknown else spent.backward_tokens,
         sent=row.messages,
         search=row.status,
+        searched=searched,
         flops=_flops(victim, row),
         reached=_reached(row),
         failed=why,
@@ -184,6 +212,8 @@ def _reached(row: Rewritten) -> bool | None:
 def _flops(victim: ChatVictim, row: Rewritten) -> Flops:
     """What finding the row took, by the tokens that it sent through; an attack differentiates no weight."""
     spent, parameters = row.passes, counted_parameters(victim.model)
+    if spent.unknown:
+        return NOT_MEASURED
     return Flops.of(parameters, forward=spent.forward_tokens, activation_backward=spent.backward_tokens)
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 
 from textadv.measuring.safety.adversaries import Adversary, Drawn
 from textadv.measuring.safety.elicitation import WORST_CASE, BehaviourOutcome, Elicitation, JudgedAnswer
+from textadv.measuring.safety.elicited import Bill
 from textadv.measuring.sections.attacks import AttackRun
 from textadv.measuring.sections.failures import AttackFailures
 from textadv.measuring.sections.outcomes import AttackOutcomes
@@ -102,10 +103,12 @@ class _Prompt:
 class _Behaviour:
     """The prompts of one behaviour, by the key of the first answer to each: what attacks share is one prompt.
 
-    Prompts that are drawn alike stand together, by all their keys.
+    Prompts that are drawn alike stand together, by all their keys. Whoever searched for a prompt has searched, also
+    where another search ended on it before.
     """
 
     prompts: dict[str, _Prompt] = field(default_factory=dict)
+    bill: Bill = field(default_factory=Bill)
 
     def add(self, outcome: BehaviourOutcome, told: Sequence[str], drawn: bool) -> None:
         """The answers of one attack and what became of each. drawn: whether its rounds are draws of one kind."""
@@ -115,14 +118,14 @@ class _Behaviour:
         for restart, answers in rounds.items():
             first = {answer.restart: answer.key for answer, _ in reversed(answers)}
             name = " ".join(dict.fromkeys(first[one] for one in sorted(first))) or f"{outcome.attack} {restart}"
-            if name in self.prompts:
-                continue
-            self.prompts[name] = _Prompt()
+            known = name in self.prompts
+            prompt = self.prompts.setdefault(name, _Prompt())
             for answer, became in answers:
-                if _unsent(answer) and not drawn:
-                    self.prompts[name].search += answer.search_flops
+                took = self.bill(answer)
+                if known or (_unsent(answer) and not drawn):
+                    prompt.search += took.search_flops
                 else:
-                    self.prompts[name].add(answer, became)
+                    prompt.add(took, became)
 
     @property
     def known(self) -> list[int]:
