@@ -15,7 +15,7 @@ from textadv.measuring.safety.answer_book import AnswerBook
 from textadv.measuring.safety.degenerate import Limits
 from textadv.measuring.safety.elicitation import Elicitation
 from textadv.measuring.safety.kept_answers import Answer
-from textadv.measuring.safety.measures import rate
+from textadv.measuring.safety.measures import failed, rate
 from textadv.measuring.safety.outcomes import Grounds, outcomes_of
 from textadv.measuring.safety.panel import Asked, Panel
 
@@ -54,9 +54,9 @@ def by_scale(
         report = over_refusal(prompts.texts, said, limits=Limits(nll=None))
         book.graded(report, given, prompts.row_ids)
         refused = [float(row.outcome in ("full", "partial")) for row in report.rows]
-        measures.append(
-            _of(rate(BY_SCALE, f"{label} refused at {scale:g}", report.refused()[0], refused, True), prompts.row_ids)
-        )
+        note = f"{failed(given)} of them failed to be made" if failed(given) else ""
+        share = rate(BY_SCALE, f"{label} refused at {scale:g}", report.refused()[0], refused, True, note)
+        measures.append(_of(share, prompts.row_ids))
     return measures
 
 

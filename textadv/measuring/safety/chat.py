@@ -32,7 +32,7 @@ from textadv.measuring.safety.answer_book import AnswerBook, Row
 from textadv.measuring.safety.curve_reach import Reached, curve_doubts, inside, with_curve, with_worst_case
 from textadv.measuring.safety.degenerate import Limits
 from textadv.measuring.safety.elicitation import BehaviourOutcome, Elicitation, elicit
-from textadv.measuring.safety.fluency import NOT_SCORED, Base, Messages, Written, own_base, reference_limit
+from textadv.measuring.safety.fluency import NOT_SCORED, Base, own_base, reference_limit, said_nll
 from textadv.measuring.safety.generate import Decoding, Prompt, answers
 from textadv.measuring.safety.invariance import Told as Attacked
 from textadv.measuring.safety.invariance import batch_invariance
@@ -55,6 +55,8 @@ from textadv.measuring.safety.record import Talked
 from textadv.measuring.safety.sanity import (
     chance_of,
     choice_doubts,
+    failed_doubt,
+    failed_doubts,
     perplexity_doubt,
     said_doubt,
     silence_doubt,
@@ -99,7 +101,8 @@ class _Evaluation:
 
     book: what is known of its answers. notes: what cannot be right about the numbers, said as it is found. cost: passes
     and seconds, by what they were for. reached: what the curve broke. attacked: what the panel was answered.
-    curve_flops: what the curve's searches and answers took.
+    curve_flops: what the curve's searches and answers took. answers: whether the model has answered anything; until
+    then an attack to which every answer fails ends the evaluation.
     """
 
     name: str
@@ -114,6 +117,7 @@ class _Evaluation:
     reached: Reached = field(default_factory=Reached)
     attacked: Attacked | None = None
     curve_flops: tuple[Flops, Flops] = (NONE_SPENT, NONE_SPENT)
+    answers: bool = False
 
     def run(self) -> Measured:
         """The record."""
@@ -165,7 +169,7 @@ class _Evaluation:
             self.say(f"note: {line}")
 
     def _doubt(self, doubt: str | None) -> None:
-        if doubt is not None:
+        if doubt is not None and doubt not in self.notes:
             self.notes.append(doubt)
             self._told(f"{self.name}: {doubt}")
 
@@ -177,8 +181,11 @@ class _Evaluation:
         """One greedy answer to each prompt."""
         once = Decoding(self.panel.decoding.max_new_tokens, batch_size=self.panel.decoding.batch_size)
         prompts = [Prompt(n, ids) for n, ids in enumerate(asked.ids)]
-        made = partial(answers, self.model, self.template.tokenizer, prompts, once)
-        return made(store=self.book.path, key=self.key, attack=label, speech=self.template.speech)
+        made = partial(answers, self.model, self.template.tokenizer, prompts, once, all_may_fail=True)
+        given = made(store=self.book.path, key=self.key, attack=label, speech=self.template.speech)
+        self.answers |= any(answer.status != "error" for answer in given)
+        self._doubt(failed_doubt(f"{label} prompts", given))
+        return given
 
     def _benign(self, base: Base | None, limit: float | None) -> dict[str, tuple[list[Answer], RefusalReport]]:
         """The answers to the prompts that should be answered, and what they are, by name of the prompts."""
@@ -188,7 +195,7 @@ class _Evaluation:
             said = [None if answer.status == "thinking" else answer.text for answer in given]
             nll = None
             if base is not None and limit is not None:
-                nll = partial(_said_nll, base, dict(zip(asked.texts, asked.turns, strict=True)))
+                nll = partial(said_nll, base, dict(zip(asked.texts, asked.turns, strict=True)))
             with within(f"{label}: gibberish"):
                 report = over_refusal(asked.texts, said, limits=Limits(nll=limit), nll=nll)
             self.book.graded(report, given, asked.row_ids)
@@ -201,7 +208,10 @@ class _Evaluation:
         """What the attacks elicit, as the judge sees it, which the book takes note of. told: who is told of it."""
         asked = partial(elicit, self.model, self.template.tokenizer, rows, requests, attacks, judge)
         asked = partial(asked, self.panel.decoding, store=self.book.path, key=self.key, budget=self.panel.budget)
+        asked = partial(asked, all_may_fail=self.answers)
         found = asked(speech=self.template.speech, refusals=refusals_of(self.panel.judge), **told)
+        for doubt in failed_doubts(found, attacks):
+            self._doubt(doubt)
         self.book.judged(found, self._rows)
         return found
 
@@ -222,6 +232,7 @@ class _Evaluation:
             )
             self.book.write()
         first = judged[panel.judge.name]
+        self.answers = True
         self._doubt(silence_doubt(first))
         outcomes = outcomes_of(first, grounds, None if panel.decides is None else judged[panel.decides.name])
         for one in outcomes:
@@ -261,7 +272,7 @@ class _Evaluation:
         def ask(rows: Rows, requests: Sequence[str], attacks: Mapping[str, Adversary], alone: Decoding) -> Attacked:
             judges = [judge for judge in (panel.judge, panel.decides) if judge is not None]
             asked = partial(elicit, self.model, tokenizer, rows, requests, attacks)
-            asked = partial(asked, key=self.key, speech=speech, refusals=refusals_of(panel.judge))
+            asked = partial(asked, key=self.key, speech=speech, refusals=refusals_of(panel.judge), all_may_fail=True)
             found, *decided = (asked(judge, alone) for judge in judges)
             return found, outcomes_of(found, grounds, next(iter(decided), None), places)
 
@@ -379,13 +390,6 @@ class _Evaluation:
             measure = rate("capability", name, followed.prompt_strict, rows, False, "; ".join(notes))
             measures.append(replace(measure, row_ids=tuple(held)))
         return measures
-
-
-def _said_nll(
-    base: Base, turns: Mapping[str, Messages], prompts: Sequence[str], responses: Sequence[str]
-) -> list[float]:
-    """Nats per token of whole responses. turns: of the chats, by the text of each."""
-    return base.nll([Written(turns[prompt], "", own) for prompt, own in zip(prompts, responses, strict=True)])
 
 
 def share_answered(texts: Sequence[str], refuses: Callable[[str], bool]) -> Rate:

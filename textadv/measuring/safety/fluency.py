@@ -166,3 +166,10 @@ def reference_limit(base: Base, useful: Sequence[Written], pairs: Sequence[Pair]
         # Whatever else scores in the place of a base has no vocabulary.
         return min(nll_limit(values), base.blind if isinstance(base, Base) else math.inf)
     return reference_limit(base, useful, pairs) if leave else None
+
+
+def said_nll(
+    base: Base, turns: Mapping[str, Messages], prompts: Sequence[str], responses: Sequence[str]
+) -> list[float]:
+    """Nats per token of whole responses. turns: of the chats, by the text of each."""
+    return base.nll([Written(turns[prompt], "", own) for prompt, own in zip(prompts, responses, strict=True)])

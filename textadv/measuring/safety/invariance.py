@@ -37,7 +37,8 @@ def batch_invariance(
     """How many of at most so many prompts are answered otherwise alone; None where there is nothing to compare.
 
     found: what the run was answered, by `decoding`. The prompts are those of the attacks that ask without a search, on
-    behaviours that are drawn from the run's seed, at least one; of several samples the first.
+    behaviours that are drawn from the run's seed, at least one; of several samples the first. A prompt that can be
+    answered neither way is left out.
     """
     plain = {name: attack for name, attack in attacks.items() if isinstance(attack, Direct | Prefill)}
     if most is None or decoding.batch_size == 1 or not plain or not len(rows):
@@ -48,6 +49,9 @@ def batch_invariance(
     alone, became = ask(Some(rows, drawn), [requests[place] for place in drawn], plain, one)
     before, after = _first(found), _first((alone, became))
     pairs = [(before[place], after[place]) for place in after if place[0] in plain]
+    pairs = [pair for pair in pairs if any(answer.status != "error" for answer, _ in pair)]
+    if not pairs:
+        return None
     outcomes = sum(own[1] != other[1] for own, other in pairs)
     texts = sum((own[0].text, own[0].thought) != (other[0].text, other[0].thought) for own, other in pairs)
     return BatchInvariance(

@@ -10,7 +10,7 @@ from textadv.data.locating import shortened
 from textadv.measuring.accuracy.sanity import LEAST_ROWS
 from textadv.measuring.capability.multiple_choice import ChoiceScores
 from textadv.measuring.safety.adversaries import Adversary, Direct, EmbeddingAttack
-from textadv.measuring.safety.elicitation import Elicitation
+from textadv.measuring.safety.elicitation import Elicitation, JudgedAnswer
 from textadv.measuring.safety.kept_answers import Answer
 from textadv.measuring.sections.outcomes import AttackOutcomes
 from textadv.measuring.statistics import against_chance, mcnemar
@@ -33,6 +33,23 @@ def said_doubt(what: str, given: Sequence[Answer]) -> str | None:
         f"gives one and the same answer to all {len(said)} {what}: {shortened(said[0])}. It has collapsed, or its chat "
         "template is another model's; what no attack breaks is then no robustness."
     )
+
+
+def failed_doubt(what: str, given: Sequence[Answer | JudgedAnswer]) -> str | None:
+    """That no answer could be made, which says nothing of the model; what: to what."""
+    if not given or any(answer.status != "error" for answer in given):
+        return None
+    count = "the one answer" if len(given) == 1 else f"every one of {len(given)} answers"
+    return f"{count} to {what} failed, so that nothing is known of them. The first: {given[0].reason}"
+
+
+def failed_doubts(found: Elicitation, names: Iterable[str]) -> Iterable[str]:
+    """The attacks of these names to which no answer could be made: what they break is not known."""
+    for name in names:
+        given = [answer for outcome in found.outcomes if outcome.attack == name for answer in outcome.answers]
+        doubt = failed_doubt(name, given)
+        if doubt is not None:
+            yield doubt
 
 
 def silence_doubt(found: Elicitation) -> str | None:
