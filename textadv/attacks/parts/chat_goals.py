@@ -128,7 +128,7 @@ class BeforeEnd:
     ends: frozenset[int]
 
     def __call__(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Where it is reached, (B,) bool, by logits (B, K, V). An answer of nothing before its end is looked at whole."""
+        """Where it is reached, (B,) bool, by logits (B, K, V). An answer that is an end alone is looked at whole."""
         assert batch.targets is not None
         columns, kept = batch.target_columns, batch.kept_targets
         ending = torch.isin(kept, torch.tensor(sorted(self.ends), dtype=kept.dtype, device=kept.device))
