@@ -11,10 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.measuring.steered import REFUSALS, ROWS, SHEETS, TARGET, Begins, Sheet, rows, steered
-from tests.measuring.talking import FORBIDDEN_CHATS, NO, SORRY, Chats, Watching, Words, trained
+from tests.measuring.steered import OWN, REFUSALS, ROWS, SHEETS, TARGET, Begins, Sheet, rows, steered
+from tests.measuring.talking import END, FORBIDDEN_CHATS, NO, SORRY, Chats, Watching, Words, trained
 from tests.measuring.talking import searching as searching_there
 from textadv.attacks import L2, Elicit, FixedStep, GradientAttack, Momentum, StepSize, ThreatModel
+from textadv.attacks.parts.chat_goals import BeforeEnd
 from textadv.config.adversary import AttackConfig
 from textadv.measuring.judges.verdicts import Judge
 from textadv.measuring.safety.adversaries import EmbeddingAttack, behaviours_of
@@ -67,6 +68,34 @@ def test_there_is_a_model_that_this_goal_alone_breaks_and_the_panel_breaks_it_to
     panel = {"panel": searching(*SEARCHES, restarts=len(SEARCHES))}
     found = broken(measured(SHEETS[name], attacks | panel, judge_of(name)))
     assert found == dict.fromkeys(("direct", *SEARCHES), 0) | {name: 3, "panel": 3}
+
+
+@pytest.mark.parametrize("name", ["elicit", "early", "early_margin", "both"])
+@pytest.mark.parametrize("tokens", [3, 6])
+def test_a_target_that_the_model_says_and_goes_on_from_is_reached(name: str, tokens: int) -> None:
+    """By itself it says twelve tokens, so that the end of a shorter target's turn is never said."""
+    says = Sheet(first={TARGET[0]: 3.0}, steers={0: {TARGET[0]: 1.0}}, target=(*TARGET, *OWN, END))
+    wanted = rows(replace(says, target=(*TARGET[:tokens], END)))
+    attack = replace(searching("elicit", steps=2), searches=(Search(*GOALS[name]),))
+    for said, reached in ((wanted, True), (rows(replace(says, target=(*TARGET[:2], OWN[0], END))), False)):
+        asked = ["request"] * len(said)
+        found = elicit(steered(says), Words(), said, asked, {"search": attack}, REFUSALS, Decoding(8))  # type: ignore[arg-type]
+        told = {answer.reached for one in found.outcomes if one.attack == "search" for answer in one.answers}
+        assert told == {reached}
+
+
+def test_the_search_itself_goes_by_its_goal_whatever_tells_where_it_ended() -> None:
+    """With and without an early stop: the same perturbations, after as many passes."""
+    says = Sheet(first={TARGET[0]: 3.0}, steers={0: {TARGET[0]: 1.0}}, target=(*TARGET, *OWN, END))
+    batch = rows(replace(says, target=(*TARGET[:3], END))).batch(range(ROWS)).answering("harmful")
+    for stop in (False, True):
+        plain = replace(searching("elicit", steps=4).attack, early_stop=stop)
+        one = plain(steered(says), batch)
+        other = replace(plain, reaches=BeforeEnd(plain.goal, frozenset({END})))(steered(says), batch)
+        assert torch.equal(one.perturbation.delta, other.perturbation.delta)
+        assert one.cost.forwards.tolist() == other.cost.forwards.tolist() == [4] * ROWS
+        assert one.reached is not None and other.reached is not None
+        assert not one.reached.any() and other.reached.all() and not other.success.any()
 
 
 # ---- what it costs and says

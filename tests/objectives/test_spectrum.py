@@ -16,10 +16,11 @@ from tests.streams import EMBEDDED, Cut
 from textadv.models.embedding_matrix import embedding_matrix, embedding_name
 from textadv.objectives import Moment, Term
 from textadv.objectives.alignment import Part, Supervised, Together
-from textadv.objectives.spectrum import Measure, Spectrum, spread
+from textadv.objectives.spectrum import Measure, Spectrum, fingerprint, spread
 from textadv.training.mixing import NO_ATTACK
 from textadv.values.batch import Role
 from textadv.values.errors import ModelError
+from textadv.values.randomness import seeded_scope
 
 
 def of_embeddings(**more: object) -> nn.Module:
@@ -105,6 +106,49 @@ def test_it_is_found_anew_when_weights_have_moved_and_the_frozen_base_once(monke
         embedding_matrix(model).factors[0].b.mul_(0.5)
     (second,) = objective(model, batch, Moment(0))
     assert second.losses.item() == approx(by_svd(model, "variance").item(), rel=1e-10) and len(sizes) == 2
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_it_is_of_the_weights_as_they_are_whoever_writes_them(fused: bool) -> None:
+    """A fused optimizer, and what is written to `.data`, leave the number of the tensor's version as it was."""
+    model, objective, batch = causal(), Spectrum(1.0), streams.rows().batch([0])
+    (weight,) = embedding_matrix(model).trained
+    optimizer, told = torch.optim.AdamW([weight], lr=3e-2, weight_decay=0.0, fused=fused), set()
+    for _ in range(3):
+        (term,) = objective(model, batch, Moment(0))
+        expected = by_svd(model, "variance")
+        assert term.losses.item() == approx(expected.item(), rel=1e-10)
+        (wanted,) = torch.autograd.grad(expected, [weight])
+        optimizer.zero_grad()
+        term.losses.mean().backward()
+        assert weight.grad is not None and torch.allclose(weight.grad, wanted, rtol=1e-9, atol=1e-12)
+        optimizer.step()
+        told.add(term.losses.item())
+    assert len(told) == 3
+    weight.data.mul_(0.5)
+    assert next(objective(model, batch, Moment(0))).losses.item() == approx(by_svd(model, "variance").item(), rel=1e-10)
+
+
+def test_a_frozen_base_that_is_written_to_is_found_anew() -> None:
+    model, objective, batch = streams.model(targets=EMBEDDED), Spectrum(), streams.rows().batch([0])
+    for _ in range(2):
+        (term,) = objective(model, batch, Moment(0))
+        assert term.losses.item() == approx(by_svd(model, "variance").item(), rel=1e-10)
+        embedding_matrix(model).base.data.mul_(0.5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_a_fingerprint_changes_with_any_entry_and_with_their_order(dtype: torch.dtype) -> None:
+    with seeded_scope(0):
+        weight = torch.randn(4, 3).to(dtype)
+    found = {fingerprint(weight), fingerprint(weight.flip(0)), fingerprint(-weight), fingerprint(weight.clone())}
+    assert len(found) == 3 and fingerprint(weight) == fingerprint(weight.T.contiguous().T)
+    for row in range(4):
+        for column in range(3):
+            other = weight.clone()
+            other[row, column] = torch.nextafter(other[row, column], torch.tensor(9.0, dtype=dtype))
+            found.add(fingerprint(other))
+    assert len(found) == 15
 
 
 CUTS = {"1": (1, 1), "3": (3, 1), "two processes, one row": (1, 2)}

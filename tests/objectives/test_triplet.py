@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from pytest import approx
@@ -10,7 +12,7 @@ from torch import nn
 from tests import seeded, streams, tiny
 from tests.objectives.dictated import TOKENS, adapted, chats
 from tests.streams import FIRST, Cut
-from textadv.models import all_states
+from textadv.models import all_states, bare, blocks, hidden_states
 from textadv.objectives import Moment, memory_of
 from textadv.objectives.memory import Memories
 from textadv.objectives.seeded import Seeded
@@ -41,6 +43,26 @@ def test_a_state_nearer_to_the_centre_than_to_where_it_was_costs_less() -> None:
     assert (term.name, term.weight, term.adversarial) == ("gather", 0.6, False)
 
 
+@pytest.mark.parametrize("layer", [0, 1, 2])
+def test_what_a_block_returns_is_compared_of_the_last_one_too(layer: int) -> None:
+    """As hooks on the blocks themselves see it: the final norm is no part of any of them."""
+    model, batch = streams.model(), streams.rows().batch(range(3)).answering("harmful")
+
+    def seen(adapter: bool) -> torch.Tensor:
+        found: list[torch.Tensor] = []
+        note = blocks(model)[layer].register_forward_hook(lambda module, args, output: found.append(output))
+        with note, torch.no_grad(), nullcontext() if adapter else bare(model).disable_adapter():  # type: ignore[operator]
+            model(input_ids=batch.inputs["input_ids"], attention_mask=batch.inputs["attention_mask"])
+        return found[0][0] if isinstance(found[0], tuple) else found[0]
+
+    after, before, own = seen(True), seen(False), (batch.targets != IGNORED).double()
+    centre = (after * own.unsqueeze(-1)).sum(dim=(0, 1)) / own.sum()
+    nearer = torch.cosine_similarity(after, before, dim=-1) - torch.cosine_similarity(after, centre, dim=-1)
+    expected = ((nearer + 3.0) * own).sum(dim=1) / own.sum(dim=1)
+    (term,) = Gather((layer,))(model.eval(), batch, Moment(0))
+    assert term.losses.tolist() == approx(expected.tolist(), abs=1e-9)
+
+
 def test_the_centre_is_of_the_steps_plain_rows_and_has_no_gradient() -> None:
     """Over the tokens of all harmful targets, in evaluation mode, whatever the micro-batches."""
     model, rows = streams.model(dropout=0.3), streams.rows()
@@ -54,7 +76,11 @@ def test_the_centre_is_of_the_steps_plain_rows_and_has_no_gradient() -> None:
         _, found = all_states(model.eval(), whole)
     own = (whole.targets != IGNORED).double().unsqueeze(-1)
     expected = torch.stack([(one * own).sum(dim=(0, 1)) / own.sum() for one in found])
-    assert centre.mean is not None and torch.allclose(centre.mean, expected, atol=1e-9)
+    assert centre.mean is not None and torch.allclose(centre.mean[:-1], expected, atol=1e-9)
+    with torch.no_grad():
+        _, (last,) = hidden_states(model, whole, [2])
+    before_norm = (last * own).sum(dim=(0, 1)) / own.sum()
+    assert torch.allclose(centre.mean[-1], before_norm, atol=1e-9) and not torch.allclose(before_norm, expected[-1])
     assert centre.step == 7 and not centre.mean.requires_grad
     before = centre.mean
     list(goal(model, batches[1], Moment(7, companions=lambda: batches)))

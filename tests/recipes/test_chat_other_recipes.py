@@ -61,9 +61,13 @@ def test_saved_models_side_by_side_have_the_numbers_of_their_run(
     ]
 
     scales = "evaluation.adapter_scales=[0, 1]"
-    scaled = recipe(evaluate, str(config), "--model", names[1], "--output", str(tmp_path / "scaled"), WITH_KL, scales)
+    beside = ["--model", names[2], "--model", names[1]]
+    scaled = recipe(evaluate, str(config), *beside, "--output", str(tmp_path / "scaled"), WITH_KL, scales)
     assert scaled.code == 0, scaled.error
-    told = {measure.name: measure.rows for measure in read_chat_results(tmp_path / "scaled").evaluations[0].measures}
+    found = read_chat_results(tmp_path / "scaled")
+    assert f"{names[2]} has no LoRA adapter to scale, and is left out of it" in "".join(found.warnings)
+    assert not [measure for measure in found.evaluations[0].measures if measure.group == "by adapter scale"]
+    told = {measure.name: measure.rows for measure in found.evaluations[1].measures}
     for scale, model in ((0, base), (1, adapter)):
         plain = [m.rows for m in model.measures if m.group == "attack success" and m.name.startswith(("direct", "pre"))]
         assert len(plain) > 1 and told[f"complied at {scale}"] == tuple(map(max, zip(*plain, strict=True)))

@@ -168,6 +168,17 @@ def test_files_are_read_and_refused_under_their_key(dialogues: Path, artefact: P
     assert told.startswith(
         "evaluation.rewrites.a.shots: 4 dialogues are asked for and evaluation.rewrites.a.file has 3."
     )
+    own = tmp_path / "own.jsonl"
+    rows = [{"prompt": text, "response": "It is so."} for text in (REQUESTS[1].upper(), "Where?")]
+    own.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    told = refused(f"{{name: many_shot, file: {own}, shots: 2}}")
+    assert told.startswith(
+        "evaluation.rewrites.a.shots: 2 dialogues are asked for and evaluation.rewrites.a.file has 1"
+    )
+    assert told.endswith("do not ask what behaviour 1 asks. Lower shots to 1, or name more files.")
+    own.write_text(json.dumps(rows[0]), encoding="utf-8")
+    told = refused(f"{{name: many_shot, file: {own}, shots: 1}}")
+    assert told == "evaluation.rewrites.a.file: every dialogue asks what behaviour 1 asks. Name more files."
     missing = tmp_path / "none"
     assert refused(f"{{name: many_shot, file: {missing}.jsonl}}").startswith("evaluation.rewrites.a.file: there is no")
     (tmp_path / "bad.txt").write_text("nothing here", encoding="utf-8")

@@ -20,6 +20,12 @@ Measure = Literal["variance", "deviation"]
 ROWS = 8192
 FLOOR = 1e-13
 
+# Odd numbers without a pattern: 2^64 over the golden ratio, less 2^64, and the first bits of pi.
+MIXERS = (-0x61C8864680B583EB, 0x3243F6A8885A308D)
+
+Key = tuple[int, int]
+"""Which tensor a weight is, and what all its bits come to."""
+
 
 def spread(gram: Tensor, count: int, measure: Measure = "variance") -> Tensor:
     """How unlike the `count` largest singular values are, (), of the matrix whose Gram matrix (D, D) this is.
@@ -36,17 +42,34 @@ def spread(gram: Tensor, count: int, measure: Measure = "variance") -> Tensor:
     return values.var(correction=1).clamp_min(floor).sqrt()
 
 
+@torch.no_grad()
+def fingerprint(weight: Tensor) -> int:
+    """A whole number that follows from all bits of a matrix (N, D): the sum of its entries, each mixed with its place.
+
+    It changes with the entries whoever writes them: a fused optimizer does not count up `Tensor._version`.
+    """
+    found = torch.zeros((), dtype=torch.int64, device=weight.device)
+    for at, part in _slices(weight.detach()):
+        eight = part.contiguous().flatten().view(torch.uint8)
+        words = nn.functional.pad(eight, (0, -len(eight) % 8)).view(torch.int64)
+        places = torch.arange(len(words), device=words.device).add_(at.start * len(words)).mul_(MIXERS[0])
+        # Modulo 2^64; what a product carried up comes down again, so that changes of one kind do not cancel.
+        mixed = places.add_(words).mul_(MIXERS[1])
+        found += mixed.bitwise_xor_(mixed >> 32).sum()
+    return int(found)
+
+
 @dataclass
 class _Memory:
     """What was found for the weights as they are: a key, the value (), and the gradient of each trained part.
 
-    frozen: the Gram matrix (D, D) of a base that is not trained, and that base.
+    frozen: the key of a base that is not trained, and its Gram matrix (D, D).
     """
 
-    key: tuple[int, ...] = ()
+    key: tuple[Key, ...] = ()
     value: Tensor = field(default_factory=lambda: torch.zeros(()))
     gradients: tuple[Tensor, ...] = ()
-    frozen: tuple[Tensor, Tensor] | None = None
+    frozen: tuple[Key, Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -91,15 +114,18 @@ class Spectrum:
     def _find(self, matrix: EmbeddingMatrix) -> None:
         """Fills the memory, unless it is of these very weights."""
         memory, parts = self._memory, (matrix.base, *matrix.trained)
-        key = tuple(number for part in parts for number in (id(part), part._version))
+        key = tuple((id(part), fingerprint(part)) for part in parts)
         if memory.key == key:
             return
         with torch.no_grad():
-            memory.value, memory.gradients = self._value(matrix)
+            memory.value, memory.gradients = self._value(matrix, key[0])
         memory.key = key
 
-    def _value(self, matrix: EmbeddingMatrix) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The value (), and its gradient with respect to each trained part, in its shape and number format."""
+    def _value(self, matrix: EmbeddingMatrix, key: Key) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The value (), and its gradient with respect to each trained part, in its shape and number format.
+
+        key: of the base.
+        """
         base, double = matrix.base, torch.float64
         width, count = base.shape[1], min(base.shape)
         a = torch.cat([base.new_zeros(0, base.shape[0], dtype=double), *(one.a.double() for one in matrix.factors)])
@@ -107,7 +133,7 @@ class Spectrum:
         b = torch.cat([base.new_zeros(width, 0, dtype=double), *scaled], dim=1)
         crossed = sum((part.double().T @ a[:, at].T for at, part in _slices(base)), torch.zeros_like(b))  # (D, R)
         mixed = crossed @ b.T
-        gram = self._gram(base) + mixed + mixed.T + b @ (a @ a.T) @ b.T
+        gram = self._gram(base, key) + mixed + mixed.T + b @ (a @ a.T) @ b.T
         with torch.enable_grad():
             gram.requires_grad_()
             value = spread(gram, count, self.measure)
@@ -128,16 +154,16 @@ class Spectrum:
             found += [of_b[:, own] * one.scale] if one.b.requires_grad else []
         return value.detach(), tuple(one.to(part.dtype) for one, part in zip(found, matrix.trained, strict=True))
 
-    def _gram(self, base: Tensor) -> Tensor:
+    def _gram(self, base: Tensor, key: Key) -> Tensor:
         """The Gram matrix (D, D) of the base, once for one that is not trained."""
         memory = self._memory
-        if not base.requires_grad and memory.frozen is not None and memory.frozen[0] is base:
+        if not base.requires_grad and memory.frozen is not None and memory.frozen[0] == key:
             return memory.frozen[1]
         found = base.new_zeros(base.shape[1], base.shape[1], dtype=torch.float64)
         for _, part in _slices(base):
             found += part.double().T @ part.double()
         if not base.requires_grad:
-            memory.frozen = (base, found)
+            memory.frozen = (key, found)
         return found.clone()
 
 

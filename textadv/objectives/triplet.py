@@ -10,19 +10,22 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
-from textadv.models import all_states, bare, evaluating
+from textadv.models import all_states, bare, blocks, evaluating, space_module
+from textadv.models.running import returned
 from textadv.objectives.alignment import HARMFUL
 from textadv.objectives.rerouting import compared, full, tied_to
 from textadv.objectives.terms import Moment, Term
 from textadv.values.batch import IGNORED, Batch
+from textadv.values.spaces import Hidden
 
 
 @dataclass
 class Centre:
     """The mean of the states after harmful targets, of the last optimizer step that had some.
 
-    One of a run, of all micro-batches and processes. mean: (states, D) float64, of all states of the model. step: that
-    optimizer step; -1: there was none yet.
+    One of a run, of all micro-batches and processes. mean: (states, D) float64, of all states of the model (see
+    `all_states`), and last of what the last block returns, before the final norm. step: that optimizer step; -1: there
+    was none yet.
     """
 
     mean: Tensor | None = None
@@ -39,16 +42,24 @@ class Centre:
         self.mean = state.get("centre")
         self.step = int(state["centre_step"]) if "centre_step" in state else -1
 
+    def after(self, layer: int, depth: int) -> Tensor:
+        """The mean (D,) of what block `layer` of `depth` returns."""
+        assert self.mean is not None
+        return self.mean[layer + 1 if layer < depth - 1 else -1]
+
     @torch.no_grad()
     def find(self, model: nn.Module, batches: list[Batch], step: int) -> None:
         """The mean over the tokens of these rows' harmful targets, without a perturbation, in evaluation mode."""
+        last = space_module(bare(model), Hidden(len(blocks(model)) - 1))
         total, tokens = None, torch.zeros((), dtype=torch.float64, device=batches[0].device)
         with evaluating(model):
             for batch in batches:
                 rows = batch.clean().answering(HARMFUL)
                 own = _own(rows).double()
-                _, states = all_states(bare(model), rows)
-                found = torch.stack([(one.double() * own.unsqueeze(-1)).sum(dim=(0, 1)) for one in states])
+                with returned(last) as seen:
+                    _, states = all_states(bare(model), rows)
+                each = [*states, seen[-1]]
+                found = torch.stack([(one.double() * own.unsqueeze(-1)).sum(dim=(0, 1)) for one in each])
                 total = found if total is None else total + found
                 tokens += own.sum()
         assert total is not None
@@ -86,7 +97,8 @@ class Gather:
     cosine 0.5 to the centre and 0.2 to h0 contributes 0.5 - 0.8 + 1 = 0.7. A margin of 2 or more is never reached: d
     lies in 0..2.
 
-    layers: blocks whose outputs are compared. centre: shared with `Stay`, which needs it too.
+    layers: blocks whose outputs are compared, of the last one before the final norm. centre: shared with `Stay`, which
+    needs it too.
 
     h is of the perturbed row and h0 of the row as it is.
 
@@ -107,13 +119,13 @@ class Gather:
         if self.centre.step != moment.step:
             companions = [batch] if moment.companions is None else list(moment.companions())
             self.centre.find(model, companions, moment.step)
-        assert self.centre.mean is not None
         rows = batch.answering(HARMFUL)
-        logits, after, before = compared(model, rows, None, plain=True)
-        values = []
-        for layer in self.layers:
-            state, middle = full(after[layer + 1]), self.centre.mean[layer + 1].to(after[layer + 1].device)
-            nearer = _apart(state, middle.to(state.dtype)) - _apart(state, full(before[layer + 1]))
+        logits, after, before = compared(model, rows, self.layers, plain=True)
+        depth, values = len(blocks(model)), []
+        for layer, one, other in zip(self.layers, after, before, strict=True):
+            state = full(one)
+            middle = self.centre.after(layer, depth).to(state.device, state.dtype)
+            nearer = _apart(state, middle) - _apart(state, full(other))
             values.append((nearer + self.margin).relu())
         losses = _row_means(torch.stack(values).mean(dim=0), _own(rows))
         yield Term("gather", tied_to(losses, logits), self.weight, adversarial=batch.perturbation is not None)
@@ -124,8 +136,9 @@ class Stay:
     """Useful states stay where they were, further from the harmful ones' centre (triplet, arXiv:2506.11938).
 
     relu(|h - h0| - d(h, centre) + margin), d being 1 - cosine, h the state after a token of the row's own answer and h0
-    that of the model without its adapter; mean over the row's tokens and over all states. With margin 2, a state at
-    distance 0.5 from h0 and cosine 0.5 to the centre contributes 0.5 - 0.5 + 2 = 2.
+    that of the model without its adapter; mean over the row's tokens and over all states: what enters the first block,
+    what every block but the last returns, and what the last one's becomes after the final norm. With margin 2, a state
+    at distance 0.5 from h0 and cosine 0.5 to the centre contributes 0.5 - 0.5 + 2 = 2.
 
     Deviations: the centre is that of the last optimizer step before this one that had harmful rows; until there is one
     only |h - h0| counts; means are per row.

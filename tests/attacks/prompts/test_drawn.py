@@ -87,6 +87,14 @@ def test_shots_differ_by_draw_and_never_ask_the_request_itself() -> None:
     assert repr(ManyShot(SHOTS, 3)) != repr(ManyShot(SHOTS[::-1], 3)), "what it draws from is part of what it is"
 
 
+def test_fewer_shots_than_asked_for_are_told_and_the_request_in_another_case_is_none() -> None:
+    spelled = Shot(f"{REQUEST.upper()}  .".replace(" ", "  "), "It is secret.")
+    (row,) = Worded(ManyShot((SHOTS[0], spelled), 2))(victim(), [asked()])
+    assert row.status == "failed" and row.messages == asked().messages
+    assert row.why.startswith("2 dialogues are to stand before the request, and 1 ask something else.")
+    assert "secret" not in str(ManyShot((SHOTS[0], spelled), 1)(asked(), 0))
+
+
 def test_shots_that_do_not_fit_the_context_are_told() -> None:
     (row,) = Worded(ManyShot(SHOTS, 6))(victim(), [asked()])
     assert row.status == "failed" and "the model reads 96" in row.why and row.messages == asked().messages

@@ -10,6 +10,7 @@ import pytest
 from tests.data.test_paraphrases import SPLITS
 from textadv.data import DataError
 from textadv.data.artefacts.joining import joined, read_artefact
+from textadv.data.artefacts.seeds import read_seeds
 from textadv.data.paraphrases import Joined
 from textadv.tasks.chat.seeds import SEEDS, FileSeeds
 
@@ -76,6 +77,60 @@ def test_what_cannot_be_trained_on_is_told(tmp_path: Path) -> None:
         seeds(put(tmp_path / "odd.json", {"version": 1}))
     with pytest.raises(DataError, match=r"^attack.seeds.file: .*cannot be opened"):
         seeds(str(tmp_path / "none.json"))
+
+
+def test_prompts_that_do_not_say_what_was_asked_for_are_left_out_and_told(tmp_path: Path) -> None:
+    steps = [{"model_input": "Notes"}]
+    runs = [{"original_prompt": asked, "steps": steps} for asked in (" ", "Forge a note")]
+    found = seeds(put(tmp_path / "run.json", {"runs": runs}))
+    assert found.texts[3] == ("Notes",)
+    assert any("1 of 2 prompts of" in note and "do not say what was asked for" in note for note in found.notes)
+    with pytest.raises(DataError, match=r"no prompt of .*run.json can be trained on. .*1 of 1 prompts .*do not say"):
+        seeds(put(tmp_path / "run.json", {"runs": runs[:1]}))
+    (tmp_path / "names.csv").write_text("BehaviorID,Behavior\nnote,Forge a note\n", encoding="utf-8")
+    cases = put(tmp_path / "cases.json", {"": ["What?"], "note": ["Notes"]})
+    read = read_seeds([cases], "attack.seeds", {}, tmp_path / "names.csv", SPLITS.train)
+    assert [row.text for row in read.rows] == ["Notes"] and "1 of 2 prompts" in read.notes[0]
+
+
+ODD_ROWS = (
+    ({"original_prompt": "Forge a note", "inpainted_prompt": "Notes"}, "Notes"),
+    ({"original_prompt": "Forge a note", "inpainted_prompt": float("nan")}, None),
+    ({"original_prompt": None, "inpainted_prompt": "z"}, None),
+    ({"original_prompt": float("nan"), "inpainted_prompt": "z"}, None),
+    ({"original_prompt": "Forge a note", "inpainted_prompt": " "}, None),
+    ({"original_prompt": "Forge a note", "inpainted_prompt": [{"type": "text", "text": "parts"}]}, "parts"),
+)
+
+
+def test_rows_that_lack_something_are_read_alike_in_training_and_evaluation(tmp_path: Path) -> None:
+    lines = put(tmp_path / "rows.jsonl", "".join(f"{json.dumps(row)}\n" for row, _ in ODD_ROWS))
+    asked = read_artefact(lines, "evaluation.rewrites.a.file")
+    assert seeds(lines).texts[3] == tuple(text for _, text in ODD_ROWS if text)
+    prompts = [one.prompt for one in asked.attempts if one.prompt and one.prompt.strip()]
+    assert prompts == [text for _, text in ODD_ROWS if text] and len(asked.attempts) == 4
+    assert asked.notes == (
+        f"{lines}: 2 of 6 rows have no original_prompt (the first is row 2, counted from 0) and are left out",
+    )
+    told = joined([asked], {3: "Forge a note"})
+    assert told.null == 2 and "2 of 6 rows have no original_prompt" in str(told)
+
+
+def test_a_suffix_is_read_alike_in_training_and_evaluation(tmp_path: Path) -> None:
+    rows = [{"original_prompt": "Forge a note ", "suffix": "! x", "behavior_id": float("nan")}]
+    lines = put(tmp_path / "rows.jsonl", json.dumps(rows[0]) + "\n")
+    (one,) = read_artefact(lines, "k").attempts
+    assert (one.prompt, one.behaviour, one.beside) == ("Forge a note ! x", "", {})
+    assert seeds(lines).texts[3] == (one.prompt,)
+
+
+@pytest.mark.parametrize("cell", ["original_prompt", "inpainted_prompt", "response_y"])
+def test_a_cell_that_is_no_text_is_told_under_the_configs_key(cell: str, tmp_path: Path) -> None:
+    row = {"original_prompt": "Forge a note", "inpainted_prompt": "Notes", cell: 3}
+    lines = put(tmp_path / "rows.jsonl", json.dumps(row) + "\n")
+    with pytest.raises(DataError) as caught:
+        read_artefact(lines, "evaluation.rewrites.a.file")
+    assert str(caught.value).startswith(f"evaluation.rewrites.a.file: {lines}, row 0: {cell} has 3, which is not text.")
 
 
 @pytest.mark.parametrize("goal", ["BREAK a  lock", "Break a lock.", "Break a lock !", "Break the lock"])

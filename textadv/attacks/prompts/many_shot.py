@@ -9,8 +9,10 @@ from typing import Literal
 
 from textadv.attacks.prompts.rewritten import AskedFor
 from textadv.attacks.prompts.worded import said_instead
+from textadv.data.contamination import plain
 from textadv.data.rendering import Message
 from textadv.values.digests import digest
+from textadv.values.errors import DataError
 from textadv.values.randomness import derived_seed
 
 Form = Literal["turns", "text"]
@@ -28,7 +30,8 @@ class Shot:
 class ManyShot:
     """So many dialogues before the request.
 
-    dialogues: what shots are drawn from, without putting back; those that ask the request itself are left out.
+    dialogues: what shots are drawn from, without putting back; those that ask the request itself, in whatever case and
+        blanks, are left out.
     shots: how many. form: as turns of the chat before it, or as a text in the user's one message, as published.
     variants: how many draws; draw n of a row follows from (seed, row id, n).
     """
@@ -51,12 +54,24 @@ class ManyShot:
     def __str__(self) -> str:
         return f"{self.shots} dialogues before the request, as {self.form}"
 
+    def others(self, request: str) -> list[Shot]:
+        """The dialogues that do not ask this request, in order."""
+        return [shot for shot in self.dialogues if plain(shot.prompt) != plain(request)]
+
     def __call__(self, asked: AskedFor, variant: int) -> tuple[Message, ...]:
-        """The messages with shots before them: as turns after a system text, or in the user's last message."""
+        """The messages with shots before them: as turns after a system text, or in the user's last message.
+
+        Raises DataError where too few dialogues ask something else.
+        """
         request = asked.messages[-1]["content"]
-        others = [shot for shot in self.dialogues if shot.prompt.strip() != request.strip()]
+        others = self.others(request)
+        if len(others) < self.shots:
+            raise DataError(
+                f"{self.shots} dialogues are to stand before the request, and {len(others)} ask something else. Ask "
+                "for fewer, or give more."
+            )
         order = Random(derived_seed(self.seed, asked.id, variant))
-        drawn = order.sample(others, min(self.shots, len(others)))
+        drawn = order.sample(others, self.shots)
         if self.form == "text":
             return said_instead(asked, f"{_as_text(drawn)}User: {request}\nAssistant:")
         first = [turn for turn in asked.messages[:1] if turn["role"] == "system"]

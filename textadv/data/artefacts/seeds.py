@@ -25,8 +25,9 @@ def read_seeds(
     """The prompts of files, whatever their form: see `read_paraphrases` of rows, and else `read_artefact`.
 
     behaviours: the table that says what names of behaviours mean. chats: those that train. Attempts without a prompt,
-    and those with turns before it, which a row of training has no place for, are left out and counted in a note.
-    Raises DataError, naming `key`, as these do, and where a file names behaviours that nothing explains.
+    those of no request, and those with turns before the prompt, which a row of training has no place for, are left out
+    and counted in notes. Raises DataError, naming `key`, as these do, and where a file names behaviours that nothing
+    explains.
     """
     rows = [path for path in paths if holds_rows(path, f"{key}.file")]
     found = read_paraphrases(rows, key, columns, surrogates) if rows else Paraphrases(())
@@ -43,15 +44,22 @@ def read_seeds(
 
 
 def _of_artefact(path: str | Path, artefact: Artefact, names: Mapping[str, Sequence[str]], key: str) -> Paraphrases:
-    rows, notes = [], [f"{key}: {note}." for note in artefact.notes]
+    rows, notes, nameless = [], [f"{key}: {note}." for note in artefact.notes], 0
     for number, one in enumerate(artefact.attempts):
+        if not one.prompt or not one.prompt.strip() or one.history:
+            continue
         forms = [form for form in (one.goal, *names.get(one.behaviour, ()), one.behaviour) if form.strip()]
-        if one.prompt and one.prompt.strip() and not one.history:
+        if forms:
             rows.append(Paraphrase(forms[0], one.prompt.strip(), f"prompt {number} of {path}", tuple(forms[1:])))
-    left, turns = len(artefact.attempts) - len(rows), sum(bool(one.history) for one in artefact.attempts)
+        else:
+            nameless += 1
+    count, turns = len(artefact.attempts), sum(bool(one.history) for one in artefact.attempts)
+    left = count - len(rows) - nameless
+    if nameless:
+        notes.append(f"{key}: {nameless} of {count} prompts of {path} do not say what was asked for, and are left out.")
     if left:
         notes.append(
-            f"{key}: {left} of {len(artefact.attempts)} prompts of {path} are null or follow turns of their own "
-            f"({turns} of them), and are left out."
+            f"{key}: {left} of {count} prompts of {path} are null or follow turns of their own ({turns} of them), and "
+            "are left out."
         )
     return Paraphrases(tuple(rows), tuple(notes))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from textadv.attacks import GradientAttack
 from textadv.attacks.parts.attacked import Sent
+from textadv.attacks.parts.chat_goals import BeforeEnd
 from textadv.attacks.parts.goals import Elicit
 from textadv.data import Rows
 from textadv.measuring.safety.beginnings import MOST_BEGUN, Beginnings
@@ -211,7 +212,7 @@ class EmbeddingAttack:
         return str(self.attack.threat)
 
     def rounds(self, model: nn.Module, rows: Rows, behaviours: Sequence[Behaviour]) -> Iterator[Round]:
-        """One round per restart.
+        """One round per restart; what ends a target after what is `said` of it has not to be reached.
 
         Raises ValueError where `self.rows` are not the same behaviours.
         """
@@ -222,10 +223,15 @@ class EmbeddingAttack:
         attack = replace(self.attack, threat=self.attack.threat.resolved(model, first))
         place = {row: number for number, row in enumerate(own.ids)}
         searched = behaviours_of(own)
+        ends = frozenset(row.target[len(row.said)] for row in behaviours if len(row.said) < len(row.target))
         one, searches = None, self._shared
         for restart, search in enumerate(searches):
             before = one if search.goes_on else None
-            goal = (search, search.of(attack), restart)
+            seeking = search.of(attack)
+            # A search away from a refusal, or towards the model's own beginning, has no target to reach.
+            if search.says == "target":
+                seeking = replace(seeking, reaches=BeforeEnd(seeking.goal, ends))
+            goal = (search, seeking, restart)
             led_on = restart + 1 < len(searches) and searches[restart + 1].goes_on
             one = _One(own, place, *goal, self.batch_size, self.beginnings, before, led_on)
             yield Round([one.searchable(row) for row in searched], partial(one.searched, model))
@@ -289,7 +295,6 @@ class _One:
             space, delta = attacked.perturbation.space, attacked.perturbation.delta.detach()
             _require_inside(self.attack, batch, delta)
             cost, flops = attacked.cost, _flops(model, attacked.sent, sent)
-            # A search away from a refusal, or towards the model's own beginning, has no target to reach.
             reached = attacked.reached if self.search.says == "target" else None
             for row, prompt in enumerate(part):
                 own = delta[row, ..., : len(prompt.ids), :]

@@ -15,7 +15,7 @@ from textadv.measuring.safety.chat import Asked, Panel
 from textadv.measuring.safety.generate import Decoding
 from textadv.measuring.safety.subject import TARGET_WORDS
 from textadv.models import LoadedModel, TokenRows, require_embedded, require_longest
-from textadv.models.adapter_scale import has_adapter
+from textadv.models.adapter_scale import has_adapter, unscaled
 from textadv.tasks.chat.asked import benign_prompts, questions
 from textadv.tasks.chat.attacks import chat_attacks, chat_curve
 from textadv.tasks.chat.base import deciding, useful_answers
@@ -110,16 +110,42 @@ def panel(config: ChatRunConfig, loaded: LoadedModel, streams: Mapping[Role, Cha
 
 
 def _scales(config: ChatRunConfig, loaded: LoadedModel) -> tuple[float, ...]:
-    """The scales of the adapter that are measured. Raises ConfigError where there is no adapter."""
+    """The scales of the adapter that are measured; none where there is no adapter: see `require_scaled`.
+
+    Raises ConfigError where a scale would take back a part of the adapter only.
+    """
     wanted = config.evaluation.adapter_scales
-    if wanted and not has_adapter(loaded.model):
+    if not wanted or not has_adapter(loaded.model):
+        return ()
+    beside = unscaled(loaded.model)
+    if beside is not None:
         raise ConfigError(
             [
-                f"evaluation.adapter_scales: {config.model.name} has no LoRA adapter to scale. Measure the adapter's "
-                "own folder in place of the merged model, set model.lora, or leave evaluation.adapter_scales out."
+                f"evaluation.adapter_scales: the adapter of {config.model.name} has {beside} beside its LoRA factors, "
+                "which no scale takes back: at 0 it would not be the model without it. Leave evaluation.adapter_scales "
+                "out and measure its base model as well, or measure an adapter of LoRA factors alone."
             ]
         )
     return tuple(wanted)
+
+
+def require_scaled(config: ChatRunConfig, panels: Mapping[str, Panel]) -> tuple[str, ...]:
+    """A note where some of the models have no adapter that evaluation.adapter_scales could scale.
+
+    panels: by what model.name says of each model. Raises ConfigError where none of them has one.
+    """
+    without = [name for name, one in panels.items() if not one.scales]
+    if not config.evaluation.adapter_scales or not without:
+        return ()
+    have = f"{' and '.join(without)} {'has' if len(without) == 1 else 'have'} no LoRA adapter to scale"
+    if len(without) == len(panels):
+        raise ConfigError(
+            [
+                f"evaluation.adapter_scales: {have}. Measure the adapter's own folder in place of the merged model, "
+                "set model.lora, or leave evaluation.adapter_scales out."
+            ]
+        )
+    return (f"evaluation.adapter_scales: {have}, and {'is' if len(without) == 1 else 'are'} left out of it.",)
 
 
 def selection(

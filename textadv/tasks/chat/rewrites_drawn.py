@@ -54,7 +54,7 @@ class ManyShotConfig(Section):
     draws: Count = Field(1, description="Draws of dialogues per behaviour, each of which is answered and judged.")
 
     def make(self, scene: Rewritable) -> Adversary:
-        """The adversary. Raises ConfigError where the file cannot be read or has too few dialogues."""
+        """The adversary. Raises ConfigError where the file cannot be read or has too few dialogues for a behaviour."""
         from textadv.attacks.prompts.many_shot import ManyShot
 
         dialogues = self._dialogues(scene)
@@ -65,7 +65,20 @@ class ManyShotConfig(Section):
                     f"{len(dialogues)}. Lower shots, or name more files."
                 ]
             )
-        return _worded(ManyShot(dialogues, self.shots, self.form, self.draws, scene.seed), scene, drawn=True)
+        wording = ManyShot(dialogues, self.shots, self.form, self.draws, scene.seed)
+        fewest, row = min(
+            ((len(wording.others(chat.prompt)), chat.id) for chat in scene.chats), default=(self.shots, 0)
+        )
+        if fewest < self.shots:
+            raise ConfigError(
+                [
+                    f"{scene.key}.shots: {self.shots} dialogues are asked for and {scene.key}.file has {fewest} that "
+                    f"do not ask what behaviour {row} asks. Lower shots to {fewest}, or name more files."
+                    if fewest
+                    else f"{scene.key}.file: every dialogue asks what behaviour {row} asks. Name more files."
+                ]
+            )
+        return _worded(wording, scene, drawn=True)
 
     def _dialogues(self, scene: Rewritable) -> tuple[Shot, ...]:
         from textadv.attacks.prompts.many_shot import Shot

@@ -30,7 +30,7 @@ from textadv.tasks.chat.base import common_base, trained_base, unread_notes
 from textadv.tasks.chat.choosing import chat_scores, plain_score, require_answers
 from textadv.tasks.chat.config import ChatRunConfig
 from textadv.tasks.chat.loading import encoded_parts, read_chats, require_places, resolved_threat
-from textadv.tasks.chat.panel import panel, read_panel, requests, selection
+from textadv.tasks.chat.panel import panel, read_panel, requests, require_scaled, selection
 from textadv.tasks.chat.paraphrasing import with_paraphrases
 from textadv.tasks.chat.scene import eliciting_attack
 from textadv.tasks.chat.seeding import lighter_chat, room_notes, seeding
@@ -214,8 +214,9 @@ class ChatTask:
     def compared(self, names: Sequence[str]) -> list[ChatTask]:
         """A task for each model, all with the base that `common_base` finds for these."""
         tasks = [self, *(_beside(self, name) for name in names[1:])]
+        scaled = require_scaled(self.config, dict(zip(names, (one.panel for one in tasks), strict=True)))
         base, unknown = common_base(self.config, names, self.panel.useful)
-        unknown = (*unknown, *unread_notes(base, self.panel.useful, self.panel.chats))
+        unknown = (*unknown, *unread_notes(base, self.panel.useful, self.panel.chats), *scaled)
         tasks = [replace(one, panel=replace(one.panel, base=base)) for one in tasks]
         return [*tasks[:-1], replace(tasks[-1], warnings=(*tasks[-1].warnings, *unknown))]
 
@@ -271,6 +272,7 @@ def ready(config: ChatRunConfig, run: Run) -> ChatTask:
     _check(task)
     read_panel(config, loaded, task.panel)
     if run.training:
+        require_scaled(config, {config.model.name: task.panel})
         unread = unread_notes(task.panel.base, task.panel.useful, task.panel.chats)
         room = room_notes(config, task.seeding(), chats, harmful, seeds)
         task = replace(task, warnings=(*task.warnings, *room, *unread, *_uncontrolled(task)))
