@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from textadv.attacks.prompts.rewritten import Rewritten
 from textadv.attacks.prompts.suffix_row import SuffixRow
 from textadv.attacks.prompts.victim import claims, failed
-from textadv.data.chat_template import control_ids
+from textadv.data.control_tokens import control_ids
 
 KEPT = 20
 LONGER = 2

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from textadv.attacks.prompts.fitting import Room
 from textadv.attacks.prompts.rewritten import AskedFor, Passes, Rewritten, Status
 from textadv.attacks.prompts.suffix_losses import said
-from textadv.data.chat_template import Reply, control_ids, encode_prompt, encode_reply
+from textadv.data.chat_template import Reply, encode_prompt, encode_reply
+from textadv.data.control_tokens import control_ids
 from textadv.data.locating import located, shortened
 from textadv.data.rendering import Message, Template
 from textadv.models.decoding import context_length
@@ -113,19 +114,19 @@ class ChatVictim:
         return ids
 
     def reply(self, messages: Sequence[Message], target: str) -> Reply:
-        """What the template writes before an answer, and the target after it, thoughts and its end of turn left out.
+        """What the template writes before an answer, and the target after it, thoughts left out.
 
-        A target is how an answer begins: the model is not to stop there. Raises DataError where the target has no text,
-        or does not fit.
+        A target is how an answer begins: the model is not to stop there, and what the template writes after an answer
+        (a blank, its end of turn) is no part of it. Raises DataError where the target has no text, or does not fit.
         """
         if not isinstance(target, str) or not target.strip():
             raise DataError(f"there is no target to aim at, got {shortened(str(target))}. Give the row one.")
         prompt = encode_prompt(self.template, messages)
         reply = encode_reply(self.template, messages, prompt, target, thoughts=False)
-        control = control_ids(self.template.tokenizer)
-        kept = next((n for n in range(len(reply.answer), 0, -1) if reply.answer[n - 1] not in control), 0)
+        control, answer = control_ids(self.template.tokenizer), self.template.speech.unclosed(reply.answer)
+        kept = next((n for n in range(len(answer), 0, -1) if answer[n - 1] not in control), 0)
         self._require_room(len(prompt) + len(reply.opening) + kept)
-        return reply._replace(answer=reply.answer[:kept] or reply.answer)
+        return reply._replace(answer=answer[:kept] or reply.answer)
 
     def _require_room(self, tokens: int) -> None:
         if self.most is not None and tokens > self.most:

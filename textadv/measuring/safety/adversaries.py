@@ -31,8 +31,9 @@ class Behaviour(NamedTuple):
     """A forbidden request as tokens.
 
     id: the row's own. ids: its prompt. target: its harmful answer. said: what of it can be put into the model's mouth,
-    which is the target up to the first token that ends an answer. editable: the prompt's positions that an adversary
-    may touch. opening: what the chat template writes between prompt and target.
+    which is the target up to the first token that ends an answer, without what the chat template writes before that.
+    editable: the prompt's positions that an adversary may touch. opening: what the template writes between prompt and
+    target.
     """
 
     id: int
