@@ -15,17 +15,17 @@ from torch import Tensor, nn
 
 from textadv.attacks.prompts.fitting import Room
 from textadv.attacks.prompts.rewritten import AskedFor, Passes, Rewritten, Status
-from textadv.attacks.prompts.suffix_losses import said
+from textadv.attacks.prompts.suffix_losses import claimed
 from textadv.data.chat_template import Reply, encode_prompt, encode_reply
 from textadv.data.control_tokens import control_ids
 from textadv.data.locating import located, shortened
 from textadv.data.rendering import Message, Template
 from textadv.models.decoding import context_length
 from textadv.models.places import bare, device_of, embedding_table, space_module
-from textadv.models.running import evaluating, forward
+from textadv.models.running import evaluating
 from textadv.values.batch import Batch, Role, padded
 from textadv.values.errors import DataError
-from textadv.values.losses import Loss, cross_entropy
+from textadv.values.losses import cross_entropy
 from textadv.values.spaces import Embeddings
 
 TARGET = "harmful"
@@ -200,20 +200,22 @@ class ChatVictim:
         )
         return alone.answering(TARGET).to(self.device)
 
-    @torch.no_grad()
     def losses(
-        self,
-        prompts: Sequence[Sequence[int]],
-        replies: Sequence[Reply],
-        passes: Passes | None = None,
-        loss: Loss = cross_entropy,
+        self, prompts: Sequence[Sequence[int]], replies: Sequence[Reply], passes: Passes | None = None
     ) -> Tensor:
-        """(B, ...) the loss of each target after its prompt, on the CPU, by whole passes; counted in `passes`."""
+        """(B,) nats per token of each target after its prompt and opening, on the CPU; counted in `passes`."""
+        return self.claims(prompts, replies, passes)[:, 0]
+
+    @torch.no_grad()
+    def claims(
+        self, prompts: Sequence[Sequence[int]], replies: Sequence[Reply], passes: Passes | None = None
+    ) -> Tensor:
+        """(B, 2), on the CPU, by whole passes: that loss, and 1 where greedy decoding says opening and target."""
 
         def of(rows: Tensor) -> Tensor:
             part = rows.tolist()
             batch = self.batch([prompts[row] for row in part], [replies[row] for row in part])
-            return loss(forward(bare(self.model), batch), batch).float().cpu()
+            return claimed(self.model, batch, cross_entropy)
 
         with evaluating(bare(self.model)):
             longest = max((len(ids) + len(one.answer) for ids, one in zip(prompts, replies, strict=True)), default=0)
@@ -251,19 +253,18 @@ class ChatVictim:
         passes: Passes,
         path: Sequence[tuple[int, float]] = (),
     ) -> Rewritten:
-        """The row as it is sent, with the loss of its target then; `reached` where greedy decoding says the target."""
+        """The row as it is sent, with the loss of its target then; `reached` where greedy decoding says the target.
+
+        It has to say it at once: where the template writes something before answers (an empty thought), that as well,
+        for whoever sends the text sends none of it. A model that thinks first has not reached it.
+        """
         try:
             ids, reply = self.encoded(messages), self.reply(messages, asked.target)
         except DataError as error:
             return failed(asked, str(error), passes)
-        [[loss, says]] = self.losses([ids], [reply], passes, claims).tolist()
+        [[loss, says]] = self.claims([ids], [reply], passes).tolist()
         status: Status = "reached" if says else "not_reached"
         return self.finished(asked, messages, status=status, loss=loss, passes=passes, path=path)
-
-
-def claims(logits: Tensor, batch: Batch) -> Tensor:
-    """(B, 2), of logits (B, K, V): nats per token of the target, and 1 where greedy decoding says it."""
-    return torch.stack([cross_entropy(logits, batch).float(), said(logits, batch).float()], dim=1)
 
 
 def failed(asked: AskedFor, why: str, passes: Passes | None = None) -> Rewritten:

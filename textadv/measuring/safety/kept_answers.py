@@ -35,7 +35,8 @@ class Answer:
     shared: the attack whose answer this is, where another one asked the same of the same weights before; its passes are
         counted there. key: what the answer is kept under, see `content_key`.
     reached: whether the search got where it aimed: the target (its first tokens, where the search looks at these alone)
-        is what the model says greedily under the perturbation. None where nothing was searched, or it aims elsewhere.
+        is what the model says greedily and at once under the perturbation, after what its template writes before
+        answers, which it has to say as well. None where nothing was searched, or it aims elsewhere.
     search_flops: what finding the perturbation took, counted with the first sample. sampling_flops: what writing this
         answer took, prompt and answer. Of an answer that is shared they are what it would have taken here as well.
     """
