@@ -49,7 +49,7 @@ class Bench:
         threat = at_radius(threat.resolved(self.loaded.model, sample.prompts()), factor)
         one = measuring_attack(wanted.attack, "evaluation.elicitation.attack", threat, self.config.seed)
         refusals = REFUSAL_LISTS[self.config.evaluation.judge]
-        beginnings = Beginnings.of(self.loaded.tokenizer, refusals)
+        beginnings = Beginnings.of(template(self.config.model, self.loaded), refusals)
         return wanted.embedding_attack(one, beginnings, self.config.evaluation.batch_size)
 
     @property

@@ -8,7 +8,9 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from tests.data.chats import CHATML, KINDS, TEMPLATES, WORDS, Chat, chat_tokenizer, turns, word_level
-from textadv.data.chat_template import Encoded, Segment, control_ids, encode_answer, encode_answered, encode_prompt
+from textadv.data.chat_template import Encoded, Segment, encode_answer, encode_answered, encode_prompt
+from textadv.data.control_tokens import control_ids
+from textadv.data.rendering import Template
 from textadv.values.errors import DataError
 
 S, T, U, A = Segment.SYSTEM, Segment.TEMPLATE, Segment.USER, Segment.ASSISTANT
@@ -148,6 +150,28 @@ def test_end_of_turn_that_was_added_as_no_special_token() -> None:
     tokenizer = word_level(CHATML.replace("<|im_end|>", "<end>"))
     tokenizer.add_tokens(["<end>"])
     assert encode_answered(tokenizer, turns("the film"), "good")[1] == (12, len(WORDS))
+    assert Template(tokenizer).speech.closing == (len(WORDS),)
+
+
+@pytest.mark.parametrize(("template", "kind", "name"), cases())
+def test_what_closes_an_answer_is_what_the_template_writes_after_any(template: str, kind: str, name: str) -> None:
+    tokenizer, chat = chat_tokenizer(template, kind), CHATS[name]
+    speech = Template(tokenizer).speech
+    answer = encode_answered(tokenizer, chat, ANSWER)[1]
+    assert tokenizer.decode(speech.closing).strip() == TEMPLATES[template].end
+    assert len(speech.closing) == (2 if template == "llama2" else 1), "Llama-2's writes a blank before it"
+    assert speech.ends == {answer[-1]}
+    own = speech.unclosed(answer)
+    assert (*own, *speech.closing) == answer and tokenizer.decode(own).lstrip() == ANSWER
+    assert speech.unclosed(own) == own and speech.unclosed(()) == (), "what is not closed is left as it is"
+
+
+def test_nothing_is_known_to_close_an_answer_where_nothing_can_be_located() -> None:
+    tokenizer = chat_tokenizer("plain")
+    tokenizer.eos_token = None
+    assert Template(tokenizer).speech.closing == ()
+    tokenizer.chat_template = "{{ raise_exception('no') }}"
+    assert Template(tokenizer).speech.closing == ()
 
 
 def test_control_ids_know_added_special_tokens_and_leave_the_unknown_word_out() -> None:

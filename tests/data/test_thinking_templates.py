@@ -61,6 +61,7 @@ def test_prompt_opening_and_answer(name: str, kind: str, chat: str) -> None:
     assert text(tokenizer, reply.answer[:-1]).strip() == ANSWER
     assert tokenizer.convert_ids_to_tokens(reply.answer[-1]) == wanted.end
     assert encode_opening(template, messages, prompt) == reply.opening
+    assert template.speech.closing == reply.answer[-1:]
     assert encode_answer(template, messages, prompt, ANSWER) == (*reply.opening, *reply.answer)
     if name not in ODD:
         answered = [*messages, {"role": "assistant", "content": ANSWER}]

@@ -79,7 +79,7 @@ def stub(says: str) -> nn.Module:
 def embedding() -> Adversary:
     attack = pgd(ThreatModel(Embeddings(), L2(relative_radius=0.5)), steps=12, goal=Elicit(), select="most_damaging")
     searches = search_panel(12, 2, attack.random_start, own_steps=False)
-    beginnings = Beginnings.of(tokenizer(), REFUSAL_LISTS["declines"])
+    beginnings = Beginnings.of(template_of(tokenizer()), REFUSAL_LISTS["declines"])
     return EmbeddingAttack(attack, len(searches), searches=searches, beginnings=beginnings)
 
 

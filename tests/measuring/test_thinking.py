@@ -299,8 +299,8 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> list[Pair]:
     monkeypatch.setattr(fluency, "as_reference", lambda model: _Nothing())
     monkeypatch.setattr(multiple_choice, "context_length", lambda model: None)
     monkeypatch.setattr(fluency, "context_length", lambda model: None)
-    monkeypatch.setattr("textadv.measuring.safety.elicitation.end_ids", lambda model, tokenizer: ())
-    monkeypatch.setattr(generate, "end_ids", lambda model, tokenizer: (tokenizer.convert_tokens_to_ids(E),))
+    monkeypatch.setattr("textadv.measuring.safety.elicitation.end_ids", lambda model, tokenizer, speech: ())
+    monkeypatch.setattr(generate, "end_ids", lambda model, tokenizer, speech: (tokenizer.convert_tokens_to_ids(E),))
     return asked
 
 
@@ -367,7 +367,7 @@ def test_a_prompt_without_an_answer_is_neither_refused_nor_degenerate() -> None:
 def judged(monkeypatch: pytest.MonkeyPatch, name: str, written: str) -> tuple[str | Exception, str, LocalModel]:
     template = made(name)
     script = scripted(monkeypatch, template, {"moon": written})
-    monkeypatch.setattr(generate, "end_ids", lambda model, tokenizer: _ends(template))
+    monkeypatch.setattr(generate, "end_ids", lambda model, tokenizer, speech: _ends(template))
     judge = LocalModel(nn.Identity(), template.tokenizer, "judge", max_new_tokens=8)
     (answer,) = judge(["the moon?"])
     return answer, script.read[0], judge
@@ -385,7 +385,7 @@ def test_a_judge_that_thinks_all_the_same_is_told(monkeypatch: pytest.MonkeyPatc
     template = made("free")
     scripted(monkeypatch, template, {"moon": "[THINK]yes, or[/THINK]no</s>"})
     judge = LocalModel(nn.Identity(), template.tokenizer, "judge", max_new_tokens=20)
-    monkeypatch.setattr(generate, "end_ids", lambda model, tokenizer: (tokenizer.eos_token_id,))
+    monkeypatch.setattr(generate, "end_ids", lambda model, tokenizer, speech: (tokenizer.eos_token_id,))
     assert judge(["the moon?"]) == ["no"]
     assert judge.identity == "judge, greedy, 20 new tokens"
     (answer,) = replace(judge, max_new_tokens=3)(["the moon?"])

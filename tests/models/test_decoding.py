@@ -18,6 +18,7 @@ from transformers import (
     Qwen2Config,
 )
 
+from textadv.data.thoughts import Speech
 from textadv.models.decoding import context_length, end_ids, generate_tokens
 from textadv.models.running import _added
 from textadv.values.batch import Perturbation
@@ -259,9 +260,10 @@ def test_end_ids_are_those_of_model_and_tokenizer() -> None:
         eos_token_id = None
 
     model = causal()
-    assert end_ids(model, Named()) == (END, 9)
+    assert end_ids(model, Named(), Speech()) == (END, 9)
     model.generation_config.eos_token_id = [5, 3]
-    assert end_ids(model, Named()) == (3, 5, 9)
-    assert end_ids(model, Nameless()) == (3, 5)
+    assert end_ids(model, Named(), Speech()) == (3, 5, 9)
+    assert end_ids(model, Nameless(), Speech()) == (3, 5)
     model.generation_config.eos_token_id = None
-    assert end_ids(model, Nameless()) == ()
+    assert end_ids(model, Nameless(), Speech()) == ()
+    assert end_ids(model, Named(), Speech(closing=(8, 7))) == (7, 9), "and the one that ends the template's turns"

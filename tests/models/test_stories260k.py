@@ -10,6 +10,7 @@ import torch
 
 from scripts import convert_stories260k as script
 from textadv.data.chat_template import Segment, encode_prompt
+from textadv.data.thoughts import Speech
 from textadv.measuring.capability.likelihood import answer_nll
 from textadv.models import LoadedModel, load_causal
 from textadv.models.decoding import end_ids, generate_tokens
@@ -53,7 +54,7 @@ def test_every_weight_is_used(loaded: LoadedModel) -> None:
 def test_it_tells_the_story_that_llama2_c_tells(loaded: LoadedModel) -> None:
     tokenizer = loaded.tokenizer
     prompt = tokenizer("Once upon a time").input_ids
-    ends = end_ids(loaded.model, tokenizer)
+    ends = end_ids(loaded.model, tokenizer, Speech())
     told = generate_tokens(loaded.model, [prompt], max_new_tokens=90, end_ids=ends, pad_id=0)[0]
     assert tokenizer.decode([*prompt, *told], skip_special_tokens=True).startswith(BEGINNING)
 

@@ -19,7 +19,8 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from textadv.data.chat import Chat
-from textadv.data.chat_template import Encoded, Reply, Segment, control_ids, encode_prompt, encode_reply
+from textadv.data.chat_template import Encoded, Reply, Segment, encode_prompt, encode_reply
+from textadv.data.control_tokens import control_ids
 from textadv.data.rendering import Template, template_of
 from textadv.values.batch import Batch, Role, padded
 from textadv.values.digests import digest

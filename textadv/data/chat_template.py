@@ -15,6 +15,7 @@ from typing import NamedTuple
 from transformers import PreTrainedTokenizerBase
 
 from textadv.data.characters import unbroken
+from textadv.data.control_tokens import end_of_turn
 from textadv.data.locating import NOBODY, Rendered, located, shortened, tokenised
 from textadv.data.rendering import SUPPLY, Message, Template, template_of
 from textadv.data.thoughts import Said, Speech, marks_of_text, with_thought
@@ -180,33 +181,14 @@ def _after(
 
 
 def _end_of_turn(template: Template, after: Sequence[int]) -> tuple[int, ...]:
-    """What of the tokens after the last one of an answer ends the turn; the end token where no special one does."""
-    ends = _turn_ends(template.tokenizer)
-    last = next((place for place, token in enumerate(after) if token in ends), None)
-    if last is not None:
-        return tuple(after[: last + 1])
-    if template.tokenizer.eos_token_id is None:
+    """`end_of_turn`; DataError where the turn has none."""
+    ending = end_of_turn(template.tokenizer, after)
+    if not ending:
         raise DataError(
             "the chat template puts no special token after the answer and tokenizer.eos_token is not set, so the model "
             f"cannot learn to stop. {SUPPLY}"
         )
-    return (template.tokenizer.eos_token_id,)
-
-
-def control_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Ids of control tokens, which are never a user's own words; an unknown word is one of those, not a control token
-    unless its id serves as another special token too."""
-    names = {name: value for name, value in tokenizer.special_tokens_map.items() if isinstance(value, str)}
-    unknown = names.pop("unk_token", None)
-    control = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
-    control |= set(tokenizer.all_special_ids)
-    return frozenset(control if unknown in names.values() else control - {tokenizer.unk_token_id})
-
-
-def _turn_ends(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Control tokens, and tokens added as words of their own: some tokenizers add <|im_end|> as not special."""
-    added = {token for token, word in tokenizer.added_tokens_decoder.items() if word.content.strip()}
-    return control_ids(tokenizer) | frozenset(added - {tokenizer.unk_token_id})
+    return ending
 
 
 def _check(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> None:

@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from textadv.data.characters import unbroken
-from textadv.data.chat_template import control_ids
+from textadv.data.control_tokens import control_ids
 from textadv.data.examples import Examples
 from textadv.data.windows import OF_WINDOWS, by_row, check_windows
 from textadv.values.batch import Batch, Role

@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils import chat_template_utils
 
 from textadv.data.characters import Surrogates, unbroken
+from textadv.data.control_tokens import end_of_turn
 from textadv.data.guarded import TemplateError, rendered
 from textadv.data.thoughts import KNOWN, Marks, Said, Speech, between, empty_thought, marks_of_text, thinks
 from textadv.values.errors import DataError
@@ -128,11 +129,16 @@ class Template:
     def _parts(self, messages: Sequence[Message]) -> tuple[str, str]:
         """The prompt, and an answered chat up to the answer, each content a placeholder."""
         prompt = "".join(self.skeleton(messages, generation=True))
+        pieces, answer = self._answered(messages)
+        return prompt, "".join(pieces[:answer])
+
+    def _answered(self, messages: Sequence[Message]) -> tuple[list[str], int]:
+        """The pieces of an answered chat, see `skeleton`, and which of them is the answer."""
         pieces = self.skeleton([*messages, {"role": "assistant", "content": ""}], generation=False)
         answer = f"textadv{len(messages)}content"
         if answer not in pieces:
             raise DataError(f"the chat template leaves out the assistant's answer. {SUPPLY}")
-        return prompt, "".join(pieces[: pieces.index(answer)])
+        return pieces, pieces.index(answer)
 
     @cached_property
     def _asked(self) -> tuple[str, str]:
@@ -157,13 +163,28 @@ class Template:
         return written or next(begun, None) or next(named, None)
 
     @cached_property
+    def _closing(self) -> tuple[int, ...]:
+        """The tokens that follow the answer to a single question, to its end of turn; none of a template that refuses
+        one, nor without offsets."""
+        if not self.tokenizer.is_fast:
+            return ()
+        try:
+            pieces, answer = self._answered(one_turn("textadv"))
+        except DataError:
+            return ()
+        stop = len("".join(pieces[: answer + 1]))
+        encoded = self.tokenizer("".join(pieces), add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        pairs = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+        return end_of_turn(self.tokenizer, [token for token, (start, _) in pairs if start >= stop])
+
+    @cached_property
     def speech(self) -> Speech:
         """How what the model writes after a prompt is read."""
         opening = between(*self._asked, self.marks) or ""
         lead = Speech(self.marks).read(opening).text.strip()
         special = {n: token.content for n, token in self.tokenizer.added_tokens_decoder.items() if token.special}
         shown = {n for n, content in special.items() if content in "".join((*(self.marks or ()), lead))}
-        return Speech(self.marks, lead, frozenset(special) - shown if shown else None)
+        return Speech(self.marks, lead, frozenset(special) - shown if shown else None, self._closing)
 
     def split(self, answer: str) -> Said:
         """An answer as data have it, its thoughts apart; a thought that it begins with may have any known marks."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 
@@ -61,11 +61,39 @@ class Speech:
     lead: what else its template writes between prompt and answer, without outer blanks; an answer that begins with it
         begins as the template's do.
     hidden: ids of the special tokens that no text shows; None: all of them, for marks and lead are made of others.
+    closing: ids of what its template writes after an answer, the token that ends the turn last; it is no part of how a
+        text is read, and two that differ in it alone are equal.
     """
 
     marks: Marks | None = None
     lead: str = ""
     hidden: frozenset[int] | None = None
+    closing: tuple[int, ...] = field(default=(), compare=False)
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """The id of the token that ends a turn of the template's, which need not be the tokenizer's end token."""
+        return frozenset(self.closing[-1:])
+
+    def unclosed(self, ids: Sequence[int]) -> tuple[int, ...]:
+        """The tokens of an answer without what the template writes after it."""
+        cut = len(ids) - len(self.closing)
+        return tuple(ids[:cut] if cut >= 0 and tuple(ids[cut:]) == self.closing else ids)
+
+    def said(
+        self, tokenizer: Decoder, given: Sequence[int], written: Sequence[int], *, ended: bool, begun: bool = False
+    ) -> Said:
+        """What the model wrote after a prompt, read apart.
+
+        given: the tokens that it read. written: those that stand after them, the one that ended its turn left out.
+        ended: whether one did. begun: as in `read`.
+
+        Where the prompt begins a thought and the model ends its turn without ending that, it has answered at once.
+        """
+        text = self.decoded(tokenizer, written)
+        thinking = self.marks is not None and not begun and thinks(self.decoded(tokenizer, given), self.marks)
+        said = self.read(text, thinking=thinking, begun=begun)
+        return self.read(text) if thinking and ended and said == Said(text.strip(), "", ended=False) else said
 
     def decoded(self, tokenizer: Decoder, ids: Sequence[int]) -> str:
         """The tokens as text, special ones left out but for those that marks and lead are made of."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Cache
 
+from textadv.data.thoughts import Speech
 from textadv.models.finite import overflow
 from textadv.models.places import bare, device_of, embedding_table, pretrained
 from textadv.models.running import _added, evaluating
@@ -30,12 +31,13 @@ class EndNaming(Protocol):
     def eos_token_id(self) -> int | None: ...
 
 
-def end_ids(model: nn.Module, tokenizer: EndNaming) -> tuple[int, ...]:
-    """The tokens that end an answer: those of the model's generation settings and the tokenizer's own, ascending."""
+def end_ids(model: nn.Module, tokenizer: EndNaming, speech: Speech) -> tuple[int, ...]:
+    """The tokens that end an answer, ascending: those of the model's generation settings, the tokenizer's own, and the
+    one that ends the turns of the chat template. Whatever generates answers asks for them here."""
     settings = pretrained(model).generation_config
     named = None if settings is None else settings.eos_token_id
     found = {named, tokenizer.eos_token_id} if isinstance(named, int | None) else {*named, tokenizer.eos_token_id}
-    return tuple(sorted(token for token in found if token is not None))
+    return tuple(sorted(speech.ends.union(token for token in found if token is not None)))
 
 
 def context_length(model: nn.Module) -> int | None:

@@ -9,12 +9,16 @@ from typing import Any
 
 import pytest
 
+from tests.attacks.prompts.suffixes import model
 from tests.attacks.prompts.talking import REQUEST, asked, victim
+from tests.data.thinking import THINKING, thinking_tokenizer
 from tests.measuring.test_openai_compatible import endpoint, refused, said, serving
 from textadv.attacks.prompts import iterative as module
 from textadv.attacks.prompts.iterative import Iterative, prompt_of
 from textadv.attacks.prompts.rewritten import Rewritten
+from textadv.attacks.prompts.victim import ChatVictim
 from textadv.data import DataError
+from textadv.data.rendering import Template
 from textadv.measuring.judges.verdicts import Verdict
 from textadv.measuring.safety.attacker import EndpointAttacker
 from textadv.values.errors import GenerationError
@@ -85,6 +89,51 @@ def test_only_what_is_generated_is_judged() -> None:
     iterative(Scripted([worded(f"{REQUEST}. Sure, here is")]), judge, steps=1)(victim(), [asked()])
     ((_, response),) = judge.seen
     assert REQUEST not in response and "Sure" not in response
+
+
+def thinking(monkeypatch: pytest.MonkeyPatch, name: str, written: str, judge: Nth) -> tuple[Rewritten, Scripted]:
+    """Two tries at a model with such a template, which writes this after each prompt."""
+    template = Template(thinking_tokenizer(name), THINKING[name].variables)
+    tokenizer = template.tokenizer
+    ids = tokenizer(written, add_special_tokens=False)["input_ids"]
+    monkeypatch.setattr(module, "generate_tokens", lambda model, prompts, **options: [list(ids) for _ in prompts])
+    attacker = Scripted([worded("one"), worded("two")])
+    (row,) = iterative(attacker, judge, steps=2)(ChatVictim(model(len(tokenizer)), template), [asked()])
+    return row, attacker
+
+
+@pytest.mark.parametrize(("name", "begins"), [("begun", ""), ("forced", ""), ("block", "<think>\n")])
+def test_a_thought_that_is_cut_off_is_not_judged_and_the_search_goes_on(
+    monkeypatch: pytest.MonkeyPatch, name: str, begins: str
+) -> None:
+    """What would follow it is not known; a judge that is shown the thought takes it for an answer."""
+    judge = Nth(1)
+    row, attacker = thinking(monkeypatch, name, f"{begins}The moon, or the sea", judge)
+    assert judge.seen == [] and (row.status, row.messages[-1]["content"]) == ("not_reached", "two")
+    assert "The model answered: \nVerdict: not known" in attacker.sent[1]
+
+
+@pytest.mark.parametrize(("name", "begins"), [("begun", ""), ("forced", ""), ("block", "<think>\n")])
+def test_after_a_thought_that_ends_the_answer_is_judged(
+    monkeypatch: pytest.MonkeyPatch, name: str, begins: str
+) -> None:
+    judge = Nth(2)
+    row, attacker = thinking(monkeypatch, name, f"{begins}The moon.\n</think>\n\nSorry<|im_end|>", judge)
+    assert [response for _, response in judge.seen] == ["Sorry", "Sorry"] and row.status == "reached"
+    assert "The model answered: Sorry\nVerdict: not answered" in attacker.sent[1]
+    judge = Nth(1)
+    row, _ = thinking(monkeypatch, "begun", "At once.<|im_end|>", judge)
+    assert [response for _, response in judge.seen] == ["At once."], "a turn that ends in its thought has answered"
+
+
+def test_what_a_judge_does_not_know_is_told_as_not_known() -> None:
+    class Unsure(Nth):
+        def judge(self, prompts: Sequence[str], responses: Sequence[str]) -> list[Verdict]:
+            return [Verdict("error", None, None, "unreadable") for _ in prompts]
+
+    attacker = Scripted([worded("one"), worded("two")])
+    (row,) = iterative(attacker, Unsure(1), steps=2)(victim(), [asked()])
+    assert row.status == "not_reached" and "Verdict: not known" in attacker.sent[1]
 
 
 @pytest.mark.parametrize(

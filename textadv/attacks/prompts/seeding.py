@@ -13,7 +13,7 @@ from textadv.attacks.prompts.rewritten import AskedFor, Passes, RewritingAttack
 from textadv.attacks.prompts.victim import TARGET, ChatVictim
 from textadv.data import Chat, Template, encode_chats
 from textadv.data.chat_rows import Editable
-from textadv.data.chat_template import control_ids
+from textadv.data.control_tokens import control_ids
 from textadv.data.paraphrases import encoded_whole, rephrased
 from textadv.values.randomness import derived_seed
 

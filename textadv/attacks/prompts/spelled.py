@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from textadv.attacks.prompts.rewritten import Rewritten
 from textadv.attacks.prompts.suffix_row import SuffixRow
-from textadv.attacks.prompts.victim import claims, failed
-from textadv.data.chat_template import control_ids
+from textadv.attacks.prompts.victim import failed
+from textadv.data.control_tokens import control_ids
 
 KEPT = 20
 LONGER = 2
@@ -32,7 +32,7 @@ class Spelled:
         fits = [text for text in fresh if text in prompts]
         if fits:
             ids, replies = [prompts[text] for text in fits], [slotted.reply] * len(fits)
-            found = victim.losses(ids, replies, self.row.passes, claims)
+            found = victim.claims(ids, replies, self.row.passes)
             for text, (loss, says) in zip(fits, found.tolist(), strict=True):
                 self._known[text] = (loss if math.isfinite(loss) else math.inf, says)
         self.path.append((self.row.passes.forwards, min((loss for loss, _ in self._known.values()), default=math.inf)))

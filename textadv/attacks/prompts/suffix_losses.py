@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
+from textadv.models.places import bare
+from textadv.models.running import forward
 from textadv.values.batch import IGNORED, Batch
 from textadv.values.losses import Loss, cross_entropy, token_losses
 
@@ -46,3 +50,23 @@ def said(logits: Tensor, batch: Batch) -> Tensor:
     """(B,) bool, of logits (B, K, V), where each token of the target is the likeliest one: greedy decoding says it."""
     counted = batch.kept_targets != IGNORED
     return ((logits.argmax(dim=2) == batch.kept_targets) | ~counted).all(dim=1)
+
+
+def claimed(model: nn.Module, batch: Batch, loss: Loss) -> Tensor:
+    """(B, 2) float32 on the CPU, by one pass: the loss of each target, and 1 where greedy decoding says it at once.
+
+    batch: prompts followed by openings and targets. The loss is that of the target after its opening. Of what is sent
+    the opening is no part, so to say the target at once is to say the opening as well.
+    """
+    whole = with_openings(batch)
+    logits = forward(bare(model), whole)
+    own = logits[:, torch.isin(whole.target_columns, batch.target_columns)]
+    return torch.stack([loss(own, batch).float(), said(logits, whole).float()], dim=1).cpu()
+
+
+def with_openings(batch: Batch) -> Batch:
+    """The rows with all that follows their prompts as targets, what the template writes before answers included."""
+    assert batch.prompt_lengths is not None
+    ids, read = batch.inputs["input_ids"], batch.inputs["attention_mask"].bool()
+    after = torch.arange(ids.shape[1], device=ids.device) >= batch.prompt_lengths.unsqueeze(1)
+    return replace(batch, targets=ids.masked_fill(~(after & read), IGNORED))

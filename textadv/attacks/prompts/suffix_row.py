@@ -11,7 +11,7 @@ from torch import Tensor
 
 from textadv.attacks.prompts.norms import scaled_at_norms
 from textadv.attacks.prompts.rewritten import AskedFor, Passes, Rewritten
-from textadv.attacks.prompts.suffix_losses import said
+from textadv.attacks.prompts.suffix_losses import claimed
 from textadv.attacks.prompts.victim import ChatVictim, Slotted, failed
 from textadv.models.places import bare, embedding_table
 from textadv.models.prefix import with_prefix
@@ -108,7 +108,7 @@ class SuffixRow:
 
     @torch.no_grad()
     def losses(self, rows: Tensor, near: Tensor | None = None) -> Tensor:
-        """(K, 2) float32 on the CPU: of suffixes (K, S) the loss, and 1 where greedy decoding says the target.
+        """(K, 2) float32 on the CPU: of suffixes (K, S) the loss, and 1 where greedy decoding says the target at once.
 
         near: a suffix (S,) from which most differ late only: what they share with it is sent once.
         """
@@ -135,9 +135,9 @@ class SuffixRow:
         ids = batch.inputs["input_ids"].clone()
         ids[:, self.slots] = rows.to(ids.device)
         batch = replace(batch, inputs={**batch.inputs, "input_ids": ids})
-        logits = forward(bare(self.victim.model), batch)
+        found = claimed(self.victim.model, batch, self.loss)
         self._count(len(rows), ids.shape[1] - shared)
-        return torch.stack([self.loss(logits, batch).float(), said(logits, batch).float()], dim=1).cpu()
+        return found
 
     # ---- slopes
 

@@ -15,16 +15,17 @@ from torch import Tensor, nn
 
 from textadv.attacks.prompts.fitting import Room
 from textadv.attacks.prompts.rewritten import AskedFor, Passes, Rewritten, Status
-from textadv.attacks.prompts.suffix_losses import said
-from textadv.data.chat_template import Reply, control_ids, encode_prompt, encode_reply
+from textadv.attacks.prompts.suffix_losses import claimed
+from textadv.data.chat_template import Reply, encode_prompt, encode_reply
+from textadv.data.control_tokens import control_ids
 from textadv.data.locating import located, shortened
 from textadv.data.rendering import Message, Template
 from textadv.models.decoding import context_length
 from textadv.models.places import bare, device_of, embedding_table, space_module
-from textadv.models.running import evaluating, forward
+from textadv.models.running import evaluating
 from textadv.values.batch import Batch, Role, padded
 from textadv.values.errors import DataError
-from textadv.values.losses import Loss, cross_entropy
+from textadv.values.losses import cross_entropy
 from textadv.values.spaces import Embeddings
 
 TARGET = "harmful"
@@ -113,19 +114,19 @@ class ChatVictim:
         return ids
 
     def reply(self, messages: Sequence[Message], target: str) -> Reply:
-        """What the template writes before an answer, and the target after it, thoughts and its end of turn left out.
+        """What the template writes before an answer, and the target after it, thoughts left out.
 
-        A target is how an answer begins: the model is not to stop there. Raises DataError where the target has no text,
-        or does not fit.
+        A target is how an answer begins: the model is not to stop there, and what the template writes after an answer
+        (a blank, its end of turn) is no part of it. Raises DataError where the target has no text, or does not fit.
         """
         if not isinstance(target, str) or not target.strip():
             raise DataError(f"there is no target to aim at, got {shortened(str(target))}. Give the row one.")
         prompt = encode_prompt(self.template, messages)
         reply = encode_reply(self.template, messages, prompt, target, thoughts=False)
-        control = control_ids(self.template.tokenizer)
-        kept = next((n for n in range(len(reply.answer), 0, -1) if reply.answer[n - 1] not in control), 0)
+        control, answer = control_ids(self.template.tokenizer), self.template.speech.unclosed(reply.answer)
+        kept = next((n for n in range(len(answer), 0, -1) if answer[n - 1] not in control), 0)
         self._require_room(len(prompt) + len(reply.opening) + kept)
-        return reply._replace(answer=reply.answer[:kept] or reply.answer)
+        return reply._replace(answer=answer[:kept] or reply.answer)
 
     def _require_room(self, tokens: int) -> None:
         if self.most is not None and tokens > self.most:
@@ -199,25 +200,27 @@ class ChatVictim:
         )
         return alone.answering(TARGET).to(self.device)
 
-    @torch.no_grad()
     def losses(
-        self,
-        prompts: Sequence[Sequence[int]],
-        replies: Sequence[Reply],
-        passes: Passes | None = None,
-        loss: Loss = cross_entropy,
+        self, prompts: Sequence[Sequence[int]], replies: Sequence[Reply], passes: Passes | None = None
     ) -> Tensor:
-        """(B, ...) the loss of each target after its prompt, on the CPU, by whole passes; counted in `passes`."""
+        """(B,) nats per token of each target after its prompt and opening, on the CPU; counted in `passes`."""
+        return self.claims(prompts, replies, passes)[:, 0]
+
+    @torch.no_grad()
+    def claims(
+        self, prompts: Sequence[Sequence[int]], replies: Sequence[Reply], passes: Passes | None = None
+    ) -> Tensor:
+        """(B, 2), on the CPU, by whole passes: that loss, and 1 where greedy decoding says opening and target."""
 
         def of(rows: Tensor) -> Tensor:
             part = rows.tolist()
             batch = self.batch([prompts[row] for row in part], [replies[row] for row in part])
-            logits = forward(bare(self.model), batch)
+            found = claimed(self.model, batch, cross_entropy)
             if passes is not None:
                 passes.forwards += len(part)
                 read = [(prompts[row], replies[row]) for row in part]
                 passes.forward_tokens += sum(len(ids) + len(one.opening) + len(one.answer) for ids, one in read)
-            return loss(logits, batch).float().cpu()
+            return found
 
         with evaluating(bare(self.model)):
             longest = max((len(ids) + len(one.answer) for ids, one in zip(prompts, replies, strict=True)), default=0)
@@ -250,19 +253,18 @@ class ChatVictim:
         passes: Passes,
         path: Sequence[tuple[int, float]] = (),
     ) -> Rewritten:
-        """The row as it is sent, with the loss of its target then; `reached` where greedy decoding says the target."""
+        """The row as it is sent, with the loss of its target then; `reached` where greedy decoding says the target.
+
+        It has to say it at once: where the template writes something before answers (an empty thought), that as well,
+        for whoever sends the text sends none of it. A model that thinks first has not reached it.
+        """
         try:
             ids, reply = self.encoded(messages), self.reply(messages, asked.target)
         except DataError as error:
             return failed(asked, str(error), passes)
-        [[loss, says]] = self.losses([ids], [reply], passes, claims).tolist()
+        [[loss, says]] = self.claims([ids], [reply], passes).tolist()
         status: Status = "reached" if says else "not_reached"
         return self.finished(asked, messages, status=status, loss=loss, passes=passes, path=path)
-
-
-def claims(logits: Tensor, batch: Batch) -> Tensor:
-    """(B, 2), of logits (B, K, V): nats per token of the target, and 1 where greedy decoding says it."""
-    return torch.stack([cross_entropy(logits, batch).float(), said(logits, batch).float()], dim=1)
 
 
 def failed(asked: AskedFor, why: str, passes: Passes | None = None) -> Rewritten:

@@ -107,7 +107,7 @@ def score_choices(
     template = template_of(tokenizer)
     encode = partial(_plain, template.tokenizer)
     if chat_template:
-        encode = partial(_templated, template, _end_of_turn(template))
+        encode = partial(_templated, template, template.speech.closing)
     limit = context_length(model) or math.inf
     kept: list[tuple[Question, list[Pair]]] = []
     skipped = []
@@ -235,14 +235,3 @@ def _templated(template: Template, end: tuple[int, ...], question: Question, lay
             )
         pairs.append(((*prompt.ids, *opening), ids[: len(ids) - len(end)]))
     return pairs
-
-
-def _end_of_turn(template: Template) -> tuple[int, ...]:
-    """The tokens that close the assistant's turn: what two answers without a common letter end alike in."""
-    messages = one_turn("a or b?")
-    prompt = encode_prompt(template, messages)
-    one, other = (encode_reply(template, messages, prompt, answer).answer for answer in "ab")
-    shared = 0
-    while shared < min(len(one), len(other)) and one[-1 - shared] == other[-1 - shared]:
-        shared += 1
-    return one[len(one) - shared :]

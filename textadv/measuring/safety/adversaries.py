@@ -15,12 +15,14 @@ from textadv.attacks import GradientAttack
 from textadv.attacks.parts.attacked import Sent
 from textadv.attacks.parts.chat_goals import BeforeEnd
 from textadv.attacks.parts.goals import Elicit
+from textadv.attacks.prompts.suffix_losses import said
 from textadv.data import Rows
 from textadv.measuring.safety.beginnings import MOST_BEGUN, Beginnings
 from textadv.measuring.safety.generate import Prepare, Prompt
 from textadv.measuring.safety.search_panel import Search, shared
-from textadv.models import counted_parameters, delta_shape, device_of, editable_mask
-from textadv.values.batch import IGNORED, Batch
+from textadv.models import counted_parameters, delta_shape, device_of, editable_mask, evaluating, forward
+from textadv.models.places import bare
+from textadv.values.batch import IGNORED, Batch, Perturbation
 from textadv.values.flops import NOT_MEASURED, Flops
 
 TARGET = "harmful"
@@ -32,8 +34,9 @@ class Behaviour(NamedTuple):
     """A forbidden request as tokens.
 
     id: the row's own. ids: its prompt. target: its harmful answer. said: what of it can be put into the model's mouth,
-    which is the target up to the first token that ends an answer. editable: the prompt's positions that an adversary
-    may touch. opening: what the chat template writes between prompt and target.
+    which is the target up to the first token that ends an answer, without what the chat template writes before that.
+    editable: the prompt's positions that an adversary may touch. opening: what the template writes between prompt and
+    target.
     """
 
     id: int
@@ -245,6 +248,7 @@ class EmbeddingAttack:
         prompt, steps = len(row.ids) + len(row.opening), search.of(self.attack).steps
         whole = prompt + max(len(row.target), MOST_BEGUN)
         before = 0 if search.says == "target" or self.beginnings is None else self.beginnings.most_sent(prompt)
+        before += prompt if search.says == "target" and row.opening else 0
         found = Flops.of(parameters, forward=before + (steps + 1) * whole, activation_backward=steps * whole).total
         assert found is not None
         return found
@@ -294,8 +298,14 @@ class _One:
             attacked = self.attack(model, batch, step=self.restart, measure=False)
             space, delta = attacked.perturbation.space, attacked.perturbation.delta.detach()
             _require_inside(self.attack, batch, delta)
-            cost, flops = attacked.cost, _flops(model, attacked.sent, sent)
+            # A search away from a refusal, or towards the model's own beginning, has no target to reach.
             reached = attacked.reached if self.search.says == "target" else None
+            cost = attacked.cost
+            if reached is not None:
+                opened = _opening_said(model, attacked.perturbation, batch, rows.opening(TARGET))
+                reached = reached.cpu() & opened.said
+                before, sent = before + opened.forwards, sent + opened.sent
+            flops = _flops(model, attacked.sent, sent)
             for row, prompt in enumerate(part):
                 own = delta[row, ..., : len(prompt.ids), :]
                 if self.led_on:
@@ -320,6 +330,31 @@ class _One:
         for row, start in enumerate(starts):
             delta[row, ..., : start.shape[-2], :] = start
         return batch.perturbed(space, delta)
+
+
+class _Opened(NamedTuple):
+    """What became of openings, each (B,) on the CPU: whether greedy decoding says a row's, passes and tokens taken."""
+
+    said: Tensor
+    forwards: Tensor
+    sent: Tensor
+
+
+def _opening_said(model: nn.Module, found: Perturbation, batch: Batch, opening: Tensor) -> _Opened:
+    """Whether the perturbed prompts (B rows) alone make the model say what the search took as said already.
+
+    opening: (B, G), IGNORED after a row's end. Rows without one take no pass.
+    """
+    tokens = (opening != IGNORED).sum(dim=1)
+    none = torch.zeros_like(tokens)
+    if not bool(tokens.any()):
+        return _Opened((tokens == 0).cpu(), none.cpu(), none.cpu())
+    asked = batch.clean().answering(opening).carrying(found)
+    with torch.no_grad(), evaluating(bare(model)):
+        says = said(forward(bare(model), asked), asked).cpu()
+    assert batch.prompt_lengths is not None
+    sent = torch.where(tokens > 0, batch.prompt_lengths + tokens, none)
+    return _Opened(says, (tokens > 0).long().cpu(), sent.cpu())
 
 
 def _flops(model: nn.Module, sent: Sent | None, before: Tensor) -> list[Flops]:

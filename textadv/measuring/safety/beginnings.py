@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from textadv.attacks.parts.chat_goals import DECAY, EARLY_TOKENS, early_weights
+from textadv.data.rendering import Template
+from textadv.data.thoughts import Speech
 from textadv.measuring.judges.verdicts import RefusalList
-from textadv.measuring.safety.generate import Tokenizer
+from textadv.measuring.safety.generate import PLAIN, Tokenizer
 from textadv.models import evaluating, forward
 from textadv.models.decoding import end_ids, generate_tokens
 from textadv.values.batch import IGNORED, Batch, padded
@@ -47,25 +49,29 @@ class Beginnings:
     """How the model begins by itself; `repr` names all that a result follows from besides the model and its tokenizer.
 
     tokenizer: the model's. refusals: the list that says what refuses. usual: openings of refusals as tokens, one of
-    which stands for the refusal of a model that does not refuse the plain request.
+    which stands for the refusal of a model that does not refuse the plain request. speech: what ends the model's turns.
     """
 
     tokenizer: Tokenizer
     refusals: RefusalList
     usual: tuple[tuple[int, ...], ...]
+    speech: Speech = PLAIN
 
     def __post_init__(self) -> None:
         if not self.usual or not all(self.usual):
             raise ValueError("The usual refusals must be one or more, each of one token or more.")
 
     def __repr__(self) -> str:
-        return f"Beginnings({self.refusals.name} {self.refusals.version}, {self.usual})"
+        own = sorted(self.speech.ends - {self.tokenizer.eos_token_id})
+        ends = f", ends {own}" if own else ""
+        return f"Beginnings({self.refusals.name} {self.refusals.version}, {self.usual}{ends})"
 
     @classmethod
-    def of(cls, tokenizer: Any, refusals: RefusalList) -> Beginnings:
-        """With the usual openings as `tokenizer` writes them."""
+    def of(cls, template: Template, refusals: RefusalList) -> Beginnings:
+        """With the usual openings as the template's tokenizer writes them."""
+        tokenizer = template.tokenizer
         usual = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in USUAL_REFUSALS]
-        return cls(tokenizer, refusals, tuple(tuple(ids) for ids in usual))
+        return cls(tokenizer, refusals, tuple(tuple(ids) for ids in usual), template.speech)
 
     def most_sent(self, prompt: int) -> int:
         """Tokens that finding one of them sends at most for a prompt of so many, what the template adds included."""
@@ -122,7 +128,8 @@ class Beginnings:
 
     def _speaks(self, token: int) -> bool:
         """Whether a token is neither a special one nor, for all its kind, the end of an answer."""
-        return self.tokenizer.decode([token], skip_special_tokens=True) != ""
+        spoken = self.tokenizer.decode([token], skip_special_tokens=True) != ""
+        return spoken and token not in self.speech.ends
 
     def _refuses(self, tokens: Sequence[int]) -> bool:
         """Whether they are a refusal, or begin as one does after its "I", around which it was led."""
@@ -160,7 +167,7 @@ def _continued(
     self: Beginnings, model: nn.Module, prompts: Sequence[Sequence[int]], tokens: int
 ) -> list[tuple[int, ...]]:
     """The greedy continuation of each prompt, at most so many tokens."""
-    ends, pad = end_ids(model, self.tokenizer), self.tokenizer.pad_token_id or 0
+    ends, pad = end_ids(model, self.tokenizer, self.speech), self.tokenizer.pad_token_id or 0
     found = generate_tokens(model, prompts, max_new_tokens=tokens, end_ids=ends, pad_id=pad)
     return [tuple(row) for row in found]
 

@@ -221,7 +221,8 @@ class _Evaluation:
         found, speech = behaviours_of(self.panel.behaviours), self.template.speech
         told = zip(found, self.panel.prompts, strict=True)
         return {
-            row.id: Row(row.id, prompt, speech.decoded(self.template.tokenizer, row.target)) for row, prompt in told
+            row.id: Row(row.id, prompt, speech.decoded(self.template.tokenizer, speech.unclosed(row.target)))
+            for row, prompt in told
         }
 
     def _attack_success(self, grounds: Grounds) -> tuple[list[Measure], tuple[AttackOutcomes, ...]]:

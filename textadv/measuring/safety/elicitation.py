@@ -109,9 +109,10 @@ def elicit(
         raise ValueError(f"Every behaviour needs its request, got {len(requests)} requests and {len(rows)} rows.")
     behaviours = behaviours_of(rows)
     if ends is None:
-        ends = _ends(model, tokenizer, behaviours)
+        ends = _ends(model, tokenizer, behaviours, speech)
     behaviours = [
-        row._replace(said=tuple(takewhile(lambda token: token not in ends, row.target))) for row in behaviours
+        row._replace(said=tuple(takewhile(lambda token: token not in ends, speech.unclosed(row.target))))
+        for row in behaviours
     ]
     named: dict[str, Adversary] = {**attacks}
     if not any(isinstance(adversary, Direct) for adversary in named.values()):
@@ -171,11 +172,12 @@ def _by_first_key(given: Sequence[Answer]) -> dict[str, list[Answer]]:
 # ---- judging
 
 
-def _ends(model: nn.Module, tokenizer: Tokenizer, behaviours: Sequence[Behaviour]) -> tuple[int, ...]:
-    """The usual ending tokens, and the special ones that the targets end with: the chat template's end of turn."""
+def _ends(model: nn.Module, tokenizer: Tokenizer, behaviours: Sequence[Behaviour], speech: Speech) -> tuple[int, ...]:
+    """The usual ending tokens, and the special ones that the targets end with: where no template is known, its end of
+    turn is among them."""
     last = {row.target[-1] for row in behaviours if row.target}
     special = {token for token in last if tokenizer.decode([token], skip_special_tokens=True) == ""}
-    return tuple(sorted({*end_ids(model, tokenizer), *special}))
+    return tuple(sorted({*end_ids(model, tokenizer, speech), *special}))
 
 
 Shown = tuple[str, str, str]

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from textadv.data.thoughts import Said, Speech, thinks
+from textadv.data.thoughts import Said, Speech
 from textadv.measuring.safety.kept_answers import PASSES, Answer, Status, Store, opened
 from textadv.measuring.safety.prompts import (
     PLAIN,
@@ -66,7 +66,7 @@ def answers(
         line of its own in the store.
     prepare: called with the prompts of a batch just before they are answered, to fill in their deltas; not called for
         prompts whose answers are all known. Such prompts need an `origin`.
-    speech: how the model's thoughts are told from its answers; by default it has none.
+    speech: how the model's thoughts are told from its answers, and what ends its turns; by default it has no thoughts.
     allowed: by the prompt's id, what its search and its answers may take in floating-point operations, in place of
         `decoding.samples`: it is answered as long as one more answer surely fits, and once in any case; where the most
         likely token is taken, which gives one answer again and again, once.
@@ -83,7 +83,7 @@ def answers(
         model,
         tokenizer,
         decoding,
-        tuple(end_ids(model, tokenizer) if ends is None else ends),
+        tuple(end_ids(model, tokenizer, speech) if ends is None else ends),
         key,
         (attack, restart),
         prepare or (lambda part: part),
@@ -340,13 +340,6 @@ def _searched(prompt: Prompt, sample: int) -> Flops:
 
 
 def _said(run: _Run, prompt: Prompt, written: Sequence[int], ended: bool) -> Said:
-    """What stands after prompt and opening, read apart.
-
-    Where the prompt begins a thought and the model ends its turn without ending that, it has answered at once.
-    """
-    speech, begun = run.speech, bool(prompt.prefill)
-    text = speech.decoded(run.tokenizer, written)
-    alone = speech.marks is not None and not prompt.opening and not begun
-    thinking = alone and thinks(speech.decoded(run.tokenizer, prompt.ids), speech.marks)
-    said = speech.read(text, thinking=thinking, begun=begun)
-    return speech.read(text) if thinking and ended and said == Said(text.strip(), "", ended=False) else said
+    """What stands after prompt and opening, read apart."""
+    given = (*prompt.ids, *prompt.opening)
+    return run.speech.said(run.tokenizer, given, written, ended=ended, begun=bool(prompt.prefill))

@@ -36,8 +36,9 @@ class Answer:
         counted there. The attack itself, where an earlier round of it asked the same.
     key: what the answer is kept under, see `content_key`.
     reached: whether the search got where it aimed: the target (its first tokens, where the search looks at these
-        alone), its end of turn left out, is what the model says greedily under the perturbation. None where nothing was
-        searched, or it aims elsewhere.
+        alone), its end of turn left out, is what the model says greedily and at once under the perturbation, after what
+        its template writes before answers, which it has to say as well. None where nothing was searched, or it aims
+        elsewhere.
     search_flops: what finding the perturbation took, counted with the first sample. sampling_flops: what writing this
         answer took, prompt and answer. Of an answer that another attack has already they are what it would have taken
         here as well; of one that an earlier round of the same attack has, nothing.

@@ -34,6 +34,8 @@ from textadv.values.host.writing import made
 from textadv.values.processes import from_shares, in_step, of_the_first, own_share, rank
 
 FOLDER = "rewritten"
+CLAIMS = "a target said at once, without what closes an answer"
+"""What rows that are kept were searched for: those that an earlier version searched for otherwise are not taken."""
 CLAIM_TOLERANCE = 0.02
 """What a loss that is measured again may differ by, in nats per token: batches of other sizes round otherwise."""
 
@@ -179,7 +181,7 @@ class Rewriting:
         """A hash of all that a rewritten row follows from."""
         plain = [[one.id, [dict(message) for message in one.messages], one.target] for one in together]
         template = [str(self.template.tokenizer.chat_template), dict(self.template.variables), self.template.think]
-        told = [self.key, repr(self.attack), variant, self.max_length, template, plain, row.id]
+        told = [self.key, repr(self.attack), variant, self.max_length, template, plain, row.id, CLAIMS]
         return digest([json.dumps(told, default=str).encode()])
 
 

@@ -73,4 +73,4 @@ def chat_curve(config: ChatRunConfig, loaded: LoadedModel, threat: ThreatModel) 
 
 
 def _beginnings(config: ChatRunConfig, loaded: LoadedModel) -> Beginnings:
-    return Beginnings.of(loaded.tokenizer, REFUSAL_LISTS[config.evaluation.judge])
+    return Beginnings.of(template(config.model, loaded), REFUSAL_LISTS[config.evaluation.judge])
