@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkab
 
 from textadv.data.rendering import Message
 
-Status = Literal["reached", "not_reached", "not_refused", "refused", "reworded", "failed"]
+Status = Literal["reached", "not_reached", "not_refused", "refused", "not_known", "reworded", "failed"]
 """What a search came to: see `Rewritten`."""
 
 
@@ -47,8 +47,8 @@ class Rewritten:
     messages: as they are sent; of a row that failed, as they were given. ids: their tokens up to where the assistant
         starts, as the chat template makes them of that text; none where it failed.
     status: `reached` where greedy decoding says the target, which was searched for, else `not_reached`; `not_refused`
-        where the judge of a search that reads answers found no refusal, else `refused`; `reworded` where nothing was
-        searched; `failed` where nothing can be sent, and `why` in a sentence.
+        where the judge of a search that reads answers found no refusal, `refused` where it did, else `not_known`;
+        `reworded` where nothing was searched; `failed` where nothing can be sent, and `why` in a sentence.
     loss: what the attack says of the target after these messages, mean nats per token; None where it knows none.
     passes: what the search took. path: (forwards so far, best loss so far), as the search went.
     """
