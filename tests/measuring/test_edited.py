@@ -84,6 +84,8 @@ def test_the_numbers_by_hand() -> None:
         "nothing broke none of 4 rows, by the class that the model says; check that the attack works before reading "
         "this as robustness.",
     )
+    both = record("toy", own, {"nothing": nothing, "less": replace(nothing, name="less"), "swaps": SWAPS})
+    assert len(both.notes) == 1 and both.notes[0].startswith("nothing, less broke none of 4 rows each, by the class")
 
 
 def test_an_attack_on_more_rows_says_what_is_right_of_them_without_it() -> None:

@@ -40,9 +40,9 @@ def detected(baseline: Measured | None, subject: Measured) -> Detected:
     pairs = [] if baseline is None else _pairs(baseline, subject, share)
     shown = _shown(pairs)
     told = [] if baseline is None else [_changed(baseline, shown, len(pairs))]
-    told += [_edited(subject, kind, share) for kind in KINDS]
+    told = [one for one in (*told, *(_edited(subject, kind, share) for kind in KINDS)) if one]
     opening = f"{subject.name} as a detector, at the threshold for {100 * share:g} % false positives"
-    sentences = tuple(f"{opening}: {one}." for one in told if one)
+    sentences = tuple(f"{opening if not n else 'At that threshold'}: {one}." for n, one in enumerate(told))
     worse = any((one.change.value > 0) is (kind == FALSE_POSITIVES) for kind, one in shown)
     return Detected(sentences, tuple(_figures(baseline, subject, share)), worse)
 

@@ -143,12 +143,16 @@ def _mean(name: str, id: str, value: float, run: EditRun, text: str) -> Measure:
 
 def _doubts(runs: Sequence[EditRun]) -> Iterator[str]:
     """What the numbers give away about attacks that did not work."""
+    unbroken: dict[int, list[str]] = {}
     for run in runs:
         searched = [row for row in run.rows if row.status != Status.SKIPPED.value]
         if run.rows and not searched:
             yield f"{run.name} searched none of {len(run.rows)} rows: {run.rows[0].reason}."
         elif searched and all(row.status == Status.FAILED.value for row in searched):
-            yield (
-                f"{run.name} broke none of {len(searched)} rows, by the class that the model says; check that the "
-                "attack works before reading this as robustness."
-            )
+            unbroken.setdefault(len(searched), []).append(run.name)
+    for rows, names in unbroken.items():
+        several = len(names) > 1
+        yield (
+            f"{', '.join(names)} broke none of {rows} rows{' each' if several else ''}, by the class that the model says; "
+            f"check that the {'attacks work' if several else 'attack works'} before reading this as robustness."
+        )
