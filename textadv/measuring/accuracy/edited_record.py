@@ -151,8 +151,8 @@ def _doubts(runs: Sequence[EditRun]) -> Iterator[str]:
         elif searched and all(row.status == Status.FAILED.value for row in searched):
             unbroken.setdefault(len(searched), []).append(run.name)
     for rows, names in unbroken.items():
-        several = len(names) > 1
+        each, checked = (" each", "attacks work") if len(names) > 1 else ("", "attack works")
         yield (
-            f"{', '.join(names)} broke none of {rows} rows{' each' if several else ''}, by the class that the model says; "
-            f"check that the {'attacks work' if several else 'attack works'} before reading this as robustness."
+            f"{', '.join(names)} broke none of {rows} rows{each}, by the class that the model says; check that the "
+            f"{checked} before reading this as robustness."
         )
