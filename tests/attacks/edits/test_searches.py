@@ -157,3 +157,11 @@ def test_a_row_with_too_many_texts_for_the_oracle_fails_and_says_so() -> None:
     first, second = attack(toy, Exhaustive(3, most=50))(own, rows(" ".join(toy.table), few, label=1)).rows
     assert first.status.value == "failed" and "more than 50 texts within 3 edits" in first.reason
     assert "more than" not in second.reason
+
+
+@pytest.mark.parametrize(("less", "kept"), [(1e-7, "good film"), (1e-3, "fine film")])
+def test_what_only_rounding_tells_apart_leaves_the_text_as_it_is(less: float, kept: str) -> None:
+    """The same text has other last bits in other batches; what comes back must not follow from them."""
+    own = victim({"good": 3.0, "fine": 3.0 - less, "film": 0.0})
+    (row,) = attack(Toy({}, {"good": ("fine",)}), Exhaustive(1))(own, rows("good film")).rows
+    assert row.edited == kept and row.status.value == "failed"

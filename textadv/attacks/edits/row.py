@@ -5,6 +5,7 @@ A search is a generator. Whatever it asks goes out as requests, and the driver a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -27,6 +28,8 @@ from textadv.models.victim import Asked, Slopes, Victim
 from textadv.values.errors import ModelError
 
 T = TypeVar("T")
+ROUNDING = 2.0**-18
+"""Of the largest logit of a row: single precision with room for sums over layers."""
 Turns = Generator[tuple[Request, ...], list[list[Any]], T]
 """A part of a search: it yields requests, is sent their answers, and returns a T."""
 
@@ -193,7 +196,8 @@ class Row:
         self.best, self.best_logits = self.start, self.first_logits
 
     def see(self, passages: Sequence[Passage]) -> Turns[list[State]]:
-        """The values of candidates, in their order; the best of all that were seen is kept, the first of equals."""
+        """The values of candidates, in their order; the best of all that were seen is kept, of those that only rounding
+        tells apart the first."""
         try:
             answers = yield from self._logits([str(one) for one in passages])
         except OutOfQueriesError as error:
@@ -262,6 +266,12 @@ class Row:
         # What is no number is never the best of anything.
         return values.masked_fill(~stacked.isfinite().all(dim=1), -torch.inf).tolist()
 
+    @property
+    def _noise(self) -> float:
+        """By how much a value may differ between two batches that the same text is in."""
+        size = float(self.first_logits.abs().max())
+        return ROUNDING * size if math.isfinite(size) else 0.0
+
     def _keep(self, passages: Sequence[Passage], answers: Sequence[Answer]) -> list[State]:
         if not passages:
             return []
@@ -270,7 +280,7 @@ class Row:
         stacked = torch.stack(logits)
         got_there = self.goal.reached(stacked, self.questions.label, passages) & stacked.isfinite().all(dim=1)
         for state, (own, queries), got in zip(found, answers, got_there.tolist(), strict=True):
-            if (got, state.value) > (self.reached, self.best.value):
+            if got > self.reached or (got == self.reached and state.value > self.best.value + self._noise):
                 if not self.done:
                     # A search that stops does so with this text, however many were asked for together.
                     self.found_at = queries
