@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tests.chats import chats
 from textadv.attacks import Avoid, Begin, Elicit, Goal
-from textadv.attacks.parts.chat_goals import BeforeEnd, early_weights
+from textadv.attacks.parts.chat_goals import early_weights
 from textadv.values.batch import Batch, padded
 
 # Two answers of three tokens and one of one: 4 6 5 and 7.
@@ -83,19 +83,6 @@ def test_begin_is_reached_where_greedy_decoding_says_the_first_tokens() -> None:
     said = logits(r0k0t4=1.0, r0k1t6=1.0, r0k2t2=1.0, r1k0t7=1.0)
     assert Begin(tokens=2).reached(said, batch()).tolist() == [True, True]
     assert Begin(tokens=3).reached(said, batch()).tolist() == [False, True]
-
-
-@pytest.mark.parametrize("goal", [Elicit(), Begin(), Begin("margin"), Begin(rest=0.5)], ids=str)
-def test_a_goal_is_reached_before_the_end_of_the_turn_whatever_follows(goal: Goal) -> None:
-    """4 6 is said and then 2 in place of 5, which ends turns; an answer that is an end alone is looked at whole."""
-    said = logits(r0k0t4=1.0, r0k1t6=1.0, r0k2t2=1.0, r1k0t7=1.0)
-    assert goal.reached(said, batch()).tolist() == [False, True]
-    assert BeforeEnd(goal, frozenset({5}))(said, batch()).tolist() == [True, True]
-    assert BeforeEnd(goal, frozenset({6}))(said, batch()).tolist() == [True, True]
-    assert BeforeEnd(goal, frozenset({5, 7}))(logits(r0k0t4=1.0), batch()).tolist() == [False, False]
-    assert BeforeEnd(goal, frozenset())(said, batch()).tolist() == [False, True]
-    same = batch(padded([[4, 6, 5], [7, 5]]))
-    assert BeforeEnd(goal, frozenset({5}))(said, same).tolist() == [True, True]
 
 
 def test_avoid_is_reached_where_greedy_decoding_leaves_the_first_tokens() -> None:

@@ -15,7 +15,6 @@ from tests.measuring.steered import OWN, REFUSALS, ROWS, SHEETS, TARGET, Begins,
 from tests.measuring.talking import END, FORBIDDEN_CHATS, NO, SORRY, Chats, Watching, Words, trained
 from tests.measuring.talking import searching as searching_there
 from textadv.attacks import L2, Elicit, FixedStep, GradientAttack, Momentum, StepSize, ThreatModel
-from textadv.attacks.parts.chat_goals import BeforeEnd
 from textadv.config.adversary import AttackConfig
 from textadv.measuring.judges.verdicts import Judge
 from textadv.measuring.safety.adversaries import EmbeddingAttack, behaviours_of
@@ -84,18 +83,26 @@ def test_a_target_that_the_model_says_and_goes_on_from_is_reached(name: str, tok
         assert told == {reached}
 
 
-def test_the_search_itself_goes_by_its_goal_whatever_tells_where_it_ended() -> None:
-    """With and without an early stop: the same perturbations, after as many passes."""
+@pytest.mark.parametrize("name", ["elicit", "early", "early_margin", "both", "own"])
+@pytest.mark.parametrize("stop", [False, True])
+def test_no_search_aims_at_the_end_of_the_turn_after_a_target(name: str, stop: bool) -> None:
+    """With it in the data and without: the same perturbations, after as many passes, reached in the same rows."""
     says = Sheet(first={TARGET[0]: 3.0}, steers={0: {TARGET[0]: 1.0}}, target=(*TARGET, *OWN, END))
-    batch = rows(replace(says, target=(*TARGET[:3], END))).batch(range(ROWS)).answering("harmful")
-    for stop in (False, True):
-        plain = replace(searching("elicit", steps=4).attack, early_stop=stop)
-        one = plain(steered(says), batch)
-        other = replace(plain, reaches=BeforeEnd(plain.goal, frozenset({END})))(steered(says), batch)
-        assert torch.equal(one.perturbation.delta, other.perturbation.delta)
-        assert one.cost.forwards.tolist() == other.cost.forwards.tolist() == [4] * ROWS
-        assert one.reached is not None and other.reached is not None
-        assert not one.reached.any() and other.reached.all() and not other.success.any()
+    attack = searching("elicit", steps=4)
+    attack = replace(attack, attack=replace(attack.attack, early_stop=stop), searches=(Search(*GOALS[name]),))
+    ended, open_end = (
+        [row for one in attack.rounds(steered(says), said, asked) for row in one.prepare(one.prompts)]  # type: ignore[misc]
+        for said in (rows(replace(says, target=(*TARGET[:3], *end))) for end in ((END,), ()))
+        for asked in [[row._replace(said=tuple(TARGET[:3])) for row in behaviours_of(said)]]
+    )
+    for one, other in zip(ended, open_end, strict=True):
+        assert one.delta is not None and other.delta is not None and torch.equal(one.delta, other.delta)
+        assert (one.forwards, one.backwards, one.flops, one.reached) == (
+            other.forwards,
+            other.backwards,
+            other.flops,
+            other.reached,
+        )
 
 
 # ---- what it costs and says

@@ -12,6 +12,7 @@ from pytest import approx
 from torch import Tensor, nn
 
 from tests import seeded, tiny
+from tests.measuring.test_ends_of_turn import template
 from tests.seeded import LENGTH, ROWS, STEP
 from textadv.attacks.prompts.rewritten import Passes
 from textadv.attacks.prompts.seeding import Listed, Seeding
@@ -168,6 +169,20 @@ def test_a_row_whose_target_is_cut_asks_what_it_asked() -> None:
     own = replace(seeded.seeding(Listed({chat.id: (text,)})), chats={chat.id: chat}, max_length=short)
     found = own.renewed(ChatVictim(seeded.model(), own.template, short), [chat.id], STEP, Passes())
     assert [one.seeds for one in found] == [()] and own.encoded(chat, text) is None
+
+
+@pytest.mark.parametrize("special", [True, False])
+def test_a_row_of_which_the_safe_answer_alone_is_cut_asks_with_what_was_found(special: bool) -> None:
+    """Also where the token that ends turns was added as a word like others."""
+    chat = replace(seeded.chats()[0], answers={"harmful": "Here it is", "safe": "No, " * 60})
+    found, short = f"{chat.prompt[:-1]}!", 160
+    rows = encode_chats([chat, rephrased(chat, found, 1)], template(special=special), short)
+    assert (rows.cut_prompts, rows.cut_answers) == (0, 2) and len({*rows.answers["harmful"]}) == 1
+    own = replace(
+        seeded.seeding(Listed({})), chats={chat.id: chat}, template=template(special=special), max_length=short
+    )
+    asked = own.encoded(chat, found)
+    assert asked is not None and asked.ids == rows.prompts[1]
 
 
 def test_steps_that_hold_a_perturbation_hold_the_prompt() -> None:

@@ -17,7 +17,7 @@ from textadv.attacks.parts.ascent import Ascent
 from textadv.attacks.parts.attacked import Attacked, Outcome
 from textadv.attacks.parts.calling import entered, on_arrays
 from textadv.attacks.parts.goals import Goal, Untargeted, require_slope
-from textadv.attacks.parts.probe import Reaches, evaluate_at
+from textadv.attacks.parts.probe import evaluate_at
 from textadv.attacks.parts.record import Record, Select
 from textadv.attacks.parts.starts import spread_start, uniform_start
 from textadv.attacks.parts.threat import ThreatModel, require_threat
@@ -43,7 +43,6 @@ class GradientAttack:
     seed: random starts are drawn from (seed, step, row id, restart).
     cache_prefix: for chats, compute the keys and values before the first editable position once per search, where the
         model's cache reproduces its plain forward pass.
-    reaches: tells `Attacked.reached` in place of the goal, by which the search itself goes all the same.
 
     Deviations: the step itself is the paper's. The row is attacked in evaluation mode, also in training. Gradients are
     scaled row by row, which changes no step and keeps the direction of rows whose loss has all but vanished.
@@ -61,7 +60,6 @@ class GradientAttack:
     seed: int = 0
     cache_prefix: bool = True
     starts: Starts = "ball"
-    reaches: Reaches | None = None
 
     def __post_init__(self) -> None:
         require_threat(self.threat)
@@ -136,7 +134,7 @@ class GradientAttack:
         moved, gauge = rows.perturbed(threat.space, record.delta), threat.ball.gauge(record.delta)
         # The pass over clean rows is in no search's count of tokens.
         sent = record.sent if clean is None else None
-        reached = record.told if looked else None
+        reached = record.reached if looked else None
         return back(Attacked(moved, gauge, cost, outcome, slopes=slopes, sent=sent, reached=reached))
 
     def _search(
@@ -190,7 +188,7 @@ class GradientAttack:
             rows = with_prefix(model, rows, Perturbation(threat.space, delta))
         record.send(index, rows)
         for _ in range(self.steps):
-            point = evaluate_at(model, rows, local, delta, self.goal, reference, True, self.reaches)
+            point = evaluate_at(model, rows, local, delta, self.goal, reference, ascend=True)
             record.see(index, delta, point, self.select)
             grad = point.grad
             assert grad is not None
@@ -209,7 +207,7 @@ class GradientAttack:
             record.see(
                 index,
                 delta,
-                evaluate_at(model, rows, local, delta, self.goal, reference, False, self.reaches),
+                evaluate_at(model, rows, local, delta, self.goal, reference, ascend=False),
                 self.select,
             )
         else:

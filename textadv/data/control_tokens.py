@@ -22,14 +22,14 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase, after: Sequence[int]) -> tup
 
     The end token alone where none does, and nothing where the tokenizer has no end token either.
     """
-    ends = _turn_ends(tokenizer)
+    ends = turn_ends(tokenizer)
     last = next((place for place, token in enumerate(after) if token in ends), None)
     if last is not None:
         return tuple(after[: last + 1])
     return () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
 
 
-def _turn_ends(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+def turn_ends(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """Control tokens, and tokens added as words of their own: some tokenizers add <|im_end|> as not special."""
     added = {token for token, word in tokenizer.added_tokens_decoder.items() if word.content.strip()}
     return control_ids(tokenizer) | frozenset(added - {tokenizer.unk_token_id})

@@ -102,8 +102,8 @@ class Attacked:
     slopes: what the search met. Whether it is an error that no row has a slope, who asked decides, see `searched`.
     origin: the rows before their texts were edited, with the same labels and ids; None where none was.
     sent: the tokens that went through the model; None where nobody counted them, or the rows have none (images).
-    reached: (B,) bool, whether the goal was reached at this perturbation, as the search itself saw it, or by a measure
-        that it was given for this; None where it did not look at where it ended.
+    reached: (B,) bool, whether the goal was reached at this perturbation, as the search itself saw it; None where it
+        did not look at where it ended.
     """
 
     batch: Batch

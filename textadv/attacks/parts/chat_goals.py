@@ -6,13 +6,12 @@ that looks at all tokens of a long target alike spends most of its gradient on t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from textadv.attacks.parts.goals import Goal
 from textadv.values.batch import IGNORED, Batch
 from textadv.values.losses import token_losses
 
@@ -115,26 +114,3 @@ class Avoid:
     def reached(self, logits: Tensor, batch: Batch) -> Tensor:
         """Where greedy decoding leaves the answer at one of its first tokens, (B,) bool, by logits (B, K, V)."""
         return _worst_early(logits, batch, self.tokens) > 0
-
-
-@dataclass(frozen=True)
-class BeforeEnd:
-    """Where a goal is reached if what ends the turn, and whatever follows it, is no part of the answer.
-
-    A target is how an answer begins: a model that says it and goes on has said it. ends: ids of tokens that end a turn.
-    """
-
-    goal: Goal
-    ends: frozenset[int]
-
-    def __call__(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Where it is reached, (B,) bool, by logits (B, K, V). An answer that is an end alone is looked at whole."""
-        assert batch.targets is not None
-        columns, kept = batch.target_columns, batch.kept_targets
-        ending = torch.isin(kept, torch.tensor(sorted(self.ends), dtype=kept.dtype, device=kept.device))
-        inside = ending.cumsum(dim=1) == 0
-        inside |= ~(inside & (kept != IGNORED)).any(dim=1, keepdim=True)
-        targets = batch.targets.clone()
-        targets[:, columns] = kept.where(inside, IGNORED)
-        shorter = replace(batch, targets=targets)
-        return self.goal.reached(logits[:, torch.isin(columns, shorter.target_columns)], shorter)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -17,21 +17,14 @@ from textadv.models import PerturbationError, bare, editable_mask, forward
 from textadv.values.batch import Batch, per_row
 from textadv.values.losses import margin
 
-Reaches = Callable[[Tensor, Batch], Tensor]
-"""Whether rows count as broken, (B,) bool, by their logits (B, C) or (B, K, C)."""
-
 
 class Point(NamedTuple):
-    """The goal at one delta. value, margin: (B,). reached: (B,) bool. grad: (B, ...) as the delta, or None.
-
-    told: (B,) bool, what another measure than the goal's own says; None where there is none.
-    """
+    """The goal at one delta. value, margin: (B,). reached: (B,) bool. grad: (B, ...) as the delta, or None."""
 
     value: Tensor
     reached: Tensor
     margin: Tensor
     grad: Tensor | None
-    told: Tensor | None = None
 
 
 @contextmanager
@@ -50,18 +43,9 @@ def differentiable(wanted: bool = True) -> Iterator[None]:
 
 
 def evaluate_at(
-    model: nn.Module,
-    batch: Batch,
-    threat: ThreatModel,
-    delta: Tensor,
-    goal: Goal,
-    clean: Tensor | None,
-    ascend: bool,
-    reaches: Reaches | None = None,
+    model: nn.Module, batch: Batch, threat: ThreatModel, delta: Tensor, goal: Goal, clean: Tensor | None, ascend: bool
 ) -> Point:
     """The goal at `delta` (B, ...), with its gradient where `ascend`. clean: logits, (B, C) or (B, K, C), if known.
-
-    reaches: tells `Point.told`.
 
     The gradient is right in direction per row, not in length: what flows back from the logits is scaled per row to a
     largest entry of 1, in float64 (float32 for chats, whose logits are many). No ascent here depends on the length, and
@@ -81,8 +65,7 @@ def evaluate_at(
             seen, value = seen + more.logits / passes, value + more.value / passes
             if gradient is not None and more.grad is not None:
                 gradient, largest = _summed(gradient, largest, more.grad, more.scale)
-    told = None if reaches is None else reaches(seen, batch)
-    return Point(value, goal.reached(seen, batch), margin(seen, batch), gradient, told)
+    return Point(value, goal.reached(seen, batch), margin(seen, batch), gradient)
 
 
 class _Pass(NamedTuple):

@@ -23,7 +23,6 @@ class Record:
     """The point chosen so far for every row, each field with one entry per row; written to by the search.
 
     delta: (B, ...). value, margin: (B,) float64. reached: (B,) bool. forwards, backwards, queries: (B,) int64, passes.
-    told: (B,) bool, what a point's other measure says, or the goal's own where it has none.
     start: (B,), the goal's value at the first point noted, nan before. moved: (B,) bool, where a gradient was not zero.
     overflowed: (B,) bool, where a gradient was not finite.
     size: (B,) int64, tokens that a pass of the row sends now. sent_forward, sent_backward: (B,) int64, those sent.
@@ -32,7 +31,6 @@ class Record:
     delta: Tensor
     value: Tensor
     reached: Tensor
-    told: Tensor
     margin: Tensor
     start: Tensor
     forwards: Tensor
@@ -54,9 +52,7 @@ class Record:
         nan = torch.full_like(low, float("nan"))
         counts = (zero, zero.clone(), zero.clone())
         tokens = (zero.clone(), zero.clone(), zero.clone())
-        return cls(
-            delta.clone(), low, never, never.clone(), low.clone(), nan, *counts, never.clone(), never.clone(), *tokens
-        )
+        return cls(delta.clone(), low, never, low.clone(), nan, *counts, never.clone(), never.clone(), *tokens)
 
     @property
     def cost(self) -> Cost:
@@ -113,7 +109,6 @@ class Record:
         self.delta[chosen] = delta.detach()[taken]
         self.value[chosen] = point.value[taken]
         self.reached[chosen] = point.reached[taken]
-        self.told[chosen] = (point.reached if point.told is None else point.told)[taken]
         self.margin[chosen] = point.margin.double()[taken]
 
     def slopes(self, model: nn.Module, rows: Batch, threat: ThreatModel) -> Slopes:

@@ -13,7 +13,7 @@ from textadv.attacks.prompts.rewritten import AskedFor, Passes, RewritingAttack
 from textadv.attacks.prompts.victim import TARGET, ChatVictim
 from textadv.data import Chat, Template, encode_chats
 from textadv.data.chat_rows import Editable
-from textadv.data.control_tokens import control_ids
+from textadv.data.control_tokens import turn_ends
 from textadv.data.paraphrases import encoded_whole, rephrased
 from textadv.values.randomness import derived_seed
 
@@ -171,7 +171,7 @@ class Seeding:
 
     def _cut(self, target: Sequence[int]) -> bool:
         """Whether a target lacks its end of turn."""
-        return target[-1] not in control_ids(self.template.tokenizer)
+        return target[-1] not in turn_ends(self.template.tokenizer)
 
     def _lengths(self, chat: Chat) -> Mapping[str, int]:
         """Tokens of each answer of the chat as it was given."""

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from textadv.attacks import GradientAttack
 from textadv.attacks.parts.attacked import Sent
-from textadv.attacks.parts.chat_goals import BeforeEnd
 from textadv.attacks.parts.goals import Elicit
 from textadv.attacks.prompts.suffix_losses import said
 from textadv.data import Rows
@@ -22,7 +21,7 @@ from textadv.measuring.safety.generate import Prepare, Prompt
 from textadv.measuring.safety.search_panel import Search, shared
 from textadv.models import counted_parameters, delta_shape, device_of, editable_mask, evaluating, forward
 from textadv.models.places import bare
-from textadv.values.batch import IGNORED, Batch, Perturbation
+from textadv.values.batch import IGNORED, Batch, Perturbation, padded
 from textadv.values.flops import NOT_MEASURED, Flops
 
 TARGET = "harmful"
@@ -215,7 +214,7 @@ class EmbeddingAttack:
         return str(self.attack.threat)
 
     def rounds(self, model: nn.Module, rows: Rows, behaviours: Sequence[Behaviour]) -> Iterator[Round]:
-        """One round per restart; what ends a target after what is `said` of it has not to be reached.
+        """One round per restart; none aims at what ends a target after what is `said` of it.
 
         Raises ValueError where `self.rows` are not the same behaviours.
         """
@@ -226,17 +225,13 @@ class EmbeddingAttack:
         attack = replace(self.attack, threat=self.attack.threat.resolved(model, first))
         place = {row: number for number, row in enumerate(own.ids)}
         searched = behaviours_of(own)
-        ends = frozenset(row.target[len(row.said)] for row in behaviours if len(row.said) < len(row.target))
+        aims = {row.id: row.said or row.target for row in behaviours}
         one, searches = None, self._shared
         for restart, search in enumerate(searches):
             before = one if search.goes_on else None
-            seeking = search.of(attack)
-            # A search away from a refusal, or towards the model's own beginning, has no target to reach.
-            if search.says == "target":
-                seeking = replace(seeking, reaches=BeforeEnd(seeking.goal, ends))
-            goal = (search, seeking, restart)
+            goal = (search, search.of(attack), restart)
             led_on = restart + 1 < len(searches) and searches[restart + 1].goes_on
-            one = _One(own, place, *goal, self.batch_size, self.beginnings, before, led_on)
+            one = _One(own, place, aims, *goal, self.batch_size, self.beginnings, before, led_on)
             yield Round([one.searchable(row) for row in searched], partial(one.searched, model))
 
     def tries(self, model: nn.Module, behaviours: Sequence[Behaviour]) -> list[list[Try]]:
@@ -258,12 +253,14 @@ class EmbeddingAttack:
 class _One:
     """One search of all rows: `attack` is that of `search`, and `restart` sets its starts apart from other searches'.
 
-    place: where in `rows` a behaviour stands, by its id. before: the search whose ends are the starts of this one.
-    led_on: whether the next one starts where this ends. ended: where that is, on the host, by id, until it is taken up.
+    place, aims: where in `rows` a behaviour stands, and what of its target is sought, by its id.
+    before: the search whose ends are the starts of this one. led_on: whether the next one starts where this ends.
+    ended: where that is, on the host, by id, until it is taken up.
     """
 
     rows: Rows
     place: Mapping[int, int]
+    aims: Mapping[int, tuple[int, ...]]
     search: Search
     attack: GradientAttack
     restart: int
@@ -281,7 +278,16 @@ class _One:
         attack = self.attack
         ball, space = attack.threat.ball, attack.threat.space
         limits = (ball.geometry.name, ball.radius, ball.per, space)
-        origin = [str(attack), attack.ascent, attack.goal, attack.seed, limits, self.restart, row.target, row.editable]
+        origin = [
+            str(attack),
+            attack.ascent,
+            attack.goal,
+            attack.seed,
+            limits,
+            self.restart,
+            self.aims[row.id],
+            row.editable,
+        ]
         origin += [row.opening] if row.opening else []
         origin += [self.search.says, self.beginnings] if self.search.says != "target" else []
         origin += ["from", self.before._origin(row)] if self.before is not None else []
@@ -292,7 +298,9 @@ class _One:
         found = []
         for begin in range(0, len(prompts), self.batch_size):
             part = prompts[begin : begin + self.batch_size]
-            rows = self.rows.batch([self.place[prompt.id] for prompt in part]).to(device_of(model))
+            rows = self.rows.batch([self.place[prompt.id] for prompt in part])
+            sought = padded([self.aims[prompt.id] for prompt in part])
+            rows = replace(rows, answers={**rows.answers, TARGET: sought}).to(device_of(model))
             batch, before, sent = self.search.aim(model, rows, TARGET, self.beginnings)
             batch = self._started(model, batch, part)
             attacked = self.attack(model, batch, step=self.restart, measure=False)
