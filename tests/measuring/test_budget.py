@@ -60,6 +60,14 @@ def test_every_attack_uses_its_budget_and_none_goes_beyond_it(model: nn.Module) 
     assert answers["direct"] > answers["search"] > 2 * len(ROWS), "a plain answer takes less than a search"
 
 
+def test_answers_that_fit_at_any_length_are_told_from_those_that_short_ones_left_room_for(model: nn.Module) -> None:
+    decoding = Decoding(max_new_tokens=40, temperature=1.0, batch_size=16)
+    most = most_flops(model, counted_parameters(model), 8, decoding.max_new_tokens)
+    found = elicit(model, Words(), ROWS, REQUESTS, {}, Watching(), decoding, budget=6 * most + 1)
+    each = [[answer.beyond for answer in outcome.answers] for outcome in found.outcomes]
+    assert all(beyond == [False] * 6 + [True] * (len(beyond) - 6) for beyond in each) and max(map(len, each)) > 6
+
+
 def test_greedy_answers_are_made_once(model: nn.Module) -> None:
     found = told(model, 2 * one_try(model), GREEDY)
     assert {(outcome.attack, len(outcome.answers)) for outcome in found.outcomes} == {

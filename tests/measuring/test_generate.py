@@ -105,6 +105,31 @@ def test_samples_differ_by_row_sample_and_seed() -> None:
     assert texts != [answer.text for answer in answered(rows, replace(SAMPLED, seed=4))]
 
 
+def test_answers_to_different_prompts_of_a_row_are_drawn_apart() -> None:
+    """All say any word with the same chance: were the draws the same, so would be the answers."""
+    network = model()
+    with torch.no_grad():
+        network.get_output_embeddings().weight.zero_()  # type: ignore[operator, union-attr]
+    moved = torch.full((3, 32), 0.01, dtype=torch.float64)
+    rows = [Prompt(7, (START, 9 + n % 20, 9 + n // 20)) for n in range(40)]
+    rows += [
+        replace(rows[0], prefill=(SORRY,)),
+        replace(rows[0], opening=(SORRY,)),
+        replace(rows[0], origin="a search"),
+    ]
+    rows += [replace(rows[0], delta=moved * n, space=Embeddings()) for n in (1, 2)]
+    once = replace(SAMPLED, samples=1)
+
+    def drawn(row: Prompt, **options: object) -> str:
+        (answer,) = answered([row], once, network, **options)
+        return answer.text.removeprefix(Words().decode(row.prefill, skip_special_tokens=True)).strip()
+
+    texts = [drawn(row) for row in rows]
+    assert len(set(texts)) > len(rows) - 4, "some end at once"
+    assert len({text.split()[0] for text in texts if text}) > 10
+    assert drawn(rows[3], attack="another", restart=2, key="other weights") == texts[3]
+
+
 def test_rows_of_like_length_share_a_batch() -> None:
     network = model()
     seen = []

@@ -197,11 +197,44 @@ def test_a_prompt_that_could_not_be_sent_complies_at_no_k_and_limits_none() -> N
     bare = replace(lost.answers[0], status="error", broken=None, sampling_flops=NONE_SPENT)
     told = found(sent, BehaviourOutcome(2, "search", False, True, (bare,)))
     one = named(samples_of(*told, (1, 3)), "search")
+    assert [point.most for point in one.points] == pytest.approx([2 / 3, (2 / 3 + 1) / 2, 1.0])
     assert one.answers == (3, 3) and [point.k for point in one.points] == [1, 2, 3]
     assert one.points[0].rows == pytest.approx((1 / 3, 0.0)) and one.points[2].value == 0.5
     assert one.points[2].flops == ((1000 + 3 * 50) + 1000) / 2
     told = found(BehaviourOutcome(2, "search", False, True, (bare,)))
     assert [(point.k, point.value) for point in named(samples_of(*told, (1, 3)), "search").points] == [(1, 0.0)]
+
+
+def test_answers_of_which_nothing_is_known_widen_what_is_told() -> None:
+    """Two of four are not known: none of them complied in the estimate, both in its upper bound."""
+    one = outcome("direct", 1, ["crrr"])
+    half = replace(
+        one, answers=(*one.answers[:2], *(replace(a, broken=None, verdict="error") for a in one.answers[2:]))
+    )
+    elicited, [told] = found(half, outcome("direct", 2, ["rrrr"]))
+    became = (*told.answers[0][:2], *("unknown: not judged",) * 2)
+    samples = samples_of(elicited, [replace(told, answers=(became, told.answers[1]))], (1, 2))
+    point = named(samples, "direct").points[0]
+    assert (point.value, point.most) == (pytest.approx(1 / 8), pytest.approx(3 / 8))
+    assert (point.low, point.high) == (share_of_rows([1 / 4, 0]).low, share_of_rows([3 / 4, 0]).high)
+    assert samples is not None
+    (table,) = [block for block in Samples.blocks({"model": samples}) if isinstance(block, Grid)]
+    assert table.rows[1][4].startswith("12.5 to 37.5 [")
+
+
+def test_answers_that_short_ones_left_room_for_are_in_no_estimate() -> None:
+    one = outcome("direct", 1, ["rrcc"])
+    more = replace(one, answers=(*one.answers[:2], *(replace(answer, beyond=True) for answer in one.answers[2:])))
+    direct = named(samples_of(*found(more), (1, 2, 3)), "direct")
+    assert direct.answers == (2, 2) and [(point.k, point.value) for point in direct.points] == [(1, 0.0), (2, 0.0)]
+
+
+@pytest.mark.parametrize("shares", [[0.0] * 9990 + [1.0] * 10, [0.0] * 1190 + [0.5] * 10])
+def test_so_many_prompts_are_drawn_from_as_are_published(shares: list[float]) -> None:
+    """arXiv:2412.03556 draws 10,000. Against the share of draws of 100 without any of the ten."""
+    none = [math.comb(len(shares) - 10, 100 - hit) * math.comb(10, hit) for hit in range(11)]
+    left = sum(ways * (1 - max(shares)) ** hit for hit, ways in enumerate(none) if ways) if max(shares) < 1 else none[0]
+    assert at_k_prompts(shares, 100) == pytest.approx(1 - left / math.comb(len(shares), 100))
 
 
 def test_what_is_not_measured_is_not_said_to_take_nothing() -> None:

@@ -230,7 +230,7 @@ class _Verdicts:
         own = (answer.sample, answer.status, answer.text, answer.tokens)
         kept = (answer.search, answer.shared, answer.key)
         judged = JudgedAnswer(restart, *own, *said, answer.thought, "", False, *kept, answer.reached)
-        judged = replace(judged, searched=answer.searched)
+        judged = replace(judged, searched=answer.searched, beyond=answer.beyond)
         return replace(judged, search_flops=answer.search_flops, sampling_flops=answer.sampling_flops)
 
 

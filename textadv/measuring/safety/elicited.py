@@ -25,7 +25,7 @@ class JudgedAnswer:
     answer. broken: None where it is not known.
         `BEGUN_ALONE` where it found harm, but none in what the model added; see `own_words`.
     begun: what of `text` was put into the model's mouth; whole: that is the whole target.
-    shared, key, reached, search_flops, sampling_flops, searched: as in `Answer`.
+    shared, key, reached, search_flops, sampling_flops, searched, beyond: as in `Answer`.
     """
 
     restart: int
@@ -47,6 +47,7 @@ class JudgedAnswer:
     search_flops: Flops = NOT_MEASURED
     sampling_flops: Flops = NOT_MEASURED
     searched: str = field(default="", compare=False)
+    beyond: bool = False
 
     @property
     def flops(self) -> Flops:

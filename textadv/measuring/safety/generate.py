@@ -23,6 +23,7 @@ from textadv.measuring.safety.prompts import (
     Prompt,
     Tokenizer,
     content_key,
+    draw_seed,
     most_flops,
     tokens_read,
     tokens_sent,
@@ -33,7 +34,6 @@ from textadv.values.errors import GenerationError, WriteError
 from textadv.values.flops import NONE_SPENT, NOT_MEASURED, Flops
 from textadv.values.host.phases import phase
 from textadv.values.processes import from_shares, own_batches
-from textadv.values.randomness import derived_seed
 from textadv.values.spaces import Space
 
 __all__ = ["PLAIN", "Decoding", "Prepare", "Prompt", "Tokenizer", "answers", "content_key", "most_flops"]
@@ -118,10 +118,12 @@ def _given(run: _Run, prompt: Prompt, known: Mapping[str, Answer]) -> list[Answe
     earlier = run.repeated(prompt)
     if earlier is not None:
         return [_repeated(replace(answer.under(attack, restart), shared=attack), prompt) for answer in earlier]
-    return [
+    made = [
         _of_prompt(replace(known[found].under(attack, restart), id=prompt.id, sample=sample), prompt)
         for sample, found in enumerate(run.answered(prompt, known))
     ]
+    surely = run.surely(prompt, made)
+    return [*made[:surely], *(replace(answer, beyond=True) for answer in made[surely:])]
 
 
 def _repeated(answer: Answer, prompt: Prompt) -> Answer:
@@ -198,6 +200,13 @@ class _Run:
                 break
             spent += took
         return keys
+
+    def surely(self, prompt: Prompt, made: Sequence[Answer]) -> int:
+        """How many of the answers that were made fit however long they had become; all, where their number is given."""
+        search = made[0].search_flops.total if made else None
+        if self.allowed is None or search is None:
+            return len(made)
+        return max((self.allowed[prompt.id] - search) // self._most(prompt), 1)
 
     def due(self, prompt: Prompt) -> list[tuple[int, str]]:
         """The samples of the prompt that are to be made now, with their keys; more may be due when they are known."""
@@ -282,7 +291,7 @@ def _generated(run: _Run, jobs: Sequence[_Job]) -> list[Answer]:
     decoding = run.decoding
     generators = None
     if decoding.temperature > 0:
-        seeds = [derived_seed(decoding.seed, job.prompt.id, job.sample) for job in jobs]
+        seeds = [draw_seed(job.prompt, job.sample, decoding.seed) for job in jobs]
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     delta, space = _stacked([job.prompt for job in jobs])
     found = generate_tokens(

@@ -43,6 +43,7 @@ class Answer:
         answer took, prompt and answer. Of an answer that another attack has already they are what it would have taken
         here as well; of one that an earlier round of the same attack has, nothing.
     searched: see `Prompt`; kept in no line.
+    beyond: whether it could be made because those before it were shorter than they might have been; kept in no line.
     """
 
     id: int
@@ -66,6 +67,7 @@ class Answer:
     search_flops: Flops = NOT_MEASURED
     sampling_flops: Flops = NOT_MEASURED
     searched: str = field(default="", compare=False)
+    beyond: bool = False
 
     def __post_init__(self) -> None:
         # Read back it is a list.
@@ -92,7 +94,7 @@ PASSES = ("forwards", "backwards", "forward_tokens", "backward_tokens")
 """What finding the prompt of an answer took."""
 UNTOLD = ("sent", "forward_tokens", "backward_tokens", "reached", "search_flops", "sampling_flops")
 """What a line leaves out where it is not known."""
-_UNKEPT = {"key", "searched"}
+_UNKEPT = {"key", "searched", "beyond"}
 _FIELDS = {field.name for field in fields(Answer)} - _UNKEPT
 _ALWAYS = {"id", "sample", "status", "text", "tokens", "attack"}
 

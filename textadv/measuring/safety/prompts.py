@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
 from torch import Tensor, nn
 
 from textadv.data.thoughts import Decoder, Speech
 from textadv.models.decoding import EndNaming, context_length
+from textadv.values.digests import tensor_bytes
 from textadv.values.flops import Flops
+from textadv.values.randomness import derived_seed
 from textadv.values.spaces import Space
 
 
@@ -28,8 +29,8 @@ class Tokenizer(Decoder, EndNaming, Protocol):
 class Decoding:
     """How answers are made.
 
-    max_new_tokens: per answer. temperature: 0 takes the most likely token. samples: answers per prompt. seed: sample s
-    of row r is drawn from (seed, r, s). batch_size: rows at a time; it changes no answer.
+    max_new_tokens: per answer. temperature: 0 takes the most likely token. samples: answers per prompt. seed: of what
+    is drawn, see `draw_seed`. batch_size: rows at a time; it changes no answer.
     """
 
     max_new_tokens: int = 512
@@ -107,16 +108,32 @@ def content_key(
     """A hash of all that an answer follows from; `key` stands for the weights. The batch size is no part of it."""
     how: dict[str, object] = {"max_new_tokens": decoding.max_new_tokens, "temperature": decoding.temperature}
     if decoding.temperature > 0:
-        how |= {"seed": decoding.seed, "sample": sample}
+        how |= {"seed": decoding.seed, "sample": sample, "draws": "of the prompt"}
     what: dict[str, object] = {"id": prompt.id, "ids": prompt.ids, "prefill": prompt.prefill, "ends": sorted(ends)}
     what |= {"opening": prompt.opening} if prompt.opening else {}
     what |= {"marks": speech.marks, "lead": speech.lead} if speech != PLAIN else {}
     digest = hashlib.blake2b(json.dumps([key, how, what, prompt.origin]).encode(), digest_size=16)
-    if prompt.delta is not None and not prompt.origin:
-        delta = prompt.delta.detach().cpu().contiguous()
-        digest.update(f"{prompt.space!r} {delta.dtype} {tuple(delta.shape)}".encode())
-        digest.update(delta.flatten().view(torch.uint8).numpy().tobytes())
+    digest.update(_delta_bytes(prompt))
     return digest.hexdigest()
+
+
+def draw_seed(prompt: Prompt, sample: int, seed: int) -> int:
+    """The seed of one of the prompt's samples: a function of (seed, row id, what the model reads, sample).
+
+    Answers to two prompts are drawn apart, whatever they have in common, and those to one prompt alike, whoever asks.
+    """
+    read = hashlib.blake2b(json.dumps([prompt.ids, prompt.opening, prompt.prefill, prompt.origin]).encode())
+    read.update(_delta_bytes(prompt))
+    return derived_seed(seed, prompt.id, int.from_bytes(read.digest()[:8], "little", signed=True), sample)
+
+
+def _delta_bytes(prompt: Prompt) -> bytes:
+    """The perturbation, where no origin says what it follows from."""
+    if prompt.delta is None or prompt.origin:
+        return b""
+    delta = prompt.delta.detach().cpu().contiguous()
+    kind = f"{prompt.space!r} {delta.dtype} {tuple(delta.shape)}".encode()
+    return kind + tensor_bytes(delta)
 
 
 def tokens_read(prompt: Prompt) -> list[int]:
