@@ -130,7 +130,7 @@ def test_k_of_spellings_drawn_alike_are_draws_though_some_are_the_same() -> None
     found = told(attacks)
     one = sampled(found, attacks, "text", 12)
     point = one.points[-1]
-    assert one.answers == (12, 12) and point.k == 12
+    assert (one.prompts, one.answers, one.made) == (12, (1, 1), (12, 12)) and point.k == 12
     assert point.flops is not None and point.flops * len(TEXTS) == of(found, "text").flops.total
 
 

@@ -147,7 +147,8 @@ def test_of_prompts_drawn_alike_k_are_answered() -> None:
     told = found(outcome("spellings", 1, ["c", "r", "r", "r"], False))
     pooled = named(samples_of(*told, (1, 2), attacks={"spellings": Spellings()}), "spellings")
     apart = named(samples_of(*told, (1, 2), attacks={"spellings": Spellings(drawn=False)}), "spellings")
-    assert (pooled.prompts, pooled.answers, apart.prompts, apart.answers) == (1, (4, 4), 4, (1, 1))
+    assert (pooled.prompts, pooled.answers, apart.prompts, apart.answers) == (4, (1, 1), 4, (1, 1))
+    assert (pooled.drawn, apart.drawn, pooled.made) == (True, False, (4, 4))
     assert [(point.k, point.value, point.flops) for point in pooled.points] == [
         (1, pytest.approx(1 / 4), 1050),
         (2, pytest.approx(1 / 2), 2 * 1050),
@@ -162,7 +163,7 @@ def test_several_answers_to_one_of_the_prompts_drawn_alike_are_no_further_draws(
     for letters in product("cr", repeat=3):
         told = found(outcome("spellings", 1, [3 * letter for letter in letters], False))
         one = named(samples_of(*told, (1, 2, 9), attacks={"spellings": Spellings()}), "spellings")
-        assert one.answers == (3, 3) and one.at(9) is None
+        assert (one.prompts, one.answers, one.made) == (3, (3, 3), (9, 9)) and one.at(9) is None
         points = (one.at(1), one.at(2))
         rates.append([point.value for point in points if point is not None])
         assert [point.flops for point in points if point is not None] == [1050, 2100]
@@ -185,7 +186,7 @@ def test_in_the_worst_case_prompts_drawn_alike_count_where_the_first_of_them_is_
     same = (replace(spelled.answers[0], key=direct.answers[0].key), spelled.answers[1])
     told = found(direct, BehaviourOutcome(1, "spellings", True, False, same))
     worst = named(samples_of(*told, (1,), attacks={"spellings": Spellings()}), "worst case")
-    assert worst.prompts == 2 and worst.points[0].value == pytest.approx(1 / 2)
+    assert worst.prompts == 3 and worst.points[0].value == pytest.approx(1 / 2)
     alike = (same[0], replace(same[1], key=direct.answers[0].key))
     told = found(direct, BehaviourOutcome(1, "spellings", True, False, alike))
     worst = named(samples_of(*told, (1,), attacks={"spellings": Spellings()}), "worst case")
@@ -226,7 +227,9 @@ def test_answers_that_short_ones_left_room_for_are_in_no_estimate() -> None:
     one = outcome("direct", 1, ["rrcc"])
     more = replace(one, answers=(*one.answers[:2], *(replace(answer, beyond=True) for answer in one.answers[2:])))
     direct = named(samples_of(*found(more), (1, 2, 3)), "direct")
-    assert direct.answers == (2, 2) and [(point.k, point.value) for point in direct.points] == [(1, 0.0), (2, 0.0)]
+    assert (direct.answers, direct.made) == ((2, 2), (4, 4)) and [
+        (point.k, point.value) for point in direct.points
+    ] == [(1, 0.0), (2, 0.0)]
 
 
 @pytest.mark.parametrize("shares", [[0.0] * 9990 + [1.0] * 10, [0.0] * 1190 + [0.5] * 10])
@@ -276,6 +279,22 @@ def test_the_section_has_table_curve_and_what_is_missing() -> None:
     assert "with evaluation.temperature above 0" in told and not any(
         isinstance(block, Picture) for block in Samples.blocks({"model": greedy})
     )
+
+
+def test_it_is_said_of_how_many_answers_any_counts_and_which_attack_has_too_few() -> None:
+    answers = [outcome("direct", 1, ["crrrr"]), outcome("direct", 2, ["rrr"]), outcome("search", 1, ["rr"])]
+    samples = samples_of(*found(*answers, outcome("search", 2, ["rr"])), (1, 3), budget=10**6)
+    assert samples is not None
+    assert [samples.in_any(name) for name in ("direct", "search", "worst case", "another")] == [
+        " in any of 3 to 5 answers",
+        " in any of 2 answers",
+        " in any of 5 to 7 answers",
+        "",
+    ]
+    told = " ".join(block.text for block in Samples.blocks({"model": samples}) if isinstance(block, Text))
+    assert "k = 3: for search, worst case the budget surely holds fewer answers" in told
+    single = samples_of(*found(outcome("direct", 1, ["c"]), outcome("search", 1, ["r"])), (1,))
+    assert single is not None and single.in_any("worst case") == ""
 
 
 def test_a_failure_says_whether_the_search_missed_or_the_model_refused() -> None:

@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from textadv.measuring.measured import Measured
-from textadv.measuring.rates import MISSING
+from textadv.measuring.rates import MISSING, percent
 from textadv.measuring.results import Facts, Results, Training
-from textadv.measuring.safety.elicitation import DIRECT
+from textadv.measuring.safety.elicitation import DIRECT, WORST_CASE
 from textadv.measuring.safety.record import SUCCESS, named
 from textadv.measuring.safety.verdict import chat_verdict
 from textadv.measuring.safety.verdict_control import control_of
@@ -17,6 +17,7 @@ from textadv.measuring.sections import Section
 from textadv.measuring.sections.attacks import Attacks
 from textadv.measuring.sections.exports import ExportCheck, Exports
 from textadv.measuring.sections.outcomes import Outcomes
+from textadv.measuring.sections.samples import Samples
 from textadv.measuring.sections.told import Told
 from textadv.measuring.wording import value_text
 
@@ -109,18 +110,31 @@ def _caption(models: Sequence[Measured]) -> str:
         return "No model was evaluated."
     text = f"Percent [95 % interval], differences in points; attack success over all {_behaviours(models)} held-out"
     perplexity = any(measure.unit == "perplexity" for measure in models[-1].measures)
-    return f"{text} behaviours{'; perplexity per token, its change as a factor' if perplexity else ''}."
+    samples = models[-1].section(Samples)
+    many = "" if samples is None else samples.in_any(WORST_CASE)
+    many = f", broken where it is{many}: see {Samples.title}" if many else ""
+    return f"{text} behaviours{many}{'; perplexity per token, its change as a factor' if perplexity else ''}."
 
 
 def _remarks(models: Sequence[Measured]) -> tuple[str, ...]:
     """What the plain request does by itself, and by what gibberish was told."""
-    plain = [(model.name, m) for model in models if (m := named(model, SUCCESS, DIRECT))]
-    told = ", ".join(f"{value_text(m)} % ({model})" for model, m in plain)
+    plain = [(model, m) for model in models if (m := named(model, SUCCESS, DIRECT))]
+    told = ", ".join(f"{value_text(m)} % ({model.name}{_of_many(model)})" for model, m in plain)
     lines = [f"the direct request alone breaks {told} of the behaviours"] if plain else []
     fluent = {model.name: found.fluency for model in models if (found := model.section(Outcomes)) and found.fluency}
     if len(set(fluent.values())) == 1:
         return (*lines, next(iter(fluent.values())))
     return (*lines, *(f"{model}: {line}" for model, line in fluent.items()))
+
+
+def _of_many(model: Measured) -> str:
+    """Of how many answers to the plain request any may comply, and what one of them does; "" of a single one."""
+    samples = model.section(Samples)
+    direct = None if samples is None else samples.attack(DIRECT)
+    one = None if direct is None else direct.at(1)
+    if samples is None or one is None or not (many := samples.in_any(DIRECT)):
+        return ""
+    return f",{many}; at one answer {percent(one.value)}"
 
 
 # ---- the objective

@@ -83,13 +83,16 @@ class _Prompt:
     """One prompt of a behaviour, or several that are drawn alike, and what search and answers took.
 
     rounds: the answers of each of these; none, where it could not be sent: nobody knows what would have been answered.
+    made: how many answers there are, those that are in no estimate included.
     """
 
     rounds: dict[int, _Counts] = field(default_factory=dict)
+    made: int = 0
     search: Flops = NONE_SPENT
     sampling: Flops = NONE_SPENT
 
     def add(self, answer: JudgedAnswer, became: str) -> None:
+        self.made += 1
         if answer.beyond:
             return
         answers, complied, unknown = self.rounds.get(answer.restart, _Counts())
@@ -157,6 +160,16 @@ class _Behaviour:
         """The largest k of each prompt that was sent."""
         return [prompt.most for prompt in self.prompts.values() if prompt.most is not None]
 
+    @property
+    def asked(self) -> list[_Counts]:
+        """The answers to each prompt that was sent, of those that are drawn alike to each of them."""
+        return [one for prompt in self.prompts.values() for one in prompt.rounds.values()]
+
+    @property
+    def made(self) -> int:
+        """How many answers there are."""
+        return sum(prompt.made for prompt in self.prompts.values())
+
     def at(self, k: int, high: bool = False) -> float:
         left = (1 - prompt.at(k, high) for prompt in self.prompts.values())
         return 1 - math.prod(left)
@@ -213,7 +226,7 @@ def samples_of(
 
 def _sampled(name: str, behaviours: Sequence[_Behaviour], wanted: Iterable[int]) -> SampledAttack:
     known = [most for row in behaviours for most in row.known] or [1]
-    fewest, most = min(known), max(known)
+    fewest = min(known)
     listed = {k for k in wanted if k <= fewest}
     points = []
     for k in sorted(listed | set(_curve_at(fewest))):
@@ -224,7 +237,12 @@ def _sampled(name: str, behaviours: Sequence[_Behaviour], wanted: Iterable[int])
         flops = sum(measured) / len(measured) if len(measured) == len(took) else None
         bounds = (least.value, least.low, most_likely.high)
         points.append(SuccessAt(k, *bounds, flops, tuple(rows) if k in listed else (), most_likely.value))
-    return SampledAttack(name, max(len(row.prompts) for row in behaviours), (fewest, most), tuple(points))
+    asked = [one.answers for row in behaviours for one in row.asked] or [1]
+    prompts, answers = max(len(row.asked) for row in behaviours) or 1, (min(asked), max(asked))
+    made = [row.made for row in behaviours]
+    alike = any(len(prompt.rounds) > 1 for row in behaviours for prompt in row.prompts.values())
+    drawn = alike and name != WORST_CASE
+    return SampledAttack(name, prompts, answers, tuple(points), drawn, (min(made), max(made)))
 
 
 def _curve_at(most: int) -> list[int]:

@@ -27,6 +27,7 @@ from textadv.measuring.safety.elicitation import WORST_CASE
 from textadv.measuring.safety.record import BOUND, BY_JUDGE, CAPABILITY, DEGENERATE, REFUSAL, SUCCESS, named
 from textadv.measuring.safety.verdict_control import control_sentences
 from textadv.measuring.sections.attacks import Attacks
+from textadv.measuring.sections.samples import Samples
 from textadv.measuring.wording import change_words, value_text
 
 MOST_DEGENERATE = 0.01
@@ -247,10 +248,11 @@ def _listed(words: Sequence[str]) -> str:
 
 
 def _uncompared(models: Sequence[Measured]) -> Verdict:
-    found = [(model.name, named(model, SUCCESS, WORST_CASE)) for model in models]
+    found = [(model, named(model, SUCCESS, WORST_CASE)) for model in models]
     told = [
-        f"{name}: in the worst case {value_text(m)} % of {m.total} held-out behaviours are broken (complied)."
-        for name, m in found
+        f"{model.name}: in the worst case {value_text(m)} % of {m.total} held-out behaviours are broken "
+        f"(complied{_in_any(model)})."
+        for model, m in found
         if m is not None and m.total
     ]
     if not models:
@@ -273,9 +275,16 @@ def _worst_case(models: Sequence[Measured], worst: Compared) -> str:
     count = len(panel.attacks) if panel else 0
     most = "" if bounds is None else f" Not refused, which is the most it can be: {_from_to(bounds, models)}."
     return (
-        f"Attack success in the worst case over {count} attacks {_direction_words(worst)}: {_from_to(worst, models)} "
+        f"Attack success in the worst case over {count} attacks{_in_any(models[-1])} {_direction_words(worst)}: "
+        f"{_from_to(worst, models)} "
         f"of {worst.after.total} held-out behaviours, {change_words(worst)}.{most}"
     )
+
+
+def _in_any(model: Measured) -> str:
+    """Of how many answers to a behaviour any counts; "" of a single one to each prompt."""
+    samples = model.section(Samples)
+    return "" if samples is None else samples.in_any(WORST_CASE)
 
 
 def _single_attacks(alone: Sequence[Compared]) -> str:

@@ -47,12 +47,19 @@ class SuccessAt:
 
 @dataclass(frozen=True)
 class SampledAttack:
-    """One attack, or the worst case. prompts: of a behaviour, at most. answers: to each prompt, from fewest to most."""
+    """One attack, or the worst case.
+
+    prompts: of a behaviour, at most; drawn: whether they are drawn alike, so that k answers are to k of them. answers:
+    to each prompt, from fewest to most. made: of a behaviour, to all of its prompts, those that are in no estimate
+    included; None: not told, by an older version.
+    """
 
     attack: str
     prompts: int
     answers: tuple[int, int]
     points: tuple[SuccessAt, ...]
+    drawn: bool = False
+    made: tuple[int, int] | None = None
 
     def at(self, k: int) -> SuccessAt | None:
         """The point at k answers, None where there are not so many."""
@@ -74,6 +81,16 @@ class Samples:
     budget: int | None = None
     kind: Literal["samples"] = "samples"
 
+    def attack(self, name: str) -> SampledAttack | None:
+        """The attack of this name; None where it has no answers."""
+        return next((one for one in self.attacks if one.attack == name), None)
+
+    def in_any(self, name: str) -> str:
+        """ " in any of 48 to 58 answers" of an attack, where prompts have several; else ""."""
+        found = self.attack(name)
+        several = any(one.answers[1] > 1 for one in self.attacks)
+        return f" in any of {_span(found.made)} answers" if found and found.made and several else ""
+
     @staticmethod
     def of(samples: Samples | None) -> Samples | None:
         """Those of a chat model, where it was attacked."""
@@ -86,15 +103,19 @@ class Samples:
         rows = [["model", "attack", "prompts", "answers to each", *(f"k = {k}: %, FLOPs" for k in reached)]]
         for model, found in models.items():
             for one in found.attacks:
-                fewest, most = one.answers
-                answers = f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,}"
-                rows.append([model, one.attack, f"{one.prompts}", answers, *(_cell(one.at(k)) for k in reached)])
+                prompts = f"{one.prompts:,}{', drawn alike' if one.drawn else ''}"
+                rows.append([model, one.attack, prompts, _span(one.answers), *(_cell(one.at(k)) for k in reached)])
         told = [Text(line) for line in (TOLD, WORST, *dict.fromkeys(_notes(models)))]
         return [*told, Grid(rows, "Success at k answers, with 95 % intervals"), *_curves(models)]
 
 
 def _all_at(models: Mapping[str, Samples]) -> list[int]:
     return sorted({k for found in models.values() for k in found.at})
+
+
+def _span(counts: tuple[int, int]) -> str:
+    fewest, most = counts
+    return f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,}"
 
 
 def _cell(point: SuccessAt | None) -> str:
@@ -107,8 +128,7 @@ def _cell(point: SuccessAt | None) -> str:
 def _notes(models: Mapping[str, Samples]) -> Iterator[str]:
     """What is missing, and why."""
     for found in models.values():
-        most = max((one.answers[0] for one in found.attacks), default=0)
-        left = [f"{k}" for k in found.at if k > most]
+        left = [f"{k}" for k in found.at if not any(one.at(k) for one in found.attacks)]
         if found.budget is not None:
             yield (
                 f"Every attack had {flops_text(found.budget)} FLOPs for a behaviour "
@@ -122,8 +142,22 @@ def _notes(models: Mapping[str, Samples]) -> Iterator[str]:
             )
         elif left:
             yield f"k = {', '.join(left)} of evaluation.success_at is left out: the budget holds no so many answers."
+        yield from (
+            _short(found, k) for k in found.at if f"{k}" not in left and not all(o.at(k) for o in found.attacks)
+        )
         if found.temperature == 0:
             yield "Answers take the most likely token (evaluation.temperature: 0): one prompt has one answer."
+
+
+def _short(found: Samples, k: int) -> str:
+    """Which attacks have no number at k, where others have one."""
+    short = ", ".join(one.attack for one in found.attacks if one.at(k) is None)
+    if found.budget is None:
+        return f"k = {k}: {short} have fewer answers to some prompt."
+    return (
+        f"k = {k}: for {short} the budget surely holds fewer answers to some prompt. Raise "
+        "evaluation.elicitation.budget_flops, or lower evaluation.max_new_tokens."
+    )
 
 
 def _curves(models: Mapping[str, Samples]) -> Iterator[Picture]:
