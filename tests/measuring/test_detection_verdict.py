@@ -73,6 +73,15 @@ def test_figures_are_of_the_worst_file_each_way_with_the_baseline_on_the_same_ro
     assert detected(fewer, HARDENED).figures[0].detail == "[5.5, 26.1], 40 rows of far, of 2 files"
 
 
+def test_of_one_model_alone_the_rates_of_each_file_are_told() -> None:
+    (told,) = detected(None, HARDENED).sentences
+    assert told == (
+        "hardened as a detector, at the threshold for 5 % false positives: recall: known 92.5 % of 40 rows, far 12.5 % "
+        "of 40 rows; false positives: harmless 20.0 % of 40 rows, letters 5.0 % of 40 rows."
+    )
+    assert detected(flagging("m", {"known": 3}, known=True), HARDENED).sentences != (told,)
+
+
 def test_rates_under_the_worst_edit_stand_beside_those_of_the_same_rows_as_they_are() -> None:
     measures = list(HARDENED.measures)
     for file, positive, as_it_is, worst in (("known", True, 6, 3), ("harmless", False, 1, 5)):
@@ -85,14 +94,15 @@ def test_rates_under_the_worst_edit_stand_beside_those_of_the_same_rows_as_they_
     assert flagged.endswith("each text: harmless 62.5 % of 8 rows, 12.5 % as they are.")
     assert detected(PLAIN, model).figures == detected(PLAIN, HARDENED).figures
     alone = detected(None, model).sentences
-    assert alone[0].startswith("hardened as a detector") and alone[1] == flagged
+    assert alone[0].startswith("hardened as a detector") and alone[2] == flagged
     assert recall.startswith("At that threshold: recall") and recall.removeprefix("At that threshold") in alone[0]
 
 
 def test_other_thresholds_are_not_compared_and_models_without_any_say_nothing() -> None:
     other = replace(SECTION, thresholds=SECTION.thresholds[1:])
     found = detected(replace(PLAIN, sections=(other,)), HARDENED)
-    assert found.sentences == () and not found.worse and "plain" not in found.figures[0].detail
+    (told,) = found.sentences
+    assert "plain" not in told and not found.worse and "plain" not in found.figures[0].detail
     assert detected(PLAIN, replace(HARDENED, sections=())) == ((), (), False)
 
 

@@ -28,6 +28,7 @@ class Detected(NamedTuple):
 
 def detected(baseline: Measured | None, subject: Measured) -> Detected:
     """Rates that were shown to change against the baseline, what the worst edit of each text leaves, the worst files.
+    Without a baseline, the rates of each file.
 
     Nothing of a model without thresholds. A change counts as shown where McNemar's test, corrected for the number of
     rates (Holm), has p below `SHOWN`; models with thresholds for other shares are not compared.
@@ -39,7 +40,7 @@ def detected(baseline: Measured | None, subject: Measured) -> Detected:
         baseline = None
     pairs = [] if baseline is None else _pairs(baseline, subject, share)
     shown = _shown(pairs)
-    told = [] if baseline is None else [_changed(baseline, shown, len(pairs))]
+    told = [_standing(subject, share) if baseline is None else _changed(baseline, shown, len(pairs))]
     told = [one for one in (*told, *(_edited(subject, kind, share) for kind in KINDS)) if one]
     opening = f"{subject.name} as a detector, at the threshold for {100 * share:g} % false positives"
     sentences = tuple(f"{opening if not n else 'At that threshold'}: {one}." for n, one in enumerate(told))
@@ -105,6 +106,15 @@ def _changed(baseline: Measured, shown: list[tuple[str, Compared]], rates: int) 
                 told.append(f"{name} {verb} ({listed} points)")
     if rates > len(shown):
         told.append(f"{rates - len(shown)} of {rates} rates cannot be told from those of {baseline.name}")
+    return "; ".join(told)
+
+
+def _standing(model: Measured, share: float) -> str:
+    """Recall and false positives of each file, of one model alone."""
+    told = []
+    for kind, name in KINDS.items():
+        rates = [f"{_file(one)} {percent(one.value)} of {one.total} rows" for one in _measures(model, kind, share)]
+        told += [f"{name}: {', '.join(rates)}"] if rates else []
     return "; ".join(told)
 
 
