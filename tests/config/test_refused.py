@@ -230,9 +230,9 @@ REFUSED: dict[str, tuple[list[str], list[str]]] = {
         ["data.name=files"],
         [
             "data.train is missing: data.name is files, so name the training file(s). To measure a model of which you "
-            "have none, name rows like those that it meets, apart from data.test: recipes/evaluate.py trains on nothing, "
-            "and draws from them what a threat's radius and padding are made of. Name data.validation too: else a share "
-            "of them chooses the thresholds."
+            "have none, name rows like those that it meets, apart from data.test: recipes/evaluate.py trains on "
+            "nothing, and draws from them what a threat's radius and padding are made of. Name data.validation too: "
+            "else a share of them chooses the thresholds."
         ],
     ),
     "train as number": (["data.train=5"], ["data.train must be text or a list of texts, got 5. (Training split"]),
