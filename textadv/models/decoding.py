@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +64,8 @@ class _Decoding:
             return
         index = torch.tensor(going, device=self.mask.device)
         self.rows = [self.rows[place] for place in going]
-        self.cache.batch_select_indices(index)
+        # Unlike `batch_select_indices`, also the states of convolutions and recurrences.
+        self.cache.reorder_cache(cast(torch.LongTensor, index))
         self.mask, self.positions = self.mask[index], self.positions[index]
 
     def advance(self, model: nn.Module, tokens: Sequence[int]) -> None:
