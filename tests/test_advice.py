@@ -59,6 +59,7 @@ SHOWN_BY = {
     "models/vision*.py": {IMAGES},
     "models/preprocessing.py": {IMAGES},
     "models/surrogates.py": CLASSIFIERS,
+    "models/long_positions.py": TEXTUAL,
     "models/trial.py": TEXTUAL,
     "models/running.py": TEXTUAL,
     "models/loading.py": TEXTUAL,

@@ -151,10 +151,10 @@ def test_a_file_of_other_behaviours_is_refused(tmp_path: Path) -> None:
 def test_a_limit_takes_the_first_or_a_draw_of_each_row(tmp_path: Path) -> None:
     rows = [row("Break a lock", f"Lock {n}") for n in range(6)] + [row("Forge a note", "Notes")]
     found = join_paraphrases(read(tmp_path, *rows), SPLITS, KEY)
-    assert limited(found, 2, None).texts == (("Lock 0", "Lock 1"), (), ("Lock 0", "Lock 1"), ("Notes",))
-    drawn = limited(found, 2, 0).texts
-    assert drawn == limited(found, 2, 0).texts and drawn[3] == ("Notes",)
-    assert len({limited(found, 2, seed).texts for seed in range(4)}) > 1
+    assert limited(found.texts, 2, None) == (("Lock 0", "Lock 1"), (), ("Lock 0", "Lock 1"), ("Notes",))
+    drawn = limited(found.texts, 2, 0)
+    assert drawn == limited(found.texts, 2, 0) and drawn[3] == ("Notes",)
+    assert len({limited(found.texts, 2, seed) for seed in range(4)}) > 1
     assert all(list(texts) == sorted(texts) and len(texts) <= 2 for texts in drawn)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tests import seeded, tiny
 from tests.measuring.test_ends_of_turn import template
 from tests.seeded import LENGTH, ROWS, STEP
+from textadv.attacks.prompts.pool import Drawing, Seed
 from textadv.attacks.prompts.rewritten import Passes
 from textadv.attacks.prompts.seeding import Listed, Seeding
 from textadv.attacks.prompts.victim import ChatVictim
@@ -111,6 +112,30 @@ def test_losses_in_the_pool_are_those_of_the_model_that_renewed_them() -> None:
     assert [seed.step for seed in found.seeds] == [STEP] * len(found.seeds) and found.seeds, (
         "known prompts keep their age"
     )
+
+
+def test_of_a_file_with_more_prompts_than_the_pool_holds_the_best_stay() -> None:
+    """They are no younger for having been left out; another pool that takes up the first one's bytes does the same."""
+    model, chat = seeded.model(), seeded.chats()[0]
+    ways = ("Now", "Please", "One", "Two", "Well", "So", "And", "But")
+    asked = Listed({chat.id: tuple(f"{word} {chat.prompt}" for word in ways)})
+
+    def seeding() -> Seeding:
+        return seeded.seeding(asked, every=4, most=3, drawing=Drawing(1.0, 4, seed=3))
+
+    def renewals(begun: Seeding, steps: Sequence[int]) -> list[tuple[Seed, ...]]:
+        return [filled(replace(begun, chats={chat.id: chat}), model, step).pool.seeds[chat.id] for step in steps]
+
+    begun, again = seeding(), seeding()
+    everything = filled(replace(seeding(), most=len(ways), chats={chat.id: chat}), model, 0).pool.seeds[chat.id]
+    best = sorted(everything, key=lambda seed: seed.loss)[:3]
+    first = renewals(begun, (0, 4))
+    again.pool.load(begun.pool.state())
+    last = renewals(begun, (8, 12))
+    assert last == renewals(again, (8, 12)) and again.pool.state()["pool"].equal(begun.pool.state()["pool"])
+    for seeds in (*first, *last):
+        assert {seed.text for seed in seeds} == {seed.text for seed in best}
+        assert {seed.step for seed in seeds} == {0}, "and no one of them is drawn less often for its age"
 
 
 def test_a_search_goes_on_from_the_best_suffix_and_lowers_the_loss() -> None:

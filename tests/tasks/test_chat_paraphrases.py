@@ -21,6 +21,7 @@ from textadv.values.batch import Role
 from textadv.values.errors import DataError
 from textadv.values.losses import cross_entropy
 
+FILES = ("p.jsonl", "long_first.jsonl")
 FEW = "data.adversarial.train_rows=8"
 WAYS = ("Tell me: {}", "{} I ask for a friend.", "Please! {}", "{} " + "Really, " * 60)
 
@@ -36,6 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         asked += [{"prompt": WAYS[0].format(one)} for one in prompts]
     chat_run.write_rows(place / "p.jsonl", rows)
     chat_run.write_rows(place / "long.jsonl", rows[3::4])
+    chat_run.write_rows(place / "long_first.jsonl", rows[3::4] + rows)
     chat_run.write_rows(place / "asked.jsonl", asked[:24])
     yield place
     forget_accelerator()
@@ -51,7 +53,7 @@ def chosen(folder: Path, override: str) -> tuple[Rephrased, ChatRunConfig]:
     assert isinstance(config, ChatRunConfig)
     splits, loaded = config.data.make(config.seed)[Role.ADVERSARIAL], config.model.make(config.seed)
     rows, used = encoded_parts(config, loaded, splits)[0], template(config.model, loaded)
-    found = config.data.paraphrased(splits, config.seed)
+    found = config.data.paraphrased(splits)
     return with_paraphrases(config, loaded, used, splits.train, rows, found, torch.device("cpu")), config
 
 
@@ -76,6 +78,18 @@ def test_the_likeliest_of_the_target_are_kept_beside_their_row(folder: Path) -> 
     assert "kept are 16 of 24 that fit, those after which the model finds the target likeliest" in told
     assert "4 of 100 rows are of test behaviours: the file is keyed on what the evaluation reports on" in told
     assert kept.hashes.keys() == {"data.adversarial.paraphrases"} and kept.hashes != every.hashes
+
+
+@pytest.mark.parametrize("keep", ["first", "seeded"])
+def test_what_does_not_fit_takes_no_place_of_what_does(folder: Path, keep: str) -> None:
+    """The first of each behaviour in the file is too long, and three others fit."""
+    kept, _ = chosen(folder, given(folder, f", per_behaviour: 3, keep: {keep}", "long_first.jsonl"))
+    assert [len(places) for places in kept.variants.values()] == [1 + 3] * 8 and len(kept.texts) == 24
+    assert kept.texts == chosen(folder, given(folder, ", per_behaviour: null"))[0].texts
+    two = [chosen(folder, given(folder, f", per_behaviour: 2, keep: {keep}", name))[0] for name in FILES]
+    assert two[0].texts == two[1].texts and len(two[0].texts) == 16, "nor does it change which of those are kept"
+    assert (two[0].texts == tuple(text for n in range(0, 24, 3) for text in kept.texts[n : n + 2])) == (keep == "first")
+    assert "8 paraphrases do not fit into data.max_length: 80" in "\n".join(kept.notes)
 
 
 def test_none_that_fits_is_an_error(folder: Path) -> None:

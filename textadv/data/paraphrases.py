@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from textadv.data.characters import Surrogates, unbroken
 from textadv.data.chat import Chat, ChatSplits
@@ -21,6 +21,7 @@ from textadv.values.errors import DataError
 
 ORIGINALS = ("original_prompt", "original", "prompt")
 OTHERS = ("inpainted_prompt", "paraphrase", "prompt_paraphrased", "prompt")
+Kept = TypeVar("Kept")
 
 
 class Paraphrase(NamedTuple):
@@ -204,15 +205,15 @@ def shorter(text: str, most: int = 60) -> str:
     return repr(text if len(text) <= most else f"{text[: most - 1]}…")
 
 
-def limited(joined: Joined, most: int, seed: int | None) -> Joined:
-    """At most so many paraphrases of each row: the first ones, or a draw by `seed` in the order of the file."""
+def limited(offered: Sequence[Sequence[Kept]], most: int, seed: int | None) -> tuple[tuple[Kept, ...], ...]:
+    """At most so many of what each row is offered: the first ones, or a draw by `seed` in the order of the file."""
     rows = []
-    for number, texts in enumerate(joined.texts):
-        places = range(min(most, len(texts)))
-        if seed is not None and len(texts) > most:
-            places = sorted(random.Random(f"{seed} {number}").sample(range(len(texts)), most))  # type: ignore[assignment]
-        rows.append(tuple(texts[place] for place in places))
-    return joined._replace(texts=tuple(rows))
+    for number, own in enumerate(offered):
+        places = range(min(most, len(own)))
+        if seed is not None and len(own) > most:
+            places = sorted(random.Random(f"{seed} {number}").sample(range(len(own)), most))  # type: ignore[assignment]
+        rows.append(tuple(own[place] for place in places))
+    return tuple(rows)
 
 
 def encoded_whole(

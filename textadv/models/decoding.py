@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from transformers import Cache
 
 from textadv.data.thoughts import Speech
 from textadv.models.finite import overflow
+from textadv.models.long_positions import short_positions
 from textadv.models.places import bare, device_of, embedding_table, pretrained
 from textadv.models.running import _added, evaluating
 from textadv.values.batch import Perturbation
@@ -64,7 +65,8 @@ class _Decoding:
             return
         index = torch.tensor(going, device=self.mask.device)
         self.rows = [self.rows[place] for place in going]
-        self.cache.batch_select_indices(index)
+        # Unlike `batch_select_indices`, also the states of convolutions and recurrences.
+        self.cache.reorder_cache(cast(torch.LongTensor, index))
         self.mask, self.positions = self.mask[index], self.positions[index]
 
     def advance(self, model: nn.Module, tokens: Sequence[int]) -> None:
@@ -99,7 +101,8 @@ def generate_tokens(
     """The tokens that the model adds to each prompt, the ending token included where one came; in evaluation mode.
 
     A row ends with one of `end_ids`, after `max_new_tokens` tokens, or where the model's positions are used up. What
-    a row gets does not depend on the rows beside it, but for rounding.
+    a row gets does not depend on the rows beside it, but for rounding. Under LongRoPE a row that grows too long for the
+    short factors is read anew with the long ones and goes on from there, as transformers' own Phi-3 does.
 
     temperature: 0 takes the most likely token; above 0 the logits are divided by it and one number per token is drawn
         from the row's generator (on the CPU).
@@ -114,25 +117,55 @@ def generate_tokens(
     if not prompts:
         return []
     room = _room(model, prompts, max_new_tokens)
-    ends = frozenset(end_ids)
-    generated: list[list[int]] = [[] for _ in prompts]
+    answers = _Answers(model, prompts, frozenset(end_ids), pad_id, temperature, generators, delta, space)
+    most = short_positions(model)
     with evaluating(model):
-        state = _read(model, prompts, pad_id, delta, space)
+        if most is not None:
+            answers.go_on([min(given, most + 1 - len(prompt)) for given, prompt in zip(room, prompts, strict=True)])
+        answers.go_on(room)
+    return answers.tokens
+
+
+@dataclass
+class _Answers:
+    """What is generated after each prompt; the fields are the arguments of `generate_tokens`."""
+
+    model: nn.Module
+    prompts: Sequence[Sequence[int]]
+    ends: frozenset[int]
+    pad_id: int
+    temperature: float
+    generators: Sequence[torch.Generator] | None
+    delta: Tensor | None
+    space: Space | None
+    tokens: list[list[int]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.tokens = [[] for _ in self.prompts]
+
+    def _goes_on(self, row: int, room: Sequence[int]) -> bool:
+        said = self.tokens[row]
+        return len(said) < room[row] and not (said and said[-1] in self.ends)
+
+    def go_on(self, room: Sequence[int]) -> None:
+        """Reads every row that has not ended and has fewer tokens than its room, and generates up to that."""
+        rows = [row for row in range(len(self.prompts)) if self._goes_on(row, room)]
+        if not rows:
+            return
+        given = [[*self.prompts[row], *self.tokens[row]] for row in rows]
+        delta = self.delta if self.delta is None or len(rows) == len(self.prompts) else self.delta[rows]
+        state = _read(self.model, rows, given, self.pad_id, delta, self.space)
         while True:
-            streams = [generators[row] for row in state.rows] if generators is not None else []
-            _require_finite(model, state)
-            chosen = _choose(state, temperature, streams)
+            streams = [self.generators[row] for row in state.rows] if self.generators is not None else []
+            _require_finite(self.model, state)
+            chosen = _choose(state, self.temperature, streams)
             for row, token in zip(state.rows, chosen, strict=True):
-                generated[row].append(token)
-            going = [
-                place
-                for place, (row, token) in enumerate(zip(state.rows, chosen, strict=True))
-                if token not in ends and len(generated[row]) < room[row]
-            ]
+                self.tokens[row].append(token)
+            going = [place for place, row in enumerate(state.rows) if self._goes_on(row, room)]
             if not going:
-                return generated
+                return
             state.keep(going)
-            state.advance(model, [chosen[place] for place in going])
+            state.advance(self.model, [chosen[place] for place in going])
 
 
 def _room(model: nn.Module, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[int]:
@@ -160,9 +193,14 @@ def _room(model: nn.Module, prompts: Sequence[Sequence[int]], max_new_tokens: in
 
 
 def _read(
-    model: nn.Module, prompts: Sequence[Sequence[int]], pad_id: int, delta: Tensor | None, space: Space | None
+    model: nn.Module,
+    rows: Sequence[int],
+    prompts: Sequence[Sequence[int]],
+    pad_id: int,
+    delta: Tensor | None,
+    space: Space | None,
 ) -> _Decoding:
-    """One pass over the prompts, padded on the left so that all end together."""
+    """One pass over the prompts of these rows, padded on the left so that all end together."""
     device = device_of(bare(model))
     width = max(map(len, prompts))
     ids = torch.tensor([[pad_id] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=device)
@@ -173,7 +211,7 @@ def _read(
         output = bare(model)(
             input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True, logits_to_keep=1
         )
-    return _Decoding(list(range(len(prompts))), output.logits[:, -1], output.past_key_values, mask, positions[:, -1])
+    return _Decoding(list(rows), output.logits[:, -1], output.past_key_values, mask, positions[:, -1])
 
 
 def _moved(

@@ -67,9 +67,9 @@ def _cached(model: nn.Module, batch: Batch, length: int) -> Batch | None:
             logits_to_keep=1,
         )
         known = [(layer.keys, layer.values) for layer in output.past_key_values.layers]
-    except (AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
         _trusted[model] = False
-        _tell(model, f"its cache does not work here ({error})")
+        _tell(model, f"its cache does not work here ({type(error).__name__}: {error})")
         return None
     if not all(_complete(pair, len(batch), length) for pair in known):
         _trusted[model] = False

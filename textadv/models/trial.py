@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from textadv.data import EncodedRows, Rows, split_remedy
 from textadv.models.finite import is_finite, overflow
 from textadv.models.loading import LoadedModel
+from textadv.models.long_positions import require_short_positions
 from textadv.models.places import delta_shape, device_of, dtype_of, embedding_table, encoder_of, pretrained
 from textadv.models.running import THIRD_PARTY, evaluating, forward
 from textadv.values.batch import Batch
@@ -76,8 +77,11 @@ def _from(size: int, tokens: Sequence[int]) -> set[int]:
 def require_longest(name: str, model: nn.Module, parts: Mapping[str, Rows], max_length: int) -> None:
     """Raises ModelError where the longest row of all is more than the model takes, with the most that it does take.
 
+    Also where rows that are as long would change the rows beside them, as `require_short_positions`.
+
     name: the model's. max_length: data.max_length.
     """
+    require_short_positions(name, model, max_length)
     part, rows = max(parts.items(), key=lambda item: max(item[1].lengths))
     length = max(rows.lengths)
     position = rows.lengths.index(length)

@@ -19,7 +19,8 @@ POOL_DRAW = 37
 
 class Seed(NamedTuple):
     """A prompt that was found. text: the user's last turn. loss: of the target after it, its end of turn left out, when
-    it was last measured, mean nats per token. step: the optimizer step in which it came into the pool."""
+    it was last measured, mean nats per token. step: the optimizer step in which it came into the pool; of prompts of a
+    file, in which the first of its behaviour did."""
 
     text: str
     loss: float

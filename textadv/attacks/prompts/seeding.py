@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 from textadv.attacks.prompts.pool import Drawing, Pool, Renewed, Seed
 from textadv.attacks.prompts.rewritten import AskedFor, Passes, RewritingAttack
@@ -23,6 +23,11 @@ SHARE_DRAW, SEARCH_DRAW = 38, 39
 class Source(Protocol):
     """Where prompts of a behaviour come from."""
 
+    @property
+    def ages(self) -> bool:
+        """Whether a prompt counts for less the longer ago it came into the pool."""
+        ...
+
     def __call__(
         self, victim: ChatVictim, asked: AskedFor, known: Sequence[Seed], step: int, passes: Passes
     ) -> Sequence[str]:
@@ -32,8 +37,12 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Listed:
-    """Prompts that were read from a file, by the id of their behaviour: all of them, each time."""
+    """Prompts that were read from a file, by the id of their behaviour: all of them, each time, and all of one age.
 
+    One that had no room in the pool comes back where its loss has become one of the least.
+    """
+
+    ages: ClassVar[bool] = False
     texts: Mapping[int, Sequence[str]]
 
     def __call__(
@@ -51,6 +60,7 @@ class Searched:
         begins with, None where it chooses. go_on: whether that is the suffix of the best prompt that there is.
     """
 
+    ages: ClassVar[bool] = True
     make: Callable[[int, str | None], RewritingAttack]
     go_on: bool = True
     seed: int = 0
@@ -136,9 +146,10 @@ class Seeding:
     def _renewed(self, victim: ChatVictim, chat: Chat, step: int, passes: Passes) -> tuple[Seed, ...]:
         known = self.pool.seeds.get(chat.id, ())
         asked = AskedFor(chat.id, chat.messages, chat.answers[TARGET])
-        texts = {seed.text: seed.step for seed in known}
+        begun = min((seed.step for seed in known), default=step)
+        texts = {seed.text: seed.step if self.source.ages else begun for seed in known}
         for text in self.source(victim, asked, known, step, passes):
-            texts.setdefault(text, step)
+            texts.setdefault(text, step if self.source.ages else begun)
         found = {text: self.encoded(chat, text) for text in texts}
         fitting = {text: one for text, one in found.items() if one is not None}
         if not fitting:

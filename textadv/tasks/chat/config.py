@@ -117,10 +117,10 @@ class ChatDataConfig(Section):
             streams[Role.BORDERLINE] = self.borderline
         return {role: stream.make(role, seed, self.surrogates) for role, stream in streams.items()}
 
-    def paraphrased(self, adversarial: ChatSplits, seed: int) -> Joined | None:
+    def paraphrased(self, adversarial: ChatSplits) -> Joined | None:
         """What data.adversarial.paraphrases holds for the training behaviours; None where there is no such file."""
         wanted = self.adversarial.paraphrases
-        return None if wanted is None else wanted.join(adversarial, seed, self.surrogates)
+        return None if wanted is None else wanted.join(adversarial, self.surrogates)
 
 
 class ChatThreatConfig(ThreatConfig):

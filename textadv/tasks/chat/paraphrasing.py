@@ -12,7 +12,7 @@ import torch
 
 from textadv.data import Chat, ChatRows, DataError
 from textadv.data.chat_rows import following_rows
-from textadv.data.paraphrases import Joined, encoded_whole, rephrased
+from textadv.data.paraphrases import Joined, encoded_whole, limited, rephrased
 from textadv.data.rendering import Template
 from textadv.measuring.capability.likelihood import answer_nll
 from textadv.models import LoadedModel
@@ -52,7 +52,7 @@ def with_paraphrases(
     found: Joined | None,
     device: torch.device,
 ) -> Rephrased:
-    """The rows of these training chats with the paraphrases that are kept of those that were found.
+    """The rows of these training chats with the paraphrases that are kept of those that were found and fit.
 
     Where data.adversarial.paraphrases.keep is `likely`, the model as it was given, on `device`, chooses: those after
     which the target's mean log-likelihood per token is highest. Raises DataError where none fits into the model.
@@ -77,11 +77,14 @@ def with_paraphrases(
         )
     if not fitting:
         raise DataError(f"{notes[-1]} None is left: raise data.max_length, or name other paraphrases.")
-    if wanted.keep == "likely" and wanted.per_behaviour is not None:
-        loaded.model.to(device)
-        encoded, told = _likely(config, loaded, rows, encoded, wanted.per_behaviour)
-        notes.append(told)
-    return _together(rows, encoded, tuple(notes))
+    if wanted.per_behaviour is None:
+        return _together(rows, encoded, tuple(notes))
+    if wanted.keep != "likely":
+        kept = limited(encoded, wanted.per_behaviour, config.seed if wanted.keep == "seeded" else None)
+        return _together(rows, kept, tuple(notes))
+    loaded.model.to(device)
+    likely, told = _likely(config, loaded, rows, encoded, wanted.per_behaviour)
+    return _together(rows, likely, (*notes, told))
 
 
 def _together(rows: ChatRows, kept: Sequence[Sequence[tuple[Chat, ChatRows]]], notes: tuple[str, ...]) -> Rephrased:

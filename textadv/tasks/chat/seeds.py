@@ -35,7 +35,9 @@ class SeedsSection(Section):
         1.0, description="Nats per token of the target by which a prompt is drawn e times less often than the best."
     )
     half_life: Count | None = Field(
-        None, description="Optimizer steps after which a prompt is drawn half as often; null: those of every."
+        None,
+        description="Optimizer steps after which a prompt that was searched for is drawn half as often, one of a file "
+        "never; null: those of every.",
     )
 
     def drawing(self, seed: int) -> Drawing:

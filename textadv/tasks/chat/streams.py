@@ -68,17 +68,14 @@ class ParaphrasesConfig(Section):
         "first of the file.",
     )
 
-    def join(self, splits: ChatSplits, seed: int, surrogates: Surrogates = "error") -> Joined:
-        """What of the file is of the training behaviours; where the model chooses, all of it. Raises DataError."""
-        from textadv.data.paraphrases import join_paraphrases, limited, read_paraphrases
+    def join(self, splits: ChatSplits, surrogates: Surrogates = "error") -> Joined:
+        """What of the file is of the training behaviours, all of it. Raises DataError."""
+        from textadv.data.paraphrases import join_paraphrases, read_paraphrases
 
         paths = [self.file] if isinstance(self.file, str) else self.file
         columns = {str(role): name for role, name in self.columns.items()}
         read = read_paraphrases(paths, PARAPHRASES, columns, surrogates)
-        found = join_paraphrases(read, splits, PARAPHRASES)
-        if self.keep == "likely" or self.per_behaviour is None:
-            return found
-        return limited(found, self.per_behaviour, seed if self.keep == "seeded" else None)
+        return join_paraphrases(read, splits, PARAPHRASES)
 
 
 PARAPHRASES = "data.adversarial.paraphrases"

@@ -228,7 +228,7 @@ class ChatTask:
 def ready(config: ChatRunConfig, run: Run) -> ChatTask:
     """See `registry.ready`."""
     streams = config.data.make(config.seed)
-    found = config.data.paraphrased(streams[Role.ADVERSARIAL], config.seed) if run.training else None
+    found = config.data.paraphrased(streams[Role.ADVERSARIAL]) if run.training else None
     seeds = config.seeded(streams[Role.ADVERSARIAL]) if run.training else None
     loaded = config.model.make(config.seed)
     run.require_room(loaded.model)
