@@ -70,8 +70,8 @@ def unapplied_notes(name: str, model: nn.Module, temperature: float) -> tuple[st
     named = ", ".join(f"{setting}: {_shown(value)}" for setting, value in found.items())
     return (
         f"{name}: its generation_config sets {named}, which nothing here applies: answers are measured at "
-        "evaluation.temperature alone. Whoever runs the model with these settings, as transformers' generate and most "
-        "servers do, gets other answers than were measured. Serve it without them, or take the results with care.",
+        "the configured temperature alone. Whoever runs the model with these settings, as transformers' generate and "
+        "most servers do, gets other answers than were measured. Serve it without them, or take the results with care.",
     )
 
 
