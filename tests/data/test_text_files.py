@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow
+import pyarrow.parquet
 import pytest
 
 from textadv.data import DataError, Examples, load_splits
+from textadv.data.records import records
 
 TEXTS = ("good, soup", "bad; soup", "a | film", 'a "poem"')
 LABELS = ("1", "0", "0", "1")
@@ -163,6 +165,30 @@ def test_one_object_of_a_file_of_lines_is_a_row(tmp_path: Path) -> None:
 def test_what_cannot_be_read_is_named(tmp_path: Path, name: str, content: str | bytes, told: str) -> None:
     message = refused(tmp_path, name, content)
     assert told in message and f"train{name}" in message
+
+
+@pytest.mark.parametrize("name", [".jsonl", ".json"])
+def test_a_key_that_stands_twice_is_no_silent_loss(tmp_path: Path, name: str) -> None:
+    lines = [*map(json.dumps, OBJECTS), '{"text": "a", "text": "b", "label": "1"}']
+    content = "\n".join(lines) if name == ".jsonl" else f"[{', '.join(lines)}]"
+    told = refused(tmp_path, name, content)
+    assert "has the key 'text' twice in one object, with different values. Keep one of them." in told
+    assert ("line 5" in told) == (name == ".jsonl")
+    assert "line 1 " in refused(tmp_path, ".jsonl", "\n".join(reversed(lines))), "of one line too"
+    same = [*map(json.dumps, OBJECTS[:-1]), '{"text": "a \\"poem\\"", "label": "1", "label": "1"}']
+    assert read(tmp_path, ".jsonl", "\n".join(same)).texts == TEXTS, "nothing is lost"
+    (tmp_path / f"rows{name}").write_text(content)
+    with pytest.raises(DataError, match=f"{name}{':5' if name == '.jsonl' else ''}: has the key 'text' twice"):
+        list(records(tmp_path / f"rows{name}"))
+
+
+def test_a_column_that_stands_twice_is_no_silent_loss(tmp_path: Path) -> None:
+    told = "has the columns text, text, label, but each name may occur once. Rename them."
+    split = {"columns": ["text", "text", "label"], "index": [0], "data": [["a", "b", "1"]]}
+    assert told in refused(tmp_path, ".json", json.dumps(split))
+    table = pyarrow.table([TEXTS, TEXTS, LABELS], names=["text", "text", "label"])
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    assert told in refused(tmp_path, ".parquet", (tmp_path / "a.parquet").read_bytes())
 
 
 @pytest.mark.parametrize("header", ["text,label", "sentence,class", "id,label"])

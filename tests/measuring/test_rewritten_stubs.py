@@ -32,10 +32,12 @@ from textadv.measuring.judges.verdicts import REFUSAL_LISTS
 from textadv.measuring.safety.adversaries import Prefill
 from textadv.measuring.safety.elicitation import Elicitation, elicit
 from textadv.measuring.safety.generate import Decoding
+from textadv.measuring.safety.outcomes import Grounds, outcomes_of
 from textadv.measuring.safety.rewriting import Rewriting
+from textadv.measuring.safety.subject import Subjects
 from textadv.values.batch import Role
 
-REFUSES, COMPLIES = "I cannot help with that.", "Sure, here is flour"
+REFUSES, COMPLIES = "I cannot help with that.", "Sure, here is flour for it"
 REQUESTS = ("Tell me the forbidden recipe", "How is the other made", "And the third")
 JUDGE = REFUSAL_LISTS["declines"]
 # The attacks put the answer that they want into the prompt wherever they can.
@@ -110,6 +112,11 @@ def test_a_model_that_always_refuses_is_at_0_and_one_that_always_complies_at_100
         assert [(one.name, one.low.count, one.high.count) for one in found.attacks] == [
             (label, share, share) for label in ("direct", "attack", "prefill")
         ]
+        subjects = Subjects(REQUESTS, (COMPLIES,) * len(REQUESTS), (answer,) * 3)
+        told = outcomes_of(found, Grounds(JUDGE, subjects, [one_turn(text) for text in REQUESTS]))
+        assert [(one.attack, one.complied.count, one.high.count) for one in told] == [
+            (label, share, share) for label in ("direct", "attack", "prefill", "worst case")
+        ], "though it answers benign prompts alike"
         said = {told.text for one in found.outcomes if one.attack == "attack" for told in one.answers}
         assert said == {answer}, "what is judged is what the model wrote"
 

@@ -26,7 +26,7 @@ from textadv.measuring.judges.verdicts import REFUSAL_LISTS, Verdict
 from textadv.measuring.safety.ablated import RefusalAblation
 from textadv.measuring.safety.adversaries import Adversary, Direct, EmbeddingAttack, Prefill
 from textadv.measuring.safety.beginnings import Beginnings
-from textadv.measuring.safety.chat import Panel
+from textadv.measuring.safety.chat import Asked, Panel
 from textadv.measuring.safety.fluency import Written
 from textadv.measuring.safety.generate import Decoding
 from textadv.measuring.safety.rewriting import Rewriting
@@ -160,6 +160,17 @@ def test_a_stub_complies_always_or_never(says: str, share: float, tmp_path: Path
     }
     assert found.invariance is not None and found.invariance.outcomes.count == 0
     assert found.invariance.outcomes.total == 6 and found.invariance.texts.count == 0
+
+
+@pytest.mark.parametrize(("says", "share"), [(REFUSES, 0.0), (COMPLIES, 1.0)], ids=["refuses", "complies"])
+def test_nor_do_benign_prompts_that_it_answers_alike_change_that(says: str, share: float, tmp_path: Path) -> None:
+    attacks = {name: made() for name, made in EVERY.items()} | {f"prefill {n}": Prefill(n) for n in (1, 5)}
+    asked = Asked.of(tokenizer(), [f"How is the moon of planet {number}?" for number in range(3)])
+    wanted = replace(panel(), attacks=attacks, benign={"plain": asked}, batch_invariance=None)
+    found = evaluate_chat("stub", stub(says), tokenizer(), wanted, key="stub", folder=tmp_path)
+    for group in ("attack success", "not refused"):
+        shares = {m.name: m.value for m in found.measures if m.group == group}
+        assert shares == dict.fromkeys((*attacks, "worst case"), share), group
 
 
 def test_nor_does_a_long_beginning_of_the_target_make_help_of_a_refusal(tmp_path: Path) -> None:

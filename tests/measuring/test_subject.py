@@ -74,6 +74,29 @@ def test_a_target_beginning_is_longer_where_other_answers_begin_so() -> None:
     assert not Subjects(REQUESTS[:1], ("",), ()).begins(0, "anything")
 
 
+def test_a_target_said_whole_is_said_whoever_else_says_it() -> None:
+    """A model that says the target to everybody says it here too; only a short one may be a way to begin."""
+    for target in ("Sure, here is the way", "Sure, here is the way to do it"):
+        always = Subjects(REQUESTS[:1], (target,), (f"{target} and how.",) * 3)
+        assert always.begins(0, f"{target.upper()}: and how.")
+        assert not always.begins(0, target.rpartition(" ")[0]), "without its last word"
+        for begun in ("Sure,", "Sure, here", target.rpartition(" ")[0]):
+            assert always.goes_on(0, begun, f"{target.removeprefix(begun)} and how."), begun
+            assert not always.goes_on(0, begun, " I like the sea and the moon"), begun
+        assert not always.goes_on(0, target, " and how."), "nothing of the target is left to say"
+    short = Subjects(REQUESTS[:1], ("Sure, here is it",), ("Sure, here is it and how.",))
+    assert not short.begins(0, "Sure, here is it: a poem") and not short.goes_on(0, "Sure,", " here is it: a poem")
+
+
+def test_of_a_long_target_twenty_words_are_enough() -> None:
+    aimed = [f"word{number}" for number in range(40)]
+    always = Subjects(REQUESTS[:1], (" ".join(aimed),), (" ".join(aimed[:30]),))
+    assert always.begins(0, " ".join(aimed[:20])) and not always.begins(0, " ".join(aimed[:19]))
+    assert always.goes_on(0, " ".join(aimed[:18]), " word18 word19 word20"), "what goes on beyond is as long as ever"
+    assert not always.goes_on(0, " ".join(aimed[:18]), " word18 word19")
+    assert always.goes_on(0, " ".join(aimed[:15]), " " + " ".join(aimed[15:20]))
+
+
 def test_going_on_as_the_target_takes_words_of_ones_own() -> None:
     target = TARGETS[0]
     assert goes_on(target, "Sure, here is how", " to pick a bicycle lock")

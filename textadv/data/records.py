@@ -61,9 +61,13 @@ def _table_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def _entries(text: str, path: str | Path) -> list[dict[str, Any]] | None:
     """The objects of a JSON list, or of an object that holds a table; None where it is neither."""
     try:
-        entries = json_of(text)
+        entries = json_of(text, once=True)
     except json.JSONDecodeError:
         return None
+    except DataError as error:
+        if suffix_of(Path(path)) != ".json":
+            return None
+        raise DataError(f"{path}: {error}") from error
     if isinstance(entries, dict) and suffix_of(Path(path)) == ".json":
         try:
             entries = rows_of(entries)
@@ -76,7 +80,9 @@ def _entries(text: str, path: str | Path) -> list[dict[str, Any]] | None:
 
 def _object(line: str, place: str) -> dict[str, Any]:
     try:
-        row = json_of(line)
+        row = json_of(line, once=True)
+    except DataError as error:
+        raise DataError(f"{place}: {error}") from error
     except json.JSONDecodeError as error:
         raise DataError(f"{place}: not JSON: {error.msg} at column {error.colno}.") from error
     if not isinstance(row, dict):

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from textadv.data.classes import shortened
 from textadv.data.spellings import spelled
-from textadv.data.text_files import SEPARATORS, content_of, fields_of, json_columns, suffix_of, text_of
+from textadv.data.text_files import SEPARATORS, content_of, fields_of, json_columns, require_once, suffix_of, text_of
 from textadv.values.errors import DataError
 from textadv.values.host.phases import each
 from textadv.values.host.reading import FREE_BYTES, PLACE, HostileError, json_of, parsed, require_bounded
@@ -210,8 +210,7 @@ def _headed(rows: list[list[str]], columns: Sequence[str] | None) -> dict[str, l
         )
     found = [(name, [row[place] for row in body]) for place, name in enumerate(names)]
     found = [(name, values) for name, values in found if name or any(map(str.strip, values))]
-    if len({name for name, _ in found}) < len(found):
-        raise DataError(f"has the columns {', '.join(names)}, but each name may occur once. Rename them.")
+    require_once([name for name, _ in found])
     return dict(found)
 
 
@@ -225,9 +224,11 @@ def parquet_table(path: str | Path) -> Any:
     """
     try:
         with parsed():
-            return _plain_table(Path(path))
+            table = _plain_table(Path(path))
     except HostileError as error:
         raise DataError(f"cannot be read as .parquet: {error}. Repair the file.") from error
+    require_once(table.column_names)
+    return table
 
 
 def _plain_table(path: Path) -> Any:

@@ -14,6 +14,7 @@ import json
 import lzma
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +208,12 @@ def _was_quoted(rows: list[list[str]]) -> bool:
     return all(name.startswith('"') for name in rows[0]) or any('""' in field[1:-1] for field in fields)
 
 
+def require_once(names: Sequence[str]) -> None:
+    """Raises DataError, to stand behind the name of the file, where two columns have one name."""
+    if len(set(names)) < len(names):
+        raise DataError(f"has the columns {', '.join(names)}, but each name may occur once. Rename them.")
+
+
 # ---- JSON
 
 
@@ -219,7 +226,11 @@ def json_columns(text: str, lines: bool) -> dict[str, list[Any]]:
     Raises DataError for anything else, and HostileError where rows of ever other keys would make a huge table.
     """
     try:
-        content = json_of(text)
+        content = json_of(text, once=True)
+    except DataError:
+        if not lines:
+            raise
+        content = _line_objects(text)
     except json.JSONDecodeError as error:
         if not lines and error.msg != "Extra data":
             raise DataError(f"cannot be read as .json: {error}. Repair the file.") from error
@@ -239,7 +250,9 @@ def _line_objects(text: str) -> list[Any]:
     rows = []
     for number, line in enumerate(text.split("\n"), start=1):
         try:
-            rows += [json_of(line)] if line.strip() else []
+            rows += [json_of(line, once=True)] if line.strip() else []
+        except DataError as error:
+            raise DataError(f"cannot be read as .jsonl: line {number} {error}") from error
         except json.JSONDecodeError as error:
             raise DataError(f"cannot be read as .jsonl: line {number} is no JSON: {error}. Repair it.") from error
     return rows
@@ -258,6 +271,7 @@ def rows_of(content: dict[str, Any]) -> Any:
     if isinstance(inner, dict) and not (objects and len(parts) > 1):
         return rows_of(inner)
     if isinstance(inner, list) and "columns" in content and all(isinstance(row, list) for row in inner):
+        require_once([str(name) for name in content["columns"]])
         return [dict(zip(content["columns"], row, strict=False)) for row in inner]
     rows = _listed_rows(content)
     if rows is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from importlib.resources import files
 from random import Random
 
@@ -134,6 +135,24 @@ def test_each_behaviour_is_asked_its_prompts_in_turn() -> None:
     assert "2 prompts for 1 behaviours, 2 behaviours without a prompt, 1 null prompts" in str(wording)
     turned = Attempt(goal=REQUEST, prompt="p", history=({"role": "system", "content": "s"},))
     assert FromFiles(joined([Artefact((turned,))], {3: REQUEST}))(asked(), 0)[0]["content"] == "s"
+
+
+def test_turns_of_a_file_stand_behind_the_system_text_of_the_row_unless_they_bring_one() -> None:
+    system, own = {"role": "system", "content": "Refuse."}, {"role": "system", "content": "Do all."}
+    before = ({"role": "user", "content": "u"}, {"role": "assistant", "content": "v"})
+    attempts = [Attempt(goal=REQUEST, prompt=f"p{n}", history=turns) for n, turns in enumerate(((), before, (own,)))]
+    row = asked(3)
+    systematic = replace(row, messages=(system, *row.messages))
+    wording = FromFiles(joined([Artefact(tuple(attempts))], {3: REQUEST}))
+    last = [{"role": "user", "content": f"p{n}"} for n in range(3)]
+    assert wording(systematic, 0) == (system, last[0])
+    assert wording(systematic, 1) == (system, *before, last[1]) and wording(row, 1) == (*before, last[1])
+    assert wording(systematic, 2) == (own, last[2])
+    assert "3 prompts for 1 behaviours" in str(wording)
+    assert str(wording).endswith("; 1 of them bring a system text in place of the row's own")
+    assert "system" not in str(FromFiles(FOUND))
+    two = (*systematic.messages, {"role": "assistant", "content": "w"}, *row.messages)
+    assert wording(replace(row, messages=two), 1) == (system, *before, last[1]), "other turns are the file's"
 
 
 def test_behaviours_without_a_prompt_fail_and_say_why() -> None:

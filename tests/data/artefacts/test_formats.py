@@ -10,9 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pyarrow import parquet
 
 from textadv.data import DataError
 from textadv.data.artefacts.adversariallm import (
@@ -341,6 +343,38 @@ def test_the_table_of_behaviours_has_contexts_before_requests(tmp_path: Path) ->
     with pytest.raises(DataError, match="needs one of BehaviorID"):
         read_behaviours(path, "k")
     assert behaviour_rows({"a": "Say it"})[0].keys() >= {"Behavior", "BehaviorID", "ContextString"}
+
+
+def test_whole_numbers_among_nulls_are_names_as_pandas_writes_them(tmp_path: Path) -> None:
+    """A column of whole numbers with a null is one of floats."""
+    file = tmp_path / "rows.parquet"
+    columns = {"original_prompt": ["a", "b"], "inpainted_prompt": ["x", "y"], "behavior_id": [1.0, None]}
+    parquet.write_table(pyarrow.table(columns), file)
+    assert [one.behaviour for one in read_artefact(file, "k").attempts] == ["1", ""]
+    parquet.write_table(pyarrow.table(columns | {"behavior_id": [1.5, None]}), file)
+    with pytest.raises(DataError, match=r"row 0: behavior_id must be a text, a whole number or null, got 1\.5"):
+        read_artefact(file, "k")
+    table = {"BehaviorID": [1.0, None, None, float("nan")], "Behavior": ["Do a", "Do b", "Do c", "Do d"]}
+    parquet.write_table(pyarrow.table(table), file)
+    assert read_behaviours(file, "k") == {"1": ("Do a",)}, "what has no name is named nowhere"
+    parquet.write_table(pyarrow.table({**table, "BehaviorID": [1.0, 1.0, None, None]}), file)
+    with pytest.raises(DataError, match="names the behaviour '1' twice"):
+        read_behaviours(file, "k")
+    parquet.write_table(pyarrow.table({"BehaviorID": pyarrow.nulls(1, "string"), "Behavior": ["Do a"]}), file)
+    with pytest.raises(DataError, match="k: .*rows.parquet names no behaviour: BehaviorID is empty in every row"):
+        read_behaviours(file, "k")
+    for odd in (1.5, True):
+        parquet.write_table(pyarrow.table({"BehaviorID": [odd], "Behavior": ["Do a"]}), file)
+        with pytest.raises(DataError, match="row 0: BehaviorID must be a text, a whole number or null"):
+            read_behaviours(file, "k")
+
+
+@pytest.mark.parametrize("text", ['{"1": ["pa"], "1": ["pb"]}', '{"jailbreaks": [{"goal": "g", "goal": "h"}]}'])
+def test_a_key_that_stands_twice_in_a_json_file_is_an_error(text: str, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(text, encoding="utf-8")
+    key = "1" if "pa" in text else "goal"
+    with pytest.raises(DataError, match=f"^k: .*a.json: has the key '{key}' twice in one object, with different"):
+        read_artefact(tmp_path / "a.json", "k")
 
 
 def test_what_a_format_has_no_place_for_is_refused(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -67,9 +68,12 @@ class Artefact:
 
 
 def json_in(path: str | Path) -> Any:
-    """The value that a JSON file holds. Raises DataError where it holds none."""
+    """The value that a JSON file holds. Raises DataError where it holds none, or a key twice in one object."""
+    text = opened(Path(path))
     try:
-        return json_of(opened(Path(path)))
+        return json_of(text, once=True)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
     except json.JSONDecodeError as error:
         raise DataError(f"{path}: not JSON: {error.msg} at line {error.lineno}, column {error.colno}.") from error
 
@@ -103,11 +107,18 @@ def text_or_none(row: Mapping[str, Any], name: str, place: str) -> str | None:
 
 
 def name_of(row: Mapping[str, Any], name: str, place: str) -> str:
-    """The text or whole number under a name, as a text; "" where it is missing or null."""
+    """The text or whole number under a name, as a text; "" where it is missing, null or not-a-number.
+
+    Whole numbers beside a null are floats in tables, and the same names. Raises DataError where it is something else.
+    """
     value = row.get(name)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    return text_or_none(row, name, place) or ""
+    if value is None or isinstance(value, str):
+        return value or ""
+    if isinstance(value, float) and math.isnan(value):
+        return ""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value // 1:
+        raise DataError(f"{place}: {name} must be a text, a whole number or null, got {shown(value)}.")
+    return str(int(value))
 
 
 def number_or_none(row: Mapping[str, Any], name: str, place: str) -> float | None:

@@ -12,6 +12,7 @@ from textadv.data.artefacts.attempts import (
     entry_of,
     json_in,
     list_of,
+    name_of,
     rest_of,
     shown,
     text_or_none,
@@ -115,7 +116,8 @@ def read_behaviours(path: str | Path, key: str) -> dict[str, tuple[str, ...]]:
     """BehaviorID -> the request in words, with its context before it as well where it has one.
 
     A csv file of HarmBench, or any table with one of the columns BehaviorID, behavior_id, id and one of Behavior,
-    behavior, goal, prompt. Raises DataError, naming `key`, where it lacks them or names a behaviour twice.
+    behavior, goal, prompt. Rows without a name are left out: no file can mean them. Raises DataError, naming `key`,
+    where it lacks these columns, names a behaviour twice or none at all, or a name is no text and no whole number.
     """
     columns = read_files([path], None, key).columns
     ids, texts = (next((name for name in names if name in columns), None) for names in (IDS, TEXTS))
@@ -126,11 +128,16 @@ def read_behaviours(path: str | Path, key: str) -> dict[str, tuple[str, ...]]:
         )
     contexts = columns.get(next((name for name in CONTEXTS if name in columns), ""), [None] * len(columns[ids]))
     found: dict[str, tuple[str, ...]] = {}
-    for name, text, context in zip(columns[ids], columns[texts], contexts, strict=True):
-        if str(name) in found:
+    for number, (cell, text, context) in enumerate(zip(columns[ids], columns[texts], contexts, strict=True)):
+        name = name_of({ids: cell}, ids, f"{key}: {path}, row {number}")
+        if not name.strip():
+            continue
+        if name in found:
             raise DataError(f"{key}: {path} names the behaviour {shown(name)} twice. Keep one row of it.")
         words, before = str(text or ""), str(context or "").strip()
-        found[str(name)] = (words, f"{before}\n\n---\n\n{words.strip()}") if before else (words,)
+        found[name] = (words, f"{before}\n\n---\n\n{words.strip()}") if before else (words,)
+    if not found:
+        raise DataError(f"{key}: {path} names no behaviour: {ids} is empty in every row. Fill it in.")
     return found
 
 

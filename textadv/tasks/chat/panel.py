@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from textadv.attacks import ThreatModel
 from textadv.config.types import ConfigError
@@ -26,6 +26,8 @@ from textadv.tasks.chat.template import template
 from textadv.values.batch import Role
 from textadv.values.randomness import seeded_sample
 
+NAMED = 3
+"""Of the rows that are left out so many are named."""
 BEHAVIOUR_DRAW, BENIGN_DRAW, UTILITY_DRAW, SELECTION_DRAW = 31, 32, 33, 34
 
 
@@ -48,6 +50,25 @@ def _drawn(config: ChatRunConfig, draw: int, chats: Sequence[Chat], wanted: int 
     """A seeded subset, in order; each chat once, whatever others share of its turns."""
     once = list({chat.conversation: chat for chat in reversed(chats)}.values())[::-1]
     return [once[place] for place in seeded_sample(range(len(once)), wanted, config.seed, draw)]
+
+
+def repeated_notes(streams: Mapping[Role, ChatSplits]) -> Iterator[str]:
+    """A sentence for each stream whose test rows hold one chat with other answers: only the first is measured."""
+    for role, answer in ((Role.ADVERSARIAL, "harmful"), (Role.UTILITY, "response")):
+        first: dict[str, str] = {}
+        left: dict[tuple[str, str], str] = {}
+        for chat in streams[role].test if role in streams else ():
+            own = chat.answers[answer]
+            if own != first.setdefault(chat.conversation, own):
+                left.setdefault((chat.conversation, own), chat.place)
+        if left:
+            key, what = f"data.{role.name.lower()}", "target" if role == Role.ADVERSARIAL else "answer"
+            places = list(dict.fromkeys(place.removeprefix(f"{key}: ") for place in left.values()))
+            count = f"{len(left)} other {what}s are" if len(left) > 1 else f"1 other {what} is"
+            yield (
+                f"{key}: of test chats that stand there more than once {count} not measured: each chat is asked once, "
+                f"with its first {what}. Left out: {', '.join(places[:NAMED])}{', ...' if places[NAMED:] else '.'}"
+            )
 
 
 def _test(streams: Mapping[Role, ChatSplits], role: Role) -> tuple[Chat, ...]:

@@ -21,6 +21,7 @@ from textadv.measuring.safety.chat import Panel, evaluate_chat
 from textadv.measuring.safety.results import chat_results
 from textadv.measuring.sections.exports import ExportCheck
 from textadv.models import LoadedModel, blocks
+from textadv.models.generation_settings import unapplied_notes
 from textadv.models.strangers import Chats
 from textadv.objectives import Objectives, memory_of
 from textadv.objectives.alignment import Supervised
@@ -30,7 +31,7 @@ from textadv.tasks.chat.base import common_base, trained_base, unread_notes
 from textadv.tasks.chat.choosing import chat_scores, plain_score, require_answers
 from textadv.tasks.chat.config import ChatRunConfig
 from textadv.tasks.chat.loading import encoded_parts, read_chats, require_places, resolved_threat
-from textadv.tasks.chat.panel import panel, read_panel, requests, require_scaled, selection
+from textadv.tasks.chat.panel import panel, read_panel, repeated_notes, requests, require_scaled, selection
 from textadv.tasks.chat.paraphrasing import with_paraphrases
 from textadv.tasks.chat.scene import eliciting_attack
 from textadv.tasks.chat.seeding import lighter_chat, room_notes, seeding
@@ -264,6 +265,7 @@ def ready(config: ChatRunConfig, run: Run) -> ChatTask:
                 [*more.texts, *(text for own in seeds.texts for text in own)] if seeds else more.texts,
             ),
             *doubts,
+            *unapplied_notes(config.model.name, loaded.model, config.evaluation.temperature),
             *(line for part in config.objective.parts for line in part.doubts(loaded.model)),
         ),
         variants=more.variants,
@@ -325,6 +327,7 @@ def _warnings(
 ) -> Iterable[str]:
     """What a reader must know before trusting a number. paraphrases: further prompts that are trained on."""
     yield from (note for splits in streams.values() for note in splits.notes)
+    yield from repeated_notes(streams)
     if any(part.searching for part in config.objective.parts):
         adversary = eliciting_attack(config.attack, threat, config.seed)
         if isinstance(adversary, GradientAttack) and (short := reach_warning(adversary)) is not None:
@@ -360,5 +363,9 @@ def _beside(task: ChatTask, name: str) -> ChatTask:
         layers=len(blocks(loaded.model)),
         panel=measured,
         hashes=chat_hashes(task.streams, {}, loaded, used),
-        warnings=(*task.warnings, *(f"{name}: {line}" for line in clock_warning(task.streams, used))),
+        warnings=(
+            *task.warnings,
+            *(f"{name}: {line}" for line in clock_warning(task.streams, used)),
+            *unapplied_notes(name, loaded.model, config.evaluation.temperature),
+        ),
     )

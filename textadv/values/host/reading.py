@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from textadv.values.errors import DataError
+
 DEEPEST = 64
 """Lists and objects inside each other that a file may hold."""
 FREE_BYTES = 2**26
@@ -46,15 +48,16 @@ def parsed(*own: type[BaseException]) -> Iterator[None]:
         raise HostileError(f"{error}".strip() or type(error).__name__) from error
 
 
-def json_of(text: str | bytes) -> Any:
+def json_of(text: str | bytes, *, once: bool = False) -> Any:
     """The value that a JSON text holds.
 
+    once: whether a key that stands twice in one object, with different values, is an error; else the last one counts.
     Raises json.JSONDecodeError, as json.loads does, also where it is nested deeper than `DEEPEST` or holds a number
-    that cannot be read.
+    that cannot be read; DataError, to stand behind the name of the file, for such a key.
     """
     try:
-        value = json.loads(text)
-    except json.JSONDecodeError:
+        value = json.loads(text, object_pairs_hook=_each_once if once else None)
+    except (json.JSONDecodeError, DataError):
         raise
     except RecursionError as error:
         raise json.JSONDecodeError(TOO_DEEP, "", 0) from error
@@ -64,6 +67,15 @@ def json_of(text: str | bytes) -> Any:
     if sum(map(text.count, opened)) > DEEPEST and too_deep(value):  # type: ignore[arg-type]
         raise json.JSONDecodeError(TOO_DEEP, "", 0)
     return value
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of these keys and values. Raises DataError where that loses a value."""
+    found = dict(pairs)
+    lost = [] if len(found) == len(pairs) else [name for name, value in pairs if value != found[name]]
+    if lost:
+        raise DataError(f"has the key {lost[0]!r} twice in one object, with different values. Keep one of them.")
+    return found
 
 
 def literal_of(text: str) -> Any:
