@@ -175,13 +175,15 @@ class Victim:
             there = rows.features[0]["attention_mask"]
             return tuple(span for span, own in zip(rows.spans[0], there, strict=True) if own)
         with truncation_kept(self.tokenizer):
+            # As a batch: of a single call transformers leaves an empty second text out, and reads one more token.
+            pairs = None if asked.pair is None else [asked.pair]
             encoding = self.tokenizer(
-                asked.text, asked.pair, truncation=True, max_length=self.max_length, return_offsets_mapping=True
+                [asked.text], pairs, truncation=True, max_length=self.max_length, return_offsets_mapping=True
             )
         of = encoding.sequence_ids(0)
         return tuple(
             (start, stop) if part == 0 else (0, 0)
-            for (start, stop), part in zip(encoding["offset_mapping"], of, strict=True)
+            for (start, stop), part in zip(encoding["offset_mapping"][0], of, strict=True)
         )
 
     def _batches(self, rows: EncodedRows, places: Sequence[int]) -> Iterator[tuple[list[int], Batch]]:
