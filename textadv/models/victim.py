@@ -17,6 +17,7 @@ from textadv.data import EncodedRows, Examples, encode
 from textadv.data.encoding import truncation_kept
 from textadv.models.places import delta_shape, device_of, dtype_of, require_model
 from textadv.models.running import evaluating, forward, vectors
+from textadv.models.whole_words import whole_words
 from textadv.values.batch import Batch
 from textadv.values.digests import digest
 from textadv.values.errors import ModelError
@@ -203,13 +204,7 @@ class Victim:
     @cached_property
     def words(self) -> tuple[tuple[str, int], ...]:
         """Every word of letters alone that is one token within a text, with that token, in the order of the tokens."""
-        size = len(self.tokenizer)
-        spelled = [str(self.tokenizer.decode([token])).strip() for token in range(size)]
-        likely = [token for token in range(size) if spelled[token].isalpha()]
-        if not likely:
-            return ()
-        own = self.tokenizer([f" {spelled[token]}" for token in likely], add_special_tokens=False)["input_ids"]
-        return tuple((spelled[token], token) for token, tokens in zip(likely, own, strict=True) if tokens == [token])
+        return whole_words(self.tokenizer)
 
     @torch.no_grad()
     def table(self) -> Tensor:
