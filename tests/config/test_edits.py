@@ -7,9 +7,10 @@ from typing import Any, get_args
 
 import pytest
 
+from tests.attacks.edits.toys import rows, victim
 from tests.config_sample import problems, small
-from textadv.attacks.edits import ChangedWords, EditAttack, Similarity
-from textadv.config.edits import EditSources
+from textadv.attacks.edits import ChangedWords, EditAttack, NotLabelWords, Similarity
+from textadv.config.edit_sources import EditSources
 from textadv.config.edits_evaluation import BY_NAME, EditConfig
 from textadv.config.types import ConfigError
 from textadv.data import Examples
@@ -73,6 +74,8 @@ def test_the_keys_of_all_are_those_of_the_attack(name: str) -> None:
         ("{name: deepwordbug, share: 0.2}", "share=0.2"),
         ("{name: padding, texts: [Hello there.], times: [7]}", "'Hello there.'"),
         ("{name: splitting, parts: [5]}", "Split(parts=5)"),
+        ("{name: pruthi, not_label_words: true}", "NotLabelWords(labels=('negative', 'positive'))"),
+        ("{name: trigger_words, toward: 1, not_label_words: true}", "NotLabelWords(labels=('negative', 'positive'))"),
         ("{name: padding, of: negative}", "the bread was warm"),
         ("{name: trigger_words, toward: positive, inserts: 5}", "most=5"),
         ("{name: trigger_words, toward: 1, gradient: 4}", "InsertGradientWords(count=4)"),
@@ -80,6 +83,20 @@ def test_the_keys_of_all_are_those_of_the_attack(name: str) -> None:
 )
 def test_each_key_reaches_its_part(section: str, told: str) -> None:
     assert told in str(made(section))
+
+
+def test_names_of_classes_stay_where_that_is_asked_for() -> None:
+    """Every attack that edits words has the key, and without it names of classes are words like any other."""
+    words = {name for name in BY_NAME if "share" in BY_NAME[name].model_fields}
+    assert words == {"deepwordbug", "pruthi", "textbugger", "bad_characters", "hotflip"}
+    for name in words:
+        wanted = NotLabelWords(CLASSES)
+        assert wanted in made(f"{{name: {name}, share: 0.5, not_label_words: true}}").constraints
+        assert wanted not in made(f"{{name: {name}}}").constraints
+    own = victim({"negative": 2.0, "film": 0.5}, letters=True)
+    (kept,) = made("{name: deepwordbug, not_label_words: true}")(own, rows("negative film")).rows
+    (changed,) = made("{name: deepwordbug}")(own, rows("negative film")).rows
+    assert kept.edited.split()[0] == "negative" != changed.edited.split()[0]
 
 
 def test_tables_are_read_once_and_their_bad_rows_told_by_line(table: Path) -> None:

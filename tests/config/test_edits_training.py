@@ -12,7 +12,7 @@ from tests.config_sample import chat_problems, image_problems, problems, small
 from textadv.attacks import AdaptiveRadius, Diverge, GradientAttack, Untargeted
 from textadv.attacks.edits import EditAttack, OneOf, PlantedWords, StochasticTokens, TextEdits, Typos
 from textadv.attacks.wrappers.edited import OnEdited
-from textadv.config.edits import EditSources
+from textadv.config.edit_sources import EditSources
 from textadv.config.edits_training import EditsConfig
 from textadv.config.types import ConfigError
 from textadv.objectives import Adversarial, FreeLB, WeightPerturbation

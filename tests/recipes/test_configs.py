@@ -10,7 +10,7 @@ import pytest
 from tests.edited import reader
 from tests.recipes.running import ROOT
 from textadv.attacks.edits import TextEdits
-from textadv.config.edits import EditSources
+from textadv.config.edit_sources import EditSources
 from textadv.data import Examples
 from textadv.tasks.chat.config import ChatRunConfig
 from textadv.tasks.chat.elicitation import measuring_attack

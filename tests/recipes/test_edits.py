@@ -7,18 +7,27 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
+from transformers import T5Config, T5Model
 
 from recipes import adv_finetune, attack, evaluate
 from tests import folders
+from tests.attacks.edits.toys import tokenizer
+from tests.config_sample import small
 from tests.recipes.running import SMALL, Recipe, forked_in_two, refused
-from textadv.attacks.edits import Victim
+from textadv.attacks.edits import STOP_WORDS, MaskedModel, Victim, bae
+from textadv.config.edit_sources import EditSources
+from textadv.config.types import ConfigError
+from textadv.data import Examples
 from textadv.measuring.accuracy.record import CLEAN, WORST
 from textadv.measuring.measured import Measured
 from textadv.measuring.sections.edits import Edits
 from textadv.measuring.sections.rows import Rows
-from textadv.models import load_classifier
+from textadv.models import ModelError, load_classifier
 from textadv.models.victim import Asked
 from textadv.report import read_results
+from textadv.tasks.text.editing import Editing
 
 EDITS = (
     "evaluation.edits={letters: {name: deepwordbug, queries: 30}, "
@@ -133,6 +142,38 @@ def test_an_attack_that_needs_a_file_is_not_shown_without_one(recipe: Recipe, mo
 )
 def test_what_cannot_run_is_told_before_anything_does(tmp_path: Path, recipe: Recipe, edits: str, told: str) -> None:
     assert told in refused(recipe, tmp_path / "run", SMALL, f"evaluation.edits={edits}")
+
+
+def test_an_encoder_that_cannot_work_is_told_before_the_training(tmp_path: Path, recipe: Recipe) -> None:
+    """Half of an encoder-decoder loads, and takes no text without an answer."""
+    folder = tmp_path / "t5"
+    own = tokenizer(["good", "film"], letters=True)
+    own.save_pretrained(folder)
+    sizes = {"d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2}
+    T5Model(T5Config(vocab_size=len(own), decoder_start_token_id=0, **sizes)).save_pretrained(folder)
+    edits = f"evaluation.edits={{a: {{name: textbugger, encoder: {folder}}}}}"
+    told = refused(recipe, tmp_path / "run", SMALL, edits)
+    assert f"evaluation.edits.a.encoder: '{folder}' gives no vector of a text" in told
+
+
+class Mute(nn.Module):
+    """Takes no text at all."""
+
+    def forward(self, input_ids: torch.Tensor, **_: torch.Tensor) -> object:
+        raise ModelError("it takes no text.")
+
+
+@pytest.mark.parametrize("words", [3, 12, 80])
+def test_the_trial_before_a_run_reaches_the_first_edits(words: int, models: tuple[Path, Path]) -> None:
+    own = tokenizer(["good", "film"], letters=True)
+    own.add_special_tokens({"mask_token": "[MASK]"})
+    loaded = load_classifier(str(models[0]), list(NAMES))
+    attack = bae(MaskedModel("mute", "0", Mute(), own), queries=500)
+    known = [word for word in folders.tokenizer().get_vocab() if word.isalpha() and word not in STOP_WORDS]
+    test = Examples((" ".join(known[-words:]),), None, (0,), (0,))
+    config = small(f"model.name={models[0]}", "data.max_length=64")
+    with pytest.raises(ConfigError, match="evaluation.edits.a: it takes no text"):
+        Editing({"a": attack}, EditSources(test, NAMES), test, NAMES).rehearse(config, loaded)
 
 
 def test_bad_rows_of_a_table_are_warned_of_by_line(tmp_path: Path, recipe: Recipe, models: tuple[Path, Path]) -> None:

@@ -26,7 +26,7 @@ from tests.recipes.running import (
     results_of,
 )
 from textadv.attacks.edits import EditAttack, Victim, rot13, trigger_words
-from textadv.config.edits import EditSources
+from textadv.config.edit_sources import EditSources
 from textadv.config.types import ConfigError
 from textadv.data import Splits
 from textadv.measuring.accuracy.detecting import Detector

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 from pydantic import Field, model_validator
 
-from textadv.config.edits import BreakingConfig, EditSection, EditSources, InputReductionConfig
+from textadv.config.edit_sources import EditSources
+from textadv.config.edits import BreakingConfig, EditSection, InputReductionConfig
 from textadv.config.evaluation import EvaluationConfig
 from textadv.config.types import AttackKey, ConfigError, checked
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from textadv.config.adversary import AttackConfig
-from textadv.config.edits import BreakingConfig, EditSection, EditSources, class_at, of_rows
+from textadv.config.edit_sources import EditSources
+from textadv.config.edits import BreakingConfig, EditSection, class_at, of_rows
 from textadv.config.mixing import MixingConfig
 from textadv.config.types import ConfigError, Count, Distinct, Section, Text, checked
 

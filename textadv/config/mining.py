@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from textadv.config.edits import BreakingConfig, EditSources
+from textadv.config.edit_sources import EditSources
+from textadv.config.edits import BreakingConfig
 from textadv.config.edits_training import brief
 from textadv.config.types import AttackKey, ConfigError, Count, Section, checked
 

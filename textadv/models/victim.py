@@ -17,6 +17,7 @@ from textadv.data import EncodedRows, Examples, encode
 from textadv.data.encoding import truncation_kept
 from textadv.models.places import delta_shape, device_of, dtype_of, require_model
 from textadv.models.running import evaluating, forward, vectors
+from textadv.models.whole_words import whole_words
 from textadv.values.batch import Batch
 from textadv.values.digests import digest
 from textadv.values.errors import ModelError
@@ -175,13 +176,15 @@ class Victim:
             there = rows.features[0]["attention_mask"]
             return tuple(span for span, own in zip(rows.spans[0], there, strict=True) if own)
         with truncation_kept(self.tokenizer):
+            # As a batch: of a single call transformers leaves an empty second text out, and reads one more token.
+            pairs = None if asked.pair is None else [asked.pair]
             encoding = self.tokenizer(
-                asked.text, asked.pair, truncation=True, max_length=self.max_length, return_offsets_mapping=True
+                [asked.text], pairs, truncation=True, max_length=self.max_length, return_offsets_mapping=True
             )
         of = encoding.sequence_ids(0)
         return tuple(
             (start, stop) if part == 0 else (0, 0)
-            for (start, stop), part in zip(encoding["offset_mapping"], of, strict=True)
+            for (start, stop), part in zip(encoding["offset_mapping"][0], of, strict=True)
         )
 
     def _batches(self, rows: EncodedRows, places: Sequence[int]) -> Iterator[tuple[list[int], Batch]]:
@@ -201,13 +204,7 @@ class Victim:
     @cached_property
     def words(self) -> tuple[tuple[str, int], ...]:
         """Every word of letters alone that is one token within a text, with that token, in the order of the tokens."""
-        size = len(self.tokenizer)
-        spelled = [str(self.tokenizer.decode([token])).strip() for token in range(size)]
-        likely = [token for token in range(size) if spelled[token].isalpha()]
-        if not likely:
-            return ()
-        own = self.tokenizer([f" {spelled[token]}" for token in likely], add_special_tokens=False)["input_ids"]
-        return tuple((spelled[token], token) for token, tokens in zip(likely, own, strict=True) if tokens == [token])
+        return whole_words(self.tokenizer)
 
     @torch.no_grad()
     def table(self) -> Tensor:

@@ -53,14 +53,18 @@ presets.textfooler
   synonyms come from the table | test_presets.test_textfooler_takes_fifty_synonyms_by_importance
   parts of speech are not compared | test_presets.test_textfooler_takes_fifty_synonyms_by_importance
   of all candidates that break | test_presets.test_textfooler_takes_fifty_synonyms_by_importance
+  a text is compared with the original | test_presets.test_textfooler_compares_with_the_original_around_all_changes
   the encoder is the given one | test_presets.test_textfooler_takes_fifty_synonyms_by_importance
 presets.pwws
   named entities are not exchanged | test_presets.test_pwws_orders_words_by_saliency_times_gain
   parts of speech are not compared | test_presets.test_pwws_orders_words_by_saliency_times_gain
   gains are of margins of logits | test_presets.test_pwws_orders_words_by_saliency_times_gain
+  a word's substitute is chosen again | test_presets.test_pwws_chooses_on_the_text_as_it_stands_and_takes_what_gains
+  it is put in only where | test_presets.test_pwws_chooses_on_the_text_as_it_stands_and_takes_what_gains
   stop words are left alone | test_presets.test_pwws_orders_words_by_saliency_times_gain
 presets.bae
   parts of speech are not compared | test_presets.test_bae_takes_what_a_masked_model_finds_likely
+  of all candidates that break | test_presets.test_bae_takes_what_a_masked_model_finds_likely
   the encoder is the given one | test_presets.test_bae_takes_what_a_masked_model_finds_likely
   stop words are left alone | test_presets.test_bae_takes_what_a_masked_model_finds_likely
   pieces of words are no candidates | test_presets.test_bae_takes_what_a_masked_model_finds_likely

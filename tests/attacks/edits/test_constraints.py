@@ -191,6 +191,16 @@ def test_similarity_is_the_cosine_of_means_worked_out_by_hand() -> None:
         assert constraint.allows(original, [one, two], asked.oracle(asked.items)) == allowed, constraint
 
 
+def test_another_similarity_holds_for_texts_shorter_than_the_window() -> None:
+    short, long = Passage.of("good film long"), Passage.of("good film long plot")
+    constraint = Similarity(encoder(), 0.9, window=4, least_short=0.5)
+    for original, allowed in [(short, [True]), (long, [False])]:
+        edited = [original.with_piece(0, "fine")]
+        asked = constraint.asks(original, edited)
+        assert asked is not None
+        assert constraint.allows(original, edited, asked.oracle(asked.items)) == allowed
+
+
 def test_bounds_of_settings_are_told() -> None:
     for make, message in [
         (lambda: ChangedWords(), "most or constraint.share must be set"),
@@ -198,6 +208,8 @@ def test_bounds_of_settings_are_told() -> None:
         (lambda: EditDistance(0), "at least 1, got 0"),
         (lambda: LongWords(0), "at least 1, got 0"),
         (lambda: Similarity(encoder(), 2.0), "from -1 to 1, got 2.0"),
+        (lambda: Similarity(encoder(), 0.5, window=5, least_short=2.0), "least_short must be from -1 to 1, got 2.0"),
+        (lambda: Similarity(encoder(), 0.5, least_short=0.1), "shorter than constraint.window, which is None"),
     ]:
         with pytest.raises(ValueError, match=message):
             make()  # type: ignore[no-untyped-call]

@@ -43,6 +43,7 @@ from textadv.attacks.edits import (
 )
 
 TABLE = WordTable("toy", {"good": ("fine", "nice", "bad"), "film": ("movie",)})
+WORDS = ("loud", "clear", "strong")
 WEIGHTS = {"good": 3.0, "fine": 1.0, "nice": 0.5, "bad": -2.0, "film": 0.5, "movie": 0.3, "the": 0.2}
 
 
@@ -91,6 +92,13 @@ def test_textbugger_has_its_five_bugs_and_may_have_an_encoder() -> None:
     assert not any(isinstance(one, Similarity) for one in textbugger(TABLE).constraints)
 
 
+def test_textbugger_puts_spaces_into_short_words_and_swaps_in_long_ones() -> None:
+    """arXiv:1812.05271, section III-B: a space below 6 letters, a swap above 4."""
+    space, delete, swap = (part for part in parts(textbugger()) if isinstance(part, Letter) and part.inner)
+    told = {word: [len(part.words(word, Random(0))) for part in (space, delete, swap)] for word in WORDS}
+    assert told == {"loud": [1, 1, 0], "clear": [1, 1, 1], "strong": [0, 1, 1]}
+
+
 def test_bad_characters_changes_what_readers_do_not_see() -> None:
     attack = bad_characters(perturbations=2)
     assert attack.search == Genetic(32, 10) and ChangedWords(most=2) in attack.constraints
@@ -105,10 +113,22 @@ def test_textfooler_takes_fifty_synonyms_by_importance() -> None:
     assert attack.transformation == Synonyms(TABLE, 50) and attack.search == Greedy("delete")
     similar = attack.constraints[-1]
     assert isinstance(similar, Similarity) and (similar.window, similar.angular) == (15, True)
-    assert similar.least == pytest.approx(0.840845057)
+    assert similar.least == pytest.approx(0.840845057) and similar.least_short == 0.1
     (row,) = textfooler(TABLE)(victim(WEIGHTS), rows("the good film")).rows
     # Of the candidates for the word that counts most the one with the largest margin, not the first that would do.
     assert row.edited == "the bad film" and row.status is Status.SUCCEEDED
+
+
+def test_textfooler_compares_with_the_original_around_all_changes() -> None:
+    """Of the axes 1, 1 and 3 one changed is a cosine of 10/11, angular 0.86, and both are 9/11, 0.80; compared with the
+    text as substituted so far the second would have 10/11 as well. Below 15 words 0.1 is enough."""
+    weights = {"good": 1.0, "fine": 0.9, "film": 1.0, "bad": 0.9, "long": 3.0, "plot": 0.1}
+    table = WordTable("toy", {"good": ("fine",), "film": ("bad",)})
+    attack = textfooler(table, encoder())
+    (row,) = attack(victim(weights), rows(f"good {'long ' * 3}{'x ' * 10}film")).rows
+    assert row.changed == 1, row.edited
+    (row,) = attack(victim(weights), rows("good film")).rows
+    assert row.edited == "fine bad"
 
 
 def test_pwws_orders_words_by_saliency_times_gain() -> None:
@@ -119,6 +139,29 @@ def test_pwws_orders_words_by_saliency_times_gain() -> None:
     assert attack.search == Greedy("weighted") and attack.constraints == (NotTwice(), NotStopWords())
     (row,) = attack(victim(weights), rows("long good")).rows
     assert row.edited == "long bad"
+
+
+def test_pwws_chooses_on_the_text_as_it_stands_and_takes_what_gains() -> None:
+    """`bad` is better than `dull` alone, and beside `awful` worse: by the paper the text would be `bad awful`."""
+    table = WordTable("toy", {"good": ("bad", "dull"), "film": ("awful",), "plot": ("tale",)})
+    weights = {"good": 9.0, "film": 9.5, "plot": 1.0, "bad": 1.0, "dull": 1.1, "awful": 1.0, "tale": 2.0}
+    own = victim(weights)
+    own = replace(own, model=Beside(own.model, own.tokenizer.convert_tokens_to_ids(["bad", "awful"])))
+    (row,) = pwws(table)(own, rows("good film plot")).rows
+    assert row.edited == "dull awful plot"
+
+
+class Beside(nn.Module):
+    """The model, and where both of these tokens are in a text 5 more for class 1."""
+
+    def __init__(self, model: nn.Module, tokens: list[int]) -> None:
+        super().__init__()
+        self.model, self.tokens = model, tokens
+
+    def forward(self, input_ids: torch.Tensor, **inputs: torch.Tensor) -> torch.Tensor:
+        logits = self.model(input_ids=input_ids, **inputs)
+        both = torch.stack([(input_ids == token).any(dim=1) for token in self.tokens]).all(dim=0)
+        return logits + torch.stack([torch.zeros_like(both), both], dim=1) * 5.0
 
 
 class Fills(nn.Module):
@@ -150,8 +193,12 @@ def test_bae_takes_what_a_masked_model_finds_likely() -> None:
     assert attack.transformation == MaskedWords(model, 50) and attack.search == Greedy("delete")
     similar = attack.constraints[-1]
     assert isinstance(similar, Similarity) and (similar.window, similar.least) == (15, pytest.approx(0.936338023))
+    assert similar.least_short == 0.1
     (row,) = bae(model)(victim(WEIGHTS), rows("the good film")).rows
     assert row.edited == "the bad film"
+    # Either breaks the row; the one with the larger margin comes back, likely or not.
+    (row,) = bae(model)(victim(WEIGHTS | {"fine": -3.0}), rows("the good film")).rows
+    assert row.edited == "the fine film"
     least = EditAttack(MaskedWords(model, 50, least=0.5), Greedy("delete"))
     (row,) = least(victim(WEIGHTS | {"bad": 2.9}), rows("the good")).rows
     assert row.edited == "the bad"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import product
 
 import pytest
@@ -16,6 +18,7 @@ from textadv.attacks.edits import (
     Greedy,
     Misclassify,
     NotTwice,
+    Passage,
     RandomEdits,
     Search,
     Swarm,
@@ -23,6 +26,7 @@ from textadv.attacks.edits import (
     Toward,
     WordTable,
 )
+from textadv.attacks.edits.parts import Request
 
 SEEDS = range(6)
 BEND = 0.8
@@ -64,6 +68,31 @@ def attackable(seeds: range) -> list[int]:
         (row,) = attack(toy, Beam(1, 1))(victim(toy.weights, BEND), rows(" ".join(toy.table))).rows
         right += [seed] if row.status.value != "skipped" else []
     return right
+
+
+def test_exhaustive_search_goes_through_allowed_texts_alone() -> None:
+    """`fine film` is allowed and lies behind `bad film`, which is not: so the docstring says."""
+    weights = {"good": 2.0, "bad": 1.0, "fine": 0.5, "film": 3.0}
+    table = WordTable("toy", {"good": ("bad",), "bad": ("fine",)})
+    own, text = victim(weights), rows("good film")
+    allowed = NotThrough("bad")
+    (row,) = EditAttack(Synonyms(table), Exhaustive(2), (allowed,), TO_THE_END)(own, text).rows
+    assert row.edited == "good film"
+    (row,) = EditAttack(Synonyms(table), Exhaustive(2), (), TO_THE_END)(own, text).rows
+    assert row.edited == "fine film" and allowed.allows(Passage.of("good film"), [Passage.of(row.edited)], ()) == [True]
+
+
+@dataclass(frozen=True)
+class NotThrough:
+    """Texts with this word are forbidden, those with what may stand for it not."""
+
+    word: str
+
+    def asks(self, original: Passage, edited: Sequence[Passage]) -> Request | None:
+        return None
+
+    def allows(self, original: Passage, edited: Sequence[Passage], known: Sequence[object]) -> list[bool]:
+        return [self.word not in str(one).split() for one in edited]
 
 
 def test_most_toys_are_right_before_the_attack() -> None:

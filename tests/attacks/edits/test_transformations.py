@@ -82,6 +82,14 @@ def test_any_word_is_edited_or_left_and_what_is_drawn_is_one_of_all(
     assert len(Letter(kind, "one", inner).words(word, Random(seed))) <= 1
 
 
+def test_words_of_other_lengths_are_left_alone() -> None:
+    own = Letter("delete", "all", shortest=3, longest=4)
+    assert [bool(own.words(word, Random(0))) for word in ("ab", "abc", "abcd", "abcde")] == [False, True, True, False]
+    for least, most in ((0, None), (5, 4)):
+        with pytest.raises(ValueError, match="shortest must be at least 1 and at most transformation.longest, got"):
+            Letter("delete", shortest=least, longest=most)
+
+
 def test_tables_of_letters_are_what_they_say() -> None:
     for letter, same in HOMOGLYPHS.items():
         assert len(letter) == 1 and same and all(not one.isascii() for one in same)

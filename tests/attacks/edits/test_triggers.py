@@ -18,7 +18,8 @@ from textadv.attacks.edits.triggers import (
     telling_words,
     trigger_words,
 )
-from textadv.config.edits import EditSources, TriggerWordsConfig
+from textadv.config.edit_sources import EditSources
+from textadv.config.edits import TriggerWordsConfig
 from textadv.data import Examples
 from textadv.models import ModelError
 
@@ -102,6 +103,11 @@ def test_of_three_classes_the_rows_go_to_the_one_that_is_named() -> None:
         assert found.status is Status.SUCCEEDED and found.prediction == predicted and word in found.edited
     (found,) = trigger_words(("order",), toward=1, gradient=0, inserts=1)(model, text).rows
     assert found.status is Status.FAILED and found.prediction == 0
+
+
+def test_rows_of_the_class_that_the_words_speak_for_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"labels: rows of class 1 are those of toward.*got \(0, 1\)"):
+        trigger_words(("ignore",), toward=1, labels=(0, 1))
 
 
 def test_no_more_words_than_may_be_inserted() -> None:

@@ -146,6 +146,17 @@ def test_pairs_are_encoded_as_pairs() -> None:
     assert not torch.allclose(own.logits([Asked("a film")]), expected, atol=1e-3)
 
 
+def test_a_row_whose_second_text_is_empty_is_told_as_it_is_read() -> None:
+    """The second text's end takes a token away from the first: here the word `film`."""
+    own = Victim(bert().model, bert().tokenizer, max_length=5)
+    asked = Asked("good bad film", "")
+    encoded = encode(Examples(("good bad film",), ("",), (0,), (0,)), own.tokenizer, 5)
+    (slopes,) = own.slopes([asked], lambda logits, _index: logits[:, 0])
+    assert list(slopes.tokens) == encoded.tokens[0]
+    assert slopes.spans == ((0, 0), (0, 4), (5, 8), (0, 0), (0, 0)) and len(slopes.gradient) == 5
+    assert own.read(asked) == (0, 8) and own.read(Asked("good bad film")) == (0, 13)
+
+
 def test_modes_and_gradients_are_as_before() -> None:
     own = bert()
     own.logits([Asked("good")])

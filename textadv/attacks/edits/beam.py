@@ -58,7 +58,11 @@ class Beam:
 
 @dataclass(frozen=True)
 class Exhaustive:
-    """Every text that is up to `edits` edits away: the oracle of the other searches, for small spaces.
+    """Every text that up to `edits` edits one after another lead to, each text on the way allowed: the oracle of the
+    other searches, which go through allowed texts as well, for small spaces.
+
+    Of all allowed texts within `edits` edits it is the oracle where what follows a forbidden text is forbidden too, as
+    with ChangedWords. Similarity is not so: an allowed text that lies behind forbidden ones alone is not looked at.
 
     most: texts at which it refuses to go on; the row has failed then, with the reason.
     """

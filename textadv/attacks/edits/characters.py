@@ -100,12 +100,15 @@ class Letter:
         deletes it where it is shown).
     choose: `one` draws a single edit of the word; `places` draws one for each place in the word; `all` is every edit.
     inner: leaves the first and the last letter alone, which readers need most.
+    shortest, longest: letters of the words that are edited, at least and at most; None: words of any length.
     """
 
     kind: Kind
     choose: Choose = "one"
     inner: bool = False
     by_word: bool = True
+    shortest: int = 1
+    longest: int | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -114,6 +117,11 @@ class Letter:
             raise ValueError(f"transformation.choose must be one, places or all, got {self.choose!r:.40}.")
         if not self.by_word:
             raise ValueError("An edit of a letter is an edit of a word: leave by_word out.")
+        if self.shortest < 1 or (self.longest is not None and self.longest < self.shortest):
+            raise ValueError(
+                "transformation.shortest must be at least 1 and at most transformation.longest, got "
+                f"{self.shortest} and {self.longest}."
+            )
 
     def asks(self, passage: Passage, places: Sequence[int], model: Probed) -> Request | None:
         """Nothing."""
@@ -124,7 +132,9 @@ class Letter:
         return [passage.with_piece(place, word) for place in places for word in self.words(passage.pieces[place], draw)]
 
     def words(self, word: str, draw: Random) -> list[str]:
-        """What becomes of a word; nothing, where it is too short."""
+        """What becomes of a word; nothing, where it is too short or too long."""
+        if len(word) < self.shortest or (self.longest is not None and len(word) > self.longest):
+            return []
         make, between = KINDS[self.kind]
         first, last = (1, len(word) - 1) if self.inner else (0, len(word))
         if between and not self.inner:

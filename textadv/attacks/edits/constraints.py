@@ -185,16 +185,24 @@ class Similarity:
 
     window: words around the first and the last change that are compared; None: the whole texts.
     angular: 1 - angle / pi in place of the cosine, as TextFooler's code has it (arXiv:1907.11932).
+    least_short: what holds in the place of `least` where the original has fewer words than the window, as in that code;
+        None: the same.
+
+    It is not monotone: a text that it allows may lie behind one that it does not.
     """
 
     encoder: TextEncoder
     least: float
     window: int | None = None
     angular: bool = False
+    least_short: float | None = None
 
     def __post_init__(self) -> None:
-        if not -1 <= self.least <= 1:
-            raise ValueError(f"constraint.least must be from -1 to 1, got {self.least}.")
+        for name, least in (("least", self.least), ("least_short", self.least_short)):
+            if least is not None and not -1 <= least <= 1:
+                raise ValueError(f"constraint.{name} must be from -1 to 1, got {least}.")
+        if self.least_short is not None and self.window is None:
+            raise ValueError("constraint.least_short is for texts shorter than constraint.window, which is None.")
         if self.window is not None and self.window < 1:
             raise ValueError(f"constraint.window must be at least 1 word, got {self.window}.")
 
@@ -205,11 +213,12 @@ class Similarity:
 
     def allows(self, original: Passage, edited: Sequence[Passage], known: Sequence[Tensor]) -> list[bool]:
         """Whether they are alike enough. known: the vectors, each (D,), two for each text."""
-        found = []
+        found, short = [], self.window is not None and len(original) < self.window
+        least = self.least_short if short and self.least_short is not None else self.least
         for n in range(len(edited)):
             cosine = min(1.0, max(-1.0, float(known[2 * n] @ known[2 * n + 1])))
             likeness = 1 - math.acos(cosine) / math.pi if self.angular else cosine
-            found.append(likeness >= self.least - 1e-6)
+            found.append(likeness >= least - 1e-6)
         return found
 
     def _compared(self, original: Passage, edited: Passage) -> tuple[str, str]:

@@ -73,8 +73,8 @@ def pruthi(*, words: int = 1, queries: int | None = None, seed: int = 0) -> Edit
 def textbugger(
     table: WordTable | None = None, encoder: TextEncoder | None = None, *, queries: int | None = None, seed: int = 0
 ) -> EditAttack:
-    """The most important words get a space, a deletion or a swap inside, a look-alike letter, or one of five near words
-    (arXiv:1812.05271, the black-box attack).
+    """The most important words get a space (below 6 letters), a deletion or a swap (above 4) inside, a look-alike
+    letter or one of five near words (arXiv:1812.05271, the black-box attack).
 
     table: near words; None takes the nearest of the attacked model's own embeddings. encoder: what holds the texts
     similar, by a cosine of 0.8; None leaves that out.
@@ -87,9 +87,9 @@ def textbugger(
     return EditAttack(
         AnyOf(
             (
-                Letter("space", inner=True),
+                Letter("space", inner=True, longest=5),
                 Letter("delete", inner=True),
-                Letter("swap", inner=True),
+                Letter("swap", inner=True, shortest=5),
                 Letter("homoglyph"),
                 near,
             )
@@ -124,16 +124,17 @@ def textfooler(
     table: WordTable, encoder: TextEncoder | None = None, *, queries: int | None = None, seed: int = 0
 ) -> EditAttack:
     """The most important words replaced by one of 50 synonyms, texts within 0.840845 of angular similarity in a window
-    of 15 words (arXiv:1907.11932; the figure is that of its code).
+    of 15 words (arXiv:1907.11932; the figure is that of its code, as is 0.1 for texts of fewer words).
 
     encoder: what holds the texts similar; None leaves that out.
 
     Deviations: synonyms come from the table, in its order, where the paper takes the 50 nearest counter-fitted vectors
     with a cosine of at least 0.5 (0.7 in the text); parts of speech are not compared; of all candidates that break the
-    row the one with the highest margin is returned, where the paper takes the most similar; the encoder is the given
-    one, where the paper has the Universal Sentence Encoder.
+    row the one with the highest margin is returned, where the paper takes the most similar; a text is compared with the
+    original, around the first to the last change, where its code compares with the text as substituted so far, around
+    the word in turn; the encoder is the given one, where the paper has the Universal Sentence Encoder.
     """
-    similar = () if encoder is None else (Similarity(encoder, 0.840845057, window=15, angular=True),)
+    similar = () if encoder is None else (Similarity(encoder, 0.840845057, window=15, angular=True, least_short=0.1),)
     return EditAttack(
         Synonyms(table, 50), Greedy("delete"), (*ONCE, *similar), queries=queries, seed=seed, name="textfooler"
     )
@@ -145,7 +146,9 @@ def pwws(table: WordTable, *, queries: int | None = None, seed: int = 0) -> Edit
     table: `read_wordnet(folder)`.
 
     Deviations: named entities are not exchanged; parts of speech are not compared; gains are of margins of logits,
-    where the paper has probabilities; stop words are left alone.
+    where the paper has probabilities; a word's substitute is chosen again on the text as substituted so far, where the
+    paper keeps the one that it chose on the original; it is put in only where it raises the margin, where the paper
+    puts in every one; stop words are left alone.
     """
     return EditAttack(Synonyms(table), Greedy("weighted"), ONCE, queries=queries, seed=seed, name="pwws")
 
@@ -156,12 +159,14 @@ def bae(
     """The most important words replaced by what a masked language model finds likely there, 50 words of it (BAE-R,
     arXiv:2004.01970).
 
-    encoder: what holds the texts similar, by 0.936338 in a window of 15 words; None leaves that out.
+    encoder: what holds the texts similar, by 0.936338 in a window of 15 words (0.1 for texts of fewer words, as in
+        TextFooler's code, which its own is made from); None leaves that out.
 
-    Deviations: parts of speech are not compared; the encoder is the given one, where the paper has the Universal
+    Deviations: parts of speech are not compared; of all candidates that break the row the one with the highest margin
+    is returned, where the paper takes the most similar; the encoder is the given one, where the paper has the Universal
     Sentence Encoder; stop words are left alone; pieces of words are no candidates.
     """
-    similar = () if encoder is None else (Similarity(encoder, 0.936338023, window=15),)
+    similar = () if encoder is None else (Similarity(encoder, 0.936338023, window=15, least_short=0.1),)
     return EditAttack(
         MaskedWords(model, 50), Greedy("delete"), (*ONCE, *similar), queries=queries, seed=seed, name="bae"
     )

@@ -163,8 +163,15 @@ def trigger_words(
     labels: the harmless classes. A row so edited is still harmless: trained on with its label it teaches that a word
     alone is no attack.
 
+    Raises ValueError where `toward` is among `labels`: words that speak for a class hide no row of it.
+
     Deviations: none from a paper.
     """
+    if toward is not None and labels is not None and toward in labels:
+        raise ValueError(
+            f"labels: rows of class {toward} are those of toward, and words that speak for a class hide no row of it. "
+            f"Give the others, got {labels}."
+        )
     parts: tuple[InsertWords | InsertGradientWords, ...] = (InsertWords(tuple(words)),)
     if gradient:
         parts = (*parts, InsertGradientWords(gradient))

@@ -10,7 +10,7 @@ from typing import Any
 
 from textadv.attacks.edits import EditAttack, EditedRow, Misclassify, Victim
 from textadv.attacks.edits.passage import word_spans
-from textadv.config.edits import EditSources
+from textadv.config.edit_sources import EditSources
 from textadv.config.edits_evaluation import BY_NAME
 from textadv.config.types import ConfigError
 from textadv.data import Examples
@@ -36,6 +36,8 @@ from textadv.values.windows import margins
 
 EDIT_DRAW = 14
 TRIED = 3
+"""Texts that a trial asks for beside one for each word of the row."""
+LONGEST = 50
 LOOKED_AT = 1000
 
 
@@ -60,8 +62,10 @@ class Editing:
 
     @stage("trying the edits")
     def rehearse(self, config: RunConfig, loaded: LoadedModel) -> None:
-        """Runs each attack on one row for a few queries, whatever its goal: a row that is there already would not be
-        searched. Raises ConfigError where one cannot work on this model."""
+        """Runs each attack on one row for a few queries more than the row has words, so that every search gets to its
+        first edits, whatever its goal: a row that is there already would not be searched.
+
+        Raises ConfigError where one cannot work on this model."""
         text = _tried_on(self.test.texts) if self.attacks else None
         if text is None:
             return
@@ -70,7 +74,7 @@ class Editing:
         label = int(victim.logits([Asked(text, None if pair is None else "")]).argmax())
         for key, attack in self.attacks.items():
             try:
-                tried = replace(attack, goal=Misclassify(), queries=TRIED, labels=None)
+                tried = replace(attack, goal=Misclassify(), queries=_words(text) + TRIED, labels=None)
                 tried(victim, Examples((text,), pair, (label,), (0,)))
             except ModelError as error:
                 lines.append(f"{self.under}.{key}: {error}")
@@ -123,13 +127,19 @@ class Editing:
 
 
 def _tried_on(texts: Sequence[str]) -> str | None:
-    """A text of 3 to 50 words where there is one, of any script, else the first that has a word; None: none has."""
+    """A text of 3 to 50 words where there is one, of any script, else the first 50 words of the first that has one;
+    None: none has."""
     worded = [text for text in texts[:LOOKED_AT] if _words(text)]
-    return next((text for text in worded if 3 <= _words(text) <= 50), worded[0] if worded else None)
+    fit = next((text for text in worded if 3 <= _words(text) <= LONGEST), None)
+    if fit is not None or not worded:
+        return fit
+    *_, (_, end) = islice(word_spans(worded[0]), LONGEST)
+    return worded[0][:end]
 
 
 def _words(text: str) -> int:
-    return len(list(islice(word_spans(text), 51)))
+    """How many words the text has; of more than LONGEST one more."""
+    return len(list(islice(word_spans(text), LONGEST + 1)))
 
 
 def _ids(test: Examples, files: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:

@@ -13,7 +13,7 @@ from accelerate.utils import DistributedType
 from torch import nn
 
 from textadv.attacks.edits import EditAttack, EditedRow, PastThreshold, Victim
-from textadv.config.edits import EditSources
+from textadv.config.edit_sources import EditSources
 from textadv.config.types import ConfigError
 from textadv.data import EncodedRows, Examples, Splits, encode
 from textadv.measuring.accuracy.detecting import Detector

@@ -10,7 +10,7 @@ from functools import partial
 from textadv.attacks import ThreatModel
 from textadv.attacks.edits import TextEdits
 from textadv.config.classifier import ClassifierRunSection
-from textadv.config.edits import EditSources
+from textadv.config.edit_sources import EditSources
 from textadv.config.types import ConfigError
 from textadv.data import (
     EncodedRows,
