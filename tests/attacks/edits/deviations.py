@@ -26,6 +26,15 @@ batches.TextEdits
 goals.Misclassify
   harnesses climb | test_populations.test_the_goal_is_a_margin_of_logits_that_does_not_saturate
   the margin of logits has the same sign | test_populations.test_the_goal_is_a_margin_of_logits_that_does_not_saturate
+greedy.Greedy
+  where a budget of queries is too small | test_budgets.test_importance_takes_half_of_a_budget_at_most
+  importance takes at most half | test_budgets.test_importance_takes_half_of_a_budget_at_most
+  where a query for each word fits | test_budgets.test_a_budget_that_is_enough_for_every_word_changes_nothing
+  neighbouring words are left out | test_budgets.test_blocks_then_the_words_of_the_block_that_counts_most_by_hand
+  first in blocks | test_budgets.test_blocks_then_the_words_of_the_block_that_counts_most_by_hand
+  a word that was not asked for alone | test_budgets.test_blocks_then_the_words_of_the_block_that_counts_most_by_hand
+  `weighted` may take half of that share | test_budgets.test_importance_takes_half_of_a_budget_at_most
+  a word whose gain was not asked for | test_budgets.test_groups_find_more_than_no_order_at_the_same_budget
 population.Genetic
   a mutation is a random edit | test_populations.test_a_child_costs_one_query
   parents are drawn by the softmax of margins | test_populations.test_parents_are_drawn_by_their_margins

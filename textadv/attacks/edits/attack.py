@@ -21,7 +21,7 @@ from textadv.attacks.edits.greedy import Greedy
 from textadv.attacks.edits.parts import Constraint, Goal, PlaceConstraint, TextConstraint, Transformation
 from textadv.attacks.edits.passage import Passage
 from textadv.attacks.edits.replacing import AnyOf, GradientWords, parts_of
-from textadv.attacks.edits.results import Edited, EditedRow, Status
+from textadv.attacks.edits.results import NO_EDIT, Edited, EditedRow, Status
 from textadv.attacks.edits.row import Oracles, OutOfQueriesError, Questions, Row, SearchEndedError, Turns
 from textadv.data import Examples
 from textadv.data.characters import unbroken
@@ -173,6 +173,8 @@ class EditAttack:
         try:
             yield from self.search(row)
         except OutOfQueriesError:
+            if not row.tried:
+                return _told(bare, row, Status.SKIPPED, _untried(row.queries))
             reason = "" if row.done else OUT_OF_QUERIES
         except SearchEndedError as error:
             reason = str(error)
@@ -214,6 +216,12 @@ def _require_classes(rows: Examples, victim: Victim) -> None:
                 f"row {row} has the label {label}, and the model has {classes} classes, from 0 on. Number them as "
                 "the model's logits are, or load the model with the classes of the data."
             )
+
+
+def _untried(queries: int) -> str:
+    """Why a row counts as it is of which a search saw no edit."""
+    told = "1 query is" if queries == 1 else f"{queries} queries are"
+    return f"{NO_EDIT}: {told} fewer than the search takes before its first"
 
 
 def _skipped(bare: EditedRow, reason: str) -> EditedRow:

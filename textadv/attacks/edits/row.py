@@ -152,6 +152,7 @@ class Row:
 
     places: the words that may be edited at all: those that the model reads and no constraint forbids.
     queries, cached: texts that went through the model, and texts that were asked for again.
+    tried: edited texts whose values were seen, those that only tell how much a word counts apart.
     slopes_taken: backward passes. found_at: queries after which the goal was reached, else the best was seen.
     first_logits, best_logits: (C,) of the row as it is and of the best.
     """
@@ -167,6 +168,7 @@ class Row:
     places: tuple[int, ...] = ()
     queries: int = 0
     cached: int = 0
+    tried: int = 0
     slopes_taken: int = 0
     found_at: int = 0
     best: State = field(init=False)
@@ -179,6 +181,11 @@ class Row:
     def done(self) -> bool:
         """Whether the search may end."""
         return self.reached and self.goal.stops
+
+    @property
+    def left(self) -> int | None:
+        """Queries that are left of the budget; None: no limit."""
+        return None if self.budget is None else self.budget - self.queries
 
     @property
     def start(self) -> State:
@@ -275,6 +282,7 @@ class Row:
     def _keep(self, passages: Sequence[Passage], answers: Sequence[Answer]) -> list[State]:
         if not passages:
             return []
+        self.tried += len(passages)
         logits = [one.logits for one in answers]
         found = [State(*one) for one in zip(passages, self._values(passages, logits), strict=True)]
         stacked = torch.stack(logits)
