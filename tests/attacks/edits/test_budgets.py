@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -15,14 +16,18 @@ from textadv.attacks.edits import (
     Greedy,
     Misclassify,
     NotTwice,
+    Passage,
     Status,
     Synonyms,
     Victim,
     WordTable,
     deepwordbug,
+    driver,
     textbugger,
 )
+from textadv.attacks.edits.driver import Task, run
 from textadv.attacks.edits.greedy import Importance
+from textadv.attacks.edits.row import CHARACTERS_AT_ONCE, Row, Turns
 from textadv.models.victim import Asked
 
 ASKING: tuple[Importance, ...] = ("delete", "unk", "weighted")
@@ -140,3 +145,50 @@ def test_a_row_whose_queries_were_spent_before_the_first_edit_says_so() -> None:
     assert not one.attacked
     two = deepwordbug(queries=2)(own, rows(" ".join(NAMES)))
     assert two.rows[0].reason == "out of queries" and two.untried == 0
+
+
+class Probing(NamedTuple):
+    """Asks for texts without one word, and notes each that was made."""
+
+    made: list[int]
+    by_word: bool = True
+
+    def __call__(self, row: Row) -> Turns[None]:
+        def without() -> Iterator[Passage]:
+            for place in row.places:
+                self.made.append(place)
+                yield row.original.with_piece(place, "")
+
+        yield from row.probe(without())
+
+
+def probing(made: list[int], queries: int | None = None) -> EditAttack:
+    return EditAttack(Synonyms(TABLE), Probing(made), (NotTwice(),), queries=queries)
+
+
+def test_a_text_behind_the_end_of_the_budget_is_not_made() -> None:
+    """But for those that are tokenised together with the last that fits."""
+    made: list[int] = []
+    own, text = victim(dict.fromkeys(NAMES, 1.0), max_length=128), " ".join(NAMES[:2] * 12_000)
+    (row,) = probing(made, queries=5)(own, rows(text)).rows
+    parts = -(-CHARACTERS_AT_ONCE // len(text))
+    assert row.untried and row.queries == 5 and 5 <= len(made) <= parts + 1 < 100
+
+
+def test_very_long_texts_are_searched_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver, "CHARACTERS_TOGETHER", 10)
+    running: set[int] = set()
+    seen: list[set[int]] = []
+    ended: list[int] = []
+
+    def search(n: int) -> Turns[None]:
+        running.add(n)
+        for _ in range(2):
+            seen.append(set(running))
+            yield ()
+        running.remove(n)
+
+    sizes = [4, 4, 4, 30, 2, 2]
+    run((Task(search(n), size) for n, size in enumerate(sizes)), 64, ended.append)
+    assert max(map(len, seen)) == 2 and {3} in seen and sum(ended) == 6
+    assert all(one == {3} or sum(sizes[n] for n in one) <= 10 for one in seen)

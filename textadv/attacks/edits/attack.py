@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from random import Random
 from typing import Protocol, runtime_checkable
 
-from textadv.attacks.edits.driver import run
+from textadv.attacks.edits.driver import Task, run
 from textadv.attacks.edits.goals import Misclassify
 from textadv.attacks.edits.greedy import Greedy
 from textadv.attacks.edits.parts import Constraint, Goal, PlaceConstraint, TextConstraint, Transformation
@@ -55,7 +55,8 @@ class EditAttack:
     queries: the most texts that may go through the model for one row, its own among them; None: no limit.
     labels: the classes whose rows are attacked; None: all.
     seed: what is drawn for a row is drawn from (seed, step, row id).
-    together: rows that are searched side by side, whose questions share batches. No result depends on it.
+    together: rows that are searched side by side, whose questions share batches; fewer where their texts are very long.
+        No result depends on it.
     """
 
     transformation: Transformation | AnyOf
@@ -141,7 +142,8 @@ class EditAttack:
                 found(results[n])
 
         with phase(self.name or "edits", len(rows)) as advance:
-            run(map(one, range(len(rows))), self.together, advance)
+            tasks = (Task(one(n), len(text)) for n, text in enumerate(rows.texts))
+            run(tasks, self.together, advance)
         return Edited(tuple(results[n] for n in range(len(rows))), self.identity)
 
     def _one(self, oracles: Oracles, rows: Examples, n: int, step: int) -> Turns[EditedRow]:

@@ -101,7 +101,7 @@ def _scores(row: Row, importance: Importance, places: Sequence[int]) -> Turns[li
 def _alone(row: Row, places: Sequence[int], blank: str, most: int | None) -> Turns[list[float]]:
     """The value of the text with each of these words blanked; estimates, where `most` queries are too few."""
     if most is None or len(places) <= most:
-        return (yield from row.probe([_without(row, (place,), blank) for place in places]))
+        return (yield from row.probe(_without(row, (place,), blank) for place in places))
     found = dict.fromkeys(places, row.first_value)
     yield from _refine(row, places, blank, most, found)
     return [found[place] for place in places]
@@ -113,7 +113,7 @@ def _refine(row: Row, places: Sequence[int], blank: str, most: int, found: dict[
     if most < 2:
         return most
     blocks = list(_blocks(places, most))
-    values = yield from row.probe([_without(row, block, blank) for block in blocks])
+    values = yield from row.probe(_without(row, block, blank) for block in blocks)
     gains = [value - row.first_value for value in values]
     for block, gain in zip(blocks, gains, strict=True):
         found |= dict.fromkeys(block, row.first_value + gain / len(block))
