@@ -215,6 +215,18 @@ def test_the_report_has_a_table_for_each_threshold() -> None:
     assert [row[:3] for row in searches.rows[1:]] == [["swaps", "1 %", "m"], ["swaps", "2 %", "m"]]
 
 
+def test_rows_on_which_no_edit_was_tried_at_a_threshold_are_counted_and_told() -> None:
+    limits = at(1.2, -1.0)
+    told = record(limits, {"swaps": (replace(SWAPS, queries=1), ROWS)})
+    section = told.section(EditedDetection)
+    assert section is not None and [(one.rows, one.untried) for one in section.searches] == [(7, 7), (7, 7)]
+    searches = [block for block in EditedDetection.blocks({"m": section}) if isinstance(block, Grid)][-1]
+    assert searches.rows[0][3:6] == ["searched", "succeeded", "no edit tried"]
+    assert [row[3:6] for row in searches.rows[1:]] == [["7", "0", "7"]] * 2
+    assert told.notes[0].startswith("swaps, at the threshold for 1 %, tried no edit on 7 of 7 rows: their queries were")
+    assert not record(limits, {"swaps": (replace(SWAPS, queries=2), ROWS)}).notes
+
+
 class Lying(PastThreshold):
     """Says of every text that it is there."""
 

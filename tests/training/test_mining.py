@@ -205,5 +205,17 @@ def test_tables_and_lines_tell_the_rows_apart_and_say_what_came_after_the_last_s
 def test_a_round_comes_back_from_its_record_and_the_section_shows_shares() -> None:
     own = rounds(30, 12)
     assert [Round.of(one.record) for one in own] == own
+    earlier = own[0].record | {"tried": [one[:4] for one in own[0].record["tried"]]}
+    assert Round.of(earlier) == own[0], "a checkpoint from before rows without an edit were counted"
     shown = str(Mining.blocks({"hardened": Mining(tuple(own))}))
     assert "75.0" in shown and "30.0" in shown and "10.0" in shown
+
+
+def test_rows_on_which_no_edit_was_tried_are_told_of_a_round() -> None:
+    own = rounds(30, 12)
+    none = Round(0, (own[0].tried[0]._replace(untried=9),), 5, 5)
+    assert str(none).endswith("  no edit tried: typos 9/90") and "no edit tried" not in str(own[0])
+    assert Round.of(none.record) == none
+    shown = str(Mining.blocks({"hardened": Mining((none, own[1]))}))
+    assert "No edit was tried on 9 of 180 rows, whose queries were spent before the first: raise queries." in shown
+    assert "No edit was tried" not in str(Mining.blocks({"hardened": Mining(tuple(own))}))

@@ -36,12 +36,14 @@ class HardRow(NamedTuple):
 
 class Tried(NamedTuple):
     """One way to edit in one round: of so many training rows how many the model then had wrong, and whether it had
-    each of the held-out rows wrong."""
+    each of the held-out rows wrong. untried: of both the rows on which no edit was tried, since their queries were
+    spent before the first."""
 
     name: str
     rows: int
     wrong: int
     held_out: tuple[bool, ...]
+    untried: int = 0
 
 
 @dataclass(frozen=True)
@@ -58,10 +60,17 @@ class Round:
         apart = {one.name: f"{sum(one.held_out)}/{len(one.held_out)}" for one in self.tried}
         if not any(one.rows for one in self.tried):
             found = ", ".join(f"{name} {share}" for name, share in apart.items())
-            return f"step {self.step}  {self.pool} hard rows in all  wrong when edited, held out: {found}"
+            return (
+                f"step {self.step}  {self.pool} hard rows in all  wrong when edited, held out: {found}{self._untried}"
+            )
         found = ", ".join(f"{one.name} {one.wrong}/{one.rows} ({apart[one.name]})" for one in self.tried)
         rows = f"{self.added} hard rows, {self.pool} in all"
-        return f"step {self.step}  mined {rows}  wrong when edited (held out): {found}"
+        return f"step {self.step}  mined {rows}  wrong when edited (held out): {found}{self._untried}"
+
+    @property
+    def _untried(self) -> str:
+        told = [f"{one.name} {one.untried}/{one.rows + len(one.held_out)}" for one in self.tried if one.untried]
+        return f"  no edit tried: {', '.join(told)}" if told else ""
 
     @property
     def record(self) -> dict[str, Any]:
@@ -72,8 +81,8 @@ class Round:
     def of(cls, record: dict[str, Any]) -> Round:
         """The round that `record` was made of. Raises ValueError, TypeError or KeyError where it is none."""
         tried = tuple(
-            Tried(str(name), int(rows), int(wrong), tuple(map(bool, held_out)))
-            for name, rows, wrong, held_out in record["tried"]
+            Tried(str(name), int(rows), int(wrong), tuple(map(bool, held_out)), *map(int, untried))
+            for name, rows, wrong, held_out, *untried in record["tried"]
         )
         return cls(int(record["step"]), tried, int(record["added"]), int(record["pool"]))
 

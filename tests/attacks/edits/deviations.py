@@ -26,12 +26,22 @@ batches.TextEdits
 goals.Misclassify
   harnesses climb | test_populations.test_the_goal_is_a_margin_of_logits_that_does_not_saturate
   the margin of logits has the same sign | test_populations.test_the_goal_is_a_margin_of_logits_that_does_not_saturate
+greedy.Greedy
+  where a budget of queries is too small | test_budgets.test_importance_takes_half_of_a_budget_at_most
+  Importance takes at most half | test_budgets.test_importance_takes_half_of_a_budget_at_most
+  Where a query for each word fits | test_budgets.test_a_budget_that_is_enough_for_every_word_changes_nothing
+  Else neighbouring words are left out | test_budgets.test_blocks_then_the_words_of_the_block_that_counts_most_by_hand
+  a word that was not asked for alone | test_budgets.test_blocks_then_the_words_of_the_block_that_counts_most_by_hand
+  `weighted` may take half of that share | test_budgets.test_importance_takes_half_of_a_budget_at_most
+  a word whose gain was not asked for | test_budgets.test_groups_find_more_than_no_order_at_the_same_budget
 population.Genetic
   a mutation is a random edit | test_populations.test_a_child_costs_one_query
+  of a word that may not be edited further | test_populations.test_a_mutation_replaces_or_moves_an_edit
   parents are drawn by the softmax of margins | test_populations.test_parents_are_drawn_by_their_margins
   no language model filters candidates | test_populations.test_a_child_costs_one_query
 population.Swarm
   a mutation takes a random candidate | test_populations.test_a_particle_costs_one_query
+  + test_populations.test_a_mutation_replaces_or_moves_an_edit
   velocities stay in -1..1 | test_populations.test_velocities_by_hand
 presets.deepwordbug
   words are scored by what the unknown word | test_presets.test_deepwordbug_tries_one_of_each_edit
@@ -47,6 +57,7 @@ presets.textbugger
   stop words are left alone | test_presets.test_textbugger_has_its_five_bugs_and_may_have_an_encoder
 presets.bad_characters
   the search is genetic | test_presets.test_bad_characters_changes_what_readers_do_not_see
+  + test_populations.test_more_generations_find_more_where_one_word_may_be_changed
   the budget counts words | test_presets.test_bad_characters_changes_what_readers_do_not_see
   all four kinds are tried at once | test_presets.test_bad_characters_changes_what_readers_do_not_see
 presets.textfooler

@@ -15,13 +15,13 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from random import Random
 from typing import Protocol, runtime_checkable
 
-from textadv.attacks.edits.driver import run
+from textadv.attacks.edits.driver import Task, run
 from textadv.attacks.edits.goals import Misclassify
 from textadv.attacks.edits.greedy import Greedy
 from textadv.attacks.edits.parts import Constraint, Goal, PlaceConstraint, TextConstraint, Transformation
 from textadv.attacks.edits.passage import Passage
 from textadv.attacks.edits.replacing import AnyOf, GradientWords, parts_of
-from textadv.attacks.edits.results import Edited, EditedRow, Status
+from textadv.attacks.edits.results import NO_EDIT, Edited, EditedRow, Status
 from textadv.attacks.edits.row import Oracles, OutOfQueriesError, Questions, Row, SearchEndedError, Turns
 from textadv.data import Examples
 from textadv.data.characters import unbroken
@@ -55,7 +55,8 @@ class EditAttack:
     queries: the most texts that may go through the model for one row, its own among them; None: no limit.
     labels: the classes whose rows are attacked; None: all.
     seed: what is drawn for a row is drawn from (seed, step, row id).
-    together: rows that are searched side by side, whose questions share batches. No result depends on it.
+    together: rows that are searched side by side, whose questions share batches; fewer where their texts are very long.
+        No result depends on it.
     """
 
     transformation: Transformation | AnyOf
@@ -141,7 +142,8 @@ class EditAttack:
                 found(results[n])
 
         with phase(self.name or "edits", len(rows)) as advance:
-            run(map(one, range(len(rows))), self.together, advance)
+            tasks = (Task(one(n), len(text)) for n, text in enumerate(rows.texts))
+            run(tasks, self.together, advance)
         return Edited(tuple(results[n] for n in range(len(rows))), self.identity)
 
     def _one(self, oracles: Oracles, rows: Examples, n: int, step: int) -> Turns[EditedRow]:
@@ -173,6 +175,8 @@ class EditAttack:
         try:
             yield from self.search(row)
         except OutOfQueriesError:
+            if not row.tried:
+                return _told(bare, row, Status.SKIPPED, _untried(row.queries))
             reason = "" if row.done else OUT_OF_QUERIES
         except SearchEndedError as error:
             reason = str(error)
@@ -214,6 +218,12 @@ def _require_classes(rows: Examples, victim: Victim) -> None:
                 f"row {row} has the label {label}, and the model has {classes} classes, from 0 on. Number them as "
                 "the model's logits are, or load the model with the classes of the data."
             )
+
+
+def _untried(queries: int) -> str:
+    """Why a row counts as it is of which a search saw no edit."""
+    told = "1 query is" if queries == 1 else f"{queries} queries are"
+    return f"{NO_EDIT}: {told} fewer than the search takes before its first"
 
 
 def _skipped(bare: EditedRow, reason: str) -> EditedRow:

@@ -3,45 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from textadv.attacks.edits.parts import Oracle, Request
 from textadv.attacks.edits.row import Turns
 
+CHARACTERS_TOGETHER = 256_000
+"""Of the texts that are searched side by side: candidates of a text of W words are W pieces each."""
 
-def run(searches: Iterator[Turns[None]], together: int, ended: Callable[[int], None]) -> None:
-    """Runs every search to its end, up to `together` of them at a time, in their order.
+
+class Task(NamedTuple):
+    """A search, and how many characters its text has: what it holds in memory grows with them."""
+
+    search: Turns[None]
+    characters: int
+
+
+class _Waiting(NamedTuple):
+    """A search that waits for answers."""
+
+    task: Task
+    asked: tuple[Request, ...]
+
+
+def run(tasks: Iterator[Task], together: int, ended: Callable[[int], None]) -> None:
+    """Runs every search to its end, up to `together` of them at a time, in their order, as far as their texts have no
+    more than `CHARACTERS_TOGETHER` characters in all; a longer one goes alone.
 
     ended: told how many more have ended. What a search is answered does not depend on those beside it, but for the last
     bits of what a model computes in another batch.
     """
-    waiting: list[tuple[Turns[None], tuple[Request, ...]]] = []
-    more = True
-    while more or waiting:
+    waiting: list[_Waiting] = []
+    upcoming = next(tasks, None)
+    while upcoming is not None or waiting:
         count = 0
-        while more and len(waiting) < together:
-            search = next(searches, None)
-            if search is None:
-                more = False
-                break
-            count += _advance(search, None, waiting)
+        while upcoming is not None and len(waiting) < together and _fits(upcoming, waiting):
+            count += _advance(upcoming, None, waiting)
+            upcoming = next(tasks, None)
         answers = answered([request for _, asked in waiting for request in asked])
         before, waiting = waiting, []
-        for search, asked in before:
+        for task, asked in before:
             own, answers = answers[: len(asked)], answers[len(asked) :]
-            count += _advance(search, own, waiting)
+            count += _advance(task, own, waiting)
         ended(count)
 
 
-def _advance(
-    search: Turns[None], answers: list[list[Any]] | None, waiting: list[tuple[Turns[None], tuple[Request, ...]]]
-) -> int:
+def _fits(task: Task, waiting: Sequence[_Waiting]) -> bool:
+    held = sum(one.task.characters for one in waiting)
+    return not waiting or held + task.characters <= CHARACTERS_TOGETHER
+
+
+def _advance(task: Task, answers: list[list[Any]] | None, waiting: list[_Waiting]) -> int:
     """Takes a search to its next question; returns 1 where it has none."""
     try:
-        asked = next(search) if answers is None else search.send(answers)
+        asked = next(task.search) if answers is None else task.search.send(answers)
     except StopIteration:
         return 1
-    waiting.append((search, asked))
+    waiting.append(_Waiting(task, asked))
     return 0
 
 

@@ -18,6 +18,37 @@ def crossed(one: Passage, other: Passage, draw: Random) -> Passage:
     return one.with_pieces(tuple(a if draw.random() < 0.5 else b for a, b in pairs))
 
 
+def mutated(row: Row, passage: Passage) -> Turns[Passage | None]:
+    """The passage after one random edit, of a word drawn among those that may be edited; None where there is none.
+
+    A word that may not be edited further is edited anew, from the original. Where nothing is allowed beside the edits
+    that are there, one of them gives way: to an edit of the drawn word, or to another of its own, as a coin falls.
+    """
+    if not row.places:
+        return (yield from at_random(row, passage, 1))
+    for place in row.draw.sample(row.places, len(row.places)):
+        base = passage if row.may_change(passage, place) else _undone(passage, place)
+        found = yield from _others(row, base, place, passage)
+        edited = [other for other in base.changed if other != place]
+        if not found and edited and base.whole is None:
+            other = row.draw.choice(edited)
+            found = yield from _others(row, _undone(base, other), row.draw.choice((place, other)), passage)
+        if found:
+            return row.draw.choice(found)
+    return None
+
+
+def _undone(passage: Passage, place: int) -> Passage:
+    """The passage with the original word in this place."""
+    return passage.with_piece(place, passage.original[place])
+
+
+def _others(row: Row, base: Passage, place: int, passage: Passage) -> Turns[list[Passage]]:
+    """The candidates of `base` at a place that are other texts than `passage`."""
+    found = yield from row.candidates(base, (place,))
+    return [one for one in found if str(one) != str(passage)]
+
+
 @dataclass(frozen=True)
 class Genetic:
     """A population that is selected, crossed and mutated (arXiv:1804.07998, algorithm 1).
@@ -26,8 +57,9 @@ class Genetic:
     and is edited once more at random.
 
     Deviations: a mutation is a random edit, where the paper takes the best of a word's candidates, which costs a query
-    for each; parents are drawn by the softmax of margins of logits, where the paper has probabilities; no language
-    model filters candidates.
+    for each; of a word that may not be edited further the original is edited anew, and where no word more may be
+    changed an edit moves to the drawn word, or is made anew in its own, as a coin falls; parents are drawn by the
+    softmax of margins of logits, where the paper has probabilities; no language model filters candidates.
     """
 
     population: int = 60
@@ -55,8 +87,7 @@ class Genetic:
             for _ in range(self.population - 1):
                 one, other = row.draw.choices(people, weights, k=2)
                 child = crossed(one.passage, other.passage, row.draw)
-                mutated = yield from at_random(row, child, 1)
-                children.append(child if mutated is None else mutated)
+                children.append((yield from mutated(row, child)) or child)
             fine = yield from row.permitted(children)
             people = [elite, *(yield from row.see(fine))]
 
@@ -80,8 +111,8 @@ class Swarm:
     in the same measure. Afterwards it is edited at random, the less likely the more words are changed already:
     exp(-2 k) for a share k of changed words below 1/2.
 
-    Deviations: a mutation takes a random candidate, where the paper takes the best of a word's candidates; velocities
-    stay in -1..1 by clamping.
+    Deviations: a mutation takes a random candidate, where the paper takes the best of a word's candidates, and may put
+    it in the place of another edit, as those of `Genetic`; velocities stay in -1..1 by clamping.
     """
 
     particles: int = 60
@@ -115,7 +146,7 @@ class Swarm:
                     passage = _toward(passage, elite.passage, speeds[n], row.draw)
                 share = len(passage.changed) / max(1, len(passage))
                 if row.draw.random() < math.exp(-2 * min(share, 0.5)):
-                    passage = (yield from at_random(row, passage, 1)) or passage
+                    passage = (yield from mutated(row, passage)) or passage
                 moved.append(passage)
             swarm = yield from self._placed(row, swarm, moved)
             own = [max(pair, key=lambda one: one.value) for pair in zip(own, swarm, strict=True)]

@@ -107,8 +107,9 @@ def bad_characters(*, perturbations: int = 1, queries: int | None = None, seed: 
     reordered, a deleted letter (arXiv:2106.09898).
 
     Deviations: the search is genetic, of the paper's 32 individuals and 10 generations, where the paper has
-    differential evolution; the budget counts words and a word has one edit; all four kinds are tried at once, where the
-    paper has one kind per attack.
+    differential evolution: a mutation edits a word anew or moves an edit to another word, both at random, where the
+    paper adds the difference of two individuals; the budget counts words and a word has one edit; all four kinds are
+    tried at once, where the paper has one kind per attack.
     """
     return EditAttack(
         AnyOf((Letter("homoglyph"), Letter("invisible"), Letter("reorder"), Letter("backspace"))),

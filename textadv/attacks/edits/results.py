@@ -8,6 +8,8 @@ from enum import Enum
 
 from textadv.data.examples import Examples
 
+NO_EDIT = "no edit was tried"
+
 
 class Status(str, Enum):
     """What became of a row."""
@@ -23,14 +25,15 @@ class EditedRow:
 
     id, label, text, pair: the row as it was given.
     status, reason: succeeded (the edited text reaches the goal), failed (the search ended) or skipped (it was not
-        searched, and why). `out of queries` where the search would have gone on.
+        searched, and why). `out of queries` where the search would have gone on; skipped with `no edit was tried` in
+        front where its queries were spent before the first edit.
     edited: the text with the highest value that was seen; the row's own where none is higher.
     before, after: the logits of both texts; empty where the model cannot be asked.
     words, changed: how many words the text has, and how many differ.
     queries, cached: texts that went through the model for this row, the row's own among them, and texts that were asked
         for again. slopes: backward passes. found_at: queries after which the goal was reached: with so many the search
-        succeeds, with fewer it does not. Where it was not reached, or more of it is better, those after which `edited`
-        was seen.
+        succeeds, with fewer it does not, unless so few are left that it ranks words in groups (see `Greedy`). Where it
+        was not reached, or more of it is better, those after which `edited` was seen.
     """
 
     id: int
@@ -48,6 +51,11 @@ class EditedRow:
     cached: int
     slopes: int
     found_at: int
+
+    @property
+    def untried(self) -> bool:
+        """Whether its queries were spent before the first edit."""
+        return self.reason.startswith(NO_EDIT)
 
     @property
     def prediction(self) -> int | None:
@@ -88,6 +96,11 @@ class Edited:
     def count(self, status: Status) -> int:
         """How many rows have this status."""
         return sum(row.status is status for row in self.rows)
+
+    @property
+    def untried(self) -> int:
+        """On how many rows no edit was tried, since their queries were spent before the first."""
+        return sum(row.untried for row in self.rows)
 
     @property
     def attacked(self) -> tuple[EditedRow, ...]:

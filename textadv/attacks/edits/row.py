@@ -6,7 +6,7 @@ A search is a generator. Whatever it asks goes out as requests, and the driver a
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from random import Random
@@ -24,7 +24,7 @@ from textadv.attacks.edits.parts import (
     Transformation,
 )
 from textadv.attacks.edits.passage import Passage
-from textadv.models.victim import Asked, Slopes, Victim
+from textadv.models.victim import CHARACTERS_AT_ONCE, Asked, Slopes, Victim
 from textadv.values.errors import ModelError
 
 T = TypeVar("T")
@@ -152,6 +152,7 @@ class Row:
 
     places: the words that may be edited at all: those that the model reads and no constraint forbids.
     queries, cached: texts that went through the model, and texts that were asked for again.
+    tried: edited texts whose values were seen, those that only tell how much a word counts apart.
     slopes_taken: backward passes. found_at: queries after which the goal was reached, else the best was seen.
     first_logits, best_logits: (C,) of the row as it is and of the best.
     """
@@ -167,6 +168,7 @@ class Row:
     places: tuple[int, ...] = ()
     queries: int = 0
     cached: int = 0
+    tried: int = 0
     slopes_taken: int = 0
     found_at: int = 0
     best: State = field(init=False)
@@ -179,6 +181,11 @@ class Row:
     def done(self) -> bool:
         """Whether the search may end."""
         return self.reached and self.goal.stops
+
+    @property
+    def left(self) -> int | None:
+        """Queries that are left of the budget; None: no limit."""
+        return None if self.budget is None else self.budget - self.queries
 
     @property
     def start(self) -> State:
@@ -199,17 +206,23 @@ class Row:
         """The values of candidates, in their order; the best of all that were seen is kept, of those that only rounding
         tells apart the first."""
         try:
-            answers = yield from self._logits([str(one) for one in passages])
+            answers = yield from self._logits(map(str, passages))
         except OutOfQueriesError as error:
             answers = error.args[0]
             self._keep(passages[: len(answers)], answers)
             raise
         return self._keep(passages, answers)
 
-    def probe(self, passages: Sequence[Passage]) -> Turns[list[float]]:
-        """The values of texts that are no candidates: they only tell how much a word counts."""
-        answers = yield from self._logits([str(one) for one in passages])
-        return self._values(passages, [one.logits for one in answers])
+    def probe(self, passages: Iterable[Passage]) -> Turns[list[float]]:
+        """The values of texts that are no candidates: they only tell how much a word counts.
+
+        They are asked for, and so made, in parts of as many characters as are tokenised at once.
+        """
+        found: list[float] = []
+        for part in _in_parts(passages, CHARACTERS_AT_ONCE):
+            answers = yield from self._logits(map(str, part))
+            found += self._values(part, [one.logits for one in answers])
+        return found
 
     def slopes(self, passage: Passage) -> Turns[Slopes]:
         """The goal's gradient at the word embeddings; counted apart from queries."""
@@ -275,6 +288,7 @@ class Row:
     def _keep(self, passages: Sequence[Passage], answers: Sequence[Answer]) -> list[State]:
         if not passages:
             return []
+        self.tried += len(passages)
         logits = [one.logits for one in answers]
         found = [State(*one) for one in zip(passages, self._values(passages, logits), strict=True)]
         stacked = torch.stack(logits)
@@ -287,26 +301,47 @@ class Row:
                 self.best, self.best_logits, self.reached = state, own, got
         return found
 
-    def _logits(self, texts: Sequence[str]) -> Turns[list[Answer]]:
-        """The answers to texts, each asked for once; OutOfQueriesError with those of the first where not all fit."""
-        keys = [blake2b(text.encode(), digest_size=16).digest() for text in texts]
+    def _logits(self, texts: Iterable[str]) -> Turns[list[Answer]]:
+        """The answers to texts, each asked for once; OutOfQueriesError with those of the first where not all fit.
+
+        Of texts behind the first that does not fit none is looked at.
+        """
         fresh: dict[bytes, str] = {}
+        keys: list[bytes] = []
         after: list[int] = []
-        for key, text in zip(keys, texts, strict=True):
+        spent = False
+        for text in texts:
+            key = blake2b(text.encode(), digest_size=16).digest()
             if key not in self._seen and key not in fresh:
-                if self.budget is not None and self.queries + len(fresh) >= self.budget:
+                spent = self.budget is not None and self.queries + len(fresh) >= self.budget
+                if spent:
                     break
                 fresh[key] = text
+            keys.append(key)
             after.append(self.queries + len(fresh))
         if fresh:
             (answers,) = yield (self.questions.logits(list(fresh.values())),)
             self._seen |= dict(zip(fresh, answers, strict=True))
         self.queries += len(fresh)
         self.cached += len(after) - len(fresh)
-        found = [Answer(self._seen[key], queries) for key, queries in zip(keys, after, strict=False)]
-        if len(found) < len(texts):
+        found = [Answer(self._seen[key], queries) for key, queries in zip(keys, after, strict=True)]
+        if spent:
             raise OutOfQueriesError(found)
         return found
+
+
+def _in_parts(passages: Iterable[Passage], most: int) -> Iterator[list[Passage]]:
+    """The passages in their order, in parts that end with the first whose text is beyond `most` characters in all."""
+    part: list[Passage] = []
+    held = 0
+    for one in passages:
+        part.append(one)
+        held += len(str(one))
+        if held > most:
+            yield part
+            part, held = [], 0
+    if part:
+        yield part
 
 
 def _answered(asked: Request | None) -> Turns[Sequence[Any]]:

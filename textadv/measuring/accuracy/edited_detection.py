@@ -11,6 +11,7 @@ from textadv.data import Examples
 from textadv.measuring.accuracy.attacked_rows import Finished
 from textadv.measuring.accuracy.detection import Limit, Scored, flagged_measures
 from textadv.measuring.accuracy.edited import UNCONFIRMED, EditLedger, edit_rows, write_edits
+from textadv.measuring.accuracy.edited_record import untried_note
 from textadv.measuring.measured import Measure, Measured
 from textadv.measuring.sections.edited_detection import EditedDetection, FlaggedShare, Kind, ThresholdSearch
 from textadv.models import tempered
@@ -83,7 +84,7 @@ class DetectorEdits:
                 edited = replace(edited, rows=tuple(self._confirmed(row, limit, reached) for row in edited.rows))
                 if folder is not None and rank() == 0:
                     write_edits(folder / f"{name}@{limit.share:g}.jsonl", edited)
-                ended = (len(edited), edited.count(Status.SUCCEEDED), edited.mean_queries)
+                ended = (len(edited), edited.count(Status.SUCCEEDED), edited.mean_queries, edited.untried)
                 searches.append(ThresholdSearch(name, limit.share, *ended))
                 told = edited.summary(attack.transformation.by_word) if len(edited) else "no row is left on its side"
                 say(f"{name} at the threshold for {100 * limit.share:g} %: {told}")
@@ -151,7 +152,19 @@ def with_detected_edits(
     by_id = {measure.id: measure for measure in measures}
     shares = tuple(_shares(detector, found, files, by_id))
     section = EditedDetection(positive, tuple(found.under), shares, found.searches)
-    return replace(measured, measures=(*measured.measures, *measures), sections=(*measured.sections, section))
+    return replace(
+        measured,
+        measures=(*measured.measures, *measures),
+        sections=(*measured.sections, section),
+        notes=(*measured.notes, *_untried(found.searches)),
+    )
+
+
+def _untried(searches: Sequence[ThresholdSearch]) -> Iterator[str]:
+    """What is to be said of searches that spent their queries before the first edit."""
+    for one in searches:
+        at = f"{one.name}, at the threshold for {100 * one.share:g} %,"
+        yield from untried_note(at, one.untried, one.rows)
 
 
 def _measures(

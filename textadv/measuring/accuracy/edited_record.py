@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from textadv.attacks.edits import EditAttack, Edited, EditedRow, Status
+from textadv.attacks.edits.results import NO_EDIT
 from textadv.data import Examples
 from textadv.measuring.measured import OWN, Measure, Measured, share
 from textadv.measuring.rates import percent
@@ -18,6 +19,8 @@ GROUP = "edits"
 HEADING = "edits of the text"
 CLEAN_EDITS, WORST_EDIT, ROBUST_EDITS, SUCCESS_EDITS = "edits/clean", "edits/worst", "edits/robust/", "edits/success/"
 QUERIES, WORDS = "edits/queries/", "edits/words_changed/"
+FEW = 0.03
+"""Rows on which no edit was tried are told of where they are more than this share of those that were to be searched."""
 
 
 def with_edits(
@@ -150,9 +153,20 @@ def _doubts(runs: Sequence[EditRun]) -> Iterator[str]:
             yield f"{run.name} searched none of {len(run.rows)} rows: {run.rows[0].reason}."
         elif searched and all(row.status == Status.FAILED.value for row in searched):
             unbroken.setdefault(len(searched), []).append(run.name)
+        untried = sum(row.reason.startswith(NO_EDIT) for row in run.rows)
+        yield from untried_note(run.name, untried, untried + len(searched))
     for rows, names in unbroken.items():
         each, checked = (" each", "attacks work") if len(names) > 1 else ("", "attack works")
         yield (
             f"{', '.join(names)} broke none of {rows} rows{each}, by the class that the model says; check that the "
             f"{checked} before reading this as robustness."
+        )
+
+
+def untried_note(name: str, untried: int, rows: int) -> Iterator[str]:
+    """That an attack tried no edit on so many of the rows that it was to search, where they are more than a few."""
+    if untried > FEW * rows:
+        yield (
+            f"{name} tried no edit on {untried} of {rows} rows: their queries were spent before the first edit. They "
+            "count as they are, which says nothing of robustness; raise its queries."
         )

@@ -35,14 +35,15 @@ class FlaggedShare:
 
 @dataclass(frozen=True)
 class ThresholdSearch:
-    """How many rows an attack searched at the threshold for `share`, how many it took to the other side, and its mean
-    queries."""
+    """How many rows an attack searched at the threshold for `share`, how many it took to the other side, its mean
+    queries, and of the rows those on which no edit was tried, since their queries were spent before the first."""
 
     name: str
     share: float
     rows: int
     succeeded: int
     queries: float
+    untried: int = 0
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,12 @@ class EditedDetection:
             rows = [["rows of", "flagged", "model", "as they are", *attacks, "worst edit"]]
             rows += _table(models, share, attacks)
             blocks.append(Grid(rows, f"Flagged at the threshold for {100 * share:g} % false positives, in %"))
-        head = ["attack", "threshold for", "model", "searched", "succeeded", "queries"]
+        head = ["attack", "threshold for", "model", "searched", "succeeded", "no edit tried", "queries"]
         lines = [
-            [one.name, f"{100 * one.share:g} %", name, str(one.rows), str(one.succeeded), f"{one.queries:.1f}"]
+            [one.name, f"{100 * one.share:g} %", name, *map(str, counts), f"{one.queries:.1f}"]
             for name, found in models.items()
             for one in found.searches
+            for counts in [(one.rows, one.succeeded, one.untried)]
         ]
         blocks.append(Grid([head, *lines], "Searches at the thresholds, of rows that were not on the other side yet"))
         return blocks

@@ -147,7 +147,10 @@ def _curve(name: str, runs: Mapping[str, EditRun]) -> list[Block]:
         "the table below holds the same numbers."
     )
     ticks = tuple((at, f"{budget:,}") for budget, at in place.items())
-    caption = "Bands are 95 % Wilson intervals; one query is the row as it is. Of one run of each attack."
+    caption = (
+        "Bands are 95 % Wilson intervals; one query is the row as it is. Of one run of each attack: one that ranks "
+        "words may get there sooner where its budget is too small to ask for each."
+    )
     plot = Lines(tuple(series), ticks, "queries a row (not to scale)", "accuracy (%)")
     told = Text(f"{title}, in %:")
     return [Picture(plot, title, alt, caption), told, Grid(rows, f"{title}, with 95 % intervals")]

@@ -37,7 +37,7 @@ class Mining:
             found += [
                 Grid(_table(one.rounds, names, held_out=True), "Held-out rows wrong when edited, in %"),
                 Grid(_table(one.rounds, names, held_out=False), "Training rows wrong when edited, in %"),
-                Text(" ".join(plateau(one.rounds, name) for name in names)),
+                Text(" ".join(plateau(one.rounds, name) + _untried(one.rounds, name) for name in names)),
             ]
         return found
 
@@ -58,6 +58,15 @@ def plateau(rounds: Sequence[Round], name: str) -> str:
     if number == len(own) - 1:
         return f"{name}: still falling in the last part."
     return f"{name}: no fall beyond chance since round {number + 1}."
+
+
+def _untried(rounds: Sequence[Round], name: str) -> str:
+    """On how many rows of all rounds no edit was tried, as a sentence behind another; nothing where on none."""
+    own = [tried for one in rounds for tried in one.tried if tried.name == name]
+    untried, rows = sum(one.untried for one in own), sum(one.rows + len(one.held_out) for one in own)
+    if not untried:
+        return ""
+    return f" No edit was tried on {untried} of {rows} rows, whose queries were spent before the first: raise queries."
 
 
 def _table(rounds: Sequence[Round], names: Sequence[str], held_out: bool) -> list[list[str]]:

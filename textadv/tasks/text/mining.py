@@ -75,7 +75,9 @@ class EditMiner:
             apart = self._edited(victim, attack, self.held_out, self.held_out_rows, HELD_OUT_DRAW, 0)
             wrong = [row for row in seen[key] if self._wrong(row, limit)]
             hard += [HardRow(row.edited, row.pair, row.label) for row in wrong if row.edited != row.text]
-            tried.append(Tried(key, len(seen[key]), len(wrong), tuple(self._wrong(row, limit) for row in apart)))
+            untried = sum(row.untried for row in (*seen[key], *apart))
+            held_out = tuple(self._wrong(row, limit) for row in apart)
+            tried.append(Tried(key, len(seen[key]), len(wrong), held_out, untried))
         found = Round(step, tuple(tried), self.sampler.add(hard), len(self.sampler.found))
         return Mined(found) if last else Mined(found, forwards, slopes, seconds)
 
