@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -10,13 +11,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenizerBase
 
+from textadv.data.encoding import reading_of
 from textadv.models.filled import filled
 from textadv.models.finite import require_finite_weights
 from textadv.models.loading import require_words, usable
 from textadv.models.places import device_of, pretrained
 from textadv.models.running import evaluating
 from textadv.models.sources import quiet, require_tokenizer
-from textadv.values.digests import weights_hash
+from textadv.values.descriptions import settings_hash
+from textadv.values.digests import digest, weights_hash
 from textadv.values.errors import ModelError
 
 AT_A_TIME = 64
@@ -27,7 +30,8 @@ SHOWN_HASH = 16
 class MaskedModel:
     """A masked language model. It prints itself by its name and the hash of its weights.
 
-    max_length: tokens that it reads, with a gap among them: of a longer text what stands around the gap.
+    max_length: tokens that it reads, with a gap among them: of a longer text what stands around the gap. settings: a
+    hash of what it does beside its weights, tokenizer included; "" where nobody told.
     """
 
     name: str
@@ -35,6 +39,7 @@ class MaskedModel:
     model: nn.Module = field(repr=False)
     tokenizer: PreTrainedTokenizerBase = field(repr=False)
     max_length: int = 128
+    settings: str = field(default="", repr=False)
 
     @torch.no_grad()
     def fill(self, gaps: Sequence[tuple[str, str]], count: int) -> list[list[tuple[str, float]]]:
@@ -76,13 +81,17 @@ class MaskedModel:
 
 @dataclass(frozen=True, eq=False)
 class TextEncoder:
-    """A model whose mean last hidden state says what a text is about. It prints itself by name and hash of weights."""
+    """A model whose mean last hidden state says what a text is about. It prints itself by name and hash of weights.
+
+    settings: as of `MaskedModel`.
+    """
 
     name: str
     hash: str
     model: nn.Module = field(repr=False)
     tokenizer: PreTrainedTokenizerBase = field(repr=False)
     max_length: int = 128
+    settings: str = field(default="", repr=False)
 
     @torch.no_grad()
     def vectors(self, texts: Sequence[str]) -> list[Tensor]:
@@ -116,7 +125,8 @@ def load_masked_model(folder: str, max_length: int = 128) -> MaskedModel:
         )
     if tokenizer.mask_token_id is None:
         raise ModelError(f"The tokenizer of {folder!r} has no mask token. Name the folder of a masked language model.")
-    return MaskedModel(folder, weights_hash(model)[:SHOWN_HASH], model, tokenizer, _taken(model, max_length))
+    found = weights_hash(model)[:SHOWN_HASH], model, tokenizer, _taken(model, max_length)
+    return MaskedModel(folder, *found, _settings(model, tokenizer))
 
 
 def load_text_encoder(folder: str, max_length: int = 128) -> TextEncoder:
@@ -133,7 +143,12 @@ def load_text_encoder(folder: str, max_length: int = 128) -> TextEncoder:
             f"the encoder {folder!r}: its tokenizer has no padding token, so that texts of different length cannot be "
             "read together. Name the folder of an encoder, such as a sentence-transformers model, not of a decoder."
         )
-    return TextEncoder(folder, weights_hash(model)[:SHOWN_HASH], model, tokenizer, _taken(model, max_length))
+    found = weights_hash(model)[:SHOWN_HASH], model, tokenizer, _taken(model, max_length)
+    return TextEncoder(folder, *found, _settings(model, tokenizer))
+
+
+def _settings(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> str:
+    return digest([settings_hash(model).encode(), json.dumps(reading_of(tokenizer)).encode()])
 
 
 def _taken(model: nn.Module, max_length: int) -> int:
