@@ -16,7 +16,7 @@ from textadv.attacks.prompts.worded import Worded
 from textadv.data import Chat, encode_chats
 from textadv.data.rendering import one_turn
 from textadv.measuring.judges.verdicts import REFUSAL_LISTS
-from textadv.measuring.ledger import read
+from textadv.measuring.ledger import read, rewrite
 from textadv.measuring.safety.adversaries import behaviours_of
 from textadv.measuring.safety.elicitation import Elicitation, elicit
 from textadv.measuring.safety.generate import Decoding
@@ -117,6 +117,30 @@ def test_what_was_found_is_not_searched_again(tmp_path: Path) -> None:
     changed = Polite(word=" please!")
     asked_with(changed, store)
     assert changed.searched == [10, 11, 12]
+
+
+def test_a_kept_row_that_is_no_more_as_it_was_said_is_searched_again(tmp_path: Path) -> None:
+    """An error of it would stay: whatever it was found on, another machine or library, is not there any more."""
+    store = tmp_path / "answers" / "model.jsonl"
+    first = asked_with(Polite(), store)
+    kept = store.parent / "rewritten" / "model.jsonl"
+    told = read(kept)[0]
+    stale = [line for line in told if line["rewritten"]["id"] == 11]
+    stale[0]["rewritten"]["loss"] += 1
+    rewrite(kept, told)
+    again, last = Polite(), Polite()
+    found = asked_with(again, store, judges=2)
+    assert again.searched == [11] and found.outcomes == first.outcomes
+    asked_with(last, store)
+    assert last.searched == []
+
+
+def test_a_row_that_was_said_wrongly_is_searched_again_by_the_next_evaluation_alone(tmp_path: Path) -> None:
+    store = tmp_path / "answers" / "model.jsonl"
+    first, second = Polite(says=0.001), Polite(says=0.001)
+    asked_with(first, store, judges=2)
+    asked_with(second, store, judges=2)
+    assert first.searched == [10, 11, 12] and second.searched == [11]
 
 
 def test_a_text_for_all_rows_is_searched_for_all_again(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -23,10 +24,12 @@ from transformers import (
 )
 
 from tests.attacks.edits.toys import tokenizer
+from textadv.attacks.edits import EditAttack, Greedy, MaskedWords, Similarity, Synonyms, TextEdits, WordTable
 from textadv.models import ModelError
 from textadv.models.reading_models import MaskedModel, TextEncoder, load_masked_model, load_text_encoder
 
 LONG = "a good film " * 40
+TABLE = WordTable("toy", {"good": ("bad",)})
 SIZES = {
     "hidden_size": 16,
     "num_hidden_layers": 1,
@@ -63,6 +66,28 @@ def test_a_masked_model_fills_a_gap_in_a_text_longer_than_its_positions(
 ) -> None:
     (found,) = load_masked_model(folder(tmp_path, kind, config)).fill([(LONG, LONG)], 3)
     assert 0 < len(found) <= 3
+
+
+def test_attacks_know_the_settings_and_the_tokenizer_of_the_models_that_they_read_with(tmp_path: Path) -> None:
+    """Beside what they print, which tells the weights; a folder told by its place alone would do without."""
+    masked, config = folder(tmp_path, BertForMaskedLM, BertConfig), tmp_path / "config.json"
+    encoding = folder(tmp_path / "encoder", BertModel, BertConfig)
+
+    def attack() -> EditAttack:
+        encoder = Similarity(load_text_encoder(encoding), 0.5)
+        return EditAttack(MaskedWords(load_masked_model(masked)), Greedy("delete"), (encoder,))
+
+    first, again = attack(), attack()
+    told = json.loads(config.read_text())
+    config.write_text(json.dumps(told | {"layer_norm_eps": 1.0}))
+    other = attack()
+    config.write_text(json.dumps(told))
+    words = json.loads((tmp_path / "tokenizer.json").read_text())
+    (tmp_path / "tokenizer.json").write_text(json.dumps(words | {"normalizer": {"type": "Lowercase"}}))
+    assert first.reading == again.reading and len({first.reading, other.reading, attack().reading}) == 3
+    assert first.identity == other.identity and EditAttack(Synonyms(TABLE), Greedy("delete")).reading == ""
+    edits, changed = (TextEdits(one, tokenizer(["good"]), 24).hashes for one in (first, other))
+    assert {name for name in edits if edits[name] != changed[name]} == {"settings.attack.edits"}
 
 
 def test_an_encoder_without_a_padding_token_is_refused(tmp_path: Path) -> None:

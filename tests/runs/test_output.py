@@ -134,6 +134,18 @@ def test_a_run_is_not_resumed_with_other_data(tmp_path: Path) -> None:
     assert {found.name: found.read_bytes() for found in tmp_path.iterdir() if found.is_file()} == before
 
 
+def test_a_run_is_not_resumed_with_other_settings_of_its_model(tmp_path: Path) -> None:
+    """The weights are the same. A run that an earlier version began knows no settings, and goes on."""
+    made_ready(tmp_path)
+    path = tmp_path / HASHES_FILE
+    known = json.loads(path.read_text())
+    path.write_text(json.dumps(known | {"settings.initial": "of another config.json"}))
+    with pytest.raises(ConfigError, match="changed since: settings.initial. Settings are what config.json and adapter"):
+        made_ready(tmp_path, "checkpoint.resume=true")
+    path.write_text(json.dumps({name: value for name, value in known.items() if name != "settings.initial"}))
+    made_ready(tmp_path, "checkpoint.resume=true")
+
+
 def test_room_that_is_missing_is_told_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

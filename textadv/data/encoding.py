@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -175,6 +176,17 @@ def require_tokenizer(tokenizer: object) -> None:
     """Raises TypeError where this is no tokenizer of transformers."""
     remedy = "Give the object that loading returns: load_classifier(...).tokenizer, or AutoTokenizer's."
     require_kind("tokenizer", tokenizer, PreTrainedTokenizerBase, "a tokenizer", remedy)
+
+
+def reading_of(tokenizer: PreTrainedTokenizerBase) -> list[object]:
+    """All by which it makes tokens of texts, as JSON can hold it; not what calls leave behind in it."""
+    if isinstance(tokenizer, PreTrainedTokenizerFast):
+        told = json.loads(tokenizer.backend_tokenizer.to_str()) | {"truncation": None, "padding": None}
+    else:
+        told = tokenizer.get_vocab()
+    # What stands in tokenizer_config.json alone: which end of a text is cut, how control tokens in it are read.
+    sides = [tokenizer.truncation_side, tokenizer.padding_side, bool(tokenizer.split_special_tokens)]
+    return [sides, sorted(told.items())]
 
 
 def encode(

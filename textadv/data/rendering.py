@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,8 +19,10 @@ from transformers.utils import chat_template_utils
 
 from textadv.data.characters import Surrogates, unbroken
 from textadv.data.control_tokens import end_of_turn
+from textadv.data.encoding import reading_of
 from textadv.data.guarded import TemplateError, rendered
 from textadv.data.thoughts import KNOWN, Marks, Said, Speech, between, empty_thought, marks_of_text, thinks
+from textadv.values.digests import digest
 from textadv.values.errors import DataError
 
 Message = Mapping[str, str]
@@ -100,6 +103,14 @@ class Template:
                 f"{self.name} refuses a chat of the turns {roles}: {why.rstrip('.')}. Change the turns, or the "
                 "template: model.chat_template, the path of a Jinja file."
             ) from error
+
+    @property
+    def reading(self) -> str:
+        """A hash of all by which chats become tokens, and tokens words: tokenizer, template, variables and marks."""
+        own = self.tokenizer
+        words = [own.special_tokens_map, bool(getattr(own, "clean_up_tokenization_spaces", False))]
+        written = [own.chat_template, dict(self.variables), self.think]
+        return digest([json.dumps([*reading_of(own), *words, *written], default=str).encode()])
 
     def skeleton(self, messages: Sequence[Message], *, generation: bool) -> list[str]:
         """The template's own text in pieces, with a placeholder between them (at each odd place) for each content."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenizerBase
 
-from textadv.data.encoding import truncation_kept
+from textadv.data.encoding import reading_of, truncation_kept
 from textadv.models.filled import filled
 from textadv.models.finite import require_finite_weights
 from textadv.models.loading import require_words, usable
@@ -22,7 +23,8 @@ from textadv.models.running import THIRD_PARTY, evaluating
 from textadv.models.sources import quiet, require_tokenizer
 from textadv.models.trial import described
 from textadv.models.whole_words import whole_words
-from textadv.values.digests import weights_hash
+from textadv.values.descriptions import settings_hash
+from textadv.values.digests import digest, weights_hash
 from textadv.values.errors import ModelError
 
 AT_A_TIME = 64
@@ -35,7 +37,8 @@ T = TypeVar("T")
 class MaskedModel:
     """A masked language model. It prints itself by its name and the hash of its weights.
 
-    max_length: tokens that it reads, with a gap among them: of a longer text what stands around the gap.
+    max_length: tokens that it reads, with a gap among them: of a longer text what stands around the gap. settings: a
+    hash of what it does beside its weights, tokenizer included; "" where nobody told.
     """
 
     name: str
@@ -43,6 +46,7 @@ class MaskedModel:
     model: nn.Module = field(repr=False)
     tokenizer: PreTrainedTokenizerBase = field(repr=False)
     max_length: int = 128
+    settings: str = field(default="", repr=False)
 
     @torch.no_grad()
     def fill(self, gaps: Sequence[tuple[str, str]], count: int) -> list[list[tuple[str, float]]]:
@@ -105,7 +109,7 @@ class MaskedModel:
 class TextEncoder:
     """A model whose mean last hidden state says what a text is about. It prints itself by name and hash of weights.
 
-    max_length: tokens that it reads at once.
+    max_length: tokens that it reads at once. settings: as of `MaskedModel`.
     """
 
     name: str
@@ -113,6 +117,7 @@ class TextEncoder:
     model: nn.Module = field(repr=False)
     tokenizer: PreTrainedTokenizerBase = field(repr=False)
     max_length: int = 128
+    settings: str = field(default="", repr=False)
 
     @torch.no_grad()
     def vectors(self, texts: Sequence[str]) -> list[Tensor]:
@@ -170,7 +175,8 @@ def load_masked_model(folder: str, max_length: int = 128) -> MaskedModel:
     if tokenizer.mask_token_id is None:
         raise ModelError(f"The tokenizer of {folder!r} has no mask token. Name the folder of a masked language model.")
     _require_embedded(folder, model, tokenizer)
-    found = MaskedModel(folder, weights_hash(model)[:SHOWN_HASH], model, tokenizer, _taken(model, max_length))
+    read = weights_hash(model)[:SHOWN_HASH], model, tokenizer, _taken(model, max_length)
+    found = MaskedModel(folder, *read, _settings(model, tokenizer))
     if not whole_words(tokenizer):
         raise ModelError(
             f"No token of the tokenizer of {folder!r} is a whole word, so that none could fill a gap. Name the folder "
@@ -200,7 +206,8 @@ def load_text_encoder(folder: str, max_length: int = 128) -> TextEncoder:
             "read together. Name the folder of an encoder, such as a sentence-transformers model, not of a decoder."
         )
     _require_embedded(folder, model, tokenizer)
-    found = TextEncoder(folder, weights_hash(model)[:SHOWN_HASH], model, tokenizer, _taken(model, max_length))
+    read = weights_hash(model)[:SHOWN_HASH], model, tokenizer, _taken(model, max_length)
+    found = TextEncoder(folder, *read, _settings(model, tokenizer))
     texts = ["a", "a " * found.max_length]
     vectors = _tried(folder, "gives no vector of a text", "an encoder", lambda: found.vectors(texts))
     if not all(bool(vector.isfinite().all()) for vector in vectors):
@@ -226,6 +233,10 @@ def _tried(folder: str, lack: str, wanted: str, call: Callable[[], T]) -> T:
         return call()
     except THIRD_PARTY as error:
         raise ModelError(f"{folder!r} {lack}: {described(error)}. Name the folder of {wanted} that does.") from error
+
+
+def _settings(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> str:
+    return digest([settings_hash(model).encode(), json.dumps(reading_of(tokenizer)).encode()])
 
 
 def _taken(model: nn.Module, max_length: int) -> int:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from textadv.data import EncodedRows, Examples, encode
-from textadv.data.encoding import truncation_kept
+from textadv.data.encoding import reading_of, truncation_kept
 from textadv.models.places import delta_shape, device_of, dtype_of, require_model
 from textadv.models.running import evaluating, forward, vectors
 from textadv.models.whole_words import whole_words
@@ -237,14 +237,7 @@ class Victim:
     @property
     def reading(self) -> str:
         """A hash of all by which texts become tokens, length and windows too; not of what calls leave behind."""
-        own = self.tokenizer
-        if isinstance(own, PreTrainedTokenizerFast):
-            told = json.loads(own.backend_tokenizer.to_str()) | {"truncation": None, "padding": None}
-        else:
-            told = own.get_vocab()
-        # What stands in tokenizer_config.json alone: which end of a text is cut, how control tokens in it are read.
-        sides = [own.truncation_side, own.padding_side, bool(own.split_special_tokens)]
-        return digest([json.dumps([self.max_length, self.windows, sides, sorted(told.items())]).encode()])
+        return digest([json.dumps([self.max_length, self.windows, *reading_of(self.tokenizer)]).encode()])
 
     def blank(self) -> str:
         """What stands for an unknown word: the tokenizer's own token, else its mask, else a word that says nothing."""

@@ -11,6 +11,7 @@ from textadv.runs.output import RUN_PARTS
 from textadv.runs.reads import require_outside
 from textadv.runs.ready import prepare
 from textadv.runs.reporting import measured, report, tell_results
+from textadv.values.descriptions import INITIAL
 
 
 def measure(config: RunSection, models: Sequence[NamedModel], output: str) -> None:
@@ -21,7 +22,12 @@ def measure(config: RunSection, models: Sequence[NamedModel], output: str) -> No
     # Every model is tried before the first is measured, so that a mistake in the last shows at once.
     tasks, names = first.compared([model.path for model in models]), [model.name for model in models]
     warnings = tuple(dict.fromkeys(line for task in tasks for line in task.warnings))
-    hashes = {f"weights.{name}": task.hashes["weights.initial"] for name, task in zip(names, tasks, strict=True)}
+    hashes = {
+        f"{kind}.{name}": task.hashes[f"{kind}.{INITIAL}"]
+        for kind in ("weights", "settings")
+        for name, task in zip(names, tasks, strict=True)
+        if f"{kind}.{INITIAL}" in task.hashes
+    }
     for warning in warnings:
         first.run.say(f"warning: {warning}")
     first.run.say(f"threat: {first.threat}\n")

@@ -22,10 +22,12 @@ from textadv.runs.reads import require_outside
 from textadv.tasks.file import config_difference, dump_config, written_config
 from textadv.tasks.protocol import say
 from textadv.training import checkpoint as checkpoints
+from textadv.values.descriptions import SETTINGS
 from textadv.values.errors import WriteError
 from textadv.values.host.reading import json_of
 from textadv.values.host.writing import discard, free_bytes, in_bytes, require_writable, sweep, write_bytes
 
+OF_SETTINGS = "Settings are what config.json and adapter_config.json say, as this transformers and peft read them."
 CONFIG_FILE, HASHES_FILE, MARK = "config.yaml", "hashes.json", ".unfinished"
 # What a run leaves, in the order in which it is removed: what says which run it is goes last.
 RUN_PARTS = (
@@ -376,8 +378,12 @@ def _require_unchanged(
     output: Path, before: Mapping[str, str], hashes: Mapping[str, str], explain: Callable[[Sequence[str]], str]
 ) -> None:
     changed = sorted(name for name in {*before, *hashes} if before.get(name) != hashes.get(name))
+    # An earlier version kept no hash of settings.
+    changed = [name for name in changed if name in before or not name.startswith(SETTINGS)]
     if changed:
         remedy = explain(changed) or "Put them back, or start anew in another output folder."
+        if any(name.startswith(SETTINGS) for name in changed):
+            remedy = f"{OF_SETTINGS} {remedy}"
         raise ConfigError(
             [
                 f"checkpoint.resume: true needs what {output} was started with. These have changed since: "

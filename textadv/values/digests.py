@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -26,8 +26,3 @@ def weights_hash(model: nn.Module) -> str:
     """SHA-256 of all weights and buffers of the model, by name."""
     named = sorted(model.state_dict().items())
     return digest(part for name, value in named for part in (name.encode(), tensor_bytes(value)))
-
-
-def surrogate_hashes(surrogates: Mapping[str, nn.Module]) -> dict[str, str]:
-    """SHA-256 of the weights of each model that attacks are transferred from."""
-    return {f"weights.surrogate.{name}": weights_hash(model) for name, model in surrogates.items()}

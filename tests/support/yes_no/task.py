@@ -22,7 +22,7 @@ from textadv.tasks.protocol import Plan, Run
 from textadv.training.mixing import NO_ATTACK
 from textadv.training.progress import Scores
 from textadv.training.sampling import OneStream
-from textadv.values.digests import weights_hash
+from textadv.values.descriptions import INITIAL, model_hashes
 
 LENGTH, ROWS = 32, range(12)
 
@@ -123,7 +123,5 @@ def ready(config: YesNoConfig, run: Run) -> YesNo:
     run.require_room(loaded.model)
     parts = [encode(part, loaded.tokenizer, LENGTH) for part in (splits.train, splits.validation, splits.test)]
     threat = config.threat.make().resolved(loaded.model)
-    task = YesNo(
-        config, run, splits, parts[0], parts[1], parts[2], threat, {"weights.initial": weights_hash(loaded.model)}
-    )
+    task = YesNo(config, run, splits, parts[0], parts[1], parts[2], threat, model_hashes(INITIAL, loaded.model))
     return replace(task, warnings=(*run.notes, *task.warnings))

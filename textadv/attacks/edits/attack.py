@@ -15,12 +15,13 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from random import Random
 from typing import Protocol, runtime_checkable
 
+from textadv.attacks.edits.constraints import Similarity
 from textadv.attacks.edits.driver import Task, run
 from textadv.attacks.edits.goals import Misclassify
 from textadv.attacks.edits.greedy import Greedy
 from textadv.attacks.edits.parts import Constraint, Goal, PlaceConstraint, TextConstraint, Transformation
 from textadv.attacks.edits.passage import Passage
-from textadv.attacks.edits.replacing import AnyOf, GradientWords, parts_of
+from textadv.attacks.edits.replacing import AnyOf, GradientWords, MaskedWords, parts_of
 from textadv.attacks.edits.results import NO_EDIT, Edited, EditedRow, Status
 from textadv.attacks.edits.row import Oracles, OutOfQueriesError, Questions, Row, SearchEndedError, Turns
 from textadv.data import Examples
@@ -93,6 +94,17 @@ class EditAttack:
     def identity(self) -> str:
         """SHA-256 of all that its results follow from: every part with its settings, word lists and models by hash."""
         return digest([repr(self).encode()])
+
+    @property
+    def reading(self) -> str:
+        """SHA-256 of the settings of the models that it reads texts with, which `identity` knows by weights alone.
+
+        "" where there are none.
+        """
+        models = [part.model.settings for part in parts_of(self.transformation) if isinstance(part, MaskedWords)]
+        encoders = [one.encoder.settings for one in self.constraints if isinstance(one, Similarity)]
+        found = [*models, *encoders]
+        return digest(map(str.encode, found)) if any(found) else ""
 
     @property
     def follows_gradients(self) -> bool:

@@ -25,6 +25,7 @@ from textadv.models import bare, evaluating
 from textadv.models.pieces import Pieces
 from textadv.models.victim import Asked, Victim
 from textadv.values.batch import Batch
+from textadv.values.descriptions import SETTINGS
 from textadv.values.digests import digest
 from textadv.values.errors import ModelError
 from textadv.values.host.phases import telling, untold
@@ -148,7 +149,9 @@ class TextEdits:
     def hashes(self) -> dict[str, str]:
         """Of a search SHA-256 of all that it follows from, words and models included; what is drawn has no files."""
         found = [search.identity for search in self.searches]
-        return {"attack.edits": found[0] if len(found) == 1 else digest(map(str.encode, found))} if found else {}
+        told = {"attack.edits": found[0] if len(found) == 1 else digest(map(str.encode, found))} if found else {}
+        read = [search.reading for search in self.searches]
+        return told | ({f"{SETTINGS}attack.edits": digest(map(str.encode, read))} if any(read) else {})
 
     @on_arrays
     def __call__(

@@ -34,7 +34,7 @@ class EditLedger:
     @classmethod
     def of(cls, finished: Finished, attack: EditAttack, victim: Victim) -> EditLedger:
         """That of this attack on this model. In a distributed run every process must call it."""
-        key = key_of(finished.origin, "edits", attack.identity, victim.reading)
+        key = key_of(finished.origin, "edits", attack.identity, attack.reading, victim.reading)
         files = finished.files(key)
         told = files.read_back(of_its_ledger)
         known = {row: found for lines in told for line in lines for row, found in line["edited"].items()}

@@ -86,7 +86,7 @@ def evaluate_chat(
     """Every measure of the panel on one model.
 
     tokenizer: or the `Template` that the panel was made with: what its model thinks is then told from what it says.
-    key: a hash of the model's weights; answers in `folder` of the same weights are not written again.
+    key: names all but the prompt that answers follow from; those in `folder` under the same are not written again.
     """
     # A saved model is named by its path, which must not lead out of the folder.
     store = folder / f"{re.sub(r'[^A-Za-z0-9_-]+', '_', name)}.jsonl"

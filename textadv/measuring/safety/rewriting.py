@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -49,10 +49,11 @@ class Rewriting:
     drawn: whether its variants are drawn alike, see `Drawn`. sizes: of rows, by id and variant; None of one of which
     nothing can be sent, or nothing but what an earlier variant sends. worded: the tokens of prompts that are known
     beforehand, alike. lost: rows that failed, which another judge is not to have searched again: what an endpoint
-    writes then would be another prompt.
+    writes then would be another prompt, and of what was said wrongly just now another search would say the same.
 
     What the attack says is not believed. The tokens are made of its text again, and the loss is measured again: where
-    it is another one, the row is an error. A row of which nothing can be sent is an error too, that says why.
+    it is another one, the row is an error, and one that was kept is searched again. A row of which nothing can be sent
+    is an error too, that says why.
     """
 
     attack: RewritingAttack
@@ -83,7 +84,7 @@ class Rewriting:
         for variant in range(self.attack.variants):
             keys = {row.id: self._key(asked if self.attack.universal else [row], row, variant) for row in asked}
             found = self._found(victim, asked, variant, keys)
-            yield Round([_prompt(victim, row, found[row.id], keys[row.id]) for row in asked])
+            yield Round([_prompt(victim, found[row.id], keys[row.id]) for row in asked])
 
     @property
     def _asked(self) -> list[AskedFor]:
@@ -139,14 +140,14 @@ class Rewriting:
 
     def _found(
         self, victim: ChatVictim, asked: Sequence[AskedFor], variant: int, keys: Mapping[int, str]
-    ) -> dict[int, Rewritten]:
+    ) -> dict[int, Checked]:
         """Every row rewritten, by id, on every process: those that were kept, and the others searched now.
 
         keys: what each is kept under, by id.
         """
         files = self._files()
-        known = {} if files is None else _kept(files) | self.lost
-        missing = [row for row in asked if keys[row.id] not in known]
+        known = {} if files is None else self._standing(victim, asked, keys, _kept(files))
+        missing = [row for row in asked if row.id not in known]
         if missing and self.attack.universal:
             missing = list(asked)
         mine = missing if self.attack.universal else own_share(missing, victim.model)
@@ -162,13 +163,37 @@ class Rewriting:
             made_now = self.attack(victim, mine, variant=variant, found=one) if mine else []
         shared = of_the_first(made_now) if self.attack.universal else from_shares(made_now, victim.model)
         lost = {keys[row.id]: row for row in shared if row.status == "failed"}
+        plain = {row.id: row for row in asked}
+        fresh = {row.id: _checked(victim, plain[row.id], row) for row in shared}
         if files is not None and self.key:
-            self.lost.update(lost)
+            self.lost.update({keys[number]: one.row for number, one in fresh.items() if one.why} | lost)
         if files is not None and writes and self.attack.universal and len(lost) < len(shared):
             # Of a search that came to its end: without them all rows would be searched again.
             keep(files.own, [{"key": key, "rewritten": asdict(row)} for key, row in lost.items()])
-        found = {row.id: known[keys[row.id]] for row in asked if keys[row.id] in known}
-        return found | {row.id: row for row in shared}
+        return known | fresh
+
+    def _standing(
+        self,
+        victim: ChatVictim,
+        asked: Sequence[AskedFor],
+        keys: Mapping[int, str],
+        kept: Mapping[str, list[Rewritten]],
+    ) -> dict[int, Checked]:
+        """Rows that are not searched again, by id: lost ones, and of those that were kept the newest that still holds.
+
+        In a distributed run every process must call it: the first one's rounding decides.
+        """
+        found: dict[int, Checked] = {}
+        for row in asked:
+            lost = self.lost.get(keys[row.id])
+            if lost is not None:
+                found[row.id] = _checked(victim, row, lost)
+                continue
+            checked = (_checked(victim, row, one) for one in reversed(kept.get(keys[row.id], [])))
+            held = next((one for one in checked if not one.why or one.row.status == "failed"), None)
+            if held is not None:
+                found[row.id] = held
+        return of_the_first(found)
 
     def _files(self) -> Files | None:
         if self.store is None:
@@ -185,9 +210,20 @@ class Rewriting:
         return digest([json.dumps(told, default=str).encode()])
 
 
-def _prompt(victim: ChatVictim, asked: AskedFor, row: Rewritten, searched: str) -> Prompt:
+class Checked(NamedTuple):
+    """A row as the attack gave it back, and why it is an error; "" where it is as the attack said."""
+
+    row: Rewritten
+    why: str
+
+
+def _checked(victim: ChatVictim, asked: AskedFor, row: Rewritten) -> Checked:
+    return Checked(row, row.why or _doubt(victim, asked, row))
+
+
+def _prompt(victim: ChatVictim, found: Checked, searched: str) -> Prompt:
     """What is answered: the tokens of the text as the template makes them, and what finding it took."""
-    why = row.why or _doubt(victim, asked, row)
+    row, why = found
     spent = row.passes
     return Prompt(
         row.id,
@@ -235,11 +271,14 @@ def _doubt(victim: ChatVictim, asked: AskedFor, row: Rewritten) -> str:
     return ""
 
 
-def _kept(files: Files) -> dict[str, Rewritten]:
-    """What was found before, by key."""
-    lines = [told for lines in files.read_back() for told in lines]
-    found = {told.get("key"): _read(told.get("rewritten")) for told in lines}
-    return {key: row for key, row in found.items() if isinstance(key, str) and row is not None}
+def _kept(files: Files) -> dict[str, list[Rewritten]]:
+    """What was found before, by key; of each process the oldest first."""
+    found: dict[str, list[Rewritten]] = {}
+    for told in (told for lines in files.read_back() for told in lines):
+        key, row = told.get("key"), _read(told.get("rewritten"))
+        if isinstance(key, str) and row is not None:
+            found.setdefault(key, []).append(row)
+    return found
 
 
 def _read(told: Any) -> Rewritten | None:

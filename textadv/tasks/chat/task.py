@@ -15,6 +15,7 @@ from textadv.data import ChatSplits, JoinedRows, find_contamination, joined
 from textadv.data.paraphrases import Joined
 from textadv.data.rendering import Template
 from textadv.measuring import Measured, Results, Training
+from textadv.measuring.identity import key_of
 from textadv.measuring.judges.verdicts import XSTEST
 from textadv.measuring.results import Facts
 from textadv.measuring.safety.chat import Panel, evaluate_chat
@@ -41,7 +42,7 @@ from textadv.tasks.protocol import Plan, Run
 from textadv.training.rehearsal import Rehearsal, rehearse
 from textadv.training.sampling import Benign, Streams
 from textadv.values.batch import Role
-from textadv.values.digests import weights_hash
+from textadv.values.descriptions import described
 from textadv.values.host.phases import stage
 
 
@@ -193,15 +194,15 @@ class ChatTask:
 
     def measure(self, name: str, loaded: LoadedModel) -> Measured:
         """The model on the test rows, by every measure of the panel; answers go to `answers/` in the output folder."""
-        device = self.run.accelerator.device
+        device, used = self.run.accelerator.device, template(self.config.model, loaded)
         if self.panel.base is not None:
             self.panel.base.model.to(device)
         return evaluate_chat(
             name,
             loaded.model.to(device),
-            template(self.config.model, loaded),
+            used,
             self.panel,
-            key=weights_hash(loaded.model),
+            key=key_of((described(loaded.model),), used.reading),
             folder=self.run.output / "answers",
             say=self.run.say,
         )

@@ -15,7 +15,8 @@ from textadv.data.thoughts import Marks
 from textadv.models import LoadedModel
 from textadv.tasks.chat.config import ChatModelConfig, ChatRunConfig
 from textadv.values.batch import Role
-from textadv.values.digests import digest, weights_hash
+from textadv.values.descriptions import INITIAL, model_hashes
+from textadv.values.digests import digest
 
 Encoded = Mapping[Role, Sequence[ChatRows]]
 """Of each stream the parts that are not empty, in the order of train, validation and test."""
@@ -43,7 +44,7 @@ def chat_hashes(
     streams: Mapping[Role, ChatSplits], encoded: Encoded, loaded: LoadedModel, used: Template
 ) -> dict[str, str]:
     """SHA-256 of each stream's parts, as texts and as the tokens that the template makes of them, of tokenizer and
-    template, and of the weights that the run starts from."""
+    template, and of the weights and settings that the run starts from."""
     found = {}
     for role, splits in streams.items():
         parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
@@ -56,8 +57,7 @@ def chat_hashes(
     found["tokenizer"] = digest([vocabulary.encode()])
     use = json.dumps([dict(used.variables), used.think]) if used.variables or used.think else ""
     found["chat_template"] = digest([str(loaded.tokenizer.chat_template).encode(), use.encode()])
-    found["weights.initial"] = weights_hash(loaded.model)
-    return found
+    return found | model_hashes(INITIAL, loaded.model)
 
 
 def changed_tokens(changed: Sequence[str], streams: Mapping[Role, ChatSplits], used: Template) -> str:

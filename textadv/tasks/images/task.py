@@ -40,7 +40,8 @@ from textadv.tasks.images.config import ImageRunConfig
 from textadv.tasks.images.surrogates import image_surrogates
 from textadv.tasks.protocol import Run
 from textadv.values.batch import Batch
-from textadv.values.digests import digest, surrogate_hashes, weights_hash
+from textadv.values.descriptions import INITIAL, model_hashes, surrogate_hashes
+from textadv.values.digests import digest
 from textadv.values.host.phases import stage
 from textadv.values.spaces import Hidden, Pixels
 
@@ -208,11 +209,11 @@ def _warnings_beside(task: Classifier, found: Examined) -> Iterable[str]:
 
 
 def _hashes(found: Examined) -> dict[str, str]:
-    """SHA-256 of each split's rows, of the preprocessing and of the weights that the run starts from."""
+    """SHA-256 of each split's rows, of the preprocessing and of the weights and settings that the run starts from."""
     hashes = {f"data.{name}": images_digest(part) for name, part in found.parts._asdict().items()}
     settings = json.dumps(dict(found.loaded.preprocessing.settings), sort_keys=True)
     hashes["preprocessing"] = digest([settings.encode()])
-    hashes["weights.initial"] = weights_hash(found.loaded.model)
+    hashes |= model_hashes(INITIAL, found.loaded.model)
     return hashes | surrogate_hashes({name: other.model for name, other in found.surrogates.items()})
 
 

@@ -23,6 +23,7 @@ from textadv.tasks.text.config import RunConfig
 from textadv.tasks.text.editing import Editing
 from textadv.training.mining import HardRow, Mined, MinedMemory, MinedRows, Round, Tried, round_steps
 from textadv.training.sampling import OneStream
+from textadv.values.descriptions import SETTINGS
 from textadv.values.processes import from_shares, own_share
 from textadv.values.randomness import permutation
 from textadv.values.windows import margins
@@ -155,7 +156,8 @@ class Mining:
     @property
     def hashes(self) -> dict[str, str]:
         """SHA-256 of all that each attack follows from."""
-        return {f"{KEY}.{key}": attack.identity for key, attack in self.attacks.items()}
+        read = {f"{SETTINGS}{KEY}.{key}": attack.reading for key, attack in self.attacks.items() if attack.reading}
+        return {f"{KEY}.{key}": attack.identity for key, attack in self.attacks.items()} | read
 
     def rehearse(self, loaded: LoadedModel, run: Run, rows: int) -> None:
         """Tries each attack where the run will train. rows: of the training data.

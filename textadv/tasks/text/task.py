@@ -49,7 +49,8 @@ from textadv.tasks.text.config import RunConfig
 from textadv.tasks.text.editing import Editing
 from textadv.tasks.text.mining import Mining
 from textadv.tasks.text.surrogates import text_surrogates
-from textadv.values.digests import digest, surrogate_hashes, weights_hash
+from textadv.values.descriptions import INITIAL, model_hashes, surrogate_hashes
+from textadv.values.digests import digest
 from textadv.values.host.phases import stage
 
 LOOKED_AT = 32
@@ -218,14 +219,13 @@ def logits_doubt(loaded: LoadedModel, rows: Rows) -> str | None:
 
 
 def hashes_of(parts: Mapping[str, object], loaded: LoadedModel) -> dict[str, str]:
-    """SHA-256 of each split's rows, of the tokenizer and of the weights that the run starts from.
+    """SHA-256 of each split's rows, of the tokenizer and of the weights and settings that the run starts from.
 
     parts: by the split's name what its rows are, as JSON can hold it.
     """
     found = {f"data.{name}": digest([json.dumps(part).encode()]) for name, part in parts.items()}
     found["tokenizer"] = digest([json.dumps(sorted(loaded.tokenizer.get_vocab().items())).encode()])
-    found["weights.initial"] = weights_hash(loaded.model)
-    return found
+    return found | model_hashes(INITIAL, loaded.model)
 
 
 def _named(splits: Splits) -> list[tuple[str, Examples]]:
