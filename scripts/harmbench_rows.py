@@ -16,6 +16,7 @@ from pathlib import Path
 from textadv.runs.screen import parser as reader
 from textadv.values.host.printable import printable, tell
 from textadv.values.host.reading import json_of
+from textadv.values.plurals import some
 
 CATEGORIES = ("standard", "contextual", "copyright")
 NEEDED = {"Behavior", "BehaviorID", "FunctionalCategory", "ContextString"}
@@ -39,7 +40,9 @@ def joined_rows(behaviors: Path, targets: Path, categories: list[str], safe: lis
         raise ValueError(f"--behaviors {behaviors} has no behaviour of the category {', '.join(categories)}.")
     without = [row["BehaviorID"] for row in wanted if row["BehaviorID"] not in said]
     if without:
-        raise ValueError(f"--targets {targets} has no target for {len(without)} behaviours, first {without[0]}.")
+        raise ValueError(
+            f"--targets {targets} has no target for {some(len(without), 'behaviour')}, first {without[0]}."
+        )
     return [{"prompt": prompt_of(row), "target": said[row["BehaviorID"]], "safe": safe} for row in wanted]
 
 

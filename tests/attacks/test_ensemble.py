@@ -213,7 +213,7 @@ class Elsewhere:
 
 
 def test_descriptions_name_the_parts() -> None:
-    assert str(worst_of(Noise(THREAT), fgsm(THREAT))).startswith("worst of: uniform noise, no search; 1 steps of 1 x")
+    assert str(worst_of(Noise(THREAT), fgsm(THREAT))).startswith("worst of: uniform noise, no search; 1 step of 1 x")
     assert str(then(Noise(THREAT), Noise(THREAT))) == "uniform noise, no search; then uniform noise, no search"
     assert str(repeat(Noise(THREAT), 3)) == "3 x (uniform noise, no search)"
 

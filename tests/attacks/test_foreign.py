@@ -143,7 +143,7 @@ def test_a_changed_weight_is_put_back_and_refused() -> None:
             network.head.inner.mul_(2)
         return x
 
-    with pytest.raises(RuntimeError, match=r"training \(foreign\) changed 1 weights of the model that it attacks"):
+    with pytest.raises(RuntimeError, match=r"training \(foreign\) changed 1 weight of the model that it attacks"):
         foreign(training, THREAT, name="training")(model, whole(rows))
     assert all(torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))
 

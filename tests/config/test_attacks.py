@@ -98,7 +98,7 @@ BUILT: dict[str, tuple[str, type, str]] = {
     "autoattack": ("{name: autoattack, steps: 7, queries: 30}", AutoAttack, "AutoAttack standard: APGD-CE (7 steps); "),
     "averaged": ("{name: apgd_ce, samples: 5}", Eot, "each point the mean of 5 passes"),
     "unnamed": ("{steps: 4}", GradientAttack, "4 steps of 0.625 x radius (FixedStep), 1 restart, clean start, early "),
-    "fgsm": ("{name: fgsm}", GradientAttack, "1 steps of 1 x radius"),
+    "fgsm": ("{name: fgsm}", GradientAttack, "1 step of 1 x radius"),
 }
 
 

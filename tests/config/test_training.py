@@ -170,5 +170,6 @@ def test_the_fewest_steps_of_a_schedule_must_reach_the_radius(attack: str, steps
     found = list(reach_warnings(small(f"attack={attack}"), THREAT))
     assert len(found) == (steps is not None)
     for line in found:
-        assert line.startswith(f"attack: {steps} steps reach only {0.2 * steps:.2g} of the radius")  # type: ignore[operator]
+        reached = "1 step reaches" if steps == 1 else f"{steps} steps reach"
+        assert line.startswith(f"attack: {reached} only {0.2 * steps:.2g} of the radius")  # type: ignore[operator]
         assert ("attack.steps_schedule" in line) == ("schedule" in attack)

@@ -353,7 +353,7 @@ def test_questions_that_are_too_long_are_counted(scripted: Scripted, likely: lis
 def test_instructions_by_hand(scripted: Scripted, likely: list[bool], tmp_path: Path) -> None:
     """One followed, one not, one that cannot be checked: it is in no rate and in no row."""
     found = evaluated(tmp_path)
-    check(of(found, "checks: instructions"), (1.0, 0.0), lower=False, note="1 prompts left out")
+    check(of(found, "checks: instructions"), (1.0, 0.0), lower=False, note="1 prompt left out")
 
 
 def test_answers_are_kept_by_weights(scripted: Scripted, likely: list[bool], tmp_path: Path) -> None:
@@ -382,7 +382,7 @@ def test_answers_that_failed_are_told(scripted: Scripted, likely: list[bool], tm
     found = evaluated(tmp_path)
     assert of(found, "borderline: degenerate").note == "1 of them failed to be made"
     assert of(found, "borderline: degenerate").rows == (1.0, 0.0, 1.0, 1.0)
-    assert of(found, "checks: instructions").note == "1 prompts left out; 1 answers failed to be made"
+    assert of(found, "checks: instructions").note == "1 prompt left out; 1 answer failed to be made"
 
 
 def test_a_long_answer_is_scored_by_its_beginning(scripted: Scripted, tmp_path: Path) -> None:

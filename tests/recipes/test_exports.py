@@ -54,6 +54,11 @@ def test_the_plain_baselines_are_written_as_the_hardened_model_is_and_can_be_mea
     for check in results.exports:
         assert (check.rows, check.decisions, check.changed, check.precision) == (8, 8, 0, "float32")
         assert check.difference == 0 if check.folder.endswith("adapter") else check.difference <= check.allowed < 1e-4
+    for folder, name in names.items():
+        card = (output / folder / "README.md").read_text(encoding="utf-8")
+        assert f"# {name}\n" in card and f"- base model: `{bert}`" in card and "from_pretrained(folder" in card
+        assert "More Information Needed" not in card
+        assert ("This folder holds last." in card) == (folder == "adapters/last")
     assert "exports, largest difference of a logit to the measured model: adapter 0, merged " in printed
     for page in ("report.md", "report.html"):
         assert "baselines/plain_equal_cost/merged" in (output / page).read_text(), page

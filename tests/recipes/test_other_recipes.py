@@ -59,7 +59,7 @@ def test_attack_shows_five_rows_and_the_attack_that_is_named(recipe: Recipe, mod
     attacks = "evaluation.attacks={pgd: {steps: 4}, weak: {name: fgsm}}"
     ended = recipe(attack, SMALL, "--model", str(model), "--attack", "weak", *EVALUATION, attacks)
     assert ended.code == 0, ended.error
-    assert "attack: 1 steps of 1 x radius" in ended.printed and "(5 rows shown)" in ended.printed
+    assert "attack: 1 step of 1 x radius" in ended.printed and "(5 rows shown)" in ended.printed
 
 
 def test_two_models_side_by_side(tmp_path: Path, recipe: Recipe, model: Path, bert: Path) -> None:

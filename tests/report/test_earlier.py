@@ -89,7 +89,7 @@ def test_rows_that_something_beside_the_panel_broke_are_read() -> None:
     found = from_json(json.dumps(data)).evaluations[-1]
     rows = found.section(Rows)
     assert rows is not None and [one.beside for one in rows.rows if one.beside] == ["a probe"]
-    assert "the worst case counts 1 rows that no attack of the panel broke: 1 by a probe." in found.notes
+    assert "the worst case counts 1 row that no attack of the panel broke: 1 by a probe." in found.notes
     old = read("text").evaluations[-1]["accuracy/worst_case"]
     assert sum(found["accuracy/worst_case"].rows) == sum(old.rows) - 1
 

@@ -16,6 +16,7 @@ import torch
 
 from recipes import evaluate
 from textadv.config.types import ConfigError
+from textadv.data import DataError
 from textadv.runs import output as task_output
 from textadv.runs.lock import unlocked
 from textadv.runs.output import HASHES_FILE, MARK, finish
@@ -30,6 +31,17 @@ SMALL = str(Path(__file__).parents[1] / "recipes" / "small.yaml")
 
 def made_ready(output: Path, *overrides: str) -> None:
     prepare(load_config(SMALL, [f"output={output}", *overrides]))  # type: ignore[arg-type]
+
+
+def test_a_refused_run_leaves_no_folder_that_it_made_and_all_that_were_there(tmp_path: Path) -> None:
+    for output in (tmp_path / "new/run", tmp_path):
+        with pytest.raises((DataError, ConfigError)):
+            made_ready(output, "data.name=files", f"data.train={tmp_path}/none.csv", f"data.test={tmp_path}/none.csv")
+        assert list(tmp_path.iterdir()) == []
+    (tmp_path / "kept").mkdir()
+    with pytest.raises((DataError, ConfigError)):
+        made_ready(tmp_path / "kept/run", "data.name=files", f"data.train={tmp_path}/none.csv", "data.test=none.csv")
+    assert list(tmp_path.rglob("*")) == [tmp_path / "kept"]
 
 
 def test_an_interrupted_run_with_checkpoints_is_not_started_anew(

@@ -46,7 +46,7 @@ def test_rows_hold_prompt_target_and_refusal_of_the_wanted_categories(tmp_path: 
 
 @pytest.mark.parametrize(
     ("targets", "category", "said"),
-    [({}, "standard", "no target for 1 behaviours, first recipe"), ({}, "copyright", "no behaviour of the category")],
+    [({}, "standard", "no target for 1 behaviour, first recipe"), ({}, "copyright", "no behaviour of the category")],
 )
 def test_what_is_missing_is_named(tmp_path: Path, targets: dict[str, str], category: str, said: str) -> None:
     (tmp_path / "targets.json").write_text(json.dumps(targets))

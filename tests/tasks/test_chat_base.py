@@ -63,7 +63,8 @@ def test_without_a_base_what_is_missing_and_not_measured_is_said(model: Path) ->
     found, (told,) = common_base(config(model), [str(model), str(model.parent / "merged")])
     assert found is None
     assert told.startswith(f"{KEY} is not set, and no --model is an adapter")
-    assert "gibberish is not looked for" in told and f"Set {KEY} to the model that training started from." in told
+    assert "gibberish is not looked for" in told and f"Set {KEY} to the model that training started from;" in told
+    assert told.endswith("for a model that was not trained here (a base or foreign one), to that model itself.")
 
 
 def test_a_base_that_cannot_be_used_is_told_by_its_key(model: Path, tmp_path: Path) -> None:

@@ -190,7 +190,12 @@ def test_files_are_read_and_refused_under_their_key(dialogues: Path, artefact: P
     assert told.startswith("evaluation.rewrites.a.file: ") and "cannot be opened" in told
     artefact.write_text(json.dumps({"jailbreaks": [{"goal": "Something else", "prompt": "p"}]}), encoding="utf-8")
     told = refused(f"{{name: artefacts, file: {artefact}}}")
-    assert "0 prompts for 0 behaviours, 2 behaviours without a prompt, 1 prompts of other behaviours" in told
+    assert "0 prompts for 0 behaviours, 2 behaviours without a prompt, 1 prompt of other behaviours" in told
+    assert "has to be the request in words" in told
+    artefact.write_text(json.dumps({"jailbreaks": [{"goal": REQUESTS[0], "prompt": None}]}), encoding="utf-8")
+    told = refused(f"{{name: artefacts, file: {artefact}}}")
+    assert "1 null prompt, so that no behaviour could be asked. 1 entry asks for behaviours of data.adversarial" in told
+    assert "request in words" not in told, "the goal is there, and is right"
     artefact.write_text(json.dumps({"recipe": ["p"]}), encoding="utf-8")
     assert "Name the table of HarmBench's behaviours" in refused(f"{{name: artefacts, file: {artefact}}}")
     told = refused(f"{{name: artefacts, file: {artefact}, behaviours: {missing}.csv}}")

@@ -116,7 +116,7 @@ def test_a_tag_that_train_lacks_is_refused_or_told(tmp_path: Path) -> None:
     train = lines(tmp_path / "train.jsonl", ROW)
     held = lines(tmp_path / "held.jsonl", ROW)
     test = lines(tmp_path / "test.jsonl", {**ROW, "tags": ["B-ORG", "O", "B-LOC"]})
-    with pytest.raises(DataError, match="has the tag 'B-ORG', none of B-LOC, B-PER, O, as 1 words of test rows"):
+    with pytest.raises(DataError, match="has the tag 'B-ORG', none of B-LOC, B-PER, O, as 1 word of test rows"):
         load_tagged("files", train=train, validation=held, test=test)
     labels = ["O", "B-LOC", "B-ORG", "B-PER"]
     found = load_tagged("files", train=train, validation=held, test=test, labels=labels)
@@ -140,7 +140,7 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
     found = load_tagged("files", train=train, validation=held, test=test)
     assert found.train.ids == (0, 2, 3) and found.train.tags[1] == (1, IGNORED, 0)
     assert "data.train: 1 of 4 rows have no word and are left out." in found.notes
-    assert "data.tags: 1 words of train rows are marked -100 and have no label." in found.notes
+    assert "data.tags: 1 word of train rows is marked -100 and without a label." in found.notes
 
 
 def test_numbers_are_tags_by_place_or_by_name(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_words_without_a_token_and_words_cut_off_are_counted() -> None:
 
 
 def test_rows_with_no_label_left_are_refused() -> None:
-    with pytest.raises(DataError, match=r"1 rows have no word with a label and a token .* first row ids \[1\]"):
+    with pytest.raises(DataError, match=r"1 row has no word with a label and a token .* first row ids \[1\]"):
         encode_tagged(tagged(("Mira",), ("\u200b",)), of_family("bert"), 64)
 
 

@@ -20,6 +20,7 @@ from textadv.attacks.wrappers.ensemble import WorstOf
 from textadv.models import bare, delta_shape, editable_mask, evaluating, with_prefix
 from textadv.values.batch import Batch, Perturbation
 from textadv.values.losses import cross_entropy, dlr
+from textadv.values.plurals import some
 from textadv.values.randomness import derived_seed, row_generators
 
 # The stages of a search in an L1 ball: (factor on the radius, share of the steps), arXiv:2103.01208 section 4.
@@ -87,8 +88,8 @@ class Apgd:
 
     def __str__(self) -> str:
         parts = [
-            f"APGD ({self.goal}), {self.steps} steps",
-            f"{self.restarts} restart{'s' if self.restarts > 1 else ''}",
+            f"APGD ({self.goal}), {some(self.steps, 'step')}",
+            some(self.restarts, "restart"),
         ]
         parts += ["random start"] if self.random_start else []
         return ", ".join([*parts, "early stop" if self.early_stop else "no early stop", "most damaging"])

@@ -23,6 +23,7 @@ from textadv.values.batch import Batch
 from textadv.values.decisions import require_one_each
 from textadv.values.kinds import wrong_kind
 from textadv.values.losses import margin
+from textadv.values.plurals import some
 from textadv.values.randomness import derived_seed
 
 Version = Literal["standard", "rand", "fast"]
@@ -135,9 +136,9 @@ class AutoAttack:
 
     def _exact(self, seeds: Iterator[int]) -> Iterator[Stage]:
         threat, steps, classes = self.threat, self.steps, self.classes
-        targets = f"{target_count(classes)} target{'s' if classes > 2 else ''} of {steps} steps"
+        targets = f"{some(target_count(classes), 'target')} of {some(steps, 'step')}"
         restarts = L1_RESTARTS if threat.ball.geometry.name == "L1" else 1
-        budget = f"{steps} steps" if restarts == 1 else f"{restarts} restarts of {steps} steps"
+        budget = some(steps, "step") if restarts == 1 else f"{restarts} restarts of {some(steps, 'step')}"
         yield Stage("APGD-CE", apgd_ce(threat, steps=steps, restarts=restarts, seed=next(seeds)), budget)
         yield Stage("APGD-T", apgd_targeted(threat, classes, steps=steps, seed=next(seeds)), targets)
         if self.version == "fast":
@@ -152,7 +153,7 @@ class AutoAttack:
 
     def _random(self, seeds: Iterator[int]) -> Iterator[Stage]:
         threat, steps = self.threat, self.steps
-        budget = f"{steps} steps, each the mean of {self.samples} passes"
+        budget = f"{some(steps, 'step')}, each the mean of {some(self.samples, 'pass', 'passes')}"
         # A single lucky mean does not break a row, so that no search stops there.
         ratio: tuple[str, Apgd] = ("APGD-DLR", apgd_dlr(threat, steps=steps, early_stop=False, seed=next(seeds)))
         if self.classes < 3:

@@ -24,6 +24,7 @@ from textadv.attacks.parts.threat import ThreatModel, require_threat
 from textadv.attacks.parts.unperturbed import half_to_single, mean_logits, value_at_clean
 from textadv.models import bare, delta_shape, dtype_of, evaluating, with_prefix
 from textadv.values.batch import Batch, Perturbation
+from textadv.values.plurals import some
 
 Starts = Literal["ball", "spread"]
 
@@ -80,8 +81,8 @@ class GradientAttack:
         step = self.ascent.step_size
         size = f"{step.relative:g} x radius" if step.relative is not None else f"{step.absolute:g}"
         kind = type(self.ascent).__name__
-        restarts = f"{self.restarts} restart{'s' if self.restarts > 1 else ''}"
-        return f"{self.steps} steps of {size} ({kind}), {restarts}, {self.kept}"
+        restarts = some(self.restarts, "restart")
+        return f"{some(self.steps, 'step')} of {size} ({kind}), {restarts}, {self.kept}"
 
     @property
     def kept(self) -> str:

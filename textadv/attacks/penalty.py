@@ -18,6 +18,7 @@ from textadv.attacks.parts.threat import ThreatModel, require_threat
 from textadv.attacks.parts.unperturbed import half_to_single, mean_logits
 from textadv.models import PerturbationError, delta_shape, dtype_of, evaluating
 from textadv.values.batch import Batch
+from textadv.values.plurals import some
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ class PenalisedAscent:
     def __str__(self) -> str:
         start = ", random start" if self.random_start else ""
         return (
-            f"{self.steps} steps of penalised ascent, {self.penalty:g} nats per squared radius, no ball (the radius is "
+            f"{some(self.steps, 'step')} of penalised ascent, {self.penalty:g} nats per squared radius, no ball (the "
+            "radius is "
             f"a unit){start}"
         )
 

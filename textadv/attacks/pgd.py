@@ -7,6 +7,7 @@ from textadv.attacks.parts.ascent import FixedStep, StepSize
 from textadv.attacks.parts.goals import Goal, Untargeted
 from textadv.attacks.parts.record import Select
 from textadv.attacks.parts.threat import ThreatModel
+from textadv.values.plurals import some
 
 
 def pgd(
@@ -77,6 +78,7 @@ def reach_warning(attack: GradientAttack) -> str | None:
     if reach >= 1:
         return None
     return (
-        f"attack: {attack.steps} steps reach only {reach:.2g} of the radius from the clean row: raise attack.steps or "
+        f"attack: {some(attack.steps, 'step reaches', 'steps reach')} only {reach:.2g} of the radius from the clean "
+        "row: raise attack.steps or "
         "attack.step_size, or state the smaller radius that is really explored."
     )

@@ -21,6 +21,7 @@ from textadv.values.decisions import Label, listed
 from textadv.values.errors import DataError
 from textadv.values.host.phases import phase
 from textadv.values.kinds import require_kind, wrong_kind
+from textadv.values.plurals import some
 from textadv.values.texts import Windows, Written
 
 NAMED = 5
@@ -367,6 +368,7 @@ def length_warning(max_length: int, parts: Mapping[str, EncodedRows], tokenizer:
     if not count:
         return None
     return (
-        f"data: {count} rows have more tokens than model_max_length: {usual} of the tokenizer, where those who use the "
+        f"data: {some(count, 'row has', 'rows have')} more tokens than model_max_length: {usual} of the tokenizer, "
+        "where those who use the "
         f"model with truncation cut them. Here they count up to data.max_length: {max_length}."
     )

@@ -14,6 +14,7 @@ from textadv.data.hub import SAVED
 from textadv.data.image_files import Labelled, check_distinct, pixels_of, readable
 from textadv.data.labels import LabelColumn
 from textadv.values.errors import DataError
+from textadv.values.plurals import some
 
 FOLDERS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
 HIDDEN = (".", "__MACOSX")
@@ -117,5 +118,8 @@ def _notes(place: str, others: Sequence[Path], loose: Sequence[Path]) -> tuple[s
             f"{endings_text(others)}."
         )
     if loose:
-        notes.append(f"{place}: {len(loose)} images in no class folder are left out, such as {min(loose).name}.")
+        notes.append(
+            f"{place}: {some(len(loose), 'image in no class folder is', 'images in no class folder are')} left out, "
+            f"such as {min(loose).name}."
+        )
     return tuple(notes)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from textadv.data import Rows
 from textadv.measuring.accuracy.attacked_rows import Hit
 from textadv.measuring.sections.radii import MinimumRadii
+from textadv.values.plurals import some
 
 COUNTED = (
     " Rows that the masking alarm, the curve or the search for the smallest radius broke inside the radius count as "
@@ -51,4 +52,4 @@ def counted(broken_by: Sequence[str]) -> str:
     if not broken_by:
         return ""
     parts = ", ".join(f"{count} by {what}" for what, count in Counter(broken_by).items())
-    return f"the worst case counts {len(broken_by)} rows that no attack of the panel broke: {parts}"
+    return f"the worst case counts {some(len(broken_by), 'row')} that no attack of the panel broke: {parts}"

@@ -36,6 +36,18 @@ def logits_of(text):
 ```
 """
 
+LOADING = """## Loading
+
+```python
+{imports}
+
+folder = "."  # where this file is
+tokenizer = AutoTokenizer.from_pretrained(folder)
+model = {loaded}.eval()
+```
+"""
+OF_SEQUENCES, OF_TOKENS, OF_CHATS = "SequenceClassification", "TokenClassification", "CausalLM"
+
 WHOLE = (
     "from transformers import AutoModelForSequenceClassification, AutoTokenizer",
     "AutoModelForSequenceClassification.from_pretrained(folder)",
@@ -66,3 +78,18 @@ def windows_card(windows: Windows | None, names: Mapping[int, str], base: str | 
     for key, value in values.items():
         found = found.replace(f"{{{key}}}", str(value))
     return found
+
+
+def loading_card(kind: str, names: Mapping[int, str], base: str | None) -> str:
+    """How the model in a folder is loaded, in Markdown; "" where this package alone can.
+
+    kind: the end of transformers' name of its class. names, base: see `windows_card`.
+    """
+    if base is not None and base.startswith(BUILT_IN) and kind != OF_SEQUENCES:
+        return ""
+    imports, loaded = WHOLE if base is None else OF_BUILT_IN if base.startswith(BUILT_IN) else ADAPTER
+    if kind == OF_CHATS:
+        loaded = loaded.replace(", num_labels={classes}", "")
+    loaded = loaded.format(classes=len(names), names=[*names.values()])
+    told = LOADING.replace("{imports}", imports).replace("{loaded}", loaded)
+    return told.replace(OF_SEQUENCES, kind)

@@ -26,6 +26,7 @@ from textadv.models.whole_words import whole_words
 from textadv.values.descriptions import settings_hash
 from textadv.values.digests import digest, weights_hash
 from textadv.values.errors import ModelError
+from textadv.values.plurals import some
 
 AT_A_TIME = 64
 SHOWN_HASH = 16
@@ -197,7 +198,8 @@ def load_text_encoder(folder: str, max_length: int = 128) -> TextEncoder:
     body = [name for name in missing if "pooler" not in name and "position_ids" not in name]
     if body:
         raise ModelError(
-            f"the encoder {folder!r}: its checkpoint lacks {len(body)} weights, such as {body[0]}, so that they would "
+            f"the encoder {folder!r}: its checkpoint lacks {some(len(body), 'weight')}, such as {body[0]}, so that "
+            "they would "
             "be random. Name the folder of a whole encoder."
         )
     if tokenizer.pad_token_id is None:

@@ -8,6 +8,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from textadv.models.places import bare
 from textadv.values.errors import ModelError
+from textadv.values.plurals import some
 
 TRAINING_ONLY = "training_only_"
 """Submodules whose name begins so exist while a model is trained, and are neither exported nor missed."""
@@ -51,7 +52,10 @@ def load_trainable_state(model: nn.Module, state: dict[str, Tensor]) -> None:
     wanted = {name for name, value in own.items() if value.requires_grad or not isinstance(value, nn.Parameter)}
     if wanted != set(state):
         odd = sorted(wanted ^ set(state))
-        raise ModelError(f"The saved weights do not fit this model: {len(odd)} names differ, first {odd[0]}.")
+        raise ModelError(
+            f"The saved weights do not fit this model: {some(len(odd), 'name differs', 'names differ')}, first "
+            f"{odd[0]}."
+        )
     for name, value in state.items():
         if own[name].shape != value.shape:
             shapes = f"{tuple(value.shape)}, in the model {tuple(own[name].shape)}"

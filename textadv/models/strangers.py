@@ -33,7 +33,7 @@ from transformers import (
 from textadv.data import Chat, Examples, ImageRows, Rows, encode, encode_chats
 from textadv.data.rendering import Template
 from textadv.models.adapters import BUILT_IN, Adapter, find_adapter
-from textadv.models.cards import windows_card
+from textadv.models.cards import OF_CHATS, OF_SEQUENCES, OF_TOKENS, loading_card, windows_card
 from textadv.models.causal import four_bits
 from textadv.models.heads import OF_TEXTS, Head, return_logits
 from textadv.models.loading import LoadedModel, load_classifier
@@ -92,11 +92,13 @@ class Texts:
     windows: Windows | None = None
 
     def card(self, folder: Path) -> str:
-        """How texts in windows are read."""
-        names = pretrained(self.loaded.model).config.id2label or {}
+        """How the model is loaded, and texts in windows are read."""
+        found = pretrained(self.loaded.model).config.id2label or {}
         adapter = _adapter(folder)
         base = None if adapter is None else adapter.base
-        return windows_card(self.windows, {int(number): str(name) for number, name in names.items()}, base)
+        names = {int(number): str(name) for number, name in found.items()}
+        kind = OF_SEQUENCES if self.head is OF_TEXTS else OF_TOKENS
+        return windows_card(self.windows, names, base) or loading_card(kind, names, base)
 
     def measured(self) -> Opened:
         """The classifier as it was measured."""
@@ -146,8 +148,9 @@ class Chats:
     quantised: bool = False
 
     def card(self, folder: Path) -> str:
-        """Nothing."""
-        return ""
+        """How the model is loaded."""
+        adapter = _adapter(folder)
+        return loading_card(OF_CHATS, {}, None if adapter is None else adapter.base)
 
     def measured(self) -> Opened:
         """The chat model as it was measured."""

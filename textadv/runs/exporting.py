@@ -31,6 +31,7 @@ from textadv.values.host.printable import printable
 from textadv.values.host.writing import discard, filling, write_text
 
 CARD = "README.md"
+FORM = "# Model Card for Model ID"
 MARK = "NOT_WHAT_WAS_MEASURED.txt"
 UNCHECKED = "This folder was written and has not been compared with the model that was measured.\n"
 
@@ -56,12 +57,14 @@ def exported(
     *,
     name: str = "hardened",
     beneath: str = "",
+    about: str = "",
 ) -> Exported:
     """Writes a trained model beneath the output folder, and compares what was written with it.
 
     adapter/ holds the selected weights as an adapter (or whole model), merged/ as a plain model, adapters/ each kept
     checkpoint; of a baseline, which has a folder `beneath` of its own, the first two. The tokenizer, or the image
-    processor, lies beside each. The model keeps the selected weights. Only the main process works.
+    processor, lies beside each, and a card: `about`, and how the model is loaded. The model keeps the selected weights.
+    Only the main process works.
 
     Raises, on every process, ModelError where a folder holds another model, which stays with a mark in it, and
     WriteError where the system refuses.
@@ -70,7 +73,7 @@ def exported(
     problem: tuple[bool, str] | None = None
     if accelerator.is_main_process:
         try:
-            found = _Exporting(output, beneath, name, loaded, trained, reader).run()
+            found = _Exporting(output, beneath, name, loaded, trained, reader, about).run()
         except (ModelError, WriteError) as error:
             problem = isinstance(error, WriteError), str(error)
     problems: list[tuple[bool, str] | None] = broadcast_object_list([problem])
@@ -90,6 +93,7 @@ class _Exporting:
     loaded: Loaded
     trained: Trained
     reader: Reader
+    about: str
 
     def run(self) -> Exported:
         root, notes = Path(self.beneath), []
@@ -100,7 +104,7 @@ class _Exporting:
             notes.append(f"{(root / 'merged').as_posix()}: not written: {error}")
         for kind, path in self.trained.weights.items() if not self.beneath else ():
             load_trainable_state(self.loaded.model, load_file(path))
-            checks += self._saved(root / "adapters" / kind)
+            checks += self._saved(root / "adapters" / kind, told=f"This folder holds {kind.replace('_', '-')}.\n")
         load_trainable_state(self.loaded.model, load_file(self.trained.weights[self.trained.selected]))
         if self._sharded():
             notes.append("exports: not compared with the measured model, which FSDP keeps on several processes.")
@@ -109,14 +113,14 @@ class _Exporting:
     def _sharded(self) -> bool:
         return isinstance(bare(self.loaded.model), FSDPModule)
 
-    def _saved(self, place: Path, merged: bool = False) -> list[ExportCheck]:
-        """Writes one folder and compares it with the model as it is now, where that is possible."""
+    def _saved(self, place: Path, merged: bool = False, told: str = "") -> list[ExportCheck]:
+        """Writes one folder and compares it with the model as it is now, where that is possible; told: in its card."""
         folder = self.output / place
         mark = folder / MARK
         # The mark comes first: an interruption leaves no folder that looks checked.
         with stage(f"writing {place.as_posix()}"), filling(folder, MARK) as apart:
             self.loaded.save(apart, merged=merged)
-            write_card(apart, self.reader.card(apart))
+            write_card(apart, "\n".join(filter(None, (self.about, told, self.reader.card(apart)))))
             (apart / MARK).write_text(UNCHECKED, encoding="utf-8")
         if self._sharded():
             discard(mark)
@@ -139,10 +143,13 @@ class _Exporting:
 def write_card(folder: Path, more: str = "") -> None:
     """Writes the model card anew as `printable` writes it, since PEFT puts the base model's name into it as it is.
 
-    more: what the model's user must know, put behind it; in a folder without a card that is the card.
+    more: what the model's user must know. PEFT's own card is a form that nobody filled in: its head is kept, which
+    tells programs the base model, and `more` stands in place of the form.
     """
     card = folder / CARD
     own = card.read_text(encoding="utf-8") if card.is_file() else ""
+    if more and FORM in own:
+        own = own.partition(FORM)[0]
     if own or more:
         told = f"{own.rstrip()}\n\n{more}" if own and more else own + more
         card.write_text(printable(told, lines=True), encoding="utf-8")

@@ -25,7 +25,8 @@ from textadv.training import checkpoint as checkpoints
 from textadv.values.descriptions import SETTINGS
 from textadv.values.errors import WriteError
 from textadv.values.host.reading import json_of
-from textadv.values.host.writing import discard, free_bytes, in_bytes, require_writable, sweep, write_bytes
+from textadv.values.host.writing import discard, free_bytes, in_bytes, require_writable, sweep, undone, write_bytes
+from textadv.values.plurals import some
 
 OF_SETTINGS = "Settings are what config.json and adapter_config.json say, as this transformers and peft read them."
 CONFIG_FILE, HASHES_FILE, MARK = "config.yaml", "hashes.json", ".unfinished"
@@ -53,21 +54,23 @@ REPORTS = 1_000_000
 
 @contextmanager
 def claiming(accelerator: Accelerator, config: RunSection, *, training: bool = True) -> Iterator[RunSection]:
-    """A block that makes a run ready, its output folder locked; where it fails, on any process, the lock goes again.
+    """A block that makes a run ready, its output folder locked; where it fails, on any process, the lock goes again,
+    and so do folders that were made for it.
 
     It is given the configuration to go on with: a finished run that is started again with weights of its own in the
     folder is resumed, which trains nothing and loses nothing.
     """
     output = Path(config.output)
-    try:
-        with together(accelerator):
-            if accelerator.is_main_process:
-                _require_writable(output)
-                locked(output)
-            yield _taken_up(config, output, partial(say, accelerator)) if training else config
-    except BaseException:
-        unlocked(output, begun=False)
-        raise
+    with undone(output):
+        try:
+            with together(accelerator):
+                if accelerator.is_main_process:
+                    _require_writable(output)
+                    locked(output)
+                yield _taken_up(config, output, partial(say, accelerator)) if training else config
+        except BaseException:
+            unlocked(output, begun=False)
+            raise
 
 
 def _taken_up(config: RunSection, output: Path, say: Callable[[str], None]) -> RunSection:
@@ -221,7 +224,7 @@ def _listed(output: Path, trained: Sequence[Path]) -> str:
     if steps:
         newest = max(steps, key=lambda path: path.name)
         return f"checkpoints up to {newest.name} ({len(steps)} in all)"
-    return f"{len(trained)} files of weights, first {trained[0].relative_to(output)}"
+    return f"{some(len(trained), 'file')} of weights, first {trained[0].relative_to(output)}"
 
 
 def finished_text(output: Path) -> str:
@@ -247,7 +250,7 @@ def _going(output: Path) -> str:
     there = [output / name for name in RUN_PARTS if (output / name).exists()]
     files = [file for part in there for file in (part.rglob("*") if part.is_dir() else (part,)) if file.is_file()]
     names = ", ".join(part.name + "/" * part.is_dir() for part in there)
-    return f"{names} in it ({len(files)} files, {in_bytes(sum(file.stat().st_size for file in files))})"
+    return f"{names} in it ({some(len(files), 'file')}, {in_bytes(sum(file.stat().st_size for file in files))})"
 
 
 def require_room(config: RunSection, output: Path, model: nn.Module, *, training: bool = True) -> None:

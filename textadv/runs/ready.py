@@ -17,7 +17,7 @@ def prepare(config: RunSection, *, training: bool = True) -> Task:
     """The task of a configuration, ready in all its processes, once the output folder is claimed.
 
     training: whether the model will be trained. Raises ConfigError, DataError or ModelError, each saying what to
-    change; nothing but empty folders is then left behind.
+    change; nothing is then left behind.
     """
     config, accelerator = launched(config)
     with claiming(accelerator, config, training=training) as config:

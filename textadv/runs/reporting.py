@@ -20,6 +20,7 @@ from textadv.runs.trained import TrainedModel
 from textadv.tasks.protocol import Loaded, Task
 from textadv.values.digests import weights_hash
 from textadv.values.host.phases import stage, within
+from textadv.values.plurals import some
 
 PACKAGES = ("textadv", "torch", "transformers", "peft", "accelerate", "datasets")
 
@@ -33,7 +34,10 @@ def measured(task: Task, name: str, loaded: Loaded) -> Measured:
 def measured_before(task: Task) -> tuple[Measured, ...]:
     """The model as it was given; nothing where its head is new and it cannot answer yet."""
     if task.new_weights:
-        task.run.say(f"before: not evaluated, {len(task.new_weights)} weights are new (a head to be trained)")
+        task.run.say(
+            f"before: not evaluated, {some(len(task.new_weights), 'weight is', 'weights are')} new (a head to be "
+            "trained)"
+        )
         return ()
     return (measured(task, "before", task.load()),)
 

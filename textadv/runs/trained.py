@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from textadv.measuring import Training
+from textadv.runs.described import described
 from textadv.runs.exporting import Exported, exported
 from textadv.tasks.protocol import Loaded, Plan, Task
 from textadv.training.mining import Round
@@ -55,7 +56,17 @@ def export(task: Task, model: TrainedModel) -> Exported:
     """
     run, reader = task.run, task.reader(model.loaded)
     beneath = "" if model.name == HARDENED else f"baselines/{slug(model.name)}"
-    return exported(run.accelerator, run.output, model.loaded, model.trained, reader, name=model.name, beneath=beneath)
+    about = described(task.config, model.summary, str(task.threat), attacked=model.name == HARDENED)
+    return exported(
+        run.accelerator,
+        run.output,
+        model.loaded,
+        model.trained,
+        reader,
+        name=model.name,
+        beneath=beneath,
+        about=about,
+    )
 
 
 def slug(name: str) -> str:

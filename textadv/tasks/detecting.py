@@ -9,6 +9,7 @@ from textadv.config.classifier import ClassifierRunSection
 from textadv.config.types import ConfigError
 from textadv.data import DataError, Rows
 from textadv.measuring.accuracy.detecting import Detector
+from textadv.values.plurals import some
 
 ONLY = "test"
 
@@ -43,14 +44,15 @@ def detector_of(
     if wanted.on != "benign":
         rows = tuple(place for place, label in enumerate(validation.labels) if label != positive)
         parts.append((validation, rows))
-        told.append(f"the {len(rows)} benign rows of data.validation")
+        told.append(f"the {some(len(rows), 'benign row')} of data.validation")
     if wanted.on != "validation" and benign is not None:
         parts.append((benign, tuple(range(len(benign)))))
-        told.append(f"the {len(benign)} rows of data.benign")
+        told.append(f"the {some(len(benign), 'row')} of data.benign")
         wrong = [number for number, label in zip(benign.ids, benign.labels, strict=True) if label == positive]
         if wrong:
             raise DataError(
-                f"data.benign: {len(wrong)} rows are of class {wanted.positive!r}, the first is row {wrong[0]} "
+                f"data.benign: {some(len(wrong), 'row is', 'rows are')} of class {wanted.positive!r}, the first is "
+                f"row {wrong[0]} "
                 "(counted from 0). Name files without such rows."
             )
     if not any(rows for _, rows in parts):

@@ -18,6 +18,7 @@ from textadv.training.progress import Progress, Settings
 from textadv.training.sampling import Sampler
 from textadv.values.batch import Batch
 from textadv.values.errors import DeadAdversaryError, NonFiniteError
+from textadv.values.plurals import some
 
 GROWN = 10.0
 """From how many times the largest weight before training on, 1 at least, weights have grown beyond use."""
@@ -100,7 +101,7 @@ class Course:
         if steps == 0 or (grown is None and odd_weight(model) is None):
             return None
         evidence = [where_odd(model, batches), grown]
-        told = [f"Training diverged within {steps} optimizer step{'s' if steps > 1 else ''}."]
+        told = [f"Training diverged within {some(steps, 'optimizer step')}."]
         return " ".join([*told, *(one for one in evidence if one is not None), self.remedy()])
 
     def doubt(self, model: nn.Module) -> str | None:

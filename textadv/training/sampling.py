@@ -13,6 +13,7 @@ from textadv.data import Rows, require_labelled
 from textadv.training.mixing import NO_ATTACK, Group, Mixing, in_groups
 from textadv.values.batch import Batch, Role
 from textadv.values.kinds import require_kind
+from textadv.values.plurals import some
 from textadv.values.randomness import permutation
 
 ORDER = 1
@@ -79,7 +80,8 @@ class OneStream:
         require_kind("mixing", self.mixing, Mixing, "a Mixing", "Example: Mixing(Constant(0.5)).")
         if len(self.rows) < self.batch_size:
             raise ValueError(
-                f"data.train has {len(self.rows)} rows, fewer than training.batch_size {self.batch_size}. Lower the "
+                f"data.train has {some(len(self.rows), 'row')}, fewer than training.batch_size {self.batch_size}. "
+                "Lower the "
                 "batch size."
             )
         if self.repeat < 1:

@@ -132,7 +132,7 @@ def test_each_behaviour_is_asked_its_prompts_in_turn() -> None:
     wording = FromFiles(FOUND)
     assert wording.variants == 2 and [text(wording, n) for n in range(3)] == ["one", "two", "one"]
     assert FromFiles(FOUND, most=1).variants == 1
-    assert "2 prompts for 1 behaviours, 2 behaviours without a prompt, 1 null prompts" in str(wording)
+    assert "2 prompts for 1 behaviour, 2 behaviours without a prompt, 1 null prompt" in str(wording)
     turned = Attempt(goal=REQUEST, prompt="p", history=({"role": "system", "content": "s"},))
     assert FromFiles(joined([Artefact((turned,))], {3: REQUEST}))(asked(), 0)[0]["content"] == "s"
 

@@ -132,7 +132,7 @@ def test_cases_with_an_image_are_left_out_and_named(tmp_path: Path) -> None:
     assert note.endswith(
         "c.json: 2 of 3 test cases have an image and are left out ('recipe', entry 1, 'other', entry 0)"
     )
-    assert str(joined([found], {0: "recipe"})) == f"1 prompts for 1 behaviours; {note}"
+    assert str(joined([found], {0: "recipe"})) == f"1 prompt for 1 behaviour; {note}"
 
 
 def test_the_judged_text_of_adversariallm_is_what_was_generated(tmp_path: Path) -> None:
@@ -290,7 +290,10 @@ def test_paraphrases_there_and_back(name: str, data: st.DataObject) -> None:
 @pytest.mark.parametrize("loss", ["NaN", "Infinity", f"1{400 * '0'}"])
 def test_a_loss_that_no_float_holds_is_not_known(loss: str, tmp_path: Path) -> None:
     path = tmp_path / "run.json"
-    path.write_text(f'{{"runs": [{{"original_prompt": "q", "steps": [{{"loss": {loss}}}]}}]}}', encoding="utf-8")
+    path.write_text(
+        f'{{"runs": [{{"original_prompt": "q", "steps": [{{"model_input": null, "loss": {loss}}}]}}]}}',
+        encoding="utf-8",
+    )
     assert read_adversariallm(path).attempts[0].loss is None
 
 
@@ -389,3 +392,28 @@ def test_what_a_format_has_no_place_for_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="are written as .csv"):
         write_paraphrases(tmp_path / "a.txt", Artefact())
     assert not list(tmp_path.iterdir())
+
+
+def test_a_key_of_prompts_that_is_nowhere_is_told_with_the_keys_that_are_there(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+
+    def read(value: object) -> Artefact:
+        path.write_text(json.dumps(value), encoding="utf-8")
+        return read_artefact(path, "x.file")
+
+    with pytest.raises(
+        DataError, match=r"jailbreaks: no entry has the key prompt; their keys are \['goal', 'Prompt'\]"
+    ):
+        read({"jailbreaks": [{"goal": GOAL, "Prompt": "p"}]})
+    found = read({"jailbreaks": [{"goal": GOAL}, {"goal": GOAL, "prompt": None}]})
+    assert found.notes == (f"{path}: 1 of 2 entries of jailbreaks have no key prompt and are read as null",)
+    assert read({"jailbreaks": [{"goal": GOAL, "prompt": None}]}).notes == ()
+    with pytest.raises(DataError, match=r"goal is missing, .* its keys are \['Goal', 'prompt'\]"):
+        read({"jailbreaks": [{"Goal": GOAL, "prompt": "p"}]})
+    with pytest.raises(DataError, match="steps of runs: no entry has the key model_input; their keys are .'input'"):
+        read({"runs": [{"original_prompt": GOAL, "steps": [{"input": "p"}]}]})
+    with pytest.raises(
+        DataError,
+        match=r"needs original_prompt .* The formats that are read: JailbreakBench's artefacts \(an object with j",
+    ):
+        read([{"Goal": GOAL, "Prompt": "p"}])

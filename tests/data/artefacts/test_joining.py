@@ -31,7 +31,7 @@ def test_null_prompts_and_other_behaviours_are_counted_and_told() -> None:
     assert (found.null, found.unknown, found.attempts) == (2, 1, {})
     assert found.without[4] == "the file has 2 null prompts for it and no other: no jailbreak was found"
     assert str(found) == (
-        "0 prompts for 0 behaviours, 3 behaviours without a prompt, 2 null prompts, 1 prompts of other behaviours"
+        "0 prompts for 0 behaviours, 3 behaviours without a prompt, 2 null prompts, 1 prompt of other behaviours"
     )
 
 

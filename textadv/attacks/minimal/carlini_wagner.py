@@ -20,6 +20,7 @@ from textadv.attacks.parts.threat import ThreatModel, require_threat
 from textadv.models import editable_mask
 from textadv.values.batch import Batch, per_row
 from textadv.values.losses import margin
+from textadv.values.plurals import some
 from textadv.values.spaces import Space
 
 # Shares of the box or the radius: the Linf attack stops below, as the authors' code does on images of 8 bits.
@@ -74,7 +75,10 @@ class CarliniWagner:
         require_ball(self.threat, "L2", "Carlini-Wagner L2")
 
     def __str__(self) -> str:
-        return f"Carlini-Wagner L2, {self.search_steps} constants of {self.steps} steps, confidence {self.confidence:g}"
+        return (
+            f"Carlini-Wagner L2, {some(self.search_steps, 'constant')} of {some(self.steps, 'step')}, confidence "
+            f"{self.confidence:g}"
+        )
 
     @on_arrays
     def __call__(
@@ -140,7 +144,10 @@ class CarliniWagnerLinf:
         require_ball(self.threat, "Linf", "Carlini-Wagner Linf")
 
     def __str__(self) -> str:
-        return f"Carlini-Wagner Linf, at most {self.search_steps} x {self.steps} steps, confidence {self.confidence:g}"
+        return (
+            f"Carlini-Wagner Linf, at most {self.search_steps} x {some(self.steps, 'step')}, confidence "
+            f"{self.confidence:g}"
+        )
 
     @on_arrays
     def __call__(
@@ -214,7 +221,10 @@ class CarliniWagnerL0:
         require_ball(self.threat, "L2", "Carlini-Wagner L0")
 
     def __str__(self) -> str:
-        return f"Carlini-Wagner L0, at most {self.search_steps} x {self.steps} steps, confidence {self.confidence:g}"
+        return (
+            f"Carlini-Wagner L0, at most {self.search_steps} x {some(self.steps, 'step')}, confidence "
+            f"{self.confidence:g}"
+        )
 
     @on_arrays
     def __call__(

@@ -15,6 +15,7 @@ from textadv.attacks.parts.calling import entered, on_arrays
 from textadv.attacks.parts.hinge import units_of
 from textadv.attacks.parts.threat import ThreatModel, require_threat
 from textadv.values.batch import Batch
+from textadv.values.plurals import some
 
 # The share of the first step that the last one has.
 LAST_STEP = 0.01
@@ -63,7 +64,7 @@ class Ddn:
         require_ball(self.threat, "L2", "DDN")
 
     def __str__(self) -> str:
-        return f"DDN, {self.steps} steps, gamma {self.gamma:g}"
+        return f"DDN, {some(self.steps, 'step')}, gamma {self.gamma:g}"
 
     @on_arrays
     def __call__(

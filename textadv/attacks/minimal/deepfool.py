@@ -15,6 +15,7 @@ from textadv.attacks.parts.threat import ThreatModel, require_threat
 from textadv.models import bare, forward
 from textadv.values.batch import Batch
 from textadv.values.decisions import require_one_each
+from textadv.values.plurals import some
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,9 @@ class DeepFool:
             raise ValueError(f"attack.overshoot must be finite and not negative, got {self.overshoot}.")
 
     def __str__(self) -> str:
-        return f"DeepFool, {self.steps} steps, {self.candidates} candidates, overshoot {self.overshoot:g}"
+        return (
+            f"DeepFool, {some(self.steps, 'step')}, {some(self.candidates, 'candidate')}, overshoot {self.overshoot:g}"
+        )
 
     @on_arrays
     def __call__(

@@ -18,6 +18,7 @@ from textadv.models import bare, editable_mask, evaluating, forward
 from textadv.values.batch import Batch, per_row
 from textadv.values.decisions import require_one_each
 from textadv.values.losses import margin
+from textadv.values.plurals import some
 from textadv.values.randomness import row_generators
 
 DUAL_ORDERS = {"Linf": 1.0, "L2": 2.0, "L1": float("inf")}
@@ -104,8 +105,11 @@ class Fab:
 
     def __str__(self) -> str:
         aim = "nearest class" if self.targets is None else f"targets of rank {', '.join(map(str, self.targets))}"
-        searches = f"{self.restarts} restart{'s' if self.restarts > 1 else ''}"
-        return f"FAB, {self.steps} steps, {searches}, {aim}, {'early stop' if self.early_stop else 'no early stop'}"
+        searches = some(self.restarts, "restart")
+        return (
+            f"FAB, {some(self.steps, 'step')}, {searches}, {aim}, "
+            f"{'early stop' if self.early_stop else 'no early stop'}"
+        )
 
     @on_arrays
     def __call__(

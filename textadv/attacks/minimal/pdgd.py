@@ -18,6 +18,7 @@ from textadv.attacks.parts.threat import ThreatModel, require_threat
 from textadv.models import editable_mask
 from textadv.values.batch import Batch, per_row
 from textadv.values.losses import margin
+from textadv.values.plurals import some
 
 # What the step sizes of the perturbation and of the multiplier have shrunk to in the end.
 LAST_STEP, LAST_DUAL_STEP = 0.01, 0.1
@@ -93,7 +94,7 @@ class Pdgd:
         require_ball(self.threat, "L2", "PDGD")
 
     def __str__(self) -> str:
-        return f"PDGD, {self.steps} steps of {self.learning_rate:g}, multiplier by {self.dual_rate:g}"
+        return f"PDGD, {some(self.steps, 'step')} of {self.learning_rate:g}, multiplier by {self.dual_rate:g}"
 
     @on_arrays
     def __call__(

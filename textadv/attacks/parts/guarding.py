@@ -16,6 +16,7 @@ from textadv.attacks.parts.attacked import Cost
 from textadv.models import Normalised, bare
 from textadv.models.running import output_logits
 from textadv.values.batch import Batch
+from textadv.values.plurals import some
 from textadv.values.randomness import derived_seed, seeded_scope
 
 TABLES = ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks", "_backward_hooks")
@@ -64,7 +65,8 @@ def guarded(model: nn.Module, who: str, *seed: int) -> Iterator[None]:
         )
     if changed:
         raise RuntimeError(
-            f"{who} changed {len(changed)} weights of the model that it attacks, first {changed[0]}; they are put "
+            f"{who} changed {some(len(changed), 'weight')} of the model that it attacks, first {changed[0]}; they "
+            "are put "
             "back. An attack is measured on the model as it is: give it a copy to train on."
         )
 

@@ -18,6 +18,7 @@ from textadv.attacks.prompts.rows import row_by_row, together
 from textadv.attacks.prompts.suffix_losses import SUFFIX_LOSSES
 from textadv.attacks.prompts.suffix_row import SuffixRow
 from textadv.attacks.prompts.victim import ChatVictim
+from textadv.values.plurals import some
 from textadv.values.randomness import derived_seed
 
 KEPT = 20
@@ -87,7 +88,10 @@ class Gcg:
 
     def __str__(self) -> str:
         told = [f"gcg: suffix of {self.length} tokens" if self.init is None else f"gcg: suffix from {self.init!r}"]
-        told += [f"{self.steps} steps of {self.width} candidates from the top {self.top_k}", f"loss {self.loss}"]
+        told += [
+            f"{some(self.steps, 'step')} of {some(self.width, 'candidate')} from the top {self.top_k}",
+            f"loss {self.loss}",
+        ]
         told += [f"{self.replaced} tokens at a time"] if self.replaced > 1 else []
         told += [f"momentum {self.momentum:g}"] if self.momentum else []
         told += [f"layer norms x {self.norm_scale:g}"] if self.norm_scale != 1 else []

@@ -16,6 +16,7 @@ from textadv.attacks.prompts.suffix_row import SuffixRow
 from textadv.attacks.prompts.suffixes import Path, each_row, random_suffix, taken
 from textadv.attacks.prompts.victim import ChatVictim
 from textadv.values.errors import DataError
+from textadv.values.plurals import some
 from textadv.values.randomness import derived_seed
 
 
@@ -66,7 +67,7 @@ class RandomSearch:
 
     def __str__(self) -> str:
         return (
-            f"random search: suffix of {self.length} tokens, {self.restarts} x {self.steps} steps of "
+            f"random search: suffix of {some(self.length, 'token')}, {self.restarts} x {some(self.steps, 'step')} of "
             f"{self.candidates} candidates, {self.replaced} replaced"
         )
 

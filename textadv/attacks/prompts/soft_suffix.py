@@ -22,6 +22,7 @@ from textadv.attacks.prompts.victim import ChatVictim
 from textadv.models.places import bare
 from textadv.models.running import evaluating, forward
 from textadv.values.losses import cross_entropy
+from textadv.values.plurals import some
 from textadv.values.randomness import derived_seed
 from textadv.values.spaces import Embeddings
 
@@ -85,7 +86,8 @@ class SoftSuffix:
 
     def __str__(self) -> str:
         return (
-            f"soft_suffix: {self.suffixes} suffixes of {self.length} tokens, {self.steps} steps of {self.step_size:g}, "
+            f"soft_suffix: {some(self.suffixes, 'suffix', 'suffixes')} of {some(self.length, 'token')}, "
+            f"{some(self.steps, 'step')} of {self.step_size:g}, "
             f"momentum {self.momentum:g}, layer norms x {self.norm_scale:g}"
         )
 

@@ -9,6 +9,7 @@ from textadv.attacks.prompts.rewritten import AskedFor
 from textadv.attacks.prompts.worded import said_instead
 from textadv.data.rendering import Message
 from textadv.values.errors import DataError
+from textadv.values.plurals import some
 
 PLACE = "{prompt}"
 SHIPPED = ("acting", "fiction", "json", "lesson", "past", "translation")
@@ -50,7 +51,7 @@ class Templates:
             raise ValueError("Templates needs one or more, got none.")
 
     def __str__(self) -> str:
-        return f"request in {len(self.templates)} templates: {', '.join(one.name for one in self.templates)}"
+        return f"request in {some(len(self.templates), 'template')}: {', '.join(one.name for one in self.templates)}"
 
     @property
     def variants(self) -> int:

@@ -10,6 +10,7 @@ from textadv.attacks.parts.accepting import require_attack
 from textadv.attacks.parts.attacked import Attack, Attacked, Cost
 from textadv.attacks.parts.calling import entered, on_arrays, searched
 from textadv.values.batch import Batch
+from textadv.values.plurals import some
 
 
 @dataclass
@@ -43,7 +44,7 @@ class Held:
             raise ValueError(f"objective.defence_steps must be at least 1, got {self.steps}.")
 
     def __str__(self) -> str:
-        return f"{self.attack}, held for {self.steps} optimizer steps"
+        return f"{self.attack}, held for {some(self.steps, 'optimizer step')}"
 
     @on_arrays
     def __call__(

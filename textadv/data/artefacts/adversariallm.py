@@ -15,6 +15,7 @@ from textadv.data.artefacts.attempts import (
     Attempt,
     entry_of,
     json_in,
+    lacking,
     list_of,
     number_or_none,
     rest_of,
@@ -43,7 +44,8 @@ def read_adversariallm(path: str | Path, surrogates: Surrogates = "error") -> Ar
 
     goal: what the user asks in the last turn of `original_prompt`. prompt: the user's last turn of `model_input`, None
     where the attack has no text there. `flops` of 0 stand for "not measured" in that project and are None. `about`
-    holds the configuration, and of each run all but its steps. Raises DataError for anything else.
+    holds the configuration, and of each run all but its steps. Raises DataError for anything else, and where no step
+    has the key of a prompt.
     """
     value = json_in(path)
     if not is_adversariallm(value):
@@ -51,12 +53,15 @@ def read_adversariallm(path: str | Path, surrogates: Surrogates = "error") -> Ar
     config = value.get("config")
     attack = config.get("attack") if isinstance(config, dict) else None
     attempts: list[Attempt] = []
+    steps: list[dict[str, Any]] = []
     for number, given in enumerate(value["runs"]):
         at = f"{path}, runs, entry {number}"
         run = entry_of(given, at)
         goal = _goal(run.get("original_prompt"), at)
         for place, step in enumerate(list_of(run.get("steps", []), f"{at}, steps")):
             attempts.append(_attempt(step, goal, number, attack, f"{at}, step {place}"))
+            steps.append(step)
+    lacking(steps, "model_input", f"{path}, steps of runs")
     runs = [rest_of(run, ["steps"]) for run in value["runs"]]
     return unbroken(Artefact(tuple(attempts), (), {**value, "runs": runs}), str(path), surrogates)
 

@@ -18,6 +18,11 @@ from textadv.values.host.reading import json_of
 from textadv.values.host.writing import write_text
 
 LONGEST_SHOWN = 60
+KNOWN = (
+    "JailbreakBench's artefacts (an object with jailbreaks), HarmBench's test cases or completions (lists by "
+    "BehaviorID), AdversariaLLM's runs (an object with runs), rows of original_prompt, inpainted_prompt"
+)
+"""What files of prompts may be, for messages."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +144,21 @@ def verdict_of(value: object, place: str) -> bool | None:
     if word in words and (value is None or isinstance(value, (bool, int, float, str))):
         return words[word]
     raise DataError(f"{place} must be true, false, 1, 0 or null, got {shown(value)}.")
+
+
+def lacking(rows: Sequence[Mapping[str, Any]], name: str, place: str) -> int:
+    """How many of the objects have nothing under a name, not even null.
+
+    Raises DataError, naming what there is instead, where that is so with all of them.
+    """
+    count = sum(name not in row for row in rows)
+    if count and count == len(rows):
+        there = dict.fromkeys(key for row in rows for key in row)
+        raise DataError(
+            f"{place}: no entry has the key {name}; their keys are {shown(list(there))}. Name the prompts {name}, null "
+            "where none was found."
+        )
+    return count
 
 
 def rest_of(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:

@@ -10,15 +10,18 @@ from textadv.data.artefacts.attempts import (
     Attempt,
     entry_of,
     json_in,
+    lacking,
     list_of,
     name_of,
     rest_of,
+    shown,
     text_or_none,
     verdict_of,
     write_json,
 )
 from textadv.data.characters import Surrogates, unbroken
 from textadv.values.errors import DataError
+from textadv.values.plurals import some
 
 ROWS = "jailbreaks"
 UNDECIDED = "undecided"
@@ -35,22 +38,30 @@ def is_jailbreakbench(value: object) -> bool:
 def read_jailbreakbench(path: str | Path, surrogates: Surrogates = "error") -> Artefact:
     """The artefact `{parameters, jailbreaks: [{goal, behavior, prompt, response, jailbroken, ...}]}`.
 
-    A prompt or response may be null; other values stand in `beside` of their attempt, `parameters` in `about`.
-    Raises DataError where there is no such list, or an entry has neither goal nor behavior.
+    A prompt or response may be null; entries without the key of a prompt are told in a note. Other values stand in
+    `beside` of their attempt, `parameters` in `about`.
+    Raises DataError where there is no such list, no entry has the key of a prompt, or one has neither goal nor
+    behavior.
     """
     value = json_in(path)
     if not is_jailbreakbench(value):
         raise DataError(f"{path}: this is no artefact of JailbreakBench: it has no {ROWS}.")
     rows = list_of(value[ROWS], f"{path}, {ROWS}")
     attempts = [_attempt(row, f"{path}, {ROWS}, entry {number}") for number, row in enumerate(rows)]
-    return unbroken(Artefact(tuple(attempts), (), rest_of(value, [ROWS])), str(path), surrogates)
+    bare = lacking(rows, "prompt", f"{path}, {ROWS}")
+    told = f"{path}: {bare} of {some(len(rows), 'entry', 'entries')} of {ROWS} have no key prompt and are read as null"
+    about = rest_of(value, [ROWS])
+    return unbroken(Artefact(tuple(attempts), (), about, (told,) if bare else ()), str(path), surrogates)
 
 
 def _attempt(value: object, place: str) -> Attempt:
     row = entry_of(value, place)
     goal, behaviour = name_of(row, "goal", place), name_of(row, "behavior", place)
     if not goal.strip() and not behaviour.strip():
-        raise DataError(f"{place}: goal is missing, so that it is not known what was asked for. Add it.")
+        raise DataError(
+            f"{place}: goal is missing, so that it is not known what was asked for; its keys are {shown(list(row))}. "
+            "Add it."
+        )
     response = text_or_none(row, "response", place)
     broken = None if row.get(UNDECIDED) is True else verdict_of(row.get("jailbroken"), f"{place}: jailbroken")
     return Attempt(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from textadv.data.artefacts.adversariallm import harm_of, is_adversariallm, read_adversariallm
-from textadv.data.artefacts.attempts import Artefact, Attempt, json_in, shown
+from textadv.data.artefacts.attempts import KNOWN, Artefact, Attempt, json_in, shown
 from textadv.data.artefacts.harmbench import is_harmbench, read_harmbench
 from textadv.data.artefacts.jailbreakbench import is_jailbreakbench, read_jailbreakbench
 from textadv.data.artefacts.paraphrases import read_paraphrases
@@ -16,6 +16,7 @@ from textadv.data.contamination import plain
 from textadv.data.tables import SUFFIXES
 from textadv.data.text_files import suffix_of
 from textadv.values.errors import DataError
+from textadv.values.plurals import some
 
 _JSON_READERS = (
     (is_jailbreakbench, read_jailbreakbench),
@@ -52,10 +53,7 @@ def read_artefact(path: str | Path, key: str, surrogates: Surrogates = "error") 
     except DataError as error:
         raise DataError(f"{key}: {error}") from error
     held = f"an object with {shown(list(value))}" if isinstance(value, dict) else shown(value)
-    raise DataError(
-        f"{key}: {file} holds {held}, and is none of JailbreakBench's artefacts (jailbreaks), HarmBench's test cases "
-        "(lists by BehaviorID), AdversariaLLM's runs (runs) or rows of original_prompt, inpainted_prompt."
-    )
+    raise DataError(f"{key}: {file} holds {held}, and is none of {KNOWN}.")
 
 
 @dataclass(frozen=True)
@@ -63,8 +61,8 @@ class Joined:
     """What files hold for the behaviours of a run.
 
     attempts: behaviour's id -> what belongs to it and has a prompt, likeliest to break first. without: id -> why a
-    behaviour has none. null, unknown: how many attempts have no prompt, or belong to no behaviour of the run. notes:
-    what was not read.
+    behaviour has none. null, unknown: how many attempts have no prompt, or belong to no behaviour of the run. tried:
+    how many have no prompt and belong to one. notes: what was not read.
     """
 
     attempts: Mapping[int, tuple[Attempt, ...]]
@@ -72,13 +70,14 @@ class Joined:
     null: int = 0
     unknown: int = 0
     notes: tuple[str, ...] = ()
+    tried: int = 0
 
     def __str__(self) -> str:
         count = sum(map(len, self.attempts.values()))
-        parts = [f"{count} prompts for {len(self.attempts)} behaviours"]
-        parts += [f"{len(self.without)} behaviours without a prompt"] if self.without else []
-        parts += [f"{self.null} null prompts"] if self.null else []
-        parts += [f"{self.unknown} prompts of other behaviours"] if self.unknown else []
+        parts = [f"{some(count, 'prompt')} for {some(len(self.attempts), 'behaviour')}"]
+        parts += [f"{some(len(self.without), 'behaviour')} without a prompt"] if self.without else []
+        parts += [some(self.null, "null prompt")] if self.null else []
+        parts += [f"{some(self.unknown, 'prompt')} of other behaviours"] if self.unknown else []
         return "; ".join([", ".join(parts), *self.notes])
 
 
@@ -101,20 +100,22 @@ def joined(
             by_text.setdefault(form, []).append(number)
     found: dict[int, list[Attempt]] = {}
     tried: dict[int, int] = {}
-    null = unknown = 0
+    null = unknown = without_prompt = 0
     for attempt in (attempt for artefact in artefacts for attempt in artefact.attempts):
         rows = _rows_of(attempt, by_text, names or {})
-        null += attempt.prompt is None or not attempt.prompt.strip()
+        bare = attempt.prompt is None or not attempt.prompt.strip()
+        null += bare
         unknown += not rows
+        without_prompt += bare and bool(rows)
         for row in rows:
-            if attempt.prompt is None or not attempt.prompt.strip():
+            if bare:
                 tried[row] = tried.get(row, 0) + 1
             else:
                 found.setdefault(row, []).append(attempt)
     kept = {row: _ordered(found[row]) for row in requests if row in found}
     without = {row: _why(tried.get(row, 0)) for row in requests if row not in found}
     notes = tuple(note for artefact in artefacts for note in artefact.notes)
-    return Joined(kept, without, null, unknown, notes)
+    return Joined(kept, without, null, unknown, notes, without_prompt)
 
 
 def _forms(request: str | Sequence[str]) -> list[str]:
@@ -123,7 +124,7 @@ def _forms(request: str | Sequence[str]) -> list[str]:
 
 def _why(null: int) -> str:
     if null:
-        return f"the file has {null} null prompt{'s' if null > 1 else ''} for it and no other: no jailbreak was found"
+        return f"the file has {some(null, 'null prompt')} for it and no other: no jailbreak was found"
     return "the file has no prompt for it"
 
 

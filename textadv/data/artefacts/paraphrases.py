@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from textadv.data.artefacts.attempts import Artefact, Attempt, name_of, rest_of, shown
+from textadv.data.artefacts.attempts import KNOWN, Artefact, Attempt, name_of, rest_of, shown
 from textadv.data.characters import Surrogates, unbroken
 from textadv.data.chat_forms import empty
 from textadv.data.chat_forms import text as text_of
@@ -39,7 +39,7 @@ def read_paraphrases(path: str | Path, key: str, surrogates: Surrogates = "error
     if original is None or other is None:
         raise DataError(
             f"{key}: {path} has the columns {shown(list(table.columns))}, and needs {ORIGINAL} and {PARAPHRASE}. In "
-            f"place of {PARAPHRASE} there may be a {SUFFIX}."
+            f"place of {PARAPHRASE} there may be a {SUFFIX}. The formats that are read: {KNOWN}."
         )
     attempts: list[Attempt] = []
     bare: list[int] = []

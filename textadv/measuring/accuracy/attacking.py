@@ -25,6 +25,7 @@ from textadv.values.batch import Batch
 from textadv.values.decisions import Decisions, Label, of_rows, right_in_all
 from textadv.values.errors import NonFiniteError, PerturbationError
 from textadv.values.host.phases import phase
+from textadv.values.plurals import some
 from textadv.values.processes import from_shares, own_batches
 from textadv.values.randomness import seeded_scope
 from textadv.values.windows import margins
@@ -174,7 +175,8 @@ def attack_rows(
         first = outside[0]
         limits = f" ({threat})" if threat is not None else ""
         raise RuntimeError(
-            f"{attack} left its threat model{limits} at {len(outside)} rows: norm / radius {first.gauge:.6g} at row id "
+            f"{attack} left its threat model{limits} at {some(len(outside), 'row')}: norm / radius {first.gauge:.6g} "
+            "at row id "
             f"{rows.ids[first.position]}. What it breaks says nothing about that threat model; correct the attack."
         )
     return hits

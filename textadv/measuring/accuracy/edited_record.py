@@ -14,6 +14,7 @@ from textadv.measuring.rates import percent
 from textadv.measuring.sections.edits import EditRun, Edits, RowEdit
 from textadv.measuring.statistics import wilson
 from textadv.values.digests import digest
+from textadv.values.plurals import some
 
 GROUP = "edits"
 HEADING = "edits of the text"
@@ -106,7 +107,7 @@ def edit_measures(runs: Sequence[EditRun], found: Mapping[str, Edited]) -> Itera
 def _over(runs: Sequence[EditRun], every: Sequence[RowEdit]) -> str:
     """Which rows these are, where not every attack was run on as many."""
     same = all(len(run.rows) == len(every) for run in runs)
-    return "" if same else f"over the {len(every)} rows that every attack by edits was run on"
+    return "" if same else f"over the {some(len(every), 'row')} that every attack by edits was run on"
 
 
 def _own(run: EditRun, every: Sequence[RowEdit]) -> str:
@@ -114,7 +115,10 @@ def _own(run: EditRun, every: Sequence[RowEdit]) -> str:
     if len(run.rows) == len(every):
         return ""
     clean = wilson(sum(row.right for row in run.rows), len(run.rows))
-    return f"over the {len(run.rows)} rows of that attack, of which {percent(clean.value)} are right without an edit"
+    return (
+        f"over the {some(len(run.rows), 'row')} of that attack, of which {percent(clean.value)} are right without an "
+        "edit"
+    )
 
 
 def _accuracy(

@@ -52,6 +52,7 @@ from textadv.measuring.sections.masking import MaskingFlag
 from textadv.models import PerturbationError, delta_shape, device_of, dtype_of, evaluating
 from textadv.values.host.phases import each
 from textadv.values.losses import cross_entropy, margin
+from textadv.values.plurals import some
 from textadv.values.randomness import seeded_sample
 
 LEAST_ROWS = 2
@@ -202,7 +203,7 @@ def _without_gradients(looked: Looked) -> MaskingFlag:
             if stage not in gradient and given:
                 tried.append(_Tried(stage.name, len(stage.broken(looked.rows) & given), len(given), len(left)))
     tried += [looked.broken_by(probe_name, probe, left) for probe_name, probe in _probes(looked)]
-    who = f"{len(left)} rows are right after the gradient attacks"
+    who = f"{some(len(left), 'row is', 'rows are')} right after the gradient attacks"
     remedy = "Evaluate with autoattack, version: standard, and read that number."
     if looked.several:
         remedy = "Give the attacks more steps and restarts, and do not read what they leave as robustness before."
@@ -240,7 +241,7 @@ def _single_step(looked: Looked) -> MaskingFlag:
     if not iterative:
         return MaskingFlag(name, "not run", None, "No attack of several steps ran on any row.")
     left = looked.left_by(iterative)
-    who = f"{len(left)} rows are right after the attacks of many steps"
+    who = f"{some(len(left), 'row is', 'rows are')} right after the attacks of many steps"
     remedy = "Give the attacks more steps, restarts and smaller step sizes."
     return _probed(looked, name, ("FGSM", fgsm(looked.threat)), left, who, remedy)
 
@@ -257,7 +258,9 @@ def _other_search(looked: Looked) -> MaskingFlag:
     own = (ran.attack for ran in looked.panel.values() if not isinstance(ran.attack, Transfer))
     probe = _of_another_family(looked, {type(part) for attack in own for part in _parts(attack)})
     remedy = "Add apgd_ce to evaluation.attacks, or give the attacks more steps and restarts."
-    return _probed(looked, name, probe, left, f"{len(left)} rows are right after all attacks", remedy)
+    return _probed(
+        looked, name, probe, left, f"{some(len(left), 'row is', 'rows are')} right after all attacks", remedy
+    )
 
 
 def _of_another_family(looked: Looked, families: Collection[type]) -> tuple[str, Attack]:
@@ -270,7 +273,7 @@ def _of_another_family(looked: Looked, families: Collection[type]) -> tuple[str,
     search = GradientAttack(
         threat, ascent, steps, Untargeted(margin), True, 2, early_stop=True, select="most_damaging", starts="spread"
     )
-    return f"PGD on the margin with momentum (2 x {steps} steps)", replace(search, seed=seed)
+    return f"PGD on the margin with momentum (2 x {some(steps, 'step')})", replace(search, seed=seed)
 
 
 def _parts(attack: object) -> Iterator[object]:

@@ -23,6 +23,7 @@ from textadv.models import counted_parameters, delta_shape, device_of, editable_
 from textadv.models.places import bare
 from textadv.values.batch import IGNORED, Batch, Perturbation, padded
 from textadv.values.flops import NOT_MEASURED, Flops
+from textadv.values.plurals import some
 
 TARGET = "harmful"
 BALL_TOLERANCE = 1e-4
@@ -134,7 +135,7 @@ class Prefill:
             )
 
     def __str__(self) -> str:
-        return f"{self.tokens} prefilled token{'s' if self.tokens > 1 else ''}"
+        return f"{some(self.tokens, 'prefilled token')}"
 
     def rounds(self, model: nn.Module, rows: Rows, behaviours: Sequence[Behaviour]) -> Iterable[Round]:
         """One round of prompts with the beginning of the target."""

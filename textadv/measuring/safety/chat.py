@@ -69,6 +69,7 @@ from textadv.measuring.statistics import Rate, wilson
 from textadv.models.adapter_scale import adapter_moves, adapter_scaled
 from textadv.values.flops import NONE_SPENT, Flops
 from textadv.values.host.phases import within
+from textadv.values.plurals import some
 
 __all__ = ["Asked", "Panel", "evaluate_chat", "share_answered"]
 
@@ -384,8 +385,8 @@ class _Evaluation:
             # A prompt with an instruction that cannot be checked is in no rate, so it is in no difference either.
             whole = {number: row.strict for number, row in zip(asked.row_ids, followed.rows, strict=True)}
             held = {number: float(all(strict)) for number, strict in whole.items() if None not in strict}
-            notes = [f"{followed.prompts_left_out} prompts left out"] if followed.prompts_left_out else []
-            notes += [f"{failed(given)} answers failed to be made"] if failed(given) else []
+            notes = [f"{some(followed.prompts_left_out, 'prompt')} left out"] if followed.prompts_left_out else []
+            notes += [f"{some(failed(given), 'answer')} failed to be made"] if failed(given) else []
             notes += still_thinking(thinking(given), len(given), self.panel.decoding)
             name, rows = f"{label}: instructions", list(held.values())
             measure = rate("capability", name, followed.prompt_strict, rows, False, "; ".join(notes))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from textadv.attacks import Ascent, Avoid, Begin, Elicit, FixedStep, Goal, GradientAttack, Momentum, StepSize
 from textadv.measuring.safety.beginnings import OWN_PASSES, REFUSAL_PASSES, Beginnings
 from textadv.values.batch import Batch
+from textadv.values.plurals import some
 
 Says = Literal["target", "refusal", "own"]
 NAMES: dict[Says, str] = {"target": "the target", "refusal": "the model's refusal", "own": "the model's own beginning"}
@@ -52,7 +53,7 @@ class Search:
         size = own.ascent.step_size
         length = f"{size.relative:g} x radius" if size.relative is not None else f"{size.absolute:g}"
         further = ", from where the search before it ended" if self.goes_on else ""
-        return f"{self}: {own.steps} steps of {length} ({type(own.ascent).__name__}){further}"
+        return f"{self}: {some(own.steps, 'step')} of {length} ({type(own.ascent).__name__}){further}"
 
     def of(self, attack: GradientAttack) -> GradientAttack:
         """The attack with this goal, way to climb and number of steps."""

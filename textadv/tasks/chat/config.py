@@ -182,7 +182,8 @@ class ChatEvaluationConfig(Section):
     base_model: Text | None = Field(
         None,
         description="Folder or Hub id of the model that training started from, which tells gibberish from fluent text "
-        "for every model that is measured; null: model.name in a training run, else the base of an adapter.",
+        "for every model that is measured; of a base or foreign model that model itself; null: model.name in a "
+        "training run, else the base of an adapter.",
     )
     target_words: Count | None = Field(
         None,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, model_validator
 
 from textadv.config.types import ConfigError, Count, Distinct, Section, Share, Text, Texts
+from textadv.values.plurals import some
 
 if TYPE_CHECKING:
     from textadv.attacks.prompts.many_shot import Shot
@@ -61,7 +62,8 @@ class ManyShotConfig(Section):
         if self.shots > len(dialogues):
             raise ConfigError(
                 [
-                    f"{scene.key}.shots: {self.shots} dialogues are asked for and {scene.key}.file has "
+                    f"{scene.key}.shots: {some(self.shots, 'dialogue is', 'dialogues are')} asked for and "
+                    f"{scene.key}.file has "
                     f"{len(dialogues)}. Lower shots, or name more files."
                 ]
             )
@@ -72,7 +74,8 @@ class ManyShotConfig(Section):
         if fewest < self.shots:
             raise ConfigError(
                 [
-                    f"{scene.key}.shots: {self.shots} dialogues are asked for and {scene.key}.file has {fewest} that "
+                    f"{scene.key}.shots: {some(self.shots, 'dialogue is', 'dialogues are')} asked for and "
+                    f"{scene.key}.file has {fewest} that "
                     f"do not ask what behaviour {row} asks. Lower shots to {fewest}, or name more files."
                     if fewest
                     else f"{scene.key}.file: every dialogue asks what behaviour {row} asks. Name more files."
@@ -175,7 +178,17 @@ class ArtefactsConfig(Section):
         told = joined(found, requests, names)
         if not told.attempts:
             raise DataError(
-                f"{scene.key}.file: {told}, so that no behaviour could be asked. Their goal, or Behavior in "
-                f"{scene.key}.behaviours, has to be the request in words as data.adversarial has it."
+                f"{scene.key}.file: {told}, so that no behaviour could be asked. {_remedy(told, scene.key)}"
             )
         return told
+
+
+def _remedy(told: Joined, key: str) -> str:
+    """What to do about a file that holds no prompt for any behaviour."""
+    asked = some(told.tried, "entry asks", "entries ask")
+    found = (
+        f"{asked} for behaviours of data.adversarial and have no prompt (null or blanks): name a file in which prompts "
+        "were found."
+    )
+    words = f"Their goal, or Behavior in {key}.behaviours, has to be the request in words as data.adversarial has it."
+    return " ".join([found] * bool(told.tried) + [words] * (not told.tried or bool(told.unknown)))

@@ -44,6 +44,7 @@ from textadv.training.sampling import Benign, Streams
 from textadv.values.batch import Role
 from textadv.values.descriptions import described
 from textadv.values.host.phases import stage
+from textadv.values.plurals import some
 
 
 @dataclass(frozen=True)
@@ -125,8 +126,9 @@ class ChatTask:
         trained += f" and {more} paraphrases" if more else ""
         benign = ", ".join(f"{len(asked.texts)} {name}" for name, asked in self.panel.benign.items())
         return (
-            f"{trained} to train on, {len(self.selection.requests)} validation behaviours to choose the checkpoint, "
-            f"{len(self.panel.requests)} test behaviours and {benign} prompts to report"
+            f"{trained} to train on, {some(len(self.selection.requests), 'validation behaviour')} to choose the "
+            "checkpoint, "
+            f"{some(len(self.panel.requests), 'test behaviour')} and {benign} prompts to report"
         )
 
     def hardening(self, loaded: LoadedModel) -> Plan:

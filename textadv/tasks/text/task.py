@@ -52,6 +52,7 @@ from textadv.tasks.text.surrogates import text_surrogates
 from textadv.values.descriptions import INITIAL, model_hashes, surrogate_hashes
 from textadv.values.digests import digest
 from textadv.values.host.phases import stage
+from textadv.values.plurals import some
 
 LOOKED_AT = 32
 SPLITS = ("train", "validation", "test")
@@ -253,4 +254,7 @@ def _warnings(
         if shared:
             yield f"data: {shared} of {len(part)} {name} rows have a text that also stands in train."
     if train.uneditable:
-        yield f"data: {train.uneditable} training rows have no token that an attack may touch."
+        yield (
+            f"data: {some(train.uneditable, 'training row has', 'training rows have')} no token that an attack may "
+            "touch."
+        )

@@ -21,6 +21,7 @@ from textadv.tasks.tokens.spans import Scheme, odd_beginnings, scheme_of
 from textadv.tasks.tokens.tagged import Tagged, TaggedSplits
 from textadv.values.batch import IGNORED
 from textadv.values.errors import DataError
+from textadv.values.plurals import some
 
 BUILT_IN = "builtin:places"
 SOURCES = str | Path | Sequence[str | Path] | None
@@ -151,10 +152,13 @@ def _splits(columns: Mapping[str, _Column], labels: Sequence[str] | None, fracti
         parts[role] = Tagged(column.words, _classes(column, names, labels is not None), column.ids)
         bare = sum(tag == IGNORED for row in parts[role].tags for tag in row)
         if bare:
-            notes.append(f"data.tags: {bare} words of {role} rows are marked {IGNORED} and have no label.")
+            notes.append(
+                f"data.tags: {some(bare, 'word')} of {role} rows {'is' if bare == 1 else 'are'} marked {IGNORED} and "
+                "without a label."
+            )
         unlabelled = [row for row, tags in zip(column.ids, parts[role].tags, strict=True) if set(tags) == {IGNORED}]
         if unlabelled:
-            column.refuse(unlabelled[0], f"has no word with a label, as {len(unlabelled)} rows. Remove them.")
+            column.refuse(unlabelled[0], f"has no word with a label, as {some(len(unlabelled), 'row')}. Remove them.")
     if "validation" not in parts:
         whole = parts["train"]
         kept, held = held_out_rows([0] * len(whole), fraction, seed)
@@ -220,7 +224,7 @@ def _classes(column: _Column, names: tuple[str, ...], named: bool) -> tuple[tupl
         found.append(tuple(IGNORED if place is None else place for place in known))
     if first is not None:
         whose = f"none of {shortened(names)}"
-        others = f"{unknown.total()} words of {column.role} rows ({shortened(unknown)})"
+        others = f"{some(unknown.total(), 'word')} of {column.role} rows ({shortened(unknown)})"
         remedy = (
             "Correct data.labels."
             if named or column.declared

@@ -12,6 +12,7 @@ from textadv.data import EncodedRows, encode
 from textadv.tasks.tokens.tagged import Tagged
 from textadv.values.batch import IGNORED, Batch
 from textadv.values.errors import DataError
+from textadv.values.plurals import some
 
 NAMED = 5
 
@@ -73,7 +74,8 @@ def encode_tagged(rows: Tagged, tokenizer: Any, max_length: int) -> TaggedRows:
     bare = [row for row, (labels, *_) in zip(rows.ids, found, strict=True) if not labels]
     if bare:
         raise DataError(
-            f"data: {len(bare)} rows have no word with a label and a token within data.max_length: {max_length}, first "
+            f"data: {some(len(bare), 'row has', 'rows have')} no word with a label and a token within "
+            f"data.max_length: {max_length}, first "
             f"row ids {bare[:NAMED]}. Remove them, or raise data.max_length."
         )
     return TaggedRows(texts, *zip(*found, strict=True))

@@ -31,6 +31,7 @@ from textadv.tasks.tokens.rows import TaggedRows, alignment_notes, encode_tagged
 from textadv.tasks.tokens.tagged import TaggedSplits
 from textadv.values.decisions import in_line
 from textadv.values.host.phases import stage
+from textadv.values.plurals import some
 
 
 class Parts(NamedTuple):
@@ -142,4 +143,7 @@ def _warnings(
             yield f"data: {shared} of {len(part)} {name} rows have the words of a train row."
     yield from alignment_notes(parts._asdict(), config.data.max_length)
     if parts.train.texts.uneditable:
-        yield f"data: {parts.train.texts.uneditable} training rows have no token that an attack may touch."
+        yield (
+            f"data: {some(parts.train.texts.uneditable, 'training row has', 'training rows have')} no token that an "
+            "attack may touch."
+        )

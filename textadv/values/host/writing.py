@@ -117,10 +117,31 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+@contextmanager
+def undone(folder: Path) -> Iterator[None]:
+    """A block that may make the folder, and those above it: where it fails, those that are new and empty go again."""
+    try:
+        fresh = _absent(folder)
+    except OSError:
+        fresh = []
+    try:
+        yield
+    except BaseException:
+        for place in fresh:
+            with suppress(OSError):
+                place.rmdir()
+        raise
+
+
+def _absent(folder: Path) -> list[Path]:
+    """The folder and those above it that are missing, itself first."""
+    return [place for place in (folder, *folder.parents) if not place.exists()]
+
+
 def made(folder: Path) -> Path:
     """The folder, made with those above it where they are missing, each on the disk in its parent."""
     with saving(folder):
-        missing = [place for place in (folder, *folder.parents) if not place.exists()]
+        missing = _absent(folder)
         folder.mkdir(parents=True, exist_ok=True)
         for place in reversed(missing):
             sync(place.parent)
