@@ -366,11 +366,8 @@ def resumed_from(accelerator: Accelerator, config: RunSection, folder: Path) -> 
 
 def _strange(config: RunSection, output: Path, step: Path) -> str | None:
     """What shows that a checkpoint is of another run than the folder; None where nothing does."""
-    saved, hashes, own = (
-        checkpoints.intact(step, CONFIG_FILE),
-        checkpoints.intact(step, HASHES_FILE),
-        output / HASHES_FILE,
-    )
+    saved, hashes = checkpoints.intact(step, CONFIG_FILE), checkpoints.intact(step, HASHES_FILE)
+    own = output / HASHES_FILE
     differing = [] if saved is None else _differences(saved, config)
     if not differing and hashes is not None and own.is_file() and not _same_bytes(hashes, own):
         differing = [f"{HASHES_FILE} holds others"]

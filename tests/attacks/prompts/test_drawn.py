@@ -148,7 +148,7 @@ def test_turns_of_a_file_stand_behind_the_system_text_of_the_row_unless_they_bri
     assert wording(systematic, 0) == (system, last[0])
     assert wording(systematic, 1) == (system, *before, last[1]) and wording(row, 1) == (*before, last[1])
     assert wording(systematic, 2) == (own, last[2])
-    assert "3 prompts for 1 behaviours" in str(wording)
+    assert "3 prompts for 1 behaviour;" in str(wording)
     assert str(wording).endswith("; 1 of them bring a system text in place of the row's own")
     assert "system" not in str(FromFiles(FOUND))
     two = (*systematic.messages, {"role": "assistant", "content": "w"}, *row.messages)
