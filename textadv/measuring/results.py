@@ -115,6 +115,11 @@ class Results:
     sections: tuple[AnySection, ...] = ()
     models: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def compared(self) -> str:
+        """What stands above the table of all models."""
+        return "Before and after" if len(self.evaluations) > 1 else "Numbers"
+
     def section(self, kind: type[S]) -> S | None:
         """The first section of this class, None where there is none."""
         return next((section for section in self.sections if isinstance(section, kind)), None)

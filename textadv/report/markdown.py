@@ -64,7 +64,7 @@ def report_markdown(results: Results) -> str:
         f"**{escaped(results.verdict.headline)}**",
         bullets(results.verdict.sentences),
         _section("Read before trusting the numbers", bullets(doubts(results))),
-        _section("Before and after", comparison_table(results)),
+        _section(results.compared, comparison_table(results)),
         results.footnote if results.evaluations else "",
         bullets(comments(results)),
     ]

@@ -60,7 +60,7 @@ def chat_results(
     control = control_of(models)
     model = facts.config.get("model")
     return Results(
-        title=f"Hardening of {model.get('name', 'model') if isinstance(model, dict) else 'model'}",
+        title=f"{'Hardening of' if trainings else 'Attacks on'} {_subject(model, models, trainings)}",
         about=_about(models),
         caption=_caption(models),
         footnote=FOOTNOTE,
@@ -93,6 +93,13 @@ def training_line(run: Training) -> str:
             f"best {100 * run.best:.1f} %, last {100 * run.last:.1f} %."
         )
     return line
+
+
+def _subject(model: object, models: Sequence[Measured], trainings: Sequence[Training]) -> str:
+    """What was hardened, or the models that were measured."""
+    if not trainings and models:
+        return ", ".join(one.name for one in models)
+    return str(model.get("name", "model")) if isinstance(model, dict) else "model"
 
 
 def _behaviours(models: Sequence[Measured]) -> int:
