@@ -17,7 +17,7 @@ from textadv.measuring.accuracy.record import (
     within,
 )
 from textadv.measuring.measured import Change, Measure, Measured, change
-from textadv.measuring.rates import percent, rate_text
+from textadv.measuring.rates import MISSING, percent, rate_text
 from textadv.measuring.results import Figure, Training, Verdict, VerdictWord
 from textadv.measuring.sections.rows import Rows
 from textadv.measuring.statistics import Rate, wilson
@@ -215,5 +215,6 @@ def _figures(baseline: Measured | None, subject: Measured, trainings: Sequence[T
 def _figure(title: str, found: Measure, baseline: Measured | None) -> Figure:
     first = baseline.measure(found.id) if baseline else None
     paired = change(first, found) if first else None
-    told = f"{points_text(paired)} points against {baseline.name}" if paired and baseline else rate_text(found.rate)
+    alone = f"[{100 * found.low:.1f}, {100 * found.high:.1f}]" if found.total else MISSING
+    told = f"{points_text(paired)} points against {baseline.name}" if paired and baseline else alone
     return Figure(title, percent(found.value), told)
