@@ -19,8 +19,6 @@ OF_FILES = {"transformers_version", "architectures", "auto_map", "dtype", "torch
 """What a configuration tells of its file and of how it is run: the number format is that of the weights themselves."""
 ADAPTERS = "peft_config"
 """How an adapter was made: what it does stands in its layers."""
-
-
 QUANTISED = "bitsandbytes"
 """Whose modules hold numbers that come and go with their passes, and beside their weights what makes numbers of these:
 how they are quantised says the configuration."""

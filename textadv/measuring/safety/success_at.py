@@ -231,12 +231,12 @@ def _sampled(name: str, behaviours: Sequence[_Behaviour], wanted: Iterable[int])
     points = []
     for k in sorted(listed | set(_curve_at(fewest))):
         rows = [row.at(k) for row in behaviours]
-        least, most_likely = share_of_rows(rows), share_of_rows([row.at(k, high=True) for row in behaviours])
+        least, most = share_of_rows(rows), share_of_rows([row.at(k, high=True) for row in behaviours])
         took = [row.flops_at(k) for row in behaviours]
         measured = [one for one in took if one is not None]
         flops = sum(measured) / len(measured) if len(measured) == len(took) else None
-        bounds = (least.value, least.low, most_likely.high)
-        points.append(SuccessAt(k, *bounds, flops, tuple(rows) if k in listed else (), most_likely.value))
+        bounds = (least.value, least.low, most.high)
+        points.append(SuccessAt(k, *bounds, flops, tuple(rows) if k in listed else (), most.value))
     asked = [one.answers for row in behaviours for one in row.asked] or [1]
     prompts, answers = max(len(row.asked) for row in behaviours) or 1, (min(asked), max(asked))
     made = [row.made for row in behaviours]
