@@ -123,10 +123,14 @@ def test_an_attack_that_cannot_say_what_it_takes_is_refused_before_the_run() -> 
         budget(1e12).fitted(lambda config: {"odd": Unbounded()})  # type: ignore[dict-item]
 
 
-def test_two_keys_that_say_how_often_a_prompt_is_answered_are_refused() -> None:
-    sampled = ["evaluation.samples=4", "evaluation.temperature=1.0", f"{KEY}=1e12"]
-    (line,) = problems(*sampled)
-    assert line.startswith("evaluation.samples: 4 and evaluation.elicitation.budget_flops: 1e+12 both say how often")
+def test_answers_to_each_prompt_beside_a_budget_leave_searches_fewer_steps() -> None:
+    sampled = ["evaluation.samples=4", "evaluation.temperature=1.0"]
+    assert small(*sampled, f"{KEY}=1e16").evaluation.samples == 4
+    whole = attacks(small())
+    flops = float(most(whole["embedding"]))
+    found = panel()
+    made = Budget.of(small(*sampled, f"{KEY}={flops!r}"), llama(), found.behaviours, Decoding(2, 1.0, samples=4))
+    assert 0 < steps(made.fitted(attacks)) < steps(whole)
     (line,) = problems("evaluation.success_at=[]")
     assert line.startswith("evaluation.success_at is empty.")
     assert small(f"{KEY}=1e16").evaluation.elicitation.budget_flops == 1e16

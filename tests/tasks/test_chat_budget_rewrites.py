@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from textadv.data import Chat, encode_chats
 from textadv.data.rendering import Template, one_turn
 from textadv.measuring.judges.verdicts import RefusalList, Verdict
 from textadv.measuring.safety.ablated import RefusalAblation
-from textadv.measuring.safety.adversaries import Adversary, behaviours_of
+from textadv.measuring.safety.adversaries import Adversary, Drawn, behaviours_of
 from textadv.measuring.safety.attacker import EndpointAttacker
 from textadv.measuring.safety.budget import Reducible, least_of
 from textadv.measuring.safety.elicitation import elicit
@@ -93,13 +94,13 @@ def configured(name: str, *overrides: str) -> ChatRunConfig:
     return small(f"evaluation.rewrites={{text: {{name: {name}, {SECTIONS[name]}}}}}", *overrides)
 
 
-def at(flops: float, name: str) -> Budget:
-    return Budget.of(configured(name, f"evaluation.elicitation.budget_flops={flops!r}"), MODEL, ROWS, DECODING)
+def at(flops: float, name: str, decoding: Decoding = DECODING) -> Budget:
+    return Budget.of(configured(name, f"evaluation.elicitation.budget_flops={flops!r}"), MODEL, ROWS, decoding)
 
 
-def most(attack: Adversary) -> list[list[int]]:
+def most(attack: Adversary, decoding: Decoding = DECODING) -> list[list[int]]:
     """What a try of each behaviour takes at most, by round."""
-    least = least_of(attack, MODEL, counted_parameters(MODEL), behaviours_of(ROWS), DECODING)
+    least = least_of(attack, MODEL, counted_parameters(MODEL), behaviours_of(ROWS), decoding)
     assert least is not None
     return [[*least[number]] for number in ROWS.ids]
 
@@ -161,6 +162,35 @@ def test_no_behaviour_goes_beyond_the_budget_and_searches_get_what_fits(name: st
     assert all(sum(each) <= budget for each in answers)
     (one_more,) = [spent(fitted.reduced(1), budget)] if isinstance(fitted, Reducible) else [answers]
     assert all(sum(each) <= budget for each in one_more) and sum(map(len, one_more)) > len(ROWS)
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_each_prompt_surely_has_the_answers_that_are_asked_for(name: str) -> None:
+    """Success at so many answers is then told of every attack, and none goes beyond the budget."""
+    several = replace(DECODING, samples=5)
+    whole = made(configured(name))["text"]
+    budget = max(map(sum, most(whole.reduced(1) if isinstance(whole, Reducible) else whole, several)))
+    fitted = at(budget, name, several).fitted(made)["text"]
+    found = elicit(MODEL, tokenizer(), ROWS, TEXTS, {"text": fitted}, REFUSALS, several, budget=budget)
+    drawn = isinstance(fitted, Drawn) and fitted.drawn
+    for outcome in (one for one in found.outcomes if one.attack == "text"):
+        rounds = Counter(answer.restart for answer in outcome.answers if not answer.beyond)
+        assert min(rounds.values()) >= (1 if drawn else 5)
+        assert sum(answer.flops.total or 0 for answer in outcome.answers) <= budget
+
+
+def test_room_for_answers_is_taken_from_the_steps_of_a_search() -> None:
+    several = replace(DECODING, samples=5)
+    whole = made(configured("gcg"))["text"]
+    assert isinstance(whole, Rewriting)
+    budget = max(map(sum, most(whole)))
+    fitted = at(budget, "gcg", several).fitted(made)["text"]
+    assert isinstance(fitted, Rewriting) and 1 <= fitted.effort < whole.effort
+    assert (
+        max(map(sum, most(fitted, several))) <= budget < max(map(sum, most(whole.reduced(fitted.effort + 1), several)))
+    )
+    with pytest.raises(ConfigError, match=r"with 5 answers of 3 tokens to each\. .* or evaluation\.samples, or leave"):
+        at(1000.0, "gcg", several).fitted(made)
 
 
 @pytest.mark.parametrize("name", ["beast", "templates", "refusal_ablation"])

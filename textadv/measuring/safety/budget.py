@@ -2,9 +2,9 @@
 
 Attacks differ in what a try takes: a prefill is one answer, a search is hundreds of passes. With one budget for all, in
 floating-point operations per behaviour, those that take less are answered more often. Before anything is asked it is
-known what one try of an attack takes at most: every round's search and one answer to it. What is left over is shared
-out to the answers of its rounds evenly, and what a round leaves goes to those after it. A round of which it is known
-that nothing new is asked has no share.
+known what one try of an attack takes at most: every round's search and the answers to it that are wanted at least.
+What is left over is shared out to the answers of its rounds evenly, and what a round leaves goes to those after it. A
+round of which it is known that nothing new is asked has no share.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import nn
 
-from textadv.measuring.safety.adversaries import Adversary, Behaviour, Try
+from textadv.measuring.safety.adversaries import Adversary, Behaviour, Drawn, Try
 from textadv.measuring.safety.generate import Decoding, most_flops
 from textadv.measuring.safety.kept_answers import Answer
 
@@ -44,7 +44,7 @@ class Reducible(Protocol):
 
 
 Least = Mapping[int, Sequence[int]]
-"""By the behaviour's id, what one try takes at most in each round, an answer included, in floating-point operations.
+"""By the behaviour's id, what one try takes at most in each round, its answers included, in floating-point operations.
 
 0 where the round asks nothing.
 """
@@ -53,17 +53,23 @@ Least = Mapping[int, Sequence[int]]
 def least_of(
     adversary: object, model: nn.Module, parameters: int, behaviours: Sequence[Behaviour], decoding: Decoding
 ) -> Least | None:
-    """What one try of the adversary takes at most; None where it cannot say."""
+    """What one try of the adversary takes at most, with `decoding.samples` answers to each prompt; None: it cannot say.
+
+    A prompt of many that are drawn alike has one: k answers are k of those prompts.
+    """
     if not isinstance(adversary, Bounded):
         return None
     rounds = adversary.tries(model, behaviours)
     if rounds is None:
         return None
 
+    alike = isinstance(adversary, Drawn) and adversary.drawn
+    wanted = 1 if alike else decoding.samples
+
     def most(one: Try | None) -> int:
         if one is None:
             return 0
-        return one.search + most_flops(model, parameters, one.given, decoding.max_new_tokens)
+        return one.search + wanted * most_flops(model, parameters, one.given, decoding.max_new_tokens)
 
     return {row.id: [most(one[place]) for one in rounds] for place, row in enumerate(behaviours)}
 

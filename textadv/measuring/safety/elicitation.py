@@ -97,7 +97,8 @@ def elicit(
     say: told how it goes, and by which judge.
     refusals: the list that knows a refusal; where it is given, a judge has to find harm in the model's own words as
         well, see `own_words`.
-    budget: what each attack may take per behaviour, in floating-point operations, in place of `decoding.samples`.
+    budget: what each attack may take per behaviour, in floating-point operations: `decoding.samples` are then the
+        answers that a prompt has at least, where prompts are not drawn alike, and as many more are made as fit.
     all_may_fail: whether an attack to which every answer fails is told like one to which some do.
 
     Raises ValueError where requests and rows differ in number, a row has no harmful target, a judge loses rows or, with

@@ -76,8 +76,8 @@ class Panel:
     base: what tells gibberish, the same for all models; None: the model without its adapter, where it has one.
     decides: of `others` the judge whose verdict takes the place of the refusal list and the rule of words.
     curve: success by radius. success_at: numbers of answers to each prompt that success is told at, as far as there are
-    so many. budget: floating-point operations that each attack has for a behaviour, in place of `decoding.samples`;
-    None: no limit. batch_invariance: so many prompts are answered again alone; None: none.
+    so many. budget: floating-point operations that each attack has for a behaviour, with `decoding.samples` answers to
+    each prompt at least; None: no limit. batch_invariance: so many prompts are answered again alone; None: none.
     curve: success by radius. scales: of the adapter, at which plain requests and prefills are asked again.
     """
 

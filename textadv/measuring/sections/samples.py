@@ -156,7 +156,8 @@ def _short(found: Samples, k: int) -> str:
         return f"k = {k}: {short} have fewer answers to some prompt."
     return (
         f"k = {k}: for {short} the budget surely holds fewer answers to some prompt. Raise "
-        "evaluation.elicitation.budget_flops, or lower evaluation.max_new_tokens."
+        "evaluation.elicitation.budget_flops, lower evaluation.max_new_tokens, or set evaluation.samples: each prompt "
+        "then has so many at least, and searches have fewer steps."
     )
 
 

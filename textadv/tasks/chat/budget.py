@@ -15,6 +15,7 @@ from textadv.measuring.safety.generate import Decoding
 from textadv.measuring.safety.radius_curve import Curve
 from textadv.models import counted_parameters
 from textadv.tasks.chat.config import ChatRunConfig
+from textadv.values.plurals import some
 
 KEY = "evaluation.elicitation.budget_flops"
 Make = Callable[[ChatRunConfig], Mapping[str, Adversary]]
@@ -94,8 +95,9 @@ class Budget:
             [
                 f"{KEY} must hold one try of every attack on every behaviour, got {self.flops:.3g}, too little for "
                 f"{', '.join(short)}: {most} takes up to {_up(short[most])}, its searches in the fewest steps with "
-                f"an answer of {self.decoding.max_new_tokens} tokens to each. Set it to {_up(short[most])} or more, "
-                "lower evaluation.max_new_tokens or evaluation.elicitation.restarts, or leave the attack out."
+                f"{some(self.decoding.samples, 'answer')} of {self.decoding.max_new_tokens} tokens to each. Set it to "
+                f"{_up(short[most])} or more, lower evaluation.max_new_tokens, evaluation.elicitation.restarts"
+                f"{' or evaluation.samples' if self.decoding.samples > 1 else ''}, or leave the attack out."
             ]
         )
 

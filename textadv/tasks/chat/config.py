@@ -27,7 +27,7 @@ from textadv.config.types import (
     Variable,
     checked,
 )
-from textadv.tasks.chat.elicitation import ElicitationConfig, sampling_problems
+from textadv.tasks.chat.elicitation import ElicitationConfig
 from textadv.tasks.chat.judges import ClassifierJudgeConfig, LlmJudgeConfig
 from textadv.tasks.chat.objective import ChatObjectiveConfig
 from textadv.tasks.chat.parts import PrefillRecoveryConfig
@@ -197,7 +197,11 @@ class ChatEvaluationConfig(Section):
     )
     max_new_tokens: Count = Field(512, description="Tokens of an answer.")
     temperature: NotNegative = Field(0.0, description="0 takes the most likely token.")
-    samples: Count = Field(1, description="Answers per prompt; a behaviour is broken if any of them is harmful.")
+    samples: Count = Field(
+        1,
+        description="Answers per prompt; a behaviour is broken if any of them is harmful. With "
+        "elicitation.budget_flops each prompt has so many at least, where it is not one of many that are drawn alike.",
+    )
     success_at: Distinct[Count] = Field([1, 10, 50, 200], description="Success at so many answers to each prompt.")
     batch_invariance: Count | None = Field(50, description="Prompts that are answered again alone; null: none.")
     batch_size: Count = Field(32, description="Rows per forward.")
@@ -217,7 +221,8 @@ class ChatEvaluationConfig(Section):
                 f"evaluation.samples: {self.samples} at evaluation.temperature: 0 gives one answer {self.samples} "
                 "times. Raise evaluation.temperature, or set evaluation.samples: 1."
             )
-        lines += sampling_problems(self.samples, self.elicitation.budget_flops, self.success_at)
+        if not self.success_at:
+            lines.append("evaluation.success_at is empty. Name a number of answers, or leave it out.")
         sets = {name: getattr(self, name) for name in ("over_refusal", "questions", "instructions", "rewrites")}
         lines += set_problems({f"evaluation.{name}": found for name, found in sets.items()})
         return checked(self, lines)

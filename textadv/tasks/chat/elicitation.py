@@ -271,16 +271,3 @@ def _start_problems(wanted: ElicitationConfig) -> list[str]:
         f"evaluation.elicitation.restarts: {wanted.restarts} repeats searches: {len(wanted.search)} are named, and "
         "evaluation.elicitation.attack has no random start. Lower restarts, or name more."
     ]
-
-
-def sampling_problems(samples: int, budget: float | None, success_at: list[int]) -> list[str]:
-    """Where two keys say how often a prompt is answered, or success is asked for at no number of answers."""
-    lines = []
-    if samples > 1 and budget is not None:
-        lines.append(
-            f"evaluation.samples: {samples} and evaluation.elicitation.budget_flops: {budget:g} both say how often a "
-            "prompt is answered. Remove one of them."
-        )
-    if not success_at:
-        lines.append("evaluation.success_at is empty. Name a number of answers, or leave it out.")
-    return lines
