@@ -1,14 +1,15 @@
 """The search for a suffix beside nanoGCG's, pair by pair: the loss that either ends at, seconds, and FLOPs.
 
-    python scripts/bench_suffix.py --model FOLDER --data FILE [--nanogcg FOLDER] [--rows 3] [--steps 20]
+    python scripts/bench_suffix.py --model FOLDER --data FILE [--nanogcg FOLDER] [--rows 3] [--steps 20] [--narrow 16]
 
 FILE has a prompt and a target in each row. Every row is searched in turn by nanoGCG (where --nanogcg says the folder
 that it was installed to, with `pip install --no-deps --target FOLDER nanogcg==0.3.0`), by gcg, and by gcg with momentum
 and weakened layer norms, from the same first suffix, in the same steps, widths and top tokens, without an early stop.
-Losses are of the texts that came back, put through the chat template: mean nats per token of the target. Seconds are of
-this process' processors. FLOPs are those until the loss at which the first of them ended was reached, over all of the
-first one's: two for each parameter and token sent forward and two for each sent back; inf: never reached. Prints a
-Markdown table.
+With --narrow both of ours are tried in that width as well, in as many more steps as give as many candidates. Losses are
+of the texts that came back, put through the chat template: mean nats per token of the target. Seconds are of this
+process' processors. FLOPs are those until the loss at which the first of them ended was reached, over all of the first
+one's: two for each parameter and token sent forward and two for each sent back; inf: never reached. In the last line
+that loss is the mean over rows, and reached where the mean of each row's best so far is. Prints a Markdown table.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ import json
 import math
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 from typing import Any, NamedTuple
@@ -42,6 +45,13 @@ class Spent(NamedTuple):
     seconds: float
     tokens: int
     found: Rewritten | None = None
+
+    @property
+    def path(self) -> list[tuple[float, float]]:
+        """(tokens so far, best loss so far), as the search went; of nanoGCG its end alone."""
+        if self.found is None:
+            return [(self.tokens, self.loss)]
+        return [(self.tokens * at / self.found.passes.forwards, loss) for at, loss in self.found.path]
 
 
 def by_nanogcg(given: argparse.Namespace, victim: ChatVictim, asked: AskedFor, first: str) -> Spent:
@@ -86,11 +96,17 @@ def by_gcg(attack: Gcg, victim: ChatVictim, asked: AskedFor) -> Spent:
     return Spent(found.loss, time.process_time() - began, tokens, found)
 
 
-def share(first: Spent, other: Spent) -> float:
-    """FLOPs until the other search, one of ours, came to the loss at which the first one ended, over all of its own."""
-    assert other.found is not None
-    reached = next((at for at, loss in other.found.path if loss <= first.loss), math.inf)
-    return other.tokens * reached / other.found.passes.forwards / first.tokens
+def share(first: Sequence[Spent], other: Sequence[Spent]) -> float:
+    """FLOPs per row until the other's mean loss was that at which the first one ended, over all FLOPs of that one.
+
+    Each row counts with its best so far; inf: the mean was never so low.
+    """
+    wanted, all_of_it = mean(one.loss for one in first), mean(one.tokens for one in first)
+    for tokens in sorted({at for one in other for at, _ in one.path}):
+        best = [min((loss for at, loss in one.path if at <= tokens), default=math.inf) for one in other]
+        if mean(best) <= wanted:
+            return tokens / all_of_it
+    return math.inf
 
 
 def arguments() -> argparse.Namespace:
@@ -103,6 +119,7 @@ def arguments() -> argparse.Namespace:
         ("rows", 3, "first rows of the file"),
         ("steps", 20, "steps of every search"),
         ("width", 128, "candidates of a step"),
+        ("narrow", 0, "candidates of a step of two more searches; 0: none"),
         ("top-k", 64, "top tokens of a slot"),
         ("length", 20, "tokens of the suffix"),
         ("target-words", 8, "words of a target"),
@@ -118,19 +135,18 @@ def compared(given: argparse.Namespace, victim: ChatVictim, asked: AskedFor) -> 
     """Every search of one row: nanoGCG's where it is there, ours, and ours with momentum and weakened layer norms."""
     row = first_row(victim, asked, None, given.length, cross_entropy)
     [first] = victim.texts(row.slotted, row.slotted.row.unsqueeze(0))
-    plain = Gcg(given.steps, init=first, width=given.width, top_k=given.top_k, early_stop=False, seed=given.seed)
-    better = Gcg(
-        given.steps,
-        init=first,
-        width=given.width,
-        top_k=given.top_k,
-        momentum=given.momentum,
-        norm_scale=given.norm_scale,
-        early_stop=False,
-        seed=given.seed,
-    )
     other = [by_nanogcg(given, victim, asked, first)] if given.nanogcg is not None else []
-    return [*other, by_gcg(plain, victim, asked), by_gcg(better, victim, asked)]
+    ours = []
+    for width in widths(given):
+        steps = given.steps * given.width // width
+        plain = Gcg(steps, init=first, width=width, top_k=given.top_k, early_stop=False, seed=given.seed)
+        ours += [plain, replace(plain, momentum=given.momentum, norm_scale=given.norm_scale)]
+    return [*other, *(by_gcg(attack, victim, asked) for attack in ours)]
+
+
+def widths(given: argparse.Namespace) -> list[int]:
+    """Those of our searches."""
+    return [given.width, *([given.narrow] if given.narrow else [])]
 
 
 def main() -> None:
@@ -140,21 +156,27 @@ def main() -> None:
         loaded = load_causal(given.model)
         victim = ChatVictim(loaded.model.eval(), Template(loaded.tokenizer))
         lines = given.data.read_text(encoding="utf-8").splitlines()[: given.rows]
-        names = [*(["nanogcg"] if given.nanogcg is not None else []), "gcg", "gcg, momentum and norms"]
+        names = ["nanogcg"] if given.nanogcg is not None else []
+        for width in widths(given):
+            names += [f"gcg, {width} candidates", f"gcg, {width} candidates, momentum and norms"]
         columns = [f"{what} {name}" for what in ("loss", "seconds") for name in names]
         columns += [f"FLOPs of {name}" for name in names[1:]]
         tell(f"| row | {' | '.join(columns)} |")
         tell("| --- " * (len(columns) + 1) + "|")
-        found = []
+        found: list[list[Spent]] = []
         for number, line in enumerate(lines):
             told = json.loads(line)
             target = " ".join(str(told["target"]).split()[: given.target_words])
-            spent = compared(given, victim, AskedFor(number, tuple(one_turn(told["prompt"])), target))
-            numbers = [*(one.loss for one in spent), *(one.seconds for one in spent)]
-            numbers += [share(spent[0], one) for one in spent[1:]]
-            found.append(numbers)
-            tell(f"| {number} | {' | '.join(f'{value:.4g}' for value in numbers)} |")
-        tell(f"| mean | {' | '.join(f'{mean(column):.4g}' for column in zip(*found, strict=True))} |")
+            found.append(compared(given, victim, AskedFor(number, tuple(one_turn(told["prompt"])), target)))
+            tell(f"| {number} | {numbers([found[-1]])} |")
+        tell(f"| mean | {numbers(found)} |")
+
+
+def numbers(rows: Sequence[Sequence[Spent]]) -> str:
+    """The cells of a line over these rows, each with every search: mean losses, mean seconds, shares of the FLOPs."""
+    searches = [*zip(*rows, strict=True)]
+    means = [mean(one.loss for one in own) for own in searches] + [mean(one.seconds for one in own) for own in searches]
+    return " | ".join(f"{value:.4g}" for value in [*means, *(share(searches[0], own) for own in searches[1:])])
 
 
 if __name__ == "__main__":
