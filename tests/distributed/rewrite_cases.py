@@ -10,16 +10,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from tests.attacks.prompts.talking import TARGET, victim
 from tests.distributed.pairs import accelerator_of_two
 from tests.measuring.steered import REFUSALS
+from tests.measuring.test_attack_flops import metered
 from textadv.attacks.prompts.beast import Beast
 from textadv.attacks.prompts.best_of_n import BestOfN
+from textadv.attacks.prompts.fitting import Room
 from textadv.attacks.prompts.gcg import Gcg
 from textadv.attacks.prompts.random_search import RandomSearch
-from textadv.attacks.prompts.rewritten import RewritingAttack
+from textadv.attacks.prompts.rewritten import AskedFor, RewritingAttack
 from textadv.attacks.prompts.template_files import Templates, Wrapper
 from textadv.attacks.prompts.worded import Worded
 from textadv.data import Chat, encode_chats
@@ -48,6 +52,7 @@ IN_TEXT: dict[str, RewritingAttack] = {
     "gcg for all": Gcg(steps=2, length=2, width=4, top_k=4, universal=True),
     "templates": Worded(Templates((Wrapper("one", "Say: {prompt}"), Wrapper("two", "{prompt} - now")))),
 }
+WIDE = Gcg(steps=3, length=3, width=40, top_k=20, universal=True, early_stop=False)
 BUDGETED = {"without": False, "budget": True}
 
 
@@ -87,3 +92,44 @@ def at_two(folder: str) -> None:
     for name in BUDGETED:
         found = outcomes(name, Path(folder, name, "answers.jsonl"))
         Path(folder, f"{name}-{dist.get_rank()}.json").write_text(json.dumps(found), encoding="utf-8")
+    told = json.dumps([*searched(), refused(), short_of_memory()])
+    Path(folder, f"wide-{dist.get_rank()}.json").write_text(told, encoding="utf-8")
+
+
+def searched() -> tuple[Any, int]:
+    """What a search for one suffix found, and how many tokens this process sent forward for its candidates."""
+    asked = [AskedFor(chat.id, chat.messages, TARGET) for chat in CHATS[:3]]
+    beside = victim()
+    # Small parts, so that there are some for both.
+    beside.room.tokens = 100
+    with metered(beside.model) as meter:
+        found = WIDE(beside, asked)
+    return json.loads(json.dumps([asdict(row) for row in found])), meter.forward
+
+
+def short_of_memory() -> list[int]:
+    """What comes of rows of which the second process has memory for one at a time."""
+
+    def doubled(rows: Tensor) -> Tensor:
+        if dist.get_rank() and len(rows) > 1:
+            raise torch.OutOfMemoryError("no room")
+        return rows * 2
+
+    room = Room(5)
+    found = [room.spread(doubled, torch.arange(13), 1, torch.device("cpu"), victim().model) for _ in range(2)]
+    return [*torch.stack(found).flatten().tolist(), room.tokens]
+
+
+def refused() -> str:
+    """What a process says where the other one met an error in its share."""
+
+    def fails(rows: Tensor) -> Tensor:
+        if dist.get_rank():
+            raise ValueError("the second one met this")
+        return rows
+
+    try:
+        Room(1).spread(fails, torch.arange(4), 1, torch.device("cpu"), victim().model)
+    except (RuntimeError, ValueError) as error:
+        return str(error)
+    return "nothing"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.distributed import rewrite_cases
-from tests.distributed.rewrite_cases import BUDGETED, CHATS, attacks, budget, outcomes
+from tests.distributed.rewrite_cases import BUDGETED, CHATS, attacks, budget, outcomes, searched
 
 at_two = rewrite_cases.at_two
 
@@ -25,6 +25,19 @@ def test_two_processes_get_the_answers_of_one(name: str, left: Path, tmp_path: P
         assert max(totals) <= budget() and any(len(one["answers"]) > 2 for one in expected)
     for process in range(2):
         assert json.loads((left / f"{name}-{process}.json").read_text(encoding="utf-8")) == expected
+
+
+def test_processes_share_the_candidates_of_one_suffix_for_all(left: Path) -> None:
+    """The suffix and what it took are those of one process, and neither process sent all of it."""
+    expected, alone = searched()
+    told = sum(row["passes"]["forward_tokens"] for row in expected)
+    sent = []
+    for process in range(2):
+        found, forward, why, doubled = json.loads((left / f"wide-{process}.json").read_text(encoding="utf-8"))
+        assert found == expected and "the second one met this" in why
+        sent.append(forward)
+        assert doubled[:-1] == [2 * n for n in range(13)] * 2 and doubled[-1] in (1, 2)
+    assert max(sent) < 0.8 * alone and sum(sent) > told, "what they share before the suffix is sent by both"
 
 
 def _total(answer: dict[str, dict[str, int]]) -> int:

@@ -62,6 +62,22 @@ def from_shares(mine: list[T], model: nn.Module) -> list[T]:
     return mine if in_step(model) else everywhere(mine)
 
 
+def beside_others(made: Callable[[], T], wanted: bool = True) -> T:
+    """What this process makes; raises everywhere what any met, as `raise_everywhere`, so that none waits for it.
+
+    Every process must call it, unless it is not `wanted`: the process is then on its own.
+    """
+    if not wanted or processes() == 1:
+        return made()
+    found, problem = list[T](), None
+    try:
+        found = [made()]
+    except Exception as error:
+        problem = error
+    raise_everywhere(problem, RuntimeError)
+    return found[0]
+
+
 def raise_everywhere(problem: Exception | None, kind: type[Exception]) -> None:
     """Raises on every process what any of them met: its own problem, or the first that is told of, as `kind`.
 

@@ -78,9 +78,12 @@ def _several(found: Tensor, places: Tensor, tokens: Tensor, replaced: int, gener
     return torch.tensor([*kept], dtype=found.dtype)
 
 
-def tried(rows: Sequence[SuffixRow], candidates: Tensor, current: Tensor) -> Tensor:
-    """(K, 2): of each candidate (K, S) the mean loss over the rows, and 1 where every row's target is said."""
-    found = torch.stack([row.losses(candidates, current) for row in rows])
+def tried(rows: Sequence[SuffixRow], candidates: Tensor, current: Tensor, spread: bool = False) -> Tensor:
+    """(K, 2): of each candidate (K, S) the mean loss over the rows, and 1 where every row's target is said.
+
+    spread: whether processes share the candidates out, see `SuffixRow.losses`.
+    """
+    found = torch.stack([row.losses(candidates, current, spread) for row in rows])
     return torch.stack([found[..., 0].mean(dim=0), found[..., 1].amin(dim=0)], dim=1)
 
 

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from textadv.values.processes import beside_others, everywhere, from_shares, own_share, processes
 
 CPU_TOKENS = 1024
 """On a CPU more at once is slower: what the layers write is then read back from far away."""
@@ -47,6 +49,33 @@ class Room:
             found.append(out)
             start += len(part)
         return torch.cat(found)
+
+    def spread(
+        self, function: Callable[[Tensor], Tensor], rows: Tensor, length: int, device: torch.device, model: nn.Module
+    ) -> Tensor:
+        """As `apply`, each process taking its share of the parts. Every process must call it, with the same rows.
+
+        A part that does not fit is halved by the process that has it, and all take smaller ones from then on. Raises
+        on each process where any failed, see `raise_everywhere`.
+        """
+        if processes() == 1:
+            return self.apply(function, rows, length, device)
+        known = [tokens for tokens in everywhere([self.tokens]) if tokens is not None]
+        self.tokens = min(known, default=None)
+        parts = [*enumerate(rows.split(self.rows(length, device)))]
+
+        def made() -> list[tuple[int, Tensor]]:
+            return [(number, self._halved(function, part, length)) for number, part in own_share(parts, model)]
+
+        mine = [(number, found.cpu()) for number, found in beside_others(made)]
+        return torch.cat([found for _, found in sorted(from_shares(mine, model), key=lambda one: one[0])])
+
+    def _halved(self, function: Callable[[Tensor], Tensor], part: Tensor, length: int) -> Tensor:
+        out = self._tried(function, part, length)
+        if out is not None:
+            return out
+        torch.cuda.empty_cache()
+        return torch.cat([self._halved(function, half, length) for half in part.split(-(-len(part) // 2))])
 
     def _tried(self, function: Callable[[Tensor], Tensor], part: Tensor, length: int) -> Tensor | None:
         try:

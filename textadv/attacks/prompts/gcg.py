@@ -19,6 +19,7 @@ from textadv.attacks.prompts.suffix_losses import SUFFIX_LOSSES
 from textadv.attacks.prompts.suffix_row import SuffixRow
 from textadv.attacks.prompts.victim import ChatVictim
 from textadv.values.plurals import some
+from textadv.values.processes import beside_others, of_the_first
 from textadv.values.randomness import derived_seed
 
 KEPT = 20
@@ -38,7 +39,8 @@ class Gcg:
     norm_scale: what slopes are multiplied by at every layer norm (LSGM, arXiv:2405.20778); 1: nothing.
     buffer: so many of the best suffixes are gone on from, best first; 0: always from the newest.
     early_stop: whether a row ends where greedy decoding says its target.
-    printable: whether only tokens of printable ASCII are taken. universal: one suffix for all rows, lowest in the mean.
+    printable: whether only tokens of printable ASCII are taken. universal: one suffix for all rows, lowest in the mean;
+        processes share its candidates out, and every one of them must call it, with the same rows.
     seed: candidates are drawn from (seed, step, row id), so that a row's result does not depend on others.
 
     Deviations: candidates are drawn without repeats; a target ends before its end of turn, since it is how an answer
@@ -126,13 +128,14 @@ class Gcg:
         victim, current = rows[0].victim, rows[0].slotted.row
         allowed = readable(victim, self.printable)
         buffer, gathered = Buffer(self.buffer, KEPT), torch.zeros(())
-        buffer.take(current.unsqueeze(0), tried(rows, current.unsqueeze(0), current))
+        spread = self.universal
+        buffer.take(current.unsqueeze(0), tried(rows, current.unsqueeze(0), current, spread))
         path = [(_forwards(rows), buffer.best)]
         for step in range(self.steps):
             if self.early_stop and buffer.reached:
                 break
             current = buffer.next
-            gathered = self.momentum * gathered + sum(row.slope(current) for row in rows)
+            gathered = self.momentum * gathered + beside_others(partial(_slopes, rows, current), spread)
             seed = derived_seed(self.seed, step, *([rows[0].asked.id] if len(rows) == 1 else []))
             candidates = drawn(
                 current,
@@ -142,10 +145,18 @@ class Gcg:
                 torch.Generator().manual_seed(seed),
                 lambda some: torch.stack([row.survives(some) for row in rows]).all(dim=0),
             )
+            if spread:
+                # Slopes of unlike processors round otherwise.
+                candidates = of_the_first(candidates)
             if len(candidates):
-                buffer.take(candidates, tried(rows, candidates, current))
+                buffer.take(candidates, tried(rows, candidates, current, spread))
             path.append((_forwards(rows), buffer.best))
         return buffer.kept, path
+
+
+def _slopes(rows: Sequence[SuffixRow], current: Tensor) -> Tensor:
+    """(S, N), the sum over the rows: see `SuffixRow.slope`."""
+    return torch.stack([row.slope(current) for row in rows]).sum(dim=0)
 
 
 def _forwards(rows: Sequence[SuffixRow]) -> int:

@@ -19,6 +19,7 @@ from textadv.models.running import evaluating, forward, prefix_length
 from textadv.values.batch import Batch, Perturbation
 from textadv.values.errors import DataError
 from textadv.values.losses import Loss
+from textadv.values.processes import from_shares
 from textadv.values.spaces import Embeddings
 
 
@@ -107,10 +108,11 @@ class SuffixRow:
     # ---- losses
 
     @torch.no_grad()
-    def losses(self, rows: Tensor, near: Tensor | None = None) -> Tensor:
+    def losses(self, rows: Tensor, near: Tensor | None = None, spread: bool = False) -> Tensor:
         """(K, 2) float32 on the CPU: of suffixes (K, S) the loss, and 1 where greedy decoding says the target at once.
 
-        near: a suffix (S,) from which most differ late only: what they share with it is sent once.
+        near: a suffix (S,) from which most differ late only: what they share with it is sent once. spread: whether
+        processes share the suffixes out, each being given the same ones; passes are then counted as of one process.
         """
         current = rows[0] if near is None else near
         first = (rows != current).int().argmax(dim=1)
@@ -127,8 +129,17 @@ class SuffixRow:
             return self._losses(_repeated(known, len(index), shared), rows[index], shared)
 
         length = max(width - prefix_length(known), 1)
-        with evaluating(bare(self.victim.model)):
-            found[order] = self.victim.room.apply(of, order, length, self.victim.device)
+        model, room = self.victim.model, self.victim.room
+        with evaluating(bare(model)):
+            if not spread:
+                found[order] = room.apply(of, order, length, self.victim.device)
+                return found
+            before = self.passes.forwards, self.passes.forward_tokens
+            found[order] = room.spread(of, order, length, self.victim.device, model)
+        now = self.passes.forwards, self.passes.forward_tokens
+        spent = from_shares([(now[0] - before[0], now[1] - before[1])], model)
+        self.passes.forwards = before[0] + sum(rows for rows, _ in spent)
+        self.passes.forward_tokens = before[1] + sum(tokens for _, tokens in spent)
         return found
 
     def _losses(self, batch: Batch, rows: Tensor, shared: int) -> Tensor:
