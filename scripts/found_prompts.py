@@ -35,6 +35,7 @@ from textadv.runs.screen import parser as reader
 from textadv.values.host.printable import printable, tell
 from textadv.values.plurals import some
 
+DIRECT = "direct"
 FORMATS = ("jailbreakbench", "harmbench", "completions", "adversariallm")
 
 
@@ -81,7 +82,8 @@ def _attempt(line: Mapping[str, Any], name: str) -> Any:
     from textadv.data.artefacts.attempts import Attempt
 
     answer = line["answer"]
-    sent = answer.get("sent") or ([{"role": "user", "content": line["prompt"]}] if name == "direct" else [])
+    plain = line.get("chat") or [{"role": "user", "content": line["prompt"]}]
+    sent = answer.get("sent") or (plain if name == DIRECT else [])
     failed = answer["status"] == "error"
     if not sent and not failed:
         return None
@@ -168,7 +170,9 @@ def candidates(attempts: Sequence[Any]) -> list[list[Any]]:
 
     def rank(own: Sequence[Any]) -> tuple[Any, ...]:
         complied, first = sum(one.broken is True for one in own), own[0]
-        as_it_stands = first.prompt is not None and first.prompt.strip() == first.goal.strip()
+        as_it_stands = first.prompt is not None and (
+            first.beside["attack"] == DIRECT or first.prompt.strip() == first.goal.strip()
+        )
         return goals[first.goal], first.prompt is None, not complied, as_it_stands, -complied / len(own), -len(own)
 
     return sorted(groups.values(), key=rank)

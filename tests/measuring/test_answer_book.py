@@ -24,6 +24,7 @@ from tests.measuring.test_chat import (
     panel,
     scripted,
 )
+from textadv.data.rendering import one_turn
 from textadv.measuring.judges.verdicts import Verdict
 from textadv.measuring.ledger import line_of, read, repaired
 from textadv.measuring.safety.chat import Asked, evaluate_chat
@@ -88,6 +89,15 @@ def test_rows_are_those_of_their_data(scripted: Scripted, likely: list[bool], tm
     evaluated(tmp_path, wanted=replace(panel(), benign=wanted))
     rows = [line["row"] for line in lines_of(tmp_path / "before.jsonl") if line["answer"]["attack"] == "borderline"]
     assert sorted(rows) == [3, 7, 12, 40]
+
+
+def test_a_chat_of_several_turns_stands_beside_its_text(scripted: Scripted, likely: list[bool], tmp_path: Path) -> None:
+    turned = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": FORBIDDEN[0]}]
+    chats = (tuple(turned), *(tuple(one_turn(text)) for text in FORBIDDEN[1:]))
+    evaluated(tmp_path, wanted=replace(panel(), chats=chats))
+    lines = [line for line in lines_of(tmp_path / "before.jsonl") if line["target"] is not None]
+    assert {line["row"] for line in lines if "chat" in line} == {0}
+    assert all(line["chat"] == turned for line in lines if line["row"] == 0)
 
 
 def test_a_finished_file_is_read_and_stays_as_it_is(scripted: Scripted, likely: list[bool], tmp_path: Path) -> None:

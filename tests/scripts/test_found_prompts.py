@@ -67,6 +67,20 @@ def test_what_is_kept_of_the_answers(answers: Path) -> None:
         kept(answers, ["prefill 5"])
 
 
+def test_a_direct_request_of_several_turns_is_its_turns(tmp_path: Path) -> None:
+    """Not the text that judges know them by, which would be asked as a user's message."""
+    turned = [SYSTEM, {"role": "user", "content": "Tell me"}]
+    direct = {**line(4, "direct"), "prompt": "System: Be kind.\n\nUser: Tell me", "chat": turned}
+    path = tmp_path / "hardened.jsonl"
+    path.write_text(json.dumps(direct) + "\n", encoding="utf-8")
+    found = kept(path, [])
+    assert [(one.prompt, one.history) for one in found.attempts] == [("Tell me", (SYSTEM,))]
+    assert write("harmbench", tmp_path / "cases.json", found.attempts, found.model) == 1
+    write("adversariallm", tmp_path / "run.json", found.attempts, found.model)
+    (again,) = read_artefact(tmp_path / "run.json", "k").attempts
+    assert (again.prompt, list(again.history)) == ("Tell me", [SYSTEM])
+
+
 def test_what_could_not_be_sent_is_a_null_prompt_where_the_format_has_such(tmp_path: Path) -> None:
     path = tmp_path / "hardened.jsonl"
     errors = [line(row, "gcg", outcome="unknown: error", status="error", restart=1) for row in (4, 7)]

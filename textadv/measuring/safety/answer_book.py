@@ -15,6 +15,7 @@ from pydantic_core import to_jsonable_python
 from textadv.measuring.judges.refusal import RefusalReport
 from textadv.measuring.ledger import read, rewrite
 from textadv.measuring.safety.elicitation import BehaviourOutcome, Elicitation
+from textadv.measuring.safety.fluency import Messages
 from textadv.measuring.safety.kept_answers import (
     Answer,
     Line,
@@ -37,11 +38,15 @@ SAID = (
 
 @dataclass(frozen=True)
 class Row:
-    """What was asked. id: the row's in its data. prompt: as judges see it. target: what the adversary wants said."""
+    """What was asked. id: the row's in its data. prompt: as judges see it. target: what the adversary wants said.
+
+    chat: its turns, where these are more than the prompt as a user's first message.
+    """
 
     id: int
     prompt: str
     target: str | None = None
+    chat: Messages = ()
 
 
 @dataclass
@@ -160,7 +165,9 @@ class AnswerBook:
         if place is None:
             return {**line, EARLIER: True} if last else dict(line)
         told = self.told[place]
-        asked = {"row": told.row.id, "prompt": told.row.prompt, "target": told.row.target}
+        asked: dict[str, Any] = {"row": told.row.id, "prompt": told.row.prompt, "target": told.row.target}
+        if told.row.chat:
+            asked["chat"] = [dict(turn) for turn in told.row.chat]
         kept = as_told(replace(answer, restart=place.restart))
         outcome = line.get("outcome") if told.outcome is None else told.outcome
         rest = {"answer": kept, "verdicts": line.get("verdicts", {}) | told.verdicts, "outcome": outcome}

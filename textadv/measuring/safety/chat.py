@@ -17,7 +17,7 @@ from typing import Any
 from torch import nn
 
 from textadv.data import Rows
-from textadv.data.rendering import Template, template_of
+from textadv.data.rendering import Template, one_turn, template_of
 from textadv.measuring.capability.instructions import instruction_following
 from textadv.measuring.capability.likelihood import perplexity
 from textadv.measuring.capability.multiple_choice import choice_result, score_choices
@@ -220,11 +220,12 @@ class _Evaluation:
     def _rows(self) -> dict[int, Row]:
         """The behaviours as the lines of answers tell of them, by id."""
         found, speech = behaviours_of(self.panel.behaviours), self.template.speech
-        told = zip(found, self.panel.prompts, strict=True)
-        return {
-            row.id: Row(row.id, prompt, speech.decoded(self.template.tokenizer, speech.unclosed(row.target)))
-            for row, prompt in told
-        }
+        chats = self.panel.chats or [()] * len(found)
+        rows = {}
+        for row, prompt, chat in zip(found, self.panel.prompts, chats, strict=True):
+            target = speech.decoded(self.template.tokenizer, speech.unclosed(row.target))
+            rows[row.id] = Row(row.id, prompt, target, () if list(chat) == list(one_turn(prompt)) else chat)
+        return rows
 
     def _attack_success(self, grounds: Grounds) -> tuple[list[Measure], tuple[AttackOutcomes, ...]]:
         panel, judged = self.panel, dict[str, Elicitation]()

@@ -141,7 +141,8 @@ def _notes(models: Mapping[str, Samples]) -> Iterator[str]:
                 f"evaluation.samples{', with evaluation.temperature above 0' if found.temperature == 0 else ''}."
             )
         elif left:
-            yield f"k = {', '.join(left)} of evaluation.success_at is left out: the budget holds no so many answers."
+            why = "no prompt has so many answers" if found.temperature == 0 else "the budget holds no so many answers"
+            yield f"k = {', '.join(left)} of evaluation.success_at is left out: {why}."
         yield from (
             _short(found, k) for k in found.at if f"{k}" not in left and not all(o.at(k) for o in found.attacks)
         )
@@ -150,15 +151,22 @@ def _notes(models: Mapping[str, Samples]) -> Iterator[str]:
 
 
 def _short(found: Samples, k: int) -> str:
-    """Which attacks have no number at k, where others have one."""
-    short = ", ".join(one.attack for one in found.attacks if one.at(k) is None)
-    if found.budget is None:
+    """Which attacks have no number at k, where others have one, and what would give them one."""
+    lacking = [one for one in found.attacks if one.at(k) is None]
+    short = ", ".join(one.attack for one in lacking)
+    if found.budget is None or found.temperature == 0:
         return f"k = {k}: {short} have fewer answers to some prompt."
-    return (
+    drawn = [one.attack for one in lacking if one.drawn]
+    told = (
         f"k = {k}: for {short} the budget surely holds fewer answers to some prompt. Raise "
         "evaluation.elicitation.budget_flops, lower evaluation.max_new_tokens, or set evaluation.samples: each prompt "
         "then has so many at least, and searches have fewer steps."
     )
+    if drawn:
+        told += (
+            f" Prompts of {', '.join(drawn)} are drawn alike, one answer to each at least: raise their draws to {k}."
+        )
+    return told
 
 
 def _curves(models: Mapping[str, Samples]) -> Iterator[Picture]:
