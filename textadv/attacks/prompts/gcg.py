@@ -118,7 +118,8 @@ class Gcg:
         self, victim: ChatVictim, asked: Sequence[AskedFor], passes: Mapping[int, Passes]
     ) -> dict[int, Rewritten]:
         """Every row with the suffix that serves all, by id."""
-        start = begun(victim, asked, self.init, self.length, SUFFIX_LOSSES[self.loss], self.norm_scale, passes)
+        loss = SUFFIX_LOSSES[self.loss]
+        start = beside_others(partial(begun, victim, asked, self.init, self.length, loss, self.norm_scale, passes))
         best, path = self._searched(start.rows) if start.rows else ([], [])
         ended = [*start.failed, *(row.ended(best, path) for row in start.rows)]
         return {row.id: row for row in ended}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from textadv.models.running import evaluating, forward, prefix_length
 from textadv.values.batch import Batch, Perturbation
 from textadv.values.errors import DataError
 from textadv.values.losses import Loss
-from textadv.values.processes import from_shares
+from textadv.values.processes import beside_others, from_shares
 from textadv.values.spaces import Embeddings
 
 
@@ -118,9 +118,7 @@ class SuffixRow:
         first = (rows != current).int().argmax(dim=1)
         first[(rows == current).all(dim=1)] = rows.shape[1] - 1
         order = first.argsort(stable=True)
-        known = self._known
-        if prefix_length(known) and len(rows) > 1 and int(first.max()) > 0:
-            known = self._grown(self._with(known, current), self.slots.start + int(first.max()))
+        known = beside_others(partial(self._near, current, int(first.max()) if len(rows) > 1 else 0), spread)
         found = torch.empty(len(rows), 2)
         width = known.inputs["input_ids"].shape[1]
 
@@ -141,6 +139,12 @@ class SuffixRow:
         self.passes.forwards = before[0] + sum(rows for rows, _ in spent)
         self.passes.forward_tokens = before[1] + sum(tokens for _, tokens in spent)
         return found
+
+    def _near(self, row: Tensor, slots: int) -> Batch:
+        """The suffix (S,) with what is known before it and, where that can be used, of so many slots of it."""
+        if not prefix_length(self._known) or not slots:
+            return self._known
+        return self._grown(self._with(self._known, row), self.slots.start + slots)
 
     def _losses(self, batch: Batch, rows: Tensor, shared: int) -> Tensor:
         ids = batch.inputs["input_ids"].clone()
