@@ -53,7 +53,9 @@ class Room:
     def spread(
         self, function: Callable[[Tensor], Tensor], rows: Tensor, length: int, device: torch.device, model: nn.Module
     ) -> Tensor:
-        """As `apply`, each process taking its share of the parts. Every process must call it, with the same rows.
+        """As `apply`, (K, ...) of rows (K, ...), each process taking its share of the parts.
+
+        Every process must call it, with the same rows.
 
         A part that does not fit is halved by the process that has it, and all take smaller ones from then on. Raises
         on each process where any failed, see `raise_everywhere`.
