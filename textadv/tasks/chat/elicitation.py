@@ -108,8 +108,9 @@ class ElicitationConfig(Section):
     budget_flops: Positive | None = Field(
         None,
         description="Floating-point operations that each attack has for a behaviour: its searches get the steps that "
-        "fit, at most those that they are set to, and every prompt is answered as long as one more answer surely fits "
-        "(once where evaluation.temperature is 0); null: no limit, and evaluation.samples answers.",
+        "fit beside evaluation.samples answers to each prompt, at most those that they are set to, and every prompt is "
+        "answered as long as one more answer surely fits (once where evaluation.temperature is 0); null: no limit, and "
+        "evaluation.samples answers.",
     )
 
     @model_validator(mode="after")
