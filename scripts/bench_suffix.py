@@ -5,11 +5,11 @@
 FILE has a prompt and a target in each row. Every row is searched in turn by nanoGCG (where --nanogcg says the folder
 that it was installed to, with `pip install --no-deps --target FOLDER nanogcg==0.3.0`), by gcg, and by gcg with momentum
 and weakened layer norms, from the same first suffix, in the same steps, widths and top tokens, without an early stop.
-With --narrow both of ours are tried in that width as well, in as many more steps as give as many candidates. Losses are
-of the texts that came back, put through the chat template: mean nats per token of the target. Seconds are of this
-process' processors. FLOPs are those until the loss at which the first of them ended was reached, over all of the first
-one's: two for each parameter and token sent forward and two for each sent back; inf: never reached. In the last line
-that loss is the mean over rows, and reached where the mean of each row's best so far is. Prints a Markdown table.
+With --narrow both of ours are tried in that width as well, in as many more steps as give as many candidates or more.
+Losses are of the texts that came back, put through the chat template: mean nats per token of the target. Seconds are of
+this process' processors. FLOPs are those until the loss at which the first of them ended was reached, over all of the
+first one's: two for each parameter and token sent forward and two for each sent back; inf: never reached. In the last
+line that loss is the mean over rows, and reached where the mean of each row's best so far is. Prints a Markdown table.
 """
 
 from __future__ import annotations
@@ -99,13 +99,13 @@ def by_gcg(attack: Gcg, victim: ChatVictim, asked: AskedFor) -> Spent:
 def share(first: Sequence[Spent], other: Sequence[Spent]) -> float:
     """FLOPs per row until the other's mean loss was that at which the first one ended, over all FLOPs of that one.
 
-    Each row counts with its best so far; inf: the mean was never so low.
+    Each row counts with its best so far, one whose search is over with all that it took; inf: it never was so low.
     """
     wanted, all_of_it = mean(one.loss for one in first), mean(one.tokens for one in first)
     for tokens in sorted({at for one in other for at, _ in one.path}):
         best = [min((loss for at, loss in one.path if at <= tokens), default=math.inf) for one in other]
         if mean(best) <= wanted:
-            return tokens / all_of_it
+            return mean(min(tokens, one.tokens) for one in other) / all_of_it
     return math.inf
 
 
@@ -128,7 +128,10 @@ def arguments() -> argparse.Namespace:
         parser.add_argument(f"--{name}", type=int, default=default, help=f"{what} (default {default})")
     parser.add_argument("--momentum", type=float, default=0.5, help="of the second gcg (default 0.5)")
     parser.add_argument("--norm-scale", type=float, default=0.7, help="of the second gcg (default 0.7)")
-    return parser.parse_args()
+    given = parser.parse_args()
+    if given.narrow < 0:
+        parser.error(f"--narrow must be 0 or more, got {given.narrow}.")
+    return given
 
 
 def compared(given: argparse.Namespace, victim: ChatVictim, asked: AskedFor) -> list[Spent]:
@@ -138,7 +141,7 @@ def compared(given: argparse.Namespace, victim: ChatVictim, asked: AskedFor) -> 
     other = [by_nanogcg(given, victim, asked, first)] if given.nanogcg is not None else []
     ours = []
     for width in widths(given):
-        steps = given.steps * given.width // width
+        steps = -(-given.steps * given.width // width)
         plain = Gcg(steps, init=first, width=width, top_k=given.top_k, early_stop=False, seed=given.seed)
         ours += [plain, replace(plain, momentum=given.momentum, norm_scale=given.norm_scale)]
     return [*other, *(by_gcg(attack, victim, asked) for attack in ours)]

@@ -92,7 +92,7 @@ def at_two(folder: str) -> None:
     for name in BUDGETED:
         found = outcomes(name, Path(folder, name, "answers.jsonl"))
         Path(folder, f"{name}-{dist.get_rank()}.json").write_text(json.dumps(found), encoding="utf-8")
-    told = json.dumps([*searched(), refused(), short_of_memory()])
+    told = json.dumps([*searched(), refused(), short_of_memory(), broken_off()])
     Path(folder, f"wide-{dist.get_rank()}.json").write_text(told, encoding="utf-8")
 
 
@@ -108,28 +108,55 @@ def searched() -> tuple[Any, int]:
 
 
 def short_of_memory() -> list[int]:
-    """What comes of rows of which the second process has memory for one at a time."""
+    """What comes of rows of which the second process has memory for one at a time, and how many it has tried at most
+    the second time."""
+    sizes: list[int] = []
 
     def doubled(rows: Tensor) -> Tensor:
+        sizes.append(len(rows))
         if dist.get_rank() and len(rows) > 1:
             raise torch.OutOfMemoryError("no room")
         return rows * 2
 
     room = Room(5)
-    found = [room.spread(doubled, torch.arange(13), 1, torch.device("cpu"), victim().model) for _ in range(2)]
-    return [*torch.stack(found).flatten().tolist(), room.tokens]
+    found = []
+    for _ in range(2):
+        sizes.clear()
+        found.append(room.spread(doubled, torch.arange(13), 1, torch.device("cpu"), victim().model))
+    return [*torch.stack(found).flatten().tolist(), max(sizes)]
 
 
-def refused() -> str:
-    """What a process says where the other one met an error in its share."""
+def refused() -> list[str]:
+    """What a process raises where both, or the second one alone, met an error in their share."""
+    first: tuple[Exception | None, ...] = (None, None, ValueError("of the rows"))
+    second = ValueError("of the second"), OSError("of the machine"), OSError("of the machine")
+    return [_raised(one if dist.get_rank() else other) for other, one in zip(first, second, strict=True)]
 
+
+def _raised(error: Exception | None) -> str:
     def fails(rows: Tensor) -> Tensor:
-        if dist.get_rank():
-            raise ValueError("the second one met this")
+        if error is not None:
+            raise error
         return rows
 
     try:
         Room(1).spread(fails, torch.arange(4), 1, torch.device("cpu"), victim().model)
-    except (RuntimeError, ValueError) as error:
-        return str(error)
+    except Exception as met:
+        return f"{type(met).__name__}: {met}"
     return "nothing"
+
+
+def broken_off() -> Any:
+    """What a search took that breaks off on the second process."""
+    beside = victim()
+    beside.room.tokens = 100
+    asked = [AskedFor(chat.id, chat.messages, TARGET) for chat in CHATS[:2]]
+    sent: list[None] = []
+
+    def count(_module: object, _args: object) -> None:
+        sent.append(None)
+        if dist.get_rank() and len(sent) > 12:
+            raise ValueError("logits are not finite")
+
+    with beside.model.register_forward_pre_hook(count):
+        return [(row.status, asdict(row.passes)) for row in WIDE(beside, asked)]

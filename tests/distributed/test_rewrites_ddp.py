@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,11 +34,27 @@ def test_processes_share_the_candidates_of_one_suffix_for_all(left: Path) -> Non
     told = sum(row["passes"]["forward_tokens"] for row in expected)
     sent = []
     for process in range(2):
-        found, forward, why, doubled = json.loads((left / f"wide-{process}.json").read_text(encoding="utf-8"))
-        assert found == expected and "the second one met this" in why
+        found, forward, *_ = wide(left, process)
+        assert found == expected
         sent.append(forward)
-        assert doubled[:-1] == [2 * n for n in range(13)] * 2 and doubled[-1] in (1, 2)
     assert max(sent) < 0.8 * alone and sum(sent) > told, "what they share before the suffix is sent by both"
+
+
+def test_what_one_process_meets_ends_the_other_alike(left: Path) -> None:
+    """An error of rows is one on both, and one of the machine stays one: no row fails of it."""
+    (_, _, first, doubled, took), (_, _, second, also, taken) = (wide(left, process) for process in range(2))
+    assert first == ["RuntimeError: of the second", *["WriteError: of the machine"] * 2]
+    assert second == ["ValueError: of the second", *["OSError: of the machine"] * 2]
+    assert doubled[:-1] == also[:-1] == [2 * n for n in range(13)] * 2 and max(doubled[-1], also[-1]) <= 2
+    assert [status for status, _ in [*took, *taken]] == ["failed"] * 4
+    for (_, own), (_, other) in zip(took, taken, strict=True):
+        # A pass that broke off is not counted by the process that it broke off on.
+        assert other["forwards"] > 12 and own["forwards"] - other["forwards"] in (0, 1)
+
+
+def wide(left: Path, process: int) -> Any:
+    """What a process left of the search for one suffix."""
+    return json.loads((left / f"wide-{process}.json").read_text(encoding="utf-8"))
 
 
 def _total(answer: dict[str, dict[str, int]]) -> int:

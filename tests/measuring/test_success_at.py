@@ -293,14 +293,15 @@ def test_it_is_said_of_how_many_answers_any_counts_and_which_attack_has_too_few(
     ]
     told = " ".join(block.text for block in Samples.blocks({"model": samples}) if isinstance(block, Text))
     assert "k = 3: for search, worst case the budget surely holds fewer answers" in told
-    assert "or set evaluation.samples" in told and "raise their draws" not in told
+    assert "With evaluation.samples: 3 each prompt has so many" in told and "takes 3 draws" not in told
     few = replace(samples, attacks=tuple(replace(one, drawn=one.attack == "search") for one in samples.attacks))
     told = " ".join(block.text for block in Samples.blocks({"model": few}) if isinstance(block, Text))
-    assert "Prompts of search are drawn alike, one answer to each at least: raise their draws to 3." in told
+    assert "Prompts of search are drawn alike, with one answer to each at least: k = 3 takes 3 draws" in told
+    assert "evaluation.samples" not in told, "it would change nothing for them"
     cold = replace(samples, temperature=0.0, at=(1, 3, 900))
     told = " ".join(block.text for block in Samples.blocks({"model": cold}) if isinstance(block, Text))
     assert (
-        "k = 3: search, worst case have fewer answers to some prompt." in told and "set evaluation.samples" not in told
+        "k = 3: search, worst case have fewer answers to some prompt." in told and "With evaluation.samples" not in told
     )
     assert "k = 900 of evaluation.success_at is left out: no prompt has so many answers." in told
     single = samples_of(*found(outcome("direct", 1, ["c"]), outcome("search", 1, ["r"])), (1,))

@@ -22,8 +22,9 @@ from textadv.config.types import ConfigError
 from textadv.data import Chat, encode_chats
 from textadv.data.rendering import Template, one_turn
 from textadv.measuring.judges.verdicts import RefusalList, Verdict
+from textadv.measuring.safety import generate
 from textadv.measuring.safety.ablated import RefusalAblation
-from textadv.measuring.safety.adversaries import Adversary, Drawn, behaviours_of
+from textadv.measuring.safety.adversaries import Adversary, Direct, Drawn, behaviours_of
 from textadv.measuring.safety.attacker import EndpointAttacker
 from textadv.measuring.safety.budget import Reducible, least_of
 from textadv.measuring.safety.elicitation import elicit
@@ -177,6 +178,43 @@ def test_each_prompt_surely_has_the_answers_that_are_asked_for(name: str) -> Non
         rounds = Counter(answer.restart for answer in outcome.answers if not answer.beyond)
         assert min(rounds.values()) >= (1 if drawn else 5)
         assert sum(answer.flops.total or 0 for answer in outcome.answers) <= budget
+
+
+@pytest.mark.parametrize("broken", [range(99), range(2, 3)], ids=["all", "the third"])
+@pytest.mark.parametrize("share", [1, 1.5, 20])
+@pytest.mark.parametrize("name", [None, "gcg", "best_of_n"])
+def test_answers_that_break_off_are_as_many_errors_as_without_a_budget(
+    name: str | None, share: float, broken: range, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are known of no more than that, and of the others' success at so many answers nothing is lost."""
+    several, lost = replace(DECODING, samples=5), ROWS.ids[1]
+
+    def generated(run: Any, jobs: Sequence[Any]) -> list[Any]:
+        if any(job.prompt.id == lost and job.sample in broken for job in jobs):
+            raise ValueError("logits are not finite")
+        return real(run, jobs)
+
+    real = generate._generated
+    monkeypatch.setattr(generate, "_generated", generated)
+    attack: Adversary = Direct() if name is None else made(configured(name))["text"]
+    budget = int(max(map(sum, most(attack, several))) * share)
+    found = elicit(MODEL, tokenizer(), ROWS, TEXTS, {"asked": attack}, REFUSALS, several, budget=budget)
+    drawn = isinstance(attack, Drawn) and attack.drawn
+    for outcome in (one for one in found.outcomes if one.attack == "asked"):
+        told = [answer for answer in outcome.answers if not answer.beyond]
+        each = Counter(answer.restart for answer in told)
+        assert min(each.values()) >= (1 if drawn else 5)
+        assert sum(answer.flops.total or 0 for answer in outcome.answers) <= budget
+        errors = Counter(answer.restart for answer in told if answer.status == "error")
+        assert not errors or (outcome.id == lost and max(errors.values()) <= 5)
+        assert errors or outcome.id != lost or drawn
+
+
+def test_of_prompts_drawn_alike_a_refusal_names_no_samples() -> None:
+    """Each of them has one answer whatever is asked for."""
+    with pytest.raises(ConfigError, match="with 1 answer of 3 tokens to each") as refused:
+        at(1000.0, "best_of_n", replace(DECODING, samples=5)).fitted(made)
+    assert "evaluation.samples" not in str(refused.value)
 
 
 def test_room_for_answers_is_taken_from_the_steps_of_a_search() -> None:

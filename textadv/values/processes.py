@@ -10,7 +10,10 @@ from accelerate.utils import gather_object
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
+from textadv.values.errors import WriteError
+
 T = TypeVar("T")
+MACHINE = (OSError, WriteError)
 
 
 def rank() -> int:
@@ -63,9 +66,11 @@ def from_shares(mine: list[T], model: nn.Module) -> list[T]:
 
 
 def beside_others(made: Callable[[], T], wanted: bool = True) -> T:
-    """What this process makes; raises everywhere what any met, as `raise_everywhere`, so that none waits for it.
+    """What this process makes; raises everywhere where any met an error, so that none waits for another.
 
-    Every process must call it, unless it is not `wanted`: the process is then on its own.
+    Each raises its own error, or as RuntimeError the first that is told of. What the machine refused one (OSError,
+    WriteError) is no fault of what was made: the others raise it as WriteError, whatever they met. Every process must
+    call it, unless it is not `wanted`: the process is then on its own.
     """
     if not wanted or processes() == 1:
         return made()
@@ -74,8 +79,14 @@ def beside_others(made: Callable[[], T], wanted: bool = True) -> T:
         found = [made()]
     except Exception as error:
         problem = error
-    raise_everywhere(problem, RuntimeError)
-    return found[0]
+    refused = isinstance(problem, MACHINE)
+    met = [one for one in everywhere([None if problem is None else (refused, str(problem))]) if one is not None]
+    if not met:
+        return found[0]
+    machine, why = max(met, key=lambda one: one[0])
+    if problem is not None and refused == machine:
+        raise problem
+    raise WriteError(why) if machine else RuntimeError(why)
 
 
 def raise_everywhere(problem: Exception | None, kind: type[Exception]) -> None:

@@ -55,16 +55,13 @@ class Room:
     ) -> Tensor:
         """As `apply`, (K, ...) of rows (K, ...), each process taking its share of the parts.
 
-        Every process must call it, with the same rows.
-
-        A part that does not fit is halved by the process that has it, and all take smaller ones from then on. Raises
-        on each process where any failed, see `raise_everywhere`.
+        Every process must call it, with the same rows. A part that does not fit is halved by the process that has it,
+        and all take smaller ones from then on. Raises on each process where any failed, see `beside_others`.
         """
         if processes() == 1:
             return self.apply(function, rows, length, device)
-        known = [tokens for tokens in everywhere([self.tokens]) if tokens is not None]
-        self.tokens = min(known, default=None)
-        parts = [*enumerate(rows.split(self.rows(length, device)))]
+        # What a process has learnt of its memory, and of what its cache is good for, differs.
+        parts = [*enumerate(rows.split(min(everywhere([self.rows(length, device)]))))]
 
         def made() -> list[tuple[int, Tensor]]:
             return [(number, self._halved(function, part, length)) for number, part in own_share(parts, model)]

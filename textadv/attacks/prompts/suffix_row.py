@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
@@ -132,13 +133,21 @@ class SuffixRow:
             if not spread:
                 found[order] = room.apply(of, order, length, self.victim.device)
                 return found
-            before = self.passes.forwards, self.passes.forward_tokens
-            found[order] = room.spread(of, order, length, self.victim.device, model)
-        now = self.passes.forwards, self.passes.forward_tokens
-        spent = from_shares([(now[0] - before[0], now[1] - before[1])], model)
-        self.passes.forwards = before[0] + sum(rows for rows, _ in spent)
-        self.passes.forward_tokens = before[1] + sum(tokens for _, tokens in spent)
+            with self._counted_by_all():
+                found[order] = room.spread(of, order, length, self.victim.device, model)
         return found
+
+    @contextmanager
+    def _counted_by_all(self) -> Iterator[None]:
+        """Inside the block processes count what each sends; after it all have the sum, also where one failed."""
+        before = self.passes.forwards, self.passes.forward_tokens
+        try:
+            yield
+        finally:
+            own = self.passes.forwards - before[0], self.passes.forward_tokens - before[1]
+            spent = from_shares([own], self.victim.model)
+            self.passes.forwards = before[0] + sum(rows for rows, _ in spent)
+            self.passes.forward_tokens = before[1] + sum(tokens for _, tokens in spent)
 
     def _near(self, row: Tensor, slots: int) -> Batch:
         """The suffix (S,) with what is known before it and, where that can be used, of so many slots of it."""

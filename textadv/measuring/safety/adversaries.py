@@ -100,6 +100,11 @@ class Drawn(Protocol):
     def drawn(self) -> bool: ...
 
 
+def drawn_alike(adversary: object) -> bool:
+    """Whether its prompts are draws of one kind."""
+    return isinstance(adversary, Drawn) and adversary.drawn
+
+
 @dataclass(frozen=True)
 class Direct:
     """The request as it stands."""

@@ -15,7 +15,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import nn
 
-from textadv.measuring.safety.adversaries import Adversary, Behaviour, Drawn, Try
+from textadv.measuring.safety.adversaries import Adversary, Behaviour, Try, drawn_alike
 from textadv.measuring.safety.generate import Decoding, most_flops
 from textadv.measuring.safety.kept_answers import Answer
 
@@ -63,8 +63,7 @@ def least_of(
     if rounds is None:
         return None
 
-    alike = isinstance(adversary, Drawn) and adversary.drawn
-    wanted = 1 if alike else decoding.samples
+    wanted = 1 if drawn_alike(adversary) else decoding.samples
 
     def most(one: Try | None) -> int:
         if one is None:

@@ -67,9 +67,9 @@ def answers(
     prepare: called with the prompts of a batch just before they are answered, to fill in their deltas; not called for
         prompts whose answers are all known. Such prompts need an `origin`.
     speech: how the model's thoughts are told from its answers, and what ends its turns; by default it has no thoughts.
-    allowed: by the prompt's id, what its search and its answers may take in floating-point operations, in place of
-        `decoding.samples`: it is answered as long as one more answer surely fits, and once in any case; where the most
-        likely token is taken, which gives one answer again and again, once.
+    allowed: by the prompt's id, what its search and its answers may take in floating-point operations: it is answered
+        as long as one more answer surely fits, and once in any case; where the most likely token is taken, which gives
+        one answer again and again, once. Where answers break off, errors fill it up to `decoding.samples`.
     before: by the key of the first of them, what earlier rounds of this attack were answered to a prompt. One that is
         asked again is given these answers, which take nothing more, and no others.
     all_may_fail: whether it is left to the caller what it means that every row fails.
@@ -191,15 +191,31 @@ class _Run:
         """The keys of the prompt's samples: of all that are wanted, or of those that are known and allowed."""
         if self.allowed is None:
             return [self.key_of(prompt, sample) for sample in range(self.decoding.samples)]
+        return self._made(prompt, known)[0]
+
+    def _made(self, prompt: Prompt, known: Mapping[str, Answer]) -> tuple[list[str], int]:
+        """The keys of the samples that are known and allowed, and what they took with the search for the prompt."""
+        assert self.allowed is not None
         keys, spent = list[str](), 0
         while (key := self.key_of(prompt, len(keys))) in known and (not keys or self._fits(prompt, spent)):
+            spent += self._took(prompt, known[key], len(keys))
             keys.append(key)
-            took = _of_prompt(known[key], prompt).flops.total
-            if took is None or self.decoding.temperature == 0 or prompt.failed:
-                # What one took is not known, or another would be the same again.
+            if self._once(prompt):
                 break
-            spent += took
-        return keys
+        return keys, spent
+
+    def _once(self, prompt: Prompt) -> bool:
+        """Whether another answer would be the same again."""
+        return self.decoding.temperature == 0 or prompt.failed != ""
+
+    def _took(self, prompt: Prompt, answer: Answer, sample: int) -> int:
+        """What an answer took, the first one with its search; of what nobody knows (an error) the most it can be."""
+        assert self.allowed is not None
+        own, most = _of_prompt(replace(answer, sample=sample), prompt), self._most(prompt)
+        search = own.search_flops.total if sample == 0 else 0
+        if search is None:
+            search = max(self.allowed[prompt.id] - self.decoding.samples * most, 0)
+        return search + (most if own.sampling_flops.total is None else own.sampling_flops.total)
 
     def surely(self, prompt: Prompt, made: Sequence[Answer]) -> int:
         """How many of the answers that were made fit however long they had become; all, where their number is given."""
@@ -215,19 +231,23 @@ class _Run:
         if self.allowed is None:
             wanted = enumerate(self.answered(prompt, {}))
             return [(sample, key) for sample, key in wanted if key not in self.store.known]
-        made = self.answered(prompt, self.store.known)
+        made, spent = self._made(prompt, self.store.known)
         if not made:
             return [(0, self.key_of(prompt, 0))]
-        took = [
-            _of_prompt(replace(self.store.known[key], sample=sample), prompt).flops.total
-            for sample, key in enumerate(made)
-        ]
-        if None in took or self.decoding.temperature == 0 or prompt.failed:
+        if self._once(prompt):
             return []
-        left = self.allowed[prompt.id] - sum(one for one in took if one is not None)
-        last = len(made) + max(left // self._most(prompt), 0)
+        last = len(made) + max((self.allowed[prompt.id] - spent) // self._most(prompt), 0)
+        if any(self.store.known[key].status == "error" for key in made):
+            last = min(last, max(self.decoding.samples, len(made)))
         fresh = [(sample, self.key_of(prompt, sample)) for sample in range(len(made), last)]
         return [(sample, key) for sample, key in fresh if key not in self.store.known]
+
+    def lost(self, prompt: Prompt) -> list[tuple[int, str]]:
+        """The samples that are errors where making those that are due broke off: with a budget, those wanted."""
+        if self.allowed is None or self._once(prompt):
+            return self.due(prompt)
+        made = len(self.answered(prompt, self.store.known))
+        return [(n, self.key_of(prompt, n)) for n in range(made, max(self.decoding.samples, made + 1))]
 
     def _fits(self, prompt: Prompt, spent: int) -> bool:
         return self.allowed is None or spent + self._most(prompt) <= self.allowed[prompt.id]
@@ -275,7 +295,7 @@ def _answer(run: _Run, prompts: Sequence[Prompt]) -> None:
 
 
 def _failures(run: _Run, prompt: Prompt, reason: str) -> dict[str, Answer]:
-    """An error that says why for every sample of the prompt that is due, by key."""
+    """An error that says why for every sample of the prompt that is due and lost with it, by key."""
     attack, restart = run.asks
     failure = Answer(prompt.id, 0, "error", "", 0, attack, 0, 0, reason, "", prompt.search, restart, sent=prompt.sent)
     if prompt.failed:
@@ -284,7 +304,7 @@ def _failures(run: _Run, prompt: Prompt, reason: str) -> dict[str, Answer]:
         return {
             key: replace(failure, sample=sample, key=key, **_costs(prompt, sample)) for sample, key in run.due(prompt)
         }
-    return {key: replace(failure, sample=sample, key=key) for sample, key in run.due(prompt)}
+    return {key: replace(failure, sample=sample, key=key) for sample, key in run.lost(prompt)}
 
 
 def _generated(run: _Run, jobs: Sequence[_Job]) -> list[Answer]:

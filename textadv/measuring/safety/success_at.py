@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from textadv.measuring.safety.adversaries import Adversary, Drawn
+from textadv.measuring.safety.adversaries import Adversary, drawn_alike
 from textadv.measuring.safety.elicitation import WORST_CASE, BehaviourOutcome, Elicitation, JudgedAnswer
 from textadv.measuring.safety.elicited import Bill
 from textadv.measuring.sections.attacks import AttackRun
@@ -209,7 +209,7 @@ def samples_of(
     told = {one.attack: one.answers for one in outcomes if one.answers}
     ids = {number: place for place, number in enumerate(dict.fromkeys(one.id for one in found.outcomes))}
     whole = [_Behaviour() for _ in ids]
-    drawn = {name for name, attack in (attacks or {}).items() if isinstance(attack, Drawn) and attack.drawn}
+    drawn = {name for name, attack in (attacks or {}).items() if drawn_alike(attack)}
     sampled = []
     for name, answers in told.items():
         own = [_Behaviour() for _ in ids]

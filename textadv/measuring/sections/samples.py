@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 
 from textadv.measuring.blocks import Block, Grid, Lines, Picture, Series, Text
 from textadv.measuring.rates import MISSING
+from textadv.measuring.safety.elicited import WORST_CASE
 from textadv.measuring.statistics import Estimate
 from textadv.values.flops import flops_text
 
@@ -156,15 +157,17 @@ def _short(found: Samples, k: int) -> str:
     short = ", ".join(one.attack for one in lacking)
     if found.budget is None or found.temperature == 0:
         return f"k = {k}: {short} have fewer answers to some prompt."
-    drawn = [one.attack for one in lacking if one.drawn]
     told = (
         f"k = {k}: for {short} the budget surely holds fewer answers to some prompt. Raise "
-        "evaluation.elicitation.budget_flops, lower evaluation.max_new_tokens, or set evaluation.samples: each prompt "
-        "then has so many at least, and searches have fewer steps."
+        "evaluation.elicitation.budget_flops, or lower evaluation.max_new_tokens."
     )
+    drawn = [one.attack for one in lacking if one.drawn]
+    if any(not one.drawn for one in lacking if one.attack != WORST_CASE):
+        told += f" With evaluation.samples: {k} each prompt has so many at least, and searches have fewer steps."
     if drawn:
         told += (
-            f" Prompts of {', '.join(drawn)} are drawn alike, one answer to each at least: raise their draws to {k}."
+            f" Prompts of {', '.join(drawn)} are drawn alike, with one answer to each at least: k = {k} takes {k} "
+            "draws, and a budget that holds them."
         )
     return told
 

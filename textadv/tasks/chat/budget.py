@@ -9,7 +9,7 @@ from torch import nn
 
 from textadv.config.types import ConfigError
 from textadv.data import ChatRows
-from textadv.measuring.safety.adversaries import Adversary, behaviours_of
+from textadv.measuring.safety.adversaries import Adversary, behaviours_of, drawn_alike
 from textadv.measuring.safety.budget import Reducible, least_of
 from textadv.measuring.safety.generate import Decoding
 from textadv.measuring.safety.radius_curve import Curve
@@ -49,7 +49,8 @@ class Budget:
         whole = dict(make(self.config))
         if self.flops is None:
             return whole
-        self._require({name: self._most(name, self._less(name, attack, 1, make)) for name, attack in whole.items()})
+        least = {name: self._less(name, attack, 1, make) for name, attack in whole.items()}
+        self._require({name: self._most(name, attack) for name, attack in least.items()}, least)
         return {name: self._fitted(name, attack, make) for name, attack in whole.items()}
 
     def fitted_curve(self, make: Callable[[ChatRunConfig], Curve]) -> Curve:
@@ -85,19 +86,20 @@ class Budget:
             raise ConfigError([f"{KEY}: {name} cannot say beforehand what it takes. Leave out one of the two."])
         return max((sum(rounds) for rounds in least.values()), default=0)
 
-    def _require(self, needed: Mapping[str, int]) -> None:
+    def _require(self, needed: Mapping[str, int], attacks: Mapping[str, Adversary]) -> None:
         assert self.flops is not None
         short = {name: flops for name, flops in needed.items() if flops > self.flops}
         if not short:
             return
         most = max(short, key=lambda name: short[name])
+        answers = 1 if drawn_alike(attacks[most]) else self.decoding.samples
         raise ConfigError(
             [
                 f"{KEY} must hold one try of every attack on every behaviour, got {self.flops:.3g}, too little for "
                 f"{', '.join(short)}: {most} takes up to {_up(short[most])}, its searches in the fewest steps with "
-                f"{some(self.decoding.samples, 'answer')} of {self.decoding.max_new_tokens} tokens to each. Set it to "
+                f"{some(answers, 'answer')} of {self.decoding.max_new_tokens} tokens to each. Set it to "
                 f"{_up(short[most])} or more, lower evaluation.max_new_tokens, evaluation.elicitation.restarts"
-                f"{' or evaluation.samples' if self.decoding.samples > 1 else ''}, or leave the attack out."
+                f"{' or evaluation.samples' if answers > 1 else ''}, or leave the attack out."
             ]
         )
 
